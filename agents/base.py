@@ -1,0 +1,193 @@
+"""The Agent contract: scikit-learn's habits for learners that imitate a sequence distribution."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import zipfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ntp_envs import Demonstrations, Policy, PolicyClass
+from ntp_envs._validation import check_generator, did_you_mean
+
+__all__ = ["Agent", "ConvergenceWarning", "FitReport"]
+
+
+class ConvergenceWarning(UserWarning):
+    """A fit stopped before its certificate reached the tolerance; the message names the gap and the knobs."""
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit ended.
+
+    Attributes:
+        objective: value of the learner's own objective (named in ``details["objective"]`` where it is not log-loss).
+        gap: a proved bound on how far that value is from optimal; 0 where exact, ``nan`` where none is known.
+        converged: the gap is within the learner's tolerance.
+        iterations: of the main loop.
+        details: anything else worth keeping (JSON-like values).
+    """
+
+    objective: float
+    gap: float
+    converged: bool = True
+    iterations: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Agent(ABC):
+    """A learner: hyper-parameters in ``__init__``, stored as given; learned state ends in an underscore.
+
+    A subclass writes `_fit`, which returns the policy and a `FitReport`; `unit` says in what pieces it looks at the
+    demonstrations, so that a population that is not exact for it is refused.
+
+    Attributes after `fit`:
+        policy_: the learned `ntp_envs.Policy`.
+        fit_report_: the `FitReport`.
+    """
+
+    policy_: Policy
+    fit_report_: FitReport
+
+    #: what `check_agent` and the studies need to know: classes of policies this learner can fit
+    supports: ClassVar[tuple[type[PolicyClass], ...]] = ()
+
+    @abstractmethod
+    def _fit(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Policy, FitReport]:
+        """Learn from checked input."""
+
+    def unit(self, demonstrations: Demonstrations) -> int | None:
+        """Chunk length in which the learner looks at the data: 1 tokens, H sequences; ``None`` if layer by layer."""
+        return 1
+
+    def fit(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, *, rng: np.random.Generator | None = None
+    ) -> Agent:
+        """Learn a policy of the class from demonstrations, and return self.
+
+        Args:
+            demonstrations: samples (`ntp_envs.collect`) or an exact population (`ntp_envs.Task.population`).
+            policy_class: what the learner may choose from.
+            rng: source of any randomness; only learners that draw need it. ``None`` is a generator seeded with 0.
+
+        Raises:
+            TypeError: a class this learner cannot fit, or an ``rng`` that is not a ``numpy.random.Generator``.
+            ValueError: vocabularies or horizons that do not match, or a population that is not exact for this learner.
+        """
+        generator = np.random.default_rng(0) if rng is None else check_generator(rng)
+        self._check_fit_input(demonstrations, policy_class)
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+        policy, report = self._fit(demonstrations, policy_class, generator)
+        if policy.prompt_length is None:
+            policy.prompt_length = demonstrations.prompt_length
+        self.policy_, self.fit_report_ = policy, report
+        return self
+
+    def _check_fit_input(self, demonstrations: Demonstrations, policy_class: PolicyClass) -> None:
+        if not isinstance(demonstrations, Demonstrations):
+            raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demonstrations).__name__}.")
+        if self.supports and not isinstance(policy_class, self.supports):
+            raise TypeError(
+                f"{type(self).__name__} cannot fit {type(policy_class).__name__}; it takes "
+                f"{', '.join(kind.__name__ for kind in self.supports)}."
+            )
+        if policy_class.vocab_size != demonstrations.vocab_size:
+            raise ValueError(
+                f"the policy class has {policy_class.vocab_size} tokens, the data {demonstrations.vocab_size}."
+            )
+        if policy_class.horizon is not None and policy_class.horizon < demonstrations.horizon:
+            raise ValueError(
+                f"the policy class is defined for {policy_class.horizon} tokens, the demonstrations have "
+                f"{demonstrations.horizon}."
+            )
+        exact, unit = demonstrations.exactness, self.unit(demonstrations)
+        if exact is not None and not exact.covers(unit, policy_class):
+            looks_at = "single layers" if unit is None else f"chunks of {unit} token(s)"
+            raise ValueError(
+                f"{type(self).__name__} looks at {looks_at} of {type(policy_class).__name__}, for which this "
+                f"population is not exact: {exact.describe()}. Use task.population(chunk=...) or collect."
+            )
+
+    # -- parameters, as in scikit-learn --------------------------------------------------------------------------------
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        signature = inspect.signature(cls.__init__)
+        return [name for name, p in signature.parameters.items() if name != "self" and p.kind is not p.VAR_KEYWORD]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Hyper-parameters by name."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Agent:
+        """Set hyper-parameters by name and return self."""
+        known = self._parameter_names()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{type(self).__name__} has no parameter {name!r}.{did_you_mean(name, known)}")
+            setattr(self, name, value)
+        return self
+
+    def clone(self) -> Agent:
+        """An unfitted agent with the same hyper-parameters."""
+        return type(self)(**self.get_params())
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if v is not defaults[k].default]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    FORMAT: ClassVar[str] = "ntp-envs agent"
+
+    def save(self, path: str | Path) -> Path:
+        """Write the agent, fitted or not, to a file and return its path.
+
+        The file holds a pickle; load files only from people you trust.
+        """
+        path = Path(path)
+        try:
+            body = pickle.dumps(self)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{type(self).__name__} cannot be saved ({error}); policies made of lambdas or local functions cannot "
+                "be pickled, use module-level functions."
+            ) from error
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("format", f"{self.FORMAT} 1")
+            archive.writestr("agent.pickle", body)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Any:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a corrupt file or one of something else.
+            TypeError: an agent of another class.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if not archive.read("format").decode().startswith(cls.FORMAT):
+                    raise ValueError("it is not an agent")
+                agent = pickle.loads(archive.read("agent.pickle"))
+        except FileNotFoundError:
+            raise
+        except (zipfile.BadZipFile, KeyError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is not a readable agent file ({error}); write it with save().") from error
+        if not isinstance(agent, cls):
+            raise TypeError(
+                f"{path} holds a {type(agent).__name__}, not a {cls.__name__}; use {type(agent).__name__}.load."
+            )
+        return agent

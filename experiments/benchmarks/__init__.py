@@ -1,0 +1,1 @@
+"""Benchmarks: each reports ratios to a named peer in the same run."""

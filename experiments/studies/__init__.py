@@ -1,0 +1,1 @@
+"""Studies: an experiment is a sweep and its analysis, in one place."""

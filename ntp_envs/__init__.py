@@ -1,0 +1,53 @@
+"""ntp-envs: autoregressive generation as imitation learning.
+
+Tasks, policies, policy classes, demonstrations, distances between rollout laws, and Gymnasium environments.
+Depends on numpy, scipy and gymnasium only.
+"""
+
+from ntp_envs.automata import (
+    AutomatonPolicy,
+    BernoulliMixturePolicy,
+    BernoulliPolicy,
+    MarkovPolicy,
+    RestartedPolicy,
+    TableAutomaton,
+)
+from ntp_envs.demonstrations import Demonstrations, Exactness, collect
+from ntp_envs.distances.result import DistanceCurve
+from ntp_envs.errors import NotTractableError, WellSpecifiedError
+from ntp_envs.policies import CallablePolicy, MixturePolicy, Policy, TabularPolicy, UniformPolicy
+from ntp_envs.policy_classes import BernoulliClass, FiniteClass, MarkovClass, PolicyClass, ProductClass
+from ntp_envs.tasks import BestInClass, Task, make_task, register_task, task_names
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AutomatonPolicy",
+    "BernoulliClass",
+    "BernoulliMixturePolicy",
+    "BernoulliPolicy",
+    "BestInClass",
+    "CallablePolicy",
+    "Demonstrations",
+    "DistanceCurve",
+    "Exactness",
+    "FiniteClass",
+    "MarkovClass",
+    "MarkovPolicy",
+    "MixturePolicy",
+    "NotTractableError",
+    "Policy",
+    "PolicyClass",
+    "ProductClass",
+    "RestartedPolicy",
+    "TableAutomaton",
+    "TabularPolicy",
+    "Task",
+    "UniformPolicy",
+    "WellSpecifiedError",
+    "__version__",
+    "collect",
+    "make_task",
+    "register_task",
+    "task_names",
+]

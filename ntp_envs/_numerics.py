@@ -1,0 +1,60 @@
+"""Small numerical pieces that more than one module needs. Everything is in log space and float64."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "binomial_log_coefficients",
+    "log_bernoulli",
+    "prefix_codes",
+    "sample_categorical",
+    "squared_sqrt_gap",
+]
+
+FloatArray = NDArray[np.float64]
+
+
+def log_bernoulli(theta: float) -> tuple[float, float]:
+    """``(log(1 - theta), log theta)``, exact at the ends (``-inf``) and accurate near them."""
+    with np.errstate(divide="ignore"):
+        return float(np.log1p(-theta)), float(np.log(theta))
+
+
+def binomial_log_coefficients(n: int) -> FloatArray:
+    """``log C(n, k)`` for k = 0..n, shape ``(n + 1,)``."""
+    from scipy.special import gammaln
+
+    k = np.arange(n + 1)
+    return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+
+
+def squared_sqrt_gap(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
+    """``(sqrt p - sqrt q)^2`` from log-densities, with full relative accuracy when p and q nearly agree.
+
+    Both zero (``-inf``) gives 0. Works elementwise on any shape.
+    """
+    high = np.maximum(log_p, log_q)
+    low = np.minimum(log_p, log_q)
+    with np.errstate(invalid="ignore"):
+        gap = np.where(np.isneginf(high), 0.0, low - high)
+    return np.exp(high) * np.expm1(0.5 * gap) ** 2
+
+
+def sample_categorical(log_probs: FloatArray, rng: np.random.Generator) -> NDArray[np.int64]:
+    """One token a row of ``(B, A)`` log-probabilities, by inversion: one uniform a row, always the same count.
+
+    A token of probability zero is never drawn.
+    """
+    cumulative = np.cumsum(np.exp(log_probs), axis=1)
+    level = rng.random(len(log_probs)) * cumulative[:, -1]
+    return np.minimum((cumulative <= level[:, None]).sum(axis=1), log_probs.shape[1] - 1)
+
+
+def prefix_codes(tokens: NDArray[np.integer], vocab_size: int) -> NDArray[np.int64]:
+    """Each row of ``(B, t)`` tokens read as a base-``vocab_size`` number, first token most significant: ``(B,)``."""
+    codes = np.zeros(len(tokens), dtype=np.int64)
+    for column in np.asarray(tokens).T:
+        codes = codes * vocab_size + column
+    return codes

@@ -1,0 +1,109 @@
+"""Checks made once, at the boundary. Every message names the value, the allowed range and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "check_generator",
+    "check_in",
+    "check_int",
+    "check_probability",
+    "check_real",
+    "check_tokens",
+    "did_you_mean",
+    "small_int_dtype",
+]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'? Known: ...`` for an error message about an unknown name."""
+    options = sorted(known)
+    by_lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.4)
+    hint = f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+    return f"{hint} Known: {', '.join(options)}."
+
+
+def check_in(name: str, value: Any, options: Iterable[str]) -> str:
+    options = list(options)
+    if value not in options:
+        raise ValueError(f"{name}={value!r} is not an option.{did_you_mean(str(value), options)}")
+    return value
+
+
+def check_int(name: str, value: Any, *, minimum: int, maximum: int | None = None) -> int:
+    """``value`` as an ``int`` in ``[minimum, maximum]``."""
+    wanted = f"an integer >= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}={value!r} must be {wanted}, not {type(value).__name__}.")
+    number = int(value)
+    if number < minimum or (maximum is not None and number > maximum):
+        raise ValueError(f"{name}={value} must be {wanted}.")
+    return number
+
+
+def check_real(name: str, value: Any, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:
+    """``value`` as a finite ``float`` in the closed interval ``[minimum, maximum]``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}={value!r} must be a real number, not {type(value).__name__}.")
+    number = float(value)
+    if not math.isfinite(number) or not minimum <= number <= maximum:
+        raise ValueError(f"{name}={value} must be a finite number in [{minimum:g}, {maximum:g}].")
+    return number
+
+
+def check_probability(name: str, value: Any, *, open_interval: bool = True) -> float:
+    """``value`` as a ``float`` in (0, 1), or in [0, 1] if ``open_interval`` is false."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}={value!r} must be a probability, not {type(value).__name__}.")
+    number = float(value)
+    inside = 0.0 < number < 1.0 if open_interval else 0.0 <= number <= 1.0
+    if not inside:
+        interval = "(0, 1), both ends excluded" if open_interval else "[0, 1]"
+        raise ValueError(f"{name}={value} must lie in {interval}.")
+    return number
+
+
+def check_generator(rng: Any) -> np.random.Generator:
+    """``rng`` itself, if it is a ``numpy.random.Generator``; there is no global random state in this suite."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"rng={rng!r} must be a numpy.random.Generator, not {type(rng).__name__}; "
+            "use rng=np.random.default_rng(seed)."
+        )
+    return rng
+
+
+def check_tokens(name: str, array: ArrayLike, vocab_size: int, *, width: int | None = None) -> NDArray[np.int64]:
+    """``array`` as ``(B, width)`` int64 tokens in ``[0, vocab_size)``; the message names the first bad entry."""
+    tokens = np.asarray(array)
+    if tokens.ndim != 2:
+        raise ValueError(
+            f"{name} has shape {tokens.shape}; it must be two-dimensional, one sequence a row "
+            f"(for a single sequence use {name}[None, :])."
+        )
+    if tokens.size == 0:
+        tokens = tokens.astype(np.int64)
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise TypeError(f"{name} has dtype {tokens.dtype}; tokens are integers (use .astype(int) if they are whole).")
+    if width is not None and tokens.shape[1] != width:
+        raise ValueError(f"{name} has shape {tokens.shape}; {width} columns are needed.")
+    if tokens.size and (int(tokens.min()) < 0 or int(tokens.max()) >= vocab_size):
+        row, column = np.argwhere((tokens < 0) | (tokens >= vocab_size))[0]
+        raise ValueError(
+            f"{name}[{row}, {column}]={tokens[row, column]} is outside the vocabulary [0, {vocab_size - 1}]."
+        )
+    return tokens.astype(np.int64, copy=False)
+
+
+def small_int_dtype(largest: int) -> np.dtype[Any]:
+    """The smallest unsigned integer dtype that holds ``largest``."""
+    return np.min_scalar_type(largest)

@@ -1,0 +1,311 @@
+"""Policies that are finite automata: the state after a prefix is all that matters, so distances are exact at any H.
+
+An automaton may change with time: at step t (0-based) it has an ``(S, A)`` table of emissions and one of transitions.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ntp_envs._numerics import log_bernoulli, prefix_codes
+from ntp_envs._validation import check_in, check_int, check_probability
+from ntp_envs.policies import Cursor, SequentialPolicy, normalised_log_probs
+
+__all__ = [
+    "AutomatonPolicy",
+    "BernoulliMixturePolicy",
+    "BernoulliPolicy",
+    "MarkovPolicy",
+    "RestartedPolicy",
+    "TableAutomaton",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class AutomatonPolicy(SequentialPolicy):
+    """A policy with S states: ``initial_states``, and for each step ``emissions`` and ``transitions``."""
+
+    n_states: int
+
+    @abstractmethod
+    def initial_states(self, prompts: NDArray[np.integer]) -> IntArray:
+        """``(B,)`` states after ``(B, P)`` prompts."""
+
+    @abstractmethod
+    def emissions(self, step: int) -> FloatArray:
+        """``(S, A)`` log-probabilities of token number ``step`` (0-based) in each state."""
+
+    @abstractmethod
+    def transitions(self, step: int) -> IntArray:
+        """``(S, A)`` states after token number ``step``."""
+
+    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
+        return _StateCursor(self, self.initial_states(np.asarray(prompts)), 0)
+
+
+class _StateCursor(Cursor):
+    def __init__(self, automaton: AutomatonPolicy, states: IntArray, step: int) -> None:
+        self.automaton, self.states, self.step = automaton, states, step
+
+    def log_probs(self) -> FloatArray:
+        return self.automaton.emissions(self.step)[self.states]
+
+    def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
+        states = self.automaton.transitions(self.step)[self.states[rows], tokens]
+        return _StateCursor(self.automaton, states, self.step + 1)
+
+
+class TableAutomaton(AutomatonPolicy):
+    """An automaton given by its tables.
+
+    Args:
+        probs: ``(S, A)`` next-token probabilities a state, or ``(H, S, A)`` if they change with time.
+        transitions: ``(S, A)`` next states, or ``(H, S, A)``.
+        initial: the first state: an integer, or ``(A**P,)`` integers, one a prompt read as a base-A number.
+        prompt_length: P.
+
+    Raises:
+        ValueError: shapes that do not fit, a row that does not sum to one, a state outside [0, S).
+
+    >>> import numpy as np
+    >>> sticky = TableAutomaton([[0.9, 0.1], [0.1, 0.9]], [[0, 1], [0, 1]])
+    >>> sticky.sample(np.zeros((2, 0), int), 5, np.random.default_rng(0)).shape
+    (2, 5)
+    """
+
+    def __init__(
+        self, probs: ArrayLike, transitions: ArrayLike, initial: ArrayLike = 0, *, prompt_length: int = 0
+    ) -> None:
+        log_probs = normalised_log_probs("probs", probs)
+        moves = np.asarray(transitions)
+        if log_probs.ndim not in (2, 3) or moves.ndim not in (2, 3) or log_probs.shape[-2:] != moves.shape[-2:]:
+            raise ValueError(
+                f"probs has shape {log_probs.shape} and transitions {moves.shape}; both must be (S, A) or (H, S, A)."
+            )
+        self.n_states = log_probs.shape[-2]
+        lengths = [len(table) for table in (log_probs, moves) if table.ndim == 3]
+        super().__init__(log_probs.shape[-1], horizon=min(lengths, default=None), prompt_length=prompt_length)
+        self._emissions, self._transitions = log_probs, self._check_states("transitions", moves)
+        starts = self._check_states("initial", np.asarray(initial))
+        if starts.shape not in ((), (self.vocab_size**prompt_length,)):
+            raise ValueError(
+                f"initial has shape {starts.shape}; an integer or ({self.vocab_size**prompt_length},) is needed."
+            )
+        self._initial = np.broadcast_to(starts, (self.vocab_size**prompt_length,))
+
+    def _check_states(self, name: str, states: NDArray[np.integer]) -> IntArray:
+        if not np.issubdtype(states.dtype, np.integer) or states.min() < 0 or states.max() >= self.n_states:
+            raise ValueError(f"{name} must hold integers in [0, {self.n_states - 1}], the states.")
+        return states.astype(np.int64)
+
+    def initial_states(self, prompts: NDArray[np.integer]) -> IntArray:
+        return self._initial[prefix_codes(prompts, self.vocab_size)]
+
+    def emissions(self, step: int) -> FloatArray:
+        return self._emissions if self._emissions.ndim == 2 else self._emissions[step]
+
+    def transitions(self, step: int) -> IntArray:
+        return self._transitions if self._transitions.ndim == 2 else self._transitions[step]
+
+
+class _LastTokenAutomaton(AutomatonPolicy):
+    """Shared by the two Bernoulli policies: binary tokens, events on the tokens themselves or on their flips.
+
+    ``on="tokens"``: the event at step h is a_h = 1. ``on="flips"``: it is a_h != a_{h-1}, with a_0 the prompt's last
+    token. States are (count, last token) for flips and count for tokens.
+    """
+
+    def __init__(self, on: str, counts: int, horizon: int | None) -> None:
+        self.on = check_in("on", on, ("tokens", "flips"))
+        super().__init__(2, horizon=horizon, prompt_length=None if on == "tokens" else 1)
+        self._lasts = 2 if on == "flips" else 1
+        self.n_states = counts * self._lasts
+        state = np.arange(self.n_states)
+        count, last = state // self._lasts, state % self._lasts
+        token = np.arange(2)
+        previous = last if on == "flips" else np.zeros_like(last)
+        self._event: IntArray = token[None, :] ^ previous[:, None]  # (S, A)
+        new_count = np.minimum(count[:, None] + self._event, counts - 1)
+        self._moves: IntArray = new_count * self._lasts + (token if on == "flips" else 0)
+
+    def initial_states(self, prompts: NDArray[np.integer]) -> IntArray:
+        if self.on == "tokens":
+            return np.zeros(len(prompts), dtype=np.int64)
+        if prompts.shape[1] == 0:
+            raise ValueError('on="flips" needs a prompt of at least one token: the first flip is counted from it.')
+        return np.asarray(prompts[:, -1], dtype=np.int64)
+
+    def transitions(self, step: int) -> IntArray:
+        return self._moves
+
+
+class BernoulliPolicy(_LastTokenAutomaton):
+    """Independent events of probability ``theta``: the tokens themselves, or the flips between them.
+
+    Args:
+        theta: probability of the event, in [0, 1].
+        on: ``"tokens"`` (a_h = 1) or ``"flips"`` (a_h != a_{h-1}, a_0 being the prompt's last token).
+
+    >>> import numpy as np
+    >>> BernoulliPolicy(0.25).log_probs(np.zeros((1, 0), int), np.array([[1, 0]])).round(3).tolist()
+    [[-1.386, -0.288]]
+    """
+
+    def __init__(self, theta: float, *, on: str = "tokens") -> None:
+        super().__init__(on, counts=1, horizon=None)
+        self.theta = check_probability("theta", theta, open_interval=False)
+        self._emissions = np.array(log_bernoulli(self.theta))[self._event]
+
+    def emissions(self, step: int) -> FloatArray:
+        return self._emissions
+
+
+class BernoulliMixturePolicy(_LastTokenAutomaton):
+    """A document-level mixture of Bernoulli policies: one theta is drawn, then kept for the whole sequence.
+
+    The number of events so far is sufficient, so the mixture is an automaton with H + 1 counts.
+
+    Args:
+        thetas: ``(J,)`` event probabilities in [0, 1].
+        weights: ``(J,)`` mixture weights.
+        horizon: H; sequences are at most this long.
+        on: ``"tokens"`` or ``"flips"``, as in `BernoulliPolicy`.
+
+    >>> BernoulliMixturePolicy([0.5, 0.7], [0.99, 0.01], horizon=10).n_states
+    11
+    """
+
+    def __init__(self, thetas: ArrayLike, weights: ArrayLike, *, horizon: int, on: str = "tokens") -> None:
+        horizon = check_int("horizon", horizon, minimum=1)
+        super().__init__(on, counts=horizon + 1, horizon=horizon)
+        self.thetas = np.array([check_probability("thetas", float(t), open_interval=False) for t in np.ravel(thetas)])
+        self.log_weights = normalised_log_probs("weights", weights)
+        if self.log_weights.shape != self.thetas.shape:
+            raise ValueError(f"weights has shape {self.log_weights.shape}; {self.thetas.shape} is needed.")
+        self._log_odds = np.array(
+            [log_bernoulli(float(theta)) for theta in self.thetas]
+        )  # (J, 2): log(1-theta), log theta
+
+    def emissions(self, step: int) -> FloatArray:
+        counts = np.arange(self.n_states // self._lasts)
+        posterior = self.log_path_probs(counts, step, by_component=True)  # (J, counts), unnormalised
+        log_event: FloatArray = np.logaddexp.reduce(
+            posterior[:, :, None] + self._log_odds[:, None, :], axis=0
+        )  # (counts, 2)
+        total: FloatArray = np.logaddexp.reduce(posterior, axis=0)
+        with np.errstate(invalid="ignore"):
+            log_event = np.where(np.isneginf(total)[:, None], -np.log(2.0), log_event - total[:, None])
+        return np.repeat(log_event, self._lasts, axis=0)[np.arange(self.n_states)[:, None], self._event]
+
+    def log_path_probs(self, counts: IntArray, length: int, *, by_component: bool = False) -> FloatArray:
+        """Log-probability of one sequence of ``length`` tokens with each number of events; counts above it get -inf.
+
+        Shape ``counts.shape``, or ``(J, *counts.shape)`` by component (mixture weight included).
+        """
+        from scipy.special import xlogy
+
+        possible = counts <= length
+        k = np.where(possible, counts, 0)
+        theta = self.thetas.reshape(-1, *[1] * counts.ndim)
+        from_events = xlogy(k, theta) + _xlog1m(length - k, theta)
+        parts = np.where(possible, self.log_weights.reshape(theta.shape) + from_events, -np.inf)
+        return parts if by_component else np.logaddexp.reduce(parts, axis=0)
+
+
+def _xlog1m(x: IntArray, theta: FloatArray) -> FloatArray:
+    """``x log(1 - theta)``, with 0 log 0 = 0."""
+    from scipy.special import xlog1py
+
+    return xlog1py(x, -theta)
+
+
+class MarkovPolicy(AutomatonPolicy):
+    """A time-homogeneous Markov chain of order m over tokens; the prompt's tail is the first context.
+
+    Args:
+        probs: ``((A + 1)**m, A)`` next-token probabilities. A context is the last m tokens read as a base-(A + 1)
+            number, the most recent token last; the digit A fills the places before the beginning.
+        order: m >= 0.
+
+    Raises:
+        ValueError: a table of the wrong size, or a row that does not sum to one.
+
+    >>> import numpy as np
+    >>> MarkovPolicy([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], order=1).n_states
+    3
+    """
+
+    def __init__(self, probs: ArrayLike, order: int) -> None:
+        self.order = check_int("order", order, minimum=0)
+        self._emissions = normalised_log_probs("probs", probs)
+        vocab_size = self._emissions.shape[-1]
+        self.n_states = (vocab_size + 1) ** self.order
+        if self._emissions.shape != (self.n_states, vocab_size):
+            raise ValueError(f"probs has shape {self._emissions.shape}; {(self.n_states, vocab_size)} is needed.")
+        super().__init__(vocab_size)
+        shifted = (np.arange(self.n_states)[:, None] * (vocab_size + 1) + np.arange(vocab_size)) % self.n_states
+        self._moves = shifted.astype(np.int64)
+
+    def initial_states(self, prompts: NDArray[np.integer]) -> IntArray:
+        return markov_contexts(prompts, np.empty((len(prompts), 0), dtype=np.int64), self.vocab_size, self.order)[:, 0]
+
+    def emissions(self, step: int) -> FloatArray:
+        return self._emissions
+
+    def transitions(self, step: int) -> IntArray:
+        return self._moves
+
+
+def markov_contexts(prompts: NDArray[np.integer], tokens: NDArray[np.integer], vocab_size: int, order: int) -> IntArray:
+    """``(B, H + 1)`` context codes of a Markov chain of this order before each token, and after the last one."""
+    padding = np.full((len(tokens), order), vocab_size, dtype=np.int64)
+    line = np.concatenate([padding, prompts, tokens], axis=1)
+    first = np.shape(prompts)[1]
+    codes = np.zeros((len(tokens), tokens.shape[1] + 1), dtype=np.int64)
+    for lag in range(order):
+        codes = codes * (vocab_size + 1) + line[:, first + lag : first + lag + codes.shape[1]]
+    return codes
+
+
+class RestartedPolicy(AutomatonPolicy):
+    """An automaton that forgets what it has learnt of the document every ``period`` tokens.
+
+    At each multiple of ``period`` it starts again as if the last ``prompt_length`` tokens were its prompt. Applied to
+    an expert it is the law that a learner of independent chunks tends to: each chunk right, the chunks independent.
+
+    Args:
+        policy: an automaton whose prompt is at most one token long.
+        period: tokens between restarts.
+
+    >>> RestartedPolicy(BernoulliMixturePolicy([0.1, 0.9], [0.5, 0.5], horizon=4), 4).n_states
+    5
+    """
+
+    def __init__(self, policy: AutomatonPolicy, period: int) -> None:
+        self.policy, self.period = policy, check_int("period", period, minimum=1)
+        if not isinstance(policy, AutomatonPolicy):
+            raise TypeError(f"policy must be an AutomatonPolicy, not {type(policy).__name__}.")
+        if policy.horizon is not None and policy.horizon < period:
+            raise ValueError(f"period={period} must be at most the policy's horizon {policy.horizon}.")
+        length = policy.prompt_length or 0
+        if length > 1:
+            raise ValueError(f"the policy's prompt is {length} tokens long; at most one can be carried over a restart.")
+        super().__init__(policy.vocab_size, prompt_length=policy.prompt_length)
+        self.n_states = policy.n_states
+        lasts = np.arange(policy.vocab_size)[:, None] if length else np.empty((policy.vocab_size, 0), dtype=np.int64)
+        self._restart = np.tile(policy.initial_states(lasts), (policy.n_states, 1))
+
+    def initial_states(self, prompts: NDArray[np.integer]) -> IntArray:
+        return self.policy.initial_states(prompts)
+
+    def emissions(self, step: int) -> FloatArray:
+        return self.policy.emissions(step % self.period)
+
+    def transitions(self, step: int) -> IntArray:
+        within = step % self.period
+        return self._restart if within == self.period - 1 else self.policy.transitions(within)

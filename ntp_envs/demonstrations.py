@@ -1,0 +1,248 @@
+"""Demonstrations: prompts and token sequences from an expert, optionally weighted."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntp_envs._validation import check_generator, check_int, check_tokens
+
+if TYPE_CHECKING:
+    from ntp_envs.policies import Policy
+    from ntp_envs.policy_classes.base import PolicyClass
+    from ntp_envs.tasks.base import Task
+
+__all__ = ["Demonstrations", "Exactness", "collect"]
+
+FORMAT = "ntp-envs demonstrations"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """For which learners a weighted set of demonstrations *is* the expert's law.
+
+    A learner looks at demonstrations in units: single tokens (1), whole sequences (H), or chunks of K tokens.
+
+    Attributes:
+        everything: the set is the complete law of (prompt, tokens): exact for every learner and policy class.
+        units: chunk lengths for which it is exact, in classes with the right ``statistic``.
+        statistic: what of the data the likelihoods of such a class depend on (`PolicyClass.statistic`).
+    """
+
+    everything: bool = False
+    units: frozenset[int] = frozenset()
+    statistic: str = ""
+
+    def covers(self, unit: int | None, policy_class: PolicyClass) -> bool:
+        """Whether a learner that looks at chunks of ``unit`` tokens (``None``: single layers) may use the set."""
+        return self.everything or (unit in self.units and policy_class.statistic == self.statistic)
+
+    def describe(self) -> str:
+        """What it is exact for, in words."""
+        if self.everything:
+            return "exact for everything"
+        return f"exact for chunks of {sorted(self.units)} tokens in classes whose statistic is {self.statistic!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstrations:
+    """Token sequences of one length, with their prompts.
+
+    Args:
+        prompts: ``(n, P)`` integer tokens (P may be 0).
+        tokens: ``(n, H)`` integer tokens.
+        vocab_size: A; tokens lie in [0, A).
+        weights: ``(n,)`` non-negative weights, any positive sum; ``None`` means one each.
+        expert_log_probs: ``(n, H)`` log-probabilities of the tokens under the expert, in nats.
+        source: where they came from (task name and parameters, seed, file).
+        exactness: set by `Task.population`; ``None`` for samples.
+
+    Raises:
+        ValueError, TypeError: empty data, shapes that do not match, a token outside the vocabulary, bad weights.
+
+    >>> import numpy as np
+    >>> demos = Demonstrations(np.zeros((3, 1), int), np.ones((3, 4), int), vocab_size=2)
+    >>> len(demos), demos.horizon
+    (3, 4)
+    """
+
+    prompts: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    vocab_size: int
+    weights: NDArray[np.float64] | None = None
+    expert_log_probs: NDArray[np.float64] | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    exactness: Exactness | None = None
+
+    def __post_init__(self) -> None:
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        put("vocab_size", check_int("vocab_size", self.vocab_size, minimum=1))
+        put("tokens", check_tokens("tokens", self.tokens, self.vocab_size))
+        put("prompts", check_tokens("prompts", self.prompts, self.vocab_size))
+        n, horizon = self.tokens.shape
+        if n == 0:
+            raise ValueError("there are no demonstrations (tokens has 0 rows); at least one is needed.")
+        if horizon == 0:
+            raise ValueError("the demonstrations are empty (tokens has 0 columns); the horizon is at least 1.")
+        if len(self.prompts) != n:
+            raise ValueError(f"prompts has {len(self.prompts)} rows and tokens {n}; one prompt a sequence is needed.")
+        if self.weights is not None:
+            weights = np.asarray(self.weights, dtype=np.float64)
+            if weights.shape != (n,):
+                raise ValueError(f"weights has shape {weights.shape}; ({n},) is needed.")
+            if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+                raise ValueError("weights must be finite, non-negative and not all zero.")
+            put("weights", weights)
+        if self.expert_log_probs is not None:
+            log_probs = np.asarray(self.expert_log_probs, dtype=np.float64)
+            if log_probs.shape != (n, horizon):
+                raise ValueError(f"expert_log_probs has shape {log_probs.shape}; {(n, horizon)} is needed.")
+            if np.isnan(log_probs).any() or (log_probs > 1e-9).any():
+                raise ValueError("expert_log_probs must be log-probabilities: at most 0 and not NaN.")
+            put("expert_log_probs", log_probs)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def horizon(self) -> int:
+        """H, the number of tokens a sequence."""
+        return self.tokens.shape[1]
+
+    @property
+    def prompt_length(self) -> int:
+        """P, the number of prompt tokens."""
+        return self.prompts.shape[1]
+
+    def normalised_weights(self) -> NDArray[np.float64]:
+        """``(n,)`` weights that sum to one."""
+        if self.weights is None:
+            return np.full(len(self), 1.0 / len(self))
+        return self.weights / self.weights.sum()
+
+    def chunks(self, length: int) -> Iterator[slice]:
+        """The positions cut into chunks of ``length`` tokens; the last is shorter where ``length`` does not divide H.
+
+        Raises:
+            ValueError: ``length`` outside [1, H].
+        """
+        length = check_int("chunk", length, minimum=1, maximum=self.horizon)
+        for start in range(0, self.horizon, length):
+            yield slice(start, min(start + length, self.horizon))
+
+    def subset(self, rows: NDArray[Any]) -> Demonstrations:
+        """The demonstrations at these row numbers (or boolean mask)."""
+        pick = lambda array: None if array is None else array[rows]  # noqa: E731
+        return replace(
+            self,
+            prompts=self.prompts[rows],
+            tokens=self.tokens[rows],
+            weights=pick(self.weights),
+            expert_log_probs=pick(self.expert_log_probs),
+            exactness=None,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write an ``.npz`` file (no pickle inside) and return its path."""
+        path = Path(path)
+        if path.suffix != ".npz":
+            path = path.with_name(path.name + ".npz")
+        exact = self.exactness
+        meta = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "vocab_size": self.vocab_size,
+            "source": self.source,
+            "exactness": None
+            if exact is None
+            else {"everything": exact.everything, "units": sorted(exact.units), "statistic": exact.statistic},
+        }
+        arrays: dict[str, Any] = {"prompts": self.prompts, "tokens": self.tokens}
+        if self.weights is not None:
+            arrays["weights"] = self.weights
+        if self.expert_log_probs is not None:
+            arrays["expert_log_probs"] = self.expert_log_probs
+        np.savez_compressed(path, meta=np.array(json.dumps(meta)), **arrays)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Demonstrations:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a corrupt file, a file of something else, or one written by a newer version.
+        """
+        path = Path(path)
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                meta = json.loads(str(data["meta"]))
+                if meta.get("format") != FORMAT:
+                    raise ValueError(f"it holds {meta.get('format')!r}")
+                if meta["version"] > FORMAT_VERSION:
+                    raise ValueError(f"it has format version {meta['version']}; this release reads {FORMAT_VERSION}")
+                exact = meta["exactness"]
+                return cls(
+                    prompts=data["prompts"],
+                    tokens=data["tokens"],
+                    vocab_size=meta["vocab_size"],
+                    weights=data["weights"] if "weights" in data else None,
+                    expert_log_probs=data["expert_log_probs"] if "expert_log_probs" in data else None,
+                    source=meta["source"],
+                    exactness=None
+                    if exact is None
+                    else Exactness(exact["everything"], frozenset(exact["units"]), exact["statistic"]),
+                )
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ValueError(
+                f"{path} is not a readable demonstrations file ({error}); write it with save()."
+            ) from error
+
+
+def collect(
+    task: Task,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    policy: Policy | None = None,
+    expert_log_probs: bool = False,
+) -> Demonstrations:
+    """``n`` independent demonstrations from the task's expert (or another policy on the task's prompts).
+
+    Args:
+        task: gives the prompt law and the expert.
+        n: number of sequences, at least 1.
+        rng: source of all randomness.
+        policy: who demonstrates; the expert by default.
+        expert_log_probs: also store the expert's log-probability of each token.
+
+    >>> import numpy as np
+    >>> from ntp_envs import make_task
+    >>> collect(make_task("RareMode", horizon=8), 5, np.random.default_rng(0)).tokens.shape
+    (5, 8)
+    """
+    n = check_int("n", n, minimum=1)
+    check_generator(rng)
+    prompts = task.sample_prompts(n, rng)
+    tokens = (policy or task.expert).sample(prompts, task.horizon, rng)
+    return Demonstrations(
+        prompts,
+        tokens,
+        vocab_size=task.vocab_size,
+        expert_log_probs=task.expert.log_probs(prompts, tokens) if expert_log_probs else None,
+        source={
+            "task": task.name,
+            "parameters": task.parameters(),
+            "by": "expert" if policy is None else repr(policy),
+        },
+    )

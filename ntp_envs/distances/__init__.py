@@ -1,0 +1,1 @@
+"""Distances between rollout laws at every prefix length."""

@@ -1,0 +1,66 @@
+"""The result of a distance computation: one value a prefix length, and how it was obtained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["METRICS", "DistanceCurve"]
+
+METRICS = ("hellinger2", "tv", "kl", "chi2", "coverage")
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceCurve:
+    """A distance between two rollout laws at every prefix length h = 1..H.
+
+    Attributes:
+        metric: ``"hellinger2"`` (squared Hellinger, ``sum (sqrt P - sqrt Q)^2`` in [0, 2]), ``"tv"`` (in [0, 1]),
+            ``"kl"`` (nats, first argument first), ``"chi2"``, or ``"coverage"`` (``P(P / Q >= N)``).
+        values: ``(H,)`` values; entry h - 1 is at prefix length h. Coverage at several thresholds: ``(H, T)``.
+        lower, upper: ends of the 95 % interval, same shape; equal to ``values`` where exact.
+        method: ``"automaton"``, ``"enumeration"``, ``"monte carlo (bridge)"`` or ``"monte carlo (one-sided)"``.
+        n: sequences drawn, 0 where exact.
+        std_error: standard errors, same shape; zero where exact.
+        thresholds: ``(T,)`` the N of a coverage profile, else ``None``.
+    """
+
+    metric: str
+    values: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    method: str
+    n: int
+    std_error: NDArray[np.float64]
+    thresholds: NDArray[np.float64] | None = None
+
+    @classmethod
+    def exact(
+        cls,
+        metric: str,
+        values: NDArray[np.float64],
+        method: str,
+        *,
+        thresholds: NDArray[np.float64] | None = None,
+    ) -> DistanceCurve:
+        """A curve without sampling error."""
+        return cls(metric, values, values, values, method, 0, np.zeros_like(values), thresholds)
+
+    @property
+    def is_exact(self) -> bool:
+        return self.n == 0
+
+    @property
+    def horizon(self) -> int:
+        return len(self.values)
+
+    @property
+    def final(self) -> float:
+        """The value at the full length H (of the first threshold, for coverage)."""
+        return float(np.ravel(self.values[-1])[0])
+
+    def __repr__(self) -> str:
+        sampled = "exact" if self.is_exact else f"n={self.n}"
+        return f"DistanceCurve({self.metric}, H={self.horizon}, final={self.final:.6g}, {self.method}, {sampled})"

@@ -1,0 +1,370 @@
+"""The Policy contract, and the policies that need no structure of their own.
+
+A policy gives the law of the next token after a prompt and a prefix; it is batched, numpy in and numpy out.
+One method is enough to write one (`Policy.next_log_probs`); teacher-forced log-probabilities, sampling and the
+``predict`` of stable-baselines3 follow. A policy that reads token by token faster than from scratch subclasses
+`SequentialPolicy` and gives a `Cursor` instead. Finite automata are in `ntp_envs.automata`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ntp_envs._numerics import prefix_codes, sample_categorical
+from ntp_envs._validation import check_generator, check_int, check_tokens
+
+__all__ = [
+    "CallablePolicy",
+    "Cursor",
+    "MixturePolicy",
+    "Policy",
+    "SequentialPolicy",
+    "TabularPolicy",
+    "UniformPolicy",
+    "normalised_log_probs",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def normalised_log_probs(name: str, probs: ArrayLike, *, atol: float = 1e-9) -> FloatArray:
+    """``log probs`` after checking that the last axis holds probability vectors; shape is kept.
+
+    Raises ``ValueError`` naming the first bad row and its sum.
+    """
+    table = np.asarray(probs, dtype=np.float64)
+    if table.ndim == 0 or table.shape[-1] < 1:
+        raise ValueError(f"{name} has shape {table.shape}; the last axis must hold probability vectors.")
+    if not np.isfinite(table).all() or (table < 0).any():
+        raise ValueError(f"{name} has a negative or non-finite entry; probabilities lie in [0, 1].")
+    sums = table.sum(axis=-1)
+    wrong = np.argwhere(np.abs(sums - 1.0) > atol)
+    if len(wrong):
+        index = tuple(int(i) for i in wrong[0])
+        raise ValueError(
+            f"{name}{list(index) if index else ''} sums to {sums[index]:.12g}; probabilities must sum to 1 "
+            f"(within {atol:g}). Divide by the sum first."
+        )
+    with np.errstate(divide="ignore"):
+        return np.log(table)
+
+
+class Cursor(ABC):
+    """A batch of B sequences being read by a policy, one token at a time."""
+
+    step: int = 0  # tokens read so far
+
+    @abstractmethod
+    def log_probs(self) -> FloatArray:
+        """``(B, A)`` log-probabilities of the next token."""
+
+    @abstractmethod
+    def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
+        """A new cursor with ``len(rows)`` sequences: sequence ``rows[i]`` of this one followed by ``tokens[i]``."""
+
+    def advance(self, tokens: IntArray) -> Cursor:
+        """Every sequence followed by its ``(B,)`` next token; may reuse this cursor, which is then spent."""
+        return self.branch(np.arange(len(tokens)), tokens)
+
+
+class Policy(ABC):
+    """The law of a token sequence given a prompt, one token at a time.
+
+    Attributes:
+        vocab_size: A, the number of tokens.
+        horizon: the longest sequence the policy is defined for, or ``None`` for any length.
+        prompt_length: P, where it is known; ``predict`` needs it to split an observation.
+    """
+
+    def __init__(self, vocab_size: int, *, horizon: int | None = None, prompt_length: int | None = None) -> None:
+        self.vocab_size = check_int("vocab_size", vocab_size, minimum=1)
+        self.horizon = None if horizon is None else check_int("horizon", horizon, minimum=1)
+        self.prompt_length = None if prompt_length is None else check_int("prompt_length", prompt_length, minimum=0)
+
+    @abstractmethod
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        """``(B, A)`` log-probabilities of the next token after ``(B, P)`` prompts and ``(B, t)`` tokens."""
+
+    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
+        """A reader of sequences that start with these ``(B, P)`` prompts."""
+        return _PrefixCursor(self, np.asarray(prompts), np.empty((len(prompts), 0), dtype=np.int64))
+
+    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        """Teacher-forced log-probabilities, ``(B, H)``: entry h is log pi(a_h | x, a_<h), in nats."""
+        tokens = np.asarray(tokens)
+        self._check_length(tokens.shape[1])
+        out = np.empty(tokens.shape)
+        reader = self.cursor(prompts)
+        rows = np.arange(len(tokens))
+        for h, column in enumerate(tokens.T):
+            out[:, h] = reader.log_probs()[rows, column]
+            if h + 1 < tokens.shape[1]:
+                reader = reader.advance(column)
+        return out
+
+    def sample(self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator) -> IntArray:
+        """``(B, horizon)`` int64 tokens drawn from the policy, one uniform variate a token."""
+        check_generator(rng)
+        self._check_length(horizon)
+        out = np.empty((len(prompts), horizon), dtype=np.int64)
+        reader = self.cursor(prompts)
+        for h in range(horizon):
+            out[:, h] = sample_categorical(reader.log_probs(), rng)
+            if h + 1 < horizon:
+                reader = reader.advance(out[:, h])
+        return out
+
+    def predict(
+        self,
+        observation: NDArray[Any] | Mapping[str, NDArray[Any]],
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Any, Any]:
+        """Actions for environment observations, with the signature of stable-baselines3's ``predict``.
+
+        Args:
+            observation: ``(P + H,)`` or ``(B, P + H)`` integers as `ntp_envs.TokenEnv` gives them, the value A
+                meaning "not yet", or the mapping form with keys ``prompt`` and ``tokens``.
+            state, episode_start: ignored; the observation holds the whole history.
+            deterministic: take the most probable token instead of a draw.
+            rng: source of the draws; by default one generator a policy, seeded with 0 on first use.
+
+        Returns:
+            ``(actions, state)``, actions of shape ``()`` or ``(B,)``. At the end of a sequence the action is 0.
+        """
+        prompts, tokens, single = self._split_observation(observation)
+        lengths = (tokens < self.vocab_size).sum(axis=1)
+        if rng is None:
+            rng = self.__dict__.setdefault("_predict_rng", np.random.default_rng(0))
+        actions = np.zeros(len(tokens), dtype=np.int64)
+        for length in np.unique(lengths[lengths < tokens.shape[1]]):
+            rows = np.flatnonzero(lengths == length)
+            log_probs = self.next_log_probs(prompts[rows], tokens[rows, :length])
+            actions[rows] = log_probs.argmax(axis=1) if deterministic else sample_categorical(log_probs, rng)
+        return (actions[0] if single else actions), state
+
+    def _split_observation(self, observation: Any) -> tuple[IntArray, IntArray, bool]:
+        if isinstance(observation, Mapping):
+            prompts, tokens = (np.asarray(observation[key]).astype(np.int64) for key in ("prompt", "tokens"))
+            single = tokens.ndim == 1
+        else:
+            if self.prompt_length is None:
+                raise ValueError(
+                    "predict cannot split an observation into prompt and tokens: policy.prompt_length is None. "
+                    "Set it (policy.prompt_length = task.prompt_length), or use observation='dict'."
+                )
+            whole = np.asarray(observation).astype(np.int64)
+            single = whole.ndim == 1
+            prompts, tokens = whole[..., : self.prompt_length], whole[..., self.prompt_length :]
+        if single:
+            prompts, tokens = prompts[None, :], tokens[None, :]
+        return prompts, tokens, single
+
+    def _check_length(self, length: int) -> None:
+        if self.horizon is not None and length > self.horizon:
+            raise ValueError(f"{type(self).__name__} is defined for at most {self.horizon} tokens, not {length}.")
+
+
+class _PrefixCursor(Cursor):
+    """The cursor every policy has: it keeps the prefix and asks `Policy.next_log_probs` anew at each step."""
+
+    def __init__(self, policy: Policy, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> None:
+        self.policy, self.prompts, self.tokens, self.step = policy, prompts, tokens, tokens.shape[1]
+
+    def log_probs(self) -> FloatArray:
+        return self.policy.next_log_probs(self.prompts, self.tokens)
+
+    def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
+        grown = np.column_stack([self.tokens[rows], tokens])
+        return _PrefixCursor(self.policy, self.prompts[rows], grown)
+
+
+class SequentialPolicy(Policy):
+    """A policy defined by its `cursor`: what it knows of a prefix is kept from token to token."""
+
+    @abstractmethod
+    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
+        """A reader of sequences that start with these ``(B, P)`` prompts."""
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        reader = self.cursor(prompts)
+        for column in np.asarray(tokens).T:
+            reader = reader.advance(column)
+        return reader.log_probs()
+
+
+class CallablePolicy(Policy):
+    """A policy from a plain function ``(prompts (B, P), tokens (B, t)) -> (B, A)`` log-probabilities.
+
+    The first answer is checked: right shape, rows that sum to one within 1e-6; later ones are trusted.
+
+    >>> import numpy as np
+    >>> fair = CallablePolicy(lambda prompts, tokens: np.full((len(tokens), 2), np.log(0.5)), vocab_size=2)
+    >>> fair.next_log_probs(np.zeros((1, 0), int), np.zeros((1, 3), int)).shape
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        function: Callable[[NDArray[np.integer], NDArray[np.integer]], ArrayLike],
+        vocab_size: int,
+        *,
+        horizon: int | None = None,
+        prompt_length: int | None = None,
+    ) -> None:
+        super().__init__(vocab_size, horizon=horizon, prompt_length=prompt_length)
+        if not callable(function):
+            raise TypeError(f"function={function!r} must be callable: (prompts, tokens) -> (B, A) log-probabilities.")
+        self.function = function
+        self._checked = False
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        log_probs = np.asarray(self.function(prompts, tokens), dtype=np.float64)
+        if not self._checked:
+            if log_probs.shape != (len(tokens), self.vocab_size):
+                raise ValueError(
+                    f"the function returned shape {log_probs.shape}; {(len(tokens), self.vocab_size)} is needed."
+                )
+            normalised_log_probs("exp(the function's log-probabilities)", np.exp(log_probs), atol=1e-6)
+            self._checked = True
+        return log_probs
+
+
+class UniformPolicy(Policy):
+    """Every token with probability 1/A.
+
+    >>> import numpy as np
+    >>> UniformPolicy(4).next_log_probs(np.zeros((1, 0), int), np.zeros((1, 0), int)).round(3).tolist()
+    [[-1.386, -1.386, -1.386, -1.386]]
+    """
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        return np.full((len(tokens), self.vocab_size), -np.log(self.vocab_size))
+
+
+class TabularPolicy(Policy):
+    """One probability vector for every prompt and prefix: the policy with no structure at all.
+
+    Args:
+        tables: H arrays; array h has shape ``(A**P * A**h, A)`` (or any shape that reshapes to it) and gives the law
+            of token h + 1, rows in the order of prompt and prefix read as one base-A number.
+        prompt_length: P.
+
+    Raises:
+        ValueError: a table has the wrong size, or a row does not sum to one.
+
+    >>> import numpy as np
+    >>> TabularPolicy([np.array([[0.9, 0.1]]), np.array([[0.9, 0.1], [0.2, 0.8]])]).horizon
+    2
+    """
+
+    def __init__(self, tables: Sequence[ArrayLike], *, prompt_length: int = 0) -> None:
+        arrays = [np.asarray(table, dtype=np.float64) for table in tables]
+        if not arrays or arrays[0].ndim == 0:
+            raise ValueError("tables is empty; one array of probabilities a token position is needed.")
+        vocab_size = arrays[0].shape[-1]
+        super().__init__(vocab_size, horizon=len(arrays), prompt_length=prompt_length)
+        self.tables: list[FloatArray] = []
+        for h, array in enumerate(arrays):
+            rows = vocab_size ** (prompt_length + h)
+            if array.size != rows * vocab_size or array.shape[-1] != vocab_size:
+                raise ValueError(f"tables[{h}] has shape {array.shape}; {(rows, vocab_size)} is needed.")
+            self.tables.append(normalised_log_probs(f"tables[{h}]", array.reshape(rows, vocab_size)))
+
+    @classmethod
+    def random(
+        cls,
+        vocab_size: int,
+        horizon: int,
+        rng: np.random.Generator,
+        *,
+        prompt_length: int = 0,
+        concentration: float = 1.0,
+    ) -> TabularPolicy:
+        """Independent Dirichlet(``concentration``) rows."""
+        sizes = [vocab_size ** (prompt_length + h) for h in range(horizon)]
+        return cls(
+            [rng.dirichlet(np.full(vocab_size, concentration), size=size) for size in sizes],
+            prompt_length=prompt_length,
+        )
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        step = tokens.shape[1]
+        self._check_length(step + 1)
+        codes = prefix_codes(prompts, self.vocab_size) * self.vocab_size**step + prefix_codes(tokens, self.vocab_size)
+        return self.tables[step][codes]
+
+
+class MixturePolicy(SequentialPolicy):
+    """A mixture of whole-sequence laws: one component is drawn for the document, then followed to its end.
+
+    The next-token law is the posterior average of the components', which is what makes a mixture of simple policies
+    leave their class. A prefix that every component calls impossible keeps the prior weights.
+
+    Args:
+        components: policies over one vocabulary.
+        weights: ``(J,)`` probabilities.
+
+    >>> mixture = MixturePolicy([UniformPolicy(2), UniformPolicy(2)], [0.5, 0.5])
+    """
+
+    def __init__(self, components: Sequence[Policy], weights: ArrayLike) -> None:
+        if not components:
+            raise ValueError("components is empty; a mixture needs at least one policy.")
+        sizes = {component.vocab_size for component in components}
+        if len(sizes) > 1:
+            raise ValueError(f"the components have different vocabulary sizes {sorted(sizes)}; one is needed.")
+        self.log_weights = normalised_log_probs("weights", weights)
+        if self.log_weights.shape != (len(components),):
+            raise ValueError(f"weights has shape {self.log_weights.shape}; ({len(components)},) is needed.")
+        horizons = [component.horizon for component in components if component.horizon is not None]
+        lengths = {component.prompt_length for component in components if component.prompt_length is not None}
+        super().__init__(
+            sizes.pop(),
+            horizon=min(horizons, default=None),
+            prompt_length=lengths.pop() if len(lengths) == 1 else None,
+        )
+        self.components = list(components)
+
+    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
+        weights = np.tile(self.log_weights, (len(prompts), 1))
+        return _MixtureCursor([component.cursor(prompts) for component in self.components], weights, self.log_weights)
+
+
+class _MixtureCursor(Cursor):
+    def __init__(self, readers: list[Cursor], log_weights: FloatArray, log_prior: FloatArray) -> None:
+        self.readers, self.log_weights, self.log_prior = readers, log_weights, log_prior  # (J), (B, J), (J,)
+        self.step = readers[0].step
+
+    def _joint(self) -> FloatArray:
+        return np.stack([reader.log_probs() for reader in self.readers], axis=1) + self.log_weights[:, :, None]
+
+    def log_probs(self) -> FloatArray:
+        return np.logaddexp.reduce(self._joint(), axis=1)  # (B, J, A) -> (B, A)
+
+    def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
+        weights = self._joint()[rows, :, tokens]  # (B', J)
+        total = np.logaddexp.reduce(weights, axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            posterior = np.where(np.isneginf(total), self.log_prior, weights - total)
+        return _MixtureCursor([reader.branch(rows, tokens) for reader in self.readers], posterior, self.log_prior)
+
+
+def check_sequences(policy: Policy, prompts: ArrayLike, tokens: ArrayLike) -> tuple[IntArray, IntArray]:
+    """Prompts and tokens as int64 arrays of matching length, checked against a policy's vocabulary."""
+    checked_prompts = check_tokens("prompts", prompts, policy.vocab_size, width=policy.prompt_length)
+    checked_tokens = check_tokens("tokens", tokens, policy.vocab_size)
+    if len(checked_prompts) != len(checked_tokens):
+        raise ValueError(
+            f"{len(checked_prompts)} prompts for {len(checked_tokens)} token sequences; one each is needed."
+        )
+    return checked_prompts, checked_tokens

@@ -1,0 +1,9 @@
+"""Policy classes: the sets of policies that a learner is allowed to choose from."""
+
+from ntp_envs.policy_classes.base import PolicyClass
+from ntp_envs.policy_classes.bernoulli import BernoulliClass
+from ntp_envs.policy_classes.finite import FiniteClass
+from ntp_envs.policy_classes.markov import MarkovClass
+from ntp_envs.policy_classes.product import ProductClass, ProductPolicy
+
+__all__ = ["BernoulliClass", "FiniteClass", "MarkovClass", "PolicyClass", "ProductClass", "ProductPolicy"]

@@ -1,0 +1,121 @@
+"""The Task contract: pure dynamics and closed forms of one family. A task knows nothing of Gymnasium."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.errors import NotTractableError
+from ntp_envs.policies import Policy
+from ntp_envs.policy_classes import PolicyClass
+
+__all__ = ["BestInClass", "Task"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class BestInClass:
+    """The member of the policy class nearest to the expert in squared Hellinger distance at the full horizon.
+
+    Attributes:
+        policy: the minimiser.
+        hellinger2: its squared Hellinger distance ``2 (1 - BC)`` to the expert, in [0, 2].
+        method: how it was found (``"closed form"``, ``"one-dimensional minimisation"``, ``"enumeration"``, ...).
+        tolerance: a bound on the error of ``hellinger2``; 0 where exact, ``nan`` where only a local search was made.
+    """
+
+    policy: Policy
+    hellinger2: float
+    method: str
+    tolerance: float = 0.0
+
+
+class Task(ABC):
+    """A family of token-generation problems at fixed parameters: prompt law, expert, policy class, success.
+
+    A concrete family is a frozen dataclass whose fields are its parameters, validated in ``__post_init__``.
+    ``vocab_size``, ``horizon`` and ``prompt_length`` are fields, class attributes or properties of it.
+
+    Prompts are ``(B, P)`` and tokens ``(B, H)`` integer arrays with entries in [0, A).
+    """
+
+    vocab_size: int
+    horizon: int
+    prompt_length: int
+
+    @property
+    def name(self) -> str:
+        """The family's name, as `make_task` takes it."""
+        return type(self).__name__
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that rebuild this task: ``make_task(task.name, **task.parameters())``."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    # -- the law of the demonstrations -------------------------------------------------------------------------------
+
+    @cached_property
+    @abstractmethod
+    def expert(self) -> Policy:
+        """pi*, whose law the learner should reproduce."""
+
+    @cached_property
+    @abstractmethod
+    def policy_class(self) -> PolicyClass:
+        """Pi, what the learner may choose from; in general it does not contain the expert."""
+
+    @abstractmethod
+    def prompt_law(self) -> tuple[IntArray, FloatArray]:
+        """All prompts ``(M, P)`` and their probabilities ``(M,)``.
+
+        Raises:
+            NotTractableError: too many to list; use `sample_prompts`.
+        """
+
+    def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray:
+        """``(n, P)`` independent prompts."""
+        prompts, probabilities = self.prompt_law()
+        return prompts[rng.choice(len(prompts), size=n, p=probabilities)]
+
+    # -- what is known of it ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def best_in_class(self) -> BestInClass:
+        """The denominator of the approximation factor. Computed once a task.
+
+        Raises:
+            NotTractableError: not known for these parameters.
+        """
+
+    def population(self, chunk: int | None = None) -> Demonstrations:
+        """Weighted demonstrations that make a fit exact: the limit of infinitely many samples.
+
+        Args:
+            chunk: also make them exact for a learner that looks at chunks of this many tokens.
+
+        Returns:
+            Demonstrations whose ``exactness`` says for which learners they are exact.
+
+        Raises:
+            NotTractableError: there are none of reasonable size at these parameters; use `collect`.
+        """
+        raise NotTractableError(
+            f"{self.name} has no tractable population at these parameters; use collect(task, n, rng) with a large n."
+        )
+
+    # -- reward --------------------------------------------------------------------------------------------------------
+
+    has_success: bool = False
+
+    def success(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        """``(B,)`` task success in [0, 1] of complete sequences. Only where ``has_success``."""
+        raise NotTractableError(f"{self.name} has no notion of success; use reward='expert_log_prob' or 'none'.")
