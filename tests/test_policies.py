@@ -1,0 +1,262 @@
+"""The Policy contract: what the base class derives agrees with the law itself, for every general policy."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntp_envs import (
+    BernoulliMixturePolicy,
+    BernoulliPolicy,
+    CallablePolicy,
+    MarkovPolicy,
+    MixturePolicy,
+    ProductClass,
+    RestartedPolicy,
+    TableAutomaton,
+    TabularPolicy,
+    UniformPolicy,
+)
+from ntp_envs._numerics import prefix_codes, sample_categorical, squared_sqrt_gap
+from ntp_envs.policies import check_sequences
+
+H = 4
+SETTINGS = settings(deadline=None, derandomize=True, max_examples=25)
+
+
+def fair(prompts, tokens):
+    return np.full((len(tokens), 2), np.log(0.5))
+
+
+def build(name, rng):
+    """One policy of each kind: vocabulary, prompt length, policy."""
+    chain = rng.dirichlet(np.ones(2), size=9)
+    automaton = TableAutomaton(
+        rng.dirichlet(np.ones(3), size=(H, 5)),
+        rng.integers(5, size=(H, 5, 3)),
+        rng.integers(5, size=9),
+        prompt_length=2,
+    )
+    return {
+        "uniform": (3, 1, UniformPolicy(3)),
+        "tabular": (3, 1, TabularPolicy.random(3, H, rng, prompt_length=1)),
+        "callable": (2, 0, CallablePolicy(fair, 2)),
+        "automaton": (3, 2, automaton),
+        "bernoulli": (2, 0, BernoulliPolicy(0.3)),
+        "flips": (2, 1, BernoulliPolicy(0.3, on="flips")),
+        "bernoulli mixture": (2, 0, BernoulliMixturePolicy([0.1, 0.8], [0.4, 0.6], horizon=H)),
+        "flip mixture": (2, 1, BernoulliMixturePolicy([0.0, 0.8, 1.0], [0.4, 0.5, 0.1], horizon=H, on="flips")),
+        "markov": (2, 3, MarkovPolicy(chain, order=2)),
+        "mixture": (2, 1, MixturePolicy([BernoulliPolicy(0.1), BernoulliPolicy(1.0, on="flips")], [0.5, 0.5])),
+        "restarted": (2, 1, RestartedPolicy(BernoulliMixturePolicy([0.1, 0.8], [0.4, 0.6], horizon=H, on="flips"), 3)),
+        "product": (
+            2,
+            1,
+            ProductClass([[BernoulliPolicy(0.1 * h), UniformPolicy(2)] for h in range(H)]).policy([0, 1, 0, 0]),
+        ),
+    }[name]
+
+
+NAMES = [
+    "uniform",
+    "tabular",
+    "callable",
+    "automaton",
+    "bernoulli",
+    "flips",
+    "bernoulli mixture",
+    "flip mixture",
+    "markov",
+    "mixture",
+    "restarted",
+    "product",
+]
+
+
+@pytest.fixture(params=NAMES)
+def case(request, rng):
+    return build(request.param, rng)
+
+
+def everything(vocab, prompt_length):
+    """All prompts x all sequences of H tokens."""
+    rows = np.array(list(itertools.product(range(vocab), repeat=prompt_length + H)))
+    return rows[:, :prompt_length], rows[:, prompt_length:]
+
+
+def test_probabilities_of_all_sequences_sum_to_one(case):
+    vocab, length, policy = case
+    prompts, tokens = everything(vocab, length)
+    total = np.exp(policy.log_probs(prompts, tokens).sum(axis=1)).reshape(vocab**length, -1).sum(axis=1)
+    np.testing.assert_allclose(total, 1.0, rtol=1e-12)
+
+
+def test_log_probs_are_the_next_token_laws(case):
+    vocab, length, policy = case
+    prompts, tokens = everything(vocab, length)
+    out = policy.log_probs(prompts, tokens)
+    assert out.shape == tokens.shape and out.dtype == np.float64
+    for h in range(H):
+        step = policy.next_log_probs(prompts, tokens[:, :h])
+        assert step.shape == (len(tokens), vocab)
+        np.testing.assert_allclose(np.exp(step).sum(axis=1), 1.0, rtol=1e-12)
+        np.testing.assert_allclose(out[:, h], step[np.arange(len(tokens)), tokens[:, h]], rtol=1e-12, atol=1e-12)
+
+
+def test_samples_follow_the_law(case, rng):
+    vocab, length, policy = case
+    n = 4000
+    prompts = np.zeros((n, length), dtype=np.int64)
+    tokens = policy.sample(prompts, H, rng)
+    assert tokens.shape == (n, H) and tokens.dtype == np.int64
+    all_prompts, all_tokens = everything(vocab, length)
+    law = np.exp(policy.log_probs(all_prompts, all_tokens).sum(axis=1))[: vocab**H]
+    seen = np.bincount(prefix_codes(tokens, vocab), minlength=vocab**H)
+    assert seen[law == 0].sum() == 0
+    spread = np.sqrt(n * law * (1 - law))
+    assert (np.abs(seen - n * law) <= 5 * spread + 1e-9).all()
+
+
+def test_the_same_seed_gives_the_same_sample(case):
+    _, length, policy = case
+    prompts = np.zeros((7, length), dtype=np.int64)
+    first, again, other = (policy.sample(prompts, H, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert (first == again).all()
+    assert first.shape == other.shape
+
+
+def test_any_integer_dtype_is_taken(case):
+    vocab, length, policy = case
+    prompts, tokens = everything(vocab, length)
+    small = policy.log_probs(prompts.astype(np.uint8), tokens.astype(np.int8))
+    np.testing.assert_array_equal(small, policy.log_probs(prompts, tokens))
+
+
+def test_branching_a_cursor_equals_reading_from_the_start(case, rng):
+    vocab, length, policy = case
+    prompts = rng.integers(vocab, size=(5, length))
+    reader, rows = policy.cursor(prompts), np.arange(5)
+    tokens = np.empty((5, 0), dtype=np.int64)
+    for _ in range(H - 1):
+        pick, column = rng.integers(len(rows), size=6), rng.integers(vocab, size=6)
+        reader, rows = reader.branch(pick, column), rows[pick]
+        tokens = np.column_stack([tokens[pick], column])
+        np.testing.assert_allclose(
+            reader.log_probs(), policy.next_log_probs(prompts[rows], tokens), rtol=1e-12, atol=1e-12
+        )
+    assert reader.step == H - 1
+
+
+def test_predict_reads_observations_of_any_length(case, rng):
+    vocab, length, policy = case
+    policy.prompt_length = length
+    prompts, tokens = np.zeros((3, length), dtype=np.int64), policy.sample(np.zeros((3, length), int), H, rng)
+    observation = np.column_stack([prompts, tokens]).astype(np.uint8)
+    observation[0, length + 1 :] = vocab
+    observation[1, length + 3 :] = vocab
+    actions, state = policy.predict(observation, deterministic=True)
+    assert state is None and actions.shape == (3,)
+    assert actions[0] == policy.next_log_probs(prompts[:1], tokens[:1, :1]).argmax()
+    assert actions[1] == policy.next_log_probs(prompts[1:2], tokens[1:2, :3]).argmax()
+    assert actions[2] == 0
+    single, _ = policy.predict({"prompt": prompts[0], "tokens": observation[0, length:]}, deterministic=True)
+    assert np.ndim(single) == 0 and single == actions[0]
+
+
+def test_predict_without_a_prompt_length_says_so():
+    with pytest.raises(ValueError, match="prompt_length"):
+        UniformPolicy(2).predict(np.array([0, 2]))
+
+
+@given(st.integers(0, 2**32 - 1))
+@SETTINGS
+def test_a_mixture_is_the_average_of_whole_sequence_laws(seed):
+    rng = np.random.default_rng(seed)
+    parts, weights = [TabularPolicy.random(2, H, rng) for _ in range(3)], rng.dirichlet(np.ones(3))
+    prompts, tokens = everything(2, 0)
+    law = sum(w * np.exp(part.log_probs(prompts, tokens).sum(axis=1)) for w, part in zip(weights, parts, strict=True))
+    mixed = np.exp(MixturePolicy(parts, weights).log_probs(prompts, tokens).sum(axis=1))
+    np.testing.assert_allclose(mixed, law, rtol=1e-10)
+
+
+@given(st.integers(0, 2**32 - 1))
+@SETTINGS
+def test_bernoulli_mixture_automaton_is_the_mixture(seed):
+    rng = np.random.default_rng(seed)
+    thetas, weights, on = rng.random(3), rng.dirichlet(np.ones(3)), ["tokens", "flips"][seed % 2]
+    automaton = BernoulliMixturePolicy(thetas, weights, horizon=H, on=on)
+    general = MixturePolicy([BernoulliPolicy(theta, on=on) for theta in thetas], weights)
+    prompts, tokens = everything(2, 1)
+    np.testing.assert_allclose(automaton.log_probs(prompts, tokens), general.log_probs(prompts, tokens), atol=1e-11)
+
+
+def test_restarting_makes_chunks_independent_and_right():
+    expert = BernoulliMixturePolicy([0.1, 0.8], [0.4, 0.6], horizon=H, on="flips")
+    prompts, tokens = everything(2, 1)
+    out = RestartedPolicy(expert, 2).log_probs(prompts, tokens)
+    np.testing.assert_allclose(out[:, :2], expert.log_probs(prompts, tokens)[:, :2])
+    np.testing.assert_allclose(out[:, 2:], expert.log_probs(tokens[:, 1:2], tokens[:, 2:]))
+
+
+def test_impossible_tokens_are_never_drawn(rng):
+    log_probs = np.tile([-np.inf, np.log(0.5), -np.inf, np.log(0.5), -np.inf], (20_000, 1))
+    assert set(np.unique(sample_categorical(log_probs, rng))) == {1, 3}
+
+
+def test_small_squared_gaps_keep_their_digits():
+    log_p = np.array([-1.0, -np.inf, 0.0])
+    log_q = np.array([-1.0 - 1e-9, -np.inf, -np.inf])
+    np.testing.assert_allclose(squared_sqrt_gap(log_p, log_q), [np.exp(-1) * 2.5e-19, 0.0, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TableAutomaton([[0.5, 0.6]], [[0, 0]]), "sums to 1.1"),
+        (lambda: TableAutomaton([[0.5, 0.5]], [[0, 1]]), r"integers in \[0, 0\]"),
+        (lambda: TableAutomaton([[0.5, 0.5]], [[0, 0, 0]]), r"\(S, A\)"),
+        (lambda: TableAutomaton([[0.5, 0.5]], [[0, 0]], [0, 0, 0], prompt_length=1), r"\(2,\)"),
+        (lambda: TabularPolicy([np.array([[0.5, 0.4]])]), "sums to 0.9"),
+        (lambda: TabularPolicy([np.ones((2, 2)) / 2]), r"tables\[0\] has shape"),
+        (lambda: TabularPolicy([]), "empty"),
+        (lambda: TabularPolicy([np.array([[-0.5, 1.5]])]), "negative"),
+        (lambda: BernoulliPolicy(1.5), r"\[0, 1\]"),
+        (lambda: BernoulliPolicy(float("nan")), r"\[0, 1\]"),
+        (lambda: BernoulliPolicy(0.5, on="flip"), "Did you mean 'flips'"),
+        (lambda: BernoulliMixturePolicy([0.5], [0.5, 0.5], horizon=3), r"weights has shape \(2,\)"),
+        (lambda: BernoulliMixturePolicy([0.5], [0.9], horizon=3), "sums to 0.9"),
+        (lambda: BernoulliMixturePolicy([0.5], [1.0], horizon=0), "integer >= 1"),
+        (lambda: MarkovPolicy(np.ones((2, 2)) / 2, order=1), r"\(3, 2\)"),
+        (lambda: MixturePolicy([], []), "empty"),
+        (lambda: MixturePolicy([UniformPolicy(2), UniformPolicy(3)], [0.5, 0.5]), "vocabulary"),
+        (lambda: MixturePolicy([UniformPolicy(2)], [0.5, 0.5]), "weights has shape"),
+        (lambda: UniformPolicy(0), "vocab_size"),
+        (lambda: RestartedPolicy(BernoulliMixturePolicy([0.5], [1.0], horizon=3), 4), "at most the policy's horizon 3"),
+    ],
+)
+def test_bad_parameters_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_bad_calls_are_named(rng):
+    with pytest.raises(TypeError, match="default_rng"):
+        UniformPolicy(2).sample(np.zeros((1, 0), int), 3, rng=0)
+    with pytest.raises(ValueError, match="at most 3 tokens"):
+        TabularPolicy.random(2, 3, rng).sample(np.zeros((1, 0), int), 4, rng)
+    with pytest.raises(ValueError, match="at least one token"):
+        BernoulliPolicy(0.5, on="flips").sample(np.zeros((1, 0), int), 4, rng)
+    with pytest.raises(TypeError, match="callable"):
+        CallablePolicy("fair", 2)
+    with pytest.raises(ValueError, match=r"returned shape \(1, 2\)"):
+        CallablePolicy(lambda p, t: np.zeros((1, 2)), 3).sample(np.zeros((4, 0), int), 2, rng)
+    with pytest.raises(ValueError, match="sums to 2"):
+        CallablePolicy(lambda p, t: np.zeros((len(t), 2)), 2).sample(np.zeros((4, 0), int), 2, rng)
+    with pytest.raises(TypeError, match="AutomatonPolicy"):
+        RestartedPolicy(UniformPolicy(2), 2)
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        check_sequences(UniformPolicy(2), np.zeros((1, 0), int), [[0, 2]])
+    with pytest.raises(ValueError, match="2 prompts for 1"):
+        check_sequences(UniformPolicy(2), np.zeros((2, 0), int), [[0, 1]])

@@ -1,0 +1,113 @@
+"""Contamination: closed forms against brute force, and a population that is exact for what it says."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntp_envs import BernoulliPolicy, Task, make_task, register_task, task_names
+from ntp_envs.tasks._bernoulli_law import count_distance
+
+SETTINGS = settings(deadline=None, derandomize=True, max_examples=25)
+probability = st.floats(0.02, 0.98)
+
+
+def law(policy, horizon):
+    """Probabilities of all (prompt, sequence) pairs, the prompt a uniform bit."""
+    rows = np.array(list(itertools.product(range(2), repeat=1 + horizon)))
+    return 0.5 * np.exp(policy.log_probs(rows[:, :1], rows[:, 1:]).sum(axis=1))
+
+
+@given(eps=probability, p=probability, q=probability, theta=probability, horizon=st.integers(1, 7))
+@SETTINGS
+def test_count_distances_equal_enumeration(eps, p, q, theta, horizon):
+    task = make_task("Contamination", horizon=horizon, eps=eps, p=p, q=q, theta_min=0.01)
+    expert, member = law(task.expert, horizon), law(BernoulliPolicy(theta, on="flips"), horizon)
+    brute = {
+        "hellinger2": ((np.sqrt(expert) - np.sqrt(member)) ** 2).sum(),
+        "tv": 0.5 * np.abs(expert - member).sum(),
+        "kl": (expert * np.log(expert / member)).sum(),
+    }
+    for metric, value in brute.items():
+        assert count_distance(task.expert, theta, horizon, metric) == pytest.approx(value, rel=1e-9, abs=1e-13)
+
+
+@given(eps=probability, p=probability, q=probability, horizon=st.integers(1, 40))
+@SETTINGS
+def test_best_in_class_beats_a_fine_grid(eps, p, q, horizon):
+    task = make_task("Contamination", horizon=horizon, eps=eps, p=p, q=q, theta_min=0.01)
+    best = task.best_in_class()
+    grid = [count_distance(task.expert, theta, horizon) for theta in np.linspace(0.01, 0.99, 400)]
+    assert best.hellinger2 <= min(grid) + 1e-12
+    assert best.hellinger2 == pytest.approx(count_distance(task.expert, best.policy.theta, horizon), abs=1e-14)
+
+
+@given(eps=probability, p=probability, q=probability, horizon=st.integers(1, 8), data=st.data())
+@SETTINGS
+def test_population_has_the_chunk_laws_it_claims(eps, p, q, horizon, data):
+    """Number of flips in each chunk: weights of the population against the enumerated law of the expert."""
+    chunk = data.draw(st.integers(1, horizon))
+    task = make_task("Contamination", horizon=horizon, eps=eps, p=p, q=q, theta_min=0.01)
+    demos = task.population(chunk=chunk)
+    rows = np.array(list(itertools.product(range(2), repeat=1 + horizon)))
+    truth = law(task.expert, horizon)
+    assert demos.exactness.units == {1, chunk}
+    for piece in demos.chunks(chunk):
+        length = piece.stop - piece.start
+        seen = task.policy_class.events(demos.prompts, demos.tokens)[:, piece].sum(axis=1)
+        true = task.policy_class.events(rows[:, :1], rows[:, 1:])[:, piece].sum(axis=1)
+        np.testing.assert_allclose(
+            np.bincount(seen, weights=demos.normalised_weights(), minlength=length + 1),
+            np.bincount(true, weights=truth, minlength=length + 1),
+            atol=1e-12,
+        )
+
+
+def test_parameters_rebuild_the_task():
+    task = make_task("Contamination", horizon=9, eps=0.25)
+    assert make_task(task.name, **task.parameters()) == task
+    with pytest.raises(AttributeError):
+        task.eps = 0.5
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"eps": 0.0}, ValueError, r"eps=0.0 must lie in \(0, 1\)"),
+        ({"eps": 1}, ValueError, r"eps=1 must lie in \(0, 1\)"),
+        ({"eps": -0.1}, ValueError, "eps=-0.1"),
+        ({"eps": "much"}, TypeError, "probability"),
+        ({"p": 1.5}, ValueError, "p=1.5"),
+        ({"horizon": 0}, ValueError, "horizon=0"),
+        ({"horizon": 2.5}, TypeError, "horizon=2.5"),
+        ({"theta_min": 0.5}, ValueError, "below 1/2"),
+        ({"epsilon": 0.1}, ValueError, "no parameter 'epsilon'.* Did you mean 'eps'"),
+    ],
+)
+def test_bad_parameters_are_named(parameters, error, message):
+    with pytest.raises(error, match=message):
+        make_task("Contamination", **parameters)
+
+
+def test_unknown_tasks_get_a_suggestion():
+    with pytest.raises(ValueError, match="Did you mean 'Contamination'"):
+        make_task("contaminaton")
+    with pytest.raises(ValueError, match="cannot be imported"):
+        make_task("no_such_package:Task")
+
+
+def test_tasks_of_others_by_path_and_by_registration():
+    by_path = make_task("ntp_envs.tasks.contamination:Contamination", horizon=3)
+    assert by_path == make_task("Contamination", horizon=3)
+    with pytest.raises(TypeError, match="frozen dataclass"):
+        register_task(Task)
+    family = type("Mine", (type(by_path),), {})
+    try:
+        assert register_task(family) is family
+        assert "Mine" in task_names() and make_task("Mine", horizon=2).horizon == 2
+    finally:
+        from ntp_envs.tasks import registry
+
+        registry._registered.pop("Mine", None)
