@@ -1,5 +1,22 @@
 """Learners: everything with a ``fit``. Depends on ``ntp_envs``."""
 
-from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.base import Agent, ConvergenceWarning, FitReport, NotFittedError
+from agents.layerwise import LayerwiseBC
+from agents.log_loss import LogLossBC
+from agents.oracle import BestInClass
+from agents.registry import agent_names, make_agent, register_agent
+from agents.smoothed import SmoothedLogLossBC
 
-__all__ = ["Agent", "ConvergenceWarning", "FitReport"]
+__all__ = [
+    "Agent",
+    "BestInClass",
+    "ConvergenceWarning",
+    "FitReport",
+    "LayerwiseBC",
+    "LogLossBC",
+    "NotFittedError",
+    "SmoothedLogLossBC",
+    "agent_names",
+    "make_agent",
+    "register_agent",
+]

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import pickle
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs._validation import check_generator, did_you_mean
 
-__all__ = ["Agent", "ConvergenceWarning", "FitReport"]
+__all__ = ["Agent", "ConvergenceWarning", "FitReport", "NotFittedError"]
+
+
+#: what unpickling a damaged file, or one whose classes are gone, can raise
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, OSError, EOFError),
+    *(ValueError, LookupError, AttributeError, ImportError, TypeError, MemoryError),
+)
 
 
 class ConvergenceWarning(UserWarning):
     """A fit stopped before its certificate reached the tolerance; the message names the gap and the knobs."""
+
+
+class NotFittedError(AttributeError):
+    """Learned state was asked of an agent before `Agent.fit`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,10 @@ class Agent(ABC):
         """Learn from checked input."""
 
     def unit(self, demonstrations: Demonstrations) -> int | None:
-        """Chunk length in which the learner looks at the data: 1 tokens, H sequences; ``None`` if layer by layer."""
+        """Chunk length in which the learner looks at the data: 1 tokens, H sequences; ``None`` if layer by layer.
+
+        0 says that it does not look at them, so that any population will do.
+        """
         return 1
 
     def fit(
@@ -88,6 +104,7 @@ class Agent(ABC):
             delattr(self, name)
         policy, report = self._fit(demonstrations, policy_class, generator)
         if policy.prompt_length is None:
+            policy = copy.copy(policy)  # the original may belong to the class, or to the task
             policy.prompt_length = demonstrations.prompt_length
         self.policy_, self.fit_report_ = policy, report
         return self
@@ -110,7 +127,7 @@ class Agent(ABC):
                 f"{demonstrations.horizon}."
             )
         exact, unit = demonstrations.exactness, self.unit(demonstrations)
-        if exact is not None and not exact.covers(unit, policy_class):
+        if exact is not None and unit != 0 and not exact.covers(unit, policy_class):
             looks_at = "single layers" if unit is None else f"chunks of {unit} token(s)"
             raise ValueError(
                 f"{type(self).__name__} looks at {looks_at} of {type(policy_class).__name__}, for which this "
@@ -122,7 +139,8 @@ class Agent(ABC):
     @classmethod
     def _parameter_names(cls) -> list[str]:
         signature = inspect.signature(cls.__init__)
-        return [name for name, p in signature.parameters.items() if name != "self" and p.kind is not p.VAR_KEYWORD]
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return [name for name, p in signature.parameters.items() if name != "self" and p.kind not in variadic]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Hyper-parameters by name."""
@@ -131,15 +149,23 @@ class Agent(ABC):
     def set_params(self, **params: Any) -> Agent:
         """Set hyper-parameters by name and return self."""
         known = self._parameter_names()
-        for name, value in params.items():
+        for name in params:
             if name not in known:
                 raise ValueError(f"{type(self).__name__} has no parameter {name!r}.{did_you_mean(name, known)}")
+        for name, value in params.items():
             setattr(self, name, value)
         return self
 
     def clone(self) -> Agent:
         """An unfitted agent with the same hyper-parameters."""
         return type(self)(**self.get_params())
+
+    if not TYPE_CHECKING:  # a type checker should still see misspelt attributes
+
+        def __getattr__(self, name: str) -> Any:
+            if name.endswith("_") and not name.startswith("_"):
+                raise NotFittedError(f"{type(self).__name__} has no {name} before fit(demonstrations, policy_class).")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self).__init__).parameters
@@ -184,7 +210,7 @@ class Agent(ABC):
                 agent = pickle.loads(archive.read("agent.pickle"))
         except FileNotFoundError:
             raise
-        except (zipfile.BadZipFile, KeyError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"{path} is not a readable agent file ({error}); write it with save().") from error
         if not isinstance(agent, cls):
             raise TypeError(

@@ -150,6 +150,17 @@ class Demonstrations:
             exactness=None,
         )
 
+    def pooled(self) -> Demonstrations:
+        """The distinct demonstrations, in lexicographic order, each weighted by the total weight of its copies.
+
+        The same data to a learner that sums over demonstrations, and less work. Expert log-probabilities are those
+        of the first copy.
+        """
+        pairs = np.concatenate([self.prompts, self.tokens], axis=1)
+        _, first, copies = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+        weights = np.bincount(np.ravel(copies), weights=self.weights, minlength=len(first)).astype(np.float64)
+        return replace(replace(self, weights=None).subset(first), weights=weights, exactness=self.exactness)
+
     def save(self, path: str | Path) -> Path:
         """Write an ``.npz`` file (no pickle inside) and return its path."""
         path = Path(path)

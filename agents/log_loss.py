@@ -1,0 +1,224 @@
+"""Next-token log-loss: maximum likelihood, one function for each kind of policy class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import xlogy
+
+from agents.base import Agent, FitReport
+from ntp_envs import BernoulliClass, Demonstrations, FiniteClass, MarkovClass, Policy, PolicyClass, ProductClass
+from ntp_envs._validation import check_real
+
+__all__ = ["LogLossBC", "RegisteredClasses", "choose_layers", "maximise_likelihood"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+TIE = 1e-12  # relative difference below which two candidates are equally good: rounding, not evidence
+
+
+@singledispatch
+def maximise_likelihood(
+    policy_class: PolicyClass, demonstrations: Demonstrations, *, smoothing: float = 0.0, tol: float = 1e-8
+) -> tuple[Policy, FitReport]:
+    """The member of a class with the largest weighted log-likelihood of the demonstrations, token by token.
+
+    A generic function (`functools.singledispatch`): ``maximise_likelihood.register(YourClass)`` teaches it, and with
+    it `LogLossBC` and `SmoothedLogLossBC`, another class.
+
+    Args:
+        policy_class: what to choose from; the function dispatches on its type.
+        demonstrations: their weights multiply the log-likelihoods.
+        smoothing: lambda in [0, 1). The likelihood is that of ``(1 - lambda) pi(. | prefix) + lambda / A`` at every
+            token; the policy returned is pi itself.
+        tol: for classes where the maximum is found by iteration; ignored where it is exact.
+
+    Returns:
+        The policy and a report whose ``objective`` is the mean log-loss of a sequence, in nats (``inf`` if every
+        member gives some demonstration probability zero; ``details`` then has its two parts).
+
+    >>> import numpy as np
+    >>> demos = Demonstrations(np.zeros((1, 0), int), np.array([[0, 0, 0, 1]]), vocab_size=2)
+    >>> policy, report = maximise_likelihood(BernoulliClass(), demos)
+    >>> policy.theta, round(report.objective, 3)
+    (0.25, 2.249)
+    """
+    raise TypeError(
+        f"maximum likelihood does not know {type(policy_class).__name__}; write a function for it and register it "
+        "with agents.log_loss.maximise_likelihood.register."
+    )
+
+
+class RegisteredClasses:
+    """The value of `Agent.supports` for learners that dispatch: the classes registered with a generic function."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __get__(self, instance: Any, owner: Any = None) -> tuple[type[PolicyClass], ...]:
+        return tuple(kind for kind in self.function.registry if kind is not object)
+
+
+class LogLossBC(Agent):
+    """Behaviour cloning with next-token log-loss: ``argmax_pi sum_i sum_h log pi(a_h^i | x^i, a_<h^i)``.
+
+    Exact for finite, product, Bernoulli and Markov classes; to ``tol`` for autoregressive linear ones.
+
+    * Infinite losses. A member that gives a demonstrated token probability zero is preferred to another by the mass of
+      such tokens first, then by the log-likelihood of the rest: the limit of smoothing with lambda -> 0
+      (`SmoothedLogLossBC`). So a choice is made even when every member has infinite loss.
+    * Ties, up to a relative rounding of 1e-12, go to the smallest index, in each layer of a product class.
+    * Markov contexts that do not occur in the data get the uniform distribution.
+
+    Args:
+        tol: how far from optimal a fit may end in classes where it is iterative, in nats a sequence.
+
+    >>> from ntp_envs import make_task
+    >>> task = make_task("Contamination", horizon=64)
+    >>> round(LogLossBC().fit(task.population(), task.policy_class).policy_.theta, 12)  # (1 - eps) p + eps q
+    0.00100998
+    """
+
+    supports = RegisteredClasses(maximise_likelihood)  # type: ignore[assignment]
+
+    def __init__(self, *, tol: float = 1e-8) -> None:
+        self.tol = tol
+
+    def _fit(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Policy, FitReport]:
+        tol = check_real("tol", self.tol, minimum=0.0)
+        return maximise_likelihood(policy_class, demonstrations, tol=tol)
+
+
+# -- classes of candidates ---------------------------------------------------------------------------------------------
+
+
+def _evidence(log_probs: FloatArray, weights: FloatArray, smoothing: float, vocab_size: int) -> FloatArray:
+    """``(2, C)`` for ``(B, C)`` token log-probabilities: each column's weight of zeros and log-likelihood of the rest."""
+    if smoothing > 0.0:
+        log_probs = np.logaddexp(np.log1p(-smoothing) + log_probs, np.log(smoothing / vocab_size))
+    zero = np.isneginf(log_probs)
+    return np.stack([weights @ zero, weights @ np.where(zero, 0.0, log_probs)])
+
+
+def _best(evidence: FloatArray) -> IntArray:
+    """The columns of ``(2, M)`` evidence that nothing beats: least weight of zeros, then largest log-likelihood."""
+    zeros, rest = evidence
+    alive = zeros <= zeros.min() * (1 + TIE)
+    top = rest[alive].max()
+    return np.flatnonzero(alive & (rest >= top - TIE * abs(top)))
+
+
+def _report(evidence: FloatArray, ties: int) -> FitReport:
+    """The report for the ``(2,)`` evidence of what was chosen."""
+    zeros, rest = (float(part) for part in evidence)
+    details = {"zero_density_tokens": zeros, "log_loss_elsewhere": -rest, "ties": ties}
+    return FitReport(objective=np.inf if zeros > 0 else -rest, gap=0.0, details=details)
+
+
+@maximise_likelihood.register
+def _finite(
+    policy_class: FiniteClass, demonstrations: Demonstrations, *, smoothing: float = 0.0, tol: float = 0.0
+) -> tuple[Policy, FitReport]:
+    data = demonstrations.pooled()
+    weights = data.normalised_weights()
+    evidence = np.stack(
+        [
+            _evidence(policy.log_probs(data.prompts, data.tokens), weights, smoothing, data.vocab_size).sum(axis=1)
+            for policy in policy_class
+        ],
+        axis=1,
+    )  # (2, M)
+    best = _best(evidence)
+    return policy_class.policy(int(best[0])), _report(evidence[:, best[0]], len(best) - 1)
+
+
+def choose_layers(
+    policy_class: ProductClass,
+    demonstrations: Demonstrations,
+    *,
+    smoothing: float = 0.0,
+    pick: Callable[[IntArray], int] = lambda best: best[0],
+) -> tuple[Policy, FitReport]:
+    """The best option at each layer, from that layer's tokens and what precedes them; ``pick`` settles ties."""
+    data = demonstrations.pooled()
+    weights = data.normalised_weights()
+    total, chosen, ties = np.zeros(2), np.zeros(len(policy_class.n_options), dtype=np.int64), 0
+    for layer in range(data.horizon):
+        log_probs = policy_class.option_log_probs(layer, data.prompts, data.tokens)
+        evidence = _evidence(log_probs, weights, smoothing, data.vocab_size)
+        best = _best(evidence)
+        chosen[layer] = pick(best)
+        total += evidence[:, chosen[layer]]
+        ties += len(best) > 1
+    return policy_class.policy(chosen), _report(total, ties)
+
+
+@maximise_likelihood.register
+def _product(
+    policy_class: ProductClass, demonstrations: Demonstrations, *, smoothing: float = 0.0, tol: float = 0.0
+) -> tuple[Policy, FitReport]:
+    return choose_layers(policy_class, demonstrations, smoothing=smoothing)
+
+
+# -- classes with a closed form ----------------------------------------------------------------------------------------
+
+
+def _counted(counts: FloatArray, probs: FloatArray, smoothing: float) -> FitReport:
+    """The report from ``(C, A)`` expected counts a sequence and the next-token probabilities chosen for them."""
+    smoothed = (1 - smoothing) * probs + smoothing / probs.shape[1]
+    return FitReport(objective=-float(xlogy(counts, smoothed).sum()), gap=0.0)
+
+
+@maximise_likelihood.register
+def _bernoulli(
+    policy_class: BernoulliClass, demonstrations: Demonstrations, *, smoothing: float = 0.0, tol: float = 0.0
+) -> tuple[Policy, FitReport]:
+    """The frequency m of events; smoothed, ``(m - lambda/2) / (1 - lambda)``. Both clipped to the class.
+
+    The loss is ``-m log q - (1 - m) log(1 - q)`` in q = (1 - lambda) theta + lambda/2, convex in q and so in theta
+    (an affine function of q), with its minimum at q = m: over an interval the minimum is at the nearest point.
+    """
+    events = policy_class.events(demonstrations.prompts, demonstrations.tokens)
+    mean = float(demonstrations.normalised_weights() @ events.sum(axis=1)) / demonstrations.horizon
+    theta = policy_class.clip((mean - smoothing / 2) / (1 - smoothing))
+    counts = demonstrations.horizon * np.array([[1 - mean, mean]])
+    return policy_class.policy(theta), _counted(counts, np.array([[1 - theta, theta]]), smoothing)
+
+
+@maximise_likelihood.register
+def _markov(
+    policy_class: MarkovClass, demonstrations: Demonstrations, *, smoothing: float = 0.0, tol: float = 0.0
+) -> tuple[Policy, FitReport]:
+    """Normalised counts; smoothed, the best vector whose entries are at least lambda/A, then the floor taken off."""
+    weights = demonstrations.normalised_weights()
+    counts = policy_class.counts(demonstrations.prompts, demonstrations.tokens, weights)
+    floor = smoothing / policy_class.vocab_size
+    probs = (_likeliest_above(counts, floor) - floor) / (1 - smoothing)
+    probs = np.maximum(probs, 0.0)
+    probs /= probs.sum(axis=1, keepdims=True)
+    return policy_class.policy(probs), _counted(counts, probs, smoothing)
+
+
+def _likeliest_above(counts: FloatArray, floor: float) -> FloatArray:
+    """Rows q of the simplex with entries >= ``floor`` that maximise ``sum_a counts[a] log q[a]``; ``(C, A)``.
+
+    The optimality conditions are q_a = max(floor, s counts_a) for one s a row ("water filling"). If the k largest
+    counts are above the floor, s = (1 - (A - k) floor) / (their sum); k is the largest that is consistent. A row of
+    zeros is uniform.
+    """
+    size = counts.shape[1]
+    falling = -np.sort(-counts, axis=1)  # (C, A)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scales = (1 - floor * np.arange(size - 1, -1, -1)) / np.cumsum(falling, axis=1)  # column k - 1 is for k
+        consistent = falling * scales >= floor
+    largest = size - 1 - np.argmax(consistent[:, ::-1], axis=1)
+    scale = scales[np.arange(len(counts)), largest]
+    seen = falling[:, :1] > 0
+    return np.where(seen, np.maximum(floor, counts * np.where(seen, scale[:, None], 0.0)), 1.0 / size)

@@ -1,0 +1,66 @@
+"""Names of agents: built in, registered, from an entry point group, or ``package.module:Class``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from agents.base import Agent
+from agents.layerwise import LayerwiseBC
+from agents.log_loss import LogLossBC
+from agents.oracle import BestInClass
+from agents.smoothed import SmoothedLogLossBC
+from ntp_envs._registry import Registry, build
+
+__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "agent_class", "agent_names", "make_agent", "register_agent"]
+
+ENTRY_POINT_GROUP = "ntp_envs.agents"
+BUILT_IN: dict[str, type[Agent]] = {
+    kind.__name__: kind
+    for kind in (
+        BestInClass,
+        LayerwiseBC,
+        LogLossBC,
+        SmoothedLogLossBC,
+    )
+}
+_agents: Registry[Agent] = Registry(
+    "agent",
+    group=ENTRY_POINT_GROUP,
+    built_in=BUILT_IN,
+    accepts=lambda item: isinstance(item, type) and issubclass(item, Agent) and not inspect.isabstract(item),
+    requirement="a subclass of agents.Agent that defines _fit",
+)
+
+
+def register_agent(kind: type[Agent]) -> type[Agent]:
+    """Make an agent known to `make_agent` under its class name; usable as a decorator."""
+    return _agents.register(kind)
+
+
+def agent_names() -> list[str]:
+    """Names that `make_agent` knows, sorted."""
+    return _agents.names()
+
+
+def agent_class(name: str) -> type[Agent]:
+    """The agent behind a name, or behind ``package.module:Class``."""
+    return _agents.find(name)
+
+
+def make_agent(name: str, **parameters: Any) -> Agent:
+    """Build an agent by name.
+
+    Args:
+        name: an agent (`agent_names` lists them), or ``package.module:Class`` for one of your own.
+        **parameters: its hyper-parameters; the rest keep their defaults.
+
+    Raises:
+        ValueError: unknown name or hyper-parameter (the nearest is suggested), or a class that cannot be imported.
+        TypeError: something that is not an agent.
+
+    >>> make_agent("SmoothedLogLossBC", lam=0.01)
+    SmoothedLogLossBC(lam=0.01)
+    """
+    kind = agent_class(name)
+    return build(name, kind, parameters, kind._parameter_names())
