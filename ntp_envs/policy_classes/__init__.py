@@ -2,8 +2,18 @@
 
 from ntp_envs.policy_classes.base import PolicyClass
 from ntp_envs.policy_classes.bernoulli import BernoulliClass
+from ntp_envs.policy_classes.error_sets import ErrorSetClass, ErrorSetPolicy
 from ntp_envs.policy_classes.finite import FiniteClass
 from ntp_envs.policy_classes.markov import MarkovClass
 from ntp_envs.policy_classes.product import ProductClass, ProductPolicy
 
-__all__ = ["BernoulliClass", "FiniteClass", "MarkovClass", "PolicyClass", "ProductClass", "ProductPolicy"]
+__all__ = [
+    "BernoulliClass",
+    "ErrorSetClass",
+    "ErrorSetPolicy",
+    "FiniteClass",
+    "MarkovClass",
+    "PolicyClass",
+    "ProductClass",
+    "ProductPolicy",
+]

@@ -1,7 +1,22 @@
 """Task families, and `make_task` which builds one by name."""
 
 from ntp_envs.tasks.base import BestInClass, Task
+from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
+from ntp_envs.tasks.halving_game import HalvingGame
+from ntp_envs.tasks.rare_mode import RareMode
 from ntp_envs.tasks.registry import make_task, register_task, task_names
+from ntp_envs.tasks.tightrope import Tightrope
 
-__all__ = ["BestInClass", "Contamination", "Task", "make_task", "register_task", "task_names"]
+__all__ = [
+    "BestInClass",
+    "ConsistencyGame",
+    "Contamination",
+    "HalvingGame",
+    "RareMode",
+    "Task",
+    "Tightrope",
+    "make_task",
+    "register_task",
+    "task_names",
+]

@@ -7,12 +7,18 @@ from typing import Any
 
 from ntp_envs._registry import Registry, build
 from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
+from ntp_envs.tasks.halving_game import HalvingGame
+from ntp_envs.tasks.rare_mode import RareMode
+from ntp_envs.tasks.tightrope import Tightrope
 
 __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_task", "register_task", "task_class", "task_names"]
 
 ENTRY_POINT_GROUP = "ntp_envs.tasks"
-BUILT_IN: dict[str, type[Task]] = {family.__name__: family for family in (Contamination,)}
+BUILT_IN: dict[str, type[Task]] = {
+    family.__name__: family for family in (ConsistencyGame, Contamination, HalvingGame, RareMode, Tightrope)
+}
 _tasks: Registry[Task] = Registry(
     "task",
     group=ENTRY_POINT_GROUP,
