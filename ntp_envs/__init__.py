@@ -14,12 +14,17 @@ from ntp_envs.automata import (
 )
 from ntp_envs.demonstrations import Demonstrations, Exactness, collect
 from ntp_envs.distances.result import DistanceCurve
+from ntp_envs.env import TokenEnv
 from ntp_envs.errors import NotTractableError, WellSpecifiedError
 from ntp_envs.policies import CallablePolicy, MixturePolicy, Policy, TabularPolicy, UniformPolicy
 from ntp_envs.policy_classes import BernoulliClass, FiniteClass, MarkovClass, PolicyClass, ProductClass
+from ntp_envs.registration import register_environment, register_known
 from ntp_envs.tasks import BestInClass, Task, make_task, register_task, task_names
+from ntp_envs.vector_env import TokenVectorEnv
 
 __version__ = "0.1.0"
+
+register_known()
 
 __all__ = [
     "AutomatonPolicy",
@@ -43,11 +48,14 @@ __all__ = [
     "TableAutomaton",
     "TabularPolicy",
     "Task",
+    "TokenEnv",
+    "TokenVectorEnv",
     "UniformPolicy",
     "WellSpecifiedError",
     "__version__",
     "collect",
     "make_task",
+    "register_environment",
     "register_task",
     "task_names",
 ]

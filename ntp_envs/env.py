@@ -1,0 +1,330 @@
+"""One token sequence as a Gymnasium environment: a thin shell over a task."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import InvalidAction, ResetNeeded
+from numpy.typing import ArrayLike, NDArray
+
+from ntp_envs._validation import check_in, check_real, check_tokens, did_you_mean, small_int_dtype
+from ntp_envs.policies import Policy
+from ntp_envs.rendering import RENDER_MODES, frames
+from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.registry import make_task, task_class
+
+__all__ = ["OBSERVATION_FORMS", "REWARDS", "TokenEnv"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+REWARDS = ("success", "expert_log_prob", "none")
+OBSERVATION_FORMS = ("multi_discrete", "dict")
+_OWN_ARGUMENTS = ("reward", "expert_info", "observation", "log_prob_floor", "render_mode")
+
+
+class TokenEnv(gym.Env[Any, Any]):
+    """Write one sequence of H tokens, one token a step, where an expert would have written it its own way.
+
+    ## Description
+    The state is a prompt of P tokens and the tokens written so far; an action appends the next token; nothing else
+    moves. The task (see `ntp_envs.task_names`) gives the prompt law, the expert, the policy class and, for some
+    families, a notion of success. The environment itself knows nothing of any particular task.
+
+    ## Action Space
+    ``Discrete(A)``: the next token.
+
+    ## Observation Space
+    ``MultiDiscrete([A + 1] * (P + H))`` in the smallest unsigned dtype that holds A + 1: the prompt, then the tokens
+    so far, the value A meaning "not yet". With ``observation="dict"``: ``Dict`` of ``prompt`` (P,) and ``tokens``
+    (H,), coded alike; a task without a prompt (P = 0) has only ``tokens``. Every returned array is a fresh copy.
+
+    ## Starting State
+    A prompt drawn from the task's prompt law with ``self.np_random``, or ``reset(options={"prompt": ...})``, (P,)
+    tokens; no tokens written.
+
+    ## Rewards
+    * ``"success"`` (default where the task has one): the task's success in [0, 1] at the last token, 0 before.
+    * ``"expert_log_prob"`` (default elsewhere): the expert's log-probability of the token, in nats, at each step, but
+      at least ``log_prob_floor``, so that a token the expert never writes has a finite reward.
+    * ``"none"``: 0 always.
+
+    ## Episode End
+    The H-th token terminates the episode. It is never truncated here; ``gym.make(..., max_episode_steps=n)`` adds
+    Gymnasium's ``TimeLimit``.
+
+    ## Information
+    ``expert_probs``: (A,) float64, the expert's probabilities of the next token at the state that is returned. The
+    terminal state has no next token, so there the key is absent. ``expert_info=False`` leaves it out altogether.
+
+    ## Arguments
+    ``gym.make("ntp/Contamination-v0", horizon=64, reward="expert_log_prob")``: the arguments below and the
+    parameters of the task.
+
+    ## Expert
+    ``env.unwrapped.task.expert``, an `ntp_envs.Policy`. It is read incrementally, so for an automaton a step costs
+    the same at every length of the prefix.
+
+    ## Policy Class
+    ``env.unwrapped.task.policy_class``: what a learner may choose from. In general the expert is not in it.
+
+    ## What It Shows
+    How far a learner's own rollouts drift from the expert's as H grows, and that the drift depends on *how* the
+    learner was fitted (token by token, in chunks, on whole sequences), not only on how much data it saw. The task's
+    own documentation says what each family shows.
+
+    ## References
+    Rohatgi, Block, Huang, Krishnamurthy, Foster, "Computational-Statistical Tradeoffs at the Next-Token Prediction
+    Barrier: Autoregressive and Imitation Learning under Misspecification", COLT 2025, arXiv:2502.12465: generation as
+    an MDP whose state is prompt and prefix.
+
+    ## Version History
+    * v0: initial version.
+
+    Args:
+        task: a task, or the name of a family.
+        reward: ``"success"``, ``"expert_log_prob"`` or ``"none"``; by default as said above.
+        expert_info: put the expert's probabilities in ``info``.
+        observation: ``"multi_discrete"`` or ``"dict"``.
+        log_prob_floor: least reward of a step under ``"expert_log_prob"``, at most 0, in nats.
+        render_mode: ``"ansi"``, ``"rgb_array"`` or ``None``.
+        **task_parameters: parameters of the family, where ``task`` is a name.
+
+    Raises:
+        ValueError, TypeError: an unknown name or parameter (the nearest is suggested), or a value out of range.
+
+    >>> env = TokenEnv("Contamination", horizon=4)
+    >>> env.reset(seed=0, options={"prompt": [1]})[0].tolist()
+    [1, 2, 2, 2, 2]
+    """
+
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 4}  # noqa: RUF012 (Gymnasium declares it an instance variable)
+
+    def __init__(
+        self,
+        task: Task | str = "Contamination",
+        *,
+        reward: str | None = None,
+        expert_info: bool = True,
+        observation: str = "multi_discrete",
+        log_prob_floor: float = -20.0,
+        render_mode: str | None = None,
+        **task_parameters: Any,
+    ) -> None:
+        self.task = resolve_task(task, task_parameters)
+        self.reward = resolve_reward(reward, self.task)
+        self.expert_info = bool(expert_info)
+        self.observation = check_in("observation", observation, OBSERVATION_FORMS)
+        self.log_prob_floor = check_real("log_prob_floor", log_prob_floor, maximum=0.0)
+        self.render_mode = None if render_mode is None else check_in("render_mode", render_mode, RENDER_MODES)
+        self.observation_space = token_space(self.task, self.observation)
+        self.action_space = spaces.Discrete(self.task.vocab_size)
+        self._reads = self.expert_info or self.reward == "expert_log_prob"
+        self._reader: ExpertReader | None = None
+        self._line = empty_lines(self.task, 1)[0]  # (P + H,) prompt and tokens, as observed
+        self._step = -1  # tokens written; -1 before the first reset
+
+    @property
+    def prompt(self) -> IntArray:
+        """``(P,)`` prompt of the current episode."""
+        return self._line[: self.task.prompt_length].astype(np.int64)
+
+    @property
+    def tokens(self) -> IntArray:
+        """``(t,)`` tokens written so far."""
+        start = self.task.prompt_length
+        return self._line[start : start + max(self._step, 0)].astype(np.int64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start a new sequence.
+
+        Args:
+            seed: of ``self.np_random``, the only source of randomness.
+            options: ``prompt``, (P,) tokens, instead of a draw.
+
+        Raises:
+            ValueError, TypeError: an unknown option, or a prompt of the wrong length or outside the vocabulary.
+        """
+        check_options(options, ("prompt",))
+        fixed = None if options is None else options.get("prompt")
+        prompts = None if fixed is None else check_prompt(fixed, self.task)
+        super().reset(seed=seed)
+        if prompts is None:
+            prompts = self.task.sample_prompts(1, self.np_random)
+        self._line = empty_lines(self.task, 1)[0]
+        self._line[: self.task.prompt_length] = prompts[0]
+        self._reader = ExpertReader(self.task.expert, prompts) if self._reads else None
+        self._step = 0
+        return observed(self._line, self.task, self.observation), self._info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Append one token.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset, or after the last token.
+            gymnasium.error.InvalidAction: an action outside ``Discrete(A)``.
+        """
+        task = self.task
+        if not 0 <= self._step < task.horizon:
+            raise ResetNeeded(
+                "step was called before reset; call env.reset() first."
+                if self._step < 0
+                else f"the sequence has all its {task.horizon} tokens; call env.reset() to start another."
+            )
+        try:
+            token = operator.index(action)
+        except TypeError:
+            token = -1
+        if not 0 <= token < task.vocab_size:
+            raise InvalidAction(
+                f"action={action!r} is not a token; an integer in [0, {task.vocab_size - 1}] is needed."
+            )
+        reward = 0.0
+        if self.reward == "expert_log_prob":
+            assert self._reader is not None
+            reward = max(float(self._reader.log_probs()[0, token]), self.log_prob_floor)
+        self._line[task.prompt_length + self._step] = token
+        self._step += 1
+        terminated = self._step == task.horizon
+        if terminated:
+            self._reader = None
+            if self.reward == "success":
+                reward = float(task.success(self.prompt[None], self.tokens[None])[0])
+        elif self._reader is not None:
+            self._reader.advance(np.array([token]))
+        return observed(self._line, task, self.observation), reward, terminated, False, self._info()
+
+    def render(self) -> Any:
+        """The tokens so far against the expert's probabilities: a string, or a ``(160, 640, 3)`` uint8 array.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if self.render_mode is None:
+            warn_no_render_mode(self)
+            return None
+        if self._step < 0:
+            raise ResetNeeded("render was called before reset; call env.reset() first.")
+        return frames(self.task, self.render_mode, self.prompt[None], self.tokens[None])[0]
+
+    def _info(self) -> dict[str, Any]:
+        if not self.expert_info or self._reader is None:
+            return {}
+        return {"expert_probs": np.exp(self._reader.log_probs()[0])}
+
+
+class ExpertReader:
+    """The expert reading a batch of sequences as they are written; each law is computed once, when first asked for."""
+
+    def __init__(self, expert: Policy, prompts: IntArray) -> None:
+        self._cursor = expert.cursor(prompts)
+        self._rows: IntArray | None = None  # which of the cursor's sequences are still read; None for all
+        self._log_probs: FloatArray | None = None
+
+    def log_probs(self) -> FloatArray:
+        """``(B, A)`` log-probabilities of the next token."""
+        if self._log_probs is None:
+            log_probs = self._cursor.log_probs()
+            self._log_probs = log_probs if self._rows is None else log_probs[self._rows]
+        return self._log_probs
+
+    def keep(self, rows: IntArray) -> None:
+        """Read on only these sequences."""
+        self._rows = rows if self._rows is None else self._rows[rows]
+        self._log_probs = None if self._log_probs is None else self._log_probs[rows]
+
+    def advance(self, tokens: IntArray) -> None:
+        """Each sequence followed by its ``(B,)`` next token."""
+        rows = self._rows
+        self._cursor = self._cursor.advance(tokens) if rows is None else self._cursor.branch(rows, tokens)
+        self._rows = self._log_probs = None
+
+
+# -- shared with the vector environment ----------------------------------------------------------------------------
+
+
+def resolve_task(task: Task | str, parameters: Mapping[str, Any]) -> Task:
+    """The task itself, or the one built from a family's name and parameters."""
+    if isinstance(task, str):
+        known = {field.name for field in dataclasses.fields(task_class(task)) if field.init}  # type: ignore[arg-type]
+        for name in parameters:
+            if name not in known:
+                everything = known.union(_OWN_ARGUMENTS)
+                raise ValueError(f"{task} has no parameter {name!r}.{did_you_mean(name, everything)}")
+        return make_task(task, **parameters)
+    if not isinstance(task, Task):
+        raise TypeError(f"task={task!r} must be an ntp_envs.Task or the name of a family, not {type(task).__name__}.")
+    if parameters:
+        raise ValueError(
+            f"{', '.join(map(repr, parameters))} cannot be set on a task that is already built; give the family's "
+            f"name instead (task={task.name!r}), or build the task with other parameters."
+        )
+    return task
+
+
+def resolve_reward(reward: str | None, task: Task) -> str:
+    """The reward rule, by default success where the task has it."""
+    if reward is None:
+        return "success" if task.has_success else "expert_log_prob"
+    if check_in("reward", reward, REWARDS) == "success" and not task.has_success:
+        raise ValueError(f"reward='success': {task.name} has no notion of success; use 'expert_log_prob' or 'none'.")
+    return reward
+
+
+def token_space(task: Task, form: str) -> spaces.Space[Any]:
+    """The observation space of one sequence."""
+    size = task.vocab_size + 1  # "not yet" is one more
+    dtype = small_int_dtype(size)
+
+    def lines(length: int) -> spaces.MultiDiscrete[Any]:
+        return spaces.MultiDiscrete(np.full(length, size, dtype=dtype), dtype=dtype)
+
+    if form == "multi_discrete":
+        return lines(task.prompt_length + task.horizon)
+    parts = {"prompt": lines(task.prompt_length)} if task.prompt_length else {}
+    return spaces.Dict({**parts, "tokens": lines(task.horizon)})
+
+
+def empty_lines(task: Task, n: int) -> NDArray[Any]:
+    """``(n, P + H)`` lines in the dtype of the observations, everything "not yet"."""
+    dtype = small_int_dtype(task.vocab_size + 1)
+    return np.full((n, task.prompt_length + task.horizon), task.vocab_size, dtype=dtype)
+
+
+def observed(lines: NDArray[Any], task: Task, form: str) -> Any:
+    """``(..., P + H)`` lines as a fresh observation."""
+    if form == "multi_discrete":
+        return lines.copy()
+    split = task.prompt_length
+    parts = {"prompt": lines[..., :split].copy()} if split else {}
+    return {**parts, "tokens": lines[..., split:].copy()}
+
+
+def check_options(options: Mapping[str, Any] | None, known: Iterable[str]) -> None:
+    """Refuse options that would be ignored: a misspelt one would mean another prompt than was asked for."""
+    for name in options or ():
+        if name not in known:
+            raise ValueError(f"reset has no option {name!r}.{did_you_mean(name, known)}")
+
+
+def check_prompt(prompt: ArrayLike, task: Task) -> IntArray:
+    """The reset option ``prompt`` as ``(1, P)`` tokens."""
+    array = np.asarray(prompt)
+    if array.shape != (task.prompt_length,):
+        raise ValueError(f"options['prompt'] has shape {array.shape}; ({task.prompt_length},) is needed.")
+    return check_tokens("options['prompt']", array[None], task.vocab_size)
+
+
+def warn_no_render_mode(env: Any) -> None:
+    """Gymnasium's own warning for `render` without a render mode."""
+    name = "this environment" if env.spec is None else env.spec.id
+    gym.logger.warn(
+        f"render was called on {name} without a render mode; choose one when it is made, "
+        "for example render_mode='rgb_array'."
+    )

@@ -1,0 +1,357 @@
+"""Many token sequences as one native Gymnasium vector environment, in one array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike, NDArray
+
+from ntp_envs._validation import check_in, check_int, check_real, check_tokens
+from ntp_envs.env import (
+    OBSERVATION_FORMS,
+    ExpertReader,
+    check_options,
+    check_prompt,
+    empty_lines,
+    observed,
+    resolve_reward,
+    resolve_task,
+    token_space,
+    warn_no_render_mode,
+)
+from ntp_envs.rendering import RENDER_MODES, frames
+from ntp_envs.tasks.base import Task
+
+__all__ = ["TokenVectorEnv"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Rows = IntArray | slice
+
+
+@dataclass(eq=False)
+class _Cohort:
+    """Sequences of equal length, which step together. Usually there is one cohort: everything is in lock-step.
+
+    Two cohorts never have the same length: those that start together are merged, and all of them grow by one token a
+    step. So there are at most H + 1, whatever is reset when.
+    """
+
+    rows: Rows  # ascending; slice(None) for all
+    step: int = 0  # tokens written
+    reader: ExpertReader | None = None
+    over: bool = False  # terminated or truncated, not yet reset
+
+
+class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """B sequences written side by side: `ntp_envs.TokenEnv`, as a native vector environment.
+
+    Spaces, rewards, episode ends and information are those of `TokenEnv`, batched as ``SyncVectorEnv`` batches them;
+    for the same prompts and actions both give the same trajectories in every autoreset mode. What differs:
+
+    * ``expert_info`` is off by default, so that a step is little more than a copy of the token array. Where it is on,
+      ``infos["expert_probs"]`` is (B, A) float64, and the mask ``infos["_expert_probs"]`` (B,) is False at terminal
+      states, whose rows are zero; the keys are absent where no sequence has a next token.
+    * One generator serves the batch, as in Gymnasium's own vector CartPole: ``reset(seed=s)`` seeds it once, and the
+      prompts of the sequences that start in one call are one draw of the task's prompt law, in ascending order. So
+      sequence i does not depend on ``s + i`` alone, as it would in ``SyncVectorEnv``.
+    * ``max_episode_steps`` truncates as the ``TimeLimit`` of ``gym.make`` does, for which there is no vector wrapper.
+
+    Autoreset (``metadata["autoreset_mode"]``, the enum): after ``NEXT_STEP``, the default, the call that follows the
+    end of a sequence ignores its action and returns its new start with reward 0. ``SAME_STEP`` returns the new start
+    at once, with ``final_obs`` and ``final_info`` in ``infos``. ``DISABLED`` waits for
+    ``reset(options={"reset_mask": mask})``. The mask works in every mode.
+
+    Args:
+        num_envs: B.
+        task, reward, expert_info, observation, log_prob_floor, render_mode, **task_parameters: as in `TokenEnv`.
+        autoreset_mode: an ``AutoresetMode``, or its value as a string.
+        max_episode_steps: truncate after this many tokens; ``None`` or -1 for never.
+
+    Raises:
+        ValueError, TypeError: an unknown name or parameter (the nearest is suggested), or a value out of range.
+
+    >>> envs = TokenVectorEnv(2, "Contamination", horizon=3)
+    >>> envs.reset(options={"prompts": [[0], [1]]})[0].tolist()
+    [[0, 2, 2, 2], [1, 2, 2, 2]]
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium declares it an instance variable)
+        "render_modes": list(RENDER_MODES),
+        "render_fps": 4,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        task: Task | str = "Contamination",
+        *,
+        reward: str | None = None,
+        expert_info: bool = False,
+        observation: str = "multi_discrete",
+        log_prob_floor: float = -20.0,
+        render_mode: str | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        **task_parameters: Any,
+    ) -> None:
+        self.num_envs = check_int("num_envs", num_envs, minimum=1)
+        self.task = resolve_task(task, task_parameters)
+        self.reward = resolve_reward(reward, self.task)
+        self.expert_info = bool(expert_info)
+        self.observation = check_in("observation", observation, OBSERVATION_FORMS)
+        self.log_prob_floor = check_real("log_prob_floor", log_prob_floor, maximum=0.0)
+        self.render_mode = None if render_mode is None else check_in("render_mode", render_mode, RENDER_MODES)
+        if not isinstance(autoreset_mode, AutoresetMode):
+            check_in("autoreset_mode", autoreset_mode, [mode.value for mode in AutoresetMode])
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
+        self.max_episode_steps: int | None = None
+        if max_episode_steps is not None and max_episode_steps != -1:
+            self.max_episode_steps = check_int("max_episode_steps", max_episode_steps, minimum=1)
+        self.single_observation_space = token_space(self.task, self.observation)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.single_action_space = spaces.Discrete(self.task.vocab_size)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._reads = self.expert_info or self.reward == "expert_log_prob"
+        self._lines = empty_lines(self.task, self.num_envs)  # (B, P + H) prompts and tokens, as observed
+        self._cohorts: list[_Cohort] = []  # none before the first reset
+
+    # -- the Gymnasium interface ---------------------------------------------------------------------------------------
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start all sequences, or those of a mask.
+
+        Args:
+            seed: one integer, for the one generator of the batch.
+            options: ``prompts`` (B, P) or ``prompt`` (P,) tokens instead of a draw; ``reset_mask`` (B,) booleans,
+                the sequences to start anew (only their rows of ``prompts`` are read). Left as it is.
+
+        Returns:
+            Observations of all sequences, and infos of those that were started.
+
+        Raises:
+            ValueError, TypeError: an unknown option, or one of the wrong shape, dtype or range.
+            gymnasium.error.ResetNeeded: a mask before the first reset of all sequences.
+        """
+        options = options or {}
+        check_options(options, ("prompt", "prompts", "reset_mask"))
+        prompts = self._given_prompts(options)
+        mask = self._checked_mask(options["reset_mask"]) if options.get("reset_mask") is not None else None
+        if mask is not None and mask.all():
+            mask = None
+        if mask is not None and not self._cohorts:
+            raise ResetNeeded("options['reset_mask'] was given before the first reset; reset all sequences first.")
+        super().reset(seed=seed)
+        rows: Rows = slice(None) if mask is None else np.flatnonzero(mask)
+        if mask is None:
+            self._cohorts = []
+        else:
+            self._withdraw(mask)
+        started = self._start(rows, None if prompts is None else prompts[rows])
+        infos: dict[str, Any] = {}
+        self._add_expert(infos, started, rows)
+        return observed(self._lines, self.task, self.observation), infos
+
+    def step(self, actions: ArrayLike) -> tuple[Any, FloatArray, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Append one token to each sequence.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset, or, in mode ``DISABLED``, if a sequence is over.
+            gymnasium.error.InvalidAction: actions of the wrong shape or outside the vocabulary. Nothing has changed.
+        """
+        tokens = self._checked_actions(actions)
+        rewards = np.zeros(self.num_envs)
+        terminations = np.zeros(self.num_envs, dtype=np.bool_)
+        truncations = np.zeros(self.num_envs, dtype=np.bool_)
+        infos: dict[str, Any] = {}
+        waiting = [cohort for cohort in self._cohorts if cohort.over]  # NEXT_STEP: a new start, whatever the action
+        for cohort in self._cohorts:
+            if not cohort.over:
+                self._write(cohort, tokens[cohort.rows], rewards)
+                if cohort.over:
+                    terminations[cohort.rows] = cohort.step == self.task.horizon
+                    truncations[cohort.rows] = cohort.step == self.max_episode_steps
+                    if self.autoreset_mode is AutoresetMode.SAME_STEP:
+                        self._add_final(infos, cohort)
+                        waiting.append(cohort)
+        for cohort in waiting:  # after the writing: an empty sequence that has yet to be written must not be joined
+            self._cohorts.remove(cohort)
+            self._start(cohort.rows, None)
+        if self.expert_info:
+            for cohort in self._cohorts:
+                self._add_expert(infos, cohort, cohort.rows)
+        return observed(self._lines, self.task, self.observation), rewards, terminations, truncations, infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """One frame a sequence, as `TokenEnv.render` gives it.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if self.render_mode is None:
+            warn_no_render_mode(self)
+            return None
+        if not self._cohorts:
+            raise ResetNeeded("render was called before reset; call envs.reset() first.")
+        pictures = np.empty(self.num_envs, dtype=object)
+        for cohort in self._cohorts:
+            rows = self._numbers(cohort.rows)
+            drawn = frames(self.task, self.render_mode, self._prompts(rows), self._tokens(rows, cohort.step))
+            for row, picture in zip(rows, drawn):
+                pictures[row] = picture
+        return tuple(pictures)
+
+    # -- cohorts -------------------------------------------------------------------------------------------------------
+
+    def _start(self, rows: Rows, prompts: IntArray | None) -> _Cohort:
+        """Empty sequences at these rows, in one cohort with any others that are empty."""
+        task = self.task
+        if prompts is None:
+            count = self.num_envs if isinstance(rows, slice) else len(rows)
+            prompts = task.sample_prompts(count, self.np_random)
+        self._lines[rows, : task.prompt_length] = prompts
+        self._lines[rows, task.prompt_length :] = task.vocab_size
+        for other in self._cohorts:
+            if other.step == 0:
+                self._cohorts.remove(other)
+                rows = np.union1d(self._numbers(other.rows), self._numbers(rows))
+                prompts = self._prompts(rows)
+                break
+        if not isinstance(rows, slice) and len(rows) == self.num_envs:
+            rows = slice(None)
+        started = _Cohort(rows, reader=ExpertReader(task.expert, prompts) if self._reads else None)
+        self._cohorts.append(started)
+        return started
+
+    def _numbers(self, rows: Rows) -> IntArray:
+        return np.arange(self.num_envs)[rows]
+
+    def _withdraw(self, mask: NDArray[np.bool_]) -> None:
+        """Take the masked sequences out of their cohorts."""
+        remaining = []
+        for cohort in self._cohorts:
+            rows = self._numbers(cohort.rows)
+            stay = ~mask[rows]
+            if stay.all():
+                remaining.append(cohort)
+            elif stay.any():
+                cohort.rows = rows[stay]
+                if cohort.reader is not None:
+                    cohort.reader.keep(np.flatnonzero(stay))
+                remaining.append(cohort)
+        self._cohorts = remaining
+
+    def _write(self, cohort: _Cohort, tokens: IntArray, rewards: FloatArray) -> None:
+        """One more token in each sequence of the cohort."""
+        task, rows = self.task, cohort.rows
+        if self.reward == "expert_log_prob":
+            assert cohort.reader is not None
+            taken = cohort.reader.log_probs()[np.arange(len(tokens)), tokens]
+            rewards[rows] = np.maximum(taken, self.log_prob_floor)
+        self._lines[rows, task.prompt_length + cohort.step] = tokens
+        cohort.step += 1
+        cohort.over = cohort.step == task.horizon or cohort.step == self.max_episode_steps
+        if cohort.step == task.horizon:
+            cohort.reader = None
+            if self.reward == "success":
+                rewards[rows] = task.success(self._prompts(rows), self._tokens(rows, cohort.step))
+        elif cohort.reader is not None:
+            cohort.reader.advance(tokens)
+
+    def _prompts(self, rows: Rows) -> IntArray:
+        return self._lines[rows, : self.task.prompt_length].astype(np.int64)
+
+    def _tokens(self, rows: Rows, step: int) -> IntArray:
+        start = self.task.prompt_length
+        return self._lines[rows, start : start + step].astype(np.int64)
+
+    # -- infos, batched as VectorEnv._add_info batches them ------------------------------------------------------------
+
+    def _mark(self, infos: dict[str, Any], key: str, rows: Rows) -> None:
+        infos.setdefault(f"_{key}", np.zeros(self.num_envs, dtype=np.bool_))[rows] = True
+
+    def _add_expert(self, infos: dict[str, Any], cohort: _Cohort, rows: Rows) -> None:
+        """The expert's law of the next token at these rows, which are some of the cohort's, or all."""
+        if not self.expert_info or cohort.reader is None:
+            return
+        probs = np.exp(cohort.reader.log_probs())
+        if rows is not cohort.rows:
+            probs = probs[np.isin(self._numbers(cohort.rows), self._numbers(rows))]
+        shape = self.num_envs, self.task.vocab_size
+        infos.setdefault("expert_probs", np.zeros(shape))[rows] = probs
+        self._mark(infos, "expert_probs", rows)
+
+    def _add_final(self, infos: dict[str, Any], cohort: _Cohort) -> None:
+        """The last observations of a cohort that is over, and what `TokenEnv` would say of them."""
+        final_obs = infos.setdefault("final_obs", np.full(self.num_envs, None, dtype=object))
+        last = observed(self._lines[cohort.rows], self.task, self.observation)
+        for i, row in enumerate(self._numbers(cohort.rows)):
+            final_obs[row] = {k: v[i] for k, v in last.items()} if isinstance(last, dict) else last[i]
+        self._add_expert(infos.setdefault("final_info", {}), cohort, cohort.rows)
+        self._mark(infos, "final_obs", cohort.rows)
+        self._mark(infos, "final_info", cohort.rows)
+
+    # -- checks --------------------------------------------------------------------------------------------------------
+
+    def _checked_actions(self, actions: ArrayLike) -> IntArray:
+        """``(B,)`` int64 actions, in range wherever they matter."""
+        if not self._cohorts:
+            raise ResetNeeded("step was called before reset; call envs.reset() first.")
+        array = np.asarray(actions)
+        if array.shape != (self.num_envs,) or array.dtype.kind not in "iu":
+            raise InvalidAction(
+                f"actions have shape {array.shape} and dtype {array.dtype}; ({self.num_envs},) integers are needed."
+            )
+        tokens = array.astype(np.int64, copy=False)
+        for cohort in self._cohorts:
+            if not cohort.over:
+                # a negative number is a huge one without its sign: one pass checks both ends
+                if tokens[cohort.rows].view(np.uint64).max() >= self.task.vocab_size:
+                    self._refuse(tokens, cohort)
+            elif self.autoreset_mode is AutoresetMode.DISABLED:
+                over = self._numbers(cohort.rows)
+                raise ResetNeeded(
+                    f"{len(over)} sequence(s) are over (the first is number {over[0]}) and autoreset is disabled; "
+                    "call envs.reset(options={'reset_mask': terminations | truncations}) first."
+                )
+        return tokens
+
+    def _refuse(self, tokens: IntArray, cohort: _Cohort) -> None:
+        rows = self._numbers(cohort.rows)
+        bad = rows[(tokens[rows] < 0) | (tokens[rows] >= self.task.vocab_size)][0]
+        raise InvalidAction(
+            f"actions[{bad}]={tokens[bad]} is not a token; integers in [0, {self.task.vocab_size - 1}] are needed."
+        )
+
+    def _given_prompts(self, options: dict[str, Any]) -> IntArray | None:
+        single, many = options.get("prompt"), options.get("prompts")
+        if single is not None and many is not None:
+            raise ValueError("options has both 'prompt' (one for all) and 'prompts' (one each); give one of them.")
+        if single is not None:
+            return np.repeat(check_prompt(single, self.task), self.num_envs, axis=0)
+        if many is None:
+            return None
+        prompts = check_tokens("options['prompts']", many, self.task.vocab_size, width=self.task.prompt_length)
+        if len(prompts) != self.num_envs:
+            raise ValueError(
+                f"options['prompts'] has {len(prompts)} rows; one for each of the {self.num_envs} sequences is needed."
+            )
+        return prompts
+
+    def _checked_mask(self, value: ArrayLike) -> NDArray[np.bool_]:
+        mask = np.asarray(value)
+        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"options['reset_mask'] has shape {mask.shape}, dtype {mask.dtype} and {int(np.sum(mask != 0))} "
+                f"sequences to reset; ({self.num_envs},) booleans, at least one of them True, are needed."
+            )
+        return mask
