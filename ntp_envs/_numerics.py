@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "all_sequences",
     "binomial_log_coefficients",
     "log_bernoulli",
     "prefix_codes",
@@ -20,6 +21,12 @@ def log_bernoulli(theta: float) -> tuple[float, float]:
     """``(log(1 - theta), log theta)``, exact at the ends (``-inf``) and accurate near them."""
     with np.errstate(divide="ignore"):
         return float(np.log1p(-theta)), float(np.log(theta))
+
+
+def all_sequences(vocab_size: int, length: int) -> NDArray[np.int64]:
+    """All ``(A**length, length)`` token sequences, in the order of `prefix_codes`."""
+    place = vocab_size ** np.arange(length - 1, -1, -1, dtype=np.int64)
+    return np.arange(vocab_size**length, dtype=np.int64)[:, None] // place % vocab_size
 
 
 def binomial_log_coefficients(n: int) -> FloatArray:

@@ -1,5 +1,6 @@
 """Policy classes: the sets of policies that a learner is allowed to choose from."""
 
+from ntp_envs.policy_classes.ar_linear import ARLinearAutomaton, ARLinearClass, ARLinearPolicy
 from ntp_envs.policy_classes.base import PolicyClass
 from ntp_envs.policy_classes.bernoulli import BernoulliClass
 from ntp_envs.policy_classes.error_sets import ErrorSetClass, ErrorSetPolicy
@@ -8,6 +9,9 @@ from ntp_envs.policy_classes.markov import MarkovClass
 from ntp_envs.policy_classes.product import ProductClass, ProductPolicy
 
 __all__ = [
+    "ARLinearAutomaton",
+    "ARLinearClass",
+    "ARLinearPolicy",
     "BernoulliClass",
     "ErrorSetClass",
     "ErrorSetPolicy",

@@ -1,0 +1,151 @@
+"""Autoregressive linear policies: softmax of <theta, phi(prefix, next token)>, theta in a ball."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ntp_envs._validation import check_real
+from ntp_envs.automata import AutomatonPolicy
+from ntp_envs.features import ContextFeatureMap, FeatureMap
+from ntp_envs.policies import Policy
+from ntp_envs.policy_classes.base import PolicyClass
+
+__all__ = ["ARLinearAutomaton", "ARLinearClass", "ARLinearPolicy", "linear_log_probs"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def linear_log_probs(features: FeatureMap, theta: FloatArray, values: FloatArray) -> FloatArray:
+    """``(..., A)`` log-probabilities from feature values ``(..., c)`` or ``(..., A, d)`` of ``features``."""
+    if isinstance(features, ContextFeatureMap) and features.vocab_size == 2:
+        log_odds = values @ theta
+        return -np.logaddexp(0.0, np.stack([log_odds, -log_odds], axis=-1))
+    if isinstance(features, ContextFeatureMap):
+        logits = values @ theta.reshape(features.vocab_size, features.n_context).T
+    else:
+        logits = values @ theta
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+class ARLinearPolicy(Policy):
+    """``pi(a | prefix)`` proportional to ``exp <theta, phi(prefix, a)>``.
+
+    Args:
+        features: the feature map phi.
+        theta: ``(d,)`` parameters. For `ContextFeatureMap` s they are the log-odds weights (binary tokens) or one row
+            of weights a token, flattened.
+
+    Raises:
+        ValueError: theta of the wrong shape, or not finite.
+
+    >>> import numpy as np
+    >>> from ntp_envs.features import FlipSign
+    >>> ARLinearPolicy(FlipSign(), [0.0]).next_log_probs(np.array([[0]]), np.zeros((1, 0), int)).round(3).tolist()
+    [[-0.693, -0.693]]
+    """
+
+    def __init__(self, features: FeatureMap, theta: ArrayLike) -> None:
+        super().__init__(
+            features.vocab_size, horizon=features.horizon, prompt_length=getattr(features, "prompt_length", None)
+        )
+        self.features = features
+        self.theta = np.asarray(theta, dtype=np.float64)
+        if self.theta.shape != (features.dimension,):
+            raise ValueError(f"theta has shape {self.theta.shape}; ({features.dimension},) is needed.")
+        if not np.isfinite(self.theta).all():
+            raise ValueError("theta must be finite.")
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        return linear_log_probs(self.features, self.theta, self.features.prefix_features(prompts, tokens))
+
+    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        prompts, tokens = np.asarray(prompts), np.asarray(tokens)
+        self._check_length(tokens.shape[1])
+        out = np.empty(tokens.shape)
+        for rows, values in self.features.blocks(prompts, tokens):
+            law = linear_log_probs(self.features, self.theta, values)  # (b, H, A)
+            out[rows] = np.take_along_axis(law, tokens[rows, :, None].astype(np.int64), axis=2)[:, :, 0]
+        return out
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.features!r}, theta of norm {np.linalg.norm(self.theta):.4g})"
+
+
+class ARLinearAutomaton(ARLinearPolicy, AutomatonPolicy):
+    """An `ARLinearPolicy` whose features have finite memory (`FeatureMap.states`): an automaton, exact at any H.
+
+    `ARLinearClass.policy` gives one wherever it can.
+
+    Args:
+        features, theta: as for `ARLinearPolicy`.
+
+    Raises:
+        ValueError: features without a table of states.
+
+    >>> from ntp_envs.features import WindowOneHot
+    >>> ARLinearAutomaton(WindowOneHot(2, 2), [0.0] * 5).n_states
+    9
+    """
+
+    def __init__(self, features: FeatureMap, theta: ArrayLike) -> None:
+        super().__init__(features, theta)
+        states = features.states()
+        if states is None:
+            raise ValueError(f"{features!r} has no table of states (or too large a one); use ARLinearPolicy.")
+        self._states = states
+        self.n_states = len(states.transitions)
+        self._emissions = linear_log_probs(features, self.theta, states.features)
+
+    def initial_states(self, prompts: NDArray[np.integer]) -> IntArray:
+        return self._states.initial_states(prompts)
+
+    def emissions(self, step: int) -> FloatArray:
+        return self._emissions
+
+    def transitions(self, step: int) -> IntArray:
+        return self._states.transitions
+
+    cursor = AutomatonPolicy.cursor
+
+    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        self._check_length(np.shape(tokens)[1])
+        return self._emissions[self._states.path(np.asarray(prompts), np.asarray(tokens)), tokens]
+
+
+class ARLinearClass(PolicyClass):
+    """Autoregressive linear policies with ``||theta||_2 <= radius``.
+
+    Its likelihoods depend on the data through the counts of (features, next token), which is its ``statistic``.
+
+    Args:
+        features: the feature map phi, norms <= 1.
+        radius: of the ball, > 0.
+
+    >>> from ntp_envs.features import FlipSign
+    >>> ARLinearClass(FlipSign(), radius=5.0).policy([1.0]).n_states
+    3
+    """
+
+    def __init__(self, features: FeatureMap, radius: float) -> None:
+        if not isinstance(features, FeatureMap):
+            raise TypeError(f"features must be a ntp_envs.features.FeatureMap, not {type(features).__name__}.")
+        super().__init__(features.vocab_size, horizon=features.horizon)
+        self.features = features
+        self.radius = check_real("radius", radius, minimum=0.0)
+        if self.radius == 0:
+            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        self.statistic = f"next tokens given {features!r}"
+
+    def policy(self, theta: ArrayLike) -> ARLinearPolicy:
+        """The member with these ``(d,)`` parameters; ``ValueError`` outside the ball (by more than 1e-9, relative)."""
+        norm = float(np.linalg.norm(np.asarray(theta, dtype=np.float64)))
+        if norm > self.radius * (1 + 1e-9):
+            raise ValueError(
+                f"theta has norm {norm:.9g}; the class is the ball of radius {self.radius:g}. "
+                "Scale it down, or raise the radius."
+            )
+        kind = ARLinearPolicy if self.features.states() is None else ARLinearAutomaton
+        return kind(self.features, theta)
