@@ -100,7 +100,7 @@ class LogLossBC(Agent):
 
 
 def _evidence(log_probs: FloatArray, weights: FloatArray, smoothing: float, vocab_size: int) -> FloatArray:
-    """``(2, C)`` for ``(B, C)`` token log-probabilities: each column's weight of zeros and log-likelihood of the rest."""
+    """``(2, C)`` for ``(B, C)`` token log-probabilities: weight of zeros, log-likelihood of the rest."""
     if smoothing > 0.0:
         log_probs = np.logaddexp(np.log1p(-smoothing) + log_probs, np.log(smoothing / vocab_size))
     zero = np.isneginf(log_probs)
