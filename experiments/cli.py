@@ -1,0 +1,218 @@
+"""The command line: ``ntp-bench list`` and ``ntp-bench run STUDY``, also as ``python -m experiments``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from experiments.folder import FolderError
+from experiments.neighbours import shadowed_agents
+from experiments.study import Study
+
+__all__ = ["main"]
+
+USAGE = """\
+ntp-bench: measure how next-token prediction drifts with the horizon
+
+  ntp-bench list                          studies, tasks and agents
+  ntp-bench run STUDY [--quick] [options] run a study; --quick takes about a minute
+  ntp-bench run STUDY --help              its options
+  ntp-bench --version
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Where and how a study runs."""
+
+    quick: bool = False
+    """The small variant of the study, about a minute on two cores, with the same outputs."""
+    out: Path | None = None
+    """Output folder; runs/STUDY or runs/STUDY-quick by default. A run with the same settings is continued."""
+    seed: int = 0
+    """Seed of the whole run."""
+    workers: int = min(os.cpu_count() or 1, 8)
+    """Processes; 1 runs everything in this one. The numbers do not depend on it."""
+    overwrite: bool = False
+    """Throw away a run with other settings in the output folder."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers={self.workers} must be an integer >= 1.")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be an integer >= 0.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 well, 1 something failed, 2 wrong use, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    stderr = Console(stderr=True, highlight=False)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        from ntp_envs import __version__
+
+        print(f"ntp-bench {__version__}")
+        return 0
+    commands: dict[str, Callable[[list[str]], int]] = {"list": _list, "run": _run}
+    try:
+        if words[0] not in commands:
+            from ntp_envs._validation import did_you_mean
+
+            raise UsageError(f"unknown command {words[0]!r}.{did_you_mean(words[0], commands)}")
+        if message := shadowed_agents():
+            raise UsageError(message)
+        return commands[words[0]](words[1:])
+    except (UsageError, FolderError) as error:
+        stderr.print(f"[bold red]ntp-bench:[/] {escape(str(error))}", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        stderr.print("interrupted.")
+        return 130
+
+
+class UsageError(ValueError):
+    """The command line was used wrongly; shown without a traceback, exit code 2."""
+
+
+def _list(words: list[str]) -> int:
+    if words:
+        raise UsageError(f"list takes no arguments, not {' '.join(words)!r}.")
+    from agents.registry import agent_class, agent_names
+    from experiments.studies import load_study, study_names
+    from ntp_envs import task_names
+    from ntp_envs.tasks.registry import task_class
+
+    console = Console(highlight=False)
+
+    def section(title: str, lines: list[tuple[str, str]]) -> None:
+        console.print(f"[bold]{title}[/]")
+        width = max((len(name) for name, _ in lines), default=0)
+        for name, text in lines:
+            console.print(f"  [cyan]{name:{width}}[/]  {escape(text)}", soft_wrap=True)
+
+    section("Studies  (ntp-bench run NAME)", [(name, load_study(name).question) for name in study_names()])
+    section("Tasks  (ntp_envs.make_task)", [(name, _first_line(task_class(name))) for name in task_names()])
+    section("Agents  (agents.make_agent)", [(name, _first_line(agent_class(name))) for name in agent_names()])
+    return 0
+
+
+def _first_line(item: Any) -> str:
+    return (item.__doc__ or "").strip().partition("\n")[0]
+
+
+def _run(words: list[str]) -> int:
+    from experiments.runner import limit_blas_threads
+
+    limit_blas_threads()
+    from experiments.studies import load_study, study_names
+
+    if not words or words[0] in ("-h", "--help"):
+        print(f"ntp-bench run STUDY [--help] [--quick] [options]\nstudies: {', '.join(study_names())}")
+        return 0 if words else 2
+    if words[0].startswith("-"):
+        raise UsageError(f"the study comes first: ntp-bench run STUDY {' '.join(words)}")
+    try:
+        study = load_study(words[0])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        settings, options = parse_run(study, words[1:])
+    except SystemExit as stop:  # tyro has printed the help, or the error with the nearest option
+        return int(stop.code or 0)
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+    return _run_and_show(study, settings, options)
+
+
+def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
+    """Settings and study options from the words after the study's name; ``--quick`` changes the options' defaults."""
+    flat = tyro.conf.arg(name="")
+    quick = "--quick" in words
+    command = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("settings", Annotated[RunSettings, flat], dataclasses.field(default_factory=RunSettings)),
+            (
+                "options",
+                Annotated[study.options, flat],  # type: ignore[name-defined]
+                dataclasses.field(default_factory=lambda: study.default_options(quick=quick)),
+            ),
+        ],
+    )
+    parsed: Any = tyro.cli(
+        command,
+        args=words,
+        prog=f"ntp-bench run {study.name}",
+        description=study.question,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return parsed.settings, parsed.options
+
+
+def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from experiments.driver import run_study
+    from experiments.store import CellResult
+
+    out = settings.out or Path("runs") / (study.name + ("-quick" if settings.quick else ""))
+    stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stderr
+    )
+    task = bar.add_task(study.name, total=None)
+
+    def progress(done: int, total: int, result: CellResult) -> None:
+        bar.start()  # only now: nothing is drawn if the run is refused
+        bar.update(task, completed=done, total=total)
+        if result.error is not None:
+            bar.console.print(f"[red]failed:[/] {escape(result.key)}: {escape(result.error.splitlines()[-1])}")
+
+    try:
+        outcome = run_study(
+            study,
+            options,
+            out=out,
+            quick=settings.quick,
+            seed=settings.seed,
+            workers=settings.workers,
+            overwrite=settings.overwrite,
+            progress=progress,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except KeyboardInterrupt:
+        stderr.print(
+            f"interrupted. What is finished is kept in {escape(str(out))}; the same command goes on from there."
+        )
+        return 130
+    finally:
+        bar.stop()
+    if outcome.reused:
+        stderr.print(f"{outcome.reused} cells were taken from the earlier run in {escape(str(out))}.")
+    for table in outcome.analysis.tables[:1]:
+        stdout.print(table.to_rich())
+    for finding in outcome.analysis.findings:
+        stdout.print(f"  {escape(finding)}", soft_wrap=True)
+    stdout.print(f"report: {escape(str(outcome.folder.report))}", soft_wrap=True)
+    if outcome.failures:
+        stderr.print(f"[bold red]{len(outcome.failures)} failed:[/]")
+        for failure in outcome.failures:
+            stderr.print(f"  {escape(failure.where)}: {escape(failure.last_line)}", soft_wrap=True)
+        stderr.print("They are in the report with their tracebacks; the same command tries them again.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

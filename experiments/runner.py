@@ -1,0 +1,122 @@
+"""Runs cells on any ``concurrent.futures.Executor`` and hands over each result as it comes.
+
+Local processes are the default. Dask (``Client.get_executor()``) or submitit for Slurm go in at the same place:
+`run_cells` asks nothing of an executor but ``submit``.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+from experiments.store import CellResult
+from experiments.study import Cell, cell_rng
+
+__all__ = ["InlineExecutor", "limit_blas_threads", "local_executor", "run_cell", "run_cells"]
+
+BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def run_cell(cell: Cell, study: str, seed: int) -> CellResult:
+    """Run one cell; an exception becomes a result with its traceback."""
+    start = time.perf_counter()
+    try:
+        records = tuple(cell.function(**cell.parameters, rng=cell_rng(seed, study, cell)))
+        error = None
+    except Exception:
+        records, error = (), traceback.format_exc()
+    return CellResult(cell.key, records, error, time.perf_counter() - start)
+
+
+class InlineExecutor(Executor):
+    """Runs each call at once, in this process: one worker, easy to debug."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def limit_blas_threads() -> None:
+    """One thread a process for numpy's linear algebra, unless the user has set it; for processes not yet started."""
+    for name in BLAS_VARIABLES:
+        os.environ.setdefault(name, "1")
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches every process of the terminal; only the parent acts on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def local_executor(workers: int) -> Iterator[Executor]:
+    """An executor of this machine: in this process for one worker, else that many new processes.
+
+    On an exception - Ctrl-C included - cells that have not started are dropped and the processes are stopped at once.
+    """
+    if workers == 1:
+        yield InlineExecutor()
+        return
+    limit_blas_threads()
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    try:
+        yield pool
+    except BaseException:
+        processes = list((getattr(pool, "_processes", None) or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(timeout=5.0)
+        raise
+    pool.shutdown()
+
+
+def run_cells(
+    cells: Iterable[Cell],
+    *,
+    study: str,
+    seed: int,
+    executor: Executor,
+    on_result: Callable[[Cell, CellResult], None],
+    in_flight: int = 64,
+) -> None:
+    """Run every cell and call ``on_result`` in this process, in the order they finish.
+
+    Args:
+        cells: independent of each other.
+        study: name, which enters the seeds.
+        seed: of the run.
+        executor: where they run.
+        on_result: keeps the result.
+        in_flight: cells given to the executor and not yet back, at most; an `InlineExecutor` gets one at a time.
+    """
+    limit = 1 if isinstance(executor, InlineExecutor) else in_flight
+    pending: dict[Future[CellResult], Cell] = {}
+
+    def collect_finished() -> None:
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            cell = pending.pop(future)
+            try:
+                result = future.result()
+            except Exception as error:  # a worker died, or the cell could not be sent to it
+                result = CellResult(cell.key, (), f"the worker was lost: {error!r}", 0.0)
+            on_result(cell, result)
+
+    for cell in cells:
+        try:
+            pending[executor.submit(run_cell, cell, study, seed)] = cell
+        except RuntimeError as error:  # a pool that broke takes no more work
+            on_result(cell, CellResult(cell.key, (), f"the executor takes no more cells: {error!r}", 0.0))
+        while len(pending) >= limit:
+            collect_finished()
+    while pending:
+        collect_finished()

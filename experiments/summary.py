@@ -1,0 +1,183 @@
+"""From the records of all cells to tidy rows, and to ``summary.csv`` with the same bytes every time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.statistics import mean_interval
+from experiments.store import CellResult
+from experiments.study import LABELS, Cell, Study, keyed_rng
+
+__all__ = ["Series", "Summary", "SummaryRow", "derived", "summarise", "summary_lines", "write_csv"]
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """A line of ``summary.csv``.
+
+    Attributes:
+        part: of the study.
+        labels: its place in the sweep.
+        metric: what was measured.
+        mean: over replicates.
+        lower, upper: 95 % interval: bootstrap over replicates, the record's own for a single one, else the mean.
+        seeds: number of replicates; 0 for a derived number.
+        method: how it was obtained.
+    """
+
+    part: str
+    labels: Mapping[str, Any]
+    metric: str
+    mean: float
+    lower: float
+    upper: float
+    seeds: int
+    method: str = ""
+
+    def __getitem__(self, label: str) -> Any:
+        return self.labels.get(label)
+
+
+def derived(part: str, metric: str, value: float, method: str, **labels: Any) -> SummaryRow:
+    """A number computed from other rows, for `Analysis.rows`."""
+    return SummaryRow(part, labels, metric, value, value, value, 0, method)
+
+
+class Series(NamedTuple):
+    """One line of a figure: ``(m,)`` arrays, sorted by ``x``."""
+
+    x: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+    @property
+    def sampled(self) -> bool:
+        """Whether any point has an interval of positive width."""
+        return bool((self.upper > self.lower).any())
+
+
+class Summary(Sequence[SummaryRow]):
+    """The rows of a study, with the two questions an analysis asks of them.
+
+    >>> rows = Summary([SummaryRow("a", {"H": 4}, "C_apx", 2.0, 2.0, 2.0, 1)])
+    >>> rows.value("C_apx", part="a", H=4)
+    2.0
+    """
+
+    def __init__(self, rows: Iterable[SummaryRow]) -> None:
+        self.rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[SummaryRow]:
+        return iter(self.rows)
+
+    def select(self, metric: str | None = None, *, part: str | None = None, **labels: Any) -> Summary:
+        """Rows with this metric, part and labels; what is not named may be anything."""
+        return Summary(
+            row
+            for row in self.rows
+            if (metric is None or row.metric == metric)
+            and (part is None or row.part == part)
+            and all(row[name] == value for name, value in labels.items())
+        )
+
+    def series(self, x: str, metric: str, *, part: str | None = None, **labels: Any) -> Series:
+        """Mean and interval against the label ``x``; empty where there are no such rows."""
+        rows = sorted(self.select(metric, part=part, **labels), key=lambda row: row[x])
+        columns = [[float(row[x]) for row in rows], *([getattr(row, n) for row in rows] for n in Series._fields[1:])]
+        return Series(*(np.array(column, dtype=np.float64) for column in columns))
+
+    def value(self, metric: str, *, part: str | None = None, **labels: Any) -> float:
+        """The mean of the one row that matches; ``nan`` where its cell failed.
+
+        Raises:
+            ValueError: more than one row matches.
+        """
+        rows = self.select(metric, part=part, **labels)
+        if len(rows) > 1:
+            raise ValueError(f"{len(rows)} rows match {metric!r}, part={part!r}, {labels}; one is needed.")
+        return rows[0].mean if rows else math.nan
+
+    def distinct(self, label: str, *, part: str | None = None) -> list[Any]:
+        """Values of a label in order of appearance."""
+        return list(dict.fromkeys(row[label] for row in self.select(part=part) if row[label] is not None))
+
+
+def summarise(study: Study, cells: Sequence[Cell], results: Mapping[str, CellResult], seed: int) -> Summary:
+    """Replicates gathered into rows, in the order of the cells, whatever order they were finished in.
+
+    Raises:
+        ValueError: a record has a label that the study does not declare.
+    """
+    known = {*LABELS, *study.labels}
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for cell in cells:
+        result = results.get(cell.key)
+        for record in result.records if result is not None else ():
+            if record.machine:
+                continue
+            if unknown := set(record.labels) - known:
+                raise ValueError(f"labels {sorted(unknown)} in part {cell.part!r}; add them to Study.labels.")
+            place = (cell.part, tuple(sorted(record.labels.items())), record.metric, record.method)
+            groups.setdefault(place, []).append(record)
+    rows = []
+    for (part, labels, metric, method), records in groups.items():
+        if len(records) == 1:
+            (record,) = records
+            mean = record.value
+            lower, upper = (mean if end is None else end for end in (record.lower, record.upper))
+        else:
+            rng = keyed_rng(seed, f"bootstrap {study.name} {part} {labels} {metric} {method}")
+            mean, lower, upper = mean_interval([record.value for record in records], rng)
+        rows.append(SummaryRow(part, dict(labels), metric, mean, lower, upper, len(records), method))
+    return Summary(rows)
+
+
+def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Comma-separated values: floats with 12 significant digits, ``\\n`` line ends on every system."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_cell_text(value) for value in line] for line in lines)
+    path.write_bytes(text.getvalue().encode())
+
+
+def _cell_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def summary_lines(study: Study, summary: Summary) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines of ``summary.csv``."""
+    labels = [*LABELS, *study.labels]
+    header = ["part", *labels, "metric", "mean", "lower", "upper", "seeds", "method"]
+    lines = [
+        [
+            row.part,
+            *(row[label] for label in labels),
+            row.metric,
+            row.mean,
+            row.lower,
+            row.upper,
+            row.seeds,
+            row.method,
+        ]
+        for row in summary
+    ]
+    return header, lines
