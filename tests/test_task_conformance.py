@@ -1,0 +1,276 @@
+"""The public conformance suite over every built-in family, and that it notices what it is there for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pytest
+
+from ntp_envs import (
+    BernoulliClass,
+    BernoulliPolicy,
+    BestInClass,
+    CallablePolicy,
+    Demonstrations,
+    Exactness,
+    FiniteClass,
+    NotTractableError,
+    Task,
+    UniformPolicy,
+    make_task,
+)
+from ntp_envs.tasks.registry import BUILT_IN
+from ntp_envs.testing import check_task
+
+SMALL_AND_ODD = [
+    ("ConsistencyGame", {"horizon": 2, "eta": 0.4}),
+    ("ConsistencyGame", {"horizon": 8, "eps": 0.05}),
+    ("Contamination", {"horizon": 1}),
+    ("Contamination", {"horizon": 7, "eps": 0.2, "p": 0.1, "q": 0.7, "theta_min": 0.05}),
+    ("HalvingGame", {"horizon": 4, "n_sets": 11, "seed": 5}),
+    ("RareMode", {"horizon": 1}),
+    ("RareMode", {"horizon": 9, "eps": 0.3, "density_ratio": 10.0}),
+    ("Tightrope", {"horizon": 9, "eps": 0.2}),
+    ("Tightrope", {"horizon": 9, "eps": 0.2, "recoverable": True}),
+    ("Tightrope", {"horizon": 200, "recoverable": True}),
+]
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_defaults_conform(name):
+    check_task(make_task(name))
+
+
+@pytest.mark.parametrize(("name", "parameters"), SMALL_AND_ODD)
+def test_small_and_odd_instances_conform(name, parameters):
+    check_task(make_task(name, **parameters), np.random.default_rng(1))
+
+
+# -- a family that conforms, and one broken in each way ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Coin(Task):
+    """One prompt bit says which of two coins is tossed; the class has one coin."""
+
+    horizon: int = 4
+    theta: float = 0.2
+
+    vocab_size = 2
+    prompt_length = 1
+    has_success = True
+
+    @cached_property
+    def expert(self):
+        def coin(prompts, tokens):
+            one = np.where(prompts[:, 0] == 1, 1 - self.theta, self.theta)
+            return np.log(np.column_stack([1 - one, one]))
+
+        return CallablePolicy(coin, 2, horizon=self.horizon, prompt_length=1)
+
+    @cached_property
+    def policy_class(self):
+        return BernoulliClass(0.01)
+
+    def prompt_law(self):
+        return np.array([[0], [1]]), np.array([0.5, 0.5])
+
+    def best_in_class(self):
+        root = np.sqrt(self.theta / 2) + np.sqrt((1 - self.theta) / 2)
+        return BestInClass(self.policy_class.policy(0.5), 2 * (1 - root**self.horizon), "closed form")
+
+    def population(self, chunk=None):
+        bits = (np.arange(2 ** (1 + self.horizon))[:, None] >> np.arange(1 + self.horizon)) & 1
+        weights = 0.5 * np.exp(self.expert.log_probs(bits[:, :1], bits[:, 1:]).sum(axis=1))
+        return Demonstrations(
+            bits[:, :1], bits[:, 1:], vocab_size=2, weights=weights, exactness=Exactness(everything=True)
+        )
+
+    def success(self, prompts, tokens):
+        return (np.asarray(tokens) == prompts).mean(axis=1)
+
+
+def test_a_conforming_family_passes():
+    check_task(Coin())
+
+
+def test_what_is_not_tractable_need_not_be_there():
+    class Opaque(Coin):
+        has_success = False
+        success = Task.success
+        population = Task.population
+
+        def prompt_law(self):
+            raise NotTractableError("too many")
+
+        def sample_prompts(self, n, rng):
+            return rng.integers(0, 2, size=(n, 1))
+
+        def best_in_class(self):
+            raise NotTractableError("not known")
+
+    check_task(Opaque())
+
+
+def breaking(**members):
+    """A subclass of Coin with these members replaced."""
+    return dataclass(frozen=True)(type("Broken", (Coin,), members))()
+
+
+def replaced_expert(**methods):
+    return cached_property(lambda self: type("Odd", (UniformPolicy,), methods)(2))
+
+
+def a_population(tokens, weights, **kind):
+    return lambda self, chunk=None: Demonstrations(
+        np.zeros((len(tokens), 1), int), tokens, vocab_size=2, weights=weights, exactness=Exactness(**kind)
+    )
+
+
+@dataclass
+class Loose:
+    horizon: int = 4
+
+
+class LooseCoin(Coin):
+    """Not decorated itself, and it says that its parameters may change."""
+
+    __dataclass_params__ = Loose.__dataclass_params__
+
+
+class Unlike:
+    """Looks like a policy, but is none."""
+
+    vocab_size, horizon = 2, None
+
+
+BROKEN = {
+    "vocabulary": (lambda: breaking(vocab_size=0), "task.vocab_size is 0"),
+    "horizon": (lambda: breaking(horizon=2.0, __annotations__={"horizon": float}), "task.horizon is 2.0"),
+    "prompt length": (lambda: breaking(prompt_length=None), "task.prompt_length is None"),
+    "not frozen": (lambda: LooseCoin(), "frozen dataclass"),
+    "parameters": (lambda: breaking(parameters=lambda self: {"horizon": 9}), "must equal the task"),
+    "JSON": (lambda: Coin(theta=np.float32(0.25)), "cannot be written as JSON"),
+    "prompt mass": (
+        lambda: breaking(prompt_law=lambda self: (np.array([[0], [1]]), np.array([0.5, 0.6]))),
+        "prompt_law.*sum to 1.1",
+    ),
+    "prompt range": (
+        lambda: breaking(prompt_law=lambda self: (np.array([[0], [2]]), np.array([0.5, 0.5]))),
+        r"prompt_law\(\)\[0\] must lie in the vocabulary \[0, 1\]",
+    ),
+    "prompt twice": (
+        lambda: breaking(prompt_law=lambda self: (np.array([[1], [1]]), np.array([0.5, 0.5]))),
+        "lists a prompt twice",
+    ),
+    "prompt shape": (
+        lambda: breaking(sample_prompts=lambda self, n, rng: rng.integers(0, 2, (n, 2))),
+        r"sample_prompts has shape \(2000, 2\)",
+    ),
+    "prompt frequencies": (
+        lambda: breaking(sample_prompts=lambda self, n, rng: (rng.random((n, 1)) < 0.6).astype(int)),
+        "times in 2000, but prompt_law gives it 0.5",
+    ),
+    "prompt randomness": (
+        lambda: breaking(sample_prompts=lambda self, n, rng: np.random.default_rng().integers(0, 2, (n, 1))),
+        "same seed, same prompts",
+    ),
+    "expert type": (
+        lambda: breaking(expert=cached_property(lambda self: Unlike())),
+        "expert must be an ntp_envs.Policy",
+    ),
+    "expert normalised": (
+        lambda: breaking(expert=replaced_expert(next_log_probs=lambda self, x, a: np.full((len(a), 2), np.log(0.4)))),
+        "sum to 1 only up to 0.2",
+    ),
+    "expert shape": (
+        lambda: breaking(expert=replaced_expert(next_log_probs=lambda self, x, a: np.full((len(a), 3), np.log(1 / 3)))),
+        r"next_log_probs has shape \(16, 3\) at step 0",
+    ),
+    "expert log_probs": (
+        lambda: breaking(expert=replaced_expert(log_probs=lambda self, x, a: np.full(a.shape, -0.5))),
+        "expert.log_probs disagrees with expert.next_log_probs at step 0",
+    ),
+    "expert randomness": (
+        lambda: breaking(
+            expert=replaced_expert(
+                sample=lambda self, x, horizon, rng: np.random.default_rng().integers(0, 2, (len(x), horizon))
+            )
+        ),
+        "same seed, same tokens",
+    ),
+    "class vocabulary": (
+        lambda: breaking(policy_class=cached_property(lambda self: FiniteClass([UniformPolicy(3)]))),
+        "policy_class.vocab_size is 3, the task's 2",
+    ),
+    "class type": (lambda: breaking(policy_class=cached_property(lambda self: [UniformPolicy(2)])), "PolicyClass"),
+    "half of the distance": (
+        lambda: breaking(
+            best_in_class=lambda self: BestInClass(
+                BernoulliPolicy(0.5), Coin.best_in_class(self).hellinger2 / 2, "closed form"
+            )
+        ),
+        "not half of it",
+    ),
+    "not the best": (
+        lambda: breaking(
+            theta=0.5,
+            __annotations__={"theta": float},
+            best_in_class=lambda self: BestInClass(
+                BernoulliPolicy(0.6), 2 * (1 - (np.sqrt(0.3) + np.sqrt(0.2)) ** 4), "a guess"
+            ),
+        ),
+        "another member of policy_class is at",
+    ),
+    "best outside a finite class": (
+        lambda: breaking(
+            policy_class=cached_property(lambda self: FiniteClass([BernoulliPolicy(0.5)])),
+            best_in_class=lambda self: BestInClass(BernoulliPolicy(0.5), 0.2, "closed form"),
+        ),
+        "not one of the members",
+    ),
+    "incomplete population": (
+        lambda: breaking(population=a_population(np.zeros((1, 4), int), np.ones(1), everything=True)),
+        "claims to be the complete law",
+    ),
+    "population without weights": (
+        lambda: breaking(population=a_population(np.zeros((1, 4), int), None, everything=True)),
+        "needs weights",
+    ),
+    "population of another length": (
+        lambda: breaking(population=a_population(np.zeros((1, 3), int), np.ones(1), everything=True)),
+        r"population\(\).tokens has shape \(1, 3\)",
+    ),
+    "population for other units": (
+        lambda: breaking(
+            population=a_population(
+                np.zeros((1, 4), int), np.ones(1), units=frozenset({1}), statistic="number of events on tokens"
+            )
+        ),
+        "is off by",
+    ),
+    "population of another statistic": (
+        lambda: breaking(
+            population=a_population(np.zeros((1, 4), int), np.ones(1), units=frozenset({1}), statistic="flips")
+        ),
+        "exact for classes with statistic 'flips'",
+    ),
+    "success above one": (lambda: breaking(success=lambda self, x, a: np.full(len(a), 2.0)), r"floats in \[0, 1\]"),
+    "success a token": (
+        lambda: breaking(success=lambda self, x, a: np.ones(a.shape)),
+        r"success\(\) has shape \(16, 4\)",
+    ),
+    "success hidden": (lambda: breaking(has_success=False), "has_success is False"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_family_is_told_what_to_fix(what):
+    build, message = BROKEN[what]
+    with pytest.raises(AssertionError, match=message):
+        check_task(build())
+
+
+def test_something_else_is_not_a_task():
+    with pytest.raises(AssertionError, match="must subclass"):
+        check_task(object())
