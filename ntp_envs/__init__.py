@@ -13,11 +13,26 @@ from ntp_envs.automata import (
     TableAutomaton,
 )
 from ntp_envs.demonstrations import Demonstrations, Exactness, collect
-from ntp_envs.distances.result import DistanceCurve
+from ntp_envs.distances import (
+    DistanceCurve,
+    approximation_factor,
+    coverage_bound_hellinger2,
+    coverage_bound_kl,
+    distance,
+    distance_curves,
+)
 from ntp_envs.env import TokenEnv
 from ntp_envs.errors import NotTractableError, WellSpecifiedError
 from ntp_envs.policies import CallablePolicy, MixturePolicy, Policy, TabularPolicy, UniformPolicy
-from ntp_envs.policy_classes import BernoulliClass, FiniteClass, MarkovClass, PolicyClass, ProductClass
+from ntp_envs.policy_classes import (
+    ARLinearClass,
+    ARLinearPolicy,
+    BernoulliClass,
+    FiniteClass,
+    MarkovClass,
+    PolicyClass,
+    ProductClass,
+)
 from ntp_envs.registration import register_environment, register_known
 from ntp_envs.tasks import BestInClass, Task, make_task, register_task, task_names
 from ntp_envs.vector_env import TokenVectorEnv
@@ -27,6 +42,8 @@ __version__ = "0.1.0"
 register_known()
 
 __all__ = [
+    "ARLinearClass",
+    "ARLinearPolicy",
     "AutomatonPolicy",
     "BernoulliClass",
     "BernoulliMixturePolicy",
@@ -53,7 +70,12 @@ __all__ = [
     "UniformPolicy",
     "WellSpecifiedError",
     "__version__",
+    "approximation_factor",
     "collect",
+    "coverage_bound_hellinger2",
+    "coverage_bound_kl",
+    "distance",
+    "distance_curves",
     "make_task",
     "register_environment",
     "register_task",

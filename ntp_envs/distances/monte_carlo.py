@@ -1,0 +1,324 @@
+"""Distances from samples, for policies whose log-probabilities are known: bridge and one-sided estimators.
+
+With l_h = log P - log Q of the first h tokens, every estimator is the mean of a function of l_h, and the running sum
+gives every prefix length in one pass. Source: our reading of the standard bridge argument; each identity is one line.
+
+Bridge: half the sequences from P and half from Q, that is from the mixture M = (P + Q) / 2, stratified.
+
+* ``sum (sqrt P - sqrt Q)^2 = E_M 2 (1 - sech(l / 2))``, in [0, 2] pointwise, so the variance is at most
+  ``(2 D - D^2) / n`` with D the squared distance, without any absolute continuity;
+* ``TV = E_M |tanh(l / 2)|``;
+* ``KL = E_M [(P l - P + Q) / M] = E_M [(1 + tanh(l / 2)) l - 2 tanh(l / 2)]``, pointwise non-negative.
+
+One-sided: all sequences from P.
+
+* ``sum (sqrt P - sqrt Q)^2 = 2 - 2 E_P e^{-l / 2}``, variance at most ``4 D (1 - D / 4) / n``;
+* ``TV = E_P max(0, 1 - e^{-l})``; ``KL = E_P l``.
+
+Coverage ``P(P / Q >= N)`` is a frequency among the sequences drawn from P in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ntp_envs._validation import check_generator, check_in, check_int
+from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.distances._common import check_metrics, check_pair
+from ntp_envs.distances.coverage import DEFAULT_THRESHOLDS, check_thresholds
+from ntp_envs.distances.intervals import normal_interval, score_interval
+from ntp_envs.distances.result import DistanceCurve
+from ntp_envs.errors import NotTractableError
+from ntp_envs.policies import Policy
+
+if TYPE_CHECKING:
+    from ntp_envs.tasks.base import Task
+
+__all__ = ["SAMPLED_METRICS", "monte_carlo_distances", "one_sided_distances"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+#: chi-squared is not among them: its estimators may have infinite variance, and no interval would hold
+SAMPLED_METRICS = ("hellinger2", "tv", "kl", "coverage")
+
+#: tokens read together: bounds the memory (some tens of MB) whatever n and H
+BLOCK_TOKENS = 2**19
+
+#: error of a running log-ratio, so that two equal laws are not found to differ by a rounding error
+ROUNDING = 1e-14
+
+
+def monte_carlo_distances(
+    p: Policy,
+    q: Policy,
+    task: Task,
+    *,
+    n: int,
+    rng: np.random.Generator,
+    metrics: Iterable[str] = SAMPLED_METRICS,
+    thresholds: ArrayLike = DEFAULT_THRESHOLDS,
+    estimator: str = "bridge",
+) -> dict[str, DistanceCurve]:
+    """Estimates at every prefix length, with standard errors and 95 % intervals.
+
+    Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2]; KL is in nats, ``p`` first. The intervals are score
+    intervals (`score_interval`); they are honest about skew but cannot show what was never drawn: events of
+    probability below about 4/n under both policies, and a KL that such events make large or infinite.
+
+    Args:
+        p, q: policies over the task's vocabulary, for at least its horizon.
+        task: gives the prompts and the horizon H.
+        n: sequences drawn in total, at least 4; half from each policy, or all from ``p`` if one-sided.
+        rng: source of all randomness.
+        metrics: any of ``SAMPLED_METRICS``.
+        thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
+        estimator: ``"bridge"``, or ``"one-sided"`` where sampling from ``q`` is not wanted.
+
+    Returns:
+        One curve a metric.
+
+    Raises:
+        NotTractableError: ``"chi2"``, which has no estimator with a finite variance.
+        TypeError, ValueError: a policy that does not fit the task or returns NaN, a bad n, rng, metric or estimator.
+
+    >>> from ntp_envs import make_task
+    >>> task = make_task("Contamination", horizon=8)
+    >>> same = monte_carlo_distances(task.expert, task.expert, task, n=100, rng=np.random.default_rng(0))
+    >>> same["hellinger2"].values.tolist() == [0.0] * 8
+    True
+    """
+    names = _check_sampled(metrics)
+    check_pair(p, q, task)
+    n = check_int("n", n, minimum=4)
+    check_generator(rng)
+    check_in("estimator", estimator, ("bridge", "one-sided"))
+    levels, log_levels = check_thresholds(thresholds)
+
+    def log_ratios(source: Policy, count: int) -> Iterator[FloatArray]:
+        for rows in _pieces(count, task.horizon):
+            prompts = task.sample_prompts(rows.stop - rows.start, rng)
+            tokens = source.sample(prompts, task.horizon, rng)
+            yield _running_log_ratio(p.log_probs(prompts, tokens), q.log_probs(prompts, tokens))
+
+    if estimator == "one-sided":
+        moments = _collect(log_ratios(p, n), _one_sided_functions(names, log_levels))
+        return {name: _one_sided_curve(name, moments[name], levels) for name in names}
+    functions = _bridge_functions(names)
+    frequencies = _one_sided_functions(tuple(set(names) & {"coverage"}), log_levels)
+    from_p = _collect(log_ratios(p, n - n // 2), functions | frequencies)
+    from_q = _collect(log_ratios(q, n // 2), functions)
+    return {
+        name: _coverage_curve(from_p[name], levels, "monte carlo (bridge)", n)
+        if name == "coverage"
+        else _bridge_curve(name, from_p[name], from_q[name])
+        for name in names
+    }
+
+
+def one_sided_distances(
+    demonstrations: Demonstrations,
+    q: Policy,
+    *,
+    p: Policy | None = None,
+    metrics: Iterable[str] = SAMPLED_METRICS,
+    thresholds: ArrayLike = DEFAULT_THRESHOLDS,
+) -> dict[str, DistanceCurve]:
+    """Distances from sequences that P has already produced: nothing is drawn.
+
+    Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2]; KL is in nats, P first. Values are clipped to the
+    metric's range. Where both policies can be sampled, the bridge has about half the error in squared Hellinger.
+
+    Args:
+        demonstrations: n >= 2 unweighted sequences drawn from P.
+        q: the other policy.
+        p: the policy that made them; by default its stored ``expert_log_probs`` are used.
+        metrics: any of ``SAMPLED_METRICS``.
+        thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
+
+    Returns:
+        One curve a metric, H being the demonstrations' horizon.
+
+    Raises:
+        NotTractableError: ``"chi2"``.
+        ValueError: weighted demonstrations, no log-probabilities of P, other vocabularies, a horizon too short.
+
+    >>> from ntp_envs import BernoulliPolicy, collect, make_task
+    >>> task = make_task("Contamination", horizon=8)
+    >>> demos = collect(task, 100, np.random.default_rng(0), expert_log_probs=True)
+    >>> one_sided_distances(demos, BernoulliPolicy(0.5), metrics=["tv"])["tv"].method
+    'monte carlo (one-sided)'
+    """
+    names = _check_sampled(metrics)
+    levels, log_levels = check_thresholds(thresholds)
+    n = check_int("the number of demonstrations", len(demonstrations), minimum=2)
+    if demonstrations.weights is not None:
+        raise ValueError("the demonstrations are weighted; draws of equal weight are needed: collect(task, n, rng).")
+    stored = demonstrations.expert_log_probs
+    if p is None and stored is None:
+        raise ValueError(
+            "the demonstrations hold no expert_log_probs; pass p=, the policy that made them, or "
+            "collect(..., expert_log_probs=True)."
+        )
+    for name, policy in (("p", p), ("q", q)):
+        if policy is not None and policy.vocab_size != demonstrations.vocab_size:
+            raise ValueError(
+                f"{name} has vocab_size={policy.vocab_size} and the demonstrations {demonstrations.vocab_size}; "
+                "they must be equal."
+            )
+
+    def log_ratios() -> Iterator[FloatArray]:
+        for rows in _pieces(n, demonstrations.horizon):
+            prompts, tokens = demonstrations.prompts[rows], demonstrations.tokens[rows]
+            of_p = stored[rows] if p is None and stored is not None else p.log_probs(prompts, tokens)  # type: ignore[union-attr]
+            yield _running_log_ratio(of_p, q.log_probs(prompts, tokens))
+
+    moments = _collect(log_ratios(), _one_sided_functions(names, log_levels))
+    return {name: _one_sided_curve(name, moments[name], levels) for name in names}
+
+
+# -- functions of the log-ratio ----------------------------------------------------------------------------------------
+
+LogRatioFunctions = dict[str, Callable[[FloatArray], FloatArray]]
+
+
+def _bridge_functions(names: Iterable[str]) -> LogRatioFunctions:
+    known: LogRatioFunctions = {"hellinger2": _bridge_hellinger2, "tv": _bridge_tv, "kl": _bridge_kl}
+    return {name: known[name] for name in names if name != "coverage"}
+
+
+def _bridge_hellinger2(ratio: FloatArray) -> FloatArray:
+    """``2 (1 - sech(l / 2))``, as ``2 tanh(l / 2) tanh(l / 4)``."""
+    quarter = np.tanh(0.25 * ratio)
+    return 4.0 * quarter * quarter / (1.0 + quarter * quarter)
+
+
+def _bridge_tv(ratio: FloatArray) -> FloatArray:
+    return np.abs(np.tanh(0.5 * ratio))
+
+
+def _bridge_kl(ratio: FloatArray) -> FloatArray:
+    """``(1 + t) l - 2 t`` with t = tanh(l / 2); 2 at l = -inf."""
+    t = np.tanh(0.5 * ratio)
+    ratio = np.maximum(ratio, -1e3)  # 1 + t is 0 there, and 0 * inf is not
+    return np.maximum(t * ratio + (ratio - 2.0 * t), 0.0)
+
+
+def _one_sided_functions(names: Iterable[str], log_levels: FloatArray) -> LogRatioFunctions:
+    known: LogRatioFunctions = {
+        "hellinger2": lambda ratio: -2.0 * np.expm1(-0.5 * ratio),
+        "tv": lambda ratio: -np.expm1(-np.maximum(ratio, 0.0)),
+        "kl": lambda ratio: ratio,
+        "coverage": lambda ratio: (ratio[:, :, None] >= log_levels).astype(np.float64),
+    }
+    return {name: known[name] for name in names}
+
+
+# -- sums over sequences -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Moments:
+    """Mean and squared standard error of the mean of one function, ``(H,)`` or ``(H, T)``."""
+
+    mean: FloatArray
+    variance: FloatArray
+    n: int
+
+    @property
+    def std_error(self) -> FloatArray:
+        return np.sqrt(self.variance)
+
+
+def _collect(log_ratios: Iterable[FloatArray], functions: LogRatioFunctions) -> dict[str, _Moments]:
+    """Moments over blocks of ``(B, H)`` log-ratios (sums of squares about block means, combined as by Chan et al.)."""
+    n = 0
+    mean: dict[str, FloatArray] = {}
+    squares: dict[str, FloatArray] = {}
+    for ratio in log_ratios:
+        b = len(ratio)
+        for name, function in functions.items():
+            values = function(ratio)
+            with np.errstate(invalid="ignore"):
+                block = values.mean(axis=0)
+                spread = ((values - block) ** 2).sum(axis=0)
+                change = block - mean.get(name, 0.0)
+                squares[name] = squares.get(name, 0.0) + spread + change**2 * (n * b / (n + b))
+                mean[name] = mean.get(name, 0.0) + change * (b / (n + b))
+                # an infinite block makes the mean infinite for good, not inf - inf
+                infinite = np.isposinf(block) | np.isnan(mean[name])
+                mean[name] = np.where(infinite, np.inf, mean[name])
+        n += b
+    with np.errstate(invalid="ignore"):
+        return {
+            name: _Moments(mean[name], np.where(np.isposinf(mean[name]), 0.0, squares[name] / (n * max(n - 1, 1))), n)
+            for name in functions
+        }
+
+
+def _pieces(n: int, horizon: int) -> Iterator[slice]:
+    size = max(1, BLOCK_TOKENS // horizon)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _running_log_ratio(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
+    """``(B, H)`` log P - log Q of every prefix; once infinite it stays so."""
+    with np.errstate(invalid="ignore"):
+        ratio = np.cumsum(log_p - log_q, axis=1)
+    broken = np.isnan(ratio)
+    if broken.any():
+        # -inf - -inf, or a policy that has no answer after a prefix it excludes: the first infinity decides
+        infinite = np.isinf(ratio)
+        first = np.where(infinite.any(axis=1), infinite.argmax(axis=1), ratio.shape[1])
+        after = np.arange(ratio.shape[1]) > first[:, None]
+        if (broken & ~after).any():
+            raise ValueError("a policy returned NaN, or both policies exclude a sequence that one of them produced.")
+        rows, columns = np.nonzero(after)
+        ratio[rows, columns] = ratio[rows, first[rows]]
+    return ratio
+
+
+# -- curves ------------------------------------------------------------------------------------------------------------
+
+
+def _check_sampled(metrics: Iterable[str]) -> tuple[str, ...]:
+    names = check_metrics(metrics)
+    if "chi2" in names:
+        raise NotTractableError(
+            "chi2 has no Monte Carlo estimate: its variance may be infinite, so no interval would hold. "
+            "Use metric='kl' or 'hellinger2', or policies that allow an exact method."
+        )
+    return names
+
+
+def _bridge_curve(name: str, from_p: _Moments, from_q: _Moments) -> DistanceCurve:
+    n = from_p.n + from_q.n
+    value = 0.5 * (from_p.mean + from_q.mean)
+    std_error = 0.5 * np.sqrt(from_p.variance + from_q.variance)
+    std_error = np.where(np.isposinf(value), 0.0, std_error)
+    bound = {"hellinger2": 2.0, "tv": 1.0, "kl": np.inf}[name]
+    lower, upper = score_interval(value, std_error, n, bound=bound)
+    return DistanceCurve(name, value, lower, upper, "monte carlo (bridge)", n, std_error)
+
+
+def _coverage_curve(moments: _Moments, levels: FloatArray, method: str, n: int) -> DistanceCurve:
+    lower, upper = score_interval(moments.mean, moments.std_error, moments.n)
+    return DistanceCurve("coverage", moments.mean, lower, upper, method, n, moments.std_error, levels)
+
+
+def _one_sided_curve(name: str, moments: _Moments, levels: FloatArray) -> DistanceCurve:
+    method, std_error = "monte carlo (one-sided)", moments.std_error
+    if name == "coverage":
+        return _coverage_curve(moments, levels, method, moments.n)
+    if name == "tv":
+        lower, upper = score_interval(moments.mean, std_error, moments.n)
+        return DistanceCurve(name, moments.mean, lower, upper, method, moments.n, std_error)
+    low, high = normal_interval(moments.mean, np.hypot(std_error, ROUNDING))
+    largest = 2.0 if name == "hellinger2" else np.inf
+    value, lower, upper = (np.clip(x, 0.0, largest) for x in (moments.mean, low, high))
+    return DistanceCurve(name, value, lower, upper, method, moments.n, std_error)
