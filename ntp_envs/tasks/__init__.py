@@ -1,18 +1,25 @@
 """Task families, and `make_task` which builds one by name."""
 
+from ntp_envs.tasks.ar_linear import ARLinear
 from ntp_envs.tasks.base import BestInClass, Task
+from ntp_envs.tasks.bernoulli_mixture import BernoulliMixture, BestTheta
 from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
 from ntp_envs.tasks.halving_game import HalvingGame
+from ntp_envs.tasks.noisy_parity import NoisyParity
 from ntp_envs.tasks.rare_mode import RareMode
 from ntp_envs.tasks.registry import make_task, register_task, task_names
 from ntp_envs.tasks.tightrope import Tightrope
 
 __all__ = [
+    "ARLinear",
+    "BernoulliMixture",
     "BestInClass",
+    "BestTheta",
     "ConsistencyGame",
     "Contamination",
     "HalvingGame",
+    "NoisyParity",
     "RareMode",
     "Task",
     "Tightrope",

@@ -6,10 +6,13 @@ import dataclasses
 from typing import Any
 
 from ntp_envs._registry import Registry, build
+from ntp_envs.tasks.ar_linear import ARLinear
 from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.bernoulli_mixture import BernoulliMixture
 from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
 from ntp_envs.tasks.halving_game import HalvingGame
+from ntp_envs.tasks.noisy_parity import NoisyParity
 from ntp_envs.tasks.rare_mode import RareMode
 from ntp_envs.tasks.tightrope import Tightrope
 
@@ -17,7 +20,17 @@ __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_task", "register_task", "task_
 
 ENTRY_POINT_GROUP = "ntp_envs.tasks"
 BUILT_IN: dict[str, type[Task]] = {
-    family.__name__: family for family in (ConsistencyGame, Contamination, HalvingGame, RareMode, Tightrope)
+    family.__name__: family
+    for family in (
+        ARLinear,
+        BernoulliMixture,
+        ConsistencyGame,
+        Contamination,
+        HalvingGame,
+        NoisyParity,
+        RareMode,
+        Tightrope,
+    )
 }
 _tasks: Registry[Task] = Registry(
     "task",

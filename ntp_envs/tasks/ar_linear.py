@@ -1,0 +1,233 @@
+"""ARLinear: an autoregressive linear class, and an expert that a dial moves out of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntp_envs._numerics import all_sequences
+from ntp_envs._validation import check_in, check_int, check_probability, check_real
+from ntp_envs.automata import TableAutomaton
+from ntp_envs.demonstrations import Demonstrations, Exactness
+from ntp_envs.errors import NotTractableError
+from ntp_envs.features import FeatureStates, WindowOneHot
+from ntp_envs.policy_classes import ARLinearClass
+from ntp_envs.policy_classes.ar_linear import linear_log_probs
+from ntp_envs.tasks._automaton_affinity import AutomatonAffinity, minimise_in_ball
+from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
+
+__all__ = ["ARLinear"]
+
+KINDS = ("interaction", "contamination")
+MAX_COMPLETE_LAW = 1 << 16
+MAX_CONTEXTS = 1 << 12
+MEMBER_NORM = 0.75  # of the radius
+RANDOM_STARTS = 4
+
+
+@dataclass(frozen=True)
+class ARLinear(Task):
+    """Softmax of linear functions of the last ``width`` tokens; ``misspecification`` moves the expert out of the class.
+
+    The prompt is one token. The class is `ntp_envs.policy_classes.ARLinearClass` over
+    `ntp_envs.features.WindowOneHot` (vocab_size, width) with ``||theta|| <= radius``; a member theta* of norm
+    0.75 radius is drawn from ``seed``. The expert is
+
+    * ``kind="interaction"``: theta* plus a bonus of ``misspecification * radius / 4`` on the logit of the token equal
+      to the sum of the window's tokens modulo A, a function of all of them together that the features lack. The prompt
+      is uniform. It is wrong a little at every token, so distances saturate with H for every learner.
+    * ``kind="contamination"``: the prompt is the last token of the vocabulary with probability ``eps`` (uniform over
+      the rest otherwise) and then the *whole* document follows another member, ``misspecification`` of the way from
+      theta* to a second draw. After ``width`` tokens the class can no longer see which document it is in. Like
+      `Contamination`, but in d > 1: log-loss averages the two.
+
+    The expert is an automaton over contexts (and the kind of document), so distances are exact at any H. At
+    ``misspecification=0`` it is theta* itself. The classes are those of Rohatgi et al. (2025, arXiv:2502.12465); the
+    experts are our choice.
+
+    Args:
+        horizon: H.
+        vocab_size: A >= 2.
+        width: tokens the class sees, at least 2 for an interaction; (A + 1)^width is at most 4096.
+        misspecification: the dial, in [0, 1].
+        kind: ``"interaction"`` or ``"contamination"``.
+        radius: of the ball of theta.
+        eps: probability of a contaminated document, in (0, 1); no effect on an interaction.
+        seed: of theta* and the second member.
+
+    >>> ARLinear(misspecification=0.0).best_in_class().hellinger2
+    0.0
+    """
+
+    horizon: int = 32
+    vocab_size: int = 2
+    width: int = 3
+    misspecification: float = 0.5
+    kind: str = "interaction"
+    radius: float = 4.0
+    eps: float = 0.1
+    seed: int = 0
+
+    prompt_length = 1
+
+    def __post_init__(self) -> None:
+        check_int("horizon", self.horizon, minimum=1)
+        check_int("vocab_size", self.vocab_size, minimum=2)
+        check_in("kind", self.kind, KINDS)
+        check_int("width", self.width, minimum=2 if self.kind == "interaction" else 1)
+        check_real("misspecification", self.misspecification, minimum=0.0, maximum=1.0)
+        check_probability("eps", self.eps)
+        check_int("seed", self.seed, minimum=0)
+        if check_real("radius", self.radius, minimum=0.0) == 0.0:
+            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        if (self.vocab_size + 1) ** self.width > MAX_CONTEXTS:
+            raise ValueError(
+                f"width={self.width} with vocab_size={self.vocab_size} has {(self.vocab_size + 1) ** self.width} "
+                f"contexts; at most {MAX_CONTEXTS} are allowed. Lower the width or the vocabulary."
+            )
+
+    @cached_property
+    def features(self) -> WindowOneHot:
+        """phi: the last ``width`` tokens one-hot, and a constant."""
+        return WindowOneHot(self.vocab_size, self.width)
+
+    @cached_property
+    def policy_class(self) -> ARLinearClass:
+        return ARLinearClass(self.features, self.radius)
+
+    @cached_property
+    def member(self) -> FloatArray:
+        """theta*, ``(d,)``: the expert's parameters at misspecification 0."""
+        return self._draws[0]
+
+    @cached_property
+    def _draws(self) -> FloatArray:
+        draws = np.random.default_rng(self.seed).normal(size=(2, self.features.dimension))
+        return draws * (MEMBER_NORM * self.radius / np.linalg.norm(draws, axis=1, keepdims=True))
+
+    @cached_property
+    def _contexts(self) -> FeatureStates:
+        return cast(FeatureStates, self.features.states())  # never None: there are at most MAX_CONTEXTS
+
+    # -- the expert ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def expert(self) -> TableAutomaton:
+        """States: the context, or (contaminated or not, context)."""
+        table = self._contexts
+        log_clean = linear_log_probs(self.features, self.member, table.features)
+        starts = table.initial_states(np.arange(self.vocab_size)[:, None])
+        if self.kind == "contamination":
+            other = self.member + self.misspecification * (self._draws[1] - self.member)
+            log_other = linear_log_probs(self.features, other, table.features)
+            n = len(table.transitions)
+            starts[-1] += n
+            return TableAutomaton(
+                np.exp(np.concatenate([log_clean, log_other])),
+                np.concatenate([table.transitions, table.transitions + n]),
+                starts,
+                prompt_length=1,
+            )
+        bonus = np.where(self._window_sums[:, None] == np.arange(self.vocab_size), 0.25 * self.radius, 0.0)
+        logits = log_clean + self.misspecification * bonus
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return TableAutomaton(weights / weights.sum(axis=1, keepdims=True), table.transitions, starts, prompt_length=1)
+
+    @cached_property
+    def _window_sums(self) -> IntArray:
+        """Sum of the tokens of each context modulo A (places before the beginning count 0)."""
+        digits = all_sequences(self.vocab_size + 1, self.width)
+        return np.where(digits == self.vocab_size, 0, digits).sum(axis=1) % self.vocab_size
+
+    def prompt_law(self) -> tuple[IntArray, FloatArray]:
+        prompts = np.arange(self.vocab_size)[:, None]
+        if self.kind == "interaction":
+            return prompts, np.full(self.vocab_size, 1.0 / self.vocab_size)
+        clean = (1.0 - self.eps) / (self.vocab_size - 1)
+        return prompts, np.append(np.full(self.vocab_size - 1, clean), self.eps)
+
+    # -- what is known of it -------------------------------------------------------------------------------------------
+
+    def best_in_class(self) -> BestInClass:
+        """The best local minimum of the exact squared Hellinger distance over the ball, from several starts.
+
+        Exactly 0 at misspecification 0; otherwise ``tolerance`` is ``nan``, as nothing shows it to be global.
+        """
+        return self._best_in_class
+
+    @cached_property
+    def _best_in_class(self) -> BestInClass:
+        if self.misspecification == 0.0:
+            return BestInClass(self.policy_class.policy(self.member), 0.0, "closed form")
+        rng = np.random.default_rng(self.seed)
+        starts = [self.member, self.member + self.misspecification * (self._draws[1] - self.member)]
+        short = self._affinity(min(self.horizon, 4))
+        starts.append(minimise_in_ball(short, self.radius, [self.member])[0])
+        starts.append(np.zeros(self.features.dimension))
+        starts.extend(rng.normal(size=(RANDOM_STARTS, self.features.dimension)) * (0.3 * self.radius))
+        theta, value = minimise_in_ball(self._affinity(self.horizon), self.radius, starts)
+        return BestInClass(
+            self.policy_class.policy(theta), value, f"local search from {len(starts)} starts", tolerance=math.nan
+        )
+
+    def member_hellinger2(self, theta: FloatArray) -> float:
+        """Squared Hellinger distance ``2 (1 - BC)``, in [0, 2], of the expert to the member with ``(d,)`` theta."""
+        return self._affinity(self.horizon)(np.asarray(theta, dtype=np.float64))[0]
+
+    def _affinity(self, horizon: int) -> AutomatonAffinity:
+        expert, table = self.expert, self._contexts
+        prompts, law = self.prompt_law()
+        initial: FloatArray = np.bincount(
+            expert.initial_states(prompts), weights=law, minlength=expert.n_states
+        ).astype(np.float64)
+        moves = expert.transitions(0)
+        reached = np.flatnonzero(_reachable(initial > 0, moves))
+        number = np.full(expert.n_states, -1)
+        number[reached] = np.arange(len(reached))
+        return AutomatonAffinity(
+            self.features,
+            table.features[reached % len(table.features)],
+            expert.emissions(0)[reached],
+            number[moves[reached]],
+            initial[reached],
+            horizon,
+        )
+
+    def population(self, chunk: int | None = None) -> Demonstrations:
+        """The complete law, while it has at most 2**16 sequences.
+
+        Raises:
+            NotTractableError: a longer horizon; counts of contexts are not sequences, so there are no representatives.
+        """
+        if self.vocab_size ** (self.horizon + 1) > MAX_COMPLETE_LAW:
+            longest = int(math.log(MAX_COMPLETE_LAW, self.vocab_size) + 1e-9) - 1
+            raise NotTractableError(
+                f"the complete law at horizon {self.horizon} has {self.vocab_size}**{self.horizon + 1} sequences, and "
+                f"no smaller set is exact for this class; use horizon <= {longest}, or collect(task, n, rng)."
+            )
+        whole = all_sequences(self.vocab_size, self.horizon + 1)
+        prompts, tokens = whole[:, :1], whole[:, 1:]
+        weights = self.prompt_law()[1][prompts[:, 0]] * np.exp(self.expert.log_probs(prompts, tokens).sum(axis=1))
+        return Demonstrations(
+            prompts,
+            tokens,
+            vocab_size=self.vocab_size,
+            weights=weights,
+            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
+            exactness=Exactness(everything=True),
+        )
+
+
+def _reachable(start: NDArray[np.bool_], transitions: IntArray) -> NDArray[np.bool_]:
+    seen, fresh = start.copy(), start
+    while fresh.any():
+        following = np.zeros_like(seen)
+        following[transitions[fresh].ravel()] = True
+        fresh = following & ~seen
+        seen |= fresh
+    return seen
