@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents import LayerwiseBC
 from ntp_envs import make_task
 from ntp_envs.policy_classes import ErrorSetClass, ErrorSetPolicy, ProductPolicy
 from ntp_envs.tasks import ConsistencyGame, HalvingGame
@@ -246,6 +247,27 @@ def test_halving_bound_by_simulation(learner, tight):
             assert mean == pytest.approx(bound, abs=4 * error)
         else:
             assert mean > bound + 4 * error
+
+
+@pytest.mark.parametrize(("tie_break", "tight"), [("first", True), ("random", False)])
+def test_layerwise_learner_on_the_exact_law(tie_break, tight):
+    """With infinite data a layer's options are equal to it: how it breaks ties decides, and none is below the bound."""
+    used = []
+    for seed in range(300):
+        task = HalvingGame(horizon=7, seed=seed)
+        agent = LayerwiseBC(tie_break=tie_break)
+        agent.fit(task.population(), task.policy_class, rng=np.random.default_rng([seed, 2]))
+        used.append(len(np.unique(agent.policy_.error_contexts)))
+    excess = np.mean(used) - task.expected_sets_lower_bound()
+    error = np.std(used) / np.sqrt(len(used))
+    assert abs(excess) < 4 * error if tight else excess > 4 * error
+
+
+def test_layerwise_learner_pays_the_factor_of_single_tokens():
+    task = ConsistencyGame(horizon=32)
+    learnt = LayerwiseBC().fit(task.population(), task.policy_class).policy_
+    ratio = hellinger2_by_sequences(task, learnt) / task.best_in_class().hellinger2
+    assert ratio == pytest.approx(task.chunk_factor(1), rel=1e-12)
 
 
 @pytest.mark.parametrize(
