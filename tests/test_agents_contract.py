@@ -1,0 +1,380 @@
+"""The Agent contract: the conformance checks on our agents, and on agents that break each of its rules."""
+
+import numpy as np
+import pytest
+
+import ntp_envs._registry as lookup
+from agents import (
+    Agent,
+    BestInClass,
+    FitReport,
+    LayerwiseBC,
+    LogLossBC,
+    NotFittedError,
+    SmoothedLogLossBC,
+    agent_names,
+    make_agent,
+    register_agent,
+)
+from agents.registry import _agents, agent_class
+from agents.testing import CHECKS, Problem, check_agent, default_problems
+from ntp_envs import (
+    BernoulliClass,
+    BernoulliPolicy,
+    CallablePolicy,
+    Demonstrations,
+    FiniteClass,
+    UniformPolicy,
+    collect,
+    make_task,
+)
+
+AGENTS = [
+    LogLossBC(),
+    SmoothedLogLossBC(),
+    SmoothedLogLossBC("1/(nH)"),
+    SmoothedLogLossBC(0.3),
+    LayerwiseBC(),
+    LayerwiseBC(tie_break="random"),
+]
+
+
+@pytest.mark.parametrize("agent", AGENTS, ids=repr)
+def test_our_agents_conform(agent):
+    check_agent(agent)
+    check_agent(agent, rng=np.random.default_rng(7))
+
+
+def task_problem(task):
+    return Problem(task.name, task.policy_class, collect(task, 20, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("name", ["Contamination", "RareMode", "ConsistencyGame"])
+def test_the_oracle_conforms_on_its_own_task(name):
+    task = make_task(name, horizon=8)
+    check_agent(BestInClass(task), problems=[task_problem(task)])
+
+
+# -- agents that break one rule each -----------------------------------------------------------------------------------
+
+
+class Fair(Agent):
+    """A correct agent that ignores the data."""
+
+    def __init__(self, *, option=None):
+        self.option = option
+
+    def _fit(self, demonstrations, policy_class, rng):
+        return UniformPolicy(demonstrations.vocab_size), FitReport(0.0, 0.0)
+
+
+class ConvertsParameter(Fair):
+    def __init__(self, *, option=(1, 2)):
+        self.option = list(option)
+
+
+class ExtraAttribute(Fair):
+    def __init__(self, *, option=None):
+        self.option, self.cache = option, {}
+
+
+class ReturnsNothing(Fair):
+    def fit(self, demonstrations, policy_class, *, rng=None):
+        super().fit(demonstrations, policy_class, rng=rng)
+
+
+class BadName(Fair):
+    def _fit(self, demonstrations, policy_class, rng):
+        self.learned = 1
+        return super()._fit(demonstrations, policy_class, rng)
+
+
+class WrongVocabulary(Fair):
+    def _fit(self, demonstrations, policy_class, rng):
+        return UniformPolicy(demonstrations.vocab_size + 1), FitReport(0.0, 0.0)
+
+
+class Unnormalised(Fair):
+    def _fit(self, demonstrations, policy_class, rng):
+        size = demonstrations.vocab_size
+        policy = CallablePolicy(lambda prompts, tokens: np.full((len(tokens), size), -1.2), size)
+        policy._checked = True
+        return policy, FitReport(0.0, 0.0)
+
+
+class Backwards(UniformPolicy):
+    def log_probs(self, prompts, tokens):
+        return super().log_probs(prompts, tokens) + np.arange(tokens.shape[1])
+
+
+class WrongLogProbs(Fair):
+    def _fit(self, demonstrations, policy_class, rng):
+        return Backwards(demonstrations.vocab_size), FitReport(0.0, 0.0)
+
+
+class Mutates(Fair):
+    def _fit(self, demonstrations, policy_class, rng):
+        demonstrations.tokens[0] = 1 - demonstrations.tokens[0]
+        return super()._fit(demonstrations, policy_class, rng)
+
+
+class Resolves(Fair):
+    def _fit(self, demonstrations, policy_class, rng):
+        self.option = len(demonstrations)
+        return super()._fit(demonstrations, policy_class, rng)
+
+
+class Random(Fair):
+    """Draws its answer; from where is for subclasses to get wrong."""
+
+    def draw(self, rng):
+        return rng.random()
+
+    def _fit(self, demonstrations, policy_class, rng):
+        return BernoulliPolicy(float(self.draw(rng))), FitReport(0.0, 0.0)
+
+
+class GlobalState(Random):
+    def draw(self, rng):
+        np.random.seed(0)  # noqa: NPY002
+        return np.random.random()  # noqa: NPY002
+
+
+class FreshEntropy(Random):
+    def draw(self, rng):
+        return np.random.default_rng().random()
+
+
+class Accumulates(Agent):
+    """Adds every data set to what it has seen."""
+
+    def __init__(self):
+        pass
+
+    def fit(self, demonstrations, policy_class, *, rng=None):
+        seen = [*vars(self).get("seen_", []), demonstrations.tokens]
+        super().fit(demonstrations, policy_class, rng=rng)
+        self.seen_ = seen
+        self.policy_ = BernoulliPolicy(float(np.mean(np.concatenate(seen))))
+        return self
+
+    def _fit(self, demonstrations, policy_class, rng):
+        return UniformPolicy(2), FitReport(0.0, 0.0)
+
+
+class IgnoresWeights(Fair):
+    def _fit(self, demonstrations, policy_class, rng):
+        return BernoulliPolicy(float(demonstrations.tokens.mean())), FitReport(0.0, 0.0)
+
+
+class CannotPickle(Fair):
+    def _fit(self, demonstrations, policy_class, rng):
+        policy = UniformPolicy(demonstrations.vocab_size)
+        policy.hook = lambda: None
+        return policy, FitReport(0.0, 0.0)
+
+
+class Lax(Fair):
+    def _check_fit_input(self, demonstrations, policy_class):
+        pass
+
+
+class LazyAboutPopulations(Fair):
+    def _check_fit_input(self, demonstrations, policy_class):
+        from dataclasses import replace
+
+        if isinstance(demonstrations, Demonstrations):
+            demonstrations = replace(demonstrations, exactness=None)
+        super()._check_fit_input(demonstrations, policy_class)
+
+
+class NeedsTwo(Fair):
+    def _fit(self, demonstrations, policy_class, rng):
+        spread = demonstrations.tokens.std(axis=0).sum() + (len(demonstrations) > 11)
+        with np.errstate(invalid="ignore"):
+            theta = np.divide(0.5 * spread, spread)
+        return BernoulliPolicy(theta), FitReport(0.0, 0.0)
+
+
+BROKEN = [
+    (ConvertsParameter, "parameters", "must store option as given"),
+    (ExtraAttribute, "parameters", "sets .'cache'., which are not parameters"),
+    (ReturnsNothing, "fit", "fit must return self"),
+    (BadName, "fit", "sets .'learned'.; names of learned state"),
+    (WrongVocabulary, "policy", "has 3 tokens, not 2"),
+    (Unnormalised, "policy", "not normalised"),
+    (WrongLogProbs, "policy", "log_probs of .* disagrees"),
+    (Mutates, "purity", "changes demonstrations.tokens"),
+    (Resolves, "purity", "changes a hyper-parameter"),
+    (GlobalState, "purity", "global random state"),
+    (FreshEntropy, "refit", "same seed must agree"),
+    (Accumulates, "refit", "refitting must equal a fresh fit"),
+    (IgnoresWeights, "weights", "a weight of k must count as k copies"),
+    (CannotPickle, "files", "cannot be saved"),
+    (Lax, "refusals", "an array for demonstrations must raise TypeError"),
+    (LazyAboutPopulations, "refusals", "population that is not exact"),
+    (NeedsTwo, "small data", "could not be fitted on Bern"),
+]
+
+
+@pytest.mark.parametrize(("kind", "check", "message"), BROKEN, ids=[kind.__name__ for kind, *_ in BROKEN])
+def test_broken_agents_are_caught(kind, check, message):
+    problems = [problem for problem in default_problems(kind()) if problem.name.startswith("Bernoulli class on tokens")]
+    with pytest.raises(AssertionError, match=message):
+        check_agent(kind(), problems=problems, skip=set(CHECKS) - {check})
+
+
+def test_the_correct_form_of_the_broken_agents_passes():
+    check_agent(Fair())
+    check_agent(Random(), problems=default_problems(Random())[2:4])
+
+
+def test_check_agent_itself_refuses_nonsense():
+    with pytest.raises(TypeError, match=r"subclass of agents.Agent"):
+        check_agent(LogLossBC)
+    with pytest.raises(ValueError, match="Did you mean 'weights'"):
+        check_agent(LogLossBC(), skip=["weight"])
+    with pytest.raises(TypeError, match="rng=3"):
+        check_agent(LogLossBC(), rng=3)
+    with pytest.raises(AssertionError, match="none of the default problems"):
+        check_agent(LogLossBC(), problems=[])
+
+
+# -- the base class ----------------------------------------------------------------------------------------------------
+
+
+def test_not_fitted_is_an_attribute_error_and_other_names_stay_plain():
+    agent = LogLossBC()
+    with pytest.raises(NotFittedError, match="LogLossBC has no policy_ before fit"):
+        _ = agent.policy_
+    assert not hasattr(agent, "policy_")
+    with pytest.raises(AttributeError, match="no attribute 'polcy'") as error:
+        _ = agent.polcy
+    assert not isinstance(error.value, NotFittedError)
+
+
+def test_a_failed_refit_leaves_nothing_learned():
+    demos = Demonstrations(np.zeros((2, 0), int), np.zeros((2, 3), int), vocab_size=2)
+    agent = SmoothedLogLossBC().fit(demos, BernoulliClass())
+    agent.set_params(lam=2.0)
+    with pytest.raises(ValueError, match="lam"):
+        agent.fit(demos, BernoulliClass())
+    assert not hasattr(agent, "policy_")
+
+
+def test_set_params_is_all_or_nothing():
+    agent = SmoothedLogLossBC()
+    with pytest.raises(ValueError, match=r"no parameter 'lma'.* Did you mean 'lam'"):
+        agent.set_params(lam=0.1, lma=0.2)
+    assert agent.lam == "1/H"
+    assert repr(agent.set_params(lam=0.1)) == "SmoothedLogLossBC(lam=0.1)"
+
+
+def test_fit_does_not_write_into_the_members_of_the_class():
+    member = BernoulliPolicy(0.5)
+    demos = Demonstrations(np.zeros((2, 3), int), np.zeros((2, 3), int), vocab_size=2)
+    assert LogLossBC().fit(demos, FiniteClass([member])).policy_.prompt_length == 3
+    assert member.prompt_length is None
+
+
+def test_an_agent_without_parameters():
+    class Plain(Agent):
+        def _fit(self, demonstrations, policy_class, rng):
+            return UniformPolicy(2), FitReport(0.0, 0.0)
+
+    assert Plain().get_params() == {} and repr(Plain().clone()) == "Plain()"
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    import zipfile
+
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("format", "cake recipe 1")
+    with pytest.raises(ValueError, match="it is not an agent"):
+        LogLossBC.load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("format", Agent.FORMAT)
+        archive.writestr("agent.pickle", b"cno_such_module\nThing\n.")
+    with pytest.raises(ValueError, match="no_such_module"):
+        LogLossBC.load(path)
+
+
+def test_pooling_keeps_the_data():
+    rng = np.random.default_rng(0)
+    demos = Demonstrations(
+        rng.integers(2, size=(50, 1)), rng.integers(2, size=(50, 2)), vocab_size=2, weights=rng.integers(3, size=50)
+    )
+    pooled = demos.pooled()
+    assert len(pooled) == len({(*p, *t) for p, t in zip(demos.prompts.tolist(), demos.tokens.tolist())})
+    for prompt, tokens, weight in zip(pooled.prompts, pooled.tokens, pooled.weights):
+        same = (demos.prompts == prompt).all(axis=1) & (demos.tokens == tokens).all(axis=1)
+        assert weight == demos.weights[same].sum()
+    task = make_task("Contamination", horizon=4)
+    assert task.population().pooled().exactness == task.population().exactness
+
+
+# -- the oracle --------------------------------------------------------------------------------------------------------
+
+
+def test_the_oracle_returns_the_best_in_class_whatever_the_data():
+    task = make_task("Contamination", horizon=16)
+    for demos in (task.population(), task.population(chunk=4), collect(task, 1, np.random.default_rng(0))):
+        agent = BestInClass(task).fit(demos, task.policy_class)
+        assert agent.policy_.theta == task.best_in_class().policy.theta
+        assert agent.fit_report_.objective == task.best_in_class().hellinger2
+
+
+def test_the_oracle_knows_its_own_class_only():
+    task = make_task("Contamination", horizon=16)
+    demos = task.population()
+    with pytest.raises(ValueError, match=r"fit it with task.policy_class"):
+        BestInClass(task).fit(demos, BernoulliClass(0.2, on="flips"))
+    with pytest.raises(ValueError, match="'class': 'FiniteClass'"):
+        BestInClass(task).fit(demos, task.policy_class.grid(3))
+    with pytest.raises(ValueError, match="have 16 tokens, the task 8"):
+        BestInClass(make_task("Contamination", horizon=8)).fit(demos, task.policy_class)
+    with pytest.raises(TypeError, match=r"must be an ntp_envs.Task"):
+        BestInClass("Contamination").fit(demos, task.policy_class)
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def test_agents_by_name():
+    assert {"BestInClass", "LayerwiseBC", "LogLossBC", "SmoothedLogLossBC"} <= set(agent_names())
+    assert isinstance(make_agent("LogLossBC"), LogLossBC)
+    assert isinstance(make_agent("agents.layerwise:LayerwiseBC", tie_break="random"), LayerwiseBC)
+    with pytest.raises(ValueError, match=r"unknown agent 'LoglossBC'.* Did you mean 'LogLossBC'"):
+        make_agent("LoglossBC")
+    with pytest.raises(ValueError, match=r"no parameter 'lamb'.* Did you mean 'lam'"):
+        make_agent("SmoothedLogLossBC", lamb=1)
+    for path in ("no_such_module:Agent", "agents:NoSuchAgent", ":x", "agents:"):
+        with pytest.raises(ValueError, match="cannot be imported"):
+            make_agent(path)
+    with pytest.raises(TypeError, match=r"must be a subclass of agents.Agent"):
+        make_agent("ntp_envs:Policy")
+    with pytest.raises(TypeError, match="that defines _fit"):
+        register_agent(Agent)
+
+
+def test_registered_agents():
+    try:
+        assert register_agent(Fair) is Fair
+        assert "Fair" in agent_names() and make_agent("Fair", option=3).option == 3
+        with pytest.raises(ValueError, match="is the name of a built-in agent"):
+            register_agent(type("LogLossBC", (Fair,), {}))
+    finally:
+        _agents.registered.pop("Fair", None)
+
+
+def test_agents_from_entry_points(monkeypatch):
+    class Point:
+        name = "Theirs"
+
+        def load(self):
+            return Fair
+
+    monkeypatch.setattr(lookup, "entry_points", lambda group: [Point()] if group == "ntp_envs.agents" else [])
+    assert "Theirs" in agent_names()
+    assert agent_class("Theirs") is Fair
