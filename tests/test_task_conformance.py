@@ -23,11 +23,16 @@ from ntp_envs.tasks.registry import BUILT_IN
 from ntp_envs.testing import check_task
 
 SMALL_AND_ODD = [
+    ("ARLinear", {"horizon": 4}),
+    ("ARLinear", {"horizon": 6, "misspecification": 0.0, "seed": 1}),
+    ("BernoulliMixture", {"horizon": 7, "weight": 0.4, "q": 0.9}),
     ("ConsistencyGame", {"horizon": 2, "eta": 0.4}),
     ("ConsistencyGame", {"horizon": 8, "eps": 0.05}),
     ("Contamination", {"horizon": 1}),
     ("Contamination", {"horizon": 7, "eps": 0.2, "p": 0.1, "q": 0.7, "theta_min": 0.05}),
     ("HalvingGame", {"horizon": 4, "n_sets": 11, "seed": 5}),
+    ("NoisyParity", {"bits": 2, "subset": (0, 1), "noise": 0.2}),
+    ("NoisyParity", {"episodes": 2}),
     ("RareMode", {"horizon": 1}),
     ("RareMode", {"horizon": 9, "eps": 0.3, "density_ratio": 10.0}),
     ("Tightrope", {"horizon": 9, "eps": 0.2}),
