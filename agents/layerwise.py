@@ -19,7 +19,7 @@ class LayerwiseBC(Agent):
     It sees, for layer h, the law of (prompt, a_1:h) and the options of that layer, and takes the one with the least
     log-loss; infinite losses are compared as in `LogLossBC`. In a product class no parameters are shared, so with
     ``tie_break="first"`` it *is* `LogLossBC`. It stands for every next-token learner in the halving game, where ties
-    are all it can go by and a random choice is the best that can be done.
+    are all it can go by: there "first" keeps a set for as long as it is offered, which no learner of this kind beats.
 
     Args:
         tie_break: ``"first"`` takes the smallest index among equals, ``"random"`` draws one uniformly.

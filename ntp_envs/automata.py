@@ -161,6 +161,9 @@ class BernoulliPolicy(_LastTokenAutomaton):
         self.theta = check_probability("theta", theta, open_interval=False)
         self._emissions = np.array(log_bernoulli(self.theta))[self._event]
 
+    def __repr__(self) -> str:
+        return f"BernoulliPolicy({self.theta!r}, on={self.on!r})"
+
     def emissions(self, step: int) -> FloatArray:
         return self._emissions
 

@@ -91,6 +91,9 @@ class Policy(ABC):
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """``(B, A)`` log-probabilities of the next token after ``(B, P)`` prompts and ``(B, t)`` tokens."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(vocab_size={self.vocab_size})"
+
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         """A reader of sequences that start with these ``(B, P)`` prompts."""
         return _PrefixCursor(self, np.asarray(prompts), np.empty((len(prompts), 0), dtype=np.int64))
@@ -154,7 +157,8 @@ class Policy(ABC):
 
     def _split_observation(self, observation: Any) -> tuple[IntArray, IntArray, bool]:
         if isinstance(observation, Mapping):
-            prompts, tokens = (np.asarray(observation[key]).astype(np.int64) for key in ("prompt", "tokens"))
+            tokens = np.asarray(observation["tokens"]).astype(np.int64)
+            prompts = np.asarray(observation.get("prompt", tokens[..., :0])).astype(np.int64)  # no key where P = 0
             single = tokens.ndim == 1
         else:
             if self.prompt_length is None:
