@@ -28,6 +28,8 @@ ntp-bench: measure how next-token prediction drifts with the horizon
   ntp-bench --version
 """
 
+SHOWN = 10  # failures listed on the terminal; all are in the report
+
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
@@ -176,7 +178,7 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
         bar.start()  # only now: nothing is drawn if the run is refused
         bar.update(task, completed=done, total=total)
         if result.error is not None:
-            bar.console.print(f"[red]failed:[/] {escape(result.key)}: {escape(result.error.splitlines()[-1])}")
+            bar.update(task, description=f"{study.name} [red](some failed)[/]")
 
     try:
         outcome = run_study(
@@ -207,8 +209,10 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
     stdout.print(f"report: {escape(str(outcome.folder.report))}", soft_wrap=True)
     if outcome.failures:
         stderr.print(f"[bold red]{len(outcome.failures)} failed:[/]")
-        for failure in outcome.failures:
+        for failure in outcome.failures[:SHOWN]:
             stderr.print(f"  {escape(failure.where)}: {escape(failure.last_line)}", soft_wrap=True)
+        if len(outcome.failures) > SHOWN:
+            stderr.print(f"  ... and {len(outcome.failures) - SHOWN} more")
         stderr.print("They are in the report with their tracebacks; the same command tries them again.")
         return 1
     return 0

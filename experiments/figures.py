@@ -92,7 +92,8 @@ def styled() -> Iterator[None]:
     """Figures made and rendered inside have the shared style."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
-        matplotlib.rcParams.update(STYLE)
+        for name, value in STYLE.items():
+            matplotlib.rcParams[name] = value  # type: ignore[index]
         yield
 
 

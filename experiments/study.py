@@ -31,7 +31,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +172,7 @@ class Study:
     name: str
     question: str
     options: type[Any]
-    cells: Callable[[Any], Sequence[Cell]]
+    cells: Callable[[Any], Iterable[Cell]]
     analyse: Callable[[Any, Summary], Analysis]
     labels: tuple[str, ...] = ()
 

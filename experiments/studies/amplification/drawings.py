@@ -1,0 +1,387 @@
+"""The figures of the study: each answers one question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.studies.amplification.learners import BEST, CHUNKED, IMPROPER, LEARNERS
+from experiments.studies.amplification.options import AmplificationOptions
+from experiments.studies.amplification.sweep import CONTROL_THETA, RARE_RATIOS
+from experiments.study import FigureSpec
+from experiments.summary import Series, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["figures"]
+
+FACTOR = "C_apx: distance to the expert / best in class"
+DISTANCE = "squared Hellinger distance to the expert"
+GREENS = ("#00543D", "#009E73", "#5CC9A7", "#8FDCC4", "#B5EBDA")  # from short chunks to long
+
+
+class Line:
+    """A line to draw with its label at the end."""
+
+    def __init__(self, series: Series, learner: str, label: str, **changes: Any) -> None:
+        self.series, self.learner, self.label, self.changes = series, learner, label, changes
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
+    """Lines and their labels, after the scales have been set."""
+    from experiments.figures import end_labels, learner_style, plot_series
+
+    shown = [line for line in lines if len(line.series.x)]
+    for line in shown:
+        plot_series(axes, line.series, line.learner, **line.changes)
+    ends = []
+    for line in shown:
+        colour = line.changes.get("color", learner_style(line.learner).colour)
+        ends.append((float(line.series.x[-1]), float(line.series.mean[-1]), line.label, colour))
+    end_labels(axes, ends)
+
+
+def room_for_labels(axes: Axes, low: float, high: float, factor: float) -> None:
+    """Limits of a logarithmic x axis that leave room on the right."""
+    axes.set_xlim(low / 1.15, high * factor)
+
+
+def chunk_colours(chunks: Sequence[int]) -> dict[int, str]:
+    """One hue, darker for shorter chunks."""
+    picks = np.linspace(0, 2 if len(chunks) <= 3 else len(GREENS) - 1, len(chunks)).round().astype(int)
+    return {K: GREENS[i] for K, i in zip(sorted(chunks), picks, strict=True)}
+
+
+def horizon_figure(
+    title: str,
+    summary: Summary,
+    part: str,
+    learners: Sequence[str],
+    chunks: Sequence[int],
+    slopes: Summary,
+    *,
+    improper: Sequence[int] = (),
+    size: tuple[float, float] = (7.6, 4.8),
+) -> Figure:
+    """C_apx against H, both logarithmic, a line a learner."""
+    from experiments.figures import log2_axis, new_figure
+
+    figure, axes = new_figure(title, "horizon H (tokens in a document)", FACTOR, size=size)
+    axes.set_yscale("log")
+    horizons = summary.distinct("H", part=part)
+    log2_axis(axes, horizons)
+    room_for_labels(axes, min(horizons), max(horizons), 3.6)
+
+    def slope(learner: str, **labels: Any) -> str:
+        found = [row.mean for row in slopes.select(part=part, learner=learner, **labels)]
+        return f" (slope {found[0]:.2f})" if found else ""
+
+    def of(learner: str, **labels: Any) -> Series:
+        return summary.series("H", "C_apx", part=part, learner=learner, **labels)
+
+    lines = [Line(of(name), name, f"{name}{slope(name, K=None)}") for name in learners]
+    colours = chunk_colours(chunks) if chunks else {}
+    lines += [Line(of(CHUNKED, K=K), CHUNKED, f"chunks of {K}", color=colours[K]) for K in chunks]
+    lines += [Line(of(IMPROPER, K=K), IMPROPER, f"improper, K={K}") for K in improper]
+    if part.endswith("samples"):
+        axes.axhline(1.0, color="black", linestyle="--", linewidth=1.2)
+    else:
+        lines.append(Line(of(BEST), BEST, "best in class", linewidth=1.2))
+    draw_lines(axes, lines)
+    axes.set_yticks([1, 3, 10, 30, 100, 300], labels=["1", "3", "10", "30", "100", "300"])
+    axes.set_yticks([], minor=True)
+    axes.set_ylim(0.8, None)
+    return figure
+
+
+def chunk_figure(options: AmplificationOptions, summary: Summary, slopes: Summary, *, sampled: bool) -> Figure:
+    """C_apx against K at a fixed horizon."""
+    from experiments.figures import log2_axis, new_figure
+
+    part = "chunk, samples" if sampled else "chunk, population"
+    horizon = options.sampled_chunk_horizon if sampled else options.chunk_horizon
+    data = f"n={options.n} demonstrations" if sampled else "infinitely many demonstrations"
+    figure, axes = new_figure(f"Longer chunks, smaller factor (H={horizon}, {data})", "chunk length K (tokens)", FACTOR)
+    chunked = summary.series("K", "C_apx", part=part, learner=CHUNKED)
+    axes.set_yscale("log")
+    log2_axis(axes, [float(K) for K in chunked.x])
+    room_for_labels(axes, 1, horizon, 4.0)
+    found = [row.mean for row in slopes.select(part=part, learner=CHUNKED)]
+    label = f"chunked rho\n(slope {found[0]:.2f} inside)" if found else "chunked rho"
+    lines = [Line(chunked, CHUNKED, label)]
+    if sampled:
+        for name in ("log-loss", "rho"):
+            value = summary.series("H", "C_apx", part=part, learner=name)
+            flat = Series(*(np.repeat(column, 2) for column in value))._replace(x=np.array([1.0, horizon]))
+            lines.append(Line(flat, name, name, marker=""))
+    else:
+        K = chunked.x[chunked.x < horizon]
+        line = 1 + horizon / K
+        reference = Series(K, line, line, line)
+        improper = summary.series("K", "C_apx", part=part, learner=IMPROPER)
+        kept = improper.mean > 1e-9  # at K = H the improper limit is the expert itself
+        lines.append(Line(Series(*(c[kept] for c in improper)), IMPROPER, "improper limit", marker="D", linestyle=""))
+        lines.append(Line(reference, IMPROPER, "1 + H/K"))
+    draw_lines(axes, lines)
+    axes.set_yticks([1, 3, 10, 30, 100, 300], labels=["1", "3", "10", "30", "100", "300"])
+    axes.set_yticks([], minor=True)
+    axes.set_ylim(0.8, None)
+    return figure
+
+
+def rare_switch_figure(summary: Summary) -> Figure:
+    """The jump of log-loss in RareMode."""
+    from experiments.figures import COLOURS, new_figure
+    from ntp_envs.tasks import RareMode
+
+    part = "rare mode, switch"
+    figure, axes = new_figure("One more token, and log-loss takes the wrong policy", "horizon H", FACTOR)
+    colours = {"e": COLOURS["orange"], "10": COLOURS["vermilion"]}
+    lines, last = [], 1.0
+    for ratio, value in RARE_RATIOS.items():
+        task = f"RareMode eps=0.01 W={ratio}"
+        series = summary.series("H", "C_apx", part=part, learner="log-loss", task=task)
+        lines.append(Line(series, "log-loss", "", color=colours[ratio], drawstyle="steps-post", marker="."))
+        last = float(series.mean[-1]) if len(series.x) else 1.0
+        switch = RareMode(eps=0.01, density_ratio=value).switch_horizon()
+        axes.axvline(switch, color=colours[ratio], linestyle=":", linewidth=1.2)
+        axes.annotate(
+            f"log-loss, W={ratio}:\nswitches at H={switch:.1f}",
+            (switch, last / 2),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=colours[ratio],
+            fontweight="bold",
+            fontsize=10,
+            va="center",
+        )
+    rho = summary.series("H", "C_apx", part=part, learner="rho", task="RareMode eps=0.01 W=10")
+    axes.set_xlim(0, 112)
+    draw_lines(axes, [*lines, Line(rho, "rho", "rho")])
+    axes.set_ylim(0, None)
+    return figure
+
+
+def rare_growth_figure(summary: Summary) -> Figure:
+    """Linear growth with a bounded density ratio."""
+    from experiments.figures import log2_axis, new_figure
+
+    part = "rare mode, growth"
+    title = "A bounded density ratio does not save log-loss"
+    figure, axes = new_figure(title, "horizon H (rare mode of probability 1/H, W=10)", FACTOR)
+    series = {name: summary.series("H", "C_apx", part=part, learner=name) for name in ("log-loss", "rho")}
+    axes.set_yscale("log", base=2)
+    log2_axis(axes, list(series["log-loss"].x))
+    log2_axis(axes, [1, 2, 4, 8, 16, 32, 64], which="y")
+    room_for_labels(axes, 16, 256, 1.9)
+    draw_lines(axes, [Line(series[name], name, name) for name in series])
+    return figure
+
+
+def consistency_figure(summary: Summary) -> Figure:
+    """The multi-scale game: measured factors on their closed form."""
+    from experiments.figures import COLOURS, log2_axis, new_figure
+
+    part = "consistency"
+    figure, axes = new_figure("Deciding layer by layer cannot be consistent", "chunk length K (tokens)", FACTOR)
+    chunked = summary.series("K", "C_apx", part=part, learner=CHUNKED)
+    exact = summary.series("K", "C_apx in closed form", part=part, learner=CHUNKED)
+    axes.set_yscale("log")
+    log2_axis(axes, [float(K) for K in chunked.x])
+    room_for_labels(axes, 1, 256, 2.0)
+    axes.plot(exact.x, exact.mean, color=COLOURS["grey"], linestyle=":")
+    axes.plot(chunked.x, chunked.mean, color=COLOURS["green"], marker="o", linestyle="")
+    names = [name for name in ("log-loss", "layerwise") if len(summary.select("C_apx", part=part, learner=name))]
+    for name, marker, colour, size in zip(("log-loss", "layerwise"), ("o", "x"), ("vermilion", "black"), (13, 7)):
+        value = summary.series("K", "C_apx", part=part, learner=name)
+        axes.plot(
+            value.x, value.mean, marker=marker, color=COLOURS[colour], markersize=size, fillstyle="none", linestyle=""
+        )
+    text: dict[str, Any] = {"textcoords": "offset points", "fontweight": "bold", "fontsize": 10, "va": "center"}
+    if names and len(exact.x):
+        axes.annotate(" = ".join(names), (1, exact.mean[0]), xytext=(14, 4), color=COLOURS["vermilion"], **text)
+    if len(exact.x) > 4:
+        axes.annotate(
+            "chunked rho (dots)", (exact.x[4], exact.mean[4]), xytext=(12, 12), color=COLOURS["green"], **text
+        )
+        axes.annotate(
+            "closed form (H/K)(1 - eta (J-k)/J)",
+            (exact.x[2], exact.mean[2]),
+            xytext=(-8, -34),
+            color=COLOURS["grey"],
+            **text,
+        )
+    axes.set_yticks([1, 3, 10, 30, 100, 300], labels=["1", "3", "10", "30", "100", "300"])
+    axes.set_yticks([], minor=True)
+    return figure
+
+
+def prefix_figure(options: AmplificationOptions, summary: Summary) -> Figure:
+    """How the distance grows along the document."""
+    from experiments.figures import log2_axis, new_figure
+
+    part = "prefix"
+    figure, axes = new_figure("Errors accumulate token by token", "prefix length h (tokens)", DISTANCE)
+    chunks = summary.distinct("K", part=part)
+    colours = chunk_colours(chunks) if chunks else {}
+
+    def of(learner: str, K: int | None = None) -> Series:
+        return summary.series("h", "hellinger2", part=part, learner=learner, K=K)
+
+    axes.set_yscale("log")
+    log2_axis(axes, [2.0**k for k in range(options.chunk_horizon.bit_length())])
+    room_for_labels(axes, 1, options.chunk_horizon, 4.5)
+    lines = [Line(of("log-loss"), "log-loss", "log-loss", marker="")]
+    lines += [Line(of(CHUNKED, K), CHUNKED, f"chunks of {K}", marker="", color=colours[K]) for K in chunks]
+    lines += [Line(of("rho"), "rho", "rho", marker=""), Line(of(BEST), BEST, "best in class")]
+    draw_lines(axes, lines)
+    return figure
+
+
+def control_figure(options: AmplificationOptions, summary: Summary, x: str) -> Figure:
+    """The well-specified case: 1/n and no horizon."""
+    from experiments.figures import COLOURS, log2_axis, new_figure
+
+    part = "control"
+    other = "H" if x == "n" else "n"
+    values = sorted(options.control_horizons if other == "H" else options.control_n)
+    fixed = values[len(values) // 2]
+    series = {
+        name: summary.series(x, "hellinger2", part=part, learner=name, **{other: fixed}) for name in ("log-loss", "rho")
+    }
+    xs = series["log-loss"].x
+    title = "Well specified: the error falls like 1/n ..." if x == "n" else "... and does not depend on the horizon"
+    label = f"demonstrations n (H={fixed})" if x == "n" else f"horizon H (n={fixed})"
+    figure, axes = new_figure(title, label, DISTANCE)
+    axes.set_yscale("log")
+    log2_axis(axes, list(xs))
+    room_for_labels(axes, float(xs.min()), float(xs.max()), (xs.max() / xs.min()) ** 0.28)
+    reference = 1 / (4 * (xs if x == "n" else np.full_like(xs, fixed)))
+    lines = [Line(series["log-loss"], "log-loss", "log-loss"), Line(series["rho"], "rho", "rho", linestyle="--")]
+    lines.append(
+        Line(
+            Series(xs, reference, reference, reference),
+            "reference",
+            "1/(4n)",
+            color=COLOURS["grey"],
+            marker="",
+            linestyle=":",
+        )
+    )
+    draw_lines(axes, lines)
+    if x == "H":
+        axes.set_ylim(reference[0] / 10, reference[0] * 10)
+    return figure
+
+
+def figures(options: AmplificationOptions, summary: Summary, slopes: Summary) -> list[FigureSpec]:
+    """All figures, the headline first."""
+    population, sampled = "horizon, population", "horizon, samples"
+    ours = [*LEARNERS, *options.add]
+    few = sorted(options.chunks)[:: max(1, (len(options.chunks) + 1) // 3)][:3]
+    largest = max(options.horizons)
+    return [
+        FigureSpec(
+            "headline",
+            "Next-token log-loss amplifies misspecification; the rho-estimator does not",
+            "How many times as far from the expert as the best policy of the class, against the horizon, for infinitely "
+            "many demonstrations: log-loss in proportion to H, the rho-estimator flat, chunks of K tokens between.",
+            lambda: horizon_figure(
+                "Same data, same policy class: only the loss differs",
+                summary,
+                population,
+                ["log-loss", "rho"],
+                few,
+                slopes,
+            ),
+        ),
+        FigureSpec(
+            "horizon-population",
+            "All learners, infinitely many demonstrations",
+            "Contamination A, exact: smoothing with 1/(nH) vanishes with infinitely many demonstrations, smoothing with "
+            "1/H happens to solve this family; the improper limit of K-token chunks follows 1 + H/K.",
+            lambda: horizon_figure(
+                "Infinite data does not help log-loss",
+                summary,
+                population,
+                ours,
+                options.chunks,
+                slopes,
+                improper=[K for K in few if largest > 2 * K],
+                size=(7.6, 5.6),
+            ),
+        ),
+        FigureSpec(
+            "horizon-samples",
+            f"All learners, {options.n} demonstrations",
+            f"Contamination with eps=.01 from n={options.n} demonstrations, {options.seeds} data sets: the same picture "
+            "(bands: 95 % bootstrap intervals of the mean).",
+            lambda: horizon_figure(
+                f"The same from {options.n} demonstrations",
+                summary,
+                sampled,
+                ours,
+                options.chunks,
+                slopes,
+                size=(7.6, 5.2),
+            ),
+        ),
+        FigureSpec(
+            "chunk-population",
+            "The dial from tokens to documents",
+            f"The factor falls almost like 1/K as the rho-estimator looks at longer chunks (H={options.chunk_horizon}); "
+            "the improper limit is 1 + H/K.",
+            lambda: chunk_figure(options, summary, slopes, sampled=False),
+        ),
+        FigureSpec(
+            "chunk-samples",
+            "The dial, from samples",
+            f"The same from n={options.n} demonstrations at H={options.sampled_chunk_horizon}, between log-loss and the "
+            "rho-estimator on whole documents.",
+            lambda: chunk_figure(options, summary, slopes, sampled=True),
+        ),
+        FigureSpec(
+            "rare-mode-switch",
+            "RareMode: a jump at a known horizon",
+            "With eps=.01 log-loss changes to the worse of two policies at H=64.7 (W=e) and H=28.7 (W=10), and the "
+            "factor jumps from 1 to 22.57; the rho-estimator stays at 1.",
+            lambda: rare_switch_figure(summary),
+        ),
+        FigureSpec(
+            "rare-mode-growth",
+            "RareMode: linear in H with a bounded density ratio",
+            "With a rare mode of probability 1/H and density ratio 10 the factor of log-loss doubles with H.",
+            lambda: rare_growth_figure(summary),
+        ),
+        FigureSpec(
+            "consistency",
+            "ConsistencyGame: a barrier for every layer-by-layer learner",
+            "Chunks of K tokens find the error sets of their own scale: the measured factors lie on the closed form, "
+            "and next-token learners are at K=1 however much data they have.",
+            lambda: consistency_figure(summary),
+        ),
+        FigureSpec(
+            "prefix",
+            "Where along the document the distance arises",
+            f"Squared Hellinger distance of every prefix of length h (Contamination A, H={options.chunk_horizon}): "
+            "learners that look at short units pay a little at every token.",
+            lambda: prefix_figure(options, summary),
+        ),
+        FigureSpec(
+            "control-n",
+            "Control: well specified, against n",
+            f"The expert is a member of the class (flip rate {CONTROL_THETA}); C_apx is not defined there, and both "
+            "learners follow the asymptotic 1/(4n) of a regular one-parameter class.",
+            lambda: control_figure(options, summary, "n"),
+        ),
+        FigureSpec(
+            "control-horizon",
+            "Control: well specified, against H",
+            "In the well-specified case the distance at fixed n does not grow with the horizon, for log-loss either.",
+            lambda: control_figure(options, summary, "H"),
+        ),
+    ]

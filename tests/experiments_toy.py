@@ -1,0 +1,73 @@
+"""Studies small enough to test the machinery with. Not a test module: worker processes import it by name."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.figures import end_labels, new_figure, plot_series
+from experiments.study import Analysis, Cell, FigureSpec, Record, Study
+from experiments.summary import derived
+from experiments.tables import Table
+
+
+@dataclass(frozen=True)
+class ToyOptions:
+    sizes: tuple[int, ...] = (1, 2, 4)
+    seeds: int = 3
+    mood: str = "calm"
+    log: str = ""  # a file to which every cell that runs adds a line
+
+    @classmethod
+    def quick(cls):
+        return cls(sizes=(1, 2))
+
+
+def noisy_square(*, size, replicate, mood, log, rng):
+    if log:
+        with Path(log).open("a") as file:
+            file.write(f"{size} {replicate}\n")
+    if mood == "slow":
+        time.sleep(0.2)
+    if size == 2 and replicate == 1:
+        if mood == "failing":
+            raise ArithmeticError("two is <b>odd</b>")
+        if mood == "dying":
+            os._exit(3)
+    value = size**2 + 0.1 * rng.normal()
+    return [Record("square", value, {"K": size}), Record("seconds", time.perf_counter(), {"K": size}, machine=True)]
+
+
+def cells(options):
+    for size in options.sizes:
+        for replicate in range(options.seeds):
+            parameters = {"size": size, "replicate": replicate, "mood": options.mood, "log": options.log}
+            yield Cell("squares", noisy_square, parameters)
+
+
+def analyse(options, summary):
+    def draw():
+        figure, axes = new_figure("Squares grow", "size", "square")
+        series = summary.series("K", "square")
+        plot_series(axes, series, "rho")
+        end_labels(axes, [(series.x[-1], series.mean[-1], name, "black") for name in ("one", "two")])
+        return figure
+
+    def broken():
+        raise RuntimeError("no ink")
+
+    total = derived("squares", "total", sum(row.mean for row in summary), "sum")
+    if options.mood == "confused":
+        raise RuntimeError("no idea")
+    return Analysis(
+        rows=[total],
+        tables=[Table("Squares <i>", ["size", "square"], [[row["K"], row.mean] for row in summary])],
+        figures=[
+            FigureSpec("squares", "Do squares grow?", "They do & fast.", draw),
+            *([FigureSpec("broken", "?", "?", broken)] if options.mood == "inkless" else []),
+        ],
+        findings=["squares grow"],
+    )
+
+
+STUDY = Study("toy", "Do squares grow?", ToyOptions, cells, analyse)

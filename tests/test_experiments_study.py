@@ -1,0 +1,310 @@
+"""The study machinery: seeds, results that survive, folders that are not overwritten, reports."""
+
+import base64
+import json
+import re
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import experiments_toy as toy
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.driver import reproduce_command, run_study
+from experiments.folder import FolderError, OutputFolder, run_settings
+from experiments.statistics import loglog_slope, mean_interval
+from experiments.store import CellResult, ResultStore
+from experiments.study import Analysis, Cell, Record, Study, cell_rng
+from experiments.summary import Series, Summary, SummaryRow, summarise
+from experiments.tables import Table, number, with_interval
+
+QUICK = toy.ToyOptions.quick()
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+# -- reproducibility ---------------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
+    run_study(toy.STUDY, out=tmp_path / "inline", workers=1)
+    run_study(toy.STUDY, out=tmp_path / "processes", workers=2)
+    with ThreadPoolExecutor(3) as executor:
+        run_study(toy.STUDY, out=tmp_path / "threads", executor=executor)
+    run_study(toy.STUDY, out=tmp_path / "other", seed=1)
+    for file in ("summary.csv", "config.json", "report.html", "squares.png", "squares.svg"):
+        contents = {(tmp_path / run / file).read_bytes() for run in ("inline", "processes", "threads")}
+        assert len(contents) == 1, file
+    assert (tmp_path / "other" / "summary.csv").read_bytes() != (tmp_path / "inline" / "summary.csv").read_bytes()
+
+
+def test_a_cell_s_numbers_do_not_depend_on_the_other_cells(tmp_path):
+    few = run_study(toy.STUDY, toy.ToyOptions(sizes=(2,)), out=tmp_path / "few").summary
+    many = run_study(toy.STUDY, toy.ToyOptions(sizes=(4, 2, 1)), out=tmp_path / "many").summary
+    assert few.select("square", K=2).rows == many.select("square", K=2).rows
+
+
+def test_cell_streams_are_keyed_by_identity():
+    cell = Cell("a", toy.noisy_square, {"size": 1, "mood": "x"})
+    same = Cell("a", toy.noisy_square, {"mood": "x", "size": 1})
+    others = [replace(cell, part="b"), replace(cell, parameters={"size": 2, "mood": "x"})]
+    draw = cell_rng(0, "toy", cell).random(4)
+    assert (draw == cell_rng(0, "toy", same).random(4)).all()
+    for generator in (
+        *(cell_rng(0, "toy", other) for other in others),
+        cell_rng(1, "toy", cell),
+        cell_rng(0, "u", cell),
+    ):
+        assert not np.isclose(draw, generator.random(4)).any()
+
+
+def test_machine_dependent_numbers_stay_out_of_the_summary(tmp_path):
+    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    assert "seconds" not in (tmp_path / "run" / "summary.csv").read_text()
+    timings = (tmp_path / "run" / "timings.csv").read_text().splitlines()
+    assert len(timings) == 1 + 2 * 6  # a cell's own wall time, and the number it measured
+
+
+# -- what is finished is kept ------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_is_finished_without_repeating_anything(tmp_path):
+    log = tmp_path / "log"
+    options = toy.ToyOptions(log=str(log))
+
+    def interrupt(done, total, result):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(toy.STUDY, options, out=tmp_path / "run", progress=interrupt)
+    assert len(log.read_text().splitlines()) == 4
+    outcome = run_study(toy.STUDY, options, out=tmp_path / "run")
+    assert outcome.reused == 4
+    assert len(log.read_text().splitlines()) == len(set(log.read_text().splitlines())) == 9
+    run_study(toy.STUDY, options, out=tmp_path / "whole")
+    assert (tmp_path / "run" / "summary.csv").read_bytes() == (tmp_path / "whole" / "summary.csv").read_bytes()
+    assert run_study(toy.STUDY, options, out=tmp_path / "run").reused == 9
+
+
+def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(tmp_path):
+    log = tmp_path / "log"
+    options = toy.ToyOptions(mood="failing", log=str(log))
+    outcome = run_study(toy.STUDY, options, out=tmp_path / "run", workers=2)
+    (failure,) = outcome.failures
+    assert "'size': 2" in failure.where and "'replicate': 1" in failure.where
+    assert failure.last_line == "ArithmeticError: two is <b>odd</b>"
+    assert [row.seeds for row in outcome.summary.select("square")] == [3, 2, 3]
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "1 failed" in report and "two is &lt;b&gt;odd" in report and "<b>odd" not in report
+    again = run_study(toy.STUDY, options, out=tmp_path / "run")
+    assert again.reused == 8 and len(again.failures) == 1
+    assert log.read_text().splitlines().count("2 1") == 2
+
+
+def test_a_worker_that_dies_is_a_failure_and_not_a_hang(tmp_path):
+    outcome = run_study(toy.STUDY, toy.ToyOptions(sizes=(1, 2), mood="dying"), out=tmp_path / "run", workers=2)
+    assert outcome.failures and any("worker was lost" in failure.error for failure in outcome.failures)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(("mood", "where"), [("inkless", "figure broken"), ("confused", "the analysis")])
+def test_a_failing_figure_or_analysis_is_reported_and_the_numbers_are_written(tmp_path, mood, where):
+    outcome = run_study(toy.STUDY, toy.ToyOptions(mood=mood), out=tmp_path / "run")
+    assert [failure.where for failure in outcome.failures] == [where]
+    assert len((tmp_path / "run" / "summary.csv").read_text().splitlines()) >= 4
+    assert where in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_the_store_replaces_a_failure_and_keeps_every_bit(tmp_path):
+    cell = Cell("part", toy.noisy_square, {"size": 1})
+    record = Record("x", np.float64(0.1) + 0.2, {"K": np.int64(3), "n": float("inf")}, upper=float("nan"))
+    with ResultStore(tmp_path / "r.sqlite") as store:
+        store.put(cell, CellResult(cell.key, (), "went wrong", 1.0))
+        store.put(cell, CellResult(cell.key, (record,), None, 2.0))
+    with ResultStore(tmp_path / "r.sqlite") as store:
+        (kept,) = store.results().values()
+    assert kept.error is None
+    assert kept.records[0].value == 0.1 + 0.2 and np.isnan(kept.records[0].upper)
+    assert kept.records[0].labels == {"K": 3, "n": float("inf")}
+
+
+def test_a_results_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "r.sqlite").write_text("not a data base, but long enough to be looked at " * 20)
+    with pytest.raises(ValueError, match="not a readable results file"):
+        ResultStore(tmp_path / "r.sqlite")
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    before = (tmp_path / "run" / "summary.csv").read_bytes()
+    with pytest.raises(FolderError) as refusal:
+        run_study(toy.STUDY, toy.ToyOptions(sizes=(1,)), out=tmp_path / "run", seed=5)
+    for words in ("options.sizes: [1, 2] there, [1] now", "seed: 0 there, 5 now", "--out", "--overwrite"):
+        assert words in str(refusal.value)
+    assert "mood" not in str(refusal.value)
+    assert (tmp_path / "run" / "summary.csv").read_bytes() == before
+    outcome = run_study(toy.STUDY, toy.ToyOptions(sizes=(1,)), out=tmp_path / "run", seed=5, overwrite=True)
+    assert outcome.reused == 0 and len(outcome.summary.select("square")) == 1
+
+
+def test_overwriting_removes_nothing_but_a_run(tmp_path):
+    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    run_study(toy.STUDY, QUICK, out=tmp_path / "run", seed=1, overwrite=True)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("thesis.tex", "words"), ("config.json", '{"colour": 3}'), ("config.json", "[1"), ("config.json", "7")],
+)
+def test_a_folder_that_is_not_ours_is_refused(tmp_path, file, content, overwrite):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(FolderError, match="--out"):
+        run_study(toy.STUDY, QUICK, out=tmp_path, overwrite=overwrite)
+    assert names(tmp_path) == {file}
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(FolderError, match="is a file"):
+        run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+
+
+def test_settings_hold_versions_and_nothing_of_the_moment(tmp_path):
+    run_study(toy.STUDY, QUICK, out=tmp_path / "run", seed=3)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["study"] == "toy" and config["seed"] == 3 and config["options"]["sizes"] == [1, 2]
+    assert set(config["versions"]) == {"python", "numpy", "scipy", "gymnasium", "ntp-envs"}
+    assert config["versions"]["numpy"] == np.__version__
+    assert set(config) == {"study", "quick", "seed", "options", "versions", "platform"}
+
+
+def test_another_version_counts_as_other_settings(tmp_path):
+    found = run_settings(toy.STUDY, QUICK, quick=False, seed=0)
+    OutputFolder(tmp_path / "run").prepare(found)
+    found["versions"]["numpy"] = "1.0"
+    with pytest.raises(FolderError, match=r"versions\.numpy"):
+        OutputFolder(tmp_path / "run").prepare(found)
+
+
+# -- report ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_holds_everything_and_refers_to_nothing(tmp_path):
+    run_study(toy.STUDY, out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) == 1
+    head, _, data = sources[0].partition(",")
+    assert head == "data:image/png;base64"
+    assert base64.b64decode(data) == (tmp_path / "run" / "squares.png").read_bytes()
+    assert not re.search(r"https?:|url\(|<script|<link|@import", page)
+    for words in (
+        "Do squares grow?",
+        "They do &amp; fast.",
+        "Squares &lt;i&gt;",
+        "ntp-bench run toy --seed 0",
+        "numpy",
+    ):
+        assert words in page
+    assert names(tmp_path / "run") == {
+        *("config.json", "results.sqlite", "summary.csv", "timings.csv", "report.html", "squares.png", "squares.svg")
+    }
+    svg = (tmp_path / "run" / "squares.svg").read_text()
+    assert "<dc:date>" not in svg
+    with sqlite3.connect(tmp_path / "run" / "results.sqlite") as db:
+        assert db.execute("SELECT count(*) FROM cells WHERE error IS NULL").fetchone() == (9,)
+
+
+def test_the_command_in_the_report_names_what_was_changed():
+    changed = toy.ToyOptions(sizes=(1, 2), seeds=7, mood="two words")
+    assert reproduce_command(toy.STUDY, changed, quick=True, seed=4) == (
+        "ntp-bench run toy --quick --seed 4 --seeds 7 --mood 'two words'"
+    )
+
+
+# -- studies that contradict themselves --------------------------------------------------------------------------------
+
+
+def test_cells_with_the_same_key_are_refused():
+    cell = Cell("a", toy.noisy_square, {"size": 1})
+    twice = Study("twice", "?", toy.ToyOptions, lambda options: [cell, cell], toy.analyse)
+    with pytest.raises(ValueError, match="same key"):
+        twice.checked_cells(QUICK)
+    with pytest.raises(ValueError, match="no cells"):
+        Study("none", "?", toy.ToyOptions, lambda options: [], toy.analyse).checked_cells(QUICK)
+
+
+def test_options_need_defaults_and_a_quick_variant():
+    with pytest.raises(TypeError, match="quick"):
+        Study("bad", "?", int, toy.cells, toy.analyse)
+
+
+def test_an_undeclared_label_is_refused():
+    cell = Cell("a", toy.noisy_square, {})
+    results = {cell.key: CellResult(cell.key, (Record("x", 1.0, {"norm_bound": 2}),), None, 0.0)}
+    with pytest.raises(ValueError, match=r"norm_bound.*Study\.labels"):
+        summarise(toy.STUDY, [cell], results, 0)
+    declared = Study("toy", "?", toy.ToyOptions, toy.cells, lambda o, s: Analysis(), labels=("norm_bound",))
+    assert summarise(declared, [cell], results, 0)[0]["norm_bound"] == 2
+
+
+# -- intervals, slopes, summaries, tables ------------------------------------------------------------------------------
+
+
+def test_bootstrap_interval_covers_the_mean_at_about_its_rate():
+    rng = np.random.default_rng(1)
+    covered = [
+        low <= 1.0 <= high for _ in range(300) for _, low, high in [mean_interval(rng.exponential(size=20), rng)]
+    ]
+    assert 0.86 <= np.mean(covered) <= 0.98  # small skewed samples fall a little short of 0.95
+
+
+@given(value=st.floats(-1e6, 1e6), n=st.integers(1, 30))
+@settings(deadline=None, derandomize=True)
+def test_equal_replicates_have_an_interval_of_no_width(value, n):
+    assert mean_interval([value] * n, np.random.default_rng(0)) == (value, value, value)
+
+
+def test_two_replicates_still_have_an_interval():
+    mean, low, high = mean_interval([1.0, 3.0], np.random.default_rng(0))
+    assert mean == 2.0 and 1.0 <= low < high <= 3.0
+    assert mean_interval([1.0, np.inf], np.random.default_rng(0)) == (np.inf,) * 3
+    with pytest.raises(ValueError, match="empty"):
+        mean_interval([], np.random.default_rng(0))
+
+
+@given(slope=st.floats(-3, 3), scale=st.floats(0.1, 10), n=st.integers(2, 8))
+@settings(deadline=None, derandomize=True)
+def test_slope_of_a_power_law(slope, scale, n):
+    x = 2.0 ** np.arange(n)
+    assert loglog_slope(x, scale * x**slope) == pytest.approx(slope, abs=1e-9)
+    assert np.isnan(loglog_slope(x[:1], x[:1])) and np.isnan(loglog_slope([1, 2], [0.0, 1.0]))
+
+
+def test_series_are_sorted_and_selected_by_label():
+    rows = [SummaryRow("p", {"H": h, "learner": who}, "C", h * 1.0, h, h, 1) for h in (4, 1, 2) for who in "ab"]
+    series = Summary(rows).series("H", "C", learner="a")
+    assert series.x.tolist() == series.mean.tolist() == [1, 2, 4] and not series.sampled
+    assert Series(*([np.array([1.0])] * 3), np.array([2.0])).sampled
+    assert np.isnan(Summary(rows).value("C", H=9))
+    with pytest.raises(ValueError, match="2 rows match"):
+        Summary(rows).value("C", H=4)
+
+
+def test_tables_escape_markup_and_shorten_numbers():
+    table = Table("a < b", ["x"], [[0.123456], [float("nan")], ["<script>"]], note="c & d")
+    assert "<script>" not in table.to_html() and "0.1235" in table.to_html()
+    assert number(199.99234, 6) == "199.992"
+    assert with_interval(2.0, 1.0, 3.0) == "2 [1, 3]" and with_interval(2.0, 2.0, 2.0) == "2"
