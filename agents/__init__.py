@@ -5,16 +5,19 @@ from agents.layerwise import LayerwiseBC
 from agents.log_loss import LogLossBC
 from agents.oracle import BestInClass
 from agents.registry import agent_names, make_agent, register_agent
+from agents.rho import ChunkedRhoBC, RhoEstimatorBC
 from agents.smoothed import SmoothedLogLossBC
 
 __all__ = [
     "Agent",
     "BestInClass",
+    "ChunkedRhoBC",
     "ConvergenceWarning",
     "FitReport",
     "LayerwiseBC",
     "LogLossBC",
     "NotFittedError",
+    "RhoEstimatorBC",
     "SmoothedLogLossBC",
     "agent_names",
     "make_agent",

@@ -9,6 +9,7 @@ from agents.base import Agent
 from agents.layerwise import LayerwiseBC
 from agents.log_loss import LogLossBC
 from agents.oracle import BestInClass
+from agents.rho import ChunkedRhoBC, RhoEstimatorBC
 from agents.smoothed import SmoothedLogLossBC
 from ntp_envs._registry import Registry, build
 
@@ -19,8 +20,10 @@ BUILT_IN: dict[str, type[Agent]] = {
     kind.__name__: kind
     for kind in (
         BestInClass,
+        ChunkedRhoBC,
         LayerwiseBC,
         LogLossBC,
+        RhoEstimatorBC,
         SmoothedLogLossBC,
     )
 }

@@ -1,0 +1,249 @@
+"""The rho game over finitely many policies, solved exactly by best-first elimination.
+
+The game: each of M policies has a log-density at each of n data points with weights w. Policy j loses to policy k by
+``F(j, k) = sum_i w_i tau(p_j(i), p_k(i))`` and the rho-estimator is ``argmin_j max_k F(j, k)``, with tau one of
+
+* ``"ratio"``: ``(p' - p) / (p' + p) = tanh((log p' - log p) / 2)``;
+* ``"psi"``: ``(sqrt p' - sqrt p) / (sqrt p' + sqrt p) = tanh((log p' - log p) / 4)``.
+
+F is antisymmetric, so one evaluated row j bounds the worst case of every other row: ``max_k F(j', k) >= F(j', j) =
+-F(j, j')``. Starting from (about) the maximum likelihood row and always continuing with the row of smallest bound,
+a few rows of M decide the game. Large games do this in float32, with a proved bound on the rounding; whatever that
+bound leaves undecided is computed again in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TAU_SCALE", "GameSolution", "group_rows", "rho_tau", "solve_finite_game"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+#: tau = tanh(TAU_SCALE * log-ratio)
+TAU_SCALE = {"ratio": 0.5, "psi": 0.25}
+
+#: values of the game closer than this (for weights that sum to one) are ties, won by the smallest index
+TIE = 1e-12
+
+_FLOAT32_FROM = 1_000_000  # entries; smaller games are played in float64 throughout
+_BLOCK_ENTRIES = 1 << 15  # of the matrix, worked on at a time: fits a core's cache
+_MOST_BLOCK_ROWS = 64
+_PROBES = 8
+_ZERO_DENSITY = -1e30  # stands for log 0: below every log-density, and its difference with itself is 0
+_START_ROWS = 500
+_WORTH_COPYING = 0.8  # equal rows or columns are merged where at most this share of them remains
+
+
+@dataclass(frozen=True)
+class GameSolution:
+    """The winner of a finite rho game.
+
+    Attributes:
+        index: the policy with the smallest worst case; the smallest such index if there are ties (within `TIE`).
+        value: its worst case ``max_k F(index, k)``, at least 0.
+        reply: a policy that attains it.
+        rows_evaluated: rows of the M x M payoff matrix that were needed.
+        points: data points the game was played on, equal ones merged.
+        policies: policies it was played over, equal ones merged.
+    """
+
+    index: int
+    value: float
+    reply: int
+    rows_evaluated: int
+    points: int
+    policies: int
+
+
+def rho_tau(log_p: FloatArray, log_other: FloatArray, tau: str) -> FloatArray:
+    """tau(p, p'), elementwise and broadcasting, from log-densities: positive where p' is the larger.
+
+    Conventions at zero densities (``-inf``): tau(0, 0) = 0, tau(0, p') = 1, tau(p, 0) = -1.
+
+    >>> rho_tau(np.array([-np.inf, -np.inf, 0.0]), np.array([-np.inf, 0.0, 0.0]), "ratio").tolist()
+    [0.0, 1.0, 0.0]
+    """
+    with np.errstate(invalid="ignore"):
+        gap = np.subtract(log_other, log_p)
+    gap = np.where(np.isnan(gap), 0.0, gap)
+    return np.tanh(TAU_SCALE[tau] * gap)
+
+
+def group_rows(matrix: NDArray[np.generic]) -> tuple[IntArray, IntArray]:
+    """Groups of equal rows of an ``(n, m)`` matrix: ``(first (g,), group (n,))``.
+
+    Rows are keyed by a hash of a few columns and compared in full with the first row of their key. Rows of one group
+    are equal; equal rows may (rarely, where different rows share a key) stay in groups of their own.
+    """
+    n, m = matrix.shape
+    columns = np.unique(np.linspace(0, m - 1, _PROBES).astype(np.int64))
+    probe = np.ascontiguousarray(matrix[:, columns], dtype=np.float64).view(np.uint64)
+    multipliers = np.random.default_rng(0).integers(1, 1 << 63, size=len(columns), dtype=np.uint64) | np.uint64(1)
+    hashed = probe ^ (probe >> np.uint64(31))
+    key = (hashed * multipliers).sum(axis=1)  # modulo 2**64
+    ordered = np.sort(key)
+    if (ordered[1:] != ordered[:-1]).all():
+        return np.arange(n), np.arange(n)
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    leader = first[group]
+    alone = leader == np.arange(n)
+    followers = np.flatnonzero(~alone)
+    step = max(1, _BLOCK_ENTRIES // m)
+    for start in range(0, len(followers), step):
+        rows = followers[start : start + step]
+        different = (matrix[rows] != matrix[leader[rows]]).any(axis=1)
+        leader[rows[different]] = rows[different]
+    first, group = np.unique(leader, return_inverse=True)
+    return first, group
+
+
+def solve_finite_game(log_densities: FloatArray, weights: FloatArray, tau: str) -> GameSolution:
+    """``argmin_j max_k sum_i w_i tau(p_j(i), p_k(i))``, exactly.
+
+    Args:
+        log_densities: ``(n, M)`` log-density of every policy at every data point, in nats; ``-inf`` allowed.
+        weights: ``(n,)`` non-negative.
+        tau: ``"ratio"`` or ``"psi"``.
+
+    Time: one float32 tanh an entry and evaluated row. Memory: ``4 n M`` bytes more (``8 n M`` in small games).
+
+    >>> log_densities = np.log([[0.9, 0.5, 0.1], [0.1, 0.5, 0.9]])
+    >>> solve_finite_game(log_densities, np.array([0.5, 0.5]), "ratio").index
+    1
+    """
+    used = weights > 0
+    if not used.all():
+        log_densities, weights = log_densities[used], weights[used]
+    first, group = group_rows(log_densities)
+    if len(first) <= _WORTH_COPYING * len(log_densities):
+        log_densities, weights = log_densities[first], np.bincount(group, weights=weights).astype(np.float64)
+    columns = _distinct_columns(log_densities)
+    if len(columns) <= _WORTH_COPYING * log_densities.shape[1]:
+        log_densities = log_densities[:, columns]
+    else:
+        columns = np.arange(log_densities.shape[1])
+    solution = _Elimination(np.ascontiguousarray(log_densities, dtype=np.float64), weights, tau).solve()
+    return replace(solution, index=int(columns[solution.index]), reply=int(columns[solution.reply]))
+
+
+def _distinct_columns(matrix: FloatArray) -> IntArray:
+    """The first of each group of equal columns, in order (so that ties stay with the smallest index)."""
+    probe_rows = np.unique(np.linspace(0, len(matrix) - 1, 64).astype(np.int64))
+    first, group = group_rows(np.ascontiguousarray(matrix[probe_rows].T))
+    if len(first) == matrix.shape[1] or len(probe_rows) == len(matrix):
+        return first
+    leader = first[group]
+    followers = np.flatnonzero(leader != np.arange(matrix.shape[1]))
+    for j in followers:  # equal where probed: compare in full
+        if (matrix[:, j] != matrix[:, leader[j]]).any():
+            leader[j] = j
+    return np.unique(leader)
+
+
+class _Elimination:
+    """Best-first elimination on data points that all have positive weight.
+
+    Rounding. Log-densities are centred per data point by those of the first row, scaled, and rounded to x in the
+    working precision (unit roundoff u), so that F(j, k) = sum w tanh(x_k - x_j). Where |x_k - x_j| <= 10 the argument
+    is off by at most ``u (2 |x_j| + 20)``; elsewhere tanh is flat (its slope is below 1e-8), so that this bound holds
+    there too. tanh itself, w and their product are off by at most 12 u. Blocks have at most 64 rows, are summed in the
+    working precision (off by at most 64 u times their weight) and added up in float64.
+    """
+
+    def __init__(self, log_densities: FloatArray, weights: FloatArray, tau: str) -> None:
+        self.log_densities, self.weights, self.tau = log_densities, weights, tau
+        n, m = log_densities.shape
+        self.dtype = np.dtype(np.float32 if n * m >= _FLOAT32_FROM else np.float64)
+        self.unit = 2.0**-24 if self.dtype == np.float32 else 2.0**-53
+        step = min(_MOST_BLOCK_ROWS, max(1, _BLOCK_ENTRIES // m))
+        self.blocks = [slice(start, min(start + step, n)) for start in range(0, n, step)]
+        self.buffer = np.empty((step, m), dtype=self.dtype)
+        self.working_weights = weights.astype(self.dtype)
+        self.x = np.empty((n, m), dtype=self.dtype)
+
+    def solve(self) -> GameSolution:
+        n, m = self.log_densities.shape
+        bounds = np.zeros(m)  # every worst case is at least F(j, j) = 0
+        rows: dict[int, tuple[FloatArray, float]] = {}  # rows that may still win: payoffs, and a bound on their error
+        best, count, current = np.inf, 0, self._start()
+        row = self._first_row(current)
+        while True:
+            error = self._error(current)
+            count += 1
+            best = min(best, float(row.max()) + error)  # the value of the game is at most this
+            np.maximum(bounds, -row - error, out=bounds)
+            bounds[current] = np.inf
+            rows[current] = row, error
+            for j in [j for j, (payoffs, bound) in rows.items() if payoffs.max() - bound > best]:
+                del rows[j]
+            current = int(bounds.argmin())
+            if bounds[current] > best:  # infinite once every row has been evaluated
+                break
+            row = self._row(current)
+        index, value, reply = self._decide(rows)
+        return GameSolution(index, value, reply, count, points=n, policies=m)
+
+    def _start(self) -> int:
+        """About the maximum likelihood row: on some of the data, no log-density below the best by more than 50."""
+        some = self.log_densities[:: -(-len(self.log_densities) // _START_ROWS)]
+        weights = self.weights[:: -(-len(self.weights) // _START_ROWS)]
+        best = some.max(axis=1, keepdims=True)
+        return int((weights @ np.maximum(some, np.where(np.isneginf(best), 0.0, best) - 50.0)).argmax())
+
+    def _first_row(self, j: int) -> FloatArray:
+        """Fills in ``x`` and returns row j, in one pass over the log-densities."""
+        scale = self.dtype.type(TAU_SCALE[self.tau])
+        centres = np.ascontiguousarray(self.log_densities[:, j])
+        undefined = np.flatnonzero(np.isneginf(centres))
+        highest = self.log_densities[undefined].max(axis=1)
+        centres[undefined] = np.where(np.isneginf(highest), 0.0, highest)
+        total = np.zeros(self.x.shape[1])
+        for block in self.blocks:
+            x = self.x[block]
+            np.subtract(self.log_densities[block], centres[block, None], out=x, casting="same_kind")
+            np.multiply(x, scale, out=x)
+            if np.isneginf(x.min()):
+                np.maximum(x, self.dtype.type(_ZERO_DENSITY), out=x)
+            total += self._payoffs(block, x[:, j])
+        return total
+
+    def _row(self, j: int) -> FloatArray:
+        """``(M,)`` payoffs F(j, .), up to `_error`."""
+        own = np.ascontiguousarray(self.x[:, j])
+        return np.sum([self._payoffs(block, own[block]) for block in self.blocks], axis=0, dtype=np.float64)
+
+    def _payoffs(self, block: slice, own: NDArray[np.floating]) -> NDArray[np.floating]:
+        gaps = np.subtract(self.x[block], own[:, None], out=self.buffer[: len(own)])
+        np.tanh(gaps, out=gaps)
+        return self.working_weights[block] @ gaps
+
+    def _error(self, j: int) -> float:
+        own = np.abs(self.x[:, j], dtype=np.float64)
+        own[own >= -_ZERO_DENSITY / 2] = 0.0  # exact: two such differ by 0, one of them saturates tanh
+        additions = len(self.blocks) * np.finfo(np.float64).eps
+        return float(self.weights @ (self.unit * (2.0 * own + 20.0 + 12.0 + _MOST_BLOCK_ROWS) + additions))
+
+    def _decide(self, rows: dict[int, tuple[FloatArray, float]]) -> tuple[int, float, int]:
+        """The survivors once more, in float64 and in a fixed order of summation."""
+        results = []
+        for j in sorted(rows):
+            payoffs, error = rows[j]
+            replies = np.flatnonzero(payoffs >= payoffs.max() - 2 * error)
+            exact = self._exact(j, replies)
+            best = int(exact.argmax())
+            results.append((max(float(exact[best]), 0.0), j, int(replies[best])))
+        smallest = min(value for value, _, _ in results)
+        value, index, reply = next(r for r in results if r[0] <= smallest + TIE * self.weights.sum())
+        return index, value, reply
+
+    def _exact(self, j: int, replies: IntArray) -> FloatArray:
+        own = np.ascontiguousarray(self.log_densities[:, j])
+        out = np.empty(len(replies))
+        for position, k in enumerate(replies):
+            out[position] = (self.weights * rho_tau(own, self.log_densities[:, k], self.tau)).sum()
+        return out
