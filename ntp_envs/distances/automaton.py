@@ -147,8 +147,8 @@ class _Layer:
 
 def _layers(p: AutomatonPolicy, q: AutomatonPolicy, task: Task, metrics: tuple[str, ...]) -> Iterator[_Layer]:
     prompts, masses = prompt_masses(task)
-    codes = p.initial_states(prompts) * q.n_states + q.initial_states(prompts)
-    grouping = _Grouping(codes, p.n_states * q.n_states)
+    codes = p.initial_states(prompts) * (q.n_states + 1) + q.initial_states(prompts)
+    grouping = _Grouping(codes, _code_space(p, q))
     mass = grouping.sum(masses)
     zero = np.zeros_like(mass)
     layer = _Layer(
@@ -170,19 +170,21 @@ def _layers(p: AutomatonPolicy, q: AutomatonPolicy, task: Task, metrics: tuple[s
 def _advance(
     layer: _Layer, previous: _Grouping, p: AutomatonPolicy, q: AutomatonPolicy, step: int
 ) -> tuple[_Layer, _Grouping]:
-    of_p, of_q = np.divmod(layer.pairs, q.n_states)
-    log_p, log_q = p.emissions(step)[of_p], q.emissions(step)[of_q]  # (n, A)
-    codes = p.transitions(step)[of_p] * q.n_states + q.transitions(step)[of_q]
-
+    of_p, of_q = np.divmod(layer.pairs, q.n_states + 1)
+    log_p, to_p = _read(p, of_p, step)  # (n, A)
+    log_q, to_q = _read(q, of_q, step)
+    no_p, no_q = np.isneginf(log_p), np.isneginf(log_q)
     prob_p, prob_q = np.exp(log_p), np.exp(log_q)
-    low, high, keep = _log_ratio_ranges(layer, log_p, log_q)
+    with np.errstate(invalid="ignore"):
+        log_ratio = np.where(no_p, -np.inf, np.where(no_q, np.inf, log_p - log_q))
+        low, high = layer.low[:, None] + log_ratio, layer.high[:, None] + log_ratio
     kl = layer.kl_so_far
     if kl is not None:  # the chain rule; a token that only q excludes shows in the log-ratios
         terms = kl_terms(log_p, log_q, prob_p, prob_q)
         kl += float(layer.mass @ np.where(np.isposinf(terms), 0.0, terms).sum(axis=1))
 
     # one step of the prefix multiplies a by m + d and b by m - d; new a -+ b mix the old a -+ b
-    m, d = _half_sum_and_difference(log_p, log_q)
+    m, d = _half_sum_and_difference(np.maximum(log_p, log_q), log_ratio)
     mm, md, dd = m * m, m * d, d * d
     gap, total, excess = layer.gap[:, None], layer.total[:, None], layer.excess[:, None]
     cross = 2.0 * md * excess
@@ -193,11 +195,12 @@ def _advance(
         layer.mass[:, None] * prob_p,
     ]
     if layer.chi is not None:
-        parts.append(_chi2_step(layer.chi[:, None], excess, layer.mass[:, None], prob_p, prob_q))
+        parts.append(_chi2_step(layer.chi[:, None], excess, layer.mass[:, None], prob_p, prob_q, 4.0 * md))
 
-    select = (lambda x: x.ravel()) if keep is None else (lambda x: x[keep])
-    codes = select(codes)
-    grouping = previous if previous.fits(codes) else _Grouping(codes, p.n_states * q.n_states)
+    keep = ~(no_p & no_q)
+    select = (lambda x: x.ravel()) if keep.all() else (lambda x: x[keep])
+    codes = select(to_p * (q.n_states + 1) + to_q)
+    grouping = previous if previous.fits(codes) else _Grouping(codes, _code_space(p, q))
     if len(grouping.codes) > MAX_PAIRS:
         raise NotTractableError(
             f"{len(grouping.codes)} pairs of states can be reached after {step + 1} tokens; the limit is {MAX_PAIRS}. "
@@ -218,41 +221,35 @@ def _advance(
     return layer, grouping
 
 
-def _half_sum_and_difference(log_p: FloatArray, log_q: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _code_space(p: AutomatonPolicy, q: AutomatonPolicy) -> int:
+    """One more state each, the last: where a prefix leads that the policy excludes. Nothing leads out of it."""
+    return (p.n_states + 1) * (q.n_states + 1)
+
+
+def _read(policy: AutomatonPolicy, states: IntArray, step: int) -> tuple[FloatArray, IntArray]:
+    """``(n, A)`` log-probabilities of the next token and the states it leads to."""
+    excluded = states == policy.n_states
+    inside = np.where(excluded, 0, states)
+    log_probs, moves = policy.emissions(step)[inside], policy.transitions(step)[inside]
+    log_probs[excluded] = -np.inf
+    return log_probs, np.where(np.isneginf(log_probs), policy.n_states, moves)
+
+
+def _half_sum_and_difference(log_larger: FloatArray, log_ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
     """``(sqrt p + sqrt q) / 2`` and ``(sqrt p - sqrt q) / 2``, the latter accurate when p and q nearly agree."""
-    high = np.maximum(log_p, log_q)
-    with np.errstate(invalid="ignore"):
-        ratio = np.where(np.isneginf(high), 0.0, log_p - log_q)
-    root = np.exp(0.5 * high)
-    shrink = 0.5 * root * np.expm1(-0.5 * np.abs(ratio))  # minus half the gap of the roots
-    return root + shrink, -np.copysign(1.0, ratio) * shrink
-
-
-def _log_ratio_ranges(
-    layer: _Layer, log_p: FloatArray, log_q: FloatArray
-) -> tuple[FloatArray, FloatArray, NDArray[np.bool_] | None]:
-    """Ranges of log P - log Q after each token, ``(n, A)`` each, and which (pair, token) any prefix can take."""
-    low, high = layer.low[:, None], layer.high[:, None]
-    no_p, no_q = np.isneginf(log_p), np.isneginf(log_q)
-    if not (no_p.any() or no_q.any()):
-        step = log_p - log_q
-        return low + step, high + step, None
-    with np.errstate(invalid="ignore"):
-        step = log_p - log_q
-        low, high = (np.where(no_p, -np.inf, np.where(no_q, np.inf, bound + step)) for bound in (low, high))
-    keep = (~no_p & ~np.isneginf(layer.high)[:, None]) | (~no_q & ~np.isposinf(layer.low)[:, None])
-    return low, high, keep
+    root = np.exp(0.5 * log_larger)
+    shrink = 0.5 * root * np.expm1(-0.5 * np.abs(log_ratio))  # minus half the gap of the roots
+    return root + shrink, -np.copysign(1.0, log_ratio) * shrink
 
 
 def _chi2_step(
-    chi: FloatArray, excess: FloatArray, mass: FloatArray, prob_p: FloatArray, prob_q: FloatArray
+    chi: FloatArray, excess: FloatArray, mass: FloatArray, prob_p: FloatArray, prob_q: FloatArray, change: FloatArray
 ) -> FloatArray:
-    """The next sum (P - Q)^2 / Q: with r = P / Q and s = p / q, r s - 1 = s (r - 1) + (s - 1)."""
+    """The next sum (P - Q)^2 / Q: with r = P / Q and s = p / q, r s - 1 = s (r - 1) + (s - 1); ``change`` = p - q."""
     possible = prob_q > 0
     q = np.where(possible, prob_q, 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
         ratio = np.where(possible, prob_p / q, 0.0)
-        change = np.where(possible, prob_p - prob_q, 0.0)
         grown = np.where(ratio > 0, ratio * prob_p * chi, 0.0)  # not 0 * inf
         return grown + 2.0 * ratio * change * excess + change * change / q * np.maximum(mass - excess, 0.0)
 
