@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from agents.base import Agent, FitReport
-from ntp_envs import BernoulliClass, Demonstrations, FiniteClass, MarkovClass, Policy, PolicyClass, ProductClass
+from ntp_envs import (
+    ARLinearClass,
+    BernoulliClass,
+    Demonstrations,
+    FiniteClass,
+    MarkovClass,
+    Policy,
+    PolicyClass,
+    ProductClass,
+)
 from ntp_envs._validation import check_real
 
 __all__ = ["LogLossBC", "RegisteredClasses", "choose_layers", "maximise_likelihood"]
@@ -222,3 +231,20 @@ def _likeliest_above(counts: FloatArray, floor: float) -> FloatArray:
     scale = scales[np.arange(len(counts)), largest]
     seen = falling[:, :1] > 0
     return np.where(seen, np.maximum(floor, counts * np.where(seen, scale[:, None], 0.0)), 1.0 / size)
+
+
+# -- by iteration ------------------------------------------------------------------------------------------------------
+
+
+@maximise_likelihood.register
+def _ar_linear(
+    policy_class: ARLinearClass, demonstrations: Demonstrations, *, smoothing: float = 0.0, tol: float = 1e-8
+) -> tuple[Policy, FitReport]:
+    """Certified to ``tol``; smoothed, a stationary point that is reached from there."""
+    from agents.ar_linear_likelihood import maximum_likelihood
+    from agents.smoothed_ar_linear import minimise_smoothed
+
+    theta, report = maximum_likelihood(policy_class.features, policy_class.radius, demonstrations, tol=tol)
+    if smoothing > 0.0:
+        theta, report = minimise_smoothed(policy_class, demonstrations, smoothing, start=theta, tol=tol)
+    return policy_class.policy(theta), report

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, FitReport
 from ntp_envs import (
+    ARLinearClass,
     BernoulliClass,
     BernoulliPolicy,
     Demonstrations,
@@ -32,6 +33,7 @@ from ntp_envs import (
     TabularPolicy,
 )
 from ntp_envs._validation import check_generator, check_in
+from ntp_envs.features import WindowOneHot
 
 __all__ = ["CHECKS", "Problem", "check_agent", "default_problems"]
 
@@ -53,7 +55,7 @@ def check_agent(
     rng: np.random.Generator | None = None,
     problems: Sequence[Problem] | None = None,
     skip: Collection[str] = (),
-    atol: float = 1e-6,
+    atol: float = 1e-4,
 ) -> None:
     """Check that an agent keeps the contract of `agents.Agent`.
 
@@ -64,7 +66,7 @@ def check_agent(
             (`default_problems`), with A = 2 and 3 tokens, and prompts of 0, 1 and 2.
         skip: names in `CHECKS` that do not apply, such as ``"weights"`` for a learner that bootstraps.
         atol: largest difference of a next-token probability where two fits need only nearly agree (weights against
-            repetitions).
+            repetitions). The default is the square root of 1e-8, the loss to which iterative learners fit here.
 
     Raises:
         AssertionError: the first check that fails; the message names what to fix.
@@ -106,6 +108,8 @@ def _default_classes(rng: np.random.Generator) -> Iterator[tuple[str, PolicyClas
     yield "Bernoulli class on tokens, P=0", BernoulliClass(0.01), 0
     yield "Bernoulli class on flips, P=1", BernoulliClass(0.01, on="flips"), 1
     yield "Markov class, A=3, P=2", MarkovClass(3, order=1), 2
+    yield "autoregressive linear class, A=2, P=1", ARLinearClass(WindowOneHot(2, 2), radius=3.0), 1
+    yield "autoregressive linear class, A=3, P=0", ARLinearClass(WindowOneHot(3, 1), radius=3.0), 0
 
 
 def _draw(vocab_size: int, prompt_length: int, rng: np.random.Generator) -> Demonstrations:

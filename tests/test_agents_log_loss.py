@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar
+from scipy.special import logit
 
 from agents import LogLossBC, SmoothedLogLossBC
 from agents.log_loss import maximise_likelihood
 from ntp_envs import (
+    ARLinearClass,
     BernoulliClass,
     BernoulliPolicy,
     Demonstrations,
@@ -24,6 +26,7 @@ from ntp_envs import (
     collect,
     make_task,
 )
+from ntp_envs.features import FlipSign
 from ntp_envs.tasks._bernoulli_law import count_distance
 
 seeds = st.integers(0, 2**32 - 1)
@@ -211,6 +214,15 @@ def test_new_classes_can_be_registered():
 
 def _unregister(kind):
     maximise_likelihood.register(kind, maximise_likelihood.registry[object])
+
+
+def test_autoregressive_linear_class_of_dimension_one_is_the_bernoulli_class():
+    demos = random_demos(np.random.default_rng(3), prompt_length=1)
+    linear = LogLossBC().fit(demos, ARLinearClass(FlipSign(), radius=8.0))
+    closed = LogLossBC().fit(demos, BernoulliClass(0.01, on="flips"))
+    assert linear.policy_.theta[0] == pytest.approx(logit(closed.policy_.theta), abs=1e-4)
+    assert linear.fit_report_.objective == pytest.approx(closed.fit_report_.objective, abs=1e-8)
+    assert 0 <= linear.fit_report_.gap <= LogLossBC().tol
 
 
 def test_bad_tolerance():
