@@ -1,0 +1,131 @@
+"""Exact maximum likelihood for autoregressive linear policies in a norm ball."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from agents.ball_newton import FULL_HESSIAN_WORK, Curvature, newton_in_ball
+from agents.base import ConvergenceWarning, FitReport
+from agents.softmax_rows import SoftmaxRows, rows_of
+from ntp_envs import Demonstrations
+from ntp_envs._validation import check_int, check_real
+from ntp_envs.features import FeatureMap
+
+__all__ = ["maximum_likelihood"]
+
+FloatArray = NDArray[np.float64]
+
+SUBSET_ROWS = 1 << 14
+
+
+def maximum_likelihood(
+    features: FeatureMap,
+    radius: float,
+    demonstrations: Demonstrations,
+    *,
+    tol: float = 1e-8,
+    weights: ArrayLike | None = None,
+    max_iterations: int = 200,
+) -> tuple[FloatArray, FitReport]:
+    """The theta with ``||theta||_2 <= radius`` of largest weighted log-likelihood, token by token.
+
+    The loss ``sum_i w_i sum_h -log pi_theta(a_h^i | x^i, a_<h^i)`` is convex; it is minimised by Newton's method in the
+    ball (`agents.ball_newton`), from a fit to a part of the data where that is large. Contexts are pooled first if the
+    features have a finite memory, which makes the cost independent of the number of sequences. The ball makes the
+    minimum finite on separable data too. Where several theta are equally good one of them is returned.
+
+    Args:
+        features: the feature map; norms at most 1.
+        radius: of the ball, > 0.
+        demonstrations: data over the features' vocabulary.
+        tol: how far from optimal the loss may end, in nats a sequence.
+        weights: ``(n,)`` weights of the sequences, instead of the demonstrations' own; normalised to sum to one.
+        max_iterations: of Newton's method on all the data.
+
+    Returns:
+        ``(d,)`` theta, and a report: ``objective`` is the mean log-loss of a sequence in nats, ``gap`` a proved
+        bound on its excess over the minimum in the ball (up to rounding), ``details`` the norm, rows and passes.
+
+    Raises:
+        ValueError: vocabularies that differ, bad weights, features that are not finite.
+        TypeError: arguments of the wrong type.
+
+    Warns:
+        ConvergenceWarning: ``tol`` was not reached; the message names the gap.
+
+    >>> import numpy as np
+    >>> from ntp_envs.features import FlipSign
+    >>> demos = Demonstrations(np.zeros((1, 1), int), np.array([[0, 0, 0, 1]]), vocab_size=2)
+    >>> theta, report = maximum_likelihood(FlipSign(), 5.0, demos)
+    >>> round(float(theta[0]), 4), report.converged  # one flip in four: log(1/3)
+    (-1.0986, True)
+    """
+    if not isinstance(features, FeatureMap):
+        raise TypeError(f"features must be a ntp_envs.features.FeatureMap, not {type(features).__name__}.")
+    if check_real("radius", radius, minimum=0.0) == 0.0:
+        raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+    tol = check_real("tol", tol, minimum=0.0)
+    max_iterations = check_int("max_iterations", max_iterations, minimum=1)
+    if features.vocab_size != demonstrations.vocab_size:
+        raise ValueError(f"the features have {features.vocab_size} tokens, the data {demonstrations.vocab_size}.")
+    law = _checked_weights(weights, demonstrations)
+    rows = rows_of(features, demonstrations, law)
+    start, curvature, subset_rows = _start(rows, features, demonstrations, law, radius, max_iterations)
+    fit = newton_in_ball(rows, radius, start, tol, max_iterations, curvature=curvature)
+    converged = fit.gap <= tol
+    if not converged:
+        warnings.warn(
+            f"maximum likelihood stopped after {fit.iterations} iterations with a certified gap of {fit.gap:.3g} nats "
+            f"a sequence (tol={tol:g}); raise tol or max_iterations={max_iterations}, or lower radius={radius:g}.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    details = {
+        "norm": float(np.linalg.norm(fit.theta)),
+        "rows": rows.n_rows,
+        "tokens": int(demonstrations.tokens.size),
+        "subset_rows": subset_rows,
+        "gradient_passes": rows.gradient_passes,
+        "hessian_passes": rows.hessian_passes,
+    }
+    return fit.theta, FitReport(fit.loss, fit.gap, converged, fit.iterations, details)
+
+
+def _checked_weights(weights: ArrayLike | None, demonstrations: Demonstrations) -> FloatArray:
+    if weights is None:
+        return demonstrations.normalised_weights()
+    law = np.asarray(weights, dtype=np.float64)
+    if law.shape != (len(demonstrations),):
+        raise ValueError(f"weights has shape {law.shape}; ({len(demonstrations)},) is needed, one a sequence.")
+    if not np.isfinite(law).all() or (law < 0).any() or law.sum() <= 0:
+        raise ValueError("weights must be finite, non-negative and not all zero.")
+    return law / law.sum()
+
+
+def _start(
+    rows: SoftmaxRows,
+    features: FeatureMap,
+    demonstrations: Demonstrations,
+    law: FloatArray,
+    radius: float,
+    max_iterations: int,
+) -> tuple[FloatArray, Curvature | None, int]:
+    """A first theta: zero, or the fit to a part of the rows where there are many more of them."""
+    zero = np.zeros(features.dimension)
+    wanted = max(SUBSET_ROWS, 8 * features.dimension)
+    if rows.n_rows <= 4 * wanted:
+        return zero, None, 0
+    part = rows_of(features, demonstrations, law, max_rows=wanted)
+    enough = 0.1 * demonstrations.horizon * features.dimension / part.n_rows  # of the order of the sampling error
+    fit = newton_in_ball(part, radius, zero, enough, max_iterations)
+    if rows.hessian_work() <= FULL_HESSIAN_WORK:
+        return fit.theta, None, part.n_rows
+    ridge = demonstrations.horizon / part.n_rows  # a direction the part has not met may have this much curvature
+    return (
+        fit.theta,
+        Curvature.of(fit.theta, part.hessian(fit.theta), exact=False, ridge=ridge),
+        part.n_rows,
+    )

@@ -1,0 +1,236 @@
+"""The data of an autoregressive linear likelihood as rows (features, weighted token counts), and passes over them.
+
+The loss is ``f(theta) = sum_rows sum_a counts_a * -log softmax(<theta, phi>)_a``, in nats. Rows are contexts pooled
+over the data where the features have a finite memory, positions of sequences otherwise; in the second case they are
+kept in memory up to `MEMORY_BYTES` and computed anew in every pass beyond that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from ntp_envs import Demonstrations
+from ntp_envs.features import ContextFeatureMap, FeatureMap
+
+__all__ = ["MEMORY_BYTES", "SoftmaxRows", "rows_of"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MEMORY_BYTES = 1 << 29
+PASS_BYTES = 1 << 21  # rows handled at once in a pass: fits in cache
+
+
+class SoftmaxRows:
+    """Rows of features and counts with the three passes a second-order method needs.
+
+    Args:
+        features: decides how ``theta`` meets the features (binary, one weight vector a token, or joint).
+        values: ``(N, c)`` or ``(N, A, d)`` features, or ``None`` if ``source`` gives them.
+        counts: ``(N, A)`` weighted token counts.
+    """
+
+    def __init__(self, features: FeatureMap, values: FloatArray | None, counts: FloatArray | None) -> None:
+        self.features, self.values, self.counts = features, values, counts
+        self.vocab_size = features.vocab_size
+        self.by_context = isinstance(features, ContextFeatureMap)
+        self.width = math.prod(features.feature_shape)
+        self.gradient_passes = self.hessian_passes = 0
+
+    @property
+    def n_rows(self) -> int:
+        return 0 if self.counts is None else len(self.counts)
+
+    def blocks(self) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """``(values, counts)`` of a few rows at a time."""
+        if self.values is None or self.counts is None:
+            raise NotImplementedError("rows without stored features need their own blocks().")
+        yield from _cut(self.values, self.counts, self.width)
+
+    def hessian_work(self) -> float:
+        """Multiplications of one Hessian pass."""
+        pairs = self.vocab_size * (self.vocab_size + 1) / 2 if self.by_context and self.vocab_size > 2 else 1.0
+        per_row = self.features.dimension**2 * (1 if self.by_context else self.vocab_size)
+        if self.by_context and self.vocab_size > 2:
+            per_row = self.width**2
+        return float(self.n_rows * per_row * pairs)
+
+    def loss_and_gradient(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """``f(theta)`` and its ``(d,)`` gradient."""
+        self.gradient_passes += 1
+        loss, gradient = 0.0, np.zeros(self.features.dimension)
+        for values, counts in self.blocks():
+            if self.by_context and self.vocab_size == 2:
+                log_odds = values @ theta  # (N,)
+                total = counts[:, 0] + counts[:, 1]
+                # log(1 + e^z) = max(z, 0) + log1p(e^-|z|)
+                soft = np.maximum(log_odds, 0.0) + np.log1p(np.exp(-np.abs(log_odds)))
+                loss += float(total @ soft - counts[:, 1] @ log_odds)
+                gradient += (total * expit(log_odds) - counts[:, 1]) @ values
+                continue
+            probs, part = self._softmax(theta, values, counts)
+            loss += part
+            residual = probs * counts.sum(axis=1, keepdims=True) - counts  # (N, A)
+            if self.by_context:
+                gradient += (residual.T @ values).ravel()
+            else:
+                gradient += residual.ravel() @ values.reshape(-1, values.shape[-1])
+        if not math.isfinite(loss):
+            raise ValueError("the features hold a value that is not finite (NaN or inf); mend the feature map.")
+        return loss, gradient
+
+    def hessian(self, theta: FloatArray) -> FloatArray:
+        """``(d, d)`` second derivatives of f."""
+        self.hessian_passes += 1
+        d, a, c = self.features.dimension, self.vocab_size, self.width
+        out = np.zeros((d, d))
+        for values, counts in self.blocks():
+            total = counts.sum(axis=1)
+            if self.by_context and a == 2:
+                p = expit(values @ theta)
+                out += (values * (total * p * (1 - p))[:, None]).T @ values
+                continue
+            probs, _ = self._softmax(theta, values, counts)
+            if self.by_context:
+                for i in range(a):
+                    for j in range(i + 1):
+                        factor = total * probs[:, i] * ((i == j) - probs[:, j])
+                        out[i * c : (i + 1) * c, j * c : (j + 1) * c] += (values * factor[:, None]).T @ values
+            else:
+                mean = np.einsum("na,nad->nd", probs, values)
+                flat = values.reshape(-1, d)
+                out += (flat * (total[:, None] * probs).reshape(-1, 1)).T @ flat
+                out -= (mean * total[:, None]).T @ mean
+        if self.by_context and a > 2:
+            lower = np.tril(out)
+            out = lower + np.tril(out, -1).T
+        return 0.5 * (out + out.T)
+
+    def _softmax(self, theta: FloatArray, values: FloatArray, counts: FloatArray) -> tuple[FloatArray, float]:
+        weights = theta.reshape(self.vocab_size, -1).T if self.by_context else theta
+        logits = values @ weights  # (N, A)
+        logits -= logits.max(axis=1, keepdims=True)
+        probs = np.exp(logits)
+        norm = probs.sum(axis=1, keepdims=True)
+        loss = float(counts.sum(axis=1) @ np.log(norm[:, 0]) - np.vdot(counts, logits))
+        probs /= norm
+        return probs, loss
+
+
+def _cut(values: FloatArray, counts: FloatArray, width: int) -> Iterator[tuple[FloatArray, FloatArray]]:
+    size = max(PASS_BYTES // (8 * width), 64)
+    for start in range(0, len(values), size):
+        yield values[start : start + size], counts[start : start + size]
+
+
+class _SequenceRows(SoftmaxRows):
+    """One row a token, the features computed anew in every pass."""
+
+    def __init__(self, features: FeatureMap, prompts: IntArray, tokens: IntArray, weights: FloatArray) -> None:
+        super().__init__(features, None, None)
+        self.prompts, self.tokens, self.weights = prompts, tokens, weights
+
+    @property
+    def n_rows(self) -> int:
+        return self.tokens.size
+
+    def blocks(self) -> Iterator[tuple[FloatArray, FloatArray]]:
+        for rows, path in self.features.blocks(self.prompts, self.tokens, max_bytes=PASS_BYTES):
+            values = path.reshape(-1, *self.features.feature_shape)
+            counts = _one_hot(self.tokens[rows], self.weights[rows], self.vocab_size)
+            yield from _cut(values, counts, self.width)
+
+    def in_memory(self) -> SoftmaxRows:
+        """The same rows with their features stored."""
+        values = np.empty((self.n_rows, *self.features.feature_shape))
+        for rows, path in self.features.blocks(self.prompts, self.tokens, max_bytes=PASS_BYTES):
+            first = rows.start * self.tokens.shape[1]
+            values[first : first + path.shape[0] * path.shape[1]] = path.reshape(-1, *self.features.feature_shape)
+        return SoftmaxRows(self.features, values, _one_hot(self.tokens, self.weights, self.vocab_size))
+
+
+def _one_hot(tokens: IntArray, weights: FloatArray, vocab_size: int) -> FloatArray:
+    """``(B * H, A)`` counts: the sequence's weight at its token."""
+    counts = np.zeros((tokens.size, vocab_size))
+    counts[np.arange(tokens.size), tokens.ravel()] = np.repeat(weights, tokens.shape[1])
+    return counts
+
+
+def rows_of(
+    features: FeatureMap, demonstrations: Demonstrations, weights: FloatArray, *, max_rows: int | None = None
+) -> SoftmaxRows:
+    """The rows of weighted demonstrations.
+
+    Args:
+        features: the feature map.
+        demonstrations: prompts and tokens.
+        weights: ``(n,)`` weight of each sequence.
+        max_rows: use only about this many tokens: the heaviest sequences, or evenly spaced ones if all weigh the
+            same, scaled to the same total weight.
+    """
+    prompts, tokens = demonstrations.prompts, demonstrations.tokens
+    if max_rows is not None:
+        wanted = max(max_rows // tokens.shape[1], 1)
+        if weights.min() == weights.max():
+            chosen = np.linspace(0, len(tokens) - 1, min(wanted, len(tokens))).astype(np.int64)
+        else:
+            chosen = np.argsort(-weights, kind="stable")[:wanted]
+        prompts, tokens = prompts[chosen], tokens[chosen]
+        weights = weights[chosen] * (weights.sum() / weights[chosen].sum())
+        return _SequenceRows(features, prompts, tokens, weights).in_memory()
+    used = weights > 0
+    if not used.all():
+        prompts, tokens, weights = prompts[used], tokens[used], weights[used]
+    pooled = _pooled(features, prompts, tokens, weights)
+    if pooled is not None:
+        return pooled
+    rows = _SequenceRows(features, prompts, tokens, weights)
+    return rows.in_memory() if rows.n_rows * rows.width * 8 <= MEMORY_BYTES else rows
+
+
+def _pooled(features: FeatureMap, prompts: IntArray, tokens: IntArray, weights: FloatArray) -> SoftmaxRows | None:
+    """One row a context, where the features number their contexts; ``None`` where they do not."""
+    states, vocab_size = features.states(), features.vocab_size
+    if states is not None:
+        n_states = len(states.transitions)
+        table = np.zeros(n_states * vocab_size)
+        size = max((1 << 22) // tokens.shape[1], 1)
+        even = weights.min() == weights.max()
+        for start in range(0, len(tokens), size):
+            rows = slice(start, start + size)
+            cells = (states.path(prompts[rows], tokens[rows]) * vocab_size + tokens[rows]).ravel()
+            if even:
+                table += np.bincount(cells, minlength=len(table)) * weights[0]
+            else:
+                per_token = np.repeat(weights[rows], tokens.shape[1])
+                table += np.bincount(cells, weights=per_token, minlength=len(table))
+        counts = table.reshape(n_states, vocab_size)
+        seen = np.flatnonzero(counts.sum(axis=1) > 0)
+        return SoftmaxRows(features, states.features[seen], counts[seen])
+    codes = features.codes(prompts, tokens)
+    if codes is None or _mostly_distinct(codes):
+        return None
+    unique, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    if len(unique) * math.prod(features.feature_shape) * 8 > MEMORY_BYTES:
+        return None
+    cells = inverse.ravel() * vocab_size + tokens.ravel()
+    per_token = np.repeat(weights, tokens.shape[1])
+    table = np.bincount(cells, weights=per_token, minlength=len(unique) * vocab_size).astype(np.float64)
+    values = np.empty((len(unique), *features.feature_shape))
+    row, position = np.divmod(first, tokens.shape[1])
+    for h in np.unique(position):  # one evaluation for all contexts first met at this position
+        here = np.flatnonzero(position == h)
+        values[here] = features.prefix_features(prompts[row[here]], tokens[row[here], :h])
+    return SoftmaxRows(features, values, table.reshape(-1, vocab_size))
+
+
+def _mostly_distinct(codes: IntArray) -> bool:
+    """Whether pooling would gain little: in a seventh of a large data set, evenly spread, few codes occur twice."""
+    flat = codes.ravel()
+    sample = flat[::7]
+    return len(flat) >= 1 << 16 and len(np.unique(sample)) > 0.7 * len(sample)
