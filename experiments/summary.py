@@ -142,7 +142,7 @@ def summarise(study: Study, cells: Sequence[Cell], results: Mapping[str, CellRes
             mean = record.value
             lower, upper = (mean if end is None else end for end in (record.lower, record.upper))
         else:
-            rng = keyed_rng(seed, f"bootstrap {study.name} {part} {labels} {metric} {method}")
+            rng = keyed_rng(seed, "bootstrap")  # the same resamples for all, so that equal data have equal intervals
             mean, lower, upper = mean_interval([record.value for record in records], rng)
         rows.append(SummaryRow(part, dict(labels), metric, mean, lower, upper, len(records), method))
     return Summary(rows)

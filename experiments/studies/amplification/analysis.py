@@ -1,11 +1,11 @@
-"""Tables, slopes and findings from the summary of the study; its figures are in ``drawings``."""
+"""Tables, slopes and findings from the summary of the study; its figures are in ``catalogue``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from experiments.statistics import loglog_slope
-from experiments.studies.amplification import drawings
+from experiments.studies.amplification.catalogue import figures
 from experiments.studies.amplification.learners import BEST, CHUNKED, IMPROPER, LEARNERS
 from experiments.studies.amplification.options import AmplificationOptions
 from experiments.studies.amplification.sweep import RARE_RATIOS
@@ -30,11 +30,12 @@ def title_of(learner: str, K: int | None) -> str:
 
 
 def horizon_slopes(options: AmplificationOptions, summary: Summary) -> list[SummaryRow]:
-    """Slopes in H of every learner that has at least two horizons above its K."""
+    """Slopes in H of every learner, over the horizons above its K where there are at least two."""
     rows = []
     for part in ("horizon, population", "horizon, samples"):
         for learner, K in learner_rows(options):
             series = summary.series("H", "C_apx", part=part, learner=learner, K=K)
+            series = Series(*(column[series.x > (K or 0)] for column in series))
             slope = loglog_slope(series.x, series.mean)
             if slope == slope:
                 labels = {"learner": learner} if K is None else {"learner": learner, "K": K}
@@ -74,7 +75,7 @@ def horizon_table(options: AmplificationOptions, summary: Summary, slopes: Summa
             )
         if any(cells):
             slope = slopes.value(IN_H, part=part, learner=learner, K=K)
-            lines.append([title_of(learner, K), *cells, number(slope, 3) if slope == slope else ""])
+            lines.append([title_of(learner, K), *cells, f"{slope:.3f}" if slope == slope else ""])
     note = "Slope: least squares of log C_apx on log H."
     if part.endswith("samples"):
         note = f"Mean and 95 % bootstrap interval of the mean over {options.seeds} data sets. {note}"
@@ -144,7 +145,7 @@ def analyse(options: AmplificationOptions, summary: Summary) -> Analysis:
     return Analysis(
         rows=slopes.rows,
         tables=tables,
-        figures=drawings.figures(options, summary, slopes),
+        figures=figures(options, summary, slopes),
         findings=findings(options, summary, slopes),
     )
 
@@ -157,8 +158,9 @@ def findings(options: AmplificationOptions, summary: Summary, slopes: Summary) -
     slope = {name: slopes.value(IN_H, learner=name, **population) for name in of}
     in_k = slopes.value(IN_K, part="chunk, population", learner=CHUNKED)
     found = [
-        f"At H={H} and with infinitely many demonstrations the log-loss learner is {of['log-loss']:.1f} times as far "
-        f"from the expert as the best policy of its class; the rho-estimator {of['rho']:.2f} times.",
+        f"At H={H}, with infinitely many demonstrations, the squared Hellinger distance of the log-loss learner to the "
+        f"expert is {of['log-loss']:.1f} times that of the best policy of the class; of the rho-estimator "
+        f"{of['rho']:.2f} times.",
         f"Log-log slope in H: log-loss {slope['log-loss']:.3f}, rho {slope['rho']:.3f}.",
         f"Chunks of K tokens lie between: slope in K at H={options.chunk_horizon}: {in_k:.3f}.",
     ]

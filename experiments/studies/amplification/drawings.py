@@ -1,4 +1,4 @@
-"""The figures of the study: each answers one question."""
+"""How the figures of the study are drawn; what each one says is in ``catalogue``."""
 
 from __future__ import annotations
 
@@ -7,21 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.studies.amplification.learners import BEST, CHUNKED, IMPROPER, LEARNERS
+from experiments.studies.amplification.learners import BEST, CHUNKED, IMPROPER
 from experiments.studies.amplification.options import AmplificationOptions
-from experiments.studies.amplification.sweep import CONTROL_THETA, RARE_RATIOS
-from experiments.study import FigureSpec
+from experiments.studies.amplification.sweep import RARE_RATIOS
 from experiments.summary import Series, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["figures"]
+__all__ = [
+    "chunk_figure",
+    "consistency_figure",
+    "control_figure",
+    "horizon_figure",
+    "prefix_figure",
+    "rare_growth_figure",
+    "rare_switch_figure",
+]
 
-FACTOR = "C_apx: distance to the expert / best in class"
+FACTOR = "C_apx = distance to the expert / best in class"
 DISTANCE = "squared Hellinger distance to the expert"
-GREENS = ("#00543D", "#009E73", "#5CC9A7", "#8FDCC4", "#B5EBDA")  # from short chunks to long
+GREENS = ("#00402E", "#006B50", "#009E73", "#2FB890", "#63CDAE")  # from short chunks to long
+
+
+def text(learner: str) -> dict[str, Any]:
+    """Style of a label that is placed by hand, in the learner's colour."""
+    from experiments.figures import learner_style
+
+    colour = learner_style(learner).colour
+    return {"textcoords": "offset points", "color": colour, "fontweight": "bold", "fontsize": 10, "va": "center"}
 
 
 class Line:
@@ -40,6 +55,8 @@ def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
         plot_series(axes, line.series, line.learner, **line.changes)
     ends = []
     for line in shown:
+        if not line.label:
+            continue
         colour = line.changes.get("color", learner_style(line.learner).colour)
         ends.append((float(line.series.x[-1]), float(line.series.mean[-1]), line.label, colour))
     end_labels(axes, ends)
@@ -50,9 +67,17 @@ def room_for_labels(axes: Axes, low: float, high: float, factor: float) -> None:
     axes.set_xlim(low / 1.15, high * factor)
 
 
+def factor_axis(axes: Axes) -> None:
+    """A logarithmic y axis for factors, from just below the best in class."""
+    ticks = [1, 3, 10, 30, 100, 300]
+    axes.set_yticks(ticks, labels=[str(tick) for tick in ticks])
+    axes.set_yticks([], minor=True)
+    axes.set_ylim(0.8, None)
+
+
 def chunk_colours(chunks: Sequence[int]) -> dict[int, str]:
     """One hue, darker for shorter chunks."""
-    picks = np.linspace(0, 2 if len(chunks) <= 3 else len(GREENS) - 1, len(chunks)).round().astype(int)
+    picks = np.linspace(0, len(GREENS) - 1, len(chunks)).round().astype(int)
     return {K: GREENS[i] for K, i in zip(sorted(chunks), picks, strict=True)}
 
 
@@ -92,9 +117,7 @@ def horizon_figure(
     else:
         lines.append(Line(of(BEST), BEST, "best in class", linewidth=1.2))
     draw_lines(axes, lines)
-    axes.set_yticks([1, 3, 10, 30, 100, 300], labels=["1", "3", "10", "30", "100", "300"])
-    axes.set_yticks([], minor=True)
-    axes.set_ylim(0.8, None)
+    factor_axis(axes)
     return figure
 
 
@@ -104,14 +127,14 @@ def chunk_figure(options: AmplificationOptions, summary: Summary, slopes: Summar
 
     part = "chunk, samples" if sampled else "chunk, population"
     horizon = options.sampled_chunk_horizon if sampled else options.chunk_horizon
-    data = f"n={options.n} demonstrations" if sampled else "infinitely many demonstrations"
-    figure, axes = new_figure(f"Longer chunks, smaller factor (H={horizon}, {data})", "chunk length K (tokens)", FACTOR)
+    data = f"n={options.n}" if sampled else "population"
+    figure, axes = new_figure("Longer chunks, smaller factor", f"chunk length K (H={horizon}, {data})", FACTOR)
     chunked = summary.series("K", "C_apx", part=part, learner=CHUNKED)
     axes.set_yscale("log")
     log2_axis(axes, [float(K) for K in chunked.x])
-    room_for_labels(axes, 1, horizon, 4.0)
+    room_for_labels(axes, 1, horizon, 8.0)
     found = [row.mean for row in slopes.select(part=part, learner=CHUNKED)]
-    label = f"chunked rho\n(slope {found[0]:.2f} inside)" if found else "chunked rho"
+    label = f"chunked rho (slope {found[0]:.2f})" if found else "chunked rho"
     lines = [Line(chunked, CHUNKED, label)]
     if sampled:
         for name in ("log-loss", "rho"):
@@ -123,13 +146,14 @@ def chunk_figure(options: AmplificationOptions, summary: Summary, slopes: Summar
         line = 1 + horizon / K
         reference = Series(K, line, line, line)
         improper = summary.series("K", "C_apx", part=part, learner=IMPROPER)
-        kept = improper.mean > 1e-9  # at K = H the improper limit is the expert itself
-        lines.append(Line(Series(*(c[kept] for c in improper)), IMPROPER, "improper limit", marker="D", linestyle=""))
-        lines.append(Line(reference, IMPROPER, "1 + H/K"))
+        lines.append(Line(improper, IMPROPER, "", marker="D", linestyle=""))
+        lines.append(Line(reference, IMPROPER, ""))
+        at = len(K) // 2
+        axes.annotate(
+            "improper limit (dots)\nand 1 + H/K (line)", (K[at], line[at]), xytext=(-150, -32), **text(IMPROPER)
+        )
     draw_lines(axes, lines)
-    axes.set_yticks([1, 3, 10, 30, 100, 300], labels=["1", "3", "10", "30", "100", "300"])
-    axes.set_yticks([], minor=True)
-    axes.set_ylim(0.8, None)
+    factor_axis(axes)
     return figure
 
 
@@ -145,7 +169,7 @@ def rare_switch_figure(summary: Summary) -> Figure:
     for ratio, value in RARE_RATIOS.items():
         task = f"RareMode eps=0.01 W={ratio}"
         series = summary.series("H", "C_apx", part=part, learner="log-loss", task=task)
-        lines.append(Line(series, "log-loss", "", color=colours[ratio], drawstyle="steps-post", marker="."))
+        lines.append(Line(series, "log-loss", "", color=colours[ratio], drawstyle="steps-post", marker=""))
         last = float(series.mean[-1]) if len(series.x) else 1.0
         switch = RareMode(eps=0.01, density_ratio=value).switch_horizon()
         axes.axvline(switch, color=colours[ratio], linestyle=":", linewidth=1.2)
@@ -161,7 +185,7 @@ def rare_switch_figure(summary: Summary) -> Figure:
         )
     rho = summary.series("H", "C_apx", part=part, learner="rho", task="RareMode eps=0.01 W=10")
     axes.set_xlim(0, 112)
-    draw_lines(axes, [*lines, Line(rho, "rho", "rho")])
+    draw_lines(axes, [*lines, Line(rho, "rho", "rho", marker="")])
     axes.set_ylim(0, None)
     return figure
 
@@ -187,7 +211,7 @@ def consistency_figure(summary: Summary) -> Figure:
     from experiments.figures import COLOURS, log2_axis, new_figure
 
     part = "consistency"
-    figure, axes = new_figure("Deciding layer by layer cannot be consistent", "chunk length K (tokens)", FACTOR)
+    figure, axes = new_figure("Deciding token by token cannot be consistent", "chunk length K (H=256)", FACTOR)
     chunked = summary.series("K", "C_apx", part=part, learner=CHUNKED)
     exact = summary.series("K", "C_apx in closed form", part=part, learner=CHUNKED)
     axes.set_yscale("log")
@@ -201,22 +225,13 @@ def consistency_figure(summary: Summary) -> Figure:
         axes.plot(
             value.x, value.mean, marker=marker, color=COLOURS[colour], markersize=size, fillstyle="none", linestyle=""
         )
-    text: dict[str, Any] = {"textcoords": "offset points", "fontweight": "bold", "fontsize": 10, "va": "center"}
     if names and len(exact.x):
-        axes.annotate(" = ".join(names), (1, exact.mean[0]), xytext=(14, 4), color=COLOURS["vermilion"], **text)
+        axes.annotate(" = ".join(names), (1, exact.mean[0]), xytext=(14, 4), **text("log-loss"))
     if len(exact.x) > 4:
-        axes.annotate(
-            "chunked rho (dots)", (exact.x[4], exact.mean[4]), xytext=(12, 12), color=COLOURS["green"], **text
-        )
-        axes.annotate(
-            "closed form (H/K)(1 - eta (J-k)/J)",
-            (exact.x[2], exact.mean[2]),
-            xytext=(-8, -34),
-            color=COLOURS["grey"],
-            **text,
-        )
-    axes.set_yticks([1, 3, 10, 30, 100, 300], labels=["1", "3", "10", "30", "100", "300"])
-    axes.set_yticks([], minor=True)
+        axes.annotate("chunked rho (dots)", (exact.x[4], exact.mean[4]), xytext=(12, 12), **text(CHUNKED))
+        label = "closed form (line):\n(H/K)(1 - eta (J - k)/J)"
+        axes.annotate(label, (exact.x[4], exact.mean[4]), xytext=(-200, -30), **text(IMPROPER))
+    factor_axis(axes)
     return figure
 
 
@@ -238,6 +253,9 @@ def prefix_figure(options: AmplificationOptions, summary: Summary) -> Figure:
     lines = [Line(of("log-loss"), "log-loss", "log-loss", marker="")]
     lines += [Line(of(CHUNKED, K), CHUNKED, f"chunks of {K}", marker="", color=colours[K]) for K in chunks]
     lines += [Line(of("rho"), "rho", "rho", marker=""), Line(of(BEST), BEST, "best in class")]
+    low, high = of(BEST).mean, of("log-loss").mean
+    if len(low) and len(high):
+        axes.set_ylim(low[-1] / 3, high.max() * 1.5)  # log-loss has the first token exactly right: far below
     draw_lines(axes, lines)
     return figure
 
@@ -276,112 +294,3 @@ def control_figure(options: AmplificationOptions, summary: Summary, x: str) -> F
     if x == "H":
         axes.set_ylim(reference[0] / 10, reference[0] * 10)
     return figure
-
-
-def figures(options: AmplificationOptions, summary: Summary, slopes: Summary) -> list[FigureSpec]:
-    """All figures, the headline first."""
-    population, sampled = "horizon, population", "horizon, samples"
-    ours = [*LEARNERS, *options.add]
-    few = sorted(options.chunks)[:: max(1, (len(options.chunks) + 1) // 3)][:3]
-    largest = max(options.horizons)
-    return [
-        FigureSpec(
-            "headline",
-            "Next-token log-loss amplifies misspecification; the rho-estimator does not",
-            "How many times as far from the expert as the best policy of the class, against the horizon, for infinitely "
-            "many demonstrations: log-loss in proportion to H, the rho-estimator flat, chunks of K tokens between.",
-            lambda: horizon_figure(
-                "Same data, same policy class: only the loss differs",
-                summary,
-                population,
-                ["log-loss", "rho"],
-                few,
-                slopes,
-            ),
-        ),
-        FigureSpec(
-            "horizon-population",
-            "All learners, infinitely many demonstrations",
-            "Contamination A, exact: smoothing with 1/(nH) vanishes with infinitely many demonstrations, smoothing with "
-            "1/H happens to solve this family; the improper limit of K-token chunks follows 1 + H/K.",
-            lambda: horizon_figure(
-                "Infinite data does not help log-loss",
-                summary,
-                population,
-                ours,
-                options.chunks,
-                slopes,
-                improper=[K for K in few if largest > 2 * K],
-                size=(7.6, 5.6),
-            ),
-        ),
-        FigureSpec(
-            "horizon-samples",
-            f"All learners, {options.n} demonstrations",
-            f"Contamination with eps=.01 from n={options.n} demonstrations, {options.seeds} data sets: the same picture "
-            "(bands: 95 % bootstrap intervals of the mean).",
-            lambda: horizon_figure(
-                f"The same from {options.n} demonstrations",
-                summary,
-                sampled,
-                ours,
-                options.chunks,
-                slopes,
-                size=(7.6, 5.2),
-            ),
-        ),
-        FigureSpec(
-            "chunk-population",
-            "The dial from tokens to documents",
-            f"The factor falls almost like 1/K as the rho-estimator looks at longer chunks (H={options.chunk_horizon}); "
-            "the improper limit is 1 + H/K.",
-            lambda: chunk_figure(options, summary, slopes, sampled=False),
-        ),
-        FigureSpec(
-            "chunk-samples",
-            "The dial, from samples",
-            f"The same from n={options.n} demonstrations at H={options.sampled_chunk_horizon}, between log-loss and the "
-            "rho-estimator on whole documents.",
-            lambda: chunk_figure(options, summary, slopes, sampled=True),
-        ),
-        FigureSpec(
-            "rare-mode-switch",
-            "RareMode: a jump at a known horizon",
-            "With eps=.01 log-loss changes to the worse of two policies at H=64.7 (W=e) and H=28.7 (W=10), and the "
-            "factor jumps from 1 to 22.57; the rho-estimator stays at 1.",
-            lambda: rare_switch_figure(summary),
-        ),
-        FigureSpec(
-            "rare-mode-growth",
-            "RareMode: linear in H with a bounded density ratio",
-            "With a rare mode of probability 1/H and density ratio 10 the factor of log-loss doubles with H.",
-            lambda: rare_growth_figure(summary),
-        ),
-        FigureSpec(
-            "consistency",
-            "ConsistencyGame: a barrier for every layer-by-layer learner",
-            "Chunks of K tokens find the error sets of their own scale: the measured factors lie on the closed form, "
-            "and next-token learners are at K=1 however much data they have.",
-            lambda: consistency_figure(summary),
-        ),
-        FigureSpec(
-            "prefix",
-            "Where along the document the distance arises",
-            f"Squared Hellinger distance of every prefix of length h (Contamination A, H={options.chunk_horizon}): "
-            "learners that look at short units pay a little at every token.",
-            lambda: prefix_figure(options, summary),
-        ),
-        FigureSpec(
-            "control-n",
-            "Control: well specified, against n",
-            f"The expert is a member of the class (flip rate {CONTROL_THETA}); C_apx is not defined there, and both "
-            "learners follow the asymptotic 1/(4n) of a regular one-parameter class.",
-            lambda: control_figure(options, summary, "n"),
-        ),
-        FigureSpec(
-            "control-horizon",
-            "Control: well specified, against H",
-            "In the well-specified case the distance at fixed n does not grow with the horizon, for log-loss either.",
-            lambda: control_figure(options, summary, "H"),
-        ),
-    ]

@@ -41,7 +41,7 @@ def population_for(agent: Agent, task: Task) -> Demonstrations:
     population = task.population()
     unit = agent.unit(population)
     exact = population.exactness
-    if unit is None or exact is None or exact.covers(unit, task.policy_class):
+    if not unit or exact is None or exact.covers(unit, task.policy_class):
         return population
     return task.population(chunk=unit)
 

@@ -16,7 +16,7 @@ class AmplificationOptions:
     horizons: tuple[int, ...] = (16, 32, 64, 128, 256)
     """Horizons H on Contamination."""
     chunks: tuple[int, ...] = (4, 8, 16, 32, 64)
-    """Chunk lengths K of the chunked rho-estimator, each used where K < H."""
+    """Chunk lengths K of the chunked rho-estimator, each used where K <= H."""
     n: int = 10_000
     """Demonstrations in the parts with samples."""
     seeds: int = 20
@@ -57,5 +57,5 @@ class AmplificationOptions:
             seeds=5,
             control_n=(100, 1000, 10_000),
             control_horizons=(4, 16, 64),
-            control_seeds=30,
+            control_seeds=50,
         )

@@ -121,11 +121,13 @@ def cells(options: AmplificationOptions) -> Iterator[Cell]:
     for H in options.horizons:
         for learner in (*ours, BEST):
             yield Cell("horizon, population", population, {"H": H, "learner": learner})
-        for K in (K for K in options.chunks if K < H):
-            for learner in (CHUNKED, IMPROPER):
-                yield Cell("horizon, population", population, {"H": H, "learner": learner, "K": K})
+        for K in options.chunks:
+            if K <= H:
+                yield Cell("horizon, population", population, {"H": H, "learner": CHUNKED, "K": K})
+            if K < H:  # at K = H the improper limit is the expert itself
+                yield Cell("horizon, population", population, {"H": H, "learner": IMPROPER, "K": K})
     for K in powers_of_two(options.chunk_horizon):
-        for learner in (CHUNKED, IMPROPER):
+        for learner in (CHUNKED, IMPROPER) if options.chunk_horizon > K else (CHUNKED,):
             cell = {"H": options.chunk_horizon, "learner": learner, "K": K}
             yield Cell("chunk, population", population, cell)
     for ratio in RARE_RATIOS:
@@ -147,7 +149,7 @@ def cells(options: AmplificationOptions) -> Iterator[Cell]:
                     yield Cell("control", control, {"H": H, "n": n, "replicate": replicate})
     for replicate in range(options.seeds):
         for H in options.horizons:
-            cell = {"H": H, "n": options.n, "learners": ours, "chunks": [K for K in options.chunks if K < H]}
+            cell = {"H": H, "n": options.n, "learners": ours, "chunks": [K for K in options.chunks if K <= H]}
             yield Cell("horizon, samples", samples, {**cell, "replicate": replicate})
         cell = {"H": options.sampled_chunk_horizon, "n": options.n, "learners": ["log-loss", "rho"]}
         cell["chunks"] = powers_of_two(options.sampled_chunk_horizon)
