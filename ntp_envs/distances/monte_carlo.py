@@ -302,8 +302,15 @@ def _bridge_curve(name: str, from_p: _Moments, from_q: _Moments) -> DistanceCurv
     std_error = 0.5 * np.sqrt(from_p.variance + from_q.variance)
     std_error = np.where(np.isposinf(value), 0.0, std_error)
     bound = {"hellinger2": 2.0, "tv": 1.0, "kl": np.inf}[name]
-    lower, upper = score_interval(value, std_error, n, bound=bound)
-    return DistanceCurve(name, value, lower, upper, "monte carlo (bridge)", n, std_error)
+    rounding = ROUNDING**2 if name == "hellinger2" else ROUNDING  # it is quadratic in the log-ratio
+    ends = score_interval(value, std_error, n, bound=bound)
+    return DistanceCurve(name, value, *_widen(ends, rounding, bound), "monte carlo (bridge)", n, std_error)
+
+
+def _widen(ends: tuple[FloatArray, FloatArray], rounding: float, bound: float) -> tuple[FloatArray, FloatArray]:
+    """The interval with room for rounding errors on both sides, within [0, bound]."""
+    lower, upper = ends
+    return np.clip(lower - rounding, 0.0, bound), np.clip(upper + rounding, 0.0, bound)
 
 
 def _coverage_curve(moments: _Moments, levels: FloatArray, method: str, n: int) -> DistanceCurve:
@@ -312,13 +319,9 @@ def _coverage_curve(moments: _Moments, levels: FloatArray, method: str, n: int) 
 
 
 def _one_sided_curve(name: str, moments: _Moments, levels: FloatArray) -> DistanceCurve:
-    method, std_error = "monte carlo (one-sided)", moments.std_error
+    method, n, std_error = "monte carlo (one-sided)", moments.n, moments.std_error
     if name == "coverage":
-        return _coverage_curve(moments, levels, method, moments.n)
-    if name == "tv":
-        lower, upper = score_interval(moments.mean, std_error, moments.n)
-        return DistanceCurve(name, moments.mean, lower, upper, method, moments.n, std_error)
-    low, high = normal_interval(moments.mean, np.hypot(std_error, ROUNDING))
-    largest = 2.0 if name == "hellinger2" else np.inf
-    value, lower, upper = (np.clip(x, 0.0, largest) for x in (moments.mean, low, high))
-    return DistanceCurve(name, value, lower, upper, method, moments.n, std_error)
+        return _coverage_curve(moments, levels, method, n)
+    bound = {"hellinger2": 2.0, "tv": 1.0, "kl": np.inf}[name]
+    ends = score_interval(moments.mean, std_error, n) if name == "tv" else normal_interval(moments.mean, std_error)
+    return DistanceCurve(name, np.clip(moments.mean, 0.0, bound), *_widen(ends, ROUNDING, bound), method, n, std_error)
