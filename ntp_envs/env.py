@@ -161,7 +161,7 @@ class TokenEnv(gym.Env[Any, Any]):
         self._line[: self.task.prompt_length] = prompts[0]
         self._reader = ExpertReader(self.task.expert, prompts) if self._reads else None
         self._step = 0
-        return observed(self._line, self.task, self.observation), self._info()
+        return observed(self._line, self.task.prompt_length, self.observation), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Append one token.
@@ -198,7 +198,7 @@ class TokenEnv(gym.Env[Any, Any]):
                 reward = float(task.success(self.prompt[None], self.tokens[None])[0])
         elif self._reader is not None:
             self._reader.advance(np.array([token]))
-        return observed(self._line, task, self.observation), reward, terminated, False, self._info()
+        return observed(self._line, task.prompt_length, self.observation), reward, terminated, False, self._info()
 
     def render(self) -> Any:
         """The tokens so far against the expert's probabilities: a string, or a ``(160, 640, 3)`` uint8 array.
@@ -297,11 +297,10 @@ def empty_lines(task: Task, n: int) -> NDArray[Any]:
     return np.full((n, task.prompt_length + task.horizon), task.vocab_size, dtype=dtype)
 
 
-def observed(lines: NDArray[Any], task: Task, form: str) -> Any:
-    """``(..., P + H)`` lines as a fresh observation."""
+def observed(lines: NDArray[Any], split: int, form: str) -> Any:
+    """``(..., P + H)`` lines, P = ``split``, as a fresh observation."""
     if form == "multi_discrete":
         return lines.copy()
-    split = task.prompt_length
     parts = {"prompt": lines[..., :split].copy()} if split else {}
     return {**parts, "tokens": lines[..., split:].copy()}
 

@@ -35,6 +35,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Rows = IntArray | slice
 
+EVERY = slice(None)
+INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
+
 
 @dataclass(eq=False)
 class _Cohort:
@@ -44,7 +47,7 @@ class _Cohort:
     step. So there are at most H + 1, whatever is reset when.
     """
 
-    rows: Rows  # ascending; slice(None) for all
+    rows: Rows  # ascending; EVERY for all
     step: int = 0  # tokens written
     reader: ExpertReader | None = None
     over: bool = False  # terminated or truncated, not yet reset
@@ -123,7 +126,17 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._reads = self.expert_info or self.reward == "expert_log_prob"
         self._lines = empty_lines(self.task, self.num_envs)  # (B, P + H) prompts and tokens, as observed
-        self._cohorts: list[_Cohort] = []  # none before the first reset
+        # Oldest first, so that one that is over comes first; none before the first reset.
+        self._cohorts: list[_Cohort] = []
+        self._split = self.task.prompt_length
+        self._longest = min(self.task.horizon, self.max_episode_steps or self.task.horizon)
+        self._flat = self.observation == "multi_discrete"
+        self._plain_until = 0 if self._reads else self._longest - 1  # a step before this one only writes its tokens
+        size = self.task.vocab_size
+        self._bound = np.array(size, dtype=UINT64)
+        self._other_bits = np.array(~(size - 1), dtype=INT64) if size & (size - 1) == 0 else None
+        self._shape = (self.num_envs,)
+        self._nowhere = np.zeros(self.num_envs, dtype=np.bool_)
 
     # -- the Gymnasium interface ---------------------------------------------------------------------------------------
 
@@ -151,7 +164,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if mask is not None and not self._cohorts:
             raise ResetNeeded("options['reset_mask'] was given before the first reset; reset all sequences first.")
         super().reset(seed=seed)
-        rows: Rows = slice(None) if mask is None else np.flatnonzero(mask)
+        rows: Rows = EVERY if mask is None else np.flatnonzero(mask)
         if mask is None:
             self._cohorts = []
         else:
@@ -159,7 +172,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         started = self._start(rows, None if prompts is None else prompts[rows])
         infos: dict[str, Any] = {}
         self._add_expert(infos, started, rows)
-        return observed(self._lines, self.task, self.observation), infos
+        return self._observed(), infos
 
     def step(self, actions: ArrayLike) -> tuple[Any, FloatArray, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Append one token to each sequence.
@@ -168,28 +181,45 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             gymnasium.error.ResetNeeded: before the first reset, or, in mode ``DISABLED``, if a sequence is over.
             gymnasium.error.InvalidAction: actions of the wrong shape or outside the vocabulary. Nothing has changed.
         """
-        tokens = self._checked_actions(actions)
+        tokens = np.asarray(actions)
+        if tokens.dtype is not INT64 or tokens.shape != self._shape:
+            tokens = self._as_tokens(tokens)
+        if self._other_bits is None:  # a negative number is a huge one without its sign: one comparison, both ends
+            wrong = np.greater_equal(tokens.view(UINT64), self._bound)
+        else:  # A is a power of two: a bit that no token has, the sign among them
+            wrong = np.bitwise_and(tokens, self._other_bits)
+        if not self._cohorts:
+            raise ResetNeeded("step was called before reset; call envs.reset() first.")
+        first = self._cohorts[0]
+        if first.over or np.count_nonzero(wrong):
+            self._examine(tokens, wrong != 0)
         rewards = np.zeros(self.num_envs)
-        terminations = np.zeros(self.num_envs, dtype=np.bool_)
-        truncations = np.zeros(self.num_envs, dtype=np.bool_)
+        terminations, truncations = self._nowhere.copy(), self._nowhere.copy()
         infos: dict[str, Any] = {}
-        waiting = [cohort for cohort in self._cohorts if cohort.over]  # NEXT_STEP: a new start, whatever the action
+        if first.step < self._plain_until and first.rows is EVERY:
+            self._lines.T[self._split + first.step] = tokens  # in lock-step, and a column is all that changes
+            first.step += 1
+            lines = self._lines.copy() if self._flat else self._observed()
+            return lines, rewards, terminations, truncations, infos
+        waiting = []  # for a new start
         for cohort in self._cohorts:
-            if not cohort.over:
-                self._write(cohort, tokens[cohort.rows], rewards)
-                if cohort.over:
-                    terminations[cohort.rows] = cohort.step == self.task.horizon
-                    truncations[cohort.rows] = cohort.step == self.max_episode_steps
-                    if self.autoreset_mode is AutoresetMode.SAME_STEP:
-                        self._add_final(infos, cohort)
-                        waiting.append(cohort)
+            if cohort.over:  # NEXT_STEP: whatever the action
+                waiting.append(cohort)
+                continue
+            self._write(cohort, tokens if cohort.rows is EVERY else tokens[cohort.rows], rewards)
+            if cohort.over:
+                terminations[cohort.rows] = cohort.step == self.task.horizon
+                truncations[cohort.rows] = cohort.step == self.max_episode_steps
+                if self.autoreset_mode is AutoresetMode.SAME_STEP:
+                    self._add_final(infos, cohort)
+                    waiting.append(cohort)
         for cohort in waiting:  # after the writing: an empty sequence that has yet to be written must not be joined
             self._cohorts.remove(cohort)
             self._start(cohort.rows, None)
         if self.expert_info:
             for cohort in self._cohorts:
                 self._add_expert(infos, cohort, cohort.rows)
-        return observed(self._lines, self.task, self.observation), rewards, terminations, truncations, infos
+        return self._observed(), rewards, terminations, truncations, infos
 
     def render(self) -> tuple[Any, ...] | None:
         """One frame a sequence, as `TokenEnv.render` gives it.
@@ -210,6 +240,9 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 pictures[row] = picture
         return tuple(pictures)
 
+    def _observed(self) -> Any:
+        return observed(self._lines, self._split, self.observation)
+
     # -- cohorts -------------------------------------------------------------------------------------------------------
 
     def _start(self, rows: Rows, prompts: IntArray | None) -> _Cohort:
@@ -218,16 +251,16 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if prompts is None:
             count = self.num_envs if isinstance(rows, slice) else len(rows)
             prompts = task.sample_prompts(count, self.np_random)
-        self._lines[rows, : task.prompt_length] = prompts
-        self._lines[rows, task.prompt_length :] = task.vocab_size
+        self._lines[rows, : self._split] = prompts
+        self._lines[rows, self._split :] = task.vocab_size
         for other in self._cohorts:
             if other.step == 0:
                 self._cohorts.remove(other)
                 rows = np.union1d(self._numbers(other.rows), self._numbers(rows))
                 prompts = self._prompts(rows)
                 break
-        if not isinstance(rows, slice) and len(rows) == self.num_envs:
-            rows = slice(None)
+        if isinstance(rows, slice) or len(rows) == self.num_envs:
+            rows = EVERY
         started = _Cohort(rows, reader=ExpertReader(task.expert, prompts) if self._reads else None)
         self._cohorts.append(started)
         return started
@@ -252,27 +285,26 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _write(self, cohort: _Cohort, tokens: IntArray, rewards: FloatArray) -> None:
         """One more token in each sequence of the cohort."""
-        task, rows = self.task, cohort.rows
+        rows, reader = cohort.rows, cohort.reader
         if self.reward == "expert_log_prob":
-            assert cohort.reader is not None
-            taken = cohort.reader.log_probs()[np.arange(len(tokens)), tokens]
+            assert reader is not None
+            taken = reader.log_probs()[np.arange(len(tokens)), tokens]
             rewards[rows] = np.maximum(taken, self.log_prob_floor)
-        self._lines[rows, task.prompt_length + cohort.step] = tokens
+        self._lines[rows, self._split + cohort.step] = tokens
         cohort.step += 1
-        cohort.over = cohort.step == task.horizon or cohort.step == self.max_episode_steps
-        if cohort.step == task.horizon:
+        cohort.over = cohort.step == self._longest
+        if cohort.step == self.task.horizon:
             cohort.reader = None
             if self.reward == "success":
-                rewards[rows] = task.success(self._prompts(rows), self._tokens(rows, cohort.step))
-        elif cohort.reader is not None:
-            cohort.reader.advance(tokens)
+                rewards[rows] = self.task.success(self._prompts(rows), self._tokens(rows, cohort.step))
+        elif reader is not None:
+            reader.advance(tokens)
 
     def _prompts(self, rows: Rows) -> IntArray:
-        return self._lines[rows, : self.task.prompt_length].astype(np.int64)
+        return self._lines[rows, : self._split].astype(np.int64)
 
     def _tokens(self, rows: Rows, step: int) -> IntArray:
-        start = self.task.prompt_length
-        return self._lines[rows, start : start + step].astype(np.int64)
+        return self._lines[rows, self._split : self._split + step].astype(np.int64)
 
     # -- infos, batched as VectorEnv._add_info batches them ------------------------------------------------------------
 
@@ -293,7 +325,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _add_final(self, infos: dict[str, Any], cohort: _Cohort) -> None:
         """The last observations of a cohort that is over, and what `TokenEnv` would say of them."""
         final_obs = infos.setdefault("final_obs", np.full(self.num_envs, None, dtype=object))
-        last = observed(self._lines[cohort.rows], self.task, self.observation)
+        last = observed(self._lines[cohort.rows], self._split, self.observation)
         for i, row in enumerate(self._numbers(cohort.rows)):
             final_obs[row] = {k: v[i] for k, v in last.items()} if isinstance(last, dict) else last[i]
         self._add_expert(infos.setdefault("final_info", {}), cohort, cohort.rows)
@@ -302,35 +334,28 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     # -- checks --------------------------------------------------------------------------------------------------------
 
-    def _checked_actions(self, actions: ArrayLike) -> IntArray:
-        """``(B,)`` int64 actions, in range wherever they matter."""
-        if not self._cohorts:
-            raise ResetNeeded("step was called before reset; call envs.reset() first.")
-        array = np.asarray(actions)
-        if array.shape != (self.num_envs,) or array.dtype.kind not in "iu":
+    def _as_tokens(self, actions: NDArray[Any]) -> IntArray:
+        if actions.shape != self._shape or actions.dtype.kind not in "iu":
             raise InvalidAction(
-                f"actions have shape {array.shape} and dtype {array.dtype}; ({self.num_envs},) integers are needed."
+                f"actions have shape {actions.shape} and dtype {actions.dtype}; {self._shape} integers are needed."
             )
-        tokens = array.astype(np.int64, copy=False)
+        return actions.astype(INT64)
+
+    def _examine(self, tokens: IntArray, wrong: NDArray[np.bool_]) -> None:
+        """Refuse wrong actions, except where a new start is due and the action is not read."""
         for cohort in self._cohorts:
-            if not cohort.over:
-                # a negative number is a huge one without its sign: one pass checks both ends
-                if tokens[cohort.rows].view(np.uint64).max() >= self.task.vocab_size:
-                    self._refuse(tokens, cohort)
-            elif self.autoreset_mode is AutoresetMode.DISABLED:
-                over = self._numbers(cohort.rows)
+            if cohort.over and self.autoreset_mode is AutoresetMode.DISABLED:
+                rows = self._numbers(cohort.rows)
                 raise ResetNeeded(
-                    f"{len(over)} sequence(s) are over (the first is number {over[0]}) and autoreset is disabled; "
+                    f"{len(rows)} sequence(s) are over (the first is number {rows[0]}) and autoreset is disabled; "
                     "call envs.reset(options={'reset_mask': terminations | truncations}) first."
                 )
-        return tokens
-
-    def _refuse(self, tokens: IntArray, cohort: _Cohort) -> None:
-        rows = self._numbers(cohort.rows)
-        bad = rows[(tokens[rows] < 0) | (tokens[rows] >= self.task.vocab_size)][0]
-        raise InvalidAction(
-            f"actions[{bad}]={tokens[bad]} is not a token; integers in [0, {self.task.vocab_size - 1}] are needed."
-        )
+            if not cohort.over and wrong[cohort.rows].any():
+                bad = self._numbers(cohort.rows)[wrong[cohort.rows]][0]
+                raise InvalidAction(
+                    f"actions[{bad}]={tokens[bad]} is not a token; integers in [0, {self.task.vocab_size - 1}] "
+                    "are needed."
+                )
 
     def _given_prompts(self, options: dict[str, Any]) -> IntArray | None:
         single, many = options.get("prompt"), options.get("prompts")

@@ -1,0 +1,379 @@
+"""TokenEnv: Gymnasium's own checker on every id, the rules of an episode, and what it says to bad input."""
+
+import copy
+import pickle
+import warnings
+from dataclasses import dataclass
+from itertools import pairwise
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.passive_env_checker import env_render_passive_checker
+
+from ntp_envs import TokenEnv, UniformPolicy, make_task
+from ntp_envs.tasks import Contamination
+from ntp_envs.tasks.registry import BUILT_IN
+
+FAMILIES = sorted(BUILT_IN)
+FORMS = ("multi_discrete", "dict")
+
+
+@dataclass(frozen=True)
+class Letters(Contamination):
+    """More tokens than a byte tells apart."""
+
+    vocab_size: int = 255
+
+    @property
+    def expert(self):
+        return UniformPolicy(self.vocab_size, prompt_length=1)
+
+
+def play(env, rng, **reset):
+    """One episode of random tokens; the transitions, the first one being the reset."""
+    steps = [env.reset(**reset)]
+    while len(steps) == 1 or not (steps[-1][2] or steps[-1][3]):
+        steps.append(env.step(int(rng.integers(env.action_space.n))))
+    return steps
+
+
+def tokens_of(observation):
+    """Prompt and tokens in one line, whatever the form."""
+    if isinstance(observation, dict):
+        return np.concatenate([observation.get("prompt", observation["tokens"][:0]), observation["tokens"]])
+    return observation
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gymnasium_has_nothing_to_say(family, form):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make(f"ntp/{family}-v0", observation=form).unwrapped)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", FORMS)
+def test_stable_baselines3_has_nothing_to_say(family, form):
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checker.check_env(gym.make(f"ntp/{family}-v0", observation=form), warn=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_episode_is_the_prompt_and_the_tokens_written(family, form, rng):
+    env = TokenEnv(family, observation=form)
+    task = env.task
+    (start, info), *steps = play(env, rng, seed=3)
+    lines = [tokens_of(start), *(tokens_of(step[0]) for step in steps)]
+    assert len(steps) == task.horizon
+    assert all(line.dtype == np.uint8 for line in lines)
+    prompt = lines[0][: task.prompt_length]
+    assert (lines[0][task.prompt_length :] == task.vocab_size).all()
+    written = lines[-1][task.prompt_length :]
+    for t, line in enumerate(lines):
+        np.testing.assert_array_equal(line[: task.prompt_length], prompt)
+        np.testing.assert_array_equal(line[task.prompt_length :][:t], written[:t])
+        assert (line[task.prompt_length :][t:] == task.vocab_size).all()
+    assert [step[2] for step in steps] == [False] * (task.horizon - 1) + [True]
+    assert all(type(step[2]) is bool and step[3] is False and type(step[1]) is float for step in steps)
+
+    # the expert's law at each state, against a reading from scratch
+    infos = [info, *(step[4] for step in steps)]
+    assert infos.pop() == {}
+    for t, info in enumerate(infos):
+        law = np.exp(task.expert.next_log_probs(prompt[None].astype(int), written[None, :t].astype(int))[0])
+        np.testing.assert_allclose(info["expert_probs"], law, rtol=1e-9, atol=1e-15)
+        assert info["expert_probs"].dtype == np.float64
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rewards(family, rng):
+    task = make_task(family)
+    env = TokenEnv(task, reward="expert_log_prob", log_prob_floor=-5.0, expert_info=False)
+    _, *steps = play(env, rng, seed=0)
+    assert all(step[4] == {} for step in steps)
+    log_probs = task.expert.log_probs(env.prompt[None], env.tokens[None])[0]
+    np.testing.assert_allclose([step[1] for step in steps], np.maximum(log_probs, -5.0), rtol=1e-9, atol=1e-12)
+
+    assert all(step[1] == 0.0 for step in play(TokenEnv(task, reward="none"), rng)[1:])
+    assert TokenEnv(task).reward == ("success" if task.has_success else "expert_log_prob")
+    if not task.has_success:
+        with pytest.raises(ValueError, match=r"no notion of success; use 'expert_log_prob' or 'none'"):
+            TokenEnv(task, reward="success")
+        return
+    env = TokenEnv(task, reward="success", expert_info=False)
+    for draw in (lambda: rng.integers(0, task.vocab_size, task.horizon), None):  # somebody, and the expert
+        env.reset()
+        tokens = draw() if draw else task.expert.sample(env.prompt[None], task.horizon, rng)[0]
+        rewards = [env.step(token)[1] for token in tokens]
+        assert rewards[:-1] == [0.0] * (task.horizon - 1)
+        assert rewards[-1] == task.success(env.prompt[None], tokens[None])[0]
+
+
+def test_a_token_the_expert_never_writes_has_the_floor_as_reward():
+    env = TokenEnv("RareMode", horizon=4, eps=0.01, reward="expert_log_prob")
+    env.reset()
+    assert env.step(0)[1] == pytest.approx(np.log(0.99))
+    assert env.step(1)[1] == -20.0  # once 0, always 0
+
+
+def test_seeding():
+    family = "ConsistencyGame"  # a long prompt: two draws differ
+    first, again, other = TokenEnv(family), TokenEnv(family), TokenEnv(family)
+    prompts = [[env.reset(seed=s)[0]] + [env.reset()[0] for _ in range(8)] for env, s in zip((first, again), (5, 5))]
+    np.testing.assert_array_equal(prompts[0], prompts[1])
+    assert not np.array_equal(prompts[0], [other.reset(seed=6)[0]] + [other.reset()[0] for _ in range(8)])
+
+
+def test_prompts_follow_the_task_s_law():
+    task = make_task("ConsistencyGame", horizon=4, eps=0.1)
+    env = TokenEnv(task, expert_info=False)
+    env.reset(seed=0)
+    codes, n = {}, 4000
+    for _ in range(n):
+        env.reset()
+        codes[tuple(env.prompt)] = codes.get(tuple(env.prompt), 0) + 1
+    for prompt, probability in zip(*task.prompt_law()):
+        assert codes.get(tuple(prompt), 0) / n == pytest.approx(probability, abs=5 * np.sqrt(0.25 / n))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_returned_arrays_are_the_caller_s_own(form, rng):
+    env = TokenEnv("Contamination", horizon=6, observation=form)
+    transitions = play(env, rng, seed=0)
+    kept = copy.deepcopy(transitions)
+    tampered = TokenEnv("Contamination", horizon=6, observation=form)
+    rng = np.random.default_rng(0)
+    written = tokens_of(kept[-1][0])[1:]
+    steps = [tampered.reset(seed=0)]
+    for token in written:
+        for array in steps[-1][0].values() if form == "dict" else [steps[-1][0]]:
+            array[:] = 0
+        steps[-1][-1]["expert_probs"][:] = 0.5
+        steps.append(tampered.step(token))
+    assert steps[-1][1:] == kept[-1][1:]
+    np.testing.assert_array_equal(tokens_of(steps[-1][0]), tokens_of(kept[-1][0]))
+
+
+def test_a_fixed_prompt():
+    env = TokenEnv("ConsistencyGame", horizon=4)
+    prompt = env.task.prompt_law()[0][-1]
+    np.testing.assert_array_equal(env.reset(options={"prompt": prompt.tolist()})[0][: len(prompt)], prompt)
+    np.testing.assert_array_equal(env.prompt, prompt)
+    state = copy.deepcopy(env.np_random.bit_generator.state)
+    env.reset(options={"prompt": prompt})
+    assert env.np_random.bit_generator.state == state  # nothing was drawn
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([0, 1], r"options\['prompt'\] has shape \(2,\); \(1,\) is needed"),
+        (1, r"has shape \(\); \(1,\) is needed"),
+        ([2], r"=2 is outside the vocabulary \[0, 1\]"),
+        ([0.5], r"dtype float64"),
+    ],
+)
+def test_prompts_that_do_not_fit(prompt, message):
+    env = TokenEnv("Contamination", horizon=4)
+    with pytest.raises((ValueError, TypeError), match=message):
+        env.reset(options={"prompt": prompt})
+
+
+def test_options_that_would_be_ignored_are_refused():
+    with pytest.raises(ValueError, match=r"no option 'prompts'. Did you mean 'prompt'"):
+        TokenEnv("Contamination", horizon=4).reset(options={"prompts": [[0]]})
+
+
+@pytest.mark.parametrize("action", [-1, 2, 0.0, "1", None, np.array([0, 1]), 2**70])
+def test_actions_that_are_not_tokens(action):
+    env = TokenEnv("Contamination", horizon=4)
+    env.reset(seed=0)
+    with pytest.raises(InvalidAction, match=r"is not a token; an integer in \[0, 1\] is needed"):
+        env.step(action)
+    assert len(env.tokens) == 0
+
+
+@pytest.mark.parametrize("action", [1, np.int8(1), np.uint64(1), np.array(1)])
+def test_any_integer_is_a_token(action):
+    env = TokenEnv("Contamination", horizon=4)
+    env.reset(seed=0)
+    assert env.step(action)[0][1] == 1
+
+
+def test_steps_out_of_turn():
+    env = TokenEnv("Contamination", horizon=2, render_mode="ansi")
+    with pytest.raises(ResetNeeded, match="before reset"):
+        env.step(0)
+    with pytest.raises(ResetNeeded, match="before reset"):
+        env.render()
+    env.reset()
+    env.step(0)
+    env.step(0)
+    with pytest.raises(ResetNeeded, match="has all its 2 tokens"):
+        env.step(0)
+    env.reset()
+    env.step(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"reward": "sucess"}, ValueError, "reward='sucess' is not an option. Did you mean 'success'"),
+        ({"observation": "Dict"}, ValueError, "Did you mean 'dict'"),
+        ({"render_mode": "human"}, ValueError, "render_mode='human' is not an option"),
+        ({"horizn": 3}, ValueError, "Contamination has no parameter 'horizn'. Did you mean 'horizon'"),
+        ({"rewards": "none"}, ValueError, "no parameter 'rewards'. Did you mean 'reward'"),
+        ({"horizon": 0}, ValueError, "horizon=0 must be an integer >= 1"),
+        ({"log_prob_floor": 1.0}, ValueError, "log_prob_floor=1.0"),
+        ({"log_prob_floor": -np.inf}, ValueError, "finite"),
+        ({"task": "Contaminaton"}, ValueError, "Did you mean 'Contamination'"),
+        ({"task": 3}, TypeError, "must be an ntp_envs.Task or the name of a family"),
+        ({"task": Contamination()}, ValueError, "cannot be set on a task that is already built"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    arguments = {"eps": 0.1, **arguments} if isinstance(arguments.get("task"), Contamination) else arguments
+    with pytest.raises(error, match=message):
+        TokenEnv(**{"task": "Contamination", **arguments})
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(254, np.uint8), (255, np.uint16), (300, np.uint16)])
+def test_large_vocabularies(vocab_size, dtype):
+    env = TokenEnv(Letters(horizon=3, vocab_size=vocab_size))
+    observation, _ = env.reset(options={"prompt": [vocab_size - 1]})
+    assert observation.dtype == env.observation_space.dtype == dtype
+    assert observation.tolist() == [vocab_size - 1] + [vocab_size] * 3
+    assert env.observation_space.contains(observation)
+    assert env.step(vocab_size - 1)[0].tolist() == [vocab_size - 1] * 2 + [vocab_size] * 2
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_copies_go_their_own_way(family, clone):
+    env = TokenEnv(family)
+    env.reset(seed=0)
+    env.step(0)
+    other = clone(env)
+    for _ in range(env.task.horizon - 1):
+        left, right = env.step(0), other.step(0)
+        assert left[1:4] == right[1:4]
+        np.testing.assert_array_equal(left[0], right[0])
+        assert left[4].keys() == right[4].keys()
+        assert not np.shares_memory(env._line, other._line)
+    np.testing.assert_array_equal(env.reset()[0], other.reset()[0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_policy_predicts_from_observations(family, form):
+    """The expert, followed greedily through `predict`, writes its own most probable continuation."""
+    env = TokenEnv(family, observation=form)
+    expert = env.task.expert
+    expert.prompt_length = env.task.prompt_length
+    observation, info = env.reset(seed=1)
+    for _ in range(4):
+        action, _ = expert.predict(observation, deterministic=True)
+        assert info["expert_probs"][action] == info["expert_probs"].max()
+        batch = {k: v[None] for k, v in observation.items()} if form == "dict" else observation[None]
+        assert expert.predict(batch, deterministic=True)[0].tolist() == [action]
+        observation, _, _, _, info = env.step(action)
+
+
+def test_time_limit():
+    env = gym.make("ntp/Contamination-v0", horizon=8, max_episode_steps=3)
+    env.reset(seed=0)
+    ends = [env.step(0)[2:] for _ in range(3)]
+    assert [end[:2] for end in ends] == [(False, False), (False, False), (False, True)]
+    assert "expert_probs" in ends[-1][2]  # cut short, not at its end
+
+
+@pytest.mark.parametrize("mode", ["ansi", "rgb_array"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rendering_at_every_length(family, mode):
+    env = TokenEnv(family, render_mode=mode, reward="none")
+    env.reset(seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frames = [env_render_passive_checker(env)]
+        for token in np.random.default_rng(0).integers(0, env.task.vocab_size, env.task.horizon):
+            env.step(token)
+            frames.append(env_render_passive_checker(env))
+    assert all(len(frame) for frame in frames)
+    if mode == "rgb_array":
+        assert {(frame.shape, frame.dtype) for frame in frames} == {((160, 640, 3), np.dtype(np.uint8))}
+    assert all(not np.array_equal(a, b) for a, b in pairwise(frames))
+
+
+def test_the_picture_shows_where_the_sequence_leaves_the_expert():
+    """Blue reaches as high as the expert's probability of the token; vermilion is the rest."""
+    env = TokenEnv("Contamination", horizon=3, eps=0.5, p=0.25, q=0.25, render_mode="rgb_array")
+    env.reset(options={"prompt": [0]})
+    for token in (0, 1):  # stays with probability 3/4, flips with 1/4
+        env.step(token)
+    image = env.render()
+    blue, vermilion, paper = (0, 114, 178), (213, 94, 0), (236, 236, 236)
+    for cell, share in ((1, 0.75), (2, 0.25)):
+        column = image[64:152, 80 + 160 * cell]
+        assert (column == blue).all(axis=1).mean() == pytest.approx(share, abs=0.01)
+        assert (column == vermilion).all(axis=1).mean() == pytest.approx(1 - share, abs=0.01)
+    assert (image[64:152, 80 + 160 * 3] == paper).all()
+    assert tuple(image[30, 80]) == tuple(image[30, 80 + 160]) != tuple(image[30, 80 + 320])
+
+
+def test_one_slip_in_a_long_sequence_is_seen():
+    env = TokenEnv("Contamination", horizon=3000, reward="none", render_mode="rgb_array", expert_info=False)
+    env.reset(options={"prompt": [0]})
+    for t in range(3000):
+        env.step(int(t >= 1234))
+    vermilion = (env.render()[150] == (213, 94, 0)).all(axis=1)
+    assert np.flatnonzero(vermilion).tolist() == [1235 * 640 // 3001]
+
+
+def test_text_rendering():
+    env = TokenEnv("Contamination", horizon=4, eps=0.5, p=0.25, q=0.25, render_mode="ansi")
+    env.reset(options={"prompt": [1]})
+    env.step(1)
+    env.step(0)
+    text = env.render().splitlines()
+    assert text[0] == "Contamination: token 2 of 4, prompt 1"
+    assert text[1].split() == ["token", "1", "0"]
+    assert text[2].split() == ["expert", "0.75", "0.25"]
+    assert text[3] == f"log-probability under the expert: {np.log(3 / 16):.4g} nats"
+    assert text[4] == "next: 0 (0.75), 1 (0.25)"
+
+
+def test_rendering_without_a_mode_warns_and_returns_nothing():
+    env = TokenEnv("Contamination", horizon=4)
+    env.reset()
+    with pytest.warns(UserWarning, match="without a render mode"):
+        assert env.render() is None
+
+
+def test_the_headings_are_there():
+    wanted = (
+        "Description, Action Space, Observation Space, Starting State, Rewards, Episode End, Information, Arguments"
+    )
+    for heading in (*wanted.split(", "), "References", "Version History", "Expert", "Policy Class", "What It Shows"):
+        assert f"## {heading}\n" in TokenEnv.__doc__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "policy"), [("multi_discrete", "MlpPolicy"), ("dict", "MultiInputPolicy")])
+@pytest.mark.parametrize("family", ["Contamination", "RareMode"])  # with a prompt, and without
+def test_stable_baselines3_learns_from_it_as_it_is(family, form, policy):
+    stable_baselines3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    env = gym.make(f"ntp/{family}-v0", horizon=8, observation=form)
+    stable_baselines3.PPO(policy, env, n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu").learn(16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the environment has no Monitor
+        mean, _ = evaluate_policy(env.unwrapped.task.expert, env, n_eval_episodes=2)
+    assert np.isfinite(mean)
