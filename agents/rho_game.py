@@ -159,6 +159,7 @@ class _Elimination:
         self.log_densities, self.weights, self.tau = log_densities, weights, tau
         n, m = log_densities.shape
         self.dtype = np.dtype(np.float32 if n * m >= _FLOAT32_FROM else np.float64)
+        self.tie = TIE * float(weights.sum())
         self.unit = 2.0**-24 if self.dtype == np.float32 else 2.0**-53
         step = min(_MOST_BLOCK_ROWS, max(1, _BLOCK_ENTRIES // m))
         self.blocks = [slice(start, min(start + step, n)) for start in range(0, n, step)]
@@ -170,12 +171,12 @@ class _Elimination:
         n, m = self.log_densities.shape
         bounds = np.zeros(m)  # every worst case is at least F(j, j) = 0
         rows: dict[int, tuple[FloatArray, float]] = {}  # rows that may still win: payoffs, and a bound on their error
-        best, count, current = np.inf, 0, self._start()
+        best, count, current = np.inf, 0, self._start()  # the value of the game, ties included, is at most best
         row = self._first_row(current)
         while True:
             error = self._error(current)
             count += 1
-            best = min(best, float(row.max()) + error)  # the value of the game is at most this
+            best = min(best, max(float(row.max()), 0.0) + error + self.tie)
             np.maximum(bounds, -row - error, out=bounds)
             bounds[current] = np.inf
             rows[current] = row, error
@@ -238,7 +239,7 @@ class _Elimination:
             best = int(exact.argmax())
             results.append((max(float(exact[best]), 0.0), j, int(replies[best])))
         smallest = min(value for value, _, _ in results)
-        value, index, reply = next(r for r in results if r[0] <= smallest + TIE * self.weights.sum())
+        value, index, reply = next(r for r in results if r[0] <= smallest + self.tie)
         return index, value, reply
 
     def _exact(self, j: int, replies: IntArray) -> FloatArray:

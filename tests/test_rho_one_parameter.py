@@ -1,0 +1,104 @@
+"""The one-parameter game: certificates against dense searches, and the cases with a known answer."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit, xlog1py, xlogy
+
+from agents.rho_game import rho_tau
+from agents.rho_one_parameter import solve_bernoulli_game
+
+fixed = settings(deadline=None, derandomize=True, max_examples=40)
+
+
+def payoffs(events, lengths, weights, theta, others, tau):
+    """F(theta, others), another way: densities of each unit, by `rho_tau`."""
+    density = lambda t: xlogy(events[:, None], t) + xlog1py((lengths - events)[:, None], -t)  # noqa: E731
+    return weights @ rho_tau(density(np.array([theta])), density(others), tau)
+
+
+def random_game(rng):
+    length = int(rng.integers(2, 13))
+    units = int(rng.integers(1, 8))
+    events = rng.integers(0, length + 1, size=units)
+    lengths = np.full(units, length)
+    lengths[0] = max(events[0], rng.integers(1, length + 1))  # a shorter last chunk
+    return events, lengths, rng.random(units) ** 3 + 1e-3
+
+
+@pytest.mark.parametrize("tau", ["ratio", "psi"])
+@pytest.mark.parametrize("seed", range(12))
+def test_certified_against_dense_searches(seed, tau):
+    events, lengths, weights = random_game(np.random.default_rng(seed))
+    low, high = 0.003, 0.997
+    game = solve_bernoulli_game(events, lengths, weights, (low, high), tau)
+    thetas = expit(np.linspace(logit(low), logit(high), 3001))
+    assert low <= game.theta <= high
+    # no reply beats the reported value, and the reported reply attains it
+    assert payoffs(events, lengths, weights, game.theta, thetas, tau).max() <= game.value + 1e-9
+    attained = payoffs(events, lengths, weights, game.theta, np.array([game.reply]), tau)[0]
+    assert attained == pytest.approx(game.value, abs=1e-9)
+    # no other theta has a smaller worst case (a dense search for replies finds all but a step's square of it)
+    others = [payoffs(events, lengths, weights, theta, thetas, tau).max() for theta in thetas[::15]]
+    assert min(others) >= game.value * (1 - 1e-3) - 1e-6 * weights.sum()
+    assert game.gap <= 1e-6 * game.value + 1e-12
+
+
+@given(
+    st.integers(1, 999),
+    st.floats(0.0, 0.4),
+    st.sampled_from(["ratio", "psi"]),
+)
+@fixed
+def test_one_token_a_unit_is_maximum_likelihood(ones, theta_min, tau):
+    """Fact 1 for the convex class of all Bernoulli laws (psi has the same first-order conditions)."""
+    mean = ones / 1000
+    game = solve_bernoulli_game(
+        np.array([0, 1]), np.array([1, 1]), np.array([1 - mean, mean]), (theta_min, 1 - theta_min), tau
+    )
+    assert game.theta == pytest.approx(np.clip(mean, theta_min, 1 - theta_min), rel=1e-9)
+    assert game.value <= 1e-12
+
+
+@pytest.mark.parametrize("tau", ["ratio", "psi"])
+def test_in_a_well_specified_population_the_truth_loses_to_nobody(tau):
+    from scipy.stats import binom
+
+    k = np.arange(21)
+    game = solve_bernoulli_game(k, np.full(21, 20), binom.pmf(k, 20, 0.37), (0.0, 1.0), tau)
+    assert game.theta == pytest.approx(0.37, rel=1e-9)
+    assert game.value <= 1e-12
+
+
+@pytest.mark.parametrize("tau", ["ratio", "psi"])
+@pytest.mark.parametrize(
+    ("events", "theta_range", "expected"),
+    [
+        ([0, 0], (0.0, 1.0), 0.0),
+        ([7, 7], (0.0, 1.0), 1.0),
+        ([0, 0], (1e-5, 0.5), 1e-5),
+        ([7, 7], (0.0, 0.25), 0.25),
+        ([3, 3], (0.3, 0.3), 0.3),
+        ([0, 0], (0.0, 1e-40), 0.0),
+    ],
+)
+def test_all_units_alike(events, theta_range, expected, tau):
+    game = solve_bernoulli_game(np.array(events), np.array([7, 7]), np.array([1.0, 2.0]), theta_range, tau)
+    assert (game.theta, game.value) == (expected, 0.0)
+
+
+def test_parameters_at_zero_lose_every_unit_with_an_event():
+    """theta = 0 is a member; with half the weight on (0 of 1) and half on (1 of 1) it is not the best one."""
+    k, m, w = np.array([0, 1]), np.array([1, 1]), np.array([0.5, 0.5])
+    assert solve_bernoulli_game(k, m, w, (0.0, 1.0), "ratio").theta == pytest.approx(0.5)
+    assert payoffs(k, m, w, 0.0, np.array([0.5]), "ratio")[0] == pytest.approx(0.5 * (-1 / 3) + 0.5)
+
+
+def test_order_and_copies_of_units_do_not_matter():
+    rng = np.random.default_rng(6)
+    events, lengths, weights = random_game(rng)
+    order = rng.permutation(len(events))
+    one = solve_bernoulli_game(events, lengths, weights, (0.01, 0.99), "ratio")
+    twice = [np.concatenate([array[order], array]) for array in (events, lengths, weights / 2)]
+    assert solve_bernoulli_game(*twice, (0.01, 0.99), "ratio").theta == pytest.approx(one.theta, rel=1e-6)
