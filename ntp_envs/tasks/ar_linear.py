@@ -42,9 +42,10 @@ class ARLinear(Task):
       to the sum of the window's tokens modulo A, a function of all of them together that the features lack. The prompt
       is uniform. It is wrong a little at every token, so distances saturate with H for every learner.
     * ``kind="contamination"``: the prompt is the last token of the vocabulary with probability ``eps`` (uniform over
-      the rest otherwise) and then the *whole* document follows another member, ``misspecification`` of the way from
-      theta* to a second draw. After ``width`` tokens the class can no longer see which document it is in. Like
-      `Contamination`, but in d > 1: log-loss averages the two.
+      the rest otherwise) and then the *whole* document follows another member, ``(1 - 2 misspecification) theta*``:
+      uniform at 1/2, the opposite of theta* at 1. After ``width`` tokens the class can no longer see which document it
+      is in. Like `Contamination`, but in d > 1: log-loss averages the two, and its approximation factor grows with H
+      (the more, the larger the radius).
 
     The expert is an automaton over contexts (and the kind of document), so distances are exact at any H. At
     ``misspecification=0`` it is theta* itself. The classes are those of Rohatgi et al. (2025, arXiv:2502.12465); the
@@ -58,7 +59,7 @@ class ARLinear(Task):
         kind: ``"interaction"`` or ``"contamination"``.
         radius: of the ball of theta.
         eps: probability of a contaminated document, in (0, 1); no effect on an interaction.
-        seed: of theta* and the second member.
+        seed: of theta*.
 
     >>> ARLinear(misspecification=0.0).best_in_class().hellinger2
     0.0
@@ -103,12 +104,13 @@ class ARLinear(Task):
     @cached_property
     def member(self) -> FloatArray:
         """theta*, ``(d,)``: the expert's parameters at misspecification 0."""
-        return self._draws[0]
+        draw = np.random.default_rng(self.seed).normal(size=self.features.dimension)
+        return draw * (MEMBER_NORM * self.radius / np.linalg.norm(draw))
 
-    @cached_property
-    def _draws(self) -> FloatArray:
-        draws = np.random.default_rng(self.seed).normal(size=(2, self.features.dimension))
-        return draws * (MEMBER_NORM * self.radius / np.linalg.norm(draws, axis=1, keepdims=True))
+    @property
+    def _contaminant(self) -> FloatArray:
+        """Parameters of contaminated documents: theta* at misspecification 0, zero at 1/2, -theta* at 1."""
+        return (1.0 - 2.0 * self.misspecification) * self.member
 
     @cached_property
     def _contexts(self) -> FeatureStates:
@@ -123,8 +125,7 @@ class ARLinear(Task):
         log_clean = linear_log_probs(self.features, self.member, table.features)
         starts = table.initial_states(np.arange(self.vocab_size)[:, None])
         if self.kind == "contamination":
-            other = self.member + self.misspecification * (self._draws[1] - self.member)
-            log_other = linear_log_probs(self.features, other, table.features)
+            log_other = linear_log_probs(self.features, self._contaminant, table.features)
             n = len(table.transitions)
             starts[-1] += n
             return TableAutomaton(
@@ -165,19 +166,23 @@ class ARLinear(Task):
         if self.misspecification == 0.0:
             return BestInClass(self.policy_class.policy(self.member), 0.0, "closed form")
         rng = np.random.default_rng(self.seed)
-        starts = [self.member, self.member + self.misspecification * (self._draws[1] - self.member)]
+        starts = [self.member, self._contaminant]
         short = self._affinity(min(self.horizon, 4))
         starts.append(minimise_in_ball(short, self.radius, [self.member])[0])
         starts.append(np.zeros(self.features.dimension))
         starts.extend(rng.normal(size=(RANDOM_STARTS, self.features.dimension)) * (0.3 * self.radius))
-        theta, value = minimise_in_ball(self._affinity(self.horizon), self.radius, starts)
+        theta, value = minimise_in_ball(self._objective, self.radius, starts)
         return BestInClass(
             self.policy_class.policy(theta), value, f"local search from {len(starts)} starts", tolerance=math.nan
         )
 
     def member_hellinger2(self, theta: FloatArray) -> float:
         """Squared Hellinger distance ``2 (1 - BC)``, in [0, 2], of the expert to the member with ``(d,)`` theta."""
-        return self._affinity(self.horizon)(np.asarray(theta, dtype=np.float64))[0]
+        return self._objective(np.asarray(theta, dtype=np.float64))[0]
+
+    @cached_property
+    def _objective(self) -> AutomatonAffinity:
+        return self._affinity(self.horizon)
 
     def _affinity(self, horizon: int) -> AutomatonAffinity:
         expert, table = self.expert, self._contexts

@@ -1,0 +1,82 @@
+"""BernoulliMixture: published ratios, closed forms against enumeration, populations."""
+
+import numpy as np
+import pytest
+
+from ntp_envs import BernoulliPolicy, NotTractableError, collect, make_task
+from ntp_envs.distances import distance
+
+
+@pytest.mark.parametrize(
+    ("horizon", "tv_ratio", "hellinger_ratio"),
+    [(10, 1.12, 1.00), (100, 2.13, 1.03), (1000, 5.53, 1.40), (10_000, 16.28, 4.93)],
+)
+def test_ratios_of_log_loss_to_the_best(horizon, tv_ratio, hellinger_ratio):
+    task = make_task("BernoulliMixture", horizon=horizon, weight=0.01, q=0.7)
+    theta = task.log_loss_theta()
+    assert theta == pytest.approx(0.502, abs=1e-15)
+    assert task.distance_to(theta, "tv") / task.best_theta("tv").value == pytest.approx(tv_ratio, abs=5e-3)
+    assert task.distance_to(theta) / task.best_in_class().hellinger2 == pytest.approx(hellinger_ratio, abs=5e-3)
+
+
+def test_closed_forms_agree_with_enumeration():
+    task = make_task("BernoulliMixture", horizon=9, weight=0.2, q=0.9)
+    for theta in (0.3, 0.58):
+        for metric in ("hellinger2", "tv", "kl"):
+            exact = distance(task.expert, BernoulliPolicy(theta), task, metric=metric, method="enumeration").final
+            assert task.distance_to(theta, metric) == pytest.approx(exact, rel=1e-10)
+
+
+@pytest.mark.parametrize("metric", ["hellinger2", "tv", "kl"])
+def test_nothing_on_a_fine_grid_beats_the_best(metric):
+    task = make_task("BernoulliMixture", horizon=40, weight=0.2, q=0.9)
+    grid = min(task.distance_to(theta, metric) for theta in np.linspace(0.001, 0.999, 1999))
+    best = task.best_in_class().hellinger2 if metric == "hellinger2" else task.best_theta(metric).value
+    assert best <= grid + 1e-12
+    if metric == "kl":  # its minimiser is the log-loss theta
+        assert task.best_theta("kl").theta == pytest.approx(task.log_loss_theta(), abs=1e-6)
+
+
+def test_population_gives_log_loss_its_theta():
+    task = make_task("BernoulliMixture", horizon=12, weight=0.3, q=0.9)
+    demos = task.population()
+    assert demos.normalised_weights() @ demos.tokens.mean(axis=1) == pytest.approx(task.log_loss_theta())
+    assert demos.exactness.covers(1, task.policy_class) and demos.exactness.covers(12, task.policy_class)
+    assert not demos.exactness.covers(3, task.policy_class)
+    assert task.population(chunk=3).exactness.covers(3, task.policy_class)
+
+
+def test_samples_have_the_right_mean_and_clumping():
+    task = make_task("BernoulliMixture", horizon=50, weight=0.3, q=0.9)
+    ones = collect(task, 4000, np.random.default_rng(0)).tokens.sum(axis=1)
+    assert ones.mean() / 50 == pytest.approx(task.log_loss_theta(), abs=0.01)
+    assert (ones > 37).mean() == pytest.approx(0.3, abs=0.03)  # the second kind; sd of the share is .007
+
+
+def test_a_long_horizon_refuses_a_population_of_its_size():
+    task = make_task("BernoulliMixture", horizon=10_000)
+    with pytest.raises(NotTractableError, match="closed forms"):
+        task.population()
+    assert len(task.population(chunk=8)) == 9
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"horizon": 0}, "horizon=0"),
+        ({"weight": 0.0}, "weight=0.0"),
+        ({"weight": 1.0}, "weight=1.0"),
+        ({"q": 1.2}, "q=1.2"),
+        ({"theta_min": 0.6}, "theta_min=0.6"),
+    ],
+)
+def test_bad_parameters(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        make_task("BernoulliMixture", **parameters)
+
+
+def test_bad_metric():
+    with pytest.raises(ValueError, match="metric='l2'"):
+        make_task("BernoulliMixture").distance_to(0.5, "l2")
+    with pytest.raises(ValueError, match="theta=2"):
+        make_task("BernoulliMixture").distance_to(2.0)
