@@ -8,6 +8,7 @@ import pickle
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +18,7 @@ import numpy as np
 from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs._validation import check_generator, did_you_mean
 
-__all__ = ["Agent", "ConvergenceWarning", "FitReport", "NotFittedError"]
+__all__ = ["Agent", "ConvergenceWarning", "FitReport", "NotFittedError", "unfitted"]
 
 
 #: what unpickling a damaged file, or one whose classes are gone, can raise
@@ -143,22 +144,51 @@ class Agent(ABC):
         return [name for name, p in signature.parameters.items() if name != "self" and p.kind not in variadic]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Hyper-parameters by name."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
+        """Hyper-parameters by name; with ``deep`` also those of agents among them, as in ``agent__lam``.
+
+        The members of a list or mapping of agents have their index or key in between: ``agents__0__lam``.
+        """
+        params = {name: getattr(self, name) for name in self._parameter_names()}
+        if deep:
+            for prefix, agent in self._nested().items():
+                params.update({f"{prefix}__{name}": value for name, value in agent.get_params().items()})
+        return params
 
     def set_params(self, **params: Any) -> Agent:
-        """Set hyper-parameters by name and return self."""
+        """Set hyper-parameters by name, nested ones too, and return self."""
         known = self._parameter_names()
-        for name in params:
+        own = {name: value for name, value in params.items() if name in known or "__" not in name}
+        for name in own:
             if name not in known:
                 raise ValueError(f"{type(self).__name__} has no parameter {name!r}.{did_you_mean(name, known)}")
-        for name, value in params.items():
+        for name, value in own.items():
             setattr(self, name, value)
+        nested = self._nested()
+        for name in [name for name in params if name not in own]:
+            prefixes = [prefix for prefix in nested if name.startswith(f"{prefix}__")]
+            if not prefixes:
+                raise ValueError(
+                    f"{type(self).__name__} has no parameter {name!r}.{did_you_mean(name, [*known, *nested])}"
+                )
+            prefix = max(prefixes, key=len)
+            nested[prefix].set_params(**{name[len(prefix) + 2 :]: params[name]})
         return self
 
     def clone(self) -> Agent:
-        """An unfitted agent with the same hyper-parameters."""
-        return type(self)(**self.get_params())
+        """An unfitted agent with the same hyper-parameters; agents among them are cloned too."""
+        return type(self)(**{name: unfitted(value) for name, value in self.get_params(deep=False).items()})
+
+    def _nested(self) -> dict[str, Agent]:
+        """The agents among the hyper-parameters, by the first part of the name that `get_params` gives theirs."""
+        found: dict[str, Any] = {}
+        for name, value in self.get_params(deep=False).items():
+            if isinstance(value, Mapping):
+                found.update({f"{name}__{key}": item for key, item in value.items()})
+            elif isinstance(value, list | tuple):
+                found.update({f"{name}__{position}": item for position, item in enumerate(value)})
+            else:
+                found[name] = value
+        return {name: value for name, value in found.items() if isinstance(value, Agent)}
 
     if not TYPE_CHECKING:  # a type checker should still see misspelt attributes
 
@@ -169,7 +199,7 @@ class Agent(ABC):
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self).__init__).parameters
-        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if v is not defaults[k].default]
+        changed = [f"{k}={v!r}" for k, v in self.get_params(deep=False).items() if v is not defaults[k].default]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     # -- files ---------------------------------------------------------------------------------------------------------
@@ -217,3 +247,17 @@ class Agent(ABC):
                 f"{path} holds a {type(agent).__name__}, not a {cls.__name__}; use {type(agent).__name__}.load."
             )
         return agent
+
+
+def unfitted(value: Any) -> Any:
+    """A hyper-parameter with the agents in it cloned, in lists, tuples and dicts too; anything else as it is."""
+    if isinstance(value, Agent):
+        return value.clone()
+    if type(value) is dict:
+        items = {key: unfitted(item) for key, item in value.items()}
+        return items if any(items[key] is not item for key, item in value.items()) else value
+    if type(value) in (list, tuple):
+        members = [unfitted(item) for item in value]
+        changed = any(new is not old for new, old in zip(members, value))
+        return type(value)(members) if changed else value
+    return value

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, FitReport
+from agents.base import Agent, FitReport, unfitted
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -190,7 +190,7 @@ def _global_random_state_watched() -> Iterator[Callable[[], bool]]:
 
 def check_parameters(agent: Agent, problem: Problem, atol: float) -> None:
     """``__init__`` stores its parameters as given and nothing else; get_params, set_params, clone and repr work."""
-    name, params = _name(agent), agent.get_params()
+    name, params = _name(agent), agent.get_params(deep=False)
     fresh = type(agent)(**params)
     for key, value in params.items():
         _require(
@@ -200,9 +200,18 @@ def check_parameters(agent: Agent, problem: Problem, atol: float) -> None:
     extra = set(vars(fresh)) - set(params)
     _require(not extra, f"{name}.__init__ sets {sorted(extra)}, which are not parameters; compute them in fit.")
     clone = agent.clone()
+    nested = agent._nested()
+    plain = {key: value for key, value in agent.get_params().items() if unfitted(value) is value}
+    cloned = clone.get_params()
     _require(
-        type(clone) is type(agent) and all(getattr(clone, key) is value for key, value in params.items()),
+        type(clone) is type(agent)
+        and cloned.keys() == agent.get_params().keys()
+        and all(cloned[key] is value for key, value in plain.items()),
         f"{name}.clone must return a {name} with the same parameters.",
+    )
+    _require(
+        all(clone._nested()[key] is not value for key, value in nested.items()),
+        f"{name}.clone must clone the agents among its parameters, {sorted(nested)}, not share them.",
     )
     _require(not hasattr(clone, "policy_"), f"{name}.clone must return an unfitted agent.")
     _require(clone.set_params(**params) is clone, f"{name}.set_params must return self.")
@@ -271,7 +280,7 @@ def check_purity(agent: Agent, problem: Problem, atol: float) -> None:
     clone = _fitted(
         agent, replace(problem, demonstrations=demos.subset(np.arange(3)))
     )  # fills caches, which may change
-    given, before = clone.get_params(), pickle.dumps(clone.get_params())
+    given, before = clone.get_params(deep=False), pickle.dumps(clone.get_params(deep=False))
     members = pickle.dumps(problem.policy_class)
     arrays = {key: value.copy() for key, value in vars(demos).items() if isinstance(value, np.ndarray)}
     with _global_random_state_watched() as untouched:
