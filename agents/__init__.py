@@ -1,25 +1,32 @@
 """Learners: everything with a ``fit``. Depends on ``ntp_envs``."""
 
 from agents.base import Agent, ConvergenceWarning, FitReport, NotFittedError
+from agents.cross_validation import CrossValidatedBC, FitFailedWarning
 from agents.layerwise import LayerwiseBC
 from agents.log_loss import LogLossBC
 from agents.oracle import BestInClass
 from agents.registry import agent_names, make_agent, register_agent
 from agents.rho import ChunkedRhoBC, RhoEstimatorBC
 from agents.smoothed import SmoothedLogLossBC
+from agents.tournament import TournamentBC, TournamentResult, tournament
 
 __all__ = [
     "Agent",
     "BestInClass",
     "ChunkedRhoBC",
     "ConvergenceWarning",
+    "CrossValidatedBC",
+    "FitFailedWarning",
     "FitReport",
     "LayerwiseBC",
     "LogLossBC",
     "NotFittedError",
     "RhoEstimatorBC",
     "SmoothedLogLossBC",
+    "TournamentBC",
+    "TournamentResult",
     "agent_names",
     "make_agent",
     "register_agent",
+    "tournament",
 ]

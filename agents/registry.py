@@ -6,11 +6,13 @@ import inspect
 from typing import Any
 
 from agents.base import Agent
+from agents.cross_validation import CrossValidatedBC
 from agents.layerwise import LayerwiseBC
 from agents.log_loss import LogLossBC
 from agents.oracle import BestInClass
 from agents.rho import ChunkedRhoBC, RhoEstimatorBC
 from agents.smoothed import SmoothedLogLossBC
+from agents.tournament import TournamentBC
 from ntp_envs._registry import Registry, build
 
 __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "agent_class", "agent_names", "make_agent", "register_agent"]
@@ -21,10 +23,12 @@ BUILT_IN: dict[str, type[Agent]] = {
     for kind in (
         BestInClass,
         ChunkedRhoBC,
+        CrossValidatedBC,
         LayerwiseBC,
         LogLossBC,
         RhoEstimatorBC,
         SmoothedLogLossBC,
+        TournamentBC,
     )
 }
 _agents: Registry[Agent] = Registry(
