@@ -42,7 +42,7 @@ class Table:
 
         table = RichTable(title=escape(self.title), caption=escape(self.note) or None, box=box.SIMPLE_HEAD)
         for i, column in enumerate(self.columns):
-            table.add_column(escape(column), justify="right" if i else "left")
+            table.add_column(escape(column), justify="right" if i else "left", no_wrap=not i)
         for row in self.text_rows():
             table.add_row(*(escape(cell) for cell in row))
         return table

@@ -60,8 +60,8 @@ def figures(options: AmplificationOptions, summary: Summary, slopes: Summary) ->
         FigureSpec(
             "horizon-samples",
             f"All learners, {options.n} demonstrations",
-            f"Contamination with eps=.01, n={options.n}, {options.seeds} data sets: the same picture, but smoothing with "
-            "1/H stops helping as 1/(2H) falls below eps (bands: 95 % bootstrap intervals of the mean).",
+            f"Contamination with eps=.01, n={options.n}, {options.seeds} data sets: the same picture, but smoothing "
+            "with 1/H stops helping as 1/(2H) falls below eps (bands: 95 % bootstrap intervals of the mean).",
             lambda: horizon_figure(
                 f"The same from {options.n} demonstrations",
                 summary,

@@ -28,7 +28,7 @@ __all__ = [
 
 FACTOR = "C_apx = distance to the expert / best in class"
 DISTANCE = "squared Hellinger distance to the expert"
-GREENS = ("#00402E", "#006B50", "#009E73", "#2FB890", "#63CDAE")  # from short chunks to long
+GREENS = ("#00402E", "#006B50", "#009E73", "#27AB85", "#4DBB98")  # from short chunks to long
 
 
 def text(learner: str) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def factor_axis(axes: Axes) -> None:
     ticks = [1, 3, 10, 30, 100, 300]
     axes.set_yticks(ticks, labels=[str(tick) for tick in ticks])
     axes.set_yticks([], minor=True)
-    axes.set_ylim(0.8, None)
+    axes.set_ylim(0.8, 1.5 * float(axes.dataLim.y1))
 
 
 def chunk_colours(chunks: Sequence[int]) -> dict[int, str]:
@@ -159,30 +159,21 @@ def chunk_figure(options: AmplificationOptions, summary: Summary, slopes: Summar
 
 def rare_switch_figure(summary: Summary) -> Figure:
     """The jump of log-loss in RareMode."""
-    from experiments.figures import COLOURS, new_figure
+    from experiments.figures import new_figure
     from ntp_envs.tasks import RareMode
 
     part = "rare mode, switch"
     figure, axes = new_figure("One more token, and log-loss takes the wrong policy", "horizon H", FACTOR)
-    colours = {"e": COLOURS["orange"], "10": COLOURS["vermilion"]}
+    dashes = {"e": "--", "10": "-"}
     lines, last = [], 1.0
     for ratio, value in RARE_RATIOS.items():
         task = f"RareMode eps=0.01 W={ratio}"
         series = summary.series("H", "C_apx", part=part, learner="log-loss", task=task)
-        lines.append(Line(series, "log-loss", "", color=colours[ratio], drawstyle="steps-post", marker=""))
+        lines.append(Line(series, "log-loss", "", linestyle=dashes[ratio], drawstyle="steps-post", marker=""))
         last = float(series.mean[-1]) if len(series.x) else 1.0
         switch = RareMode(eps=0.01, density_ratio=value).switch_horizon()
-        axes.axvline(switch, color=colours[ratio], linestyle=":", linewidth=1.2)
-        axes.annotate(
-            f"log-loss, W={ratio}:\nswitches at H={switch:.1f}",
-            (switch, last / 2),
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=colours[ratio],
-            fontweight="bold",
-            fontsize=10,
-            va="center",
-        )
+        label = f"log-loss, W={ratio}:\nswitches at H={switch:.1f}"
+        axes.annotate(label, (switch, last / 2), xytext=(8, 0), **text("log-loss"))
     rho = summary.series("H", "C_apx", part=part, learner="rho", task="RareMode eps=0.01 W=10")
     axes.set_xlim(0, 112)
     draw_lines(axes, [*lines, Line(rho, "rho", "rho", marker="")])

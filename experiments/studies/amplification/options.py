@@ -52,7 +52,6 @@ class AmplificationOptions:
     def quick(cls) -> AmplificationOptions:
         """About a minute on two cores."""
         return cls(
-            horizons=(16, 64, 256),
             chunks=(4, 16, 64),
             seeds=5,
             control_n=(100, 1000, 10_000),
