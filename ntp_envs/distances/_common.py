@@ -72,9 +72,11 @@ def kl_terms(log_p: FloatArray, log_q: FloatArray, p: FloatArray, q: FloatArray)
     with np.errstate(invalid="ignore"):
         u = log_q - log_p
         plain = q - p - p * u
+    out = np.where(np.isneginf(log_p), q, plain)
     small = np.abs(u) < 0.1  # false for nan
-    v = np.where(small, u, 0.0)
+    v = u[small]
     tail = np.ones_like(v)
     for k in range(10, 2, -1):
         tail = 1.0 + v / k * tail
-    return np.where(small, 0.5 * p * v * v * tail, np.where(np.isneginf(log_p), q, plain))
+    out[small] = 0.5 * p[small] * v * v * tail
+    return out
