@@ -20,6 +20,7 @@ from ntp_envs import (
     make_task,
 )
 from ntp_envs.distances import METHODS, automaton_distances, dispatch
+from ntp_envs.tasks.registry import BUILT_IN
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -198,3 +199,13 @@ def test_a_random_automaton_pair_through_every_exact_door():
         assert curve.is_exact
         if name in direct:
             assert curve.values.tobytes() == direct[name].values.tobytes()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_family_s_best_in_class_is_at_the_distance_it_states(name):
+    task = make_task(name)
+    best = task.best_in_class()
+    curve = distance(task.expert, best.policy, task)
+    assert curve.is_exact
+    assert curve.final == pytest.approx(best.hellinger2, rel=1e-9)
+    assert approximation_factor(task, best.policy) == pytest.approx(1.0, rel=1e-9)
