@@ -111,12 +111,16 @@ def run_cells(
                 result = CellResult(cell.key, (), f"the worker was lost: {error!r}", 0.0)
             on_result(cell, result)
 
-    for cell in cells:
-        try:
-            pending[executor.submit(run_cell, cell, study, seed)] = cell
-        except RuntimeError as error:  # a pool that broke takes no more work
-            on_result(cell, CellResult(cell.key, (), f"the executor takes no more cells: {error!r}", 0.0))
-        while len(pending) >= limit:
+    try:
+        for cell in cells:
+            try:
+                pending[executor.submit(run_cell, cell, study, seed)] = cell
+            except RuntimeError as error:  # a pool that broke takes no more work
+                on_result(cell, CellResult(cell.key, (), f"the executor takes no more cells: {error!r}", 0.0))
+            while len(pending) >= limit:
+                collect_finished()
+        while pending:
             collect_finished()
-    while pending:
-        collect_finished()
+    finally:
+        for future in pending:  # none are left unless an exception is on its way, such as Ctrl-C
+            future.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,19 +46,20 @@ class Line:
         self.series, self.learner, self.label, self.changes = series, learner, label, changes
 
 
-def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
-    """Lines and their labels, after the scales have been set."""
+def draw_lines(axes: Axes, lines: Sequence[Line], *, limits: Callable[[Axes], None] | None = None) -> None:
+    """Lines, then limits that depend on them, then labels, which are placed for these limits."""
     from experiments.figures import end_labels, learner_style, plot_series
 
     shown = [line for line in lines if len(line.series.x)]
     for line in shown:
         plot_series(axes, line.series, line.learner, **line.changes)
+    if limits is not None:
+        limits(axes)
     ends = []
     for line in shown:
-        if not line.label:
-            continue
-        colour = line.changes.get("color", learner_style(line.learner).colour)
-        ends.append((float(line.series.x[-1]), float(line.series.mean[-1]), line.label, colour))
+        if line.label:
+            colour = line.changes.get("color", learner_style(line.learner).colour)
+            ends.append((float(line.series.x[-1]), float(line.series.mean[-1]), line.label, colour))
     end_labels(axes, ends)
 
 
@@ -116,8 +117,7 @@ def horizon_figure(
         axes.axhline(1.0, color="black", linestyle="--", linewidth=1.2)
     else:
         lines.append(Line(of(BEST), BEST, "best in class", linewidth=1.2))
-    draw_lines(axes, lines)
-    factor_axis(axes)
+    draw_lines(axes, lines, limits=factor_axis)
     return figure
 
 
@@ -132,10 +132,12 @@ def chunk_figure(options: AmplificationOptions, summary: Summary, slopes: Summar
     chunked = summary.series("K", "C_apx", part=part, learner=CHUNKED)
     axes.set_yscale("log")
     log2_axis(axes, [float(K) for K in chunked.x])
-    room_for_labels(axes, 1, horizon, 8.0)
+    room_for_labels(axes, 1, horizon, 2.5 if sampled else 1.15)
     found = [row.mean for row in slopes.select(part=part, learner=CHUNKED)]
     label = f"chunked rho (slope {found[0]:.2f})" if found else "chunked rho"
-    lines = [Line(chunked, CHUNKED, label)]
+    lines = [Line(chunked, CHUNKED, "")]
+    if len(chunked.x) > 4:
+        axes.annotate(label, (chunked.x[4], chunked.mean[4]), xytext=(10, 10), **text(CHUNKED))
     if sampled:
         for name in ("log-loss", "rho"):
             value = summary.series("H", "C_apx", part=part, learner=name)
@@ -152,8 +154,7 @@ def chunk_figure(options: AmplificationOptions, summary: Summary, slopes: Summar
         axes.annotate(
             "improper limit (dots)\nand 1 + H/K (line)", (K[at], line[at]), xytext=(-150, -32), **text(IMPROPER)
         )
-    draw_lines(axes, lines)
-    factor_axis(axes)
+    draw_lines(axes, lines, limits=factor_axis)
     return figure
 
 
@@ -281,7 +282,7 @@ def control_figure(options: AmplificationOptions, summary: Summary, x: str) -> F
             linestyle=":",
         )
     )
-    draw_lines(axes, lines)
     if x == "H":
         axes.set_ylim(reference[0] / 10, reference[0] * 10)
+    draw_lines(axes, lines)
     return figure
