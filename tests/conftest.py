@@ -1,5 +1,9 @@
 """Shared fixtures: one seeded generator a test, and no test may touch numpy's global random state."""
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices, one worker a core: BLAS threads only spin
+
 import numpy as np
 import pytest
 
