@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table as RichTable
 
 from experiments.folder import FolderError
 from experiments.neighbours import shadowed_agents
@@ -203,7 +204,7 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
     if outcome.reused:
         stderr.print(f"{outcome.reused} cells were taken from the earlier run in {escape(str(out))}.")
     for table in outcome.analysis.tables[:1]:
-        stdout.print(table.to_rich())
+        _print_whole(table.to_rich())
     for finding in outcome.analysis.findings:
         stdout.print(f"  {escape(finding)}", soft_wrap=True)
     stdout.print(f"report: {escape(str(outcome.folder.report))}", soft_wrap=True)
@@ -216,6 +217,14 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
         stderr.print("They are in the report with their tracebacks; the same command tries them again.")
         return 1
     return 0
+
+
+def _print_whole(table: RichTable) -> None:
+    """Print a table as wide as it is: a number cut short is worse than a line that wraps."""
+    console = Console(highlight=False)
+    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    console.width = max(console.width, wanted)
+    console.print(table)
 
 
 if __name__ == "__main__":

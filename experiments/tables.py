@@ -40,9 +40,11 @@ class Table:
         from rich.markup import escape
         from rich.table import Table as RichTable
 
-        table = RichTable(title=escape(self.title), caption=escape(self.note) or None, box=box.SIMPLE_HEAD)
+        table = RichTable(
+            title=escape(self.title), caption=escape(self.note) or None, box=box.SIMPLE_HEAD, pad_edge=False
+        )
         for i, column in enumerate(self.columns):
-            table.add_column(escape(column), justify="right" if i else "left", no_wrap=not i)
+            table.add_column(escape(column), justify="right" if i else "left", no_wrap=True)
         for row in self.text_rows():
             table.add_row(*(escape(cell) for cell in row))
         return table

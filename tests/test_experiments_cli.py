@@ -12,7 +12,8 @@ import experiments_toy as toy
 import pytest
 
 from experiments.cli import main, parse_run
-from experiments.driver import reproduce_command
+from experiments.driver import reproduce_command, run_study
+from experiments.tables import number
 
 ROOT = Path(__file__).parent.parent
 TOY = "experiments_toy:STUDY"
@@ -56,6 +57,14 @@ def test_run_prints_the_table_and_writes_the_folder(capsys, tmp_path):
     assert "6/6" in err
     code, _, err = run(capsys, "run", TOY, "--quick", "--out", str(tmp_path / "run"), "--workers", "1", "--seed", "4")
     assert code == 0 and "6 cells were taken" in err
+
+
+def test_no_number_of_the_table_is_cut_short_in_a_narrow_terminal(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "12")
+    words = ["run", TOY, "--out", str(tmp_path / "run"), "--workers", "1"]
+    _, out, _ = run(capsys, *words)
+    value = run_study(toy.STUDY, out=tmp_path / "run").summary.value("square", K=4)
+    assert number(value) in out and "…" not in out
 
 
 def test_the_default_folder_says_what_it_holds(capsys, tmp_path, monkeypatch):
