@@ -80,11 +80,11 @@ def _bernoulli(
 ) -> tuple[Policy, FitReport]:
     happened = policy_class.events(demonstrations.prompts, demonstrations.tokens)
     chunks = list(demonstrations.chunks(settings.chunk))
-    n = len(demonstrations)
+    counts = np.add.reduceat(happened, [chunk.start for chunk in chunks], axis=1, dtype=np.int64)  # (n, chunks)
     game = solve_bernoulli_game(
-        np.concatenate([happened[:, chunk].sum(axis=1) for chunk in chunks]),
-        np.repeat([chunk.stop - chunk.start for chunk in chunks], n),
-        np.tile(demonstrations.normalised_weights(), len(chunks)),
+        counts.ravel(),
+        np.tile([chunk.stop - chunk.start for chunk in chunks], len(counts)),
+        np.repeat(demonstrations.normalised_weights(), len(chunks)),
         (policy_class.theta_min, policy_class.theta_max),
         settings.tau,
         tol=settings.tol,

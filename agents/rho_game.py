@@ -30,12 +30,15 @@ TAU_SCALE = {"ratio": 0.5, "psi": 0.25}
 #: values of the game closer than this (for weights that sum to one) are ties, won by the smallest index
 TIE = 1e-12
 
-_FLOAT32_FROM = 1_000_000  # entries; smaller games are played in float64 throughout
+_FLOAT32_FROM = 200_000  # entries; smaller games are played in float64 throughout
 _BLOCK_ENTRIES = 1 << 15  # of the matrix, worked on at a time: fits a core's cache
 _MOST_BLOCK_ROWS = 64
 _PROBES = 8
 _ZERO_DENSITY = -1e30  # stands for log 0: below every log-density, and its difference with itself is 0
-_START_ROWS = 500
+_PART_ROWS = 400  # of the data, to guess good rows from
+_PART_MARGIN = 0.02  # of the total weight: policies this close to the best on the part are promising
+_ROWS_AT_A_TIME = 2
+_CENTRE_ABOVE = 150.0  # nats a data point
 _WORTH_COPYING = 0.8  # equal rows or columns are merged where at most this share of them remains
 
 
@@ -81,9 +84,10 @@ def group_rows(matrix: NDArray[np.generic]) -> tuple[IntArray, IntArray]:
     are equal; equal rows may (rarely, where different rows share a key) stay in groups of their own.
     """
     n, m = matrix.shape
-    columns = np.unique(np.linspace(0, m - 1, _PROBES).astype(np.int64))
-    probe = np.ascontiguousarray(matrix[:, columns], dtype=np.float64).view(np.uint64)
-    multipliers = np.random.default_rng(0).integers(1, 1 << 63, size=len(columns), dtype=np.uint64) | np.uint64(1)
+    half = _PROBES // 2
+    near = matrix if m <= _PROBES else np.column_stack([matrix[:, :half], matrix[:, m // 2 : m // 2 + half]])
+    probe = np.ascontiguousarray(near, dtype=np.float64).view(np.uint64)
+    multipliers = np.random.default_rng(0).integers(1, 1 << 63, size=probe.shape[1], dtype=np.uint64) | np.uint64(1)
     hashed = probe ^ (probe >> np.uint64(31))
     key = (hashed * multipliers).sum(axis=1)  # modulo 2**64
     ordered = np.sort(key)
@@ -110,7 +114,8 @@ def solve_finite_game(log_densities: FloatArray, weights: FloatArray, tau: str) 
         weights: ``(n,)`` non-negative.
         tau: ``"ratio"`` or ``"psi"``.
 
-    Time: one float32 tanh an entry and evaluated row. Memory: ``4 n M`` bytes more (``8 n M`` in small games).
+    Time: for large games, one float32 tanh an entry and evaluated row. Memory: that of the matrix; as much again if
+    points or policies are merged.
 
     >>> log_densities = np.log([[0.9, 0.5, 0.1], [0.1, 0.5, 0.9]])
     >>> solve_finite_game(log_densities, np.array([0.5, 0.5]), "ratio").index
@@ -148,85 +153,111 @@ def _distinct_columns(matrix: FloatArray) -> IntArray:
 class _Elimination:
     """Best-first elimination on data points that all have positive weight.
 
-    Rounding. Log-densities are centred per data point by those of the first row, scaled, and rounded to x in the
-    working precision (unit roundoff u), so that F(j, k) = sum w tanh(x_k - x_j). Where |x_k - x_j| <= 10 the argument
-    is off by at most ``u (2 |x_j| + 20)``; elsewhere tanh is flat (its slope is below 1e-8), so that this bound holds
-    there too. tanh itself, w and their product are off by at most 12 u. Blocks have at most 64 rows, are summed in the
-    working precision (off by at most 64 u times their weight) and added up in float64.
+    The matrix is read in cache-sized blocks, and each pass over it evaluates a few rows at a time.
+
+    Rounding. Log-densities (centred per data point by those of a likely policy, where they are large) are scaled and
+    rounded to x in the working precision (unit roundoff u), so that F(j, k) = sum w tanh(x_k - x_j). Where
+    |x_k - x_j| <= 10 the argument is off by at most ``u (2 |x_j| + 20)``; elsewhere tanh is flat (its slope is below
+    1e-8), so that this bound holds there too. tanh itself, w and their product are off by at most 12 u. Blocks have at
+    most 64 rows, are summed in the working precision (off by at most 64 u times their weight) and added up in float64.
     """
 
-    def __init__(self, log_densities: FloatArray, weights: FloatArray, tau: str) -> None:
+    def __init__(
+        self, log_densities: FloatArray, weights: FloatArray, tau: str, *, dtype: type[np.floating] | None = None
+    ) -> None:
         self.log_densities, self.weights, self.tau = log_densities, weights, tau
         n, m = log_densities.shape
-        self.dtype = np.dtype(np.float32 if n * m >= _FLOAT32_FROM else np.float64)
-        self.tie = TIE * float(weights.sum())
+        large = n * m >= _FLOAT32_FROM
+        self.dtype = np.dtype((np.float32 if large else np.float64) if dtype is None else dtype)
         self.unit = 2.0**-24 if self.dtype == np.float32 else 2.0**-53
-        step = min(_MOST_BLOCK_ROWS, max(1, _BLOCK_ENTRIES // m))
-        self.blocks = [slice(start, min(start + step, n)) for start in range(0, n, step)]
-        self.buffer = np.empty((step, m), dtype=self.dtype)
+        self.tie = TIE * float(weights.sum())
+        self.step = min(_MOST_BLOCK_ROWS, max(1, _BLOCK_ENTRIES // m))
         self.working_weights = weights.astype(self.dtype)
-        self.x = np.empty((n, m), dtype=self.dtype)
+        self.centres: FloatArray | None = None
 
     def solve(self) -> GameSolution:
-        n, m = self.log_densities.shape
-        bounds = np.zeros(m)  # every worst case is at least F(j, j) = 0
-        rows: dict[int, tuple[FloatArray, float]] = {}  # rows that may still win: payoffs, and a bound on their error
-        best, count, current = np.inf, 0, self._start()  # the value of the game, ties included, is at most best
-        row = self._first_row(current)
-        while True:
-            error = self._error(current)
-            count += 1
-            best = min(best, max(float(row.max()), 0.0) + error + self.tie)
-            np.maximum(bounds, -row - error, out=bounds)
-            bounds[current] = np.inf
-            rows[current] = row, error
-            for j in [j for j, (payoffs, bound) in rows.items() if payoffs.max() - bound > best]:
-                del rows[j]
-            current = int(bounds.argmin())
-            if bounds[current] > best:  # infinite once every row has been evaluated
-                break
-            row = self._row(current)
+        rows, _, count = self.eliminate(self._promising())
         index, value, reply = self._decide(rows)
-        return GameSolution(index, value, reply, count, points=n, policies=m)
+        return GameSolution(index, value, reply, count, *self.log_densities.shape)
 
-    def _start(self) -> int:
-        """About the maximum likelihood row: on some of the data, no log-density below the best by more than 50."""
-        some = self.log_densities[:: -(-len(self.log_densities) // _START_ROWS)]
-        weights = self.weights[:: -(-len(self.weights) // _START_ROWS)]
-        best = some.max(axis=1, keepdims=True)
-        return int((weights @ np.maximum(some, np.where(np.isneginf(best), 0.0, best) - 50.0)).argmax())
+    def eliminate(self, first: IntArray) -> tuple[dict[int, tuple[FloatArray, float]], FloatArray, int]:
+        """Evaluate rows, these first, until the others are known to be worse than the best.
 
-    def _first_row(self, j: int) -> FloatArray:
-        """Fills in ``x`` and returns row j, in one pass over the log-densities."""
-        scale = self.dtype.type(TAU_SCALE[self.tau])
-        centres = np.ascontiguousarray(self.log_densities[:, j])
-        undefined = np.flatnonzero(np.isneginf(centres))
+        Returns:
+            The rows that may still win, as payoffs with a bound on their error; ``(M,)`` lower bounds on the worst case
+            of every policy; and how many rows were evaluated.
+        """
+        m = self.log_densities.shape[1]
+        bounds = np.zeros(m)  # every worst case is at least F(j, j) = 0
+        visited = np.zeros(m, dtype=bool)
+        rows: dict[int, tuple[FloatArray, float]] = {}
+        best, current = np.inf, first  # the value of the game, ties included, is at most best
+        self._centre(int(first[0]))
+        while len(current):
+            visited[current] = True
+            errors = [self._error(int(j)) for j in current]
+            for j, row, error in zip(current, self._rows(current), errors, strict=True):
+                best = min(best, max(float(row.max()), 0.0) + error + self.tie)
+                np.maximum(bounds, -row - error, out=bounds)
+                bounds[j] = max(bounds[j], float(row.max()) - error)
+                rows[int(j)] = row, error
+            rows = {j: kept for j, kept in rows.items() if kept[0].max() - kept[1] <= best}
+            left = np.flatnonzero(~visited & (bounds <= best))
+            current = left[np.argsort(bounds[left], kind="stable")[:_ROWS_AT_A_TIME]]
+        return rows, bounds, int(visited.sum())
+
+    def _promising(self) -> IntArray:
+        """Rows to begin with: the first ones of the game on a part of the data, or about the maximum likelihood row."""
+        every = -(-len(self.log_densities) // _PART_ROWS)
+        part = self.log_densities[::every]
+        weights = self.weights[::every]
+        highest = part.max(axis=1, keepdims=True)
+        clipped = np.maximum(part, np.where(np.isneginf(highest), 0.0, highest) - 50.0)
+        likely = np.array([int((weights @ clipped).argmax())])
+        if every == 1:
+            return likely
+        _, bounds, _ = _Elimination(part, weights, self.tau, dtype=np.float32).eliminate(likely)
+        close = np.flatnonzero(bounds <= bounds.min() + _PART_MARGIN * weights.sum())
+        return close[np.argsort(bounds[close], kind="stable")[:_ROWS_AT_A_TIME]]
+
+    def _centre(self, j: int) -> None:
+        """Centre on the log-densities of policy j, where that is not ``-inf`` (then: of the likeliest; 0)."""
+        self.centres = np.ascontiguousarray(self.log_densities[:, j])
+        possible = ~np.isneginf(self.centres)
+        if self.weights[possible] @ np.abs(self.centres[possible]) <= _CENTRE_ABOVE * self.weights.sum():
+            self.centres = None
+            return
+        undefined = np.flatnonzero(np.isneginf(self.centres))
         highest = self.log_densities[undefined].max(axis=1)
-        centres[undefined] = np.where(np.isneginf(highest), 0.0, highest)
-        total = np.zeros(self.x.shape[1])
-        for block in self.blocks:
-            x = self.x[block]
-            np.subtract(self.log_densities[block], centres[block, None], out=x, casting="same_kind")
-            np.multiply(x, scale, out=x)
+        self.centres[undefined] = np.where(np.isneginf(highest), 0.0, highest)
+
+    def _rows(self, policies: IntArray) -> FloatArray:
+        """``(len(policies), M)`` payoffs F(j, .) up to `_error`, in one pass over the log-densities."""
+        n, m = self.log_densities.shape
+        total = np.zeros((len(policies), m))
+        x_buffer, gap_buffer = (np.empty((self.step, m), dtype=self.dtype) for _ in range(2))
+        scale = self.dtype.type(TAU_SCALE[self.tau])
+        for start in range(0, n, self.step):
+            block = slice(start, min(start + self.step, n))
+            x, gaps = x_buffer[: block.stop - start], gap_buffer[: block.stop - start]
+            if self.centres is None:
+                np.multiply(self.log_densities[block], scale, out=x, casting="same_kind")
+            else:
+                np.subtract(self.log_densities[block], self.centres[block, None], out=x, casting="same_kind")
+                np.multiply(x, scale, out=x)
             if np.isneginf(x.min()):
                 np.maximum(x, self.dtype.type(_ZERO_DENSITY), out=x)
-            total += self._payoffs(block, x[:, j])
+            for row, j in zip(total, policies, strict=True):
+                np.subtract(x, x[:, j, None], out=gaps)
+                np.tanh(gaps, out=gaps)
+                row += self.working_weights[block] @ gaps
         return total
 
-    def _row(self, j: int) -> FloatArray:
-        """``(M,)`` payoffs F(j, .), up to `_error`."""
-        own = np.ascontiguousarray(self.x[:, j])
-        return np.sum([self._payoffs(block, own[block]) for block in self.blocks], axis=0, dtype=np.float64)
-
-    def _payoffs(self, block: slice, own: NDArray[np.floating]) -> NDArray[np.floating]:
-        gaps = np.subtract(self.x[block], own[:, None], out=self.buffer[: len(own)])
-        np.tanh(gaps, out=gaps)
-        return self.working_weights[block] @ gaps
-
     def _error(self, j: int) -> float:
-        own = np.abs(self.x[:, j], dtype=np.float64)
-        own[own >= -_ZERO_DENSITY / 2] = 0.0  # exact: two such differ by 0, one of them saturates tanh
-        additions = len(self.blocks) * np.finfo(np.float64).eps
+        own = self.log_densities[:, j] if self.centres is None else self.log_densities[:, j] - self.centres
+        own = TAU_SCALE[self.tau] * np.abs(own)
+        own[np.isinf(own)] = 0.0  # exact: two such differ by 0, one of them saturates tanh
+        additions = (len(own) / self.step + 1) * np.finfo(np.float64).eps
         return float(self.weights @ (self.unit * (2.0 * own + 20.0 + 12.0 + _MOST_BLOCK_ROWS) + additions))
 
     def _decide(self, rows: dict[int, tuple[FloatArray, float]]) -> tuple[int, float, int]:

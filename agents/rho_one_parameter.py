@@ -124,11 +124,12 @@ class _Game:
     def __init__(
         self, events: NDArray[np.integer], lengths: NDArray[np.integer], weights: FloatArray, tau: str
     ) -> None:
-        pairs, group = np.unique(np.stack([lengths, events], axis=1), axis=0, return_inverse=True)
-        self.weights = np.bincount(group.ravel(), weights=weights)
-        keep = self.weights > 0
-        self.weights = self.weights[keep]
-        self.m, self.k = pairs[keep].T.astype(np.float64)
+        points = []
+        for length in np.unique(lengths):
+            alike = lengths == length
+            pooled = np.bincount(events[alike], weights=weights[alike])
+            points += [(length, k, pooled[k]) for k in np.flatnonzero(pooled)]
+        self.m, self.k, self.weights = np.array(points, dtype=np.float64).T
         self.scale, self.total = TAU_SCALE[tau], float(self.weights.sum())
         self.longest = float(self.m.max())
 

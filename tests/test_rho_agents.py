@@ -174,6 +174,19 @@ def test_finite_classes_on_chunks_by_brute_force(chunk, tau):
     assert report.gap == 0.0 and report.converged
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 4, 7])
+def test_representatives_stand_for_the_whole_law(chunk):
+    """All 2 * 2^7 documents with their probabilities; 3 and 4 do not divide 7."""
+    task = make_task("Contamination", horizon=7, eps=0.05, p=0.02, q=0.9, theta_min=0.01)
+    everything = np.array(list(itertools.product((0, 1), repeat=8)))
+    prompts, tokens = everything[:, :1], everything[:, 1:]
+    law = np.exp(task.expert.log_probs(prompts, tokens).sum(axis=1)) / 2
+    exhaustive = ChunkedRhoBC(chunk).fit(Demonstrations(prompts, tokens, 2, law), task.policy_class)
+    short = ChunkedRhoBC(chunk).fit(task.population(chunk=chunk), task.policy_class)
+    assert short.fit_report_.objective == pytest.approx(exhaustive.fit_report_.objective, rel=1e-6, abs=1e-12)
+    assert short.policy_.theta == pytest.approx(exhaustive.policy_.theta, rel=1e-4)
+
+
 def test_weights_are_relative():
     rng = np.random.default_rng(1)
     tokens = rng.integers(2, size=(30, 6))

@@ -113,9 +113,9 @@ def test_rounding_of_single_precision_stays_within_its_bound(log_densities, weig
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rho_game, "_FLOAT32_FROM", 0)
         game = rho_game._Elimination(log_densities, weights, tau)
-        first = game._first_row(0)
-    assert game.x.dtype == np.float32
-    for j, row in [(0, first), *((j, game._row(j)) for j in range(1, 6))]:
+    assert game.dtype == np.float32
+    game._centre(0)
+    for j, row in enumerate(game._rows(np.arange(6))):
         exact = game._exact(j, np.arange(6))
         assert np.abs(row - exact).max() <= game._error(j)
         assert game._error(j) < 5e-5 * weights.sum()
