@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit, xlog1py, xlogy
 
 from ntp_envs._numerics import binomial_log_coefficients, squared_sqrt_gap
@@ -50,6 +49,8 @@ def best_bernoulli(
     The distance is smooth in the log-odds with a scale of order 1 / sqrt(H) or more around each mixture component,
     so the scan is refined around the components; its few best cells are searched to 1e-10 in log-odds.
     """
+    from scipy.optimize import minimize_scalar  # imported here: it is most of the time of importing the package
+
     low, high = max(policy_class.theta_min, 1e-300), min(policy_class.theta_max, 1 - 1e-16)
     ends = logit(low), logit(high)
     near = logit(np.clip(expert.thetas, low, high))
