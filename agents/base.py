@@ -199,7 +199,7 @@ class Agent(ABC):
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self).__init__).parameters
-        changed = [f"{k}={v!r}" for k, v in self.get_params(deep=False).items() if v is not defaults[k].default]
+        changed = [f"{k}={v!r}" for k, v in self.get_params(deep=False).items() if repr(v) != repr(defaults[k].default)]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     # -- files ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from agents.base import Agent, FitReport, unfitted
 from agents.log_loss import _best, _evidence
 from agents.rho_game import TAU_SCALE, TIE
 from agents.splits import shuffled_folds
-from agents.tournament import CommonSupports, chunk_log_densities, play
+from agents.tournament import CommonSupports, TournamentResult, chunk_log_densities, play
 from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs._validation import check_in, did_you_mean
 
@@ -64,7 +64,7 @@ class CrossValidatedBC(Agent):
             ``zero_density_tokens`` and ``log_loss_elsewhere``, the mean numbers a sequence that are compared.
         best_index_, best_params_, best_score_: of the candidate chosen.
         best_agent_: the agent with these parameters, fitted on all demonstrations; ``policy_`` is its policy.
-        tournament_: for ``"rho"``, the `agents.tournament.TournamentResult` of the candidates that did not fail.
+        tournament_: for ``"rho"``, the `TournamentResult` of the candidates that did not fail.
 
     Raises:
         TypeError, ValueError: on `fit`: an empty grid, unknown hyper-parameters (the nearest is suggested), values
@@ -133,9 +133,30 @@ class CrossValidatedBC(Agent):
                 if strict or (not judged and all(errors)):
                     which = "" if strict else f"all {len(candidates)} candidates failed, the last of them: "
                     raise ValueError(f"{which}{self.agent!r} with {parameters}: {errors[c]}") from error
-        weights = np.concatenate([fold.weights for _, fold in splits])
-        self._compare(criterion, candidates, errors, np.stack(judged, axis=2), weights, tau, exact)
         self._warn_of_failures(candidates, errors)
+        fine = np.flatnonzero([not error for error in errors])
+        zeros, rest_log_likelihood = np.stack(judged, axis=2)  # (n, M') each
+        weights = np.concatenate([fold.weights for _, fold in splits])
+        n = np.inf if exact else float(weights.sum())
+        if criterion == "log_loss":
+            ranks, columns = _by_log_loss(zeros, rest_log_likelihood, weights, n)
+            best = int(ranks.argmin())
+        else:
+            log_densities = np.where(zeros > 0, -np.inf, rest_log_likelihood)[:, None, :]
+            names = tuple(_label(candidates[c]) for c in fine)
+            self.tournament_ = play(log_densities, weights, names, tau, n=n)
+            ranks, columns = _by_tournament(self.tournament_)
+            best = self.tournament_.index
+        self.cv_results_ = {
+            "params": candidates,
+            **{f"param_{name}": [candidate[name] for candidate in candidates] for name in candidates[0]},
+            **{name: _spread_out(column, fine, len(candidates)) for name, column in columns.items()},
+            "rank_test_score": _spread_out(ranks, fine, len(candidates), fill=len(fine) + 1),
+            "error": errors,
+        }
+        self.best_index_ = int(fine[best])
+        self.best_params_ = candidates[self.best_index_]
+        self.best_score_ = float(columns["mean_test_score"][best])
         self.best_agent_ = self._candidate(self.best_params_)
         self.best_agent_.fit(demonstrations, policy_class, rng=np.random.default_rng(last))
         report = FitReport(
@@ -188,55 +209,6 @@ class CrossValidatedBC(Agent):
         log_probs = chunk_log_densities({_label(parameters): policy}, fold, range(fold.horizon))[:, :, 0]
         return _evidence(log_probs.T, np.ones(fold.horizon), 0.0, fold.vocab_size)
 
-    # -- comparison ----------------------------------------------------------------------------------------------------
-
-    def _compare(
-        self,
-        criterion: str,
-        candidates: list[dict[str, Any]],
-        errors: list[str],
-        judged: FloatArray,
-        weights: FloatArray,
-        tau: str,
-        exact: bool,
-    ) -> None:
-        """Fills in ``cv_results_`` and the choice, from ``(2, n, M')`` results of those that did not fail."""
-        fine = np.flatnonzero([not error for error in errors])
-        zeros, rest = judged
-        log_densities = np.where(zeros > 0, -np.inf, rest)  # (n, M')
-        n = np.inf if exact else float(weights.sum())
-        columns: dict[str, FloatArray] = {}
-        if criterion == "rho":
-            names = tuple(_label(candidates[c]) for c in fine)
-            game = play(log_densities[:, None, :], weights, names, tau, n=n)
-            worst = game.worst
-            ranks = _ranks(len(fine), lambda rows: worst[rows] <= worst[rows].min() + TIE)
-            best, score = game.index, -worst
-            spread = game.standard_errors[np.arange(len(fine)), game.losses.argmax(axis=1)]
-            self.tournament_ = game
-        else:
-            share = weights / weights.sum()
-            total = np.stack([share @ zeros, share @ rest])  # (2, M')
-            ranks = _ranks(len(fine), lambda rows: np.isin(np.arange(len(rows)), _best(total[:, rows])))
-            best, score = int(ranks.argmin()), np.where(total[0] > 0, -np.inf, total[1])
-            variance = share @ (rest - total[1]) ** 2
-            spread = np.sqrt(variance / (n - 1.0)) if n > 1.0 else np.full(len(fine), np.nan)
-            spread = np.where(total[0] > 0, np.nan, spread)
-            columns = {"zero_density_tokens": total[0], "log_loss_elsewhere": -total[1]}
-        columns = {"mean_test_score": score, "standard_error": spread, **columns}
-        all_ranks = np.full(len(candidates), len(fine) + 1)
-        all_ranks[fine] = ranks
-        self.cv_results_: dict[str, Any] = {
-            "params": candidates,
-            **{f"param_{name}": [candidate[name] for candidate in candidates] for name in candidates[0]},
-            **{name: _spread_out(column, fine, len(candidates)) for name, column in columns.items()},
-            "rank_test_score": all_ranks,
-            "error": errors,
-        }
-        self.best_index_ = int(fine[best])
-        self.best_params_ = candidates[self.best_index_]
-        self.best_score_ = float(score[best])
-
     def _warn_of_failures(self, candidates: list[dict[str, Any]], errors: list[str]) -> None:
         failed = [f"{parameters}: {error}" for parameters, error in zip(candidates, errors) if error]
         if failed:
@@ -263,6 +235,31 @@ def _label(parameters: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in parameters.items())
 
 
+def _by_log_loss(
+    zeros: FloatArray, rest: FloatArray, weights: FloatArray, n: float
+) -> tuple[IntArray, dict[str, FloatArray]]:
+    """Ranks and columns of the table, from ``(n, M)`` numbers of zero-density tokens and log-likelihoods of others."""
+    share = weights / weights.sum()
+    total = np.stack([share @ zeros, share @ rest])  # (2, M)
+    ranks = _ranks(rest.shape[1], lambda rows: np.isin(np.arange(len(rows)), _best(total[:, rows])))
+    infinite = total[0] > 0
+    variance = share @ (rest - total[1]) ** 2 / (n - 1.0) if n > 1.0 else np.full(len(ranks), np.nan)
+    return ranks, {
+        "mean_test_score": np.where(infinite, -np.inf, total[1]),
+        "standard_error": np.where(infinite, np.nan, np.sqrt(variance)),
+        "zero_density_tokens": total[0],
+        "log_loss_elsewhere": -total[1],
+    }
+
+
+def _by_tournament(game: TournamentResult) -> tuple[IntArray, dict[str, FloatArray]]:
+    """Ranks and columns of the table; the standard errors are those of the worst losses."""
+    worst, count = game.worst, len(game.names)
+    ranks = _ranks(count, lambda rows: worst[rows] <= worst[rows].min() + TIE)
+    errors = game.standard_errors[np.arange(count), game.losses.argmax(axis=1)]
+    return ranks, {"mean_test_score": 0.0 - worst, "standard_error": errors}
+
+
 def _ranks(count: int, best: Callable[[IntArray], NDArray[np.bool_]]) -> IntArray:
     """``(count,)`` ranks from 1, equals sharing the smallest; ``best`` says which of some are not beaten among them."""
     ranks, left = np.empty(count, dtype=np.int64), np.arange(count)
@@ -273,8 +270,8 @@ def _ranks(count: int, best: Callable[[IntArray], NDArray[np.bool_]]) -> IntArra
     return ranks
 
 
-def _spread_out(column: FloatArray, rows: IntArray, size: int) -> FloatArray:
-    """``(size,)``, ``nan`` outside ``rows``."""
-    out = np.full(size, np.nan)
+def _spread_out(column: NDArray[Any], rows: IntArray, size: int, *, fill: float = math.nan) -> NDArray[Any]:
+    """``(size,)``, ``fill`` outside ``rows``."""
+    out = np.full(size, fill)
     out[rows] = column
     return out

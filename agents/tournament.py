@@ -28,7 +28,7 @@ class TournamentResult:
         names: of the M policies, in order.
         index: the winner: the smallest worst loss; the first of them within 1e-12.
         value: its worst loss ``max_k losses[index, k]``, at least 0.
-        reply: the rival that inflicts it.
+        reply: the rival that inflicts it; the winner itself where no rival is better.
         losses: ``(M, M)`` antisymmetric; entry (j, k) is the mean over demonstrations of tau(p_j, p_k), summed over
             chunks: positive where k explains the demonstrations better than j. Between -1 and 1 a chunk.
         standard_errors: ``(M, M)`` of these means over independent demonstrations, whose weights count as
