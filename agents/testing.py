@@ -64,7 +64,7 @@ def check_agent(
         rng: draws the problems; a generator seeded with 0 by default.
         problems: what to fit; by default one small problem for each kind of class in ``agent.supports``
             (`default_problems`), with A = 2 and 3 tokens, and prompts of 0, 1 and 2.
-        skip: names in `CHECKS` that do not apply, such as ``"weights"`` for a learner that bootstraps.
+        skip: names in `CHECKS` that do not apply, such as ``"weights"`` for a learner that bootstraps or splits.
         atol: largest difference of a next-token probability where two fits need only nearly agree (weights against
             repetitions). The default is the square root of 1e-8, the loss to which iterative learners fit here.
 

@@ -85,11 +85,11 @@ def tournament(
     """The rho game among given policies: ``argmin_j max_k sum_i w_i tau(p_j(o_i), p_k(o_i))``, exactly.
 
     Only the densities of the demonstrations are needed, so that policies of different classes, or of none, can play.
-    Demonstrations that no policy was fitted on make it a test; on whole sequences (``chunk=None``) and as their number
+    Demonstrations that no policy was fitted on make it a test: on whole sequences (``chunk=None``), as their number
     grows, the winner is within a constant factor of the policy nearest to the expert in squared Hellinger distance
-    ``2 (1 - BC)``, however badly all of them fit: 64/3 for ``"psi"`` (2 a0 / a1 with a0 = 4 and a1 = 3/8, the
-    constants of psi(u) = (u - 1) / (u + 1) in Baraud and Birge, "Rho-estimators revisited", 2018) and at most 132 for
-    ``"ratio"`` (our own bound). A finite sample adds a term of order ``log(M) / n``.
+    ``2 (1 - BC)``, however badly all of them fit. The factor is at most 64/3 for ``"psi"`` (our reading of Baraud and
+    Birge, "Rho-estimators revisited", 2018: 2 a0 / a1 with a0 = 4, a1 = 3/8) and at most 132 for ``"ratio"`` (our own
+    bound); the tests check the inequalities behind both. A finite sample adds a term of order ``log(M) / n``.
 
     Args:
         policies: at least one, over one vocabulary; a mapping gives them names (otherwise ``"0"``, ``"1"``, ...).

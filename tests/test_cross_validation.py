@@ -18,6 +18,7 @@ from agents import (
     SmoothedLogLossBC,
     TournamentBC,
 )
+from agents.chunk_kr import ChunkKR
 from agents.splits import shuffled_folds
 from agents.testing import check_agent
 from ntp_envs import (
@@ -265,6 +266,21 @@ def test_chunk_length_by_a_tournament():
     assert chosen["rho"].best_params_ == {"chunk": 16}
     factors = [approximation_factor(task, chosen[c].policy_) for c in ("log_loss", "rho")]
     assert factors[1] < factors[0] / 2
+
+
+def test_chunk_length_and_norm_bound_of_chunk_kr():
+    """Improper learners too: the tournament takes the longest chunks, and bounds that leave nothing are left out."""
+    task = make_task("Contamination", horizon=8, eps=0.01, p=1e-4, q=1 - 1e-4, theta_min=1e-4)
+    for seed in range(2):
+        demos = collect(task, 1000, np.random.default_rng(seed))
+        agent = CrossValidatedBC(ChunkKR(1, norm_bound=1.0), {"chunk": [1, 2, 4]}, "rho", folds=3)
+        assert agent.fit(demos, task.policy_class).best_params_ == {"chunk": 4}
+        single = ChunkKR(1, norm_bound=1.0).fit(demos, task.policy_class)
+        assert approximation_factor(task, agent.policy_) < approximation_factor(task, single.policy_) / 2
+    agent = CrossValidatedBC(ChunkKR(2), {"norm_bound": [1e-3, 1.0]}, folds=3)
+    with pytest.warns(FitFailedWarning, match=r"norm_bound=0.001 is too small.* smallest feasible bound found"):
+        agent.fit(demos, task.policy_class)
+    assert agent.best_params_ == {"norm_bound": 1.0}
 
 
 def test_a_population_serves_to_fit_and_to_judge():

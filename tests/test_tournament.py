@@ -170,7 +170,14 @@ def laws(seed, *, sharp):
 @settings(deadline=None, derandomize=True, max_examples=400)
 @given(seed=st.integers(0, 2**32 - 1), sharp=st.sampled_from([0.05, 0.3, 1.0, 10.0]))
 def test_the_constants_of_the_guarantee(seed, sharp):
-    """``E_s tau(q, r) <= a D^2(s, q) - b D^2(s, r)``, D^2 = 2 (1 - BC), gives the factor 2 a / b."""
+    """``E_s tau(q, r) <= a D^2(s, q) - b D^2(s, r)``, D^2 = 2 (1 - BC), gives the factor 2 a / b.
+
+    For the winner q and the nearest r: E_s tau(q, r) <= value <= max_r' E_s tau(r, r') <= a D^2(s, r), while by
+    antisymmetry E_s tau(q, r) = -E_s tau(r, q) >= b D^2(s, q) - a D^2(s, r). For "ratio", with Delta = sum (r - q)^2 /
+    (r + q) >= D^2(q, r): E_q tau = -Delta / 2; |E_s tau - E_q tau| <= D(s, q) sqrt(2 sum (s + q) tau^2), s + q <= 3 q +
+    2 (sqrt s - sqrt q)^2 and sum q tau^2 <= Delta give E_s tau <= 8 D^2(s, q) - Delta / 4, and D^2(q, r) >=
+    D^2(s, r) / 2 - D^2(s, q).
+    """
     s, q, r = laws(seed, sharp=sharp)
 
     def hellinger2(p, other):
