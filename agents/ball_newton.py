@@ -127,7 +127,8 @@ def newton_in_ball(
     """Minimise the rows' loss over ``||theta|| <= radius`` until the certified gap is at most ``tol``.
 
     Each iteration minimises a quadratic model in the ball and searches the segment to its minimiser, which stays in
-    the ball. The Hessian is renewed at every iteration where that is cheap, otherwise when progress slows down.
+    the ball. The Hessian is renewed at every iteration where that is cheap, otherwise when at the present rate the
+    gradient passes still needed would cost more than a new one.
     """
     spread = rows.features.spread
     cheap = rows.hessian_work() <= CHEAP_HESSIAN_WORK
@@ -136,6 +137,7 @@ def newton_in_ball(
         curvature = Curvature.of(theta, rows.hessian(theta), exact=True)
     gap = certified_gap(theta, gradient, radius, spread, curvature)
     best = BallFit(theta, loss, gap, 0, curvature)
+    born, age = gap, 0  # gap when the present Hessian was new, iterations since
     stuck, iteration = 0, 0
     while best.gap > tol and iteration < max_iterations and stuck < 8:
         iteration += 1
@@ -153,12 +155,23 @@ def newton_in_ball(
             scale *= 0.5 if scale > 0.2 else 0.2
         theta, loss, gradient = trial, trial_loss, trial_gradient
         new_gap = certified_gap(theta, gradient, radius, spread, curvature)
-        renew = cheap or scale < 1.0 or new_gap > 0.1 * gap
-        if renew and new_gap > tol:
+        age += 1
+        passes = _passes_left(born, new_gap, tol, age)
+        if new_gap > tol and (cheap or (age > 1 and passes * rows.gradient_work() > rows.hessian_work())):
             curvature = Curvature.of(theta, rows.hessian(theta), exact=True)
             new_gap = certified_gap(theta, gradient, radius, spread, curvature)
+            born, age = new_gap, 0
         gap = new_gap
         stuck = 0 if gap < 0.999 * best.gap else stuck + 1
         if gap < best.gap or loss < best.loss - noise:
             best = BallFit(theta, loss, gap, iteration, curvature)
     return BallFit(best.theta, best.loss, best.gap, iteration, best.curvature)
+
+
+def _passes_left(before: float, after: float, tol: float, iterations: int) -> float:
+    """Iterations until the gap is ``tol`` if it goes on falling as from ``before`` to ``after``."""
+    if after <= tol:
+        return 0.0
+    if after >= before or tol <= 0.0:
+        return math.inf
+    return iterations * math.log(after / tol) / math.log(before / after)
