@@ -51,3 +51,9 @@ def test_members_of_lists_have_their_index_in_the_name():
     assert repr(agent) == "TournamentBC(agents=[LogLossBC(tol=1.0), SmoothedLogLossBC(lam=0.2)])"
     with pytest.raises(ValueError, match="no parameter 'agents__2__lam'"):
         agent.set_params(agents__2__lam=1)
+
+
+def test_the_longest_name_that_fits_is_meant():
+    agent = TournamentBC({"a": TournamentBC([LogLossBC()]), "a__agents__0": SmoothedLogLossBC()})
+    agent.set_params(agents__a__agents__0__lam=0.5)
+    assert agent.agents["a__agents__0"].lam == 0.5
