@@ -70,18 +70,22 @@ _STYLES = {
     "smoothed 1/(nH)": LineStyle(COLOURS["orange"], "v", "--"),
     "smoothed 1/H": LineStyle(COLOURS["orange"], "^", ":"),
     "layerwise": LineStyle(COLOURS["purple"], "X", "--"),
+    "layerwise, random ties": LineStyle(COLOURS["purple"], "x", ":"),
     "rho": LineStyle(COLOURS["blue"], "s"),
     "rho psi": LineStyle(COLOURS["sky"], "D", "--"),
     "best in class": LineStyle(COLOURS["black"], "", "--"),
 }
 _CHUNKED = LineStyle(COLOURS["green"], "o")
+_CHUNK_KR = LineStyle("#8E3B73", "P")  # a darker purple than that of the layerwise learner
 _IMPROPER = LineStyle(COLOURS["grey"], "", ":")
 
 
 def learner_style(learner: str) -> LineStyle:
-    """Colour, marker and dashes of a learner; chunked learners share one colour, unknown ones are grey."""
+    """Colour, marker and dashes of a learner; all chunked rho share one, all ChunkKR another; unknown ones are grey."""
     if learner.startswith("chunked"):
         return _CHUNKED
+    if learner.startswith("ChunkKR"):
+        return _CHUNK_KR
     if learner.startswith("improper"):
         return _IMPROPER
     return _STYLES.get(learner, LineStyle(COLOURS["grey"], "x", "-."))

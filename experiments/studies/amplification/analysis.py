@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.learners import BEST, CHUNKED, IMPROPER, LEARNERS
 from experiments.statistics import loglog_slope
 from experiments.studies.amplification.catalogue import figures
-from experiments.studies.amplification.learners import BEST, CHUNKED, IMPROPER, LEARNERS
 from experiments.studies.amplification.options import AmplificationOptions
 from experiments.studies.amplification.sweep import RARE_RATIOS
 from experiments.study import Analysis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.learners import LEARNERS
 from experiments.studies.amplification.drawings import (
     chunk_figure,
     consistency_figure,
@@ -11,7 +12,6 @@ from experiments.studies.amplification.drawings import (
     rare_growth_figure,
     rare_switch_figure,
 )
-from experiments.studies.amplification.learners import LEARNERS
 from experiments.studies.amplification.options import AmplificationOptions
 from experiments.studies.amplification.sweep import CONTROL_THETA
 from experiments.study import FigureSpec

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.studies.amplification.learners import BEST, CHUNKED, IMPROPER
+from experiments.drawing import (
+    DISTANCE,
+    FACTOR,
+    Line,
+    draw_lines,
+    factor_axis,
+    room_for_labels,
+    shades,
+    text,
+)
+from experiments.learners import BEST, CHUNKED, IMPROPER
 from experiments.studies.amplification.options import AmplificationOptions
 from experiments.studies.amplification.sweep import RARE_RATIOS
 from experiments.summary import Series, Summary
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -25,61 +34,6 @@ __all__ = [
     "rare_growth_figure",
     "rare_switch_figure",
 ]
-
-FACTOR = "C_apx = distance to the expert / best in class"
-DISTANCE = "squared Hellinger distance to the expert"
-GREENS = ("#00402E", "#006B50", "#009E73", "#27AB85", "#4DBB98")  # from short chunks to long
-
-
-def text(learner: str) -> dict[str, Any]:
-    """Style of a label that is placed by hand, in the learner's colour."""
-    from experiments.figures import learner_style
-
-    colour = learner_style(learner).colour
-    return {"textcoords": "offset points", "color": colour, "fontweight": "bold", "fontsize": 10, "va": "center"}
-
-
-class Line:
-    """A line to draw with its label at the end."""
-
-    def __init__(self, series: Series, learner: str, label: str, **changes: Any) -> None:
-        self.series, self.learner, self.label, self.changes = series, learner, label, changes
-
-
-def draw_lines(axes: Axes, lines: Sequence[Line], *, limits: Callable[[Axes], None] | None = None) -> None:
-    """Lines, then limits that depend on them, then labels, which are placed for these limits."""
-    from experiments.figures import end_labels, learner_style, plot_series
-
-    shown = [line for line in lines if len(line.series.x)]
-    for line in shown:
-        plot_series(axes, line.series, line.learner, **line.changes)
-    if limits is not None:
-        limits(axes)
-    ends = []
-    for line in shown:
-        if line.label:
-            colour = line.changes.get("color", learner_style(line.learner).colour)
-            ends.append((float(line.series.x[-1]), float(line.series.mean[-1]), line.label, colour))
-    end_labels(axes, ends)
-
-
-def room_for_labels(axes: Axes, low: float, high: float, factor: float) -> None:
-    """Limits of a logarithmic x axis that leave room on the right."""
-    axes.set_xlim(low / 1.15, high * factor)
-
-
-def factor_axis(axes: Axes) -> None:
-    """A logarithmic y axis for factors, from just below the best in class."""
-    ticks = [1, 3, 10, 30, 100, 300]
-    axes.set_yticks(ticks, labels=[str(tick) for tick in ticks])
-    axes.set_yticks([], minor=True)
-    axes.set_ylim(0.8, 1.5 * float(axes.dataLim.y1))
-
-
-def chunk_colours(chunks: Sequence[int]) -> dict[int, str]:
-    """One hue, darker for shorter chunks."""
-    picks = np.linspace(0, len(GREENS) - 1, len(chunks)).round().astype(int)
-    return {K: GREENS[i] for K, i in zip(sorted(chunks), picks, strict=True)}
 
 
 def horizon_figure(
@@ -110,7 +64,7 @@ def horizon_figure(
         return summary.series("H", "C_apx", part=part, learner=learner, **labels)
 
     lines = [Line(of(name), name, f"{name}{slope(name, K=None)}") for name in learners]
-    colours = chunk_colours(chunks) if chunks else {}
+    colours = shades(chunks) if chunks else {}
     lines += [Line(of(CHUNKED, K=K), CHUNKED, f"chunks of {K}", color=colours[K]) for K in chunks]
     lines += [Line(of(IMPROPER, K=K), IMPROPER, f"improper, K={K}") for K in improper]
     if part.endswith("samples"):
@@ -234,7 +188,7 @@ def prefix_figure(options: AmplificationOptions, summary: Summary) -> Figure:
     part = "prefix"
     figure, axes = new_figure("Errors accumulate token by token", "prefix length h (tokens)", DISTANCE)
     chunks = summary.distinct("K", part=part)
-    colours = chunk_colours(chunks) if chunks else {}
+    colours = shades(chunks) if chunks else {}
 
     def of(learner: str, K: int | None = None) -> Series:
         return summary.series("h", "hellinger2", part=part, learner=learner, K=K)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from experiments.studies.amplification.learners import (
+from experiments.learners import (
     BEST,
     CHUNKED,
     IMPROPER,
@@ -16,38 +16,18 @@ from experiments.studies.amplification.learners import (
     fit_population,
     powers_of_two,
 )
+from experiments.measure import POPULATION, measured, named
 from experiments.studies.amplification.options import AmplificationOptions
 from experiments.study import Cell, Record
-from ntp_envs import BernoulliPolicy, Policy, Task, collect, distance, make_task
+from ntp_envs import BernoulliPolicy, collect, distance, make_task
 from ntp_envs.tasks import ConsistencyGame
 
 __all__ = ["CONTROL_THETA", "RARE_HORIZONS", "RARE_RATIOS", "cells"]
 
-POPULATION = math.inf  # the label n of a population fit
 SAMPLED = {"eps": 1e-2, "p": 1e-4, "q": 1 - 1e-4, "theta_min": 1e-4}  # Contamination in the parts with samples
 CONTROL_THETA = 0.3
 RARE_RATIOS = {"e": math.e, "10": 10.0}
 RARE_HORIZONS = (8, 12, 16, 20, 24, 27, 28, 29, 30, 34, 40, 48, 56, 62, 63, 64, 65, 66, 67, 72, 80, 96)
-
-
-def measured(
-    task: Task, policy: Policy, labels: dict[str, str | int | float], rng: np.random.Generator
-) -> list[Record]:
-    """Squared Hellinger distance at the full length, and over the best in class."""
-    curve = distance(task.expert, policy, task, metric="hellinger2", rng=rng)
-    best = task.best_in_class().hellinger2
-    method = curve.method if curve.is_exact else f"{curve.method}, n={curve.n}"
-    lower, upper = float(curve.lower[-1]), float(curve.upper[-1])
-    return [
-        Record("hellinger2", curve.final, labels, lower, upper, method),
-        Record("C_apx", curve.final / best, labels, lower / best, upper / best, method),
-    ]
-
-
-def named(task: str, learner: str, horizon: int, n: float, chunk: int | None = None) -> dict[str, str | int | float]:
-    """Labels of a record."""
-    labels: dict[str, str | int | float] = {"task": task, "learner": learner, "H": horizon, "n": n}
-    return labels if chunk is None else {**labels, "K": chunk}
 
 
 def population(*, H: int, learner: str, K: int | None = None, rng: np.random.Generator) -> list[Record]:

@@ -1,0 +1,55 @@
+"""What the cells of the studies measure, and on what data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from experiments.study import Record
+from ntp_envs import Demonstrations, Policy, Task, distance
+
+__all__ = ["POPULATION", "draw", "measured", "named"]
+
+POPULATION = math.inf  # the label n of a population fit
+
+
+def measured(
+    task: Task, policy: Policy, labels: dict[str, str | int | float], rng: np.random.Generator
+) -> list[Record]:
+    """Squared Hellinger distance at the full length, and over the best in class."""
+    curve = distance(task.expert, policy, task, metric="hellinger2", rng=rng)
+    best = task.best_in_class().hellinger2
+    method = curve.method if curve.is_exact else f"{curve.method}, n={curve.n}"
+    lower, upper = float(curve.lower[-1]), float(curve.upper[-1])
+    return [
+        Record("hellinger2", curve.final, labels, lower, upper, method),
+        Record("C_apx", curve.final / best, labels, lower / best, upper / best, method),
+    ]
+
+
+def named(task: str, learner: str, horizon: int, n: float, chunk: int | None = None) -> dict[str, str | int | float]:
+    """Labels of a record."""
+    labels: dict[str, str | int | float] = {"task": task, "learner": learner, "H": horizon, "n": n}
+    return labels if chunk is None else {**labels, "K": chunk}
+
+
+def draw(task: Task, n: int, rng: np.random.Generator) -> Demonstrations:
+    """``n`` demonstrations of the expert, equal ones pooled into one of that weight.
+
+    Where the population lists the complete law the counts are drawn at once (multinomial), which has the law of
+    `ntp_envs.collect` and costs the same for any n.
+    """
+    population = task.population()
+    assert population.exactness is not None
+    if not population.exactness.everything:
+        raise ValueError(f"the population of {task.name} is not the complete law at these parameters; use collect.")
+    counts = rng.multinomial(n, population.normalised_weights())
+    seen = np.flatnonzero(counts)
+    return Demonstrations(
+        population.prompts[seen],
+        population.tokens[seen],
+        vocab_size=population.vocab_size,
+        weights=counts[seen].astype(np.float64),
+        source={"task": task.name, "parameters": task.parameters(), "by": "expert", "n": n},
+    )
