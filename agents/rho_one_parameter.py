@@ -148,7 +148,7 @@ class _Game:
         )
 
     def best_reply(
-        self, eta: float, replies: FloatArray, *, density: int = 1, peaks: int = 3, zooms: int = 4
+        self, eta: float, replies: FloatArray, *, density: int = 1, peaks: int = 4, zooms: int = 4
     ) -> tuple[float, float]:
         """``(g(eta), reply)`` over [first, last] of the sorted ``replies`` and offsets from eta at scale 1/m.
 
@@ -160,7 +160,7 @@ class _Game:
             replies = np.concatenate([replies, eta + offsets, eta - offsets, [eta]])
             replies = np.unique(np.clip(replies, *ends))
         values = self.payoffs(eta, replies)
-        order = np.flatnonzero(_local_maxima(values))
+        order = np.flatnonzero(_local_maxima(np.round(values / (1e-12 * self.total))))
         order = order[np.argsort(-values[order])][:peaks]
         low, high = replies[np.maximum(order - 1, 0)], replies[np.minimum(order + 1, len(replies) - 1)]
         best, where = float(values[order[0]]), float(replies[order[0]])
@@ -185,9 +185,22 @@ class _Game:
 
 
 def _local_maxima(values: FloatArray) -> NDArray[np.bool_]:
+    """Not below the next value and above the one before: a plateau, which would crowd out peaks, counts once."""
     left = np.concatenate([[-np.inf], values[:-1]])
     right = np.concatenate([values[1:], [-np.inf]])
-    return (values >= left) & (values >= right)
+    return (values > left) & (values >= right)
+
+
+def _insert(sorted_points: FloatArray, more: FloatArray, least: float) -> FloatArray:
+    """The points, and those of ``more`` that are more than ``least`` away from all of them, in order.
+
+    Candidates that all but coincide would make a cell that ends beside its best point, with the minimum outside it.
+    """
+    padded = np.concatenate([[-np.inf], sorted_points, [np.inf]])
+    right = np.searchsorted(padded, more)
+    with np.errstate(invalid="ignore"):
+        apart = (more - padded[right - 1] > least) & (padded[right] - more > least)  # False at infinite ends
+    return np.sort(np.concatenate([sorted_points, more[apart]]))
 
 
 class _Search:
@@ -202,8 +215,10 @@ class _Search:
         self.evaluations = 0
         self.replies: list[float] = []
         around = 2.0 ** np.arange(-2, 8) / game.longest
-        near = self.centre + np.concatenate([-around, [0.0], around]) if np.isfinite(self.centre) else [self.centre]
-        self.etas = self._within(np.concatenate([self.global_replies(_GRID_STEP), near]))
+        near = self.centre + np.concatenate([-around, around]) if np.isfinite(self.centre) else np.empty(0)
+        self.etas = self._within(np.array([*self.ends, self.centre]))
+        for points in (self._within(near), self.global_replies(_GRID_STEP)):
+            self.etas = _insert(self.etas, points, 0.01 / game.longest)
         self.scan = self.etas  # replies of every evaluation
         self.bounds = np.zeros(len(self.etas))  # g >= F(eta, eta) = 0
         self.exact = np.zeros(len(self.etas), dtype=bool)
@@ -247,9 +262,7 @@ class _Search:
 
     def settle(self) -> None:
         """Evaluate g, smallest bound first, until no bound is below the smallest g."""
-        current = int(np.abs(np.where(np.isfinite(self.etas), self.etas, 1e9) - self.centre).argmin())
-        if self.exact.any():
-            current = int(self.bounds.argmin())
+        current = int(self.bounds.argmin() if self.exact.any() else np.searchsorted(self.etas, self.centre))
         while not self.exact[current]:
             eta = float(self.etas[current])
             value, reply = self.game.best_reply(eta, self.scan)
@@ -280,18 +293,17 @@ class _Search:
         if near_winners:
             minima = np.flatnonzero(_local_maxima(-self.bounds) & (self.bounds <= 1.1 * self.best_value()))
             chosen += [int(i) for i in minima[np.argsort(self.bounds[minima])][:4]]
-        added = []
+        etas = self.etas
         for i in chosen:
             low, high = self._cell(i)
             low, high = max(low, min(self.low, self.etas[i])), min(high, max(self.high, self.etas[i]))
             if np.isfinite(low) and np.isfinite(high):
-                added.append(np.linspace(low, high, _REFINED))
-        fresh = np.setdiff1d(np.concatenate(added), self.etas) if added else np.empty(0)
+                etas = _insert(etas, np.linspace(low, high, _REFINED), (high - low) / (4 * _REFINED))
+        fresh = np.setdiff1d(etas, self.etas)
         bounds = np.zeros(len(fresh))
         for reply in self.replies:
             np.maximum(bounds, -self.game.payoffs(reply, fresh), out=bounds)
-        etas = np.concatenate([self.etas, fresh])
-        order = np.argsort(etas)
-        self.etas = etas[order]
+        order = np.argsort(np.concatenate([self.etas, fresh]))
+        self.etas = etas
         self.bounds = np.concatenate([self.bounds, bounds])[order]
         self.exact = np.concatenate([self.exact, np.zeros(len(fresh), dtype=bool)])[order]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit, xlog1py, xlogy
 
 from agents.rho_game import rho_tau
@@ -16,6 +17,26 @@ def payoffs(events, lengths, weights, theta, others, tau):
     """F(theta, others), another way: densities of each unit, by `rho_tau`."""
     density = lambda t: xlogy(events[:, None], t) + xlog1py((lengths - events)[:, None], -t)  # noqa: E731
     return weights @ rho_tau(density(np.array([theta])), density(others), tau)
+
+
+def worst_case(events, lengths, weights, theta, ends, tau):
+    """max over replies: a grid at the scale of 1 / length around theta, then scipy at the highest peaks."""
+    near = logit(theta) + np.outer([-1, 1], np.geomspace(1e-2, 1e2, 1000) / lengths.max()).ravel()
+    replies = np.unique(np.clip(np.concatenate([expit(near), expit(np.linspace(-30, 30, 500)), ends]), *ends))
+    values = payoffs(events, lengths, weights, theta, replies, tau)
+    padded = np.concatenate([[-np.inf], values, [-np.inf]])
+    peaks = np.flatnonzero((values > padded[:-2]) & (values >= padded[2:]) & (values > 0.99 * values.max()))
+    found = [0.0, float(values.max())]  # theta itself is a reply
+    for peak in peaks[np.argsort(-values[peaks])][:6]:
+        cell = replies[max(peak - 1, 0)], replies[min(peak + 1, len(replies) - 1)]
+        best = minimize_scalar(
+            lambda reply: -payoffs(events, lengths, weights, theta, np.array([reply]), tau)[0],
+            bounds=cell,
+            method="bounded",
+            options={"xatol": 1e-6 * (cell[1] - cell[0])},
+        )
+        found.append(-float(best.fun))
+    return max(found)
 
 
 def random_game(rng):
@@ -93,6 +114,30 @@ def test_parameters_at_zero_lose_every_unit_with_an_event():
     k, m, w = np.array([0, 1]), np.array([1, 1]), np.array([0.5, 0.5])
     assert solve_bernoulli_game(k, m, w, (0.0, 1.0), "ratio").theta == pytest.approx(0.5)
     assert payoffs(k, m, w, 0.0, np.array([0.5]), "ratio")[0] == pytest.approx(0.5 * (-1 / 3) + 0.5)
+
+
+@pytest.mark.parametrize("tau", ["ratio", "psi"])
+@pytest.mark.parametrize("length", [3, 7, 20, 64, 200])
+def test_no_better_parameter_nearby_at_any_scale(length, tau):
+    """A zoom that loses the minimum would leave a smaller worst case beside the solution; rounding decides nothing."""
+    from scipy.stats import binom
+
+    rng = np.random.default_rng(length)
+    k, lengths = np.arange(length + 1), np.full(length + 1, length)
+    for theta_min in (1e-4, 1e-6, 0.0):
+        eps, p, q = 10 ** rng.uniform(-3, -0.7), 10 ** rng.uniform(-4, -1), rng.uniform(0.3, 1)
+        weights = (1 - eps) * binom.pmf(k, length, p) + eps * binom.pmf(k, length, q)
+        game = solve_bernoulli_game(k, lengths, weights, (theta_min, 1 - theta_min), tau)
+        assert game.gap <= 1e-6 * game.value + 1e-12
+        jittered = solve_bernoulli_game(
+            k, lengths, weights * (1 + 1e-13 * rng.normal(size=length + 1)), (theta_min, 1 - theta_min), tau
+        )
+        assert jittered.value == pytest.approx(game.value, rel=2e-6, abs=1e-12)
+        centre = logit(game.theta)
+        for away in np.outer([-1, 1], np.geomspace(1e-7, 1, 8)).ravel():
+            theta = float(np.clip(expit(centre + away), theta_min, 1 - theta_min))
+            worst = worst_case(k, lengths, weights, theta, (theta_min, 1 - theta_min), tau)
+            assert worst >= game.value * (1 - 1e-6) - 1e-12
 
 
 def test_order_and_copies_of_units_do_not_matter():
