@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -68,14 +69,8 @@ def peer_seconds(features: WindowOneHot, demos: Demonstrations, optimum: float) 
     return seconds, excess
 
 
-def run(quick: bool = False, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Measure, and return rows with keys work, ours_s, peer, peer_s, ratio, gap, peer_excess (nats a token).
-
-    Args:
-        quick: 1000 sequences instead of 10^4.
-        seed: of the data.
-    """
-    rows = []
+def measure(quick: bool = False, *, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows of `run`, each as soon as it is measured."""
     for work, vocab_size, width in WORKS:
         features = WindowOneHot(vocab_size, width)
         demos = data(features, 1000 if quick else 10_000, 64, np.random.default_rng(seed))
@@ -86,18 +81,25 @@ def run(quick: bool = False, *, seed: int = 0) -> list[dict[str, Any]]:
             _, report = maximum_likelihood(WindowOneHot(vocab_size, width), RADIUS, demos, tol=tol)
             ours = min(ours, time.perf_counter() - start)
         peer_s, excess = peer_seconds(features, demos, report.objective - report.gap)
-        rows.append(
-            {
-                "work": work,
-                "ours_s": ours,
-                "peer": "scikit-learn lbfgs" + ("" if excess <= GAP else " (gap not reached)"),
-                "peer_s": peer_s,
-                "ratio": peer_s / ours,
-                "gap": report.gap / demos.horizon,
-                "peer_excess": excess,
-            }
-        )
-    return rows
+        yield {
+            "work": work,
+            "ours_s": ours,
+            "peer": "scikit-learn lbfgs" + ("" if excess <= GAP else " (gap not reached)"),
+            "peer_s": peer_s,
+            "ratio": peer_s / ours,
+            "gap": report.gap / demos.horizon,
+            "peer_excess": excess,
+        }
+
+
+def run(quick: bool = False, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Measure, and return rows with keys work, ours_s, peer, peer_s, ratio, gap, peer_excess (nats a token).
+
+    Args:
+        quick: 1000 sequences instead of 10^4.
+        seed: of the data.
+    """
+    return list(measure(quick, seed=seed))
 
 
 def main() -> None:
@@ -106,7 +108,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1000 sequences instead of 10000")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    for row in run(options.quick, seed=options.seed):
+    for row in measure(options.quick, seed=options.seed):
         print(
             f"{row['work']}: ours {row['ours_s']:.4g} s (gap {row['gap']:.1e}), {row['peer']} {row['peer_s']:.4g} s "
             f"(excess {row['peer_excess']:.1e}), ratio {row['ratio']:.3g}",
