@@ -1,6 +1,7 @@
 """Learners: everything with a ``fit``. Depends on ``ntp_envs``."""
 
 from agents.base import Agent, ConvergenceWarning, FitReport, NotFittedError
+from agents.chunk_kr import ChunkKR, project_onto_ball_and_simplices
 from agents.cross_validation import CrossValidatedBC, FitFailedWarning
 from agents.layerwise import LayerwiseBC
 from agents.log_loss import LogLossBC
@@ -13,6 +14,7 @@ from agents.tournament import TournamentBC, TournamentResult, tournament
 __all__ = [
     "Agent",
     "BestInClass",
+    "ChunkKR",
     "ChunkedRhoBC",
     "ConvergenceWarning",
     "CrossValidatedBC",
@@ -27,6 +29,7 @@ __all__ = [
     "TournamentResult",
     "agent_names",
     "make_agent",
+    "project_onto_ball_and_simplices",
     "register_agent",
     "tournament",
 ]

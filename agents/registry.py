@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from agents.base import Agent
+from agents.chunk_kr import ChunkKR
 from agents.cross_validation import CrossValidatedBC
 from agents.layerwise import LayerwiseBC
 from agents.log_loss import LogLossBC
@@ -22,6 +23,7 @@ BUILT_IN: dict[str, type[Agent]] = {
     kind.__name__: kind
     for kind in (
         BestInClass,
+        ChunkKR,
         ChunkedRhoBC,
         CrossValidatedBC,
         LayerwiseBC,

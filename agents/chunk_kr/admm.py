@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.chunk_kr.augmented import minimise_augmented, project_onto_ball
 from agents.chunk_kr.gap import Certificate, certify
 from agents.chunk_kr.gram import Embedding
-from agents.chunk_kr.projection import project_onto_ball
+from agents.chunk_kr.likelihood import Likelihood, likelihood_prox
 
-__all__ = ["Solution", "likelihood_prox", "solve_admm"]
+__all__ = ["Solution", "solve_admm"]
 
 FloatArray = NDArray[np.float64]
 
@@ -20,6 +21,14 @@ RELAXATION = 1.6
 CHECK_EVERY = 10
 #: the two penalties stay within this factor of where they start
 PENALTY_SPAN = 1e8
+#: an entry of the law may differ from the function by this much at the end (the solver aims lower)
+FEASIBLE = 1e-5
+#: after this many iterations without success, Newton steps take over where one costs at most NEWTON_WORK = N r^2
+PATIENCE = 400
+NEWTON_WORK = 1e9
+NEWTON_STEPS = 200
+#: weight of the proximal term of the Newton phase, relative to the penalty
+ANCHOR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,36 +55,9 @@ class Solution:
     projection_seconds: float
     dual: FloatArray
 
-
-def likelihood_prox(points: FloatArray, weights: FloatArray, *, steps: int = 60) -> tuple[FloatArray, FloatArray]:
-    """``argmin over the simplex of -sum w log z + |z - p|^2 / 2``, row by row.
-
-    z = (a + sqrt(a^2 + 4 w)) / 2 with a = p - nu, and nu the root of sum z = 1, a decreasing convex function of nu:
-    Newton from the left of the root, where it is monotone. Entries with w > 0 are positive.
-
-    Args:
-        points: ``(n, S)``.
-        weights: ``(n, S)``, divided by the penalty.
-
-    Returns:
-        ``(n, S)`` probability vectors and ``(n,)`` multipliers nu.
-    """
-    nu = points.max(axis=1) - 1.0
-    four = 4.0 * weights
-    positive = weights > 0
-    for _ in range(steps):
-        a = points - nu[:, None]
-        root = np.sqrt(a * a + four)
-        below = a < 0
-        with np.errstate(invalid="ignore", divide="ignore"):
-            z = np.where(below, 0.5 * four / (root - a), 0.5 * (a + root))
-            slope = np.where(root > 0, z / root, 0.0).sum(axis=1)
-        excess = z.sum(axis=1) - 1.0
-        if float(np.abs(excess).max()) <= 1e-14 * points.shape[1]:
-            break
-        nu = nu + excess / np.maximum(slope, 1e-300)
-    z = z / z.sum(axis=1, keepdims=True)
-    return np.where(positive, np.maximum(z, 1e-300), z), nu
+    def acceptable(self, tol: float) -> bool:
+        """No feasible law is better by more than ``tol``, and this one is feasible to 1e-5 an entry."""
+        return self.certificate.gap <= tol and self.infeasibility <= FEASIBLE
 
 
 def solve_admm(
@@ -91,14 +73,16 @@ def solve_admm(
 
     Copies y = c (ball) and z = phi c (simplices). As ``phi.T @ phi`` is diagonal the linear system of the c-step is
     solved by a division, and the two penalties can be balanced separately, each by its own residuals, at no cost.
-    Over-relaxation 1.6 (Boyd et al. 2011, section 3.4). Stops when the certificate is at most ``tol``.
+    Over-relaxation 1.6 (Boyd et al. 2011, section 3.4). Stops when the certificate is at most ``tol``. Where the
+    coordinates are few and the constraints many (low rank), first-order steps crawl: after 400 iterations Newton steps
+    on the augmented Lagrangian (`minimise_augmented`) finish the work.
 
     Args:
         embedding: coordinates.
         weights: ``(n, S)``, summing to one.
         radius: norm bound B, feasible.
         tol: on ``certificate.gap``, and on ``infeasibility``.
-        max_iterations: 2 products with phi each.
+        max_iterations: 2 products with phi each; no Newton steps are taken at 400 or fewer.
         start: a solution of a nearby problem.
     """
     phi, eigenvalues, size = embedding.phi, embedding.eigenvalues, embedding.size
@@ -111,8 +95,9 @@ def solve_admm(
     u = np.zeros(embedding.rank)
     v = np.zeros((n, size)) if start is None else -start.dual / penalty_z
     best: Solution | None = None
-    spent = 0.0
-    for iteration in range(1, max_iterations + 1):
+    spent, iteration = 0.0, 0
+    newton = len(phi) * embedding.rank**2 <= NEWTON_WORK
+    for iteration in range(1, (min(max_iterations, PATIENCE) if newton else max_iterations) + 1):
         c = (penalty_y * (y - u) + penalty_z * ((z - v).ravel() @ phi)) / (penalty_y + penalty_z * eigenvalues)
         f = (phi @ c).reshape(n, size)
         y_before, z_before = y, z
@@ -125,24 +110,80 @@ def solve_admm(
         u, v = moved - y, shifted - z
         if iteration % CHECK_EVERY and iteration < max_iterations:
             continue
-        inside = min(1.0, radius / max(float(np.linalg.norm(c)), 1e-300))
-        certificate = certify(weights, z, phi, inside * c, radius, -penalty_z * v, fitted=inside * f)
-        primal_z = _ratio(f - z, z)
-        dual_z = _ratio(z - z_before, v)
-        primal_y = _ratio(c - y, y)
-        dual_y = _ratio(y - y_before, u)
-        infeasibility = float(np.abs(z - inside * f).max())
-        if best is None or max(certificate.gap, infeasibility) <= max(best.certificate.gap, best.infeasibility):
-            residuals = {"primal": max(primal_z, primal_y), "dual": dual_z}
-            best = Solution(inside * c, z, certificate, infeasibility, residuals, iteration, spent, -penalty_z * v)
-            if max(certificate.gap, infeasibility) <= tol:
-                break
+        primal_z, primal_y = _ratio(f - z, z), _ratio(c - y, y)
+        dual_z, dual_y = _ratio(z - z_before, v), _ratio(y - y_before, u)
+        residuals = {"primal": max(primal_z, primal_y), "dual": dual_z}
+        found = _solution(embedding, weights, radius, c, f, z, -penalty_z * v, residuals, iteration, spent)
+        best = _better(best, found)
+        if _error(best) <= tol:
+            return best
         scale = _balance(primal_z, dual_z, penalty_z, limits)
         penalty_z, v = penalty_z * scale, v / scale
         scale = _balance(primal_y, dual_y, penalty_y, limits)
         penalty_y, u = penalty_y * scale, u / scale
+    if newton and max_iterations > PATIENCE and not (best and best.acceptable(tol)):
+        best = _better(best, _finish(embedding, weights, radius, y, penalty_z, v, penalty_y * u, tol, iteration, spent))
     assert best is not None
-    return Solution(best.c, best.law, best.certificate, best.infeasibility, best.residuals, iteration, spent, best.dual)
+    return replace(best, iterations=max(iteration, best.iterations), projection_seconds=spent)
+
+
+def _finish(
+    embedding: Embedding,
+    weights: FloatArray,
+    radius: float,
+    c: FloatArray,
+    penalty: float,
+    v: FloatArray,
+    ball_dual: FloatArray,
+    tol: float,
+    iterations: int,
+    spent: float,
+) -> Solution:
+    found = minimise_augmented(
+        Likelihood(weights),
+        embedding.phi,
+        embedding.size,
+        radius,
+        c,
+        anchor=ANCHOR * penalty,
+        moving=True,
+        penalty=penalty,
+        tol=0.1 * tol,
+        max_steps=NEWTON_STEPS,
+        row_dual=penalty * v.ravel(),
+        ball_dual=ball_dual,
+    )
+    f, dual = (embedding.phi @ found.c).reshape(weights.shape), -found.row_dual.reshape(weights.shape)
+    residuals = {"primal": found.residual, "dual": found.slope}
+    return _solution(
+        embedding, weights, radius, found.c, f, found.rows, dual, residuals, iterations + found.steps, spent
+    )
+
+
+def _solution(
+    embedding: Embedding,
+    weights: FloatArray,
+    radius: float,
+    c: FloatArray,
+    f: FloatArray,
+    law: FloatArray,
+    dual: FloatArray,
+    residuals: dict[str, float],
+    iterations: int,
+    spent: float,
+) -> Solution:
+    inside = min(1.0, radius / max(float(np.linalg.norm(c)), 1e-300))
+    certificate = certify(weights, law, embedding.phi, inside * c, radius, dual, fitted=inside * f)
+    infeasibility = float(np.abs(law - inside * f).max())
+    return Solution(inside * c, law, certificate, infeasibility, residuals, iterations, spent, dual)
+
+
+def _error(solution: Solution) -> float:
+    return max(solution.certificate.gap, solution.infeasibility)
+
+
+def _better(old: Solution | None, new: Solution) -> Solution:
+    return new if old is None or _error(new) <= _error(old) else old
 
 
 def _ratio(change: FloatArray, size: FloatArray) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.base import Agent, ConvergenceWarning, FitReport
-from agents.chunk_kr.admm import Solution, solve_admm
+from agents.chunk_kr.admm import FEASIBLE, Solution, solve_admm
 from agents.chunk_kr.features import PrefixReader, binary_features
 from agents.chunk_kr.gda import solve_gda
 from agents.chunk_kr.gram import Embedding, cholesky_embedding, eigen_embedding
@@ -69,7 +69,8 @@ class ChunkKR(Agent):
             than H, a norm bound with an empty set (the smallest feasible one is named).
         NotTractableError: more than ``max_points`` points.
     Warns:
-        ConvergenceWarning: the gap or the feasibility did not reach ``tol``.
+        ConvergenceWarning: the gap did not reach ``tol``, or the law at a data prefix differs from the function by more
+            than 1e-5 (its rows are probability vectors all the same).
 
     >>> from ntp_envs import make_task
     >>> task = make_task("Contamination", horizon=8)
@@ -131,7 +132,7 @@ class ChunkKR(Agent):
             )
             objective -= program.points.positions * solution.certificate.log_likelihood
             gap += program.points.positions * solution.certificate.gap
-            converged &= solution.infeasibility <= self.tol
+            converged &= solution.infeasibility <= FEASIBLE
             details.append(program_details(program, solution, radius, seconds))
         converged &= gap <= self.tol
         iterations = sum(entry["iterations"] for entry in details)
@@ -139,8 +140,9 @@ class ChunkKR(Agent):
             worst = max(entry["infeasibility"] for entry in details)
             warnings.warn(
                 f"ChunkKR(solver={self.solver!r}) stopped after {iterations} iterations with gap {gap:.3g} nats a "
-                f"sequence and infeasibility {worst:.3g} (tol={self.tol:g}); raise max_iterations or tol, lower "
-                f"norm_bound (now {bound:.4g})" + ("." if self.solver == "admm" else ", or use solver='admm'."),
+                f"sequence (tol={self.tol:g}) and infeasibility {worst:.3g} (limit {FEASIBLE:g}); raise "
+                f"max_iterations or tol, lower norm_bound (now {bound:.4g})"
+                + ("." if self.solver == "admm" else ", or use solver='admm'."),
                 ConvergenceWarning,
                 stacklevel=3,
             )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cho_factor, cho_solve
 
+from agents.chunk_kr.augmented import RowTerm, minimise_augmented, project_onto_ball
 from ntp_envs._validation import check_int, check_real
 
 __all__ = [
@@ -20,10 +20,6 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
-
-ARMIJO = 1e-4
-#: the penalty grows by this factor when an outer step has not cut the residual to a quarter
-GROWTH = 5.0
 
 
 def project_onto_simplex(rows: FloatArray) -> FloatArray:
@@ -37,12 +33,6 @@ def project_onto_simplex(rows: FloatArray) -> FloatArray:
     support = (descending > excess).sum(axis=1)
     threshold = excess[np.arange(len(rows)), np.maximum(support, 1) - 1]
     return np.maximum(rows - threshold[:, None], 0.0)
-
-
-def project_onto_ball(c: FloatArray, radius: float) -> FloatArray:
-    """``c`` scaled down to norm ``radius`` if it is longer."""
-    norm = float(np.linalg.norm(c))
-    return c if norm <= radius else c * (radius / norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,102 +124,27 @@ def smallest_feasible_norm(phi: FloatArray, size: int, *, tol: float = 1e-9, max
 
 
 def _solve(x: FloatArray, phi: FloatArray, size: int, radius: float, tol: float, max_iterations: int) -> Projection:
-    c = project_onto_ball(x, radius)
-    row_dual, ball_dual = np.zeros(len(phi)), np.zeros(len(x))
-    penalty = 10.0 / max(float(np.square(phi).sum(axis=1).mean()), 1e-12)
-    problem = _Augmented(x, phi, size, radius)
-    residual = previous = math.inf
-    steps, slope = 0, math.inf
-    while steps < max_iterations:
-        problem.set(row_dual, ball_dual, penalty)
-        target = max(0.1 * tol, min(1e-3, 0.01 * residual))
-        c, used, slope = problem.minimise(c, target, max_iterations - steps)
-        steps += used
-        row_dual, ball_dual = problem.multipliers(c)
-        residual = problem.violation(c)
-        if residual <= tol and slope <= max(tol, 1e-13 * (1.0 + float(np.abs(row_dual).max()))):
-            break
-        if residual > 0.25 * previous or used == 0:
-            if penalty > 1e14:
-                break
-            penalty *= GROWTH
-        previous = residual
-    return Projection(project_onto_ball(c, radius), residual, steps, residual <= tol)
+    found = minimise_augmented(
+        _Simplices(),
+        phi,
+        size,
+        radius,
+        x,
+        anchor=1.0,
+        moving=False,
+        penalty=10.0 / max(float(np.square(phi).sum(axis=1).mean()), 1e-12),
+        tol=tol,
+        max_steps=max_iterations,
+    )
+    return Projection(found.c, found.residual, found.steps, found.residual <= tol)
 
 
-class _Augmented:
-    """The augmented Lagrangian of the projection.
+class _Simplices(RowTerm):
+    """The indicator of the simplex."""
 
-    |c - x|^2 / 2 + penalty / 2 [dist^2(phi c + row_dual / penalty, simplices) + dist^2(c + ball_dual / penalty, ball)]
-    """
+    def prox(self, points: FloatArray, penalty: float) -> tuple[FloatArray, FloatArray]:
+        nearest = project_onto_simplex(points)
+        return nearest, (nearest > 0).astype(np.float64)
 
-    def __init__(self, x: FloatArray, phi: FloatArray, size: int, radius: float) -> None:
-        self.x, self.phi, self.size, self.radius = x, phi, size, radius
-        self.penalty = 1.0
-        self.row_dual, self.ball_dual = np.zeros(len(phi)), np.zeros(len(x))
-
-    def set(self, row_dual: FloatArray, ball_dual: FloatArray, penalty: float) -> None:
-        self.row_dual, self.ball_dual, self.penalty = row_dual, ball_dual, penalty
-
-    def _parts(self, c: FloatArray, f: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Shifted rows' projection and offset from it, shifted point and its offset from the ball."""
-        shifted = (f + self.row_dual / self.penalty).reshape(-1, self.size)
-        nearest = project_onto_simplex(shifted)
-        moved = c + self.ball_dual / self.penalty
-        return nearest, (shifted - nearest).ravel(), moved, moved - project_onto_ball(moved, self.radius)
-
-    def _value(self, c: FloatArray, f: FloatArray) -> float:
-        _, rows, _, ball = self._parts(c, f)
-        return 0.5 * float(np.square(c - self.x).sum()) + 0.5 * self.penalty * float(rows @ rows + ball @ ball)
-
-    def violation(self, c: FloatArray) -> float:
-        f = (self.phi @ c).reshape(-1, self.size)
-        over = float(np.linalg.norm(c)) - self.radius
-        return max(float(np.abs(f - project_onto_simplex(f)).max()), over)
-
-    def multipliers(self, c: FloatArray) -> tuple[FloatArray, FloatArray]:
-        _, rows, _, ball = self._parts(c, self.phi @ c)
-        return self.penalty * rows, self.penalty * ball
-
-    def minimise(self, c: FloatArray, target: float, budget: int) -> tuple[FloatArray, int, float]:
-        """Semismooth Newton steps until the gradient norm is at most ``target``: point, steps, gradient norm."""
-        f = self.phi @ c
-        value = self._value(c, f)
-        slope = math.inf
-        for step in range(budget + 1):
-            nearest, rows, moved, ball = self._parts(c, f)
-            gradient = c - self.x + self.penalty * (rows @ self.phi + ball)
-            slope = float(np.linalg.norm(gradient))
-            if slope <= target or step == budget:
-                return c, step, slope
-            direction = -self._newton(gradient, nearest > 0, moved)
-            along, down, length = self.phi @ direction, float(gradient @ direction), 1.0
-            while length > 1e-10:
-                trial, trial_f = c + length * direction, f + length * along
-                trial_value = self._value(trial, trial_f)
-                if trial_value <= value + ARMIJO * length * down + 1e-15 * abs(value):
-                    break
-                length *= 0.5
-            else:  # rounding: no descent to be had
-                return c, step, slope
-            if bool((trial == c).all()):
-                return c, step, slope
-            c, f, value = trial, trial_f, trial_value
-        return c, budget, slope
-
-    def _newton(self, gradient: FloatArray, support: NDArray[np.bool_], moved: FloatArray) -> FloatArray:
-        """(a I + W^T W)^-1 gradient, W from the generalised Jacobians of the two projections."""
-        blocks = self.phi.reshape(*support.shape, -1)
-        mean = np.einsum("ns,nsr->nr", support.astype(np.float64), blocks)
-        mean /= np.sqrt(np.maximum(support.sum(axis=1), 1))[:, None]
-        root = math.sqrt(self.penalty)
-        parts = [root * self.phi[~support.ravel()], root * mean]
-        scale, norm = 1.0, float(np.linalg.norm(moved))
-        if norm > self.radius:
-            shrink = self.radius / norm
-            scale += self.penalty * (1.0 - shrink)
-            parts.append((root * math.sqrt(shrink) / norm) * moved[None, :])
-        w = np.concatenate(parts)
-        gram = w.T @ w
-        gram[np.diag_indices_from(gram)] += scale
-        return cho_solve(cho_factor(gram, overwrite_a=True, check_finite=False), gradient, check_finite=False)
+    def value(self, rows: FloatArray) -> float:
+        return 0.0
