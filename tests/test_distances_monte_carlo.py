@@ -253,7 +253,7 @@ def test_bad_arguments():
         one_sided_distances(demos, q)
     with pytest.raises(ValueError, match="q has vocab_size=3"):
         one_sided_distances(demos, tabular_instance()[0], p=p)
-    with pytest.raises(ValueError, match="number of demonstrations=1"):
+    with pytest.raises(ValueError, match="number of sequences in the demonstrations=1"):
         one_sided_distances(demos.subset(np.array([0])), q, p=p)
     weighted = Demonstrations(demos.prompts, demos.tokens, vocab_size=2, weights=np.ones(3))
     with pytest.raises(ValueError, match="weighted"):

@@ -39,7 +39,7 @@ from ntp_envs.policies import Policy
 if TYPE_CHECKING:
     from ntp_envs.tasks.base import Task
 
-__all__ = ["SAMPLED_METRICS", "monte_carlo_distances", "one_sided_distances"]
+__all__ = ["SAMPLED_METRICS", "bridge_distances", "monte_carlo_distances", "one_sided_distances"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -113,12 +113,7 @@ def monte_carlo_distances(
     frequencies = _one_sided_functions(tuple(set(names) & {"coverage"}), log_levels)
     from_p = _collect(log_ratios(p, n - n // 2), functions | frequencies)
     from_q = _collect(log_ratios(q, n // 2), functions)
-    return {
-        name: _coverage_curve(from_p[name], levels, "monte carlo (bridge)", n)
-        if name == "coverage"
-        else _bridge_curve(name, from_p[name], from_q[name])
-        for name in names
-    }
+    return _bridge_curves(names, from_p, from_q, levels, n)
 
 
 def one_sided_distances(
@@ -156,21 +151,14 @@ def one_sided_distances(
     """
     names = _check_sampled(metrics)
     levels, log_levels = check_thresholds(thresholds)
-    n = check_int("the number of demonstrations", len(demonstrations), minimum=2)
-    if demonstrations.weights is not None:
-        raise ValueError("the demonstrations are weighted; draws of equal weight are needed: collect(task, n, rng).")
+    _check_draws("the demonstrations", demonstrations, {"p": p, "q": q})
+    n = len(demonstrations)
     stored = demonstrations.expert_log_probs
     if p is None and stored is None:
         raise ValueError(
             "the demonstrations hold no expert_log_probs; pass p=, the policy that made them, or "
             "collect(..., expert_log_probs=True)."
         )
-    for name, policy in (("p", p), ("q", q)):
-        if policy is not None and policy.vocab_size != demonstrations.vocab_size:
-            raise ValueError(
-                f"{name} has vocab_size={policy.vocab_size} and the demonstrations {demonstrations.vocab_size}; "
-                "they must be equal."
-            )
 
     def log_ratios() -> Iterator[FloatArray]:
         for rows in _pieces(n, demonstrations.horizon):
@@ -180,6 +168,66 @@ def one_sided_distances(
 
     moments = _collect(log_ratios(), _one_sided_functions(names, log_levels))
     return {name: _one_sided_curve(name, moments[name], levels) for name in names}
+
+
+def bridge_distances(
+    of_p: Demonstrations,
+    of_q: Demonstrations,
+    *,
+    p: Policy,
+    q: Policy,
+    metrics: Iterable[str] = SAMPLED_METRICS,
+    thresholds: ArrayLike = DEFAULT_THRESHOLDS,
+) -> dict[str, DistanceCurve]:
+    """The bridge estimator on sequences that both policies have already produced: nothing is drawn.
+
+    Conventions, intervals and clipping as in `monte_carlo_distances`; the two samples may differ in size.
+
+    Args:
+        of_p, of_q: at least 2 unweighted sequences each, of one horizon, drawn from ``p`` and from ``q``.
+        p, q: the policies.
+        metrics: any of ``SAMPLED_METRICS``.
+        thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
+
+    Returns:
+        One curve a metric.
+
+    Raises:
+        NotTractableError: ``"chi2"``.
+        ValueError: weighted demonstrations, other vocabularies or horizons, or a policy that gives probability zero to
+            a sequence said to be its own.
+
+    >>> import numpy as np
+    >>> from ntp_envs import UniformPolicy, collect, make_task
+    >>> task, rng = make_task("Contamination", horizon=8), np.random.default_rng(0)
+    >>> learnt = UniformPolicy(2)
+    >>> samples = collect(task, 100, rng), collect(task, 100, rng, policy=learnt)
+    >>> bridge_distances(*samples, p=task.expert, q=learnt, metrics=["tv"])["tv"].n
+    200
+    """
+    names = _check_sampled(metrics)
+    levels, log_levels = check_thresholds(thresholds)
+    if of_p.horizon != of_q.horizon:
+        raise ValueError(f"of_p has horizon={of_p.horizon} and of_q {of_q.horizon}; they must be equal.")
+    for name, sample in (("of_p", of_p), ("of_q", of_q)):
+        _check_draws(name, sample, {"p": p, "q": q})
+
+    def log_ratios(name: str, sample: Demonstrations) -> Iterator[FloatArray]:
+        for rows in _pieces(len(sample), sample.horizon):
+            prompts, tokens = sample.prompts[rows], sample.tokens[rows]
+            by_p, by_q = p.log_probs(prompts, tokens), q.log_probs(prompts, tokens)
+            if np.isneginf(by_p if name == "p" else by_q).any():
+                raise ValueError(
+                    f"policy {name} gives probability 0 to a sequence of of_{name}: it is not the policy that wrote "
+                    "them all."
+                )
+            yield _running_log_ratio(by_p, by_q)
+
+    functions = _bridge_functions(names)
+    frequencies = _one_sided_functions(tuple(set(names) & {"coverage"}), log_levels)
+    from_p = _collect(log_ratios("p", of_p), functions | frequencies)
+    from_q = _collect(log_ratios("q", of_q), functions)
+    return _bridge_curves(names, from_p, from_q, levels, len(of_p) + len(of_q))
 
 
 # -- functions of the log-ratio ----------------------------------------------------------------------------------------
@@ -294,6 +342,28 @@ def _check_sampled(metrics: Iterable[str]) -> tuple[str, ...]:
             "Use metric='kl' or 'hellinger2', or policies that allow an exact method."
         )
     return names
+
+
+def _check_draws(name: str, draws: Demonstrations, policies: dict[str, Policy | None]) -> None:
+    check_int(f"the number of sequences in {name}", len(draws), minimum=2)
+    if draws.weights is not None:
+        raise ValueError(f"{name} are weighted; draws of equal weight are needed: collect(task, n, rng).")
+    for letter, policy in policies.items():
+        if policy is not None and policy.vocab_size != draws.vocab_size:
+            raise ValueError(
+                f"{letter} has vocab_size={policy.vocab_size} and {name} {draws.vocab_size}; they must be equal."
+            )
+
+
+def _bridge_curves(
+    names: Iterable[str], from_p: dict[str, _Moments], from_q: dict[str, _Moments], levels: FloatArray, n: int
+) -> dict[str, DistanceCurve]:
+    return {
+        name: _coverage_curve(from_p[name], levels, "monte carlo (bridge)", n)
+        if name == "coverage"
+        else _bridge_curve(name, from_p[name], from_q[name])
+        for name in names
+    }
 
 
 def _bridge_curve(name: str, from_p: _Moments, from_q: _Moments) -> DistanceCurve:

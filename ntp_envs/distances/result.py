@@ -18,10 +18,12 @@ class DistanceCurve:
 
     Attributes:
         metric: ``"hellinger2"`` (squared Hellinger, ``sum (sqrt P - sqrt Q)^2`` in [0, 2]), ``"tv"`` (in [0, 1]),
-            ``"kl"`` (nats, first argument first), ``"chi2"``, or ``"coverage"`` (``P(P / Q >= N)``).
+            ``"kl"`` (nats, first argument first), ``"chi2"``, or ``"coverage"`` (``P(P / Q >= N)``). The two-sample
+            tests add ``"ngram_tv"`` and ``"mmd2"``.
         values: ``(H,)`` values; entry h - 1 is at prefix length h. Coverage at several thresholds: ``(H, T)``.
         lower, upper: ends of the 95 % interval, same shape; equal to ``values`` where exact.
-        method: ``"automaton"``, ``"enumeration"``, ``"monte carlo (bridge)"`` or ``"monte carlo (one-sided)"``.
+        method: ``"automaton"``, ``"enumeration"``, ``"monte carlo (bridge)"``, ``"monte carlo (one-sided)"`` or
+            ``"samples only (...)"``.
         n: sequences drawn, 0 where exact.
         std_error: standard errors, same shape; zero where exact.
         thresholds: ``(T,)`` the N of a coverage profile, else ``None``.

@@ -1,0 +1,138 @@
+"""What the two-sample tests share: their result, and the checks of two sets of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntp_envs._validation import check_generator, check_int
+from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.distances.result import DistanceCurve
+
+__all__ = [
+    "TwoSampleResult",
+    "check_lengths",
+    "check_samples",
+    "permutation_p_values",
+    "permuted_labels",
+    "pooled_lines",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TwoSampleResult:
+    """A comparison of two samples of sequences at every prefix length asked for.
+
+    Attributes:
+        curve: the estimate and its 95 % interval; what it estimates is said by the test. Entries at lengths that were
+            not asked for are NaN.
+        p_values: ``(H,)`` p-values of "both laws are equal up to this length", each valid on its own; NaN likewise.
+            The laws of whole sequences are equal only if those of all prefixes are, so one test at H needs no
+            correction for the others.
+        lengths: ``(L,)`` the prefix lengths asked for, ascending.
+        n_p, n_q: sequences in the first and in the second sample.
+    """
+
+    curve: DistanceCurve
+    p_values: FloatArray
+    lengths: IntArray
+    n_p: int
+    n_q: int
+
+    @classmethod
+    def at(
+        cls,
+        lengths: IntArray,
+        samples: tuple[Demonstrations, Demonstrations],
+        *,
+        metric: str,
+        method: str,
+        values: FloatArray,
+        lower: FloatArray,
+        upper: FloatArray,
+        std_error: FloatArray,
+        p_values: FloatArray,
+    ) -> TwoSampleResult:
+        """From ``(L,)`` numbers at these lengths."""
+        horizon, n_p, n_q = samples[0].horizon, len(samples[0]), len(samples[1])
+
+        def spread(array: FloatArray) -> FloatArray:
+            out = np.full(horizon, np.nan)
+            out[lengths - 1] = array
+            return out
+
+        curve = DistanceCurve(
+            metric, spread(values), spread(lower), spread(upper), method, n_p + n_q, spread(std_error)
+        )
+        return cls(curve, spread(p_values), lengths, n_p, n_q)
+
+    @property
+    def p_value(self) -> float:
+        """The p-value at the longest prefix asked for."""
+        return float(self.p_values[self.lengths[-1] - 1])
+
+    def __repr__(self) -> str:
+        return f"TwoSampleResult({self.curve!r}, p_value={self.p_value:.4g})"
+
+
+def check_samples(
+    p: Demonstrations, q: Demonstrations, rng: np.random.Generator, *, minimum: int
+) -> tuple[Demonstrations, Demonstrations]:
+    """Two samples of equal shape, unweighted, of at least ``minimum`` sequences each, and a generator.
+
+    Raises:
+        TypeError, ValueError: naming the sample that does not fit.
+    """
+    for name, sample in (("p", p), ("q", q)):
+        if not isinstance(sample, Demonstrations):
+            raise TypeError(
+                f"{name} must be Demonstrations, not {type(sample).__name__}; "
+                "wrap arrays in Demonstrations(prompts, tokens, vocab_size=A)."
+            )
+        if sample.weights is not None:
+            raise ValueError(f"{name} is weighted; draws of equal weight are needed: collect(task, n, rng).")
+        check_int(f"the number of sequences in {name}", len(sample), minimum=minimum)
+    for what in ("vocab_size", "prompt_length", "horizon"):
+        ours, theirs = getattr(p, what), getattr(q, what)
+        if ours != theirs:
+            raise ValueError(f"p has {what}={ours} and q {theirs}; both samples must come from sequences of one shape.")
+    check_generator(rng)
+    return p, q
+
+
+def check_lengths(lengths: Iterable[int] | None, horizon: int) -> IntArray:
+    """``(L,)`` prefix lengths, ascending without repetition; all of 1..H for ``None``."""
+    if lengths is None:
+        return np.arange(1, horizon + 1)
+    chosen = sorted({check_int("a prefix length", length, minimum=1, maximum=horizon) for length in lengths})
+    if not chosen:
+        raise ValueError(f"lengths is empty; choose prefix lengths in [1, {horizon}], or None for all of them.")
+    return np.array(chosen, dtype=np.int64)
+
+
+def pooled_lines(p: Demonstrations, q: Demonstrations) -> IntArray:
+    """``(n_p + n_q, P + H)`` prompts and tokens, those of ``p`` first."""
+    return np.concatenate([np.concatenate([sample.prompts, sample.tokens], axis=1) for sample in (p, q)])
+
+
+def permuted_labels(n_p: int, n_q: int, permutations: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """``(permutations + 1, n_p + n_q)``, True for members of the first sample: as they are, then shuffled."""
+    labels = np.tile(np.arange(n_p + n_q) < n_p, (permutations + 1, 1))
+    rng.permuted(labels[1:], axis=1, out=labels[1:])
+    return labels
+
+
+def permutation_p_values(statistics: FloatArray) -> FloatArray:
+    """``(L,)`` p-values ``#{null >= observed} / (R + 1)`` of ``(R + 1, L)`` statistics, the observed in row 0.
+
+    The observed labelling counts as one of the permutations, which makes the level exact (Phipson and Smyth 2010).
+    A difference within rounding of the observed one is a tie.
+    """
+    observed = statistics[0]
+    return np.mean(statistics >= observed - 1e-12 * (1.0 + np.abs(observed)), axis=0)
