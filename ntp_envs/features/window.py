@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs._numerics import all_sequences
 from ntp_envs._validation import check_int
 from ntp_envs.features.base import ContextFeatureMap, FloatArray
 
@@ -40,16 +41,23 @@ class WindowOneHot(ContextFeatureMap):
         self.bias = bool(bias)
         super().__init__(vocab_size, int(self.bias) + vocab_size * self.width)
         self._scale = 1.0 / math.sqrt(self.width + self.bias)
-        self._rows = np.vstack([np.eye(self.vocab_size), np.zeros(self.vocab_size)]) * self._scale  # (A + 1, A)
+        # several lags are looked up at once: one table row for each string of ``group`` digits, the most recent first
+        self._group = max(g for g in range(1, 9) if g == 1 or (self.vocab_size + 1) ** g <= 256)
+        digit = np.vstack([np.eye(self.vocab_size), np.zeros(self.vocab_size)]) * self._scale  # (A + 1, A)
+        self._table = digit[all_sequences(self.vocab_size + 1, self._group)].reshape(-1, self._group * self.vocab_size)
 
     def _features(self, line: NDArray, first: int, count: int) -> FloatArray:
         out = np.empty((len(line), count, self.n_context))
         if self.bias:
             out[:, :, 0] = self._scale
-        for lag in range(self.width):
+        for lag in range(0, self.width, self._group):
+            size = min(self._group, self.width - lag)
+            code = np.zeros((len(line), count), dtype=np.int64)
+            for k in range(lag, lag + size):
+                code = code * (self.vocab_size + 1) + line[:, first - 1 - k : first - 1 - k + count]
+            code *= (self.vocab_size + 1) ** (self._group - size)
             start = int(self.bias) + lag * self.vocab_size
-            seen = line[:, first - 1 - lag : first - 1 - lag + count]
-            out[:, :, start : start + self.vocab_size] = self._rows[seen]
+            out[:, :, start : start + size * self.vocab_size] = self._table[code, : size * self.vocab_size]
         return out
 
     def context(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
