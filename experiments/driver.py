@@ -119,7 +119,7 @@ def _analyse(
     except Exception:
         failures.append(Failure("the analysis", traceback.format_exc()))
         analysis = Analysis()
-    return Summary([*summary, *analysis.rows]), analysis, failures
+    return Summary([*summary, *analysis.rows], summary.timings), analysis, failures
 
 
 def _write(

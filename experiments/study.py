@@ -64,7 +64,8 @@ class Record:
         labels: its place in the sweep; keys among `LABELS` and the study's own.
         lower, upper: a 95 % interval of this one number, where it was estimated; the value itself where exact.
         method: how it was obtained (``"automaton"``, ``"monte carlo (bridge), n=1000"``).
-        machine: depends on the machine (seconds, megabytes): goes to ``timings.csv``, never to ``summary.csv``.
+        machine: depends on the machine (seconds, megabytes): goes to ``timings.csv``, never to ``summary.csv``; an
+            analysis finds it in `Summary.timings`.
     """
 
     metric: str

@@ -69,13 +69,24 @@ class Series(NamedTuple):
 class Summary(Sequence[SummaryRow]):
     """The rows of a study, with the two questions an analysis asks of them.
 
+    Attributes:
+        rows: what ``summary.csv`` holds.
+        timings: the records that depend on the machine (seconds, megabytes), gathered in the same way. Figures, tables
+            and findings may show them; what is made of them must not join `Analysis.rows`, which any machine
+            reproduces.
+
     >>> rows = Summary([SummaryRow("a", {"H": 4}, "C_apx", 2.0, 2.0, 2.0, 1)])
     >>> rows.value("C_apx", part="a", H=4)
     2.0
     """
 
-    def __init__(self, rows: Iterable[SummaryRow]) -> None:
+    def __init__(self, rows: Iterable[SummaryRow], timings: Iterable[SummaryRow] = ()) -> None:
         self.rows = list(rows)
+        self._timings = list(timings)
+
+    @property
+    def timings(self) -> Summary:
+        return Summary(self._timings)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -124,12 +135,18 @@ def summarise(study: Study, cells: Sequence[Cell], results: Mapping[str, CellRes
     Raises:
         ValueError: a record has a label that the study does not declare.
     """
+    return Summary(*(_gathered(study, cells, results, seed, machine=machine) for machine in (False, True)))
+
+
+def _gathered(
+    study: Study, cells: Sequence[Cell], results: Mapping[str, CellResult], seed: int, *, machine: bool
+) -> list[SummaryRow]:
     known = {*LABELS, *study.labels}
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for cell in cells:
         result = results.get(cell.key)
         for record in result.records if result is not None else ():
-            if record.machine:
+            if record.machine is not machine:
                 continue
             if unknown := set(record.labels) - known:
                 raise ValueError(f"labels {sorted(unknown)} in part {cell.part!r}; add them to Study.labels.")
@@ -145,7 +162,7 @@ def summarise(study: Study, cells: Sequence[Cell], results: Mapping[str, CellRes
             rng = keyed_rng(seed, "bootstrap")  # the same resamples for all, so that equal data have equal intervals
             mean, lower, upper = mean_interval([record.value for record in records], rng)
         rows.append(SummaryRow(part, dict(labels), metric, mean, lower, upper, len(records), method))
-    return Summary(rows)
+    return rows
 
 
 def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:

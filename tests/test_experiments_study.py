@@ -64,7 +64,10 @@ def test_cell_streams_are_keyed_by_identity():
 
 
 def test_machine_dependent_numbers_stay_out_of_the_summary(tmp_path):
-    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    summary = run_study(toy.STUDY, QUICK, out=tmp_path / "run").summary
+    assert {row.metric for row in summary} == {"square", "total"}
+    assert [(row.metric, row["K"], row.seeds) for row in summary.timings] == [("seconds", 1, 3), ("seconds", 2, 3)]
+    assert all(row.lower < row.mean < row.upper for row in summary.timings)
     assert "seconds" not in (tmp_path / "run" / "summary.csv").read_text()
     timings = (tmp_path / "run" / "timings.csv").read_text().splitlines()
     assert len(timings) == 1 + 2 * 6  # a cell's own wall time, and the number it measured
