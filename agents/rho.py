@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import singledispatch
 
 import numpy as np
@@ -15,7 +15,16 @@ from agents.rho_game import TAU_SCALE, solve_finite_game
 from agents.rho_one_parameter import solve_bernoulli_game
 from agents.rho_product import solve_product_game
 from agents.rho_units import distinct_units
-from ntp_envs import BernoulliClass, Demonstrations, FiniteClass, NotTractableError, Policy, PolicyClass, ProductClass
+from ntp_envs import (
+    ARLinearClass,
+    BernoulliClass,
+    Demonstrations,
+    FiniteClass,
+    NotTractableError,
+    Policy,
+    PolicyClass,
+    ProductClass,
+)
 from ntp_envs._validation import check_in, check_int, check_real
 
 __all__ = ["ChunkedRhoBC", "RhoEstimatorBC", "RhoSettings", "solve_rho_game"]
@@ -30,6 +39,8 @@ class RhoSettings:
     tol: float
     memory_gb: float
     time_limit: float
+    candidates: int = 32
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
 
 @singledispatch
@@ -122,6 +133,48 @@ def _product(
     return policy_class.policy(game.options), report
 
 
+@solve_rho_game.register
+def _ar_linear(
+    policy_class: ARLinearClass, demonstrations: Demonstrations, settings: RhoSettings
+) -> tuple[Policy, FitReport]:
+    from agents.rho_ar_linear import solve_linear_game
+
+    game = solve_linear_game(
+        policy_class,
+        demonstrations,
+        settings.chunk,
+        settings.tau,
+        tol=settings.tol,
+        candidates=settings.candidates,
+        memory_gb=settings.memory_gb,
+        rng=settings.rng,
+    )
+    reply_gap = game.reply_value - game.value
+    if not game.converged:
+        warnings.warn(
+            f"the search in the rho game ended after {game.rounds} rounds and {game.candidates} candidates with value "
+            f"{game.value:.3g}; the best reply tried is worth {reply_gap:.3g} more. Raise "
+            f"candidates={settings.candidates} or tol={settings.tol:g}.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    details = {
+        "objective": "value of the finite rho game over the candidates",
+        "tau": settings.tau,
+        "chunk": settings.chunk,
+        "certificate": "best reply found: a lower bound on the worst case",
+        "reply_value": game.reply_value,
+        "reply_gap": reply_gap,
+        "candidates": game.candidates,
+        "replies": game.replies,
+        "points": game.points,
+        "norm": float(np.linalg.norm(game.theta)),
+        "predicted_seconds": game.predicted_seconds,
+    }
+    report = FitReport(game.value, float("nan"), game.converged, game.rounds, details)
+    return policy_class.policy(game.theta), report
+
+
 def _report(
     settings: RhoSettings,
     value: float,
@@ -153,6 +206,7 @@ class _RhoAgent(Agent):
     tol: float
     memory_gb: float
     time_limit: float
+    candidates: int
 
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
@@ -164,6 +218,8 @@ class _RhoAgent(Agent):
             tol=check_real("tol", self.tol, minimum=0.0),
             memory_gb=check_real("memory_gb", self.memory_gb, minimum=0.0),
             time_limit=check_real("time_limit", self.time_limit, minimum=0.0),
+            candidates=check_int("candidates", self.candidates, minimum=1),
+            rng=rng,
         )
         return solve_rho_game(policy_class, demonstrations, settings)
 
@@ -187,15 +243,21 @@ class RhoEstimatorBC(_RhoAgent):
     * `ProductClass`: exact, by integer programming if every option is deterministic on the data and by enumeration
       with pruning otherwise; see `agents.rho_product`.
 
-    Markov chains and other continuous classes are not supported: sequence laws are not convex in the parameters, so
-    that the game cannot be certified by local search. (One token a unit, over a convex class of next-token laws, the
-    rho-estimator with ``"ratio"`` *is* maximum likelihood: use `LogLossBC`.)
+    * `ARLinearClass`: by search, see `agents.rho_ar_linear`. Guaranteed is the exact solution of the finite game over
+      the candidates that the search met; ``fit_report_.gap`` is ``nan``, as nothing bounds the worst case over the
+      whole ball from above or shows theta to be global: the game is not convex, and hard in general.
+      ``details["reply_value"]`` is the best of ``details["replies"]`` replies tried, a lower bound on the worst case.
+      `ConvergenceWarning` if that exceeds the value by more than ``tol``, relative, and 1e-9 a chunk.
+
+    Markov chains and other continuous classes are not supported. (One token a unit, over a convex class of next-token
+    laws, the rho-estimator with ``"ratio"`` *is* maximum likelihood: use `LogLossBC`.)
 
     Args:
         tau: ``"ratio"`` or ``"psi"``.
         tol: see above.
         memory_gb: refuse a fit that needs more, with `NotTractableError`.
         time_limit: seconds for each integer program of a product class; past it, `ConvergenceWarning`.
+        candidates: with which the search starts in an autoregressive linear class; more find more of its modes.
 
     Source: Baraud and Birge (2018) for the estimator; its use for imitation is our reading of Rohatgi et al. (2025,
     arXiv:2502.12465).
@@ -208,12 +270,19 @@ class RhoEstimatorBC(_RhoAgent):
     """
 
     def __init__(
-        self, tau: str = "ratio", *, tol: float = 1e-6, memory_gb: float = 4.0, time_limit: float = 60.0
+        self,
+        tau: str = "ratio",
+        *,
+        tol: float = 1e-6,
+        memory_gb: float = 4.0,
+        time_limit: float = 60.0,
+        candidates: int = 32,
     ) -> None:
         self.tau = tau
         self.tol = tol
         self.memory_gb = memory_gb
         self.time_limit = time_limit
+        self.candidates = candidates
 
     def unit(self, demonstrations: Demonstrations) -> int:
         return demonstrations.horizon
@@ -250,12 +319,14 @@ class ChunkedRhoBC(_RhoAgent):
         tol: float = 1e-6,
         memory_gb: float = 4.0,
         time_limit: float = 60.0,
+        candidates: int = 32,
     ) -> None:
         self.chunk = chunk
         self.tau = tau
         self.tol = tol
         self.memory_gb = memory_gb
         self.time_limit = time_limit
+        self.candidates = candidates
 
     def unit(self, demonstrations: Demonstrations) -> int:
         horizon = demonstrations.horizon
