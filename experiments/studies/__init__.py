@@ -16,6 +16,10 @@ ENTRY_POINT_GROUP = "ntp_envs.studies"
 #: where each built-in `experiments.study.Study` is; imported when it is asked for
 STUDIES = {
     "amplification": "experiments.studies.amplification:STUDY",
+    "barrier": "experiments.studies.barrier:STUDY",
+    "robust": "experiments.studies.robust:STUDY",
+    "stability": "experiments.studies.stability:STUDY",
+    "tradeoff": "experiments.studies.tradeoff:STUDY",
 }
 
 

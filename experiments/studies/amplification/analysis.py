@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.learners import BEST, CHUNKED, IMPROPER, LEARNERS
+from experiments.measure import SLOPE_IN_H
 from experiments.statistics import loglog_slope
 from experiments.studies.amplification.catalogue import figures
 from experiments.studies.amplification.options import AmplificationOptions
@@ -15,7 +16,7 @@ from experiments.tables import Table, number, with_interval
 
 __all__ = ["analyse"]
 
-IN_H, IN_K = "slope of log C_apx in log H", "slope of log C_apx in log K"
+IN_H, IN_K = SLOPE_IN_H, "slope of log C_apx in log K"
 
 
 def learner_rows(options: AmplificationOptions) -> list[tuple[str, int | None]]:

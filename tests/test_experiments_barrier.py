@@ -1,0 +1,165 @@
+"""The barrier study says what the theory says: closed forms, slopes with intervals, the halving bound."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from experiments.driver import run_study
+from experiments.measure import POPULATION, SLOPE_IN_H, draw, horizon_slopes
+from experiments.studies import load_study
+from experiments.studies.barrier.options import BarrierOptions
+from experiments.studies.barrier.sweep import (
+    BOUND,
+    NEXT_TOKEN,
+    SETS,
+    TIES,
+    halving,
+    multi_scale_population,
+    rare_mode,
+    switch_horizon,
+)
+from experiments.study import Record
+from ntp_envs import collect, make_task
+
+RNG = np.random.default_rng(0)
+SMALL = BarrierOptions(
+    horizons=(4, 16, 64),
+    n=(100, 10_000),
+    data_horizon=16,
+    chunks=(4,),
+    seeds=4,
+    halving_horizons=(2, 6),
+    halving_seeds=30,
+    rare_seeds=4,
+)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    return run_study(load_study("barrier"), SMALL, out=tmp_path_factory.mktemp("barrier") / "run")
+
+
+def test_a_small_run_succeeds_and_draws_its_figures(outcome):
+    assert not outcome.failures
+    drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
+    assert drawn == {"headline", "horizon", "halving", "rare-mode"}
+    assert outcome.folder.report.read_text().count("data:image/png;base64,") == 4
+    assert len(outcome.analysis.findings) == 5 and len(outcome.analysis.tables) == 5
+
+
+def test_population_factors_are_the_closed_form(outcome):
+    """Next-token learners: (1 - eta) H, exactly; chunks of K: (H / K) (1 - eta (J - k) / J); whole sequences: 1."""
+    part = "multi-scale, population"
+    for H in SMALL.horizons:
+        for learner in NEXT_TOKEN:
+            assert outcome.summary.value("C_apx", part=part, learner=learner, H=H) == pytest.approx(H / 2, rel=1e-9)
+        J = H.bit_length() - 1
+        expected = H / 4 * (1 - 0.5 * (J - 2) / J)
+        found = outcome.summary.value("C_apx", part=part, learner="chunked rho", K=4, H=H)
+        assert found == pytest.approx(expected, rel=1e-9)
+        assert outcome.summary.value("C_apx", part=part, learner="rho", H=H) == pytest.approx(1.0, rel=1e-9)
+    closed = outcome.summary.select("C_apx in closed form", part=part)
+    measured = [outcome.summary.value("C_apx", part=part, **row.labels) for row in closed]
+    assert measured == pytest.approx([row.mean for row in closed], rel=1e-9)
+
+
+def test_the_factor_is_linear_in_h_whatever_the_number_of_demonstrations(outcome):
+    for learner in NEXT_TOKEN:
+        (limit,) = outcome.summary.select(SLOPE_IN_H, part="multi-scale, population", learner=learner)
+        assert limit.mean == pytest.approx(1.0, abs=1e-9)
+    rows = outcome.summary.select(SLOPE_IN_H, part="multi-scale, samples", learner="log-loss")
+    assert [row["n"] for row in rows] == [100, 10_000]
+    for row in rows:
+        assert row.seeds == SMALL.seeds and row.lower <= row.mean <= row.upper
+        assert row.lower >= (0.95 if row["n"] == 10_000 else 0.8)  # with 100, ties and luck at H=4 blur the slope
+    at = {
+        n: outcome.summary.value("C_apx", part="multi-scale, samples", learner="log-loss", n=n, H=64) for n in SMALL.n
+    }
+    assert at[10_000] > 20 and at[100] > 20  # 32 in the limit, 1 possible
+    ties = {n: outcome.summary.value(TIES, part="multi-scale, samples", n=n, H=64) for n in SMALL.n}
+    assert ties[100] > 0.9 and ties[10_000] < 0.2
+
+
+def test_the_published_factor_at_256():
+    records = multi_scale_population(horizons=[256], eta=0.1, learner="log-loss", rng=RNG)
+    assert [r.value for r in records if r.metric == "C_apx"] == pytest.approx([230.4], rel=1e-9)
+
+
+def test_halving_uses_as_many_sets_as_the_bound_says_in_expectation(outcome):
+    """First option: a set in use is dropped with probability 1/2 a layer, so 1 + Bin(H - 1, 1/2) sets are used."""
+    for H in SMALL.halving_horizons:
+        bound = 1 + (H - 1) / 2
+        assert outcome.summary.value(BOUND, part="halving", H=H) == bound
+        standard_error = np.sqrt((H - 1) / 4 / SMALL.halving_seeds)
+        for learner in NEXT_TOKEN[:4]:
+            for n in (POPULATION, SMALL.halving_n):
+                (row,) = outcome.summary.select(SETS, part="halving", learner=learner, H=H, n=n)
+                assert row.seeds == SMALL.halving_seeds
+                assert row.mean == pytest.approx(bound, abs=4 * standard_error)
+        (random,) = outcome.summary.select(SETS, part="halving", learner=NEXT_TOKEN[4], H=H, n=POPULATION)
+        assert random.upper >= bound
+        assert outcome.summary.value(SETS, part="halving", learner="rho", H=H) == 1.0
+    (row,) = outcome.summary.select(SETS, part="halving", learner="chunked rho", H=6)
+    assert 1 <= row.mean <= 2  # one set a chunk at most
+
+
+def test_a_game_is_drawn_once_for_all_learners():
+    records = halving(H=6, n=None, replicate=0, chunks=[], rng=np.random.default_rng(3))
+    used = {r.labels["learner"]: r.value for r in records if r.metric == SETS}
+    assert len({used[name] for name in NEXT_TOKEN[:4]}) == 1
+
+
+@pytest.mark.parametrize("n", [None, 1_000_000])
+def test_rare_mode_switches_at_its_closed_form(n):
+    below, above = int(switch_horizon()), int(switch_horizon()) + 1
+    assert (below, above) == (28, 29)
+    horizons = [below, above] if n is None else [20, 40]
+    records = rare_mode(horizons=horizons, n=n, rng=np.random.default_rng(0))
+    factors = {(r.labels["learner"], r.labels["H"]): r.value for r in records if r.metric == "C_apx"}
+    assert factors["log-loss", horizons[0]] == pytest.approx(1.0)
+    assert factors["log-loss", horizons[1]] == pytest.approx(22.5727, abs=1e-4)
+    assert [factors["rho", H] for H in horizons] == pytest.approx([1.0, 1.0])
+
+
+def test_drawing_counts_has_the_law_of_collecting():
+    task = make_task("ConsistencyGame", horizon=4, eps=0.125, eta=0.5)
+    n, masses = 20_000, task.population().normalised_weights()
+    spread = 5 * np.sqrt(n * masses * (1 - masses))
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        for demonstrations in (draw(task, n, rng), collect(task, n, rng).pooled()):
+            contexts = demonstrations.prompts @ (1 << np.arange(task.prompt_length)[::-1])
+            counts = np.bincount(contexts, weights=demonstrations.weights, minlength=len(masses))
+            assert counts.sum() == n
+            assert (np.abs(counts - n * masses) <= spread).all()
+            assert (demonstrations.tokens == 0).all() and demonstrations.exactness is None
+    with pytest.raises(ValueError, match="complete law"):
+        draw(make_task("Contamination", horizon=64), n, RNG)
+
+
+def test_slopes_leave_out_the_horizons_up_to_the_chunk():
+    records = [
+        Record("C_apx", float(H), {"learner": "a", "H": H, "K": K}) for H, K in itertools.product((2, 4, 8), (1, 4))
+    ]
+    (slope,) = horizon_slopes(records)  # K = 4 has one horizon left
+    assert slope.value == pytest.approx(1.0) and slope.labels == {"learner": "a", "K": 1}
+    assert slope.method == "least squares, H=2..8"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"horizons": ()}, "at least one"),
+        ({"horizons": (16, 48), "data_horizon": 16}, "horizons=48 must be a power of two"),
+        ({"chunks": (3,)}, "chunks=3 must be a power of two"),
+        ({"data_horizon": 24}, "one of horizons"),
+        ({"n": (0,)}, "n=0"),
+        ({"eta": 1.0}, "eta=1.0"),
+        ({"halving_horizons": (13,)}, "halving_horizons=13"),
+        ({"seeds": 0}, "seeds=0"),
+    ],
+)
+def test_options_out_of_range_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        BarrierOptions(**changes)
