@@ -184,7 +184,7 @@ class _Cost:
 
 
 def _seconds(data: ChunkLikelihood) -> float:
-    """A guess, within a factor of three where maximum likelihood is beaten (4000 second-order passes over the data, on
+    """The order of magnitude where maximum likelihood is beaten (4000 second-order passes over the data, on
     one core of 2020 or later), and much too high where it is not."""
     entries = sum(b.counts.size if isinstance(b.counts, np.ndarray) else b.counts.nnz for b in data.blocks)
     d, contexts = data.features.dimension, len(data.values)
