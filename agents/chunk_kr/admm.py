@@ -25,7 +25,7 @@ PENALTY_SPAN = 1e8
 FEASIBLE = 1e-5
 #: after this many iterations without success, Newton steps take over where one costs at most NEWTON_WORK = N r^2
 PATIENCE = 400
-NEWTON_WORK = 1e9
+NEWTON_WORK = 6e10
 NEWTON_STEPS = 200
 #: weight of the proximal term of the Newton phase, relative to the penalty
 ANCHOR = 1e-6

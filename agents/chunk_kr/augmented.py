@@ -23,6 +23,8 @@ ARMIJO = 1e-4
 #: the penalty grows by this factor when an outer step has not cut the residual to a quarter
 GROWTH = 5.0
 LARGEST_PENALTY = 1e14
+#: floats of phi copied at once
+BLOCK = 2**22
 
 
 def project_onto_ball(c: FloatArray, radius: float) -> FloatArray:
@@ -193,16 +195,20 @@ class _Augmented:
     def _newton(self, gradient: FloatArray, slopes: FloatArray, moved: FloatArray) -> FloatArray:
         """(anchor I + W^T W)^-1 gradient, W from the generalised Jacobians of the two proximal maps."""
         total = np.maximum(slopes.sum(axis=1), 1e-300)
-        mean = np.einsum("ns,nsr->nr", slopes, self.phi.reshape(*slopes.shape, -1)) / np.sqrt(total)[:, None]
+        blocks = self.phi.reshape(*slopes.shape, -1)
+        mean = (slopes[:, None, :] @ blocks)[:, 0] * np.sqrt(self.penalty / total)[:, None]
+        hessian = mean.T @ mean
         stiff = np.sqrt(np.maximum(self.penalty * (1.0 - slopes.ravel()), 0.0))
-        bent = stiff > 0
-        parts = [stiff[bent, None] * self.phi[bent], math.sqrt(self.penalty) * mean]
+        bent = np.flatnonzero(stiff)
+        step = max(1, BLOCK // self.phi.shape[1])
+        for start in range(0, len(bent), step):
+            rows = bent[start : start + step]
+            part = stiff[rows, None] * self.phi[rows]
+            hessian += part.T @ part
         scale, norm = self.anchor, float(np.linalg.norm(moved))
         if norm > self.radius:
             shrink = self.radius / norm
             scale += self.penalty * (1.0 - shrink)
-            parts.append((math.sqrt(self.penalty * shrink) / norm) * moved[None, :])
-        w = np.concatenate(parts)
-        hessian = w.T @ w
+            hessian += (self.penalty * shrink / norm**2) * np.outer(moved, moved)
         hessian[np.diag_indices_from(hessian)] += scale + 1e-15 * float(hessian.diagonal().max())
         return cho_solve(cho_factor(hessian, overwrite_a=True, check_finite=False), gradient, check_finite=False)
