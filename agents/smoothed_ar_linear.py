@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from ntp_envs import ARLinearClass, Demonstrations
 from ntp_envs.features import ContextFeatureMap, FeatureMap
 from ntp_envs.policy_classes.ar_linear import linear_log_probs
 
-__all__ = ["SmoothedLoss", "minimise_smoothed"]
+__all__ = ["SmoothedLoss", "minimise_in_ball", "minimise_smoothed", "pull_back"]
 
 FloatArray = NDArray[np.float64]
 MAX_ITERATIONS = 3000
@@ -44,14 +45,15 @@ class SmoothedLoss:
             loss -= float((counts * log_mixed).sum())
             kept = counts * np.exp(log_kept - log_mixed)  # weight of tokens that came from pi rather than the noise
             law = np.exp(log_kept) / (1 - self.smoothing)
-            gradient -= self._pull_back(values, kept - law * kept.sum(axis=-1, keepdims=True))
+            gradient -= pull_back(self.features, values, kept - law * kept.sum(axis=-1, keepdims=True))
         return loss, gradient
 
-    def _pull_back(self, values: FloatArray, by_logit: FloatArray) -> FloatArray:
-        """Gradient in theta from that in the ``(N, A)`` logits."""
-        if not isinstance(self.features, ContextFeatureMap):
-            return np.einsum("na,nad->d", by_logit, values)
-        return by_logit[:, 1] @ values if self.features.vocab_size == 2 else (by_logit.T @ values).ravel()
+
+def pull_back(features: FeatureMap, values: FloatArray, by_logit: FloatArray) -> FloatArray:
+    """``(d,)`` gradient in theta from that in the ``(N, A)`` logits, at ``(N, c)`` or ``(N, A, d)`` features."""
+    if not isinstance(features, ContextFeatureMap):
+        return np.einsum("na,nad->d", by_logit, values)
+    return by_logit[:, 1] @ values if features.vocab_size == 2 else (by_logit.T @ values).ravel()
 
 
 def minimise_smoothed(
@@ -68,7 +70,30 @@ def minimise_smoothed(
     Warns:
         ConvergenceWarning: the stationarity is still above ``tol`` after 3000 iterations.
     """
-    loss, radius = SmoothedLoss(policy_class.features, demonstrations, smoothing), policy_class.radius
+    loss = SmoothedLoss(policy_class.features, demonstrations, smoothing)
+    return minimise_in_ball(
+        loss, policy_class.radius, start, tol, name="smoothed log-loss", advice="or lower lam or the class's radius"
+    )
+
+
+def minimise_in_ball(
+    loss: Callable[[FloatArray], tuple[float, FloatArray]],
+    radius: float,
+    start: FloatArray,
+    tol: float,
+    *,
+    name: str,
+    advice: str,
+) -> tuple[FloatArray, FitReport]:
+    """A stationary point in the ball of a smooth loss that need not be convex, as `minimise_smoothed` describes.
+
+    Args:
+        loss: ``theta (d,) -> (value, gradient (d,))``, in nats a sequence.
+        radius: of the ball.
+        start: where to start; projected onto the ball.
+        tol: stationarity to reach.
+        name, advice: for the warning: what is minimised, and what else to change.
+    """
 
     def project(theta: FloatArray) -> FloatArray:
         return theta * min(1.0, radius / max(float(np.linalg.norm(theta)), 1e-300))
@@ -99,10 +124,10 @@ def minimise_smoothed(
     converged = stationarity <= tol
     if not converged:
         warnings.warn(
-            f"smoothed log-loss is not stationary after {iteration} iterations: {stationarity:.3g} nats a sequence, "
-            f"above tol={tol:g}. Raise tol, or lower lam or the class's radius {radius:g}: the loss is flat far out.",
+            f"{name} is not stationary after {iteration} iterations: {stationarity:.3g} nats a sequence, "
+            f"above tol={tol:g}. Raise tol, {advice} {radius:g}: the loss is flat far out.",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     details = {"certificate": "stationary point", "stationarity": stationarity}
     return theta, FitReport(value, gap=float("nan"), converged=converged, iterations=iteration, details=details)
