@@ -20,6 +20,7 @@ from ntp_envs.distances import (
     coverage_bound_kl,
     distance,
     distance_curves,
+    two_sample_test,
 )
 from ntp_envs.env import TokenEnv
 from ntp_envs.errors import NotTractableError, WellSpecifiedError
@@ -36,6 +37,7 @@ from ntp_envs.policy_classes import (
 from ntp_envs.registration import register_environment, register_known
 from ntp_envs.tasks import BestInClass, Task, make_task, register_task, task_names
 from ntp_envs.vector_env import TokenVectorEnv
+from ntp_envs.wrappers import RolloutDistance, VectorRolloutDistance
 
 __version__ = "0.1.0"
 
@@ -62,12 +64,14 @@ __all__ = [
     "PolicyClass",
     "ProductClass",
     "RestartedPolicy",
+    "RolloutDistance",
     "TableAutomaton",
     "TabularPolicy",
     "Task",
     "TokenEnv",
     "TokenVectorEnv",
     "UniformPolicy",
+    "VectorRolloutDistance",
     "WellSpecifiedError",
     "__version__",
     "approximation_factor",
@@ -80,4 +84,5 @@ __all__ = [
     "register_environment",
     "register_task",
     "task_names",
+    "two_sample_test",
 ]

@@ -138,6 +138,11 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._shape = (self.num_envs,)
         self._nowhere = np.zeros(self.num_envs, dtype=np.bool_)
 
+    @property
+    def prompts(self) -> IntArray:
+        """``(B, P)`` prompts of the current sequences."""
+        return self._prompts(EVERY)
+
     # -- the Gymnasium interface ---------------------------------------------------------------------------------------
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

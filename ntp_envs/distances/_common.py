@@ -13,6 +13,7 @@ from ntp_envs.distances.result import METRICS
 from ntp_envs.policies import Policy
 
 if TYPE_CHECKING:
+    from ntp_envs.demonstrations import Demonstrations
     from ntp_envs.tasks.base import Task
 
 __all__ = ["check_metrics", "check_pair", "kl_terms", "prompt_masses"]
@@ -33,7 +34,7 @@ def check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
     return tuple(check_in("metric", name, METRICS) for name in names)
 
 
-def check_policy(name: str, policy: object, task: Task) -> None:
+def check_policy(name: str, policy: object, task: Task | Demonstrations) -> None:
     """One policy against a task: its type, vocabulary and horizon."""
     if not isinstance(policy, Policy):
         raise TypeError(
