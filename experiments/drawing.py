@@ -12,9 +12,21 @@ from experiments.summary import Series
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DISTANCE", "FACTOR", "Line", "draw_lines", "factor_axis", "room_for_labels", "shades", "text"]
+__all__ = [
+    "DISTANCE",
+    "FACTOR",
+    "PURPLES",
+    "Line",
+    "draw_lines",
+    "factor_axis",
+    "plain_log_axis",
+    "room_for_labels",
+    "shades",
+    "text",
+]
 
 GREENS = ("#00402E", "#006B50", "#009E73", "#27AB85", "#4DBB98")  # chunked learners
+PURPLES = ("#C58AB3", "#B06C9C", "#8E3B73", "#4A1A3B")  # ChunkKR, from small norm bounds or short chunks to large
 
 FACTOR = "C_apx = distance to the expert / best in class"
 DISTANCE = "squared Hellinger distance to the expert"
@@ -63,6 +75,16 @@ def factor_axis(axes: Axes) -> None:
     axes.set_yticks(ticks, labels=[str(tick) for tick in ticks])
     axes.set_yticks([], minor=True)
     axes.set_ylim(0.8, 1.5 * float(axes.dataLim.y1))
+
+
+def plain_log_axis(axes: Axes) -> None:
+    """A logarithmic y axis that ends just outside the data, with 1, 3, 10, ... written out."""
+    low, high = axes.dataLim.y0, axes.dataLim.y1
+    axes.set_yscale("log")
+    ticks = [base * 10.0**k for k in range(-9, 6) for base in (1, 3) if low / 2 < base * 10.0**k < 2 * high]
+    axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    axes.set_ylim(low / 1.5, high * 1.5)
 
 
 def shades(values: Sequence[float], ramp: Sequence[str] = GREENS) -> dict[Any, str]:

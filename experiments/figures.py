@@ -22,7 +22,17 @@ from experiments.summary import Series
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "LineStyle", "end_labels", "learner_style", "new_figure", "plot_series", "render", "styled"]
+__all__ = [
+    "COLOURS",
+    "LineStyle",
+    "end_labels",
+    "learner_style",
+    "new_figure",
+    "new_panels",
+    "plot_series",
+    "render",
+    "styled",
+]
 
 COLOURS = {
     "black": "#000000",
@@ -109,6 +119,19 @@ def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     return figure, axes
+
+
+def new_panels(
+    title: str, xlabels: Sequence[str], ylabel: str, *, size: tuple[float, float] = (11.0, 4.4), share: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side that share their y axis (unless ``share`` is false), one for each x label."""
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    panels = list(figure.subplots(1, len(xlabels), sharey=share, squeeze=False)[0])
+    for axes, xlabel in zip(panels, xlabels, strict=True):
+        axes.set_xlabel(xlabel)
+    panels[0].set_ylabel(ylabel)
+    return figure, panels
 
 
 def plot_series(axes: Axes, series: Series, learner: str, **changes: Any) -> None:

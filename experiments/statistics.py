@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["loglog_slope", "mean_interval"]
+__all__ = ["growth_factor", "loglog_slope", "mean_interval"]
 
 
 def mean_interval(
@@ -64,3 +64,13 @@ def loglog_slope(x: Sequence[float] | ArrayLike, y: Sequence[float] | ArrayLike)
     if xs.size < 2 or not (np.isfinite(ys).all() and (ys > 0).all() and (xs > 0).all()):
         return float("nan")
     return round(float(np.polyfit(np.log(xs), np.log(ys), 1)[0]), 9) + 0.0
+
+
+def growth_factor(x: Sequence[float] | ArrayLike, y: Sequence[float] | ArrayLike) -> float:
+    """The factor by which y grows for each unit of x, by least squares of log y on x; ``nan`` as for `loglog_slope`.
+
+    >>> round(growth_factor([1, 2, 3], [5, 10, 20]), 9)
+    2.0
+    """
+    xs = np.asarray(x, dtype=np.float64)
+    return float(np.exp(loglog_slope(np.exp(xs), y)))
