@@ -233,7 +233,7 @@ class ChunkKR(Agent):
                 training.points.weights,
                 bound,
                 tol=1e-5,
-                max_iterations=500,
+                max_iterations=400,
                 start=start,
             )
             if fresh is None:
