@@ -45,7 +45,9 @@ class ChunkKR(Agent):
 
     Compute: N = (prefixes that differ in features) * 2**K points. Up to 4096 points the Gram matrix is diagonalised
     whole (O(N^3), seconds); above that, pivoted Cholesky of rank ``low_rank`` (O(N rank^2), about 2 GB and a few
-    minutes at 50000 points), a restriction of the space whose size is reported as ``trace_error``.
+    minutes at 50000 points), a restriction of the space whose size is reported as ``trace_error``. The practical limit
+    is K = 12 with a single pooled prefix (a minute and 0.7 GB, nearly all of it the eigendecomposition), K = 7 with 24,
+    K = 4 with 200. The products themselves are harmless: their logarithms lie in [K log(2/3), K log 2].
 
     Args:
         chunk: K.
@@ -285,5 +287,8 @@ def program_details(program: _Program, solution: Solution, radius: float, second
         "seconds_gram": program.seconds,
         "seconds_solver": seconds,
         "projection_share": solution.projection_seconds / max(seconds, 1e-9),
-        "memory_bytes": 8 * (3 * full + points.n_points * points.tree[0].shape[2] * points.length),
+        "memory_bytes": 8
+        * (
+            (5 if embedding.method == "eigen" else 3) * full + points.n_points * points.tree[0].shape[2] * points.length
+        ),
     }
