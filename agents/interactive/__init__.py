@@ -1,0 +1,26 @@
+"""Learners that visit prefixes of their own: with the expert to ask (interactive), or without (on-policy)."""
+
+from agents.interactive.adversarial import AdversarialImitation, Discriminator
+from agents.interactive.base import InteractiveAgent, Session
+from agents.interactive.dagger import DAgger
+from agents.interactive.distillation import OnPolicyDistillation
+from agents.interactive.forward_training import ForwardTraining, LayeredAutomaton
+from agents.interactive.labels import Labels, path_log_probs
+from agents.interactive.projection import project
+from agents.interactive.scheduled_sampling import ScheduledSampling, truth_probability
+
+__all__ = [
+    "AdversarialImitation",
+    "DAgger",
+    "Discriminator",
+    "ForwardTraining",
+    "InteractiveAgent",
+    "Labels",
+    "LayeredAutomaton",
+    "OnPolicyDistillation",
+    "ScheduledSampling",
+    "Session",
+    "path_log_probs",
+    "project",
+    "truth_probability",
+]

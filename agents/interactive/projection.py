@@ -1,0 +1,271 @@
+"""The member of a policy class nearest to given next-token laws, in forward or reverse KL: the step all learners share.
+
+`project` is to `Labels` what `agents.log_loss.maximise_likelihood` is to demonstrations, and uses its pieces. Both
+divergences need only sums over the prefixes that a class cannot tell apart:
+
+* forward, ``KL(law || pi)``: log-loss with soft labels. The sums of probabilities are counts, which need not be whole.
+* reverse, ``KL(pi || law)``: over a context with total weight W and mean log-law l it is ``W KL(pi || exp l)`` and a
+  constant, so that the best pi is the geometric mean of the laws, normalised.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import singledispatch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.ball_newton import newton_in_ball
+from agents.base import ConvergenceWarning, FitReport
+from agents.interactive.labels import Labels
+from agents.log_loss import TIE, _best, _likeliest_above
+from agents.smoothed_ar_linear import minimise_in_ball, pull_back
+from agents.softmax_rows import SoftmaxRows
+from ntp_envs import ARLinearClass, BernoulliClass, FiniteClass, MarkovClass, Policy, PolicyClass, ProductClass
+from ntp_envs._validation import check_in
+from ntp_envs.automata import markov_contexts
+from ntp_envs.policy_classes.ar_linear import linear_log_probs
+
+__all__ = ["DIVERGENCES", "best_option", "kl_parts", "project"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+DIVERGENCES = ("forward", "reverse")
+
+
+@singledispatch
+def project(
+    policy_class: PolicyClass, labels: Labels, *, divergence: str = "forward", tol: float = 1e-8
+) -> tuple[Policy, FitReport]:
+    """The member of a class nearest to the labels, prefix by prefix: ``argmin_pi sum_ih w_ih KL`` at their prefixes.
+
+    Exact for finite, product, Bernoulli and Markov classes. For autoregressive linear classes the forward divergence
+    is convex and certified to ``tol``; the reverse one is not convex, and a stationary point is returned
+    (``gap`` is ``nan``), the better of those reached from the forward solution and from the uniform policy.
+
+    A member with infinite divergence is preferred to another by the mass that makes it infinite first, then by the
+    rest, as in `agents.LogLossBC`; ties go to the smallest index. Contexts without labels get the uniform law.
+
+    Args:
+        policy_class: what to choose from; the function dispatches on its type.
+        labels: prefixes and laws.
+        divergence: ``"forward"``, ``KL(law || pi)``, or ``"reverse"``, ``KL(pi || law)``.
+        tol: for autoregressive linear classes, in nats a sequence.
+
+    Returns:
+        The policy and a report whose ``objective`` is the divergence summed over the labelled layers, in nats a
+        sequence (``inf`` if the mass in ``details["excluded_mass"]`` is positive; the rest is in
+        ``details["divergence_elsewhere"]``).
+
+    Raises:
+        ValueError: an unknown divergence; reverse KL in an autoregressive linear class, whose members exclude no
+            token, to laws that do.
+
+    >>> import numpy as np
+    >>> laws = np.log([[[0.9, 0.1]], [[0.5, 0.5]]])  # two sequences of one token
+    >>> labels = Labels(np.zeros((2, 0), int), np.zeros((2, 1), int), laws, np.ones((2, 1)))
+    >>> [round(project(BernoulliClass(), labels, divergence=kind)[0].theta, 2) for kind in DIVERGENCES]
+    [0.3, 0.25]
+    """
+    raise TypeError(
+        f"no projection onto {type(policy_class).__name__} is known; write a function for it and register it with "
+        "agents.interactive.project.register."
+    )
+
+
+def kl_parts(
+    log_laws: FloatArray, log_probs: FloatArray, weights: FloatArray, divergence: str, axis: int | tuple[int, ...]
+) -> FloatArray:
+    """``(2, ...)``: the mass where the divergence is infinite, and the divergence elsewhere, summed over ``axis``.
+
+    Args:
+        log_laws, log_probs: ``(..., A)`` log-probabilities of the labels and of the policy, which broadcast.
+        weights: ``(...)`` of the prefixes.
+        divergence: which of the two comes first.
+        axis: to sum over.
+    """
+    first, second = (log_laws, log_probs) if divergence == "forward" else (log_probs, log_laws)
+    mass = np.exp(first) * weights[..., None]
+    excluded = (mass > 0) & np.isneginf(second)
+    with np.errstate(invalid="ignore"):
+        terms = np.where((mass > 0) & ~excluded, mass * (first - second), 0.0)
+    return np.stack([np.where(excluded, mass, 0.0).sum(axis=axis), terms.sum(axis=axis)])
+
+
+def _parts_along(policy: Policy, labels: Labels, divergence: str) -> FloatArray:
+    """``(2,)`` `kl_parts` of a policy at all labels, read once from left to right."""
+    total, reader, layers = np.zeros(2), policy.cursor(labels.prompts), set(labels.layers.tolist())
+    for h, column in enumerate(labels.tokens.T):
+        if h in layers:
+            total += kl_parts(labels.log_laws[:, h], reader.log_probs(), labels.weights[:, h], divergence, (0, 1))
+        if h < max(layers):
+            reader = reader.advance(column)
+        else:
+            break
+    return total / labels.scale
+
+
+def _report(parts: FloatArray) -> FitReport:
+    excluded, rest = (float(part) for part in parts)
+    details = {"excluded_mass": excluded, "divergence_elsewhere": rest}
+    return FitReport(objective=np.inf if excluded > 0 else rest, gap=0.0, details=details)
+
+
+# -- classes of candidates ---------------------------------------------------------------------------------------------
+
+
+@project.register
+def _finite(
+    policy_class: FiniteClass, labels: Labels, *, divergence: str = "forward", tol: float = 0.0
+) -> tuple[Policy, FitReport]:
+    check_in("divergence", divergence, DIVERGENCES)
+    parts = np.stack([_parts_along(policy, labels, divergence) for policy in policy_class], axis=1)  # (2, M)
+    chosen = int(_best(parts * [[1], [-1]])[0])
+    return policy_class.policy(chosen), _report(parts[:, chosen])
+
+
+def best_option(
+    policy_class: ProductClass, layer: int, labels: Labels, *, divergence: str = "forward"
+) -> tuple[int, FloatArray]:
+    """The option of one layer nearest to that layer's labels, and its ``(2,)`` `kl_parts` in nats a sequence."""
+    tokens = labels.tokens[:, : layer + 1].copy()
+    laws = []
+    for token in range(labels.vocab_size):
+        tokens[:, layer] = token
+        laws.append(policy_class.option_log_probs(layer, labels.prompts, tokens).T)  # (n_options, n)
+    log_probs = np.stack(laws, axis=2)
+    parts = kl_parts(labels.log_laws[:, layer], log_probs, labels.weights[:, layer], divergence, (1, 2)) / labels.scale
+    chosen = int(_best(parts * [[1], [-1]])[0])
+    return chosen, parts[:, chosen]
+
+
+@project.register
+def _product(
+    policy_class: ProductClass, labels: Labels, *, divergence: str = "forward", tol: float = 0.0
+) -> tuple[Policy, FitReport]:
+    check_in("divergence", divergence, DIVERGENCES)
+    options, total = np.zeros(len(policy_class.n_options), dtype=np.int64), np.zeros(2)
+    for layer in labels.layers:
+        options[layer], parts = best_option(policy_class, int(layer), labels, divergence=divergence)
+        total += parts
+    return policy_class.policy(options), _report(total)
+
+
+# -- classes with a closed form ----------------------------------------------------------------------------------------
+
+
+def _pooled(contexts: IntArray, values: FloatArray, n_contexts: int) -> FloatArray:
+    """``(n_contexts, A)`` sums of ``(n, H, A)`` values over prefixes with the same ``(n, H)`` context."""
+    flat = contexts.ravel()
+    columns = [np.bincount(flat, weights=column, minlength=n_contexts) for column in values.reshape(flat.size, -1).T]
+    return np.stack(columns, axis=1)
+
+
+def _log_law_sums(labels: Labels, contexts: IntArray, log_laws: FloatArray, n_contexts: int) -> FloatArray:
+    """``(2, n_contexts, A)``: the weight of prefixes that exclude a token, and the sum of the other log-laws."""
+    weights, excluded = labels.weights[:, :, None], np.isneginf(log_laws)
+    return np.stack(
+        [
+            _pooled(contexts, weights * excluded, n_contexts),
+            _pooled(contexts, weights * np.where(excluded, 0.0, log_laws), n_contexts),
+        ]
+    )
+
+
+def _nearest(labels: Labels, contexts: IntArray, log_laws: FloatArray, n_contexts: int, divergence: str) -> FloatArray:
+    """``(n_contexts, A)`` the law nearest to the labels in every context, among all laws."""
+    if check_in("divergence", divergence, DIVERGENCES) == "forward":
+        counts = _pooled(contexts, labels.weights[:, :, None] * np.exp(log_laws), n_contexts)
+        return _likeliest_above(counts, 0.0)
+    excluded, sums = _log_law_sums(labels, contexts, log_laws, n_contexts)
+    totals = _pooled(contexts, labels.weights[:, :, None], n_contexts)
+    allowed = excluded <= excluded.min(axis=1, keepdims=True) * (1 + TIE)
+    logits = np.where(allowed, sums / np.where(totals > 0, totals, 1.0), -np.inf)
+    probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return probs / probs.sum(axis=1, keepdims=True)
+
+
+@project.register
+def _bernoulli(
+    policy_class: BernoulliClass, labels: Labels, *, divergence: str = "forward", tol: float = 0.0
+) -> tuple[Policy, FitReport]:
+    """Both divergences are convex in theta: the best over an interval is the point of it nearest to the best of all."""
+    event = policy_class.events(labels.prompts, labels.tokens) == labels.tokens.astype(bool)  # token 1 is the event
+    log_laws = np.where(event[:, :, None], labels.log_laws, labels.log_laws[:, :, ::-1])
+    nearest = _nearest(labels, np.zeros_like(labels.tokens), log_laws, 1, divergence)
+    policy = policy_class.policy(policy_class.clip(float(nearest[0, 1])))
+    return policy, _report(_parts_along(policy, labels, divergence))
+
+
+@project.register
+def _markov(
+    policy_class: MarkovClass, labels: Labels, *, divergence: str = "forward", tol: float = 0.0
+) -> tuple[Policy, FitReport]:
+    contexts = markov_contexts(labels.prompts, labels.tokens, labels.vocab_size, policy_class.order)[:, :-1]
+    policy = policy_class.policy(_nearest(labels, contexts, labels.log_laws, policy_class.n_contexts, divergence))
+    return policy, _report(_parts_along(policy, labels, divergence))
+
+
+# -- by iteration ------------------------------------------------------------------------------------------------------
+
+
+@project.register
+def _ar_linear(
+    policy_class: ARLinearClass, labels: Labels, *, divergence: str = "forward", tol: float = 1e-8
+) -> tuple[Policy, FitReport]:
+    check_in("divergence", divergence, DIVERGENCES)
+    features, radius = policy_class.features, policy_class.radius
+    labels = labels.scaled(1.0 / labels.scale)
+    states = features.states()
+    if states is not None:
+        contexts, table = states.path(labels.prompts, labels.tokens), states.features
+    else:
+        contexts = np.arange(labels.tokens.size).reshape(labels.tokens.shape)
+        table = features.path(labels.prompts, labels.tokens).reshape(-1, *features.feature_shape)
+    totals = _pooled(contexts, labels.weights[:, :, None], len(table))[:, 0]
+    seen = totals > 0
+    counts = _pooled(contexts, labels.weights[:, :, None] * np.exp(labels.log_laws), len(table))[seen]
+    forward = newton_in_ball(
+        SoftmaxRows(features, table[seen], counts), radius, np.zeros(features.dimension), tol, max_iterations=200
+    )
+    theta, gap, iterations, converged = forward.theta, forward.gap, forward.iterations, forward.gap <= tol
+    if not converged:
+        warnings.warn(
+            f"soft-label log-loss stopped after {iterations} iterations with a certified gap of {gap:.3g} nats a "
+            f"sequence (tol={tol:g}); raise tol, or lower the class's radius {radius:g}.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    if divergence == "reverse":
+        excluded, sums = _log_law_sums(labels, contexts, labels.log_laws, len(table))
+        if excluded.any():
+            raise ValueError(
+                "reverse KL is infinite for every autoregressive linear policy: the labels exclude a token at a "
+                "visited prefix. Use divergence='forward', or labels mixed with a little of the uniform law."
+            )
+        loss = _ReverseLoss(policy_class, table[seen], totals[seen], sums[seen])
+        fits = [
+            minimise_in_ball(loss, radius, start, tol, name="reverse KL", advice="or lower the class's radius")
+            for start in (forward.theta, np.zeros(features.dimension))
+        ]
+        theta, best = min(fits, key=lambda fit: fit[1].objective)
+        gap, iterations, converged = best.gap, best.iterations, best.converged
+    policy = policy_class.policy(theta)
+    report = _report(_parts_along(policy, labels, divergence))
+    return policy, FitReport(report.objective, gap, converged, iterations, report.details)
+
+
+class _ReverseLoss:
+    """``sum_contexts (W sum_a pi_a log pi_a - <pi, sum of log-laws>)`` in nats a sequence, and its gradient."""
+
+    def __init__(self, policy_class: ARLinearClass, values: FloatArray, totals: FloatArray, sums: FloatArray) -> None:
+        self.features, self.values, self.totals, self.sums = policy_class.features, values, totals[:, None], sums
+
+    def __call__(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        log_probs = linear_log_probs(self.features, theta, self.values)  # (N, A)
+        probs = np.exp(log_probs)
+        slopes = self.totals * log_probs - self.sums  # d loss / d pi, up to a constant in every context
+        mean = (probs * slopes).sum(axis=1, keepdims=True)
+        return float(mean.sum()), pull_back(self.features, self.values, probs * (slopes - mean))
