@@ -40,6 +40,7 @@ def outcome(tmp_path_factory):
     return run_study(load_study("barrier"), SMALL, out=tmp_path_factory.mktemp("barrier") / "run")
 
 
+@pytest.mark.slow
 def test_a_small_run_succeeds_and_draws_its_figures(outcome):
     assert not outcome.failures
     drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
@@ -48,6 +49,7 @@ def test_a_small_run_succeeds_and_draws_its_figures(outcome):
     assert len(outcome.analysis.findings) == 5 and len(outcome.analysis.tables) == 5
 
 
+@pytest.mark.slow
 def test_population_factors_are_the_closed_form(outcome):
     """Next-token learners: (1 - eta) H, exactly; chunks of K: (H / K) (1 - eta (J - k) / J); whole sequences: 1."""
     part = "multi-scale, population"
@@ -64,6 +66,7 @@ def test_population_factors_are_the_closed_form(outcome):
     assert measured == pytest.approx([row.mean for row in closed], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_factor_is_linear_in_h_whatever_the_number_of_demonstrations(outcome):
     for learner in NEXT_TOKEN:
         (limit,) = outcome.summary.select(SLOPE_IN_H, part="multi-scale, population", learner=learner)
@@ -86,6 +89,7 @@ def test_the_published_factor_at_256():
     assert [r.value for r in records if r.metric == "C_apx"] == pytest.approx([230.4], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_halving_uses_as_many_sets_as_the_bound_says_in_expectation(outcome):
     """First option: a set in use is dropped with probability 1/2 a layer, so 1 + Bin(H - 1, 1/2) sets are used."""
     for H in SMALL.halving_horizons:

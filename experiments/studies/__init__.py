@@ -17,6 +17,8 @@ ENTRY_POINT_GROUP = "ntp_envs.studies"
 STUDIES = {
     "amplification": "experiments.studies.amplification:STUDY",
     "barrier": "experiments.studies.barrier:STUDY",
+    "compare": "experiments.studies.compare:STUDY",
+    "parity": "experiments.studies.parity:STUDY",
     "robust": "experiments.studies.robust:STUDY",
     "stability": "experiments.studies.stability:STUDY",
     "tradeoff": "experiments.studies.tradeoff:STUDY",
