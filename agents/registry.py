@@ -8,8 +8,10 @@ from typing import Any
 from agents.base import Agent
 from agents.chunk_kr import ChunkKR
 from agents.cross_validation import CrossValidatedBC
+from agents.interactive import AdversarialImitation, DAgger, ForwardTraining, OnPolicyDistillation, ScheduledSampling
 from agents.layerwise import LayerwiseBC
 from agents.log_loss import LogLossBC
+from agents.objectives import ClippedRatioBC, TaiLrBC, TotalVariationBC
 from agents.oracle import BestInClass
 from agents.rho import ChunkedRhoBC, RhoEstimatorBC
 from agents.smoothed import SmoothedLogLossBC
@@ -22,14 +24,22 @@ ENTRY_POINT_GROUP = "ntp_envs.agents"
 BUILT_IN: dict[str, type[Agent]] = {
     kind.__name__: kind
     for kind in (
+        AdversarialImitation,
         BestInClass,
         ChunkKR,
         ChunkedRhoBC,
+        ClippedRatioBC,
         CrossValidatedBC,
+        DAgger,
+        ForwardTraining,
         LayerwiseBC,
         LogLossBC,
+        OnPolicyDistillation,
         RhoEstimatorBC,
+        ScheduledSampling,
         SmoothedLogLossBC,
+        TaiLrBC,
+        TotalVariationBC,
         TournamentBC,
     )
 }

@@ -184,7 +184,8 @@ class AdversarialImitation(Agent):
         if not converged:
             warnings.warn(
                 f"adversarial imitation still moves by {change:.3g} in total variation a token (for a unit step) "
-                f"after {rounds} rounds (settle={settle:g}); raise rounds or rollouts={rollouts}, or lower step={step:g}.",
+                f"after {rounds} rounds (settle={settle:g}); raise rounds or rollouts={rollouts}, or lower "
+                f"step={step:g}.",
                 ConvergenceWarning,
                 stacklevel=3,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -155,11 +156,11 @@ class InteractiveAgent(Agent):
     task: Task
     tol: float
 
+    @abstractmethod
     def _interact(
         self, session: Session, start: Callable[[], Policy], demonstrations: Demonstrations, policy_class: PolicyClass
     ) -> tuple[Policy, FitReport]:
         """Learn; ``start()`` fits the first policy to the demonstrations."""
-        raise NotImplementedError
 
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator

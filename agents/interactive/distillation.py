@@ -19,7 +19,7 @@ __all__ = ["OnPolicyDistillation"]
 
 
 class OnPolicyDistillation(InteractiveAgent):
-    """Generalised knowledge distillation (Agarwal et al. 2023, "On-policy distillation", arXiv:2306.13649, eq. 3).
+    """Generalised knowledge distillation (Agarwal et al. 2023, "On-policy distillation", arXiv:2306.13649).
 
     The objective is ``E_{prefixes of the student} KL(expert || student)`` (forward) or ``KL(student || expert)``
     (reverse), token by token, without a gradient through the sampling of the prefixes. So its solutions are *fixed

@@ -24,8 +24,8 @@ SCHEDULES = ("linear", "exponential", "inverse sigmoid")
 def truth_probability(schedule: str, progress: float, final: float, rate: float = 5.0) -> float:
     """The probability of keeping a demonstrated token in the prefix, from 1 at ``progress=0`` down to ``final`` at 1.
 
-    The three shapes of Bengio et al. 2015 (section 2.4), rescaled to end at ``final``: ``1 - s``, ``exp(-rate s)``,
-    and ``1 / (1 + exp(rate (2 s - 1)))``, s being the progress in [0, 1].
+    The three shapes of Bengio et al. 2015 (arXiv:1506.03099), rescaled to end at ``final``: ``1 - s``,
+    ``exp(-rate s)``, and ``1 / (1 + exp(rate (2 s - 1)))``, s being the progress in [0, 1].
 
     >>> [round(truth_probability(kind, 0.5, 0.0), 6) for kind in ("linear", "inverse sigmoid")]
     [0.5, 0.5]
