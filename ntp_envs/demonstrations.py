@@ -62,7 +62,8 @@ class Demonstrations:
         vocab_size: A; tokens lie in [0, A).
         weights: ``(n,)`` non-negative weights, any positive sum; ``None`` means one each.
         expert_log_probs: ``(n, H)`` log-probabilities of the tokens under the expert, in nats.
-        source: where they came from (task name and parameters, seed, file).
+        source: where they came from (task name and parameters, seed, file). Kept as JSON would: tuples become lists,
+            NumPy scalars numbers.
         exactness: set by `Task.population`; ``None`` for samples.
 
     Raises:
@@ -84,6 +85,7 @@ class Demonstrations:
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        put("source", _plain(self.source))
         put("vocab_size", check_int("vocab_size", self.vocab_size, minimum=1))
         put("tokens", check_tokens("tokens", self.tokens, self.vocab_size))
         put("prompts", check_tokens("prompts", self.prompts, self.vocab_size))
@@ -166,16 +168,7 @@ class Demonstrations:
         path = Path(path)
         if path.suffix != ".npz":
             path = path.with_name(path.name + ".npz")
-        exact = self.exactness
-        meta = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "vocab_size": self.vocab_size,
-            "source": self.source,
-            "exactness": None
-            if exact is None
-            else {"everything": exact.everything, "units": sorted(exact.units), "statistic": exact.statistic},
-        }
+        meta = self._metadata()
         arrays: dict[str, Any] = {"prompts": self.prompts, "tokens": self.tokens}
         if self.weights is not None:
             arrays["weights"] = self.weights
@@ -195,22 +188,12 @@ class Demonstrations:
         path = Path(path)
         try:
             with np.load(path, allow_pickle=False) as data:
-                meta = json.loads(str(data["meta"]))
-                if meta.get("format") != FORMAT:
-                    raise ValueError(f"it holds {meta.get('format')!r}")
-                if meta["version"] > FORMAT_VERSION:
-                    raise ValueError(f"it has format version {meta['version']}; this release reads {FORMAT_VERSION}")
-                exact = meta["exactness"]
                 return cls(
                     prompts=data["prompts"],
                     tokens=data["tokens"],
-                    vocab_size=meta["vocab_size"],
                     weights=data["weights"] if "weights" in data else None,
                     expert_log_probs=data["expert_log_probs"] if "expert_log_probs" in data else None,
-                    source=meta["source"],
-                    exactness=None
-                    if exact is None
-                    else Exactness(exact["everything"], frozenset(exact["units"]), exact["statistic"]),
+                    **cls._read_metadata(json.loads(str(data["meta"]))),
                 )
         except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
             if isinstance(error, FileNotFoundError):
@@ -218,6 +201,59 @@ class Demonstrations:
             raise ValueError(
                 f"{path} is not a readable demonstrations file ({error}); write it with save()."
             ) from error
+
+    def _metadata(self) -> dict[str, Any]:
+        """What a file says besides the arrays, for `_read_metadata`."""
+        exact = self.exactness
+        return {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "vocab_size": self.vocab_size,
+            "source": self.source,
+            "exactness": None
+            if exact is None
+            else {"everything": exact.everything, "units": sorted(exact.units), "statistic": exact.statistic},
+        }
+
+    @staticmethod
+    def _read_metadata(meta: dict[str, Any]) -> dict[str, Any]:
+        """The fields that `_metadata` wrote; ``KeyError`` or ``ValueError`` if it did not."""
+        if meta.get("format") != FORMAT:
+            raise ValueError(f"it holds {meta.get('format')!r}")
+        if meta["version"] > FORMAT_VERSION:
+            raise ValueError(f"it has format version {meta['version']}; this release reads {FORMAT_VERSION}")
+        exact = meta["exactness"]
+        if exact is not None:
+            exact = Exactness(exact["everything"], frozenset(exact["units"]), exact["statistic"])
+        return {"vocab_size": meta["vocab_size"], "source": meta["source"], "exactness": exact}
+
+    def to_minari(self, dataset_id: str, **options: Any) -> Any:
+        """Write a Minari dataset and return it: `ntp_envs.data.to_minari` (extra ``data``)."""
+        from ntp_envs.data.minari import to_minari
+
+        return to_minari(self, dataset_id, **options)
+
+    @classmethod
+    def from_minari(cls, dataset: Any) -> Demonstrations:
+        """Read a Minari dataset, given or by its id, and check it: `ntp_envs.data.from_minari` (extra ``data``)."""
+        from ntp_envs.data.minari import from_minari
+
+        return from_minari(dataset)
+
+    def to_imitation(self, **options: Any) -> Any:
+        """Transitions or trajectories for the `imitation` library: `ntp_envs.data.to_imitation`."""
+        from ntp_envs.data.imitation import to_imitation
+
+        return to_imitation(self, **options)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as it comes back from JSON, so that what is read equals what was written."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def collect(

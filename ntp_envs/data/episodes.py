@@ -1,0 +1,105 @@
+"""Demonstrations as episodes of `ntp_envs.TokenEnv`: what was observed, what it was worth, in which environment."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+
+from ntp_envs._validation import small_int_dtype
+from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.env import TokenEnv, resolve_reward
+from ntp_envs.registration import environment_id
+from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.registry import make_task, task_class, task_names
+
+__all__ = ["environment_spec", "episode_observations", "episode_rewards", "known_task"]
+
+
+def episode_observations(prompts: NDArray[Any], tokens: NDArray[Any], vocab_size: int) -> NDArray[Any]:
+    """``(n, H + 1, P + H)`` observations, from the empty sequence to the complete one, in the environment's dtype.
+
+    >>> import numpy as np
+    >>> episode_observations(np.array([[1]]), np.array([[0, 1]]), 2)[0].tolist()
+    [[1, 2, 2], [1, 0, 2], [1, 0, 1]]
+    """
+    n, horizon = tokens.shape
+    dtype = small_int_dtype(vocab_size + 1)
+    written = np.tri(horizon + 1, horizon, -1, dtype=bool)  # (H + 1, H): token h is there from step h + 1 on
+    out = np.empty((n, horizon + 1, prompts.shape[1] + horizon), dtype=dtype)
+    out[:, :, : prompts.shape[1]] = prompts[:, None, :]
+    out[:, :, prompts.shape[1] :] = np.where(written, tokens[:, None, :].astype(dtype), dtype.type(vocab_size))
+    return out
+
+
+def episode_rewards(
+    task: Task, prompts: NDArray[np.int64], tokens: NDArray[np.int64], reward: str | None = None
+) -> NDArray[np.float64]:
+    """``(n, H)`` rewards that `TokenEnv` would have paid by this rule (by default its default for the task)."""
+    rule = resolve_reward(reward, task)
+    rewards = np.zeros(tokens.shape)
+    if rule == "success":
+        rewards[:, -1] = task.success(prompts, tokens)
+    elif rule == "expert_log_prob":
+        floor = inspect.signature(TokenEnv).parameters["log_prob_floor"].default
+        rewards = np.maximum(task.expert.log_probs(prompts, tokens), floor)
+    return rewards
+
+
+def known_task(demonstrations: Demonstrations, task: Task | None) -> Task | None:
+    """The task the demonstrations belong to: the one given, else the one their ``source`` names, else ``None``.
+
+    Warns (``UserWarning``) if ``source`` names a task that cannot be rebuilt here or does not fit the data.
+
+    Raises:
+        TypeError, ValueError: ``task`` is no task, or its vocabulary, horizon or prompt length is not the data's.
+    """
+    if task is not None:
+        if not isinstance(task, Task):
+            raise TypeError(f"task={task!r} must be an ntp_envs.Task, not {type(task).__name__}.")
+        if misfit := _misfit(demonstrations, task):
+            raise ValueError(f"task={task} does not fit the demonstrations: {misfit}.")
+        return task
+    name = demonstrations.source.get("task")
+    if name is None:
+        return None
+    try:
+        if name not in task_names():  # a file must not make us import modules of its choice
+            raise ValueError(f"no task of the name {name!r} is registered")
+        task = make_task(name, **demonstrations.source.get("parameters", {}))
+        if misfit := _misfit(demonstrations, task):
+            raise ValueError(misfit)
+    except (TypeError, ValueError) as error:
+        warnings.warn(
+            f"the environment is left out, and rewards are 0: source['task']={name!r} cannot be used ({error}). "
+            "Pass task= to say which task the demonstrations belong to.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return None
+    return task
+
+
+def environment_spec(task: Task | None) -> EnvSpec | None:
+    """The Gymnasium specification that makes this very task's environment; ``None`` if its family has no id."""
+    known = None if task is None else gym.registry.get(environment_id(task.name))
+    if task is None or known is None or task_class(known.kwargs.get("task", "")) is not type(task):
+        return None
+    spec = copy.deepcopy(known)
+    spec.kwargs.update(task.parameters())
+    return spec
+
+
+def _misfit(demonstrations: Demonstrations, task: Task) -> str:
+    """What of the task contradicts the data; empty if nothing does."""
+    return ", ".join(
+        f"{name} is {getattr(task, name)} in the task and {getattr(demonstrations, name)} in the data"
+        for name in ("vocab_size", "horizon", "prompt_length")
+        if getattr(task, name) != getattr(demonstrations, name)
+    )

@@ -1,0 +1,342 @@
+"""Demonstrations as Minari datasets, out and in.
+
+An episode is one sequence: H + 1 observations of `ntp_envs.TokenEnv` (the terminal one included), H actions, H rewards,
+termination at the last token. What Minari has no place for goes where its own tools keep it: expert log-probabilities
+and weights into the infos of each episode, so that they survive filtering, splitting and combining; vocabulary size,
+prompt length, source and exactness into the dataset's metadata, under ``ntp_envs``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from ntp_envs._extras import import_extra
+from ntp_envs.data.episodes import environment_spec, episode_observations, episode_rewards, known_task
+from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.env import _OWN_ARGUMENTS, token_space
+from ntp_envs.registration import NAMESPACE
+from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.registry import make_task, task_names
+
+__all__ = ["from_minari", "to_minari"]
+
+KEY = "ntp_envs"  # our block of the dataset's metadata
+LOG_PROB, WEIGHT = "expert_log_prob", "weight"  # infos, one value an observation
+BATCH = 256  # episodes turned into observations at a time
+
+
+def to_minari(
+    demonstrations: Demonstrations,
+    dataset_id: str,
+    *,
+    task: Task | None = None,
+    algorithm_name: str | None = None,
+    author: str | set[str] | None = None,
+    author_email: str | set[str] | None = None,
+    code_permalink: str | None = None,
+    description: str | None = None,
+) -> Any:
+    """Write demonstrations as a Minari dataset (HDF5), under Minari's root (``MINARI_DATASETS_PATH``).
+
+    The dataset holds everything that the demonstrations hold, so `from_minari` gives them back bit for bit. An episode
+    has H + 1 observations, ``(H + 1, P + H)`` in the environment's dtype, and as infos ``expert_log_prob`` (nats; NaN
+    at the terminal observation, which has no action) and ``weight``, ``(H + 1,)`` float64, where the demonstrations
+    have them. If the task is known, the dataset records its environment (``recover_environment`` makes it again) and
+    the rewards it would have paid; otherwise rewards are 0. An episode takes ``(H + 1) (P + H)`` bytes and some 15 kB
+    of HDF5's own, and about 2 ms to write or read: for large sets that stay here, `Demonstrations.save` is lighter.
+
+    Args:
+        demonstrations: what to write.
+        dataset_id: ``"namespace/name-v0"``; the namespace is optional, the version is not.
+        task: the task they belong to; by default the one named by ``demonstrations.source``.
+        algorithm_name: who demonstrated; by default ``source["by"]``.
+        author, author_email, code_permalink: who published the data and with which code. Fill them in for data that
+            is passed on.
+        description: a sentence; by default made from the source.
+
+    Returns:
+        The ``minari.MinariDataset``.
+
+    Raises:
+        ImportError: the extra ``data`` is not installed.
+        ValueError: a malformed or taken id, a task that does not fit, a source that JSON cannot hold.
+
+    References:
+        Minari, Farama Foundation: the standard for offline reinforcement-learning datasets.
+    """
+    minari = _minari("writing a Minari dataset")
+    where = _free_path(dataset_id)
+    task = known_task(demonstrations, task)
+    spec = environment_spec(task)
+    source = demonstrations.source
+    block = demonstrations._metadata() | {
+        "prompt_length": demonstrations.prompt_length,
+        "horizon": demonstrations.horizon,
+        "episodes": len(demonstrations),
+        "weights": demonstrations.weights is not None,
+        "expert_log_probs": demonstrations.expert_log_probs is not None,
+    }
+    try:
+        json.dumps(block)
+    except TypeError as error:
+        raise ValueError(f"the source of the demonstrations cannot be written as JSON ({error}): {source}.") from error
+    batches = _episodes(demonstrations, task)
+    try:
+        with warnings.catch_warnings():  # recommendations for published data; the docstring gives them
+            warnings.simplefilter("ignore", UserWarning)
+            dataset = minari.create_dataset_from_buffers(
+                dataset_id,
+                next(batches),
+                env=spec,
+                eval_env=spec,
+                observation_space=token_space(cast(Task, demonstrations), "multi_discrete"),
+                action_space=gym.spaces.Discrete(demonstrations.vocab_size),
+                algorithm_name=algorithm_name or str(source.get("by", "unknown")),
+                author=author,
+                author_email=author_email,
+                code_permalink=code_permalink,
+                description=description or _description(demonstrations),
+                requirements=[f"ntp-envs>={_version()}"],
+            )
+        dataset.storage.update_metadata({KEY: block})
+        for batch in batches:
+            dataset.update_dataset_from_buffer(batch)
+    except BaseException:  # no half-written dataset under this id
+        shutil.rmtree(where, ignore_errors=True)
+        raise
+    return dataset
+
+
+def from_minari(dataset: Any) -> Demonstrations:
+    """Read a Minari dataset of token sequences, and check every episode of it.
+
+    What `to_minari` wrote comes back bit for bit. A dataset collected from ``ntp/...`` environments in another way
+    (Minari's ``DataCollector``, datasets combined) is read too; its prompt length and vocabulary are then those of the
+    recorded environment, and its ``exactness`` is ``None``. So is that of a dataset with episodes added or removed.
+
+    Args:
+        dataset: a dataset id under Minari's root, or a ``minari.MinariDataset`` (of which only the selected episodes
+            are read).
+
+    Raises:
+        ImportError: the extra ``data`` is not installed.
+        FileNotFoundError: there is no dataset of this id.
+        ValueError: a dataset of something else, a corrupt one, or episodes that are not complete token sequences; the
+            message names the episode.
+    """
+    minari = _minari("reading a Minari dataset")
+    name = dataset if isinstance(dataset, str) else getattr(dataset, "id", None)
+    if isinstance(dataset, str):
+        try:
+            dataset = minari.load_dataset(dataset)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"there is no Minari dataset {name!r} here ({error}) Write it with to_minari."
+            ) from error
+        except Exception as error:  # whatever broken files raise inside Minari
+            raise _unreadable(name, f"Minari cannot open it: {error!r}") from error
+    elif not isinstance(dataset, minari.MinariDataset):
+        raise TypeError(f"dataset={dataset!r} must be a Minari dataset id or a minari.MinariDataset.")
+    try:
+        return _read(dataset)
+    except _Refused as error:
+        raise _unreadable(name, str(error)) from error
+    except Exception as error:
+        raise _unreadable(name, f"it is corrupt: {error!r}") from error
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def _episodes(demonstrations: Demonstrations, task: Task | None) -> Iterator[list[Any]]:
+    """The demonstrations as lists of at most ``BATCH`` Minari episodes."""
+    from minari.data_collector import EpisodeBuffer
+
+    demos, horizon = demonstrations, demonstrations.horizon
+    terminations, truncations = np.arange(horizon) == horizon - 1, np.zeros(horizon, dtype=bool)
+    for start in range(0, len(demos), BATCH):
+        rows = slice(start, start + BATCH)
+        prompts, tokens = demos.prompts[rows], demos.tokens[rows]
+        observations = episode_observations(prompts, tokens, demos.vocab_size)
+        rewards = np.zeros(tokens.shape) if task is None else episode_rewards(task, prompts, tokens)
+        infos: list[dict[str, Any]] = [{} for _ in tokens]
+        if demos.expert_log_probs is not None:
+            for info, log_probs in zip(infos, demos.expert_log_probs[rows]):
+                info[LOG_PROB] = np.append(log_probs, np.nan)
+        if demos.weights is not None:
+            for info, weight in zip(infos, demos.weights[rows]):
+                info[WEIGHT] = np.full(horizon + 1, weight)
+        yield [
+            EpisodeBuffer(
+                observations=cast(Any, observations[i]),
+                actions=cast(Any, tokens[i]),
+                rewards=cast(Any, rewards[i]),
+                terminations=cast(Any, terminations),
+                truncations=cast(Any, truncations),
+                infos=infos[i],
+            )
+            for i in range(len(tokens))
+        ]
+
+
+def _free_path(dataset_id: str) -> Path:
+    """Where the dataset will lie, after checks that its id is well formed and not taken."""
+    from minari.dataset.minari_dataset import parse_dataset_id
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    try:
+        parse_dataset_id(dataset_id)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"dataset_id={dataset_id!r} must be 'name-v0' or 'namespace/name-v0': letters, digits, '-' and '_', "
+            "and a version at the end."
+        ) from None
+    where = get_dataset_path(dataset_id)
+    if where.exists():
+        raise ValueError(
+            f"dataset_id={dataset_id!r} is taken ({where} exists); choose another name or version, or delete it with "
+            "minari.delete_dataset."
+        )
+    return where
+
+
+def _description(demonstrations: Demonstrations) -> str:
+    demos, source = demonstrations, demonstrations.source
+    made = f", task {source['task']} with {source.get('parameters', {})}" if "task" in source else ""
+    return (
+        f"{len(demos)} token sequences of {demos.horizon} tokens from a vocabulary of {demos.vocab_size}, after "
+        f"prompts of {demos.prompt_length}{made}. Written by ntp-envs."
+    )
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+class _Refused(Exception):
+    """The dataset is readable but is not a set of complete token sequences."""
+
+
+def _read(dataset: Any) -> Demonstrations:
+    fields, prompt_length, horizon, expected = _layout(dataset)
+    vocab_size = fields["vocab_size"]
+    spaces = _Shape(prompt_length, horizon, vocab_size)
+    wanted = token_space(cast(Task, spaces), "multi_discrete")
+    if dataset.observation_space != wanted or dataset.action_space != gym.spaces.Discrete(vocab_size):
+        raise _Refused(
+            f"its spaces are {dataset.observation_space} and {dataset.action_space}; for {prompt_length} prompt tokens "
+            f"and {horizon} tokens they are {wanted} and {gym.spaces.Discrete(vocab_size)}"
+        )
+    lines, infos = [], []
+    for episode in dataset.iterate_episodes():
+        tokens = _checked_tokens(episode, spaces)
+        lines.append(np.concatenate([episode.observations[0, :prompt_length].astype(np.int64), tokens]))
+        infos.append(_checked_infos(episode, horizon, expected))
+    if not lines:
+        raise _Refused("it has no episodes")
+    if len({frozenset(info) for info in infos}) > 1:
+        raise _Refused("some episodes have expert log-probabilities or weights and others have none")
+    both = np.stack(lines)
+    if len(both) != fields.pop("episodes"):
+        fields["exactness"] = None  # episodes were added or left out: no longer the law
+    return Demonstrations(
+        both[:, :prompt_length],
+        both[:, prompt_length:],
+        weights=np.array([info[WEIGHT][0] for info in infos]) if WEIGHT in infos[0] else None,
+        expert_log_probs=np.stack([info[LOG_PROB][:-1] for info in infos]) if LOG_PROB in infos[0] else None,
+        **fields,
+    )
+
+
+class _Shape:
+    """What `token_space` wants to know of a task."""
+
+    def __init__(self, prompt_length: int, horizon: int, vocab_size: int) -> None:
+        self.prompt_length, self.horizon, self.vocab_size = prompt_length, horizon, vocab_size
+
+
+def _layout(dataset: Any) -> tuple[dict[str, Any], int, int, set[str] | None]:
+    """Fields of `Demonstrations` (and ``episodes``), prompt length, horizon, the infos there must be (if known)."""
+    spec = dataset.env_spec
+    if spec is not None and spec.namespace != NAMESPACE:
+        raise _Refused(f"its environment is {spec.id}; '{NAMESPACE}/...' is needed")
+    block = dataset.storage.metadata.get(KEY)
+    if block is not None:
+        infos = {key for key, flag in ((LOG_PROB, "expert_log_probs"), (WEIGHT, "weights")) if block[flag]}
+        fields = Demonstrations._read_metadata(block) | {"episodes": block["episodes"]}
+        return fields, block["prompt_length"], block["horizon"], infos
+    if spec is None:
+        raise _Refused("it was not written by to_minari and records no environment")
+    parameters = dict(spec.kwargs)
+    family = parameters.pop("task", None)
+    if family not in task_names():
+        raise _Refused(f"its environment {spec.id} is of the task {family!r}, which is not known here")
+    own = {key: value for key, value in parameters.items() if key not in _OWN_ARGUMENTS}
+    task = make_task(family, **own)
+    source = {"task": task.name, "parameters": task.parameters(), "by": f"Minari dataset {dataset.id}"}
+    fields = {"vocab_size": task.vocab_size, "source": source, "exactness": None, "episodes": None}
+    return fields, task.prompt_length, task.horizon, None
+
+
+def _checked_tokens(episode: Any, shape: _Shape) -> NDArray[np.int64]:
+    """``(H,)`` tokens of an episode that is one complete sequence, seen as the environment shows it."""
+    horizon, prompt_length = shape.horizon, shape.prompt_length
+    observations, tokens = np.asarray(episode.observations), np.asarray(episode.actions)
+    if tokens.shape != (horizon,) or len(observations) != horizon + 1:
+        raise _Refused(
+            f"episode {episode.id} has {len(tokens)} actions and {len(observations)} observations; "
+            f"{horizon} and {horizon + 1} are needed"
+        )
+    if not np.issubdtype(tokens.dtype, np.integer) or tokens.min() < 0 or tokens.max() >= shape.vocab_size:
+        raise _Refused(f"episode {episode.id} has an action outside the vocabulary [0, {shape.vocab_size - 1}]")
+    tokens = tokens.astype(np.int64)
+    prompt = observations[0, :prompt_length].astype(np.int64)
+    if prompt_length and (prompt.min() < 0 or prompt.max() >= shape.vocab_size):
+        raise _Refused(f"episode {episode.id} has a prompt outside the vocabulary [0, {shape.vocab_size - 1}]")
+    if not np.array_equal(observations, episode_observations(prompt[None], tokens[None], shape.vocab_size)[0]):
+        raise _Refused(f"episode {episode.id} has observations that are not its prompt and actions so far")
+    for key, values, last in (
+        ("terminations", episode.terminations, True),
+        ("truncations", episode.truncations, False),
+    ):
+        values = np.asarray(values, dtype=bool)
+        if values.shape != (horizon,) or values[:-1].any() or bool(values[-1]) != last:
+            raise _Refused(
+                f"episode {episode.id} must end by termination after exactly {horizon} tokens; see its {key}"
+            )
+    return tokens
+
+
+def _checked_infos(episode: Any, horizon: int, expected: set[str] | None) -> dict[str, NDArray[np.float64]]:
+    """The infos of ours that the episode has, checked."""
+    infos = {key: np.asarray(value) for key, value in (episode.infos or {}).items() if key in (LOG_PROB, WEIGHT)}
+    if expected is not None and set(infos) != expected:
+        raise _Refused(f"episode {episode.id} has infos {sorted(infos)}; {sorted(expected)} are needed")
+    for key, values in infos.items():
+        if values.shape != (horizon + 1,) or values.dtype != np.float64:
+            raise _Refused(f"episode {episode.id} has {key} of shape {values.shape} and dtype {values.dtype}")
+    if WEIGHT in infos and (infos[WEIGHT] != infos[WEIGHT][0]).any():
+        raise _Refused(f"episode {episode.id} has weights that change on the way")
+    return infos
+
+
+def _unreadable(name: Any, why: str) -> ValueError:
+    return ValueError(f"Minari dataset {name!r} is not a readable set of demonstrations: {why}.")
+
+
+def _minari(what: str) -> Any:
+    return import_extra("minari", "h5py", "PIL", what=what, install='pip install "ntp-envs[data]"')
+
+
+def _version() -> str:
+    from ntp_envs import __version__
+
+    return __version__
