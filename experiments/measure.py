@@ -10,6 +10,8 @@ import numpy as np
 from experiments.statistics import loglog_slope
 from experiments.study import Record
 from ntp_envs import Demonstrations, Policy, Task, distance
+from ntp_envs.distances.approximation import WELL_SPECIFIED
+from ntp_envs.errors import NotTractableError
 
 __all__ = ["POPULATION", "SLOPE_IN_H", "draw", "horizon_slopes", "measured", "named"]
 
@@ -20,15 +22,21 @@ SLOPE_IN_H = "slope of log C_apx in log H"
 def measured(
     task: Task, policy: Policy, labels: dict[str, str | int | float], rng: np.random.Generator
 ) -> list[Record]:
-    """Squared Hellinger distance at the full length, and over the best in class."""
+    """Squared Hellinger distance at the full length, and over the best in class where that is a factor.
+
+    There is no C_apx where the class contains the expert, or where the best in class is not known.
+    """
     curve = distance(task.expert, policy, task, metric="hellinger2", rng=rng)
-    best = task.best_in_class().hellinger2
     method = curve.method if curve.is_exact else f"{curve.method}, n={curve.n}"
     lower, upper = float(curve.lower[-1]), float(curve.upper[-1])
-    return [
-        Record("hellinger2", curve.final, labels, lower, upper, method),
-        Record("C_apx", curve.final / best, labels, lower / best, upper / best, method),
-    ]
+    records = [Record("hellinger2", curve.final, labels, lower, upper, method)]
+    try:
+        best = task.best_in_class().hellinger2
+    except NotTractableError:
+        return records
+    if best > WELL_SPECIFIED:
+        records.append(Record("C_apx", curve.final / best, labels, lower / best, upper / best, method))
+    return records
 
 
 def named(task: str, learner: str, horizon: int, n: float, chunk: int | None = None) -> dict[str, str | int | float]:

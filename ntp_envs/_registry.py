@@ -68,7 +68,10 @@ class Registry(Generic[T]):
                 raise ValueError(f"{self.kind} {name!r} cannot be imported: {error}.") from error
         points = self._entry_points()
         if name in points:
-            return self._check(points[name].load())
+            try:
+                return self._check(points[name].load())
+            except (ImportError, AttributeError) as error:
+                raise ValueError(f"{self.kind} {name!r}, installed as {points[name].value}: {error}.") from error
         raise ValueError(f"unknown {self.kind} {name!r}.{did_you_mean(name, self.names())}")
 
     def _entry_points(self) -> dict[str, EntryPoint]:

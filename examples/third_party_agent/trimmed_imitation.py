@@ -1,0 +1,69 @@
+"""A complete agent for ntp-envs, trimmed maximum likelihood, and a task: a coin that every learner can model."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from agents import Agent, FitReport, LogLossBC
+from ntp_envs import BernoulliClass, BernoulliPolicy, BestInClass, Task
+
+
+class TrimmedLogLossBC(Agent):
+    """Log-loss without the fraction ``trim`` of the documents that it explains worst, found in a few rounds.
+
+    Robust to a small fraction of odd documents, and biased where there are none: their unlikely half is cut off.
+    """
+
+    supports = LogLossBC.supports
+
+    def __init__(self, trim=0.02, *, rounds=5):
+        self.trim = trim
+        self.rounds = rounds
+
+    def unit(self, demonstrations):
+        return demonstrations.horizon  # it looks at whole documents
+
+    def _fit(self, demonstrations, policy_class, rng):
+        if not 0 <= self.trim < 1:
+            raise ValueError(f"trim={self.trim} must lie in [0, 1).")
+        weights = demonstrations.normalised_weights()
+        learner = LogLossBC().fit(demonstrations, policy_class)
+        for _ in range(self.rounds):
+            scores = learner.policy_.log_probs(demonstrations.prompts, demonstrations.tokens).sum(axis=1)
+            worst = np.argsort(np.round(scores, 9), kind="stable")  # rounded: ties are broken by position
+            below = np.cumsum(weights[worst]) - weights[worst]  # the mass of those that are explained worse
+            kept = np.empty_like(weights)
+            kept[worst] = np.clip(below + weights[worst] - self.trim, 0.0, weights[worst])
+            learner = LogLossBC().fit(replace(demonstrations, weights=kept, exactness=None), policy_class)
+        report = learner.fit_report_
+        return learner.policy_, FitReport(report.objective, gap=float("nan"), iterations=self.rounds)
+
+
+@dataclass(frozen=True)
+class LoadedCoin(Task):
+    """Independent tosses of a coin, and a class that contains it: what a learner loses where log-loss is right."""
+
+    horizon: int = 16
+    heads: float = 0.3
+
+    vocab_size = 2
+    prompt_length = 0
+
+    def __post_init__(self):
+        if not 0.01 <= self.heads <= 0.99:
+            raise ValueError(f"heads={self.heads} must lie in [0.01, 0.99].")
+
+    @cached_property
+    def expert(self):
+        return BernoulliPolicy(self.heads)
+
+    @cached_property
+    def policy_class(self):
+        return BernoulliClass(0.01)
+
+    def prompt_law(self):
+        return np.empty((1, 0), dtype=np.int64), np.ones(1)
+
+    def best_in_class(self):
+        return BestInClass(self.policy_class.policy(self.heads), 0.0, "closed form")
