@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.drawing import FACTOR, Line, draw_lines, factor_axis, room_for_labels, shades, text
-from experiments.figures import COLOURS, log2_axis, new_figure
 from experiments.learners import CHUNKED
 from experiments.measure import POPULATION
 from experiments.studies.barrier.options import BarrierOptions
@@ -53,6 +52,8 @@ def with_population(series: Series, limit: Series, at: float) -> Series:
 
 def data_figure(options: BarrierOptions, summary: Summary) -> Figure:
     """C_apx against the number of demonstrations at one horizon."""
+    from experiments.figures import COLOURS, new_figure
+
     H = options.data_horizon
     figure, axes = new_figure(
         "More data does not help a next-token learner", f"demonstrations n (H={H})", FACTOR, size=(8.2, 4.8)
@@ -94,6 +95,8 @@ def _room_above(axes: Axes) -> None:
 
 def horizon_figure(options: BarrierOptions, summary: Summary) -> Figure:
     """C_apx of log-loss against H, a line for each n, with the learners that look further."""
+    from experiments.figures import COLOURS, log2_axis, new_figure
+
     figure, axes = new_figure(
         "Linear in H at every sample size", "horizon H (tokens in a document)", FACTOR, size=(8.2, 5.0)
     )
@@ -124,6 +127,8 @@ def horizon_figure(options: BarrierOptions, summary: Summary) -> Figure:
 
 def halving_figure(options: BarrierOptions, summary: Summary) -> Figure:
     """Error sets used against H."""
+    from experiments.figures import COLOURS, new_figure
+
     figure, axes = new_figure(
         "No layer-by-layer rule keeps to one error set", "horizon H (tokens)", SETS, size=(8.2, 4.6)
     )
@@ -150,6 +155,8 @@ def halving_figure(options: BarrierOptions, summary: Summary) -> Figure:
 
 def rare_figure(options: BarrierOptions, summary: Summary) -> Figure:
     """C_apx of learners with shared parameters against H, a line for each n."""
+    from experiments.figures import COLOURS, new_figure
+
     figure, axes = new_figure(
         "More data only makes log-loss surer of the wrong policy",
         "horizon H (RareMode, eps=.01, W=10)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from experiments.options import check_distinct
 from ntp_envs._validation import check_int, check_probability
 
 __all__ = ["BarrierOptions"]
@@ -35,21 +36,16 @@ class BarrierOptions:
     """Data sets in RareMode."""
 
     def __post_init__(self) -> None:
-        for name in ("horizons", "n", "chunks", "halving_horizons"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name}={values} must hold distinct integers, at least one.")
+        check_distinct("horizons", self.horizons, minimum=4)
+        check_distinct("chunks", self.chunks, minimum=2)
+        check_distinct("halving_horizons", self.halving_horizons, minimum=2, maximum=12)
+        check_distinct("n", self.n)
         for name in ("horizons", "chunks"):
             for value in getattr(self, name):
-                check_int(name, value, minimum=4 if name == "horizons" else 2)
                 if value & (value - 1):
                     raise ValueError(f"{name}={value} must be a power of two: the scales of the game are.")
-        for value in self.halving_horizons:
-            check_int("halving_horizons", value, minimum=2, maximum=12)
         for name in ("seeds", "halving_seeds", "halving_n", "rare_seeds"):
             check_int(name, getattr(self, name), minimum=1)
-        for value in self.n:
-            check_int("n", value, minimum=1)
         if self.data_horizon not in self.horizons:
             raise ValueError(f"data_horizon={self.data_horizon} must be one of horizons={self.horizons}.")
         check_probability("eta", self.eta)

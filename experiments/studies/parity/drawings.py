@@ -17,7 +17,6 @@ from experiments.drawing import (
     shades,
     text,
 )
-from experiments.figures import COLOURS, log2_axis, new_figure
 from experiments.learners import BEST, CHUNK_KR, CHUNKED
 from experiments.studies.parity.options import ParityOptions
 from experiments.studies.parity.sweep import BITS
@@ -35,6 +34,8 @@ SHOWN = ("log-loss", "smoothed 1/H", "rho")  # smoothing with 1/(nH) lies on log
 
 def parity_figure(options: ParityOptions, summary: Summary) -> Figure:
     """D_H^2 against H on the population: the whole class goes to 2, ChunkKR leaves it."""
+    from experiments.figures import COLOURS, log2_axis, new_figure
+
     title = "Parity is beyond the linear class: its best policy drifts to distance 2"
     figure, axes = new_figure(title, "horizon H (episodes of 5 tokens)", DISTANCE, size=(8.6, 4.8))
     part, horizons = "parity, population", [EPISODE * R for R in sorted(options.episodes)]
@@ -63,6 +64,8 @@ def _from_zero(axes: Axes) -> None:
 
 def proper_figure(options: ParityOptions, summary: Summary) -> Figure:
     """C_apx against H from samples: 1 for every member of the class, below for ChunkKR."""
+    from experiments.figures import log2_axis, new_figure
+
     title = f"In the class there is nothing to gain: C_apx = 1 (n={options.n})"
     figure, axes = new_figure(title, "horizon H (episodes of 5 tokens)", FACTOR, size=(8.6, 4.8))
     part, horizons = "parity, samples", [EPISODE * R for R in sorted(options.episodes)]
@@ -83,6 +86,8 @@ def proper_figure(options: ParityOptions, summary: Summary) -> Figure:
 
 def contaminated_figure(options: ParityOptions, summary: Summary, *, sampled: bool) -> Figure:
     """C_apx against H on the contaminated linear class."""
+    from experiments.figures import log2_axis, new_figure
+
     part = "contaminated, samples" if sampled else "contaminated, population"
     horizons = sorted(options.horizons if sampled else options.population_horizons)
     data = f"n={options.linear_n}" if sampled else "population"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from experiments.options import check_distinct
 from ntp_envs._validation import check_int, check_real
 
 __all__ = ["ParityOptions"]
@@ -32,11 +33,7 @@ class ParityOptions:
 
     def __post_init__(self) -> None:
         for name, most in (("episodes", None), ("population_horizons", 15), ("horizons", None), ("chunks", 10)):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name}={values} must hold distinct integers, at least one.")
-            for value in values:
-                check_int(name, value, minimum=2 if name == "chunks" else 1, maximum=most)
+            check_distinct(name, getattr(self, name), minimum=2 if name == "chunks" else 1, maximum=most)
         if not self.bounds or len(set(self.bounds)) < len(self.bounds):
             raise ValueError(f"bounds={self.bounds} must hold distinct numbers, at least one.")
         for bound in self.bounds:
