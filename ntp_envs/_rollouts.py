@@ -107,7 +107,7 @@ class Rollouts:
         **options: Any,
     ) -> TwoSampleResult:
         """A two-sample test of the rollouts against the expert's sequences; see `RolloutDistance.test`."""
-        rng = np.random.default_rng(0) if rng is None else check_generator(rng)
+        rng = _own_generator() if rng is None else check_generator(rng)
         rollouts = self.demonstrations()
         if isinstance(self.expert, Demonstrations):
             expert = self.expert
@@ -143,7 +143,7 @@ class Rollouts:
         if not isinstance(self.expert, Task) or writer is None:
             missing = "no known expert: only demonstrations" if writer is not None else "no policy: pass policy="
             raise NotTractableError(f"method={chosen!r} needs log-probabilities of both sides; there is {missing}.")
-        rng = np.random.default_rng(0) if rng is None else check_generator(rng)
+        rng = _own_generator() if rng is None else check_generator(rng)
         if chosen == "bridge":
             samples = self._fresh(n, rng), self.demonstrations()
             return bridge_distances(*samples, p=self.expert.expert, q=writer, metrics=[metric], **options)[metric]
@@ -186,6 +186,11 @@ class Rollouts:
                 "they must be equal."
             )
         return policy
+
+
+def _own_generator() -> np.random.Generator:
+    """Reproducible, and not the stream of ``reset(seed=0)``: the expert's prompts would be those of the rollouts."""
+    return np.random.default_rng(np.random.SeedSequence(0, spawn_key=(1,)))
 
 
 def _hellinger2_bound(curve: DistanceCurve) -> DistanceCurve:

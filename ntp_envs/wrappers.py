@@ -91,7 +91,8 @@ class _Recording:
                 ``"hellinger2"`` and ``"tv"``), ``"classifier"``, ``"n-gram"``, ``"mmd"``, or ``"auto"``: the bridge
                 where both sides have log-probabilities, else the test that goes with the metric.
             n: fresh sequences of the expert; as many as there are rollouts by default.
-            rng: source of all randomness; ``np.random.default_rng(0)`` by default. The environment's is not touched.
+            rng: source of all randomness, by default the same at every call; the environment's is not touched. It must
+                not be seeded as the environment was: prompts of both sides would coincide.
             **options: of the estimator, such as ``lengths`` of a test or ``thresholds`` of a coverage profile.
 
         Raises:

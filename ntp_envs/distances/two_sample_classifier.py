@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ntp_envs._numerics import binomial_log_coefficients
 from ntp_envs._validation import check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations
-from ntp_envs.distances._two_sample import TwoSampleResult, check_lengths, check_samples, pooled_lines
+from ntp_envs.distances._two_sample import TwoSampleResult, check_lengths, check_samples, pooled_lines, surest_gap
 from ntp_envs.distances.two_sample_ngram import ngram_codes
 
 __all__ = ["classifier_test"]
@@ -38,7 +38,8 @@ def classifier_test(
     For any classifier, fitted on other data, ``TV >= P(says p) - Q(says p) = 2 accuracy - 1`` with both laws
     equally frequent; with equality for the best one (Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests",
     ICLR 2017; the bound is our reading). The features at length h are the one-hot prompt and tokens, the frequencies
-    of n-grams so far and their squares.
+    of n-grams so far and their squares. The cut is where the training data, each half scored by the other's fit, tell
+    the laws apart most surely (the gap of the rates less two standard errors), so that what is rare is seen too.
 
     The lower end of the interval is a one-sided 95 % confidence bound, exact at any n: the larger of two
     Clopper-Pearson bounds, each at 97.5 %: on the accuracy (the number of correct answers is a sum of two binomials,
@@ -74,11 +75,12 @@ def classifier_test(
     held_out = min(max(round(test_fraction * smaller), 1), smaller - 1)
     is_p = np.arange(len(p) + len(q)) < len(p)
     test = np.concatenate([rng.permutation(len(p)) < held_out, rng.permutation(len(q)) < held_out])
-    features = _PrefixFeatures(p, q, order)
+    fold = np.concatenate([rng.permutation(len(p)) % 2, rng.permutation(len(q)) % 2]) == 0  # of the training data
+    features = _PrefixFeatures(p, q, order, ~test)
     hits, alarms = np.empty((2, len(wanted)), dtype=np.int64)  # held-out sequences called p: rightly, wrongly
     for column, length in enumerate(wanted):
         x = features.at(length)
-        says_p = x[test] @ _fit_logistic(x[~test], is_p[~test]) > 0
+        says_p = x[test] @ _fit_logistic(x[~test], is_p[~test]) > _crossed_cut(x[~test], is_p[~test], fold[~test])
         hits[column], alarms[column] = says_p[is_p[test]].sum(), says_p[~is_p[test]].sum()
     rate_p, rate_q = hits / held_out, alarms / held_out
     return TwoSampleResult.at(
@@ -92,6 +94,28 @@ def classifier_test(
         std_error=np.sqrt((rate_p * (1 - rate_p) + rate_q * (1 - rate_q)) / held_out),
         p_values=_fisher(hits, alarms, held_out),
     )
+
+
+def _crossed_cut(x: FloatArray, is_p: NDArray[np.bool_], fold: NDArray[np.bool_]) -> float:
+    """The best cut of scores that each half of the training data gets from a fit to the other half."""
+    scores = np.empty(len(x))
+    for half in (fold, ~fold):
+        if not (is_p[half].any() and (~is_p[half]).any()):
+            return 0.0  # a handful of sequences
+        scores[~half] = x[~half] @ _fit_logistic(x[half], is_p[half])
+    return _best_cut(scores, is_p)
+
+
+def _best_cut(scores: FloatArray, is_p: NDArray[np.bool_]) -> float:
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.append(np.flatnonzero(ranked[1:] < ranked[:-1]), len(ranked) - 1)  # equal scores stay together
+    counts = int(is_p.sum()), int((~is_p).sum())
+    rates = [np.cumsum(of_class[order])[ends] / count for of_class, count in zip((is_p, ~is_p), counts)]
+    best = surest_gap(rates[0], rates[1], *counts)
+    if best == len(ends) - 1:
+        return -np.inf
+    return float(0.5 * (ranked[ends[best]] + ranked[ends[best] + 1]))
 
 
 def tv_lower_bound(hits: IntArray, alarms: IntArray, held_out: int, *, level: float = LEVEL) -> FloatArray:
@@ -121,14 +145,16 @@ def _fisher(hits: IntArray, alarms: IntArray, held_out: int) -> FloatArray:
 
 
 class _PrefixFeatures:
-    """What the classifier sees of prompt and first h tokens; labels are not looked at."""
+    """What the classifier sees of prompt and first h tokens: chosen and scaled by the training data alone."""
 
-    def __init__(self, p: Demonstrations, q: Demonstrations, order: int) -> None:
+    def __init__(self, p: Demonstrations, q: Demonstrations, order: int, train: NDArray[np.bool_]) -> None:
         lines = pooled_lines(p, q)
         codes, size = ngram_codes(lines, order, p.prompt_length)
-        rank = np.argsort(np.argsort(-np.bincount(codes.ravel(), minlength=size), kind="stable"), kind="stable")
-        self.grams = min(size, MAX_GRAMS)
-        self.codes = np.minimum(rank[codes], self.grams)  # (N, H); the rare ones share the last number
+        frequency = np.bincount(codes[train].ravel(), minlength=size)
+        rank = np.argsort(np.argsort(-frequency, kind="stable"), kind="stable")
+        self.grams = min(int((frequency > 0).sum()), MAX_GRAMS)
+        self.codes = np.minimum(rank[codes], self.grams)  # (N, H); all others share the last number
+        self.train = train
         self.counts = np.zeros((len(lines), self.grams + 1))  # of the first `read` tokens
         self.read = 0
         self.prompt_length = p.prompt_length
@@ -147,8 +173,10 @@ class _PrefixFeatures:
         seen = self.lines[:, max(0, end - self.width) : end]
         indicators = (seen[:, :, None] == self.tokens).reshape(len(rows), -1)
         x = np.concatenate([indicators, rates, rates**2], axis=1)
-        x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-12)
-        return np.concatenate([x[:, np.abs(x).max(axis=0) > 1e-3], np.ones((len(rows), 1))], axis=1)
+        spread = x[self.train].std(axis=0)
+        varies = spread > 1e-9
+        x = (x[:, varies] - x[self.train][:, varies].mean(axis=0)) / spread[varies]
+        return np.concatenate([x, np.ones((len(rows), 1))], axis=1)
 
 
 def _fit_logistic(x: FloatArray, is_p: NDArray[np.bool_]) -> FloatArray:
