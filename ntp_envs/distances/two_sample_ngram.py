@@ -110,7 +110,7 @@ def ngram_codes(lines: IntArray, order: int, prompt_length: int) -> tuple[IntArr
         earlier[:, back:] = tokens[:, : lines.shape[1] - back]
         current = np.unique(current * symbols + earlier, return_inverse=True)[1].reshape(lines.shape)
     grams, codes = np.unique(current[:, prompt_length:], return_inverse=True)
-    return codes.reshape(len(lines), -1), len(grams)
+    return np.asfortranarray(codes.reshape(len(lines), -1)), len(grams)  # it is read by columns
 
 
 def _halves(n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
