@@ -1,0 +1,64 @@
+"""`imitation` trains on our environments and reaches what our learner reaches; skipped where it is not installed.
+
+Run with ``.ci/interop-imitation``, which installs it in an environment of its own.
+"""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("imitation")
+pytest.importorskip("stable_baselines3")
+torch = pytest.importorskip("torch")
+
+import train  # noqa: E402  (beside this file)
+from imitation.data import types  # noqa: E402
+from imitation.data.rollout import flatten_trajectories  # noqa: E402
+
+from ntp_envs import UniformPolicy, collect, make_task  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)  # and seeds are set by every run, so that results repeat
+
+
+def test_its_own_types_agree_with_each_other(rng):
+    demos = collect(make_task("Contamination", horizon=5), 6, rng, expert_log_probs=True)
+    transitions, trajectories = demos.to_imitation(), demos.to_imitation(form="trajectories")
+    assert isinstance(transitions, types.Transitions)
+    assert all(isinstance(trajectory, types.TrajectoryWithRew) for trajectory in trajectories)
+    flat = flatten_trajectories(trajectories)  # the library's own way from the one to the other
+    for name in ("obs", "acts", "next_obs", "dones", "infos"):
+        np.testing.assert_array_equal(getattr(flat, name), getattr(transitions, name))
+        assert getattr(flat, name).dtype == getattr(transitions, name).dtype
+
+
+def test_our_arrays_survive_its_read_only_flags(rng):
+    demos = collect(make_task("Contamination", horizon=5), 6, rng)
+    demos.to_imitation()
+    assert demos.tokens.flags.writeable and demos.prompts.flags.writeable
+
+
+def test_bc_reaches_the_distance_of_log_loss():
+    cloned = train.run_bc()
+    ours, same = cloned["LogLossBC"], cloned["BC, same class"]
+    low, high = train.interval(same - ours)
+    print({name: (float(values.mean()), *train.interval(values)) for name, values in cloned.items()}, (low, high))
+    assert low <= 0.0 <= high
+    task = train.Sticky()
+    uniform = train.distance_to_expert(task, UniformPolicy(2))
+    scale = 3 / (4 * train.N_DEMONSTRATIONS)  # parameters over 4 n: the expected distance of the maximum likelihood
+    assert same.mean() < 3 * scale < uniform / 100
+    assert cloned["BC, its own network"].max() < uniform / 10
+
+
+def test_dagger_learns_from_our_expert():
+    before, after = train.run_dagger()
+    print(before, after)
+    assert after < 0.7 * before
+
+
+def test_gail_moves_towards_the_expert():
+    before, after = train.run_gail()
+    print(before, after)
+    assert after < 0.8 * before
