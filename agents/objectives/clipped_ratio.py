@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from agents.base import Agent, FitReport
 from agents.interactive.base import with_details
@@ -16,6 +17,8 @@ __all__ = ["ClippedRatioBC", "ClippedRatioLoss"]
 
 FloatArray = NDArray[np.float64]
 
+SHARPNESS = (4.0, 16.0, 64.0, 256.0, 1024.0)
+
 
 class ClippedRatioLoss(BoundedLoss):
     """``1 - min(1, (q/p)^beta)`` of each chunk of tokens given its prefix, summed over chunks.
@@ -24,19 +27,22 @@ class ClippedRatioLoss(BoundedLoss):
         demonstrations: with the expert's log-probabilities, log p.
         beta: > 0.
         chunk: K; H is whole sequences.
+        sharpness: s; with r the ratio to the power beta, min(1, r) is replaced by ``(1 + r^-s)^(-1/s)``, which is
+            smooth and tends to it as s grows.
 
     >>> demos = Demonstrations(np.zeros((1, 0), int), np.zeros((1, 2), int), 2, expert_log_probs=np.log([[0.8, 0.5]]))
     >>> ClippedRatioLoss(demos, 1.0, 1).losses(np.log([[0.2, 0.9]])).round(3).tolist()
     [[0.75, 0.0]]
     """
 
-    def __init__(self, demonstrations: Demonstrations, beta: float, chunk: int) -> None:
+    def __init__(self, demonstrations: Demonstrations, beta: float, chunk: int, sharpness: float = np.inf) -> None:
         if demonstrations.expert_log_probs is None:
             raise ValueError(
                 "the clipped ratio needs the expert's log-probabilities of the demonstrated tokens, and the "
                 "demonstrations have none; use collect(task, n, rng, expert_log_probs=True), or "
                 "dataclasses.replace(demos, expert_log_probs=expert.log_probs(demos.prompts, demos.tokens))."
             )
+        self.demonstrations, self.chunk, self.sharpness = demonstrations, chunk, sharpness
         self.beta, self.by_token = beta, chunk == 1
         self.expert = demonstrations.expert_log_probs
         self.starts = [positions.start for positions in demonstrations.chunks(chunk)]
@@ -50,11 +56,20 @@ class ClippedRatioLoss(BoundedLoss):
 
     def losses(self, log_probs: FloatArray, rows: slice = slice(None)) -> FloatArray:
         starts = [0] if log_probs.shape[1] == 1 else self.starts
-        return 0.0 - np.expm1(np.minimum(self._log_ratios(log_probs, self.expert[:, rows], starts), 0.0))
+        return 0.0 - np.expm1(self._clipped(self._log_ratios(log_probs, self.expert[:, rows], starts)))
+
+    def _clipped(self, log_ratios: FloatArray) -> FloatArray:
+        if np.isinf(self.sharpness):
+            return np.minimum(log_ratios, 0.0)
+        return -np.logaddexp(0.0, -self.sharpness * log_ratios) / self.sharpness
+
+    def stages(self) -> tuple[ClippedRatioLoss, ...]:
+        return (*(ClippedRatioLoss(self.demonstrations, self.beta, self.chunk, s) for s in SHARPNESS), self)
 
     def slopes(self, log_probs: FloatArray) -> FloatArray:
         ratios = self._log_ratios(log_probs, self.expert, self.starts)
-        return np.repeat(np.where(ratios < 0.0, self.beta * np.exp(ratios), 0.0), self.lengths, axis=1)
+        below = ratios < 0.0 if np.isinf(self.sharpness) else expit(-self.sharpness * ratios)
+        return np.repeat(self.beta * np.exp(self._clipped(ratios)) * below, self.lengths, axis=1)
 
 
 class ClippedRatioBC(Agent):
@@ -69,9 +84,10 @@ class ClippedRatioBC(Agent):
     as in the surrogate objective of PPO (Schulman et al. 2017, arXiv:1707.06347), the identity with total variation
     as in Devroye & Lugosi 2001 ("Combinatorial methods in density estimation", Scheffe's identity).
 
-    Exact in finite classes, and in product classes with ``chunk=1``. Elsewhere the objective is not convex and a local
-    minimum is returned (see `agents.objectives.minimise_bounded`). Where no gradient is left, because every
-    demonstration has ratio 0 at the start, it stays there.
+    Exact in finite classes, and in product classes with ``chunk=1``. Elsewhere the objective is not convex and has
+    kinks; it is descended through smooth approximations from the maximum likelihood, without a certificate (``gap`` is
+    ``nan``; see `agents.objectives.minimise_bounded`). Where no gradient is left, because every demonstration has ratio
+    0 at the start, it stays there.
 
     Args:
         beta: > 0.

@@ -1,15 +1,15 @@
 """Bounded losses of demonstrated tokens, minimised by maximum likelihood with weights that follow the loss.
 
-A loss that is concave and decreasing in the log-likelihoods of its units lies below its tangents, so that the weighted
-log-likelihood with the tangents' slopes as weights points downhill: each step fits that (`agents.interactive.project`
-does it for every class) and goes as far towards the fit as the loss keeps falling.
+The slopes of a loss that falls in the log-likelihoods, used as weights, make a weighted log-likelihood with the same
+gradient. Each step fits that (`agents.interactive.project` does it for every class) and goes towards the fit as far as
+the loss falls. A loss with kinks is approached through smooth ones.
 """
 
 from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import singledispatch
 
@@ -53,6 +53,10 @@ class BoundedLoss(ABC):
     def losses(self, log_probs: FloatArray, rows: slice = slice(None)) -> FloatArray:
         """``(n, H)`` losses from ``(n, H)`` log-probabilities (``(n, 1)`` if ``rows`` picks one position); they sum to
         the loss of a sequence."""
+
+    def stages(self) -> Sequence[BoundedLoss]:
+        """Losses to descend one after the other, ever closer to this one, which comes last; smooth losses need none."""
+        return (self,)
 
     @abstractmethod
     def slopes(self, log_probs: FloatArray) -> FloatArray:
@@ -163,30 +167,34 @@ def _descend(
     Classes are convex in the parameters that ``between`` mixes, and log-likelihoods concave in them; so the fit lies in
     a direction of descent unless the point is stationary.
     """
-    labels = Labels.from_demonstrations(demonstrations)
-    value, iteration, gain = _value(loss, policy, demonstrations), 0, np.inf
-    while gain > tol and iteration < MAX_ITERATIONS:
-        iteration += 1
-        slopes = loss.slopes(policy.log_probs(demonstrations.prompts, demonstrations.tokens))
-        weights = labels.weights * slopes
-        if weights.sum() <= 0.0:  # flat: every unit has reached the end of its loss
-            gain = 0.0
-            break
-        target, _ = project(policy_class, replace(labels, weights=weights), tol=min(tol, 1e-8))
-        share, candidate, new_value = 1.0, target, _value(loss, target, demonstrations)
-        while new_value >= value and share > 1e-8:
-            share *= 0.5
-            candidate = between(policy, target, share)
-            new_value = _value(loss, candidate, demonstrations)
-        gain = value - new_value
-        if gain > 0.0:
-            policy, value = candidate, new_value
-    converged = gain <= tol
+    labels, iterations, gain = Labels.from_demonstrations(demonstrations), 0, 0.0
+    best, least = policy, _value(loss, policy, demonstrations)
+    for stage in loss.stages():
+        value, gain = _value(stage, policy, demonstrations), np.inf
+        for _ in range(MAX_ITERATIONS):
+            slopes = stage.slopes(policy.log_probs(demonstrations.prompts, demonstrations.tokens))
+            weights = labels.weights * slopes
+            if gain <= tol or weights.sum() <= 0.0:  # flat: every unit has reached the end of its loss
+                break
+            iterations += 1
+            candidate, _ = project(policy_class, replace(labels, weights=weights), tol=min(tol, 1e-8))
+            target, share, new_value = candidate, 1.0, _value(stage, candidate, demonstrations)
+            while new_value >= value and share > 1e-8:
+                share *= 0.5
+                candidate = between(policy, target, share)
+                new_value = _value(stage, candidate, demonstrations)
+            gain = max(value - new_value, 0.0)
+            if gain > 0.0:
+                policy, value = candidate, new_value
+        if (exact := _value(loss, policy, demonstrations)) < least:
+            best, least = policy, exact
+        policy = best
+    converged = gain <= tol or not np.isfinite(gain)
     if not converged:
         warnings.warn(
-            f"the loss still falls by {gain:.3g} a step after {iteration} reweighted fits (tol={tol:g}); raise tol.",
+            f"the loss still falls by {gain:.3g} a step after {iterations} reweighted fits (tol={tol:g}); raise tol.",
             ConvergenceWarning,
             stacklevel=3,
         )
-    details = {"certificate": "local minimum: no step towards the reweighted fit lowers the loss by tol"}
-    return policy, FitReport(value, float("nan"), converged, iteration, details)
+    details = {"certificate": "none: a step towards the reweighted fit no longer lowers the loss by tol"}
+    return best, FitReport(least, float("nan"), converged, iterations, details)

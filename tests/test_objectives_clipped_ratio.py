@@ -1,0 +1,222 @@
+"""Clipped likelihood ratios against enumeration, their limits in beta, and general minimisers."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from agents import ClippedRatioBC, LogLossBC
+from agents.objectives import ClippedRatioLoss
+from agents.testing import Problem, check_agent, default_problems
+from ntp_envs import (
+    ARLinearClass,
+    BernoulliClass,
+    Demonstrations,
+    Exactness,
+    FiniteClass,
+    MarkovClass,
+    ProductClass,
+    TabularPolicy,
+    collect,
+    make_task,
+)
+from ntp_envs._numerics import all_sequences
+from ntp_envs.features import WindowOneHot
+
+
+def population(expert, horizon):
+    """The complete law of an expert without a prompt."""
+    tokens = all_sequences(2, horizon)
+    prompts = np.zeros((len(tokens), 0), int)
+    log_probs = expert.log_probs(prompts, tokens)
+    weights = np.exp(log_probs.sum(axis=1))
+    return Demonstrations(
+        prompts, tokens, 2, weights=weights, expert_log_probs=log_probs, exactness=Exactness(everything=True)
+    )
+
+
+def law(policy, tokens):
+    """Probabilities of sequences, one factor after the other."""
+    nothing = np.zeros((1, 0), int)
+    return np.array(
+        [
+            np.prod(
+                [
+                    np.exp(policy.next_log_probs(nothing, np.array([a[:h]]).reshape(1, h))[0, a[h]])
+                    for h in range(len(a))
+                ]
+            )
+            for a in tokens.tolist()
+        ]
+    )
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(deadline=None, derandomize=True, max_examples=25)
+def test_at_beta_one_it_is_total_variation(seed):
+    rng = np.random.default_rng(seed)
+    expert, members = TabularPolicy.random(2, 3, rng), [TabularPolicy.random(2, 3, rng) for _ in range(4)]
+    data = population(expert, 3)
+    p = law(expert, data.tokens)
+    tv = [0.5 * np.abs(p - law(member, data.tokens)).sum() for member in members]
+    agent = ClippedRatioBC().fit(data, FiniteClass(members))
+    assert agent.policy_ is members[int(np.argmin(tv))]
+    assert agent.fit_report_.objective == pytest.approx(min(tv), abs=1e-12)
+
+
+def test_token_by_token_it_is_total_variation_along_the_experts_prefixes(rng):
+    expert, member = TabularPolicy.random(2, 4, rng), TabularPolicy.random(2, 4, rng)
+    total = 0.0
+    for h in range(4):
+        for prefix in itertools.product(range(2), repeat=h):
+            at = (np.zeros((1, 0), int), np.array([prefix], int).reshape(1, h))
+            reached = law(expert, at[1])[0] if h else 1.0
+            gap = np.exp(expert.next_log_probs(*at)) - np.exp(member.next_log_probs(*at))
+            total += reached * 0.5 * np.abs(gap).sum()
+    agent = ClippedRatioBC(chunk=1).fit(population(expert, 4), FiniteClass([member]))
+    assert agent.fit_report_.objective == pytest.approx(total, abs=1e-12)
+
+
+def test_chunks_of_two_are_the_total_variation_of_pairs(rng):
+    expert, member = TabularPolicy.random(2, 4, rng), TabularPolicy.random(2, 4, rng)
+    data = population(expert, 4)
+    p, q = law(expert, data.tokens), law(member, data.tokens)
+    heads = [(p.reshape(4, 4).sum(axis=1), q.reshape(4, 4).sum(axis=1))]
+    total = 0.5 * np.abs(heads[0][0] - heads[0][1]).sum()
+    for i in range(4):
+        tails = [x.reshape(4, 4)[i] / x.reshape(4, 4)[i].sum() for x in (p, q)]
+        total += heads[0][0][i] * 0.5 * np.abs(tails[0] - tails[1]).sum()
+    agent = ClippedRatioBC(chunk=2).fit(data, FiniteClass([member]))
+    assert agent.fit_report_.objective == pytest.approx(total, abs=1e-12)
+
+
+def test_limits_in_beta(rng):
+    expert, member = TabularPolicy.random(2, 3, rng), TabularPolicy.random(2, 3, rng)
+    data = population(expert, 3)
+    p, q = law(expert, data.tokens), law(member, data.tokens)
+
+    def objective(beta):
+        return ClippedRatioBC(beta).fit(data, FiniteClass([member])).fit_report_.objective
+
+    assert objective(1e-7) / 1e-7 == pytest.approx(p @ np.maximum(np.log(p / q), 0.0), rel=1e-5)
+    assert objective(1e5) == pytest.approx(p[q < p].sum(), abs=1e-9)
+    values = [objective(beta) for beta in (0.1, 0.5, 1.0, 2.0, 8.0)]
+    assert (np.diff(values) > 0).all() and values[-1] < 1.0
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 3.0])
+def test_bernoulli_class_against_a_fine_grid(beta, rng):
+    data = population(TabularPolicy.random(2, 5, rng), 5)
+    agent = ClippedRatioBC(beta).fit(data, BernoulliClass(0.01))
+    ones, p = data.tokens.sum(axis=1), np.exp(data.expert_log_probs.sum(axis=1))
+    thetas = np.linspace(0.01, 0.99, 20_001)[:, None]
+    values = (p * (1 - np.minimum(1, (thetas**ones * (1 - thetas) ** (5 - ones) / p) ** beta))).sum(axis=1)
+    assert agent.fit_report_.objective <= values.min() + 1e-6
+    assert agent.fit_report_.objective >= values.min() - 1e-4  # the grid's own error
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+@pytest.mark.parametrize(
+    "members", [MarkovClass(2, 1), ARLinearClass(WindowOneHot(2, 1), 3.0)], ids=["Markov", "linear"]
+)
+def test_a_general_minimiser_finds_nothing_better_nearby(beta, members, rng):
+    data = population(TabularPolicy.random(2, 4, rng), 4)
+    agent = ClippedRatioBC(beta).fit(data, members)
+
+    def objective(policy):
+        ratios = policy.log_probs(data.prompts, data.tokens).sum(axis=1) - data.expert_log_probs.sum(axis=1)
+        return data.weights @ (1 - np.minimum(1, np.exp(beta * ratios)))
+
+    assert agent.fit_report_.objective == pytest.approx(objective(agent.policy_), abs=1e-12)
+    assert agent.fit_report_.objective < objective(LogLossBC().fit(data, members).policy_)
+    if isinstance(members, MarkovClass):
+        log_probs = agent.policy_.emissions(0)
+        start = log_probs[:, 1] - log_probs[:, 0]
+
+        def at(x):
+            return members.policy(np.column_stack([1 / (1 + np.exp(x)), 1 / (1 + np.exp(-x))]))
+    else:
+        start = agent.policy_.theta
+
+        def at(x):
+            return members.policy(x * min(1.0, members.radius / np.linalg.norm(x)))
+
+    best = minimize(lambda x: objective(at(x)), start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
+    assert agent.fit_report_.objective <= best.fun + 2e-4
+
+
+def test_product_class_is_solved_layer_by_layer(rng):
+    layers = [[TabularPolicy.random(2, 3, rng) for _ in range(3)] for _ in range(3)]
+    product, data = ProductClass(layers), population(TabularPolicy.random(2, 3, rng), 3)
+    agent = ClippedRatioBC(chunk=1).fit(data, product)
+    loss = ClippedRatioLoss(data, 1.0, 1)
+    values = [
+        data.normalised_weights() @ loss.losses(product.policy(o).log_probs(data.prompts, data.tokens)).sum(axis=1)
+        for o in itertools.product(range(3), repeat=3)
+    ]
+    assert agent.fit_report_.objective == pytest.approx(min(values), abs=1e-12)
+    with pytest.raises(ValueError, match="use chunk=1"):
+        ClippedRatioBC().fit(data, product)
+
+
+def test_it_is_not_amplified_by_contamination():
+    task = make_task("Contamination", horizon=64, eps=0.01, p=1e-4, q=1 - 1e-4, theta_min=1e-4)
+    data = collect(task, 2000, np.random.default_rng(0), expert_log_probs=True)
+    robust = ClippedRatioBC().fit(data, task.policy_class).policy_.theta
+    flips = task.policy_class.events(data.prompts, data.tokens).sum(axis=1)
+    clean = flips[flips < 32].mean() / 64  # the rate among documents of the first kind
+    assert robust < 2 * max(clean, 1e-4)
+    assert LogLossBC().fit(data, task.policy_class).policy_.theta > 20 * robust
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 64.0, np.inf])
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_slopes_are_derivatives(sharpness, chunk, rng):
+    data = population(TabularPolicy.random(2, 3, rng), 3)
+    loss = ClippedRatioLoss(data, 1.7, chunk, sharpness)
+    log_probs = TabularPolicy.random(2, 3, rng).log_probs(data.prompts, data.tokens)
+    for h in range(3):
+        step = np.zeros(3)
+        step[h] = 1e-6
+        rise = (loss.losses(log_probs + step).sum(axis=1) - loss.losses(log_probs - step).sum(axis=1)) / 2e-6
+        assert loss.slopes(log_probs)[:, h] == pytest.approx(-rise, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:the loss still falls")
+def test_it_keeps_the_contract(rng):
+    agent = ClippedRatioBC(chunk=1, tol=1e-5)
+    problems = []
+    for problem in default_problems(agent):
+        data = problem.demonstrations
+        log_probs = np.log(rng.uniform(0.2, 0.9, size=data.tokens.shape))
+        problems.append(Problem(problem.name, problem.policy_class, replace(data, expert_log_probs=log_probs)))
+    assert len(problems) == 7
+    # with iterative fits, weights and repetitions agree only to the tolerance of the loss
+    check_agent(agent, problems=problems, skip=("weights",))
+
+
+@pytest.mark.parametrize(
+    ("agent", "message"),
+    [
+        (ClippedRatioBC(beta=0.0), "beta=0 makes every policy alike"),
+        (ClippedRatioBC(beta=-1.0), "beta=-1"),
+        (ClippedRatioBC(tol=-1.0), "tol=-1"),
+        (ClippedRatioBC(chunk=0), "chunk=0"),
+    ],
+)
+def test_bad_input(agent, message, rng):
+    expert = TabularPolicy.random(2, 3, rng)
+    data = replace(population(expert, 3), exactness=None)
+    with pytest.raises(ValueError, match=message):
+        agent.fit(data, FiniteClass([expert]))
+
+
+def test_expert_log_probabilities_are_needed():
+    task = make_task("RareMode", horizon=4)
+    data = collect(task, 5, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"have none; use collect.*expert_log_probs=True"):
+        ClippedRatioBC().fit(data, task.policy_class)
