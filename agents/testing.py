@@ -367,7 +367,11 @@ def check_refusals(agent: Agent, problem: Problem, atol: float) -> None:
         refuses(TypeError, "a class that is not in its supports", kind=_Unsupported(demos.vocab_size))
     if policy_class.horizon is not None:
         longer = np.concatenate([demos.tokens] * (policy_class.horizon // demos.horizon + 1), axis=1)
-        refuses(ValueError, "data longer than the class's horizon", data=replace(demos, tokens=longer))
+        refuses(
+            ValueError,
+            "data longer than the class's horizon",
+            data=replace(demos, tokens=longer, expert_log_probs=None),
+        )
     if agent.unit(demos) != 0:
         inexact = replace(demos, exactness=Exactness(units=frozenset(), statistic="nothing"))
         refuses(ValueError, "a population that is not exact for it", data=inexact)
