@@ -114,7 +114,7 @@ class ForwardTraining(InteractiveAgent):
             labels = session.visit_layer(policy, rollouts, layer)
             return labels.drawn(session.rng) if sampled else labels
 
-        policy = start()  # no token of it is used: layer 0 follows the prompt
+        policy: Policy = session.task.expert  # no token of it is used: layer 0 follows the prompt
         if isinstance(policy_class, ProductClass):
             options = np.zeros(len(policy_class.n_options), dtype=np.int64)
             for h in range(horizon):
