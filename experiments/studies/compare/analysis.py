@@ -13,8 +13,9 @@ from experiments.study import Analysis, FigureSpec
 from experiments.summary import Summary
 from experiments.tables import Table, with_interval
 
-__all__ = ["analyse"]
+__all__ = ["analyse", "verdict"]
 
+NEGLIGIBLE = 1e-4
 INDENT = "\u00a0\u00a0"
 
 
@@ -50,7 +51,7 @@ def table(estimates: Estimates) -> Table:
 def _line(estimates: Estimates, task: str, H: int, agent: str) -> list[str]:
     distance = estimates.estimate(task, H, agent, "hellinger2")
     if distance is None:
-        state = "failed" if estimates.reason(task, agent, H) is None else "not applicable"
+        state = "failed" if estimates.reason(task, H, agent) is None else "not applicable"
         return ["", state, *[""] * 5]
     slope = estimates.slope(task, agent)
     difference = (
@@ -75,6 +76,17 @@ def _note() -> str:
     )
 
 
+def verdict(difference: Interval, size: float) -> str:
+    """What a paired difference of distances says, given the distance of the baseline.
+
+    Iterative fits end within a tolerance, so that what is less than 1e-4 of the distance is not called a difference.
+    """
+    mean, lower, upper = difference
+    if abs(mean) > NEGLIGIBLE * size and (upper < 0 or lower > 0):
+        return "closer" if upper < 0 else "farther"
+    return "no clear difference"
+
+
 def findings(estimates: Estimates) -> list[str]:
     """For each task, who is closer than the baseline and who is not, by the paired differences."""
     options, found = estimates.options, []
@@ -84,12 +96,12 @@ def findings(estimates: Estimates) -> list[str]:
         H, groups = horizons[-1], dict[str, list[str]]()
         for agent in options.agents:
             difference = estimates.difference(task, H, agent, "hellinger2")
-            if agent != options.baseline and difference is not None:
-                _, lower, upper = difference
-                verdict = "closer" if upper < 0 else "farther" if lower > 0 else "no clear difference"
-                groups.setdefault(verdict, []).append(agent)
+            size = estimates.estimate(task, H, options.baseline, "hellinger2")
+            several = len(estimates.common(task, H, agent, "hellinger2")) > 1
+            if agent != options.baseline and several and difference is not None and size is not None:
+                groups.setdefault(verdict(difference, size[0]), []).append(agent)
         if groups:
-            parts = [f"{verdict}: {', '.join(groups[verdict])}" for verdict in sorted(groups)]
+            parts = [f"{call}: {', '.join(groups[call])}" for call in sorted(groups)]
             found.append(f"{task}, H={H}, against {options.baseline}: {'; '.join(parts)}.")
     return [*found, *_remarks(estimates)]
 
@@ -98,23 +110,34 @@ def _remarks(estimates: Estimates) -> list[str]:
     """What a reader of the table must know: own horizons, what does not apply, seeds lost, fits that stopped early."""
     options, found = estimates.options, []
     alone = [f"{task} at H={horizons[0]}" for task, horizons in estimates.horizons.items() if len(horizons) == 1]
+    if options.seeds == 1:
+        found.append("One data set has no interval over data sets; use more --seeds.")
     own = [text for text in alone if not takes_horizon(text.rpartition(" at ")[0])]
     if own:
         found.append(f"At the horizon their parameters give, without a slope: {', '.join(own)}.")
-    for task, horizons in estimates.horizons.items():
-        for agent in options.agents:
-            reason = estimates.reason(task, agent)
-            if reason is not None:
-                found.append(f"{agent} is not for {task}: {reason.rstrip('.')}.")
-                continue
-            runs = [estimates.runs(task, H, agent, CONVERGED) for H in horizons]
-            missing = options.seeds * max(len(horizons), 1) - sum(map(len, runs))
-            if missing:
-                found.append(f"{agent} on {task}: {missing} of {options.seeds * max(len(horizons), 1)} runs failed.")
-            stopped = sum(not value for values in runs for value in values.values())
-            if stopped:
+    for agent in options.agents:
+        found += [f"{agent} is not for {place}: {reason}." for reason, place in _refused(estimates, agent).items()]
+        for task, horizons in estimates.horizons.items():
+            at = [H for H in horizons if estimates.reason(task, H, agent) is None]
+            runs = [estimates.runs(task, H, agent, CONVERGED) for H in at]
+            wanted = options.seeds * (len(at) if horizons else 1)
+            if failed := wanted - sum(map(len, runs)):
+                found.append(f"{agent} on {task}: {failed} of {wanted} runs failed.")
+            if stopped := sum(not value for values in runs for value in values.values()):
                 found.append(f"{agent} on {task}: {stopped} fits stopped before their tolerance was reached.")
     return found
+
+
+def _refused(estimates: Estimates, agent: str) -> dict[str, str]:
+    """Where an agent does not apply, by the reason; horizons are named where it applies at others."""
+    places: dict[str, list[str]] = {}
+    for task, horizons in estimates.horizons.items():
+        reasons = {H: reason for H in horizons if (reason := estimates.reason(task, H, agent)) is not None}
+        for reason in dict.fromkeys(reasons.values()):
+            at = [str(H) for H in horizons if reasons.get(H) == reason]
+            place = task if len(at) == len(horizons) else f"{task} at H={', '.join(at)}"
+            places.setdefault(reason.rstrip("."), []).append(place)
+    return {reason: "; ".join(found) for reason, found in places.items()}
 
 
 def analyse(options: CompareOptions, summary: Summary) -> Analysis:

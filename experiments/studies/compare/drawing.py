@@ -41,8 +41,10 @@ def comparison_figure(estimates: Estimates) -> Figure:
 
     options = estimates.options
     tasks, agents = [task for task in options.tasks if estimates.horizons[task]], options.agents
-    columns = min(len(tasks), PANELS_A_ROW)
-    lines = -(-len(tasks) // columns)
+    if not tasks:
+        raise ValueError("every run failed; there is nothing to draw.")
+    lines = -(-len(tasks) // PANELS_A_ROW)
+    columns = -(-len(tasks) // lines)
     width = 0.085 * max(map(len, agents)) + 0.6
     figure = Figure(figsize=(width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7), layout="constrained")
     figure.suptitle("How far from the expert? Left is better", x=0.01, ha="left", fontsize=13, fontweight="bold")
@@ -52,12 +54,12 @@ def comparison_figure(estimates: Estimates) -> Figure:
         _panel(axes, estimates, task, names[task])
     for axes in grid.ravel()[len(tasks) :]:
         axes.set_axis_off()
-    first = grid[0, 0]
-    first.set_yticks(range(len(agents)), labels=list(agents))
-    first.set_ylim(len(agents) - 0.5, -0.5)
-    for label, agent in zip(first.get_yticklabels(), agents):
-        label.set_color(colour_of(agent))
-        label.set_fontweight("bold")
+    for axes in grid[:, 0]:
+        axes.set_yticks(range(len(agents)), labels=list(agents))
+        axes.set_ylim(len(agents) - 0.5, -0.5)
+        for label, agent in zip(axes.get_yticklabels(), agents):
+            label.set_color(colour_of(agent))
+            label.set_fontweight("bold")
     return figure
 
 
@@ -78,8 +80,9 @@ def _panel(axes: Axes, estimates: Estimates, task: str, title: str) -> None:
         if found[agent]:
             _row(axes, row, found[agent], horizons, floor, colour_of(agent))
         else:
-            text = "failed" if estimates.reason(task, agent) is None else "not applicable"
-            place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "style": "italic"}
+            refused = [estimates.reason(task, H, agent) for H in horizons]
+            text = "failed" if None in refused else "not applicable"
+            place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "backgroundcolor": "white"}
             axes.text(0.5, row, text, transform=axes.get_yaxis_transform(), color="#6E6E6E", **place)
     zeros = any(interval[0] <= 0.0 for at in found.values() for interval in at.values())
     _limits(axes, [*positive, *([floor] if zeros else []), *([1.0] if factor or not positive else [])])

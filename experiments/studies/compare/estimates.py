@@ -105,11 +105,10 @@ class Estimates:
         """The number that each seed gave; seeds whose cell failed are missing."""
         return {seed: row.mean for seed, row in self._runs.get((task, H, agent, metric), {}).items()}
 
-    def reason(self, task: str, agent: str, H: int | None = None) -> str | None:
-        """Why the agent is not for the task (at this horizon, or at the largest where it is not), or ``None``."""
-        for at in reversed(self.horizons[task]) if H is None else [H]:
-            for row in self._runs.get((task, at, agent, NOT_APPLICABLE), {}).values():
-                return row.method
+    def reason(self, task: str, H: int, agent: str) -> str | None:
+        """Why the agent is not for the task at this horizon; ``None`` where it is, or where every run failed."""
+        for row in self._runs.get((task, H, agent, NOT_APPLICABLE), {}).values():
+            return row.method
         return None
 
     def estimate(self, task: str, H: int, agent: str, metric: str) -> Interval | None:
@@ -119,15 +118,20 @@ class Estimates:
             return rows[0].mean, rows[0].lower, rows[0].upper
         return mean_interval([row.mean for row in rows], _rng()) if rows else None
 
+    def common(self, task: str, H: int, agent: str, metric: str) -> list[int]:
+        """The seeds that both the agent and the baseline gave the number for."""
+        ours, theirs = (self.runs(task, H, name, metric) for name in (agent, self.options.baseline))
+        return sorted(ours.keys() & theirs.keys())
+
     def difference(self, task: str, H: int, agent: str, metric: str) -> Interval | None:
         """Agent minus baseline, seed by seed on the same data; ``None`` where they have no seed in common.
 
         A difference at the level of rounding (1e-9 of a distance, or of the factor) is none.
         """
-        ours, theirs = (self.runs(task, H, name, metric) for name in (agent, self.options.baseline))
-        common = sorted(ours.keys() & theirs.keys())
+        common = self.common(task, H, agent, metric)
         if not common:
             return None
+        ours, theirs = (self.runs(task, H, name, metric) for name in (agent, self.options.baseline))
         gaps = np.array([ours[seed] - theirs[seed] for seed in common])
         size = max(1.0, *(abs(theirs[seed]) for seed in common))
         return mean_interval(np.where(np.abs(gaps) < NOTHING * size, 0.0, gaps), _rng())
@@ -153,12 +157,12 @@ class Estimates:
                 for H in horizons:
                     at = {**labels, "H": H}
                     for metric in ("C_apx", "hellinger2", QUERIES, STEPS):
-                        seeds = self.runs(task, H, agent, metric).keys()
-                        found += _row(at, metric, self.estimate(task, H, agent, metric), len(seeds))
+                        seeds = len(self.runs(task, H, agent, metric))
+                        found += _row(at, metric, self.estimate(task, H, agent, metric), seeds)
                         if agent != baseline and metric in ("C_apx", "hellinger2"):
                             difference = self.difference(task, H, agent, metric)
-                            common = seeds & self.runs(task, H, baseline, metric).keys()
-                            found += _row(at, minus(metric, baseline), difference, len(common))
+                            common = len(self.common(task, H, agent, metric))
+                            found += _row(at, minus(metric, baseline), difference, common)
                 if (slope := self.slope(task, agent)) is not None:
                     method = f"least squares, H={slope.horizons[0]}..{slope.horizons[-1]}"
                     found += _row(labels, slope.metric, slope.interval, slope.seeds, method)

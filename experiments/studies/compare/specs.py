@@ -87,10 +87,11 @@ def split_specs(words: Iterable[str]) -> list[str]:
 
 
 def _pieces(word: str) -> Iterator[str]:
-    depth, quote, start = 0, "", 0
+    depth, quote, start, escaped = 0, "", 0, False
     for place, letter in enumerate(word):
         if quote:
-            quote = "" if letter == quote else quote
+            quote = "" if letter == quote and not escaped else quote
+            escaped = letter == "\\" and not escaped
         elif letter in "'\"":
             quote = letter
         elif letter in OPENING:

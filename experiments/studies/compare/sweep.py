@@ -63,10 +63,9 @@ def run(
 
 def why_not(agent: Agent, task: Task, demonstrations: Demonstrations) -> str | None:
     """Why this agent is not for this task, or ``None``: another kind of policy class, or chunks longer than H."""
-    members = task.policy_class
-    if agent.supports and not isinstance(members, agent.supports):
+    if agent.supports and not isinstance(task.policy_class, agent.supports):
         takes = ", ".join(kind.__name__ for kind in agent.supports)
-        return f"it takes {takes}, not {type(members).__name__}"
+        return f"it takes only {takes}"
     try:
         unit = agent.unit(demonstrations)
     except ValueError as error:
