@@ -1,0 +1,121 @@
+"""The tradeoff study: slopes near -1 in K, the factor 1 + H/K, and costs that stay out of summary.csv."""
+
+import numpy as np
+import pytest
+
+from experiments.driver import run_study
+from experiments.fits import MEGABYTES, SECONDS, costed_fit
+from experiments.learners import build_learner, fit_population
+from experiments.measure import measured, named
+from experiments.statistics import growth_factor
+from experiments.studies import load_study
+from experiments.studies.tradeoff.options import TradeoffOptions
+from experiments.studies.tradeoff.sweep import EXCESS_SLOPE_IN_K, SLOPE_IN_K, limit
+from ntp_envs import collect, make_task
+
+RNG = np.random.default_rng(0)
+SMALL = TradeoffOptions(
+    seeds=3,
+    chunks=(2, 4, 8),
+    long_chunks=(9,),
+    long_seeds=1,
+    rho_chunks=(4, 16),
+    episodes=1,
+    parity_n=1000,
+    parity_chunks=(1, 5),
+    norm_bounds=(8.0,),
+)
+
+
+@pytest.mark.slow
+def test_a_small_run_has_the_slopes_of_the_theory_and_keeps_costs_apart(tmp_path):
+    outcome = run_study(load_study("tradeoff"), SMALL, out=tmp_path / "run")
+    assert not outcome.failures
+    summary = outcome.summary
+
+    def slope(metric, learner):
+        (row,) = summary.select(metric, part="contamination", learner=learner)
+        assert row.lower <= row.mean <= row.upper and row.seeds == 3
+        return row
+
+    line = 1 + 64 / np.array([2.0, 4.0, 8.0])
+    expected = np.polyfit(np.log([2.0, 4.0, 8.0]), np.log(line), 1)[0]  # -0.937
+    assert slope(SLOPE_IN_K, "ChunkKR").mean == pytest.approx(expected, abs=0.06)
+    assert slope(EXCESS_SLOPE_IN_K, "ChunkKR").mean == pytest.approx(-1.0, abs=0.06)
+    assert -1.0 < slope(SLOPE_IN_K, "chunked rho").mean < -0.6
+    for K in (2, 4, 8):
+        exact = summary.value("C_apx", part="contamination, limit", K=K)
+        assert exact == pytest.approx(1 + 64 / K, rel=0.09)  # 1 + H/K, to first order in eps
+        found = summary.value("C_apx", part="contamination", learner="ChunkKR", K=K)
+        assert found == pytest.approx(exact, rel=0.3)  # the common factor of three data sets: sd 8 % each
+
+    parity = {"part": "parity", "learner": "ChunkKR"}
+    assert summary.value("C_apx", K=1, B=8.0, **parity) < 0.1 < summary.value("C_apx", K=1, B=1.0, **parity) < 1
+    assert summary.value("C_apx", K=5, B=1.0, **parity) < 0.1
+    assert summary.value("C_apx", part="parity", learner="log-loss") == pytest.approx(1.0, abs=0.05)
+
+    assert not {SECONDS, MEGABYTES} & {row.metric for row in summary}
+    for learner, K in (("log-loss", 1), ("ChunkKR", 8), ("ChunkKR", 9), ("chunked rho", 16), ("rho", 64)):
+        place = {"part": "contamination", "learner": learner, "K": K}
+        assert 0 < summary.timings.value(SECONDS, **place) < 60
+        assert 0 < summary.timings.value(MEGABYTES, **place) < 500
+    drawn = {path.stem for path in (tmp_path / "run").glob("*.png")}
+    assert drawn == {"headline", "parity-bound", "parity-cost"}
+    assert any("each further token" in finding for finding in outcome.analysis.findings)
+
+    again = run_study(load_study("tradeoff"), SMALL, out=tmp_path / "again", workers=2)
+    assert (tmp_path / "again" / "summary.csv").read_bytes() == (tmp_path / "run" / "summary.csv").read_bytes()
+    assert not again.failures
+
+
+@pytest.mark.parametrize("K", [2, 4])
+def test_with_infinitely_many_demonstrations_chunkkr_is_at_its_limit(K):
+    """A norm bound that does not bind: the expert's own chunks, drawn independently."""
+    task = make_task("Contamination", horizon=8)
+    records = []
+    for learner, bound in (("ChunkKR", 4.0), ("improper chunks", None)):
+        policy = fit_population(learner, task, RNG, K, bound)
+        records.append(measured(task, policy, named("", learner, 8, np.inf, K), RNG)[1].value)
+    assert records[0] == pytest.approx(records[1], rel=1e-3)
+
+
+def test_the_limit_is_one_plus_the_number_of_chunks():
+    (_, found) = limit(H=64, K=16, rng=RNG)
+    assert found.value == pytest.approx(1 + 4, rel=0.05)
+
+
+def test_a_costed_fit_measures_without_changing_the_fit():
+    task = make_task("Contamination", horizon=16, eps=0.05, p=1e-3, q=1 - 1e-3, theta_min=1e-3)
+    demonstrations = collect(task, 200, np.random.default_rng(0))
+    plain = build_learner("ChunkKR", task, 4, 1.0)
+    plain.fit(demonstrations, task.policy_class, rng=np.random.default_rng(3))
+    agent = build_learner("ChunkKR", task, 4, 1.0)
+    fit = costed_fit(agent, demonstrations, task.policy_class, 3, memory=True)
+    assert fit.agent.fit_report_.objective == plain.fit_report_.objective
+    assert fit.converged and fit.seconds > 0 and fit.megabytes > 0.01
+    assert {record.metric for record in fit.records({}) if record.machine} == {SECONDS, MEGABYTES}
+    without = costed_fit(agent.clone(), demonstrations, task.policy_class, 3, memory=False)
+    assert [record.metric for record in without.records({})] == [SECONDS]
+    short = build_learner("ChunkKR", task, 4, 1.0).set_params(max_iterations=1)
+    assert not costed_fit(short, demonstrations, task.policy_class, 3, memory=False).converged
+
+
+def test_growth_is_the_factor_of_one_step():
+    assert growth_factor([3, 5, 6], 7 * 2.5 ** np.array([3, 5, 6])) == pytest.approx(2.5)
+    assert np.isnan(growth_factor([3], [1.0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"chunks": ()}, "at least one"),
+        ({"chunks": (4, 65)}, "chunks=65"),
+        ({"long_chunks": (8, 10)}, "repeats"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"norm_bounds": (0.1,)}, "below 0.5"),
+        ({"parity_chunks": (21,)}, "parity_chunks=21"),
+    ],
+)
+def test_options_out_of_range_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        TradeoffOptions(**changes)
