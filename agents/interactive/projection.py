@@ -178,7 +178,8 @@ def _nearest(labels: Labels, contexts: IntArray, log_laws: FloatArray, n_context
     """``(n_contexts, A)`` the law nearest to the labels in every context, among all laws."""
     if check_in("divergence", divergence, DIVERGENCES) == "forward":
         counts = _pooled(contexts, labels.weights[:, :, None] * np.exp(log_laws), n_contexts)
-        return _likeliest_above(counts, 0.0)
+        largest = counts.max(axis=1, keepdims=True)  # a row may weigh next to nothing, as in steps by vanishing slopes
+        return _likeliest_above(counts / np.where(largest > 0, largest, 1.0), 0.0)
     excluded, sums = _log_law_sums(labels, contexts, log_laws, n_contexts)
     totals = _pooled(contexts, labels.weights[:, :, None], n_contexts)
     allowed = excluded <= excluded.min(axis=1, keepdims=True) * (1 + TIE)

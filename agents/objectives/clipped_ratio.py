@@ -124,6 +124,7 @@ class ClippedRatioBC(Agent):
         beta, tol = check_real("beta", self.beta, minimum=0.0), check_real("tol", self.tol, minimum=0.0)
         if beta == 0.0:
             raise ValueError("beta=0 makes every policy alike; it must be positive.")
-        loss = ClippedRatioLoss(demonstrations, beta, demonstrations.horizon if self.chunk is None else self.chunk)
-        policy, report = minimise_bounded(policy_class, demonstrations, loss, tol=tol)
+        data = demonstrations.pooled()
+        loss = ClippedRatioLoss(data, beta, data.horizon if self.chunk is None else self.chunk)
+        policy, report = minimise_bounded(policy_class, data, loss, tol=tol)
         return policy, with_details(report, "E_p[1 - min(1, (q/p)^beta)], summed over chunks")

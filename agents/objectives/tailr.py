@@ -92,7 +92,7 @@ class TaiLrBC(Agent):
         gamma = check_real("gamma", self.gamma, minimum=0.0, maximum=1.0)
         tol = check_real("tol", self.tol, minimum=0.0)
         if gamma == 1.0:
-            policy, report = minimise_bounded(policy_class, demonstrations, _OneMinusProbability(), tol=tol)
+            policy, report = minimise_bounded(policy_class, demonstrations.pooled(), _OneMinusProbability(), tol=tol)
             return policy, with_details(report, "expected number of tokens missed")
         lam = equivalent_smoothing(gamma, demonstrations.vocab_size)
         policy, report = maximise_likelihood(policy_class, demonstrations, smoothing=lam, tol=tol)
