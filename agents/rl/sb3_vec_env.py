@@ -1,0 +1,326 @@
+"""`ntp_envs.TokenVectorEnv` as a stable-baselines3 ``VecEnv``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.rl.rewards import MAX_ENT, REWARDS, MaxEntropyReward
+from ntp_envs import Task, TokenVectorEnv
+from ntp_envs._validation import check_in, did_you_mean
+from ntp_envs.env import check_options, check_prompt
+
+__all__ = ["TokenVecEnv", "make_vec_env"]
+
+#: attributes of the environment that may change between steps; the others are fixed when it is made
+SETTABLE = ("log_prob_floor", "render_mode")
+METHODS = ("get_wrapper_attr", "render", "reset")
+#: infos that describe the state returned, which after an autoreset is the next sequence's first
+OF_THE_STATE = ("expert_probs",)
+FINAL = ("final_obs", "final_info")
+
+
+class TokenVecEnv(VecEnv):
+    """B sequences written side by side, as stable-baselines3 wants them: a batch of single environments in one array.
+
+    For the same prompts and actions it gives what ``DummyVecEnv`` over `ntp_envs.TokenEnv` gives: observations,
+    float32 rewards, ``dones``, and a list of dicts with ``TimeLimit.truncated``, ``terminal_observation`` where a
+    sequence is over (the observation returned is then the start of the next one) and ``expert_probs`` where the
+    environment has ``expert_info``. What differs, because the batch is one environment:
+
+    * One generator draws the prompts. `seed` seeds it, at the next `reset`, with the seed given; the list it returns
+      has one entry an environment, as the interface asks, but only the first is used.
+    * `get_attr` gives the environment's attribute once for each index; ``prompt``, ``tokens``, ``observation_space``
+      and ``action_space`` are those of the single sequence. `set_attr` keeps names the environment does not have
+      apart for each index; of the environment's own it sets those that may change (``log_prob_floor``,
+      ``render_mode``), for all at once.
+    * `env_method` knows ``reset`` (with ``options={"prompt": ...}``), ``render`` and ``get_wrapper_attr``.
+
+    Args:
+        envs: a `ntp_envs.TokenVectorEnv` with ``autoreset_mode="SameStep"``, or Gymnasium vector wrappers around one.
+            `make_vec_env` makes it for you.
+
+    Raises:
+        TypeError: something else.
+        ValueError: another autoreset mode.
+
+    >>> from ntp_envs import TokenVectorEnv
+    >>> envs = TokenVecEnv(TokenVectorEnv(2, "Tightrope", horizon=2, autoreset_mode="SameStep"))
+    >>> envs.reset().tolist(), envs.step(np.array([0, 1]))[0].tolist()
+    ([[2, 2], [2, 2]], [[0, 2], [1, 2]])
+    """
+
+    def __init__(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> None:
+        if not isinstance(envs, gym.vector.VectorEnv) or not isinstance(envs.unwrapped, TokenVectorEnv):
+            raise TypeError(
+                f"envs={envs!r} must be an ntp_envs.TokenVectorEnv, wrapped or not; make_vec_env makes one. "
+                "For other environments use stable-baselines3's DummyVecEnv."
+            )
+        mode = envs.unwrapped.autoreset_mode
+        if mode is not AutoresetMode.SAME_STEP:
+            raise ValueError(
+                f"envs has autoreset_mode={mode.value!r}; stable-baselines3 expects the next observation in the same "
+                f"step. Make it with autoreset_mode={AutoresetMode.SAME_STEP.value!r}."
+            )
+        self.envs = envs
+        self._base: TokenVectorEnv = envs.unwrapped
+        self._own: dict[str, list[Any]] = {}  # by set_attr, for names that the environment does not have
+        self._actions: NDArray[Any] | None = None
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    @property
+    def spec(self) -> Any:
+        """The ``EnvSpec``, if it was made through Gymnasium's registry."""
+        return self._base.spec
+
+    # -- stepping ------------------------------------------------------------------------------------------------------
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed the generator at the next `reset`; without a number, from the operating system's entropy."""
+        if seed is None:  # the base class would draw from numpy's global generator
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        return super().seed(seed)
+
+    def reset(self) -> Any:
+        """Start all sequences anew, with the seed of `seed` and the prompts of ``set_options({"prompt": ...})``.
+
+        Raises:
+            ValueError, TypeError: an unknown option, or a prompt of the wrong length or outside the vocabulary.
+        """
+        fixed = self._fixed_prompts()
+        seed = self._seeds[0]
+        rows = [i for i, prompt in enumerate(fixed) if prompt is not None]
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        observations, infos = self.envs.reset(seed=seed)
+        spread(infos, self.reset_infos)
+        if rows:
+            observations, infos = self._restart(rows, [fixed[i] for i in rows])
+            spread(infos, self.reset_infos)
+        self._reset_seeds()
+        self._reset_options()
+        return observations
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """``(observations, rewards (B,) float32, dones (B,), infos)``; fresh arrays and dicts each time.
+
+        Raises:
+            gymnasium.error.ResetNeeded, gymnasium.error.InvalidAction: as `ntp_envs.TokenVectorEnv.step`.
+        """
+        observations, rewards, terminations, truncations, batched = self.envs.step(self._actions)
+        cut = truncations & ~terminations
+        infos = [{"TimeLimit.truncated": flag} for flag in cut.tolist()]
+        dones = terminations | truncations
+        if batched:
+            self._spread_step(batched, dones, infos)
+        return observations, rewards.astype(np.float32), dones, infos
+
+    def _spread_step(self, batched: dict[str, Any], dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> None:
+        last, last_infos = batched.get("final_obs"), batched.get("final_info", {})
+        batched = {key: value for key, value in batched.items() if key.removeprefix("_") not in FINAL}
+        over = np.flatnonzero(dones).tolist()
+        if over:
+            started: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+            spread({k: v for k, v in batched.items() if k.removeprefix("_") in OF_THE_STATE}, started)
+            for i in over:
+                self.reset_infos[i] = started[i]
+        spread(batched, infos)
+        for i in over:  # what describes a state is here that of the last one
+            for key in OF_THE_STATE:
+                infos[i].pop(key, None)
+            infos[i]["terminal_observation"] = last[i]
+        spread(last_infos, infos)
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def get_images(self) -> Sequence[Any]:
+        """One ``(160, 640, 3)`` uint8 picture a sequence, with ``render_mode="rgb_array"``; else ``None`` each."""
+        return list(self.envs.render() or ()) if self.render_mode == "rgb_array" else [None] * self.num_envs
+
+    # -- the single environments ---------------------------------------------------------------------------------------
+
+    def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
+        """An attribute of each of these sequences' environments.
+
+        Raises:
+            AttributeError: there is none.
+        """
+        rows = self._rows(indices)
+        if attr_name in self._own:
+            values = [self._own[attr_name][i] for i in rows]
+            if any(value is _UNSET for value in values):
+                raise AttributeError(f"{attr_name!r} was not set for all of the environments {rows}.")
+            return values
+        if attr_name in ("prompt", "tokens"):
+            return [self._sequence(i)[attr_name == "tokens"] for i in rows]
+        if attr_name in ("observation_space", "action_space"):
+            return [getattr(self, attr_name)] * len(rows)
+        return [getattr(self.envs, attr_name)] * len(rows)
+
+    def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
+        """Set an attribute of each of these sequences' environments.
+
+        Raises:
+            AttributeError: one that is fixed when the environment is made.
+            ValueError: one that all sequences share, for some of them only.
+        """
+        rows = self._rows(indices)
+        if attr_name in ("prompt", "tokens") or (hasattr(self.envs, attr_name) and attr_name not in SETTABLE):
+            raise AttributeError(
+                f"{attr_name} is fixed when the environment is made; make another. Of the environment's own "
+                f"attributes these can be set: {', '.join(SETTABLE)}."
+            )
+        if attr_name not in SETTABLE:
+            values = self._own.setdefault(attr_name, [_UNSET] * self.num_envs)
+            for i in rows:
+                values[i] = value
+        elif set(rows) != set(range(self.num_envs)):
+            raise ValueError(f"{attr_name} is shared by all {self.num_envs} sequences; set it without indices.")
+        else:
+            setattr(self._base, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: int | Iterable[int] | None = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of each of these sequences' environments.
+
+        Raises:
+            AttributeError: a method that this adapter does not know.
+        """
+        rows = self._rows(indices)
+        if method_name == "reset":
+            return self._reset_rows(rows, *method_args, **method_kwargs)
+        if method_name == "render":
+            pictures = self.envs.render(*method_args, **method_kwargs)
+            return [None if pictures is None else pictures[i] for i in rows]
+        if method_name == "get_wrapper_attr":
+            (attr_name,) = (*method_args, *method_kwargs.values())
+            return self.get_attr(attr_name, rows)
+        if method_name in self._own:
+            return [method(*method_args, **method_kwargs) for method in self.get_attr(method_name, rows)]
+        raise AttributeError(
+            f"the sequences share one environment, which has no method {method_name!r} for each."
+            f"{did_you_mean(method_name, METHODS)}"
+        )
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: int | Iterable[int] | None = None
+    ) -> list[bool]:
+        """False for each: wrappers of single environments cannot be around this one."""
+        return [False] * len(self._rows(indices))
+
+    def _rows(self, indices: int | Iterable[int] | None) -> list[int]:
+        return [range(self.num_envs)[int(i)] for i in self._get_indices(indices)]
+
+    def _sequence(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """``(P,)`` prompt and ``(t,)`` tokens written."""
+        line, split = self._base._lines[row].astype(np.int64), self._base.task.prompt_length
+        return line[:split], line[split:][line[split:] < self._base.task.vocab_size]
+
+    # -- prompts -------------------------------------------------------------------------------------------------------
+
+    def _fixed_prompts(self) -> list[Any]:
+        """The ``(1, P)`` prompt asked for of each sequence, or ``None``."""
+        if len(self._options) != self.num_envs:
+            raise ValueError(
+                f"set_options was given {len(self._options)} options; one for each of the {self.num_envs} sequences, "
+                "or a single dict, is needed."
+            )
+        fixed: list[Any] = []
+        for options in self._options:
+            check_options(options, ("prompt",))
+            prompt = options.get("prompt") if options else None
+            fixed.append(None if prompt is None else check_prompt(prompt, self._base.task))
+        return fixed
+
+    def _restart(self, rows: list[int], prompts: Sequence[Any] | None, seed: int | None = None) -> tuple[Any, Any]:
+        mask = np.zeros(self.num_envs, dtype=np.bool_)
+        mask[rows] = True
+        options: dict[str, Any] = {"reset_mask": mask}
+        if prompts is not None:
+            table = np.zeros((self.num_envs, self._base.task.prompt_length), dtype=np.int64)
+            table[rows] = np.concatenate(prompts)
+            options["prompts"] = table
+        return self.envs.reset(seed=seed, options=options)
+
+    def _reset_rows(
+        self, rows: list[int], *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> list[tuple[Any, dict[str, Any]]]:
+        """What ``reset`` of each of these sequences would return."""
+        check_options(options, ("prompt",))
+        prompt = options.get("prompt") if options else None
+        prompts = None if prompt is None else [check_prompt(prompt, self._base.task)] * len(rows)
+        observations, batched = self._restart(rows, prompts, seed)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        spread(batched, infos)
+        for i in rows:
+            self.reset_infos[i] = infos[i]
+        return [(pick(observations, i), infos[i]) for i in rows]
+
+
+_UNSET = object()
+
+
+def spread(batched: Mapping[str, Any], infos: list[dict[str, Any]]) -> None:
+    """Put what Gymnasium batched, values (B, ...) and masks ``_key`` (B,), into one dict a sequence."""
+    for key, rows, value in _entries(batched, len(infos)):
+        for i in rows:
+            infos[i][key] = pick(value, i)
+
+
+def _entries(batched: Mapping[str, Any], size: int) -> Iterator[tuple[str, list[int], Any]]:
+    for key, value in batched.items():
+        mask = batched.get(f"_{key}")
+        if not (key.startswith("_") and key[1:] in batched):
+            yield key, list(range(size)) if mask is None else np.flatnonzero(mask).tolist(), value
+
+
+def pick(batched: Any, row: int) -> Any:
+    """One sequence's part of a batched observation or info."""
+    if isinstance(batched, Mapping):
+        return {key: pick(v, row) for key, v in batched.items() if not (key.startswith("_") and key[1:] in batched)}
+    return batched[row]
+
+
+def make_vec_env(
+    task: Task | str, n_envs: int = 1, *, reward: str | None = None, seed: int | None = None, **arguments: Any
+) -> VecEnv:
+    """A batch of environments for stable-baselines3.
+
+    Args:
+        task: a task, the name of a family, or a Gymnasium id such as ``"ntp/Contamination-v0"``.
+        n_envs: B.
+        reward: as `ntp_envs.TokenEnv`, or ``"max_ent"`` (`MaxEntropyReward`, to be bound to the model once made).
+        seed: of the prompts, used at the first reset.
+        **arguments: of `ntp_envs.TokenVectorEnv`, parameters of the family among them.
+
+    Raises:
+        ValueError, TypeError: an unknown name or argument (the nearest is suggested), or a value out of range.
+
+    >>> envs = make_vec_env("Tightrope", 8, horizon=4)
+    >>> envs.reset().shape
+    (8, 4)
+    """
+    if reward is not None:
+        check_in("reward", reward, REWARDS)
+    if "autoreset_mode" in arguments:
+        raise ValueError("autoreset_mode cannot be chosen here: stable-baselines3 needs the same-step mode.")
+    arguments = {**arguments, "autoreset_mode": AutoresetMode.SAME_STEP}
+    arguments["reward"] = "expert_log_prob" if reward == MAX_ENT else reward
+    if isinstance(task, str) and task in gym.registry:
+        envs = gym.make_vec(task, num_envs=n_envs, **arguments)
+    else:
+        envs = TokenVectorEnv(n_envs, task, **arguments)
+    adapted = TokenVecEnv(envs)
+    if seed is not None:
+        adapted.seed(seed)
+    return MaxEntropyReward(adapted) if reward == MAX_ENT else adapted
