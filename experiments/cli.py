@@ -103,14 +103,19 @@ def _list(words: list[str]) -> int:
         for name, text in lines:
             console.print(f"  [cyan]{name:{width}}[/]  {escape(text)}", soft_wrap=True)
 
-    section("Studies  (ntp-bench run NAME)", [(name, load_study(name).question) for name in study_names()])
-    section("Tasks  (ntp_envs.make_task)", [(name, _first_line(task_class(name))) for name in task_names()])
-    section("Agents  (agents.make_agent)", [(name, _first_line(agent_class(name))) for name in agent_names()])
+    section("Studies  (ntp-bench run NAME)", [(name, _line(load_study, name)) for name in study_names()])
+    section("Tasks  (ntp_envs.make_task)", [(name, _line(task_class, name)) for name in task_names()])
+    section("Agents  (agents.make_agent)", [(name, _line(agent_class, name)) for name in agent_names()])
     return 0
 
 
-def _first_line(item: Any) -> str:
-    return (item.__doc__ or "").strip().partition("\n")[0]
+def _line(load: Callable[[str], Any], name: str) -> str:
+    """One line on a study, task or agent; a package that announces what it cannot deliver does not hide the rest."""
+    try:
+        item = load(name)
+    except Exception as error:
+        return f"(cannot be loaded: {error})"
+    return getattr(item, "question", None) or (item.__doc__ or "").strip().partition("\n")[0]
 
 
 def _run(words: list[str]) -> int:

@@ -50,6 +50,14 @@ def test_list_names_studies_tasks_and_agents(capsys):
         assert len(lines[name].split()) > 4, f"{name} needs a line that says what it is"
 
 
+def test_list_survives_a_package_that_announces_what_it_lacks(capsys, monkeypatch):
+    import agents.registry
+
+    monkeypatch.setattr(agents.registry, "agent_names", lambda: ["LogLossBC", "no_such_module:Agent"])
+    code, out, _ = run(capsys, "list")
+    assert code == 0 and "cannot be loaded" in out and "Behaviour cloning" in out
+
+
 def test_run_prints_the_table_and_writes_the_folder(capsys, tmp_path):
     code, out, err = run(capsys, "run", TOY, "--quick", "--out", str(tmp_path / "run"), "--workers", "1", "--seed", "4")
     assert code == 0
