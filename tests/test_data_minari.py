@@ -89,6 +89,7 @@ def test_minari_reads_complete_episodes(data):
         assert all(dataset.action_space.contains(action) for action in episode.actions)
         assert episode.terminations.tolist() == [False] * (horizon - 1) + [True] and not episode.truncations.any()
         assert all(len(values) == horizon + 1 for values in episode.infos.values())
+        assert np.isnan(episode.infos.get("expert_log_prob", [np.nan])[-1])  # nothing is written after the end
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
