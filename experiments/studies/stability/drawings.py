@@ -174,7 +174,14 @@ def cost_figure(summary: Summary) -> Figure:
         chunk_axis(axes, summary, room=1.7)
         if metric == SHARE:
             axes.set_ylim(0, 1)
-        draw_lines(axes, task_lines(source, metric), limits=None if metric == SHARE else decades)
+        first, second = task_lines(source, metric)
+        label, second.label = second.label, ""  # on its left, where no line is
+        draw_lines(axes, [first, second], limits=None if metric == SHARE else decades)
+        if len(second.series.x):
+            at = len(second.series.x) - 2
+            side: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": 10, "fontweight": "bold"}
+            place = (second.series.x[at], second.series.mean[at])
+            axes.annotate(label, place, xytext=(-8, -6), color=second.changes["color"], **side)
     return figure
 
 
@@ -194,9 +201,10 @@ def low_rank_figure(summary: Summary) -> Figure:
         axes.axhline(value, color=learner_style("log-loss").colour, linestyle=LOOKS[task].get("linestyle", "-"))
         axes.annotate(
             f"log-loss, {short(task)}",
-            (0.02, value),
-            xytext=(0, -9),
+            (1.35, value),
+            xytext=(0, 9),
             textcoords="offset points",
+            ha="right",
             color=learner_style("log-loss").colour,
             fontsize=9,
             fontweight="bold",
