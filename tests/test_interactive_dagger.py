@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import binom
 
 from agents import DAgger, ForwardTraining, LayerwiseBC, LogLossBC
 from agents.interactive import LayeredAutomaton, Session
@@ -65,23 +64,27 @@ def test_dagger_without_slips_in_its_rollouts_has_nothing_to_learn_from():
 # -- exact rounds ------------------------------------------------------------------------------------------------------
 
 
-def flip_rate(task, theta):
-    """Mean over layers of E[P*(flip | k flips so far)] with k ~ Bin(h, theta), from the mixture's posterior."""
-    total = 0.0
+def flip_rate(task, theta, beta):
+    """Mean over layers of E[P*(flip | k flips so far)] for a walker that flips with probability theta, or P* beta."""
+    total, law = 0.0, np.ones(1)  # of k
     for h in range(task.horizon):
         k = np.arange(h + 1)
         clean = (1 - task.eps) * task.p**k * (1 - task.p) ** (h - k)
         other = task.eps * task.q**k * (1 - task.q) ** (h - k)
-        total += binom.pmf(k, h, theta) @ ((clean * task.p + other * task.q) / (clean + other))
+        expert = (clean * task.p + other * task.q) / (clean + other)
+        total += law @ expert
+        flip = (1 - beta) * theta + beta * expert
+        law = np.append(law * (1 - flip), 0.0) + np.append(0.0, law * flip)
     return total / task.horizon
 
 
-def test_exact_rounds_of_dagger_follow_the_leader():
+@pytest.mark.parametrize("beta", [0.0, 0.6, 1.0])
+def test_exact_rounds_of_dagger_follow_the_leader(beta):
     task = make_task("Contamination", horizon=6, eps=0.3, p=0.1, q=0.8, theta_min=0.01)
     rates = [(1 - task.eps) * task.p + task.eps * task.q]
-    for _ in range(4):
-        rates.append(flip_rate(task, np.mean(rates)))
-    agent = DAgger(task, rounds=4, rollouts="exact").fit(task.population(), task.policy_class)
+    for i in range(1, 5):
+        rates.append(flip_rate(task, np.mean(rates), beta**i))
+    agent = DAgger(task, rounds=4, rollouts="exact", beta=beta).fit(task.population(), task.policy_class)
     assert agent.policy_.theta == pytest.approx(np.mean(rates), abs=1e-12)
 
 
