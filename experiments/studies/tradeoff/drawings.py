@@ -45,7 +45,7 @@ def trade_figure(
     part: str,
     learners: Mapping[str, Mapping[str, Any]],
     *,
-    marked: Collection[int],
+    marked: Mapping[str, Collection[int]],
     reference: NDArray[np.float64] | None = None,
     horizon: int = 0,
 ) -> Figure:
@@ -56,7 +56,7 @@ def trade_figure(
         summary: of the study.
         part: of the study.
         learners: their names, and the labels that pick one line of each.
-        marked: chunk lengths to write at their points where K is not on the axis.
+        marked: by learner, chunk lengths to write at their points where K is not on the axis.
         reference: chunk lengths at which to draw 1 + H/K.
         horizon: H of that line.
     """
@@ -75,7 +75,7 @@ def trade_figure(
             drawn = series if metric == "K" else against_cost(summary, metric, series, **place)
             lines.append(Line(drawn, learner, learner if alone else "", markersize=9 if alone else 5))
             if not alone and len(drawn.x):
-                label_line(axes, drawn, learner, series.x, marked=() if metric == "K" else marked)
+                label_line(axes, drawn, learner, series.x, marked=() if metric == "K" else marked[learner])
         if metric == "K" and reference is not None and len(reference):
             value = 1 + horizon / reference
             lines.append(Line(Series(reference, value, value, value), IMPROPER, ""))
@@ -106,7 +106,9 @@ def label_line(
         axes.annotate(learner, (drawn.x[at], drawn.mean[at]), **side, **text(learner))
         return
     for i in np.flatnonzero(np.isin(lengths, list(marked))):
-        axes.annotate(f"K={lengths[i]:g}", (drawn.x[i], drawn.mean[i]), **side, **text(learner))
+        lowest = i == drawn.mean.argmin() and i < len(lengths) - 1  # the line goes up on its right
+        place = {"xytext": (-9, 0), "ha": "right"} if lowest else side
+        axes.annotate(f"K={lengths[i]:g}", (drawn.x[i], drawn.mean[i]), **place, **text(learner))
 
 
 def bound_figure(options: TradeoffOptions, summary: Summary) -> Figure:
