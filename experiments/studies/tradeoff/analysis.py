@@ -94,8 +94,9 @@ def findings(options: TradeoffOptions, summary: Summary) -> list[str]:
         f"{summary.value('C_apx', **rho):.2f} in {summary.timings.value(SECONDS, **rho):.2g} s. The dial of ChunkKR is "
         "for classes whose rho game cannot be searched."
     )
-    lowest, K = min(options.bounds), max(options.parity_chunks)
-    at = {"part": PARITY, "learner": CHUNK_KR}
+    at: dict[str, Any] = {"part": PARITY, "learner": CHUNK_KR}
+    lowest = min(options.bounds)
+    K = max((row["K"] for row in summary.select("C_apx", B=lowest, **at)), default=1)
     said.append(
         f"On NoisyParity C_apx falls below 1 with the norm bound and with K: at B={lowest:g} from "
         f"{summary.value('C_apx', K=min(options.parity_chunks), B=lowest, **at):.3f} "
@@ -123,8 +124,8 @@ def analyse(options: TradeoffOptions, summary: Summary) -> Analysis:
                 CONTAMINATION,
                 {CHUNK_KR: {}, CHUNKED: {}, "log-loss": {}, "rho": {}},
                 marked={
-                    *(f(k) for k in (options.chunks, options.rho_chunks) for f in (min, max)),
-                    *options.long_chunks,
+                    CHUNK_KR: (min(options.chunks), max(options.chunks), *options.long_chunks),
+                    CHUNKED: (min(options.rho_chunks), max(options.rho_chunks)),
                 },
                 reference=summary.series("K", "C_apx", part=LIMIT, learner=IMPROPER).x,
                 horizon=H,
@@ -148,7 +149,7 @@ def analyse(options: TradeoffOptions, summary: Summary) -> Analysis:
                 summary,
                 PARITY,
                 {CHUNK_KR: {"B": options.norm_bound}, "log-loss": {}},
-                marked=[K for K in options.parity_chunks if K >= 5],
+                marked={CHUNK_KR: [K for K in options.parity_chunks if K >= 5]},
             ),
         ),
     ]
