@@ -124,7 +124,8 @@ class TokenVecEnv(VecEnv):
         return observations, rewards.astype(np.float32), dones, infos
 
     def _spread_step(self, batched: dict[str, Any], dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> None:
-        last, last_infos = batched.get("final_obs"), batched.get("final_info", {})
+        last: Any = batched.get("final_obs")
+        last_infos = batched.get("final_info", {})
         batched = {key: value for key, value in batched.items() if key.removeprefix("_") not in FINAL}
         over = np.flatnonzero(dones).tolist()
         if over:

@@ -72,6 +72,8 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     Raises:
         ImportError: the extra ``rl`` is missing.
     """
+    import agents.rl  # noqa: F401 (first, as its error names the extra)
+
     settings, sizes = (SETTINGS[:2], (1024,)) if quick else (SETTINGS, (64, 1024))
     return [
         compare(family, num_envs, arguments, monitored, repeats=2 if quick else 3)
