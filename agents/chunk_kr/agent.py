@@ -47,7 +47,9 @@ class ChunkKR(Agent):
     whole (O(N^3), seconds); above that, pivoted Cholesky of rank ``low_rank`` (O(N rank^2), about 2 GB and a few
     minutes at 50000 points), a restriction of the space whose size is reported as ``trace_error``. The practical limit
     is K = 12 with a single pooled prefix (a minute and 0.7 GB, nearly all of it the eigendecomposition), K = 7 with 24,
-    K = 4 with 200. The products themselves are harmless: their logarithms lie in [K log(2/3), K log 2].
+    K = 4 with 200. The products themselves are harmless: their logarithms lie in [K log(2/3), K log 2]. Low rank is a
+    way round memory, not quality: the spectrum falls slowly, and a fit that leaves out a good part of the trace can be
+    farther from the expert than log-loss (the study ``stability`` shows it). Trust one only if ``trace_error`` is small.
 
     Args:
         chunk: K.
