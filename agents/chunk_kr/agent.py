@@ -49,7 +49,7 @@ class ChunkKR(Agent):
     is K = 12 with a single pooled prefix (a minute and 0.7 GB, nearly all of it the eigendecomposition), K = 7 with 24,
     K = 4 with 200. The products themselves are harmless: their logarithms lie in [K log(2/3), K log 2]. Low rank is a
     way round memory, not quality: the spectrum falls slowly, and a fit that leaves out a good part of the trace can be
-    farther from the expert than log-loss (the study ``stability`` shows it). Trust one only if ``trace_error`` is small.
+    farther from the expert than log-loss (the study ``stability`` shows it). Trust it if ``trace_error`` is small.
 
     Args:
         chunk: K.
