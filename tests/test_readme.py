@@ -1,4 +1,4 @@
-"""Everything in the README and the exercises runs: each python block, in a fresh interpreter, and each link to a file."""
+"""Everything in the README and the exercises runs: each python block in a fresh interpreter; links lead somewhere."""
 
 import re
 import subprocess
