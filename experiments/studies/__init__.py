@@ -19,6 +19,7 @@ STUDIES = {
     "barrier": "experiments.studies.barrier:STUDY",
     "compare": "experiments.studies.compare:STUDY",
     "parity": "experiments.studies.parity:STUDY",
+    "rl": "experiments.studies.rl:STUDY",
     "robust": "experiments.studies.robust:STUDY",
     "stability": "experiments.studies.stability:STUDY",
     "tradeoff": "experiments.studies.tradeoff:STUDY",

@@ -1,0 +1,202 @@
+"""Tables, figures and findings from the summary of the study."""
+
+from __future__ import annotations
+
+import math
+
+from experiments.fits import SECONDS
+from experiments.learners import BEST
+from experiments.statistics import loglog_slope
+from experiments.studies.rl.drawings import cost_figure, curve_figure, entropy_figure, shown_learners
+from experiments.studies.rl.measures import ENTROPY, EXPERT_LOG_PROB, MODE, REVERSE_KL, SUCCESS
+from experiments.studies.rl.options import RLOptions
+from experiments.studies.rl.sweep import (
+    CLOSED_FORMS,
+    COST,
+    COSTS,
+    DAGGER,
+    EXPERT,
+    IMITATION,
+    QUERIES,
+    REWARDED,
+    REWARDS,
+    TASKS,
+)
+from experiments.study import Analysis, FigureSpec
+from experiments.summary import Summary, SummaryRow, derived
+from experiments.tables import Table, number, with_interval
+
+__all__ = ["GAP", "SLOPE", "analyse"]
+
+SLOPE = "slope of log cost in log H"
+GAP = "largest relative gap to the closed form"
+#: below this share of the expert's entropy a policy has collapsed
+COLLAPSED = 0.25
+NEVER_BACK, BACK = CLOSED_FORMS
+#: the closed form that each learner should be on
+FORMS = {"log-loss": NEVER_BACK, "rho": NEVER_BACK, DAGGER: BACK}
+
+
+def final(summary: Summary, task: str, learner: str) -> list[SummaryRow]:
+    """The row of the squared Hellinger distance at the full length."""
+    rows = summary.select("hellinger2", part=REWARDED, task=task, learner=learner)
+    return sorted(rows, key=lambda row: row["h"])[-1:]
+
+
+def distance_at_end(summary: Summary, task: str, learner: str) -> float:
+    """Its mean, or ``nan``."""
+    rows = final(summary, task, learner)
+    return rows[0].mean if rows else math.nan
+
+
+def of(summary: Summary, metric: str, task: str, learner: str) -> float:
+    """The mean of a metric of the comparison."""
+    return summary.value(metric, part=REWARDED, task=task, learner=learner)
+
+
+def comparison_table(summary: Summary, task: str) -> Table:
+    """Every learner on one task."""
+    heads = {ENTROPY: "entropy rate", MODE: "P(mode)", EXPERT_LOG_PROB: "expert log-prob", REVERSE_KL: "reverse KL"}
+    if len(summary.select(SUCCESS, part=REWARDED, task=task)):
+        heads[SUCCESS] = "success"
+    lines = []
+    for learner in [*shown_learners(summary, task), EXPERT]:
+        cells = [with_interval(row.mean, row.lower, row.upper) for row in final(summary, task, learner)] or ["-"]
+        cells += [number(of(summary, metric, task, learner), 3) for metric in heads]
+        queries = of(summary, QUERIES, task, learner)
+        seconds = summary.timings.value(SECONDS, part=REWARDED, task=task, learner=learner)
+        cells += [f"{queries:,.0f}" if math.isfinite(queries) else "-", number(seconds, 2)]
+        lines.append([learner, *cells])
+    note = (
+        "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H, mean and 95 % bootstrap interval; entropy and expert "
+        "log-probability in nats a token, reverse KL in nats a sequence, expert log-probabilities at least -20 a token."
+    )
+    return Table(task, ["learner", "D_H^2", *heads.values(), "expert queries", "seconds"], lines, note)
+
+
+def cost_table(summary: Summary) -> Table:
+    """Expected cost of every learner and the closed forms."""
+    horizons = summary.distinct("H", part=COSTS)
+    lines = [
+        [name, *(number(summary.value(COST, part=COSTS, learner=name, H=H), 5) for H in horizons)]
+        for name in (*FORMS, *CLOSED_FORMS)
+    ]
+    note = "Steps off the rope, exact for the policy learned (forward recursion); means over replicates."
+    return Table("Cost on Tightrope, recoverable", ["learner", *(f"H={H}" for H in horizons)], lines, note)
+
+
+def cost_rows(summary: Summary) -> list[SummaryRow]:
+    """The slope of each learner's cost, and how far the worst of its means is from its closed form."""
+    rows = []
+    for learner, form in FORMS.items():
+        found = summary.series("H", COST, part=COSTS, learner=learner)
+        wanted = summary.series("H", COST, part=COSTS, learner=form)
+        if not len(found.x) or list(found.x) != list(wanted.x):
+            continue  # a cell failed
+        labels = {"task": "Tightrope", "learner": learner}
+        gap = float(abs(found.mean / wanted.mean - 1).max())
+        rows.append(derived(COSTS, GAP, gap, "over the horizons", **labels))
+        if len(found.x) > 1:
+            method = f"least squares, H={found.x[0]:g}..{found.x[-1]:g}"
+            rows.append(derived(COSTS, SLOPE, loglog_slope(found.x, found.mean), method, **labels))
+    return rows
+
+
+def reward_findings(summary: Summary) -> list[str]:
+    """A sentence for each task, and one for each reward, with what is true of the numbers and no more."""
+    said = []
+    kept: dict[str, list[str]] = {learner: [] for learner in REWARDS}
+    lost: dict[str, list[str]] = {learner: [] for learner in REWARDS}
+    for task in TASKS:
+        rewards = [name for name in REWARDS if name in shown_learners(summary, task)]
+        distances = ", ".join(
+            f"{name} {number(distance_at_end(summary, task, name), 3)}"
+            for name in (*rewards, *IMITATION, BEST)
+            if math.isfinite(distance_at_end(summary, task, name))
+        )
+        said.append(f"{task}, D_H^2 at H: {distances}.")
+        expert = of(summary, ENTROPY, task, EXPERT)
+        if not rewards or expert < 1e-9:  # a deterministic expert is its own mode
+            continue
+        for name in rewards:
+            entropy = of(summary, ENTROPY, task, name)
+            closer = distance_at_end(summary, task, name) < min(
+                distance_at_end(summary, task, other) for other in ("log-loss", BEST)
+            )
+            place = f"{task} (entropy rate {entropy:.2g} of {expert:.2g}, P(mode) {of(summary, MODE, task, name):.2g})"
+            (kept if closer else lost)[name].append(place + (", collapsed" if entropy < COLLAPSED * expert else ""))
+    for name in REWARDS:
+        if kept[name] or lost[name]:
+            said.append(
+                f"{name}: nearer to the expert than log-loss and the best in class on {'; '.join(kept[name]) or 'none'}"
+                f" - not on {'; '.join(lost[name]) or 'any other'} (tasks whose expert is random)."
+            )
+    return said
+
+
+def cost_findings(rows: list[SummaryRow], summary: Summary) -> list[str]:
+    """The cost at the largest horizon, the slopes and the gaps."""
+    horizons = summary.distinct("H", part=COSTS)
+    values = {(row["learner"], row.metric): row.mean for row in rows}
+    if not values:
+        return []
+    top = max(horizons)
+    words = []
+    for learner, form in FORMS.items():
+        if (learner, GAP) not in values:
+            continue  # a cell failed
+        cost, wanted = (summary.value(COST, part=COSTS, learner=name, H=top) for name in (learner, form))
+        words.append(
+            f"{learner} {number(cost, 5)} (closed form {number(wanted, 5)}; slope in H "
+            f"{number(values.get((learner, SLOPE), math.nan), 3)}; largest gap {values[learner, GAP]:.2g})"
+        )
+    gap = max(values[learner, GAP] for learner in FORMS if (learner, GAP) in values)
+    verdict = "all within 5 % of the closed forms" if gap <= 0.05 else f"not within 5 % of the closed forms ({gap:.0%})"
+    queries = summary.value(QUERIES, part=COSTS, learner=DAGGER, H=top)
+    return [
+        f"Tightrope where one can climb back, expected cost at H={top}: {'; '.join(words)}: {verdict}. DAgger asked "
+        f"the expert {queries:,.0f} times there. The class has two members, equally far from the expert; cloning "
+        "cannot tell them apart and takes the first, DAgger sees the difference after its first slip."
+    ]
+
+
+def analyse(options: RLOptions, summary: Summary) -> Analysis:
+    """Everything that is made of the summary."""
+    rows = cost_rows(summary)
+    headline = (
+        FigureSpec(
+            "headline",
+            "Which rewards recover the expert's distribution?",
+            "Distance curves: means and 95 % bootstrap intervals over seeds. The expert of Tightrope is deterministic, "
+            "so there every reward that makes sense recovers it; elsewhere the expert's log-probability is maximised "
+            "by one sequence, and task success by any sequence that succeeds.",
+            lambda: curve_figure(summary, "Only the maximum-entropy reward aims at the expert's distribution"),
+        )
+        if options.rl
+        else FigureSpec(
+            "headline",
+            "How far are the imitation learners from the expert?",
+            "Without PPO (--no-rl). Distance curves: means and 95 % bootstrap intervals over data sets.",
+            lambda: curve_figure(summary, "How far are the imitation learners from the expert?"),
+        )
+    )
+    figures = [
+        headline,
+        FigureSpec(
+            "entropy",
+            "Which policies collapse to a mode?",
+            "Entropy rate with 95 % bootstrap intervals; dashed: the expert's. The numbers are the probability of the "
+            "policy's most likely sequence: 1 is a point mass.",
+            lambda: entropy_figure(summary),
+        ),
+        FigureSpec(
+            "cost",
+            "What does asking the expert save?",
+            "Exact expected cost of the learned policies on the Tightrope that can be climbed back on; lines: closed "
+            "forms.",
+            lambda: cost_figure(summary),
+        ),
+    ]
+    tables = [*(comparison_table(summary, task) for task in TASKS), cost_table(summary)]
+    findings = [*reward_findings(summary), *cost_findings(rows, summary)]
+    return Analysis(rows=rows, tables=tables, figures=figures, findings=findings)

@@ -1,0 +1,187 @@
+"""The rl study: which rewards recover the expert's distribution, and the cost of a slip with and without DAgger."""
+
+import builtins
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.driver import run_study
+from experiments.studies import load_study
+from experiments.studies.rl.analysis import GAP, SLOPE, cost_findings, cost_rows
+from experiments.studies.rl.measures import ENTROPY, EXPERT_LOG_PROB, MODE, REVERSE_KL, SUCCESS, judged
+from experiments.studies.rl.options import RLOptions
+from experiments.studies.rl.sweep import (
+    CLOSED_FORMS,
+    COST,
+    COSTS,
+    DAGGER,
+    EXPERT,
+    IMITATION,
+    QUERIES,
+    REWARDED,
+    REWARDS,
+    TASKS,
+    costs,
+    learners_of,
+    rewarded,
+)
+from experiments.summary import Summary, SummaryRow
+from ntp_envs import BernoulliPolicy, make_task
+
+SUCCESS_REWARD, MODE_REWARD, MAX_ENT = REWARDS
+SMALL = {"rounds": 3, "rollouts": 200, "n": 20, "replicate": 0}
+
+
+def values(records, **labels):
+    return {r.metric: r.value for r in records if all(r.labels.get(k) == v for k, v in labels.items())}
+
+
+# -- measures ----------------------------------------------------------------------------------------------------------
+
+
+def test_measures_of_iid_slips_are_their_closed_forms():
+    H, slip = 6, 0.1
+    task = make_task("Tightrope", horizon=H, eps=slip)
+    found = values(judged(task, BernoulliPolicy(slip), {}))
+    assert found[ENTROPY] == pytest.approx(-slip * math.log(slip) - (1 - slip) * math.log(1 - slip))
+    assert found[MODE] == pytest.approx((1 - slip) ** H)
+    assert found[EXPERT_LOG_PROB] == pytest.approx(-20 * slip)  # the floor of each slip
+    assert found[REVERSE_KL] == pytest.approx(H * (20 * slip - found[ENTROPY]))
+    assert found[SUCCESS] == pytest.approx(1 - task.bc_cost() / H)
+    assert found["hellinger2"] == pytest.approx(2 * (1 - (1 - slip) ** (H / 2)))  # the last one is that at H
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_expert_is_at_distance_zero_and_its_reverse_kl_is_zero(name):
+    parameters = TASKS[name] if name == "NoisyParity" else {"horizon": 5, **TASKS[name]}
+    task = make_task(name, **parameters)
+    records = judged(task, task.expert, {})
+    assert all(abs(r.value) < 1e-12 for r in records if r.metric in ("hellinger2", REVERSE_KL))
+    found = values(records)
+    assert found[EXPERT_LOG_PROB] == pytest.approx(-found[ENTROPY], abs=1e-12)
+    assert (SUCCESS in found) == task.has_success
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("H", [16, 64, 256])
+def test_cloning_and_dagger_cost_what_the_closed_forms_say(H):
+    eps = 1e-3
+    records = costs(H=H, eps=eps, rng=np.random.default_rng(0), **SMALL)
+    slow = sum(1 - (1 - eps) ** h for h in range(1, H + 1))
+    off = [0.0]
+    for _ in range(H):  # off the rope at the next step only by a slip from on it
+        off.append(eps * (1 - off[-1]))
+    for learner in IMITATION:
+        found = values(records, learner=learner)
+        assert found[COST] == pytest.approx(sum(off) if learner == DAGGER else slow, rel=0.05), learner
+        assert found[QUERIES] == (3 * 200 * H if learner == DAGGER else 0)
+    assert [values(records, learner=form)[COST] for form in CLOSED_FORMS] == pytest.approx([slow, sum(off)])
+
+
+def test_a_dagger_that_never_slipped_is_no_better_than_cloning():
+    records = costs(H=2, eps=1e-6, rng=np.random.default_rng(0), **{**SMALL, "rounds": 1, "rollouts": 1})
+    assert values(records, learner=DAGGER)[COST] == values(records, learner="log-loss")[COST]
+
+
+def test_without_ppo_the_rest_of_the_study_runs(tmp_path):
+    options = RLOptions(rl=False, horizon=4, n=200, seeds=2, horizons=(16, 64, 256), rounds=4)
+    outcome = run_study(load_study("rl"), options, out=tmp_path / "run")
+    assert not outcome.failures
+    summary = outcome.summary
+    for task in TASKS:
+        assert set(IMITATION) < {row["learner"] for row in summary.select(ENTROPY, task=task)}
+    assert summary.value(SLOPE, learner="log-loss") == pytest.approx(2, abs=0.1)  # below 2 as falls saturate
+    assert summary.value(SLOPE, learner=DAGGER) == pytest.approx(1, abs=0.01)
+    assert max(row.mean for row in summary.select(GAP)) <= 0.05
+    assert "all within 5 %" in outcome.analysis.findings[-1]
+    assert {path.stem for path in (tmp_path / "run").glob("*.png")} == {"headline", "entropy", "cost"}
+
+
+def test_findings_say_so_where_a_cost_is_off_its_closed_form():
+    records = costs(H=4, eps=1e-6, rng=np.random.default_rng(0), **{**SMALL, "rounds": 1, "rollouts": 1})
+    summary = Summary(SummaryRow(COSTS, r.labels, r.metric, r.value, r.value, r.value, 1) for r in records)
+    (said,) = cost_findings(cost_rows(summary), summary)
+    assert "not within 5 %" in said
+
+
+def test_a_missing_stable_baselines3_is_said_once_before_anything_runs(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name == "agents.rl" or name.startswith("agents.rl.")]:
+        monkeypatch.delitem(sys.modules, name)
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.partition(".")[0] == "stable_baselines3":
+            raise ImportError("No module named 'stable_baselines3'")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match=r"ntp-envs\[rl\].*--no-rl"):
+        run_study(load_study("rl"), RLOptions(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert load_study("rl").checked_cells(RLOptions(rl=False))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"horizon": 13}, "horizon=13"),
+        ({"steps": 0}, "steps=0"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"rounds": 0}, "rounds=0"),
+        ({"horizons": (16, 16)}, "horizons="),
+        ({"horizons": (1,)}, "horizons=1"),
+        ({"eps": 0.5}, "eps=0.5"),
+    ],
+)
+def test_options_out_of_range_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        RLOptions(**changes)
+
+
+# -- rewards: these need stable-baselines3 -----------------------------------------------------------------------------
+
+
+def test_only_tasks_with_a_success_are_rewarded_for_it():
+    assert {task for task in TASKS if SUCCESS_REWARD in learners_of(task)} == {"Tightrope", "NoisyParity"}
+
+
+def trained(task, learner, steps=20_000, H=4):
+    pytest.importorskip("stable_baselines3")
+    cell = {"task": task, "learner": learner, "H": H, "steps": steps, "n_envs": 128, "replicate": 0}
+    return values(rewarded(rng=np.random.default_rng(0), **cell))
+
+
+@pytest.mark.slow
+def test_maximum_entropy_recovers_a_random_expert_and_its_log_probability_only_the_mode():
+    task = make_task("ARLinear", horizon=4)
+    expert = values(judged(task, task.expert, {}))
+    law, mode = trained("ARLinear", MAX_ENT), trained("ARLinear", MODE_REWARD)
+    uniform = values(judged(task, BernoulliPolicy(0.5), {}))
+    assert law["hellinger2"] < 0.2 * uniform["hellinger2"]
+    assert law[ENTROPY] == pytest.approx(expert[ENTROPY], rel=0.1)
+    assert mode[ENTROPY] < 0.1 * expert[ENTROPY] and mode[MODE] > 0.8
+    assert mode[EXPERT_LOG_PROB] > expert[EXPERT_LOG_PROB] and mode["hellinger2"] > 5 * law["hellinger2"]
+
+
+@pytest.mark.slow
+def test_success_is_reached_without_the_experts_distribution():
+    found = trained("NoisyParity", SUCCESS_REWARD)
+    assert found[SUCCESS] > 0.95 and found["hellinger2"] > 0.5
+    assert found[QUERIES] == 0
+
+
+@pytest.mark.slow
+def test_a_small_run_with_ppo(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    options = RLOptions(horizon=4, n=200, steps=2048, seeds=1, horizons=(16, 32), rounds=2)
+    outcome = run_study(load_study("rl"), options, out=tmp_path / "run")
+    assert not outcome.failures
+    for task in TASKS:
+        learners = {row["learner"] for row in outcome.summary.select("hellinger2", part=REWARDED, task=task)}
+        assert {*learners_of(task), *IMITATION, EXPERT} < learners
+    said = " ".join(outcome.analysis.findings)
+    assert all(f"{name}: nearer" in said for name in REWARDS)
