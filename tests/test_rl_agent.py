@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("stable_baselines3")
 
 from rl_tasks import Fork
+from stable_baselines3 import PPO
 
 from agents import make_agent
-from agents.rl import SB3Agent, SB3Policy
+from agents.rl import ALGORITHMS, SB3Agent, SB3Policy
 from agents.testing import Problem, check_agent
 from ntp_envs import collect, distance, make_task
 
@@ -96,6 +97,26 @@ def test_counts_and_report():
     assert fit(agent).fit_report_.details["expert_queries"] == 0
     assert agent.fit_report_.details["reward"] == "success"
     assert agent.history_ == []
+
+
+def test_arguments_of_the_model(monkeypatch):
+    """Returns as they are reported: undiscounted, not normalised, whole sequences; and what is given goes first."""
+    made = []
+
+    class Recorded(PPO):
+        def _setup_model(self):
+            super()._setup_model()
+            made.append(self)
+
+    monkeypatch.setitem(ALGORITHMS, "PPO", Recorded)
+    agent = SB3Agent("PPO", TIGHTROPE, total_timesteps=1, n_envs=6)
+    fit(agent)
+    fit(agent.set_params(model_kwargs={"gamma": 0.9, "n_steps": 4, "normalize_advantage": True, "ent_coef": 0.1}))
+    ours, given = made
+    assert (ours.gamma, ours.n_steps, ours.batch_size, ours.normalize_advantage) == (1.0, 16, 24, False)
+    assert (given.gamma, given.n_steps, given.batch_size, given.normalize_advantage) == (0.9, 4, 6, True)
+    assert (ours.ent_coef, given.ent_coef) == (0.0, 0.1)
+    assert ours.rollout_buffer.gamma == 1.0
 
 
 def test_found_by_name():
