@@ -7,7 +7,14 @@ import math
 from experiments.fits import SECONDS
 from experiments.learners import BEST
 from experiments.statistics import loglog_slope
-from experiments.studies.rl.drawings import cost_figure, curve_figure, entropy_figure, shown_learners
+from experiments.studies.rl.drawings import (
+    SUCCESS_REWARD,
+    cost_figure,
+    curve_figure,
+    entropy_figure,
+    return_figure,
+    shown_learners,
+)
 from experiments.studies.rl.measures import ENTROPY, EXPERT_LOG_PROB, MODE, REVERSE_KL, SUCCESS
 from experiments.studies.rl.options import RLOptions
 from experiments.studies.rl.sweep import (
@@ -30,8 +37,11 @@ __all__ = ["GAP", "SLOPE", "analyse"]
 
 SLOPE = "slope of log cost in log H"
 GAP = "largest relative gap to the closed form"
+#: up to this squared Hellinger distance at H the distribution counts as recovered
+RECOVERED = 0.05
 #: below this share of the expert's entropy a policy has collapsed
 COLLAPSED = 0.25
+NOT_MEASURED = derived(REWARDED, "hellinger2", math.nan, "")
 NEVER_BACK, BACK = CLOSED_FORMS
 #: the closed form that each learner should be on
 FORMS = {"log-loss": NEVER_BACK, "rho": NEVER_BACK, DAGGER: BACK}
@@ -52,6 +62,22 @@ def distance_at_end(summary: Summary, task: str, learner: str) -> float:
 def of(summary: Summary, metric: str, task: str, learner: str) -> float:
     """The mean of a metric of the comparison."""
     return summary.value(metric, part=REWARDED, task=task, learner=learner)
+
+
+def distance_table(summary: Summary) -> Table:
+    """The distance at H of every learner on every task."""
+    shown = {task: shown_learners(summary, task) for task in TASKS}
+    lines = []
+    for learner in (*REWARDS, *IMITATION, BEST):
+        cells = [
+            with_interval(row.mean, row.lower, row.upper, 2)
+            for task in TASKS
+            for row in final(summary, task, learner) or [NOT_MEASURED]
+        ]
+        if any(learner in names for names in shown.values()):
+            lines.append([learner, *cells])
+    note = "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H, in [0, 2], mean and 95 % bootstrap interval."
+    return Table("Distance to the expert", ["learner", *TASKS], lines, note)
 
 
 def comparison_table(summary: Summary, task: str) -> Table:
@@ -102,35 +128,49 @@ def cost_rows(summary: Summary) -> list[SummaryRow]:
     return rows
 
 
+def verdict(summary: Summary, task: str, learner: str) -> str:
+    """What a reward made of the expert's distribution, in words."""
+    reached = distance_at_end(summary, task, learner)
+    entropy, expert = (of(summary, ENTROPY, task, name) for name in (learner, EXPERT))
+    if reached <= RECOVERED:
+        return "recovered"
+    if entropy < COLLAPSED * expert:
+        return "collapsed"
+    if reached < min(distance_at_end(summary, task, name) for name in ("log-loss", BEST)):
+        return "nearer than log-loss and the best in class, not recovered within the budget"
+    return "not recovered"
+
+
 def reward_findings(summary: Summary) -> list[str]:
-    """A sentence for each task, and one for each reward, with what is true of the numbers and no more."""
+    """A sentence for each reward, one on success, and one on the learners that are bound to the class."""
     said = []
-    kept: dict[str, list[str]] = {learner: [] for learner in REWARDS}
-    lost: dict[str, list[str]] = {learner: [] for learner in REWARDS}
-    for task in TASKS:
-        rewards = [name for name in REWARDS if name in shown_learners(summary, task)]
-        distances = ", ".join(
-            f"{name} {number(distance_at_end(summary, task, name), 3)}"
-            for name in (*rewards, *IMITATION, BEST)
-            if math.isfinite(distance_at_end(summary, task, name))
+    for learner in REWARDS:
+        words = [
+            f"{task} {verdict(summary, task, learner)} (D_H^2 {number(distance_at_end(summary, task, learner), 2)}, "
+            f"entropy rate {of(summary, ENTROPY, task, learner):.2g} of {of(summary, ENTROPY, task, EXPERT):.2g}, "
+            f"P(mode) {of(summary, MODE, task, learner):.2g} of {of(summary, MODE, task, EXPERT):.2g})"
+            for task in TASKS
+            if learner in shown_learners(summary, task)
+        ]
+        if words:
+            said.append(f"{learner}: {'; '.join(words)}.")
+    task = "NoisyParity"
+    if SUCCESS_REWARD in shown_learners(summary, task):
+        score, expert = (of(summary, SUCCESS, task, name) for name in (SUCCESS_REWARD, EXPERT))
+        said.append(
+            f"Rewarded for success on {task} PPO succeeds in {score:.1%} of its sequences, the expert in {expert:.1%}; "
+            f"D_H^2 is {distance_at_end(summary, task, SUCCESS_REWARD):.3g}, that of log-loss "
+            f"{distance_at_end(summary, task, 'log-loss'):.3g}."
         )
-        said.append(f"{task}, D_H^2 at H: {distances}.")
-        expert = of(summary, ENTROPY, task, EXPERT)
-        if not rewards or expert < 1e-9:  # a deterministic expert is its own mode
-            continue
-        for name in rewards:
-            entropy = of(summary, ENTROPY, task, name)
-            closer = distance_at_end(summary, task, name) < min(
-                distance_at_end(summary, task, other) for other in ("log-loss", BEST)
-            )
-            place = f"{task} (entropy rate {entropy:.2g} of {expert:.2g}, P(mode) {of(summary, MODE, task, name):.2g})"
-            (kept if closer else lost)[name].append(place + (", collapsed" if entropy < COLLAPSED * expert else ""))
-    for name in REWARDS:
-        if kept[name] or lost[name]:
-            said.append(
-                f"{name}: nearer to the expert than log-loss and the best in class on {'; '.join(kept[name]) or 'none'}"
-                f" - not on {'; '.join(lost[name]) or 'any other'} (tasks whose expert is random)."
-            )
+    words = [
+        f"{task} "
+        + ", ".join(f"{name} {number(distance_at_end(summary, task, name), 3)}" for name in (*IMITATION, BEST))
+        for task in TASKS
+    ]
+    said.append(
+        f"Imitation within the class, D_H^2 at H: {'; '.join(words)}. PPO's network is not bound to the class, so it "
+        "may pass the best in class."
+    )
     return said
 
 
@@ -151,10 +191,10 @@ def cost_findings(rows: list[SummaryRow], summary: Summary) -> list[str]:
             f"{number(values.get((learner, SLOPE), math.nan), 3)}; largest gap {values[learner, GAP]:.2g})"
         )
     gap = max(values[learner, GAP] for learner in FORMS if (learner, GAP) in values)
-    verdict = "all within 5 % of the closed forms" if gap <= 0.05 else f"not within 5 % of the closed forms ({gap:.0%})"
+    kept = "all within 5 % of the closed forms" if gap <= 0.05 else f"not within 5 % of the closed forms ({gap:.0%})"
     queries = summary.value(QUERIES, part=COSTS, learner=DAGGER, H=top)
     return [
-        f"Tightrope where one can climb back, expected cost at H={top}: {'; '.join(words)}: {verdict}. DAgger asked "
+        f"Tightrope where one can climb back, expected cost at H={top}: {'; '.join(words)}: {kept}. DAgger asked "
         f"the expert {queries:,.0f} times there. The class has two members, equally far from the expert; cloning "
         "cannot tell them apart and takes the first, DAgger sees the difference after its first slip."
     ]
@@ -190,6 +230,13 @@ def analyse(options: RLOptions, summary: Summary) -> Analysis:
             lambda: entropy_figure(summary),
         ),
         FigureSpec(
+            "return",
+            "Does a higher return mean nearer to the expert?",
+            "Means with 95 % bootstrap intervals; dashed: what the expert itself scores. Its distribution is at the "
+            "bottom of that line; a higher score is farther away, as is a lower one.",
+            lambda: return_figure(summary),
+        ),
+        FigureSpec(
             "cost",
             "What does asking the expert save?",
             "Exact expected cost of the learned policies on the Tightrope that can be climbed back on; lines: closed "
@@ -197,6 +244,6 @@ def analyse(options: RLOptions, summary: Summary) -> Analysis:
             lambda: cost_figure(summary),
         ),
     ]
-    tables = [*(comparison_table(summary, task) for task in TASKS), cost_table(summary)]
+    tables = [distance_table(summary), *(comparison_table(summary, task) for task in TASKS), cost_table(summary)]
     findings = [*reward_findings(summary), *cost_findings(rows, summary)]
     return Analysis(rows=rows, tables=tables, figures=figures, findings=findings)

@@ -8,28 +8,33 @@ import numpy as np
 
 from experiments.drawing import DISTANCE, Line, draw_lines, plain_log_axis, room_for_labels
 from experiments.learners import BEST
-from experiments.studies.rl.measures import ENTROPY, MODE
+from experiments.studies.rl.measures import ENTROPY, EXPERT_LOG_PROB, MODE
 from experiments.studies.rl.sweep import CLOSED_FORMS, COST, COSTS, DAGGER, EXPERT, IMITATION, REWARDED, REWARDS, TASKS
 from experiments.summary import Series, Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["cost_figure", "curve_figure", "entropy_figure", "shown_learners"]
+__all__ = ["SUCCESS_REWARD", "cost_figure", "curve_figure", "entropy_figure", "return_figure", "shown_learners"]
+
+SUCCESS_REWARD = next(iter(REWARDS))
 
 
 def looks() -> dict[str, dict[str, Any]]:
-    """Colour, marker and dashes of the learners of this study; solid for rewards, broken for imitation."""
+    """Colour, marker and dashes of the learners of this study; solid for rewards, broken for imitation.
+
+    Markers shrink in the order of drawing, so that lines that coincide show all of them.
+    """
     from experiments.figures import COLOURS
 
     success, mode, law = REWARDS
     return {
-        success: {"color": COLOURS["grey"], "marker": "v"},
-        mode: {"color": COLOURS["purple"], "marker": "D"},
-        law: {"color": COLOURS["green"], "marker": "o"},
-        "log-loss": {"color": COLOURS["vermilion"], "marker": "o", "linestyle": "--"},
-        "rho": {"color": COLOURS["blue"], "marker": "s", "linestyle": "--"},
-        DAGGER: {"color": "#7A4B00", "marker": "^", "linestyle": "--"},
+        success: {"color": COLOURS["grey"], "marker": "v", "markersize": 10},
+        mode: {"color": COLOURS["purple"], "marker": "D", "markersize": 7},
+        law: {"color": COLOURS["green"], "marker": "o", "markersize": 4},
+        "log-loss": {"color": COLOURS["vermilion"], "marker": "o", "linestyle": "--", "markersize": 10},
+        "rho": {"color": COLOURS["blue"], "marker": "s", "linestyle": "--", "markersize": 7},
+        DAGGER: {"color": "#7A4B00", "marker": "^", "linestyle": "--", "markersize": 4},
         BEST: {"color": COLOURS["black"], "marker": "", "linestyle": ":"},
     }
 
@@ -93,11 +98,15 @@ def entropy_figure(summary: Summary) -> Figure:
                     va="center",
                     fontsize=8.5,
                     color=colour,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
                 )
-        axes.set_xlim(-0.03, 0.8)
+        axes.set_xlim(-0.03, 0.87)
         axes.grid(visible=False, axis="y")
+        if SUCCESS_REWARD in learners and SUCCESS_REWARD not in shown_learners(summary, task):
+            at = heights[SUCCESS_REWARD]
+            axes.annotate("(no success defined)", (0.0, at), va="center", fontsize=8.5, color=COLOURS["grey"])
         axes.annotate(
-            "expert",
+            f"expert, {summary.value(MODE, part=REWARDED, task=task, learner=EXPERT):.2g}",
             (expert, len(learners) + 0.75),
             xytext=(4, 0),
             textcoords="offset points",
@@ -108,6 +117,37 @@ def entropy_figure(summary: Summary) -> Figure:
     panels[0].set_yticks(list(heights.values()), labels=list(heights))
     for label, name in zip(panels[0].get_yticklabels(), heights, strict=True):
         label.set(color=looks()[name]["color"], fontweight="bold", fontsize=9)
+    return figure
+
+
+def return_figure(summary: Summary) -> Figure:
+    """Distance at H against the return of the reward "expert log-probability", the expert's own as a line."""
+    from experiments.figures import COLOURS, new_panels
+
+    figure, panels = new_panels(
+        "More expert log-probability than the expert has means less of its distribution",
+        ["expert log-probability (nats a token)"] * len(TASKS),
+        DISTANCE,
+        size=(13.0, 4.8),
+    )
+    names: dict[str, Any] = {}
+    for axes, task in zip(panels, TASKS, strict=True):
+        axes.set_title(task, fontsize=11)
+        expert = summary.value(EXPERT_LOG_PROB, part=REWARDED, task=task, learner=EXPERT)
+        axes.axvline(expert, color=COLOURS["black"], linestyle="--", linewidth=1.2, zorder=1)
+        for learner in (name for name in shown_learners(summary, task) if name != BEST):
+            (reward,) = summary.select(EXPERT_LOG_PROB, part=REWARDED, task=task, learner=learner)
+            curve = summary.select("hellinger2", part=REWARDED, task=task, learner=learner)
+            last = max(curve, key=lambda row: row["h"])
+            look = looks()[learner]
+            axes.plot([reward.lower, reward.upper], [last.mean] * 2, color=look["color"], linewidth=1.5)
+            axes.plot([reward.mean] * 2, [last.lower, last.upper], color=look["color"], linewidth=1.5)
+            style = {**look, "linestyle": "", "markersize": look["markersize"] + 1}
+            (names[learner],) = axes.plot([reward.mean], [last.mean], **style)
+        axes.margins(x=0.2)
+    order = [name for name in looks() if name in names]
+    figure.legend([names[name] for name in order], order, loc="outside lower center", ncols=len(order), fontsize=9)
+    panels[0].set_ylim(-0.06, None)
     return figure
 
 

@@ -20,7 +20,7 @@ class RLOptions:
     """Horizon H of the comparison of rewards; every sequence is listed, so at most 12."""
     n: int = 2000
     """Demonstrations of the imitation learners."""
-    steps: int = 400_000
+    steps: int = 300_000
     """Environment steps (tokens) that PPO trains for."""
     n_envs: int = 128
     """Sequences that PPO writes side by side."""
