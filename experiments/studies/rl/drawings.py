@@ -104,7 +104,7 @@ def entropy_figure(summary: Summary) -> Figure:
         axes.grid(visible=False, axis="y")
         if SUCCESS_REWARD in learners and SUCCESS_REWARD not in shown_learners(summary, task):
             at = heights[SUCCESS_REWARD]
-            axes.annotate("(no success defined)", (0.0, at), va="center", fontsize=8.5, color=COLOURS["grey"])
+            axes.annotate("(no success)", (0.0, at), va="center", fontsize=8.5, color=COLOURS["grey"])
         axes.annotate(
             f"expert, {summary.value(MODE, part=REWARDED, task=task, learner=EXPERT):.2g}",
             (expert, len(learners) + 0.75),
