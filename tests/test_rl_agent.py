@@ -79,6 +79,22 @@ def test_the_seed_decides_and_the_global_generators_do_not():
     assert not np.array_equal(first, law(1))
 
 
+def test_the_number_of_threads_does_not_matter():
+    agent = SB3Agent("PPO", TIGHTROPE, total_timesteps=1, n_envs=256, model_kwargs={"n_epochs": 2})
+    prompts, tokens = np.empty((64, 0), int), np.random.default_rng(0).integers(2, size=(64, 16))
+    try:
+        laws = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            policy = fit(agent).policy_
+            assert torch.get_num_threads() == threads
+            torch.set_num_threads(1)
+            laws.append(policy.log_probs(prompts, tokens))
+        np.testing.assert_array_equal(*laws)
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_counts_and_report():
     agent = fit(SB3Agent("A2C", TIGHTROPE, reward="expert_log_prob", total_timesteps=1000, n_envs=8, measure_every=300))
     details = agent.fit_report_.details

@@ -17,7 +17,7 @@ from agents.rl.callbacks import DistanceCallback
 from agents.rl.rewards import MAX_ENT, REWARDS, MaxEntropyReward
 from agents.rl.sb3_policy import SB3Policy
 from agents.rl.sb3_vec_env import make_vec_env
-from agents.rl.seeding import global_generators_restored
+from agents.rl.seeding import global_generators_restored, one_thread
 from ntp_envs import Demonstrations, DistanceCurve, Policy, PolicyClass, Task
 from ntp_envs._validation import check_in, check_int, did_you_mean
 from ntp_envs.env import resolve_reward
@@ -47,8 +47,8 @@ class SB3Agent(Agent):
     the training; the CPU, which is faster for networks as small as these.
 
     Randomness: one integer is drawn from ``rng`` and seeds the model and the prompts. stable-baselines3 draws from the
-    global generators of Python, numpy and torch; they are set back afterwards. The same seed gives the same weights
-    on one machine and one number of torch threads; torch does not promise more.
+    global generators of Python, numpy and torch; they are set back afterwards. Training runs on one torch thread, so
+    that the same seed gives the same weights whatever the number of cores; between machines torch does not promise it.
 
     Args:
         algorithm: ``"PPO"``, ``"A2C"`` or ``"DQN"``.
@@ -114,7 +114,7 @@ class SB3Agent(Agent):
         steps = check_int("total_timesteps", self.total_timesteps, minimum=1)
         arguments = self._arguments()
         seed = int(rng.integers(2**31))
-        with global_generators_restored():
+        with global_generators_restored(), one_thread():
             envs = make_vec_env(self.task, check_int("n_envs", self.n_envs, minimum=1), reward=reward)
             monitored = VecMonitor(envs)
             model = ALGORITHMS[self.algorithm](env=monitored, seed=seed, **arguments)
