@@ -198,6 +198,18 @@ def test_the_callback_samples_long_sequences():
     assert model.logger.name_to_value == {}  # everything recorded has been written
 
 
+def test_the_curve_arrives_in_tensorboard(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    watch = DistanceCallback(TASK, every=16)
+    untrained(A2C, tensorboard_log=str(tmp_path)).learn(32, callback=watch)
+    (folder,) = tmp_path.iterdir()
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    tag = f"distance/hellinger2_h{TASK.horizon}"
+    assert [(event.step, event.value) for event in events.Scalars(tag)] == [
+        (steps, pytest.approx(curve.final, rel=1e-6)) for steps, curve in watch.history
+    ]
+
+
 def test_the_callback_and_bad_input():
     with pytest.raises(TypeError, match=r"ntp_envs\.Task"):
         DistanceCallback("Contamination")

@@ -20,7 +20,8 @@ class DistanceCallback(BaseCallback):
 
     Before the first rollout, then whenever ``every`` environment steps have passed, and at the end, it records
     ``distance/<metric>_h<h>`` to the model's logger (and so to TensorBoard, CSV or the console, whatever it is
-    configured for), and where the distance is sampled also the standard error at H, ``distance/<metric>_se``.
+    configured for), and where the distance is sampled also the standard error at H, ``distance/<metric>_se``. Each
+    measurement is written at once, as those of stable-baselines3's ``EvalCallback`` are.
 
     It measures the policy as it is, without exploration (see `SB3Policy` for DQN), by `ntp_envs.distance`: exactly
     where H is small, else from ``n`` sequences of its own, the same random numbers each time, so that the curve moves
@@ -93,7 +94,6 @@ class DistanceCallback(BaseCallback):
     def _on_training_end(self) -> None:
         if not self.history or self.history[-1][0] < self.num_timesteps:
             self._measure()
-            self.logger.dump(self.num_timesteps)  # training itself will not any more
 
     def _measure(self) -> None:
         curve = distance(
@@ -109,3 +109,4 @@ class DistanceCallback(BaseCallback):
             self.logger.record(f"distance/{self.metric}_h{h}", float(curve.values[h - 1]))
         if not curve.is_exact:
             self.logger.record(f"distance/{self.metric}_se", float(curve.std_error[-1]))
+        self.logger.dump(self.num_timesteps)  # the model itself may write more rarely than this measures

@@ -42,8 +42,8 @@ class SB3Agent(Agent):
 
     Sequences are finite, and returns are what is reported, so gamma is 1. Other defaults that differ from those of
     stable-baselines3, each replaced by what ``model_kwargs`` says: rollouts of whole sequences (``n_steps=H``) in four
-    minibatches; ``normalize_advantage=False`` for PPO (once all returns are alike, normalising blows the critic's
-    errors up to unit size, and an update can undo a policy that solves the task); DQN's replay buffer no larger than
+    minibatches; ``normalize_advantage=False`` for PPO (once all returns are alike, normalising brings the
+    critic's errors up to unit size); DQN's replay buffer no larger than
     the training; the CPU, which is faster for networks as small as these.
 
     Randomness: one integer is drawn from ``rng`` and seeds the model and the prompts. stable-baselines3 draws from the

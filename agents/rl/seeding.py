@@ -32,7 +32,7 @@ def global_generators_restored() -> Iterator[None]:
 def one_thread() -> Iterator[None]:
     """Inside, torch computes on one thread, so that sums, and with them results, do not depend on the machine's cores.
 
-    For networks of this size it is also faster: ten times where two processes share two cores.
+    For networks of this size it is also faster where cores are shared.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
