@@ -96,7 +96,7 @@ class TokenVecEnv(VecEnv):
         fixed = self._fixed_prompts()
         seed = self._seeds[0]
         rows = [i for i, prompt in enumerate(fixed) if prompt is not None]
-        self.reset_infos = [{} for _ in range(self.num_envs)]
+        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         observations, infos = self.envs.reset(seed=seed)
         spread(infos, self.reset_infos)
         if rows:
