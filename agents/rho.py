@@ -202,11 +202,20 @@ class _RhoAgent(Agent):
 
     supports = RegisteredClasses(solve_rho_game)  # type: ignore[assignment]
 
-    tau: str
-    tol: float
-    memory_gb: float
-    time_limit: float
-    candidates: int
+    def __init__(
+        self,
+        tau: str = "ratio",
+        *,
+        tol: float = 1e-6,
+        memory_gb: float = 4.0,
+        time_limit: float = 60.0,
+        candidates: int = 32,
+    ) -> None:
+        self.tau = tau
+        self.tol = tol
+        self.memory_gb = memory_gb
+        self.time_limit = time_limit
+        self.candidates = candidates
 
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
@@ -269,21 +278,6 @@ class RhoEstimatorBC(_RhoAgent):
     (3.24, True)
     """
 
-    def __init__(
-        self,
-        tau: str = "ratio",
-        *,
-        tol: float = 1e-6,
-        memory_gb: float = 4.0,
-        time_limit: float = 60.0,
-        candidates: int = 32,
-    ) -> None:
-        self.tau = tau
-        self.tol = tol
-        self.memory_gb = memory_gb
-        self.time_limit = time_limit
-        self.candidates = candidates
-
     def unit(self, demonstrations: Demonstrations) -> int:
         return demonstrations.horizon
 
@@ -321,12 +315,8 @@ class ChunkedRhoBC(_RhoAgent):
         time_limit: float = 60.0,
         candidates: int = 32,
     ) -> None:
+        super().__init__(tau, tol=tol, memory_gb=memory_gb, time_limit=time_limit, candidates=candidates)
         self.chunk = chunk
-        self.tau = tau
-        self.tol = tol
-        self.memory_gb = memory_gb
-        self.time_limit = time_limit
-        self.candidates = candidates
 
     def unit(self, demonstrations: Demonstrations) -> int:
         horizon = demonstrations.horizon

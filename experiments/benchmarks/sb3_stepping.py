@@ -11,14 +11,13 @@ of several repeats, ours and the peer's in turn, and is processor time, as in `e
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.stepping import HORIZON
+from experiments.benchmarks.stepping import HORIZON, print_table
 from ntp_envs import TokenEnv
 
 __all__ = ["main", "run"]
@@ -84,14 +83,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Stepping our VecEnv against stable-baselines3's DummyVecEnv.")
-    parser.add_argument("--quick", action="store_true", help="fewer settings and repeats")
-    rows = run(quick=parser.parse_args().quick)
-    width = max(len(row["work"]) for row in rows)
-    print(f"{'work':<{width}}  {'ours (ms)':>9}  {'peer':<13}  {'peer (ms)':>9}  {'ratio':>6}")
-    for row in rows:
-        ours, theirs = 1e3 * row["ours_s"], 1e3 * row["peer_s"]
-        print(f"{row['work']:<{width}}  {ours:>9.3f}  {row['peer']:<13}  {theirs:>9.1f}  {row['ratio']:>6.0f}")
+    print_table("Stepping our VecEnv against stable-baselines3's DummyVecEnv.", run)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -84,16 +85,21 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     ]
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Stepping a vector environment against Gymnasium's SyncVectorEnv.")
+def print_table(description: str, measure: Callable[..., list[dict[str, Any]]]) -> None:
+    """The command line of a stepping benchmark: ``--quick``, and one line a row."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer settings and repeats")
-    rows = run(quick=parser.parse_args().quick)
+    rows = measure(quick=parser.parse_args().quick)
     width = max(len(row["work"]) for row in rows)
     print(f"{'work':<{width}}  {'ours (ms)':>9}  {'peer':<13}  {'peer (ms)':>9}  {'ratio':>6}")
     for row in rows:
         ours, theirs = 1e3 * row["ours_s"], 1e3 * row["peer_s"]
         print(f"{row['work']:<{width}}  {ours:>9.3f}  {row['peer']:<13}  {theirs:>9.1f}  {row['ratio']:>6.0f}")
+
+
+def main() -> None:
+    """Print the table."""
+    print_table("Stepping a vector environment against Gymnasium's SyncVectorEnv.", run)
 
 
 if __name__ == "__main__":
