@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.splits import holdout_split
 from ntp_envs import Demonstrations
 
 __all__ = ["GRID", "choose_norm_bound", "held_out_score", "split"]
@@ -22,12 +23,9 @@ WORTH = 1e-6
 
 def split(demonstrations: Demonstrations, rng: np.random.Generator) -> tuple[Demonstrations, Demonstrations] | None:
     """A random quarter of the sequences held out; ``None`` where there are fewer than 8 of positive weight."""
-    usable = np.flatnonzero(demonstrations.normalised_weights() > 0)
-    if len(usable) < 8:
+    if np.count_nonzero(demonstrations.normalised_weights()) < 8:
         return None
-    shuffled = rng.permutation(usable)
-    cut = max(1, round(HELD_OUT * len(shuffled)))
-    return demonstrations.subset(np.sort(shuffled[cut:])), demonstrations.subset(np.sort(shuffled[:cut]))
+    return holdout_split(demonstrations, HELD_OUT, rng)
 
 
 def held_out_score(law: FloatArray, weights: FloatArray, smoothing: float) -> float:
