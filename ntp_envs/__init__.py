@@ -13,6 +13,7 @@ from ntp_envs.automata import (
     TableAutomaton,
 )
 from ntp_envs.demonstrations import Demonstrations, Exactness, collect
+from ntp_envs.deterministic import GreedyPolicy, TargetPolicy
 from ntp_envs.distances import (
     DistanceCurve,
     approximation_factor,
@@ -56,6 +57,7 @@ __all__ = [
     "DistanceCurve",
     "Exactness",
     "FiniteClass",
+    "GreedyPolicy",
     "MarkovClass",
     "MarkovPolicy",
     "MixturePolicy",
@@ -67,6 +69,7 @@ __all__ = [
     "RolloutDistance",
     "TableAutomaton",
     "TabularPolicy",
+    "TargetPolicy",
     "Task",
     "TokenEnv",
     "TokenVectorEnv",

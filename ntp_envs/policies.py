@@ -111,6 +111,18 @@ class Policy(ABC):
                 reader = reader.advance(column)
         return out
 
+    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        """The whole teacher-forced law, ``(B, H, A)``: entry h holds log pi(. | x, a_<h), in nats."""
+        tokens = np.asarray(tokens)
+        self._check_length(tokens.shape[1])
+        out = np.empty((*tokens.shape, self.vocab_size))
+        reader = self.cursor(prompts)
+        for h, column in enumerate(tokens.T):
+            out[:, h] = reader.log_probs()
+            if h + 1 < tokens.shape[1]:
+                reader = reader.advance(column)
+        return out
+
     def sample(self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator) -> IntArray:
         """``(B, horizon)`` int64 tokens drawn from the policy, one uniform variate a token."""
         check_generator(rng)

@@ -119,3 +119,20 @@ class Task(ABC):
     def success(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """``(B,)`` task success in [0, 1] of complete sequences. Only where ``has_success``."""
         raise NotTractableError(f"{self.name} has no notion of success; use reward='expert_log_prob' or 'none'.")
+
+    # -- verification and reading --------------------------------------------------------------------------------------
+
+    has_verifier: bool = False
+
+    def verify(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """``(B,)`` whether the ``(B, t)`` tokens so far break no rule that can be checked locally, token by token.
+
+        A verifier knows the rules of the task and the prompt, not the expert's plan: on a maze, that a step follows a
+        corridor, not that the corridor leads to the goal. At the full length it also says whether the answer is right.
+        Only where ``has_verifier``.
+        """
+        raise NotTractableError(f"{self.name} has no verifier.")
+
+    def decode(self, tokens: NDArray[np.integer]) -> str:
+        """One ``(t,)`` row of tokens (of a prompt or an answer) as a person would read it."""
+        return " ".join(str(int(token)) for token in tokens)

@@ -1,0 +1,67 @@
+"""Greedy decoding and one right answer a prompt, as policies."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntp_envs import BernoulliPolicy, GreedyPolicy, TabularPolicy, TargetPolicy
+
+
+def reversed_prompt(prompts):
+    return prompts[:, ::-1]
+
+
+@settings(deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1000), vocab_size=st.integers(2, 4), horizon=st.integers(1, 4))
+def test_greedy_follows_the_argmax_of_each_conditional(seed, vocab_size, horizon):
+    rng = np.random.default_rng(seed)
+    policy = TabularPolicy.random(vocab_size, horizon, rng, prompt_length=1)
+    prompts = rng.integers(vocab_size, size=(6, 1))
+    written = GreedyPolicy(policy).sample(prompts, horizon, rng)
+    for h in range(horizon):
+        best = policy.next_log_probs(prompts, written[:, :h]).argmax(axis=1)
+        np.testing.assert_array_equal(written[:, h], best)
+    assert (GreedyPolicy(policy).log_probs(prompts, written) == 0).all()
+
+
+@settings(deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1000))
+def test_the_forced_law_is_that_of_each_prefix(seed):
+    rng = np.random.default_rng(seed)
+    policy = TabularPolicy.random(3, 4, rng, prompt_length=1)
+    prompts, tokens = rng.integers(3, size=(5, 1)), rng.integers(3, size=(5, 4))
+    for any_policy in (policy, GreedyPolicy(policy)):
+        forced = any_policy.forced_log_probs(prompts, tokens)
+        assert forced.shape == (5, 4, 3)
+        for h in range(4):
+            np.testing.assert_array_equal(forced[:, h], any_policy.next_log_probs(prompts, tokens[:, :h]))
+        picked = np.take_along_axis(forced, tokens[:, :, None], axis=2)[:, :, 0]
+        np.testing.assert_array_equal(picked, any_policy.log_probs(prompts, tokens))
+
+
+def test_target_policy_writes_the_answer_whatever_came_before():
+    policy = TargetPolicy(reversed_prompt, 3, horizon=3, prompt_length=3)
+    prompts = np.array([[0, 1, 2], [2, 2, 1]])
+    np.testing.assert_array_equal(policy.sample(prompts, 3, np.random.default_rng(0)), prompts[:, ::-1])
+    np.testing.assert_array_equal(policy.sample(prompts, 2, np.random.default_rng(0)), prompts[:, :0:-1])
+    wrong = np.zeros((2, 1), dtype=int)
+    np.testing.assert_array_equal(np.exp(policy.next_log_probs(prompts, wrong)), np.eye(3)[prompts[:, 1]])
+    np.testing.assert_array_equal(policy.log_probs(prompts, prompts[:, ::-1]), np.zeros((2, 3)))
+    np.testing.assert_array_equal(np.exp(policy.forced_log_probs(prompts, prompts)), np.eye(3)[prompts[:, ::-1]])
+    back = pickle.loads(pickle.dumps(policy))
+    np.testing.assert_array_equal(back.log_probs(prompts, prompts), policy.log_probs(prompts, prompts))
+
+
+def test_refusals():
+    with pytest.raises(TypeError, match="policy must be"):
+        GreedyPolicy("BernoulliPolicy")
+    with pytest.raises(TypeError, match="must be callable"):
+        TargetPolicy(3, 2, horizon=1, prompt_length=1)
+    with pytest.raises(ValueError, match="at most 3 tokens"):
+        TargetPolicy(reversed_prompt, 3, horizon=3, prompt_length=3).sample(
+            np.zeros((1, 3), int), 4, np.random.default_rng(0)
+        )
+    assert repr(GreedyPolicy(BernoulliPolicy(0.7))) == "GreedyPolicy(BernoulliPolicy(0.7, on='tokens'))"
