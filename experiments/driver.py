@@ -98,7 +98,14 @@ def run_study(
         place: AbstractContextManager[Executor]
         place = local_executor(min(workers, max(len(todo), 1))) if executor is None else nullcontext(executor)
         with place as chosen:
-            run_cells(todo, study=study.name, seed=seed, executor=chosen, on_result=keep)
+            run_cells(
+                todo,
+                study=study.name,
+                seed=seed,
+                executor=chosen,
+                on_result=keep,
+                checkpoints=folder.checkpoints,
+            )
         results = store.results()
     summary, analysis, failures = _analyse(study, options, cells, results, seed)
     failures += _write(study, options, cells, results, summary, analysis, failures, settings, folder)

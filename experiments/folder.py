@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -80,6 +81,11 @@ class OutputFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def checkpoints(self) -> Path:
+        """What unfinished cells have left to go on from (`experiments.study.Cell.scratch`)."""
+        return (self.path / "checkpoints").absolute()
+
     def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
         """Make the folder ready for a run with these settings, or for going on with one.
 
@@ -129,6 +135,7 @@ class OutputFolder:
         for path in (self.config, self.results, self.summary, self.timings, self.report):
             path.unlink(missing_ok=True)
         self.results.with_name(self.results.name + "-journal").unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
         for ending in ("*.png", "*.svg"):
             for path in self.path.glob(ending):
                 path.unlink()

@@ -6,14 +6,18 @@ Local processes are the default. Dask (``Client.get_executor()``) or submitit fo
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from experiments.store import CellResult
@@ -24,15 +28,36 @@ __all__ = ["InlineExecutor", "limit_blas_threads", "local_executor", "run_cell",
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-def run_cell(cell: Cell, study: str, seed: int) -> CellResult:
-    """Run one cell; an exception becomes a result with its traceback."""
+def run_cell(cell: Cell, study: str, seed: int, checkpoints: Path | None = None) -> CellResult:
+    """Run one cell; an exception becomes a result with its traceback.
+
+    A cell that wants a scratch folder has the one of its name in ``checkpoints``, or a temporary one.
+    """
     start = time.perf_counter()
     try:
-        records = tuple(cell.function(**cell.parameters, rng=cell_rng(seed, study, cell)))
+        with _scratch(cell, checkpoints) as extra:
+            records = tuple(cell.function(**cell.parameters, **extra, rng=cell_rng(seed, study, cell)))
         error = None
     except Exception:
         records, error = (), traceback.format_exc()
     return CellResult(cell.key, records, error, time.perf_counter() - start)
+
+
+@contextmanager
+def _scratch(cell: Cell, checkpoints: Path | None) -> Iterator[dict[str, Path]]:
+    """The cell's folder as a keyword argument; it survives an exception, and is removed otherwise."""
+    if not cell.scratch:
+        yield {}
+    elif checkpoints is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield {"scratch": Path(folder)}
+    else:
+        own = checkpoints / hashlib.sha256(cell.key.encode()).hexdigest()[:16]
+        own.mkdir(parents=True, exist_ok=True)
+        yield {"scratch": own}
+        shutil.rmtree(own, ignore_errors=True)
+        with suppress(OSError):  # another cell's folder is still in it
+            checkpoints.rmdir()
 
 
 class InlineExecutor(Executor):
@@ -87,6 +112,7 @@ def run_cells(
     seed: int,
     executor: Executor,
     on_result: Callable[[Cell, CellResult], None],
+    checkpoints: Path | None = None,
     in_flight: int = 64,
 ) -> None:
     """Run every cell and call ``on_result`` in this process, in the order they finish.
@@ -97,6 +123,7 @@ def run_cells(
         seed: of the run.
         executor: where they run.
         on_result: keeps the result.
+        checkpoints: folder that holds the scratch folders of cells that want one.
         in_flight: cells given to the executor and not yet back, at most; an `InlineExecutor` gets one at a time.
     """
     limit = 1 if isinstance(executor, InlineExecutor) else in_flight
@@ -114,7 +141,7 @@ def run_cells(
     try:
         for cell in cells:
             try:
-                pending[executor.submit(run_cell, cell, study, seed)] = cell
+                pending[executor.submit(run_cell, cell, study, seed, checkpoints)] = cell
             except RuntimeError as error:  # a pool that broke takes no more work
                 on_result(cell, CellResult(cell.key, (), f"the executor takes no more cells: {error!r}", 0.0))
             while len(pending) >= limit:

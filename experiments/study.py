@@ -98,11 +98,15 @@ class Cell:
         function: ``function(**parameters, rng=generator) -> list[Record]``; defined at module level, so that it can
             be sent to another process.
         parameters: JSON-like; with the part they are the cell's identity, from which its seed is derived.
+        scratch: the function also takes ``scratch``, a `pathlib.Path` of a folder of its own. What it leaves there is
+            still there if the run is stopped and started again (checkpoints of a training), and is removed when the
+            cell succeeds. The records must not depend on it.
     """
 
     part: str
     function: Callable[..., Sequence[Record]]
     parameters: Mapping[str, Any]
+    scratch: bool = False
 
     @property
     def key(self) -> str:

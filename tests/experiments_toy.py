@@ -71,3 +71,35 @@ def analyse(options, summary):
 
 
 STUDY = Study("toy", "Do squares grow?", ToyOptions, cells, analyse)
+
+
+@dataclass(frozen=True)
+class LongOptions:
+    steps: int = 4
+    stop: str = ""  # a file: while it is there, a cell stops half way
+
+    @classmethod
+    def quick(cls):
+        return cls()
+
+
+def counted(*, start, steps, stop, rng, scratch):
+    """Adds up, with a checkpoint after every step; says in a record how many steps were made in this call."""
+    state = scratch / "state"
+    done, total = (int(word) for word in state.read_text().split()) if state.exists() else (0, start)
+    made = 0
+    for step in range(done, steps):
+        if stop and Path(stop).exists() and step == steps // 2:
+            raise KeyboardInterrupt
+        total += step
+        made += 1
+        state.write_text(f"{step + 1} {total}")
+    return [Record("total", total, {"K": start}), Record("steps made", made, {"K": start}, machine=True)]
+
+
+def long_cells(options):
+    for start in (10, 20):
+        yield Cell("sums", counted, {"start": start, "steps": options.steps, "stop": options.stop}, scratch=True)
+
+
+LONG = Study("long", "Do sums add up?", LongOptions, long_cells, lambda options, summary: Analysis())

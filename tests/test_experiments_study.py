@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from experiments.driver import reproduce_command, run_study
 from experiments.folder import FolderError, OutputFolder, run_settings
+from experiments.runner import run_cell
 from experiments.statistics import loglog_slope, mean_interval
 from experiments.store import CellResult, ResultStore
 from experiments.study import Analysis, Cell, Record, Study, cell_rng
@@ -93,6 +94,33 @@ def test_an_interrupted_run_is_finished_without_repeating_anything(tmp_path):
     run_study(toy.STUDY, options, out=tmp_path / "whole")
     assert (tmp_path / "run" / "summary.csv").read_bytes() == (tmp_path / "whole" / "summary.csv").read_bytes()
     assert run_study(toy.STUDY, options, out=tmp_path / "run").reused == 9
+
+
+def test_a_long_cell_goes_on_from_its_own_checkpoint(tmp_path):
+    stop = tmp_path / "stop"
+    options = toy.LongOptions(stop=str(stop))
+    stop.touch()
+    with pytest.raises(KeyboardInterrupt):
+        run_study(toy.LONG, options, out=tmp_path / "run")
+    (kept,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert (kept / "state").read_text() == "2 11"
+    stop.unlink()
+    outcome = run_study(toy.LONG, options, out=tmp_path / "run")
+    assert [row.mean for row in outcome.summary.select("total")] == [16.0, 26.0]
+    assert [row.mean for row in outcome.summary.timings if row.metric == "steps made"] == [2.0, 4.0]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    stop.touch()
+    with pytest.raises(KeyboardInterrupt):
+        run_study(toy.LONG, options, out=tmp_path / "run", seed=1, overwrite=True)
+    assert (tmp_path / "run" / "checkpoints").exists()
+    run_study(toy.STUDY, QUICK, out=tmp_path / "run", overwrite=True)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_cell_without_a_run_has_a_temporary_scratch_folder():
+    (cell, _) = toy.LONG.checked_cells(toy.LongOptions())
+    result = run_cell(cell, "long", 0)
+    assert result.error is None and result.records[0].value == 16.0
 
 
 def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(tmp_path):
