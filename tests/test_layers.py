@@ -14,7 +14,7 @@ ALLOWED = {
     "experiments": {"ntp_envs", "agents", "experiments"},
 }
 OURS = set(ALLOWED)
-HEAVY = {"torch", "matplotlib", "stable_baselines3", "minari", "sklearn", "cvxpy"}
+HEAVY = {"torch", "matplotlib", "stable_baselines3", "minari", "sklearn", "cvxpy", "datasets"}
 
 
 def imported(path):
