@@ -1,0 +1,148 @@
+"""Evaluation of a policy on a task: forced, greedy and sampled, one pass each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntp_envs._validation import check_generator, check_int
+from ntp_envs.demonstrations import Demonstrations, collect
+from ntp_envs.deterministic import GreedyPolicy
+from ntp_envs.evaluation.result import Evaluation, SampleText
+from ntp_envs.policies import Policy
+from ntp_envs.tasks.base import Task
+
+__all__ = ["evaluate"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+#: numbers of a ``(B, H, A)`` forced law held at once: 32 MiB of float64
+BLOCK = 2**22
+
+
+def evaluate(
+    policy: Policy,
+    task: Task,
+    *,
+    n: int = 1000,
+    rng: np.random.Generator,
+    demonstrations: Demonstrations | None = None,
+    samples: int = 4,
+) -> Evaluation:
+    """Accuracy, exact match, cross-entropy and success of a policy, with the true prefix and on its own.
+
+    Args:
+        policy: over the task's vocabulary.
+        task: gives the prompts, the demonstrations by default, ``success`` and ``decode``.
+        n: demonstrations to collect from the task's expert; not read where ``demonstrations`` are given.
+        rng: source of all randomness.
+        demonstrations: true sequences, all of which are used. Weights are kept: every measure is a weighted mean.
+        samples: how many prompts to show with their answers, the first ones.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        ValueError: vocabulary, horizon or prompt length of policy, task and demonstrations do not match.
+        TypeError: something else than a policy or a generator.
+
+    >>> from ntp_envs import UniformPolicy, make_task
+    >>> task = make_task("Contamination", horizon=8)
+    >>> round(evaluate(UniformPolicy(2), task, n=50, rng=np.random.default_rng(0)).bits_per_token, 6)
+    1.0
+    """
+    check_generator(rng)
+    check_int("samples", samples, minimum=0)
+    demos = collect(task, n, rng) if demonstrations is None else demonstrations
+    _check_shapes(policy, task, demos)
+    target, weights = demos.tokens, demos.normalised_weights()
+    best, log_probs = _forced(policy, demos)
+    greedy = GreedyPolicy(policy).sample(demos.prompts, task.horizon, rng)
+    sampled = policy.sample(demos.prompts, task.horizon, rng)
+
+    measured: dict[str, FloatArray] = {}  # one row a demonstration
+    for name, tokens in (("forced", best), ("greedy", greedy), ("sampled", sampled)):
+        right = (tokens == target).astype(np.float64)
+        measured[f"{name}_accuracy"] = right
+        measured[f"{name}_token_accuracy"] = right.mean(axis=1)
+        measured[f"{name}_exact"] = right.min(axis=1)
+    if task.has_success:
+        measured["greedy_success"] = task.success(demos.prompts, greedy)
+        measured["sampled_success"] = task.success(demos.prompts, sampled)
+    measured["impossible"] = np.isneginf(log_probs).astype(np.float64)
+    measured["sequence_probability"] = np.exp(log_probs.sum(axis=1))
+    measured["cross_entropy"] = 0.0 - log_probs
+    measured["mean_cross_entropy"] = measured["cross_entropy"].mean(axis=1)
+    means, errors = {}, {}
+    for name, values in measured.items():
+        means[name], errors[name] = _mean(values, weights)
+    fields: dict[str, Any] = {name: m for name, m in means.items() if name not in _PROPERTIES}
+    return Evaluation(
+        task=task.name,
+        n=len(demos),
+        **{"greedy_success": None, "sampled_success": None, **fields},
+        std_errors=errors,
+        samples=tuple(
+            SampleText(*(task.decode(row) for row in rows))
+            for rows in zip(demos.prompts[:samples], target, greedy, sampled)
+        ),
+        effective_n=float(1.0 / (weights @ weights)),
+    )
+
+
+#: measured for their standard errors; an `Evaluation` computes the values from those by position
+_PROPERTIES = (
+    "forced_token_accuracy",
+    "greedy_token_accuracy",
+    "sampled_token_accuracy",
+    "mean_cross_entropy",
+)
+
+
+def _check_shapes(policy: Policy, task: Task, demos: Demonstrations) -> None:
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
+    if not isinstance(demos, Demonstrations):
+        raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demos).__name__}.")
+    if policy.vocab_size != task.vocab_size:
+        raise ValueError(f"the policy has {policy.vocab_size} tokens and {task.name} {task.vocab_size}; one is needed.")
+    if policy.horizon is not None and policy.horizon < task.horizon:
+        raise ValueError(f"the policy is defined for {policy.horizon} tokens, but {task.name} has {task.horizon}.")
+    for name in ("vocab_size", "horizon", "prompt_length"):
+        mine, theirs = getattr(task, name), getattr(demos, name)
+        if mine != theirs:
+            raise ValueError(
+                f"the demonstrations have {name}={theirs} and {task.name} has {name}={mine}; "
+                "use demonstrations of this task: collect(task, n, rng)."
+            )
+
+
+def _forced(policy: Policy, demos: Demonstrations) -> tuple[IntArray, FloatArray]:
+    """The most probable token after each true prefix, and the log-probability of the true token: both ``(n, H)``."""
+    best = np.empty_like(demos.tokens)
+    log_probs = np.empty(demos.tokens.shape)
+    rows = max(1, BLOCK // (demos.horizon * demos.vocab_size))
+    for start in range(0, len(demos), rows):
+        block = slice(start, start + rows)
+        law = policy.forced_log_probs(demos.prompts[block], demos.tokens[block])
+        best[block] = law.argmax(axis=2)
+        log_probs[block] = np.take_along_axis(law, demos.tokens[block][:, :, None], axis=2)[:, :, 0]
+    return best, np.minimum(log_probs, 0.0)  # rounding may leave a log-probability at +1e-16
+
+
+def _mean(values: FloatArray, weights: FloatArray) -> tuple[Any, Any]:
+    """Weighted mean over the rows and its standard error, for independent rows; infinite values make both infinite.
+
+    For weights that count copies (`Demonstrations.pooled`) the standard error is an upper bound: copies are taken to
+    be one draw.
+    """
+    used = weights > 0  # no 0 * inf
+    values, weights = values[used], weights[used]
+    mean = weights @ values
+    with np.errstate(invalid="ignore"):
+        error = np.sqrt(weights**2 @ (values - mean) ** 2)
+    error = np.where(np.isfinite(mean), error, np.inf)
+    return (mean, error) if values.ndim > 1 else (float(mean), float(error))

@@ -1,0 +1,193 @@
+"""The result of an evaluation: what a policy gets right, position by position and as a whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntp_envs._validation import check_in, check_int
+from ntp_envs.distances.intervals import score_interval
+
+__all__ = ["BY_POSITION", "TOTALS", "Evaluation", "SampleText"]
+
+FloatArray = NDArray[np.float64]
+
+#: measures that are ``(H,)`` arrays
+BY_POSITION = ("forced_accuracy", "greedy_accuracy", "sampled_accuracy", "cross_entropy", "impossible")
+#: measures that are one number; the two of success are ``None`` where the task has none
+TOTALS = (
+    "forced_token_accuracy",
+    "greedy_token_accuracy",
+    "sampled_token_accuracy",
+    "forced_exact",
+    "greedy_exact",
+    "sampled_exact",
+    "sequence_probability",
+    "greedy_success",
+    "sampled_success",
+    "mean_cross_entropy",
+    "perplexity",
+    "bits_per_token",
+)
+#: functions of the mean cross-entropy, which are monotone: their intervals are those of the ends
+_OF_CROSS_ENTROPY = {"perplexity": lambda nats: _exp(nats), "bits_per_token": lambda nats: nats / math.log(2.0)}
+_UNBOUNDED = ("cross_entropy", "mean_cross_entropy")
+
+
+class SampleText(NamedTuple):
+    """One prompt and what was written after it, as a person would read it (`ntp_envs.Task.decode`)."""
+
+    prompt: str
+    target: str
+    greedy: str
+    sampled: str
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A policy against demonstrations of a task, under the true prefix and writing on its own.
+
+    *Forced*: the most probable token after the demonstration's own prefix (teacher forcing). *Greedy*: every token the
+    most probable one after the policy's own greedy tokens. *Sampled*: every token drawn, after its own draws. All are
+    compared with the demonstration's tokens. A greedy sequence is right as a whole exactly when the forced one is, so
+    ``forced_exact`` and ``greedy_exact`` agree but for ties broken by rounding; token by token they differ.
+
+    Attributes:
+        task: name of the task.
+        n: number of demonstrations.
+        forced_accuracy, greedy_accuracy, sampled_accuracy: ``(H,)`` share of tokens equal to the demonstration's.
+        forced_exact, greedy_exact, sampled_exact: share of sequences equal to the demonstration's.
+        sequence_probability: mean probability of the demonstrated sequence given its prompt. Where the prompt decides
+            the answer it is the expectation of ``sampled_exact``, with less noise.
+        cross_entropy: ``(H,)`` mean ``-log pi(a_h | x, a_<h)`` in nats, infinite where a demonstrated token has
+            probability zero.
+        impossible: ``(H,)`` share of demonstrated tokens of probability zero.
+        greedy_success, sampled_success: mean of ``task.success``, ``None`` where the task has none.
+        std_errors: standard errors by name of the measure, of the same shape.
+        samples: some prompts with what was written after them.
+        effective_n: 1 over the sum of squared normalised weights; n without weights.
+    """
+
+    task: str
+    n: int
+    forced_accuracy: FloatArray
+    greedy_accuracy: FloatArray
+    sampled_accuracy: FloatArray
+    forced_exact: float
+    greedy_exact: float
+    sampled_exact: float
+    sequence_probability: float
+    cross_entropy: FloatArray
+    impossible: FloatArray
+    greedy_success: float | None
+    sampled_success: float | None
+    std_errors: Mapping[str, Any] = field(repr=False)
+    samples: tuple[SampleText, ...] = field(repr=False)
+    effective_n: float
+
+    @property
+    def horizon(self) -> int:
+        """H, the number of tokens a sequence."""
+        return len(self.forced_accuracy)
+
+    @property
+    def forced_token_accuracy(self) -> float:
+        """Mean of ``forced_accuracy`` over the positions."""
+        return float(self.forced_accuracy.mean())
+
+    @property
+    def greedy_token_accuracy(self) -> float:
+        """Mean of ``greedy_accuracy`` over the positions."""
+        return float(self.greedy_accuracy.mean())
+
+    @property
+    def sampled_token_accuracy(self) -> float:
+        """Mean of ``sampled_accuracy`` over the positions."""
+        return float(self.sampled_accuracy.mean())
+
+    @property
+    def mean_cross_entropy(self) -> float:
+        """Nats a token, over all positions."""
+        return float(self.cross_entropy.mean())
+
+    @property
+    def perplexity(self) -> float:
+        """``exp`` of the mean cross-entropy."""
+        return _exp(self.mean_cross_entropy)
+
+    @property
+    def bits_per_token(self) -> float:
+        """The mean cross-entropy in bits."""
+        return self.mean_cross_entropy / math.log(2.0)
+
+    def interval(self, name: str) -> tuple[Any, Any]:
+        """``(lower, upper)``: the 95 % interval of a measure, shaped like it.
+
+        Wilson's score interval for shares (at the standard error reached), a score interval for cross-entropies, both
+        ends infinite for an infinite one. Demonstrations count as independent draws; where they are the complete law
+        of a task only the sampled measures have sampling error, and the other intervals are too wide.
+
+        Args:
+            name: one of `BY_POSITION` or `TOTALS`.
+
+        Raises:
+            ValueError: an unknown name, or success of a task without one.
+        """
+        check_in("name", name, (*BY_POSITION, *TOTALS))
+        if name in _OF_CROSS_ENTROPY:
+            lower, upper = self.interval("mean_cross_entropy")
+            return _OF_CROSS_ENTROPY[name](lower), _OF_CROSS_ENTROPY[name](upper)
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"{self.task} has no notion of success, so there is no interval for {name}.")
+        bound = math.inf if name in _UNBOUNDED else 1.0
+        # an infinite mean has an infinite standard error; its interval does not depend on it
+        error = np.where(np.isfinite(self.std_errors[name]), self.std_errors[name], 0.0)
+        lower, upper = score_interval(value, error, max(1, round(self.effective_n)), bound=bound)
+        return (lower, upper) if name in BY_POSITION else (float(lower), float(upper))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping a position: ``h`` (from 1) and the measures by position."""
+        measured = {name: getattr(self, name) for name in BY_POSITION}
+        return [{"h": h + 1, **{name: float(v[h]) for name, v in measured.items()}} for h in range(self.horizon)]
+
+    def totals(self) -> list[dict[str, Any]]:
+        """One mapping a measure of the whole: ``measure``, ``value``, ``lower``, ``upper``; no success where none."""
+        known = [name for name in TOTALS if getattr(self, name) is not None]
+        return [
+            dict(zip(("measure", "value", "lower", "upper"), (name, getattr(self, name), *self.interval(name))))
+            for name in known
+        ]
+
+    def table(self, positions: int = 12) -> str:
+        """Plain text for a terminal: the totals with 95 % intervals, then up to ``positions`` positions and samples."""
+        check_int("positions", positions, minimum=0)
+        lines = [f"{self.task}, H={self.horizon}, n={self.n}", ""]
+        for row in self.totals():
+            name = row["measure"].replace("_", " ")
+            lines.append(f"{name:<24}{row['value']:>9.4g}   [{row['lower']:.4g}, {row['upper']:.4g}]")
+        shown = np.unique(np.linspace(0, self.horizon - 1, min(positions, self.horizon)).round().astype(int))
+        if len(shown):
+            lines += ["", f"{'h':>5}" + "".join(f"{name.split('_')[0]:>12}" for name in BY_POSITION)]
+            rows = self.rows()
+            for h in shown:
+                lines.append(f"{rows[h]['h']:>5}" + "".join(f"{rows[h][name]:>12.4g}" for name in BY_POSITION))
+        for sample in self.samples:
+            lines += ["", *(f"{name:<9}{text}" for name, text in sample._asdict().items())]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        exact = f"forced={self.forced_token_accuracy:.4g} a token, exact greedy={self.greedy_exact:.4g}"
+        return (
+            f"Evaluation({self.task}, H={self.horizon}, n={self.n}, {exact} sampled={self.sampled_exact:.4g}, "
+            f"{self.mean_cross_entropy:.4g} nats a token)"
+        )
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700.0 else math.inf
