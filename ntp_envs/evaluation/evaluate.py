@@ -58,7 +58,8 @@ def evaluate(
     check_int("samples", samples, minimum=0)
     demos = collect(task, n, rng) if demonstrations is None else demonstrations
     _check_shapes(policy, task, demos)
-    target, weights = demos.tokens, demos.normalised_weights()
+    target = demos.tokens
+    weights = np.ones(len(demos)) if demos.weights is None else demos.weights
     best, log_probs = _forced(policy, demos)
     greedy = GreedyPolicy(policy).sample(demos.prompts, task.horizon, rng)
     sampled = policy.sample(demos.prompts, task.horizon, rng)
@@ -89,7 +90,7 @@ def evaluate(
             SampleText(*(task.decode(row) for row in rows))
             for rows in zip(demos.prompts[:samples], target, greedy, sampled)
         ),
-        effective_n=float(1.0 / (weights @ weights)),
+        effective_n=float(weights.sum() ** 2 / (weights @ weights)),
     )
 
 
@@ -141,8 +142,10 @@ def _mean(values: FloatArray, weights: FloatArray) -> tuple[Any, Any]:
     """
     used = weights > 0  # no 0 * inf
     values, weights = values[used], weights[used]
-    mean = weights @ values
+    total = weights.sum()
+    # a mean lies between its values, whatever the rounding; for equal weights a share is exact
+    mean = np.clip(weights @ values / total, values.min(axis=0), values.max(axis=0))
     with np.errstate(invalid="ignore"):
-        error = np.sqrt(weights**2 @ (values - mean) ** 2)
+        error = np.sqrt(weights**2 @ (values - mean) ** 2) / total
     error = np.where(np.isfinite(mean), error, np.inf)
     return (mean, error) if values.ndim > 1 else (float(mean), float(error))

@@ -1,0 +1,288 @@
+"""`ntp_envs.evaluation.evaluate` against enumeration, closed forms, and the coverage of its intervals."""
+
+import importlib
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntp_envs import (
+    BernoulliPolicy,
+    CallablePolicy,
+    Demonstrations,
+    GreedyPolicy,
+    TabularPolicy,
+    UniformPolicy,
+    collect,
+    make_task,
+)
+from ntp_envs.evaluation import Evaluation, SampleText, evaluate
+from ntp_envs.evaluation.result import BY_POSITION, TOTALS
+
+module = importlib.import_module("ntp_envs.evaluation.evaluate")  # the package gives the function that name
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def by_hand(policy, demos):
+    """Forced and greedy accuracy, exact match and cross-entropy, one sequence and one token at a time."""
+    n, horizon = demos.tokens.shape
+    forced, greedy, nats = np.zeros((n, horizon)), np.zeros((n, horizon)), np.zeros((n, horizon))
+    for i in range(n):
+        prompt, target, own = demos.prompts[i : i + 1], demos.tokens[i], []
+        for h in range(horizon):
+            law = policy.next_log_probs(prompt, target[None, :h])[0]
+            nats[i, h], forced[i, h] = -law[target[h]], law.argmax() == target[h]
+            own.append(int(policy.next_log_probs(prompt, np.array([own], dtype=int).reshape(1, h))[0].argmax()))
+            greedy[i, h] = own[-1] == target[h]
+    return forced, greedy, nats
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(seed=st.integers(0, 2**16), vocab=st.integers(2, 3), horizon=st.integers(1, 4), prompt=st.integers(0, 1))
+def test_every_measure_of_a_random_policy_is_what_counting_says(seed, vocab, horizon, prompt):
+    draws = rng(seed)
+    policy, expert = (TabularPolicy.random(vocab, horizon, draws, prompt_length=prompt) for _ in range(2))
+    prompts = draws.integers(vocab, size=(17, prompt))
+    demos = Demonstrations(
+        prompts, expert.sample(prompts, horizon, draws), vocab_size=vocab, weights=draws.random(17) + 0.1
+    )
+    task = make_task("BernoulliMixture", horizon=horizon)  # only its shapes and success are read
+    for name, value in (("vocab_size", vocab), ("prompt_length", prompt), ("has_success", False)):
+        object.__setattr__(task, name, value)
+    found = evaluate(policy, task, demonstrations=demos, rng=draws)
+    forced, greedy, nats = by_hand(policy, demos)
+    weights = demos.normalised_weights()
+    np.testing.assert_allclose(found.forced_accuracy, weights @ forced)
+    np.testing.assert_allclose(found.greedy_accuracy, weights @ greedy)
+    np.testing.assert_allclose(found.cross_entropy, weights @ nats)
+    assert found.forced_exact == pytest.approx(weights @ forced.min(axis=1))
+    assert found.greedy_exact == pytest.approx(found.forced_exact)
+    assert found.sequence_probability == pytest.approx(weights @ np.exp(-nats.sum(axis=1)))
+    assert found.perplexity == pytest.approx(math.exp((weights @ nats).mean()))
+    assert (found.n, found.effective_n) == (17, pytest.approx(1 / (weights**2).sum()))
+
+
+def test_sampled_measures_tend_to_their_probabilities():
+    """By enumeration of both laws: a draw agrees with a demonstration with probability sum_a P(a) Q(a)."""
+    task = make_task("NoisyParity", bits=2, subset=(0, 1), noise=0.2)
+    policy = TabularPolicy.random(2, task.horizon, rng(3))
+    sequences = np.array(list(itertools.product(range(2), repeat=task.horizon)))
+    nothing = np.empty((len(sequences), 0), dtype=int)
+    laws = [np.exp(pi.log_probs(nothing, sequences).sum(axis=1)) for pi in (task.expert, policy)]
+    found = evaluate(policy, task, n=20_000, rng=rng(4))
+    ones = [law @ sequences for law in laws]
+    wanted = ones[0] * ones[1] + (1 - ones[0]) * (1 - ones[1])
+    assert np.abs(found.sampled_accuracy - wanted).max() < 4 * 0.5 / math.sqrt(20_000)
+    assert found.sampled_exact == pytest.approx(laws[0] @ laws[1], abs=4 * 0.5 / math.sqrt(20_000))
+    assert found.sequence_probability == pytest.approx(laws[0] @ laws[1], abs=0.01)
+    success = laws[1] @ task.success(nothing, sequences)
+    assert found.sampled_success == pytest.approx(success, abs=4 * 0.5 / math.sqrt(20_000))
+
+
+def test_the_uniform_policy_is_at_one_over_a_and_log_a():
+    task = make_task("ARLinear", horizon=6)
+    found = evaluate(UniformPolicy(task.vocab_size), task, n=4000, rng=rng())
+    size = task.vocab_size
+    np.testing.assert_allclose(found.cross_entropy, math.log(size))
+    assert found.interval("mean_cross_entropy") == pytest.approx((math.log(size), math.log(size)))
+    assert found.perplexity == pytest.approx(size)
+    assert found.bits_per_token == pytest.approx(math.log2(size))
+    assert np.abs(found.sampled_accuracy - 1 / size).max() < 4.5 * math.sqrt(1 / size * (1 - 1 / size) / 4000)
+    assert found.sequence_probability == pytest.approx(size**-6.0)
+
+
+def test_the_expert_of_a_deterministic_task_gets_everything_right():
+    task = make_task("Tightrope", horizon=9, eps=0.2)
+    found = evaluate(task.expert, task, n=30, rng=rng())
+    for name in ("forced_accuracy", "greedy_accuracy", "sampled_accuracy"):
+        assert (getattr(found, name) == 1.0).all()
+        lower, upper = found.interval(name)
+        assert (upper == 1.0).all() and lower == pytest.approx(30 / (30 + 1.96**2), abs=1e-3)
+    assert (found.greedy_exact, found.sampled_exact, found.sampled_success) == (1.0, 1.0, 1.0)
+    assert found.mean_cross_entropy == 0.0
+    assert found.interval("perplexity")[0] == 1.0
+
+
+def test_a_demonstrated_token_of_probability_zero_is_counted_and_makes_the_cross_entropy_infinite():
+    task = make_task("Contamination", horizon=5)
+    demos = collect(task, 200, rng())
+    found = evaluate(BernoulliPolicy(0.0), task, demonstrations=demos, rng=rng())
+    np.testing.assert_allclose(found.impossible, demos.tokens.mean(axis=0))
+    assert np.isinf(found.cross_entropy).all() and math.isinf(found.perplexity) and math.isinf(found.bits_per_token)
+    assert found.interval("mean_cross_entropy") == (math.inf, math.inf)
+    lower, upper = found.interval("impossible")
+    assert ((lower < found.impossible) & (found.impossible < upper)).all()
+
+
+def test_a_row_of_weight_zero_does_not_count():
+    task = make_task("Contamination", horizon=2)
+    demos = Demonstrations(np.zeros((2, 1), int), [[0, 0], [1, 1]], vocab_size=2, weights=np.array([3.0, 0.0]))
+    found = evaluate(BernoulliPolicy(0.0), task, demonstrations=demos, rng=rng())
+    assert found.mean_cross_entropy == 0.0
+    assert found.forced_exact == 1.0
+
+
+def test_a_population_gives_the_exact_forced_measures():
+    task = make_task("RareMode", horizon=6, eps=0.2)
+    found = evaluate(task.policy_class.policy(0), task, demonstrations=task.population(), rng=rng())
+    wanted = task.member_kl()[0] - (0.2 * math.log(0.2) + 0.8 * math.log(0.8))  # cross-entropy = KL + entropy
+    assert found.cross_entropy.sum() == pytest.approx(wanted)
+
+
+def test_blocks_do_not_change_anything(monkeypatch):
+    task = make_task("ARLinear", horizon=6)
+    policy = TabularPolicy.random(task.vocab_size, 6, rng(1), prompt_length=task.prompt_length)
+    whole = evaluate(policy, task, n=101, rng=rng(2))
+    monkeypatch.setattr(module, "BLOCK", 7 * 6 * task.vocab_size)
+    blocks = evaluate(policy, task, n=101, rng=rng(2))
+    for name in BY_POSITION:
+        np.testing.assert_array_equal(getattr(whole, name), getattr(blocks, name))
+    assert whole.samples == blocks.samples
+
+
+def test_the_forced_law_is_asked_for_in_blocks(monkeypatch):
+    sizes = []
+
+    class Watched(UniformPolicy):
+        def forced_log_probs(self, prompts, tokens):
+            sizes.append(len(tokens) * tokens.shape[1] * self.vocab_size)
+            return super().forced_log_probs(prompts, tokens)
+
+    monkeypatch.setattr(module, "BLOCK", 100)
+    evaluate(Watched(2), make_task("Contamination", horizon=8), n=50, rng=rng())
+    assert max(sizes) <= 100 and sum(sizes) == 50 * 8 * 2
+    sizes.clear()
+    evaluate(Watched(2), make_task("Contamination", horizon=64), n=3, rng=rng())
+    assert sizes == [128] * 3  # one sequence at a time where even that is more than a block
+
+
+def test_intervals_cover_the_truth_about_19_times_in_20():
+    task = make_task("Contamination", horizon=3, eps=0.3, p=0.2, q=0.8)
+    policy = BernoulliPolicy(0.3)
+    prompts, masses = task.prompt_law()
+    tokens = np.tile(list(itertools.product(range(2), repeat=3)), (len(prompts), 1))
+    prompts, masses = np.repeat(prompts, 8, axis=0), np.repeat(masses, 8)
+    law = masses * np.exp(task.expert.log_probs(prompts, tokens).sum(axis=1))
+    complete = Demonstrations(prompts, tokens, vocab_size=2, weights=law)
+    truth = evaluate(policy, task, demonstrations=complete, rng=rng())
+    agree = complete.normalised_weights() @ (complete.tokens * 0.3 + (1 - complete.tokens) * 0.7)
+    wanted = {
+        "forced_accuracy": truth.forced_accuracy,
+        "cross_entropy": truth.cross_entropy,
+        "mean_cross_entropy": truth.mean_cross_entropy,
+        "perplexity": truth.perplexity,
+        "forced_token_accuracy": truth.forced_token_accuracy,
+        "sequence_probability": truth.sequence_probability,
+        "sampled_accuracy": agree,
+        "sampled_exact": truth.sequence_probability,
+    }
+    draws, runs = rng(5), 400
+    covered = {name: [] for name in wanted}
+    for _ in range(runs):
+        found = evaluate(policy, task, n=150, rng=draws, samples=0)
+        for name, value in wanted.items():
+            lower, upper = found.interval(name)
+            covered[name].append(np.mean((lower <= value) & (value <= upper)))
+    for name, hits in covered.items():
+        assert 0.91 <= np.mean(hits) <= 0.985, name
+
+
+def test_the_same_seed_gives_the_same_evaluation():
+    task = make_task("Contamination", horizon=6)
+    first, again = (evaluate(BernoulliPolicy(0.4), task, n=40, rng=rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(first.sampled_accuracy, again.sampled_accuracy)
+    assert first.samples == again.samples
+
+
+def test_samples_are_decoded_prompts_targets_and_answers():
+    task = make_task("Tightrope", horizon=4)
+    found = evaluate(task.expert, task, n=5, rng=rng(), samples=2)
+    text = task.decode(collect(task, 1, rng()).tokens[0])
+    assert len(found.samples) == 2 and isinstance(found.samples[0], SampleText)
+    assert found.samples[0].target == found.samples[0].greedy == found.samples[0].sampled == text
+    assert evaluate(task.expert, task, n=1, rng=rng(), samples=9).samples[1:] == ()
+
+
+def test_rows_totals_and_table_say_what_the_fields_say():
+    task = make_task("NoisyParity")
+    found = evaluate(GreedyPolicy(UniformPolicy(2)), task, n=40, rng=rng())
+    rows = found.rows()
+    assert [row["h"] for row in rows] == list(range(1, task.horizon + 1))
+    assert [row["greedy_accuracy"] for row in rows] == found.greedy_accuracy.tolist()
+    totals = {row["measure"]: row for row in found.totals()}
+    assert set(totals) == set(TOTALS)
+    assert totals["sampled_exact"]["value"] == found.sampled_exact
+    for row in totals.values():
+        assert row["lower"] <= row["value"] <= row["upper"]
+    table = found.table(positions=3)
+    assert f"{found.forced_token_accuracy:.4g}" in table and "sampled " in table
+    assert sum(line.split()[:1] in (["1"], ["3"], ["5"]) for line in table.splitlines()) >= 3
+    assert "NoisyParity" in repr(found) and "inf nats" in repr(found)
+    assert len(repr(found)) < 200
+
+
+def test_without_success_there_is_none():
+    found = evaluate(BernoulliPolicy(0.5), make_task("Contamination", horizon=4), n=5, rng=rng())
+    assert found.greedy_success is None and found.sampled_success is None
+    assert "greedy_success" not in {row["measure"] for row in found.totals()}
+    with pytest.raises(ValueError, match="no notion of success"):
+        found.interval("greedy_success")
+    with pytest.raises(ValueError, match="Did you mean 'forced_exact'"):
+        found.interval("forced_exat")
+    with pytest.raises(ValueError, match="positions=-1"):
+        found.table(positions=-1)
+
+
+TASK = make_task("Contamination", horizon=4)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "change"),
+    [
+        (TypeError, "policy must be an ntp_envs.Policy", {"policy": "log-loss"}),
+        (TypeError, "numpy.random.Generator", {"rng": 0}),
+        (ValueError, "n=0", {"n": 0}),
+        (ValueError, "samples=-1", {"samples": -1}),
+        (TypeError, "demonstrations must be ntp_envs.Demonstrations", {"demonstrations": np.zeros((3, 4), int)}),
+        (ValueError, "policy has 3 tokens and Contamination 2", {"policy": UniformPolicy(3)}),
+        (ValueError, "defined for 2 tokens", {"policy": TabularPolicy.random(2, 2, rng())}),
+        (
+            ValueError,
+            "demonstrations have horizon=5",
+            {"demonstrations": collect(make_task("Contamination", horizon=5), 3, rng())},
+        ),
+        (
+            ValueError,
+            "demonstrations have prompt_length=2",
+            {"demonstrations": Demonstrations(np.zeros((3, 2), int), np.zeros((3, 4), int), vocab_size=2)},
+        ),
+    ],
+)
+def test_bad_input_is_refused(error, message, change):
+    given = {"policy": BernoulliPolicy(0.5), "task": TASK, "n": 5, "rng": rng(), **change}
+    policy, task = given.pop("policy"), given.pop("task")
+    with pytest.raises(error, match=message):
+        evaluate(policy, task, **given)
+
+
+def test_a_policy_whose_prompt_it_reads_is_evaluated_after_the_right_prompt():
+    """A copier that needs its prompt: right where prompts are, wrong after shuffled ones."""
+    task = make_task("ARLinear", horizon=2)
+    size, length = task.vocab_size, task.prompt_length
+    assert length >= 1
+
+    def copy(prompts, tokens):
+        return np.where(np.arange(size) == prompts[:, :1], math.log(0.9), math.log(0.1 / (size - 1)))
+
+    prompts = rng().integers(size, size=(50, length))
+    demos = Demonstrations(prompts, np.repeat(prompts[:, :1], 2, axis=1), vocab_size=size)
+    found = evaluate(CallablePolicy(copy, size), task, demonstrations=demos, rng=rng())
+    assert isinstance(found, Evaluation)
+    assert found.forced_exact == found.greedy_exact == 1.0
+    assert found.sequence_probability == pytest.approx(0.81)
