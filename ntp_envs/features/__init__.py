@@ -2,6 +2,8 @@
 
 from ntp_envs.features.base import ContextFeatureMap, FeatureMap, FeatureStates
 from ntp_envs.features.combine import CallableFeatures, Concatenated, PairwiseProducts
+from ntp_envs.features.path_star import PathPointers, StarPrompts
+from ntp_envs.features.offsets import OffsetsOneHot
 from ntp_envs.features.position import EpisodeBits, Position, PromptFeatures
 from ntp_envs.features.window import FlipSign, WindowOneHot
 
@@ -13,8 +15,11 @@ __all__ = [
     "FeatureMap",
     "FeatureStates",
     "FlipSign",
+    "OffsetsOneHot",
     "PairwiseProducts",
+    "PathPointers",
     "Position",
     "PromptFeatures",
+    "StarPrompts",
     "WindowOneHot",
 ]

@@ -7,6 +7,7 @@ from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
 from ntp_envs.tasks.halving_game import HalvingGame
 from ntp_envs.tasks.noisy_parity import NoisyParity
+from ntp_envs.tasks.path_star import CleverHansPolicy, PathStar
 from ntp_envs.tasks.rare_mode import RareMode
 from ntp_envs.tasks.registry import make_task, register_task, task_names
 from ntp_envs.tasks.tightrope import Tightrope
@@ -16,10 +17,12 @@ __all__ = [
     "BernoulliMixture",
     "BestInClass",
     "BestTheta",
+    "CleverHansPolicy",
     "ConsistencyGame",
     "Contamination",
     "HalvingGame",
     "NoisyParity",
+    "PathStar",
     "RareMode",
     "Task",
     "Tightrope",

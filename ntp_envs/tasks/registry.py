@@ -13,6 +13,7 @@ from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
 from ntp_envs.tasks.halving_game import HalvingGame
 from ntp_envs.tasks.noisy_parity import NoisyParity
+from ntp_envs.tasks.path_star import PathStar
 from ntp_envs.tasks.rare_mode import RareMode
 from ntp_envs.tasks.tightrope import Tightrope
 
@@ -28,6 +29,7 @@ BUILT_IN: dict[str, type[Task]] = {
         Contamination,
         HalvingGame,
         NoisyParity,
+        PathStar,
         RareMode,
         Tightrope,
     )
