@@ -38,6 +38,8 @@ SMALL_AND_ODD = [
     ("PathStar", {"degree": 5, "length": 6, "nodes": 26, "hops": 2, "teacherless": True, "radius": 3.0}),
     ("RareMode", {"horizon": 1}),
     ("RareMode", {"horizon": 9, "eps": 0.3, "density_ratio": 10.0}),
+    ("Snowball", {"horizon": 1, "eps": 0.3, "vocab_size": 2}),
+    ("Snowball", {"horizon": 3, "eps": 0.2, "vocab_size": 3}),
     ("Tightrope", {"horizon": 9, "eps": 0.2}),
     ("Tightrope", {"horizon": 9, "eps": 0.2, "recoverable": True}),
     ("Tightrope", {"horizon": 200, "recoverable": True}),

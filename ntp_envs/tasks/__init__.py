@@ -10,6 +10,7 @@ from ntp_envs.tasks.noisy_parity import NoisyParity
 from ntp_envs.tasks.path_star import CleverHansPolicy, PathStar
 from ntp_envs.tasks.rare_mode import RareMode
 from ntp_envs.tasks.registry import make_task, register_task, task_names
+from ntp_envs.tasks.snowball import CopyPolicy, Snowball
 from ntp_envs.tasks.tightrope import Tightrope
 
 __all__ = [
@@ -20,10 +21,12 @@ __all__ = [
     "CleverHansPolicy",
     "ConsistencyGame",
     "Contamination",
+    "CopyPolicy",
     "HalvingGame",
     "NoisyParity",
     "PathStar",
     "RareMode",
+    "Snowball",
     "Task",
     "Tightrope",
     "make_task",

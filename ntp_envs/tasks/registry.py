@@ -15,6 +15,7 @@ from ntp_envs.tasks.halving_game import HalvingGame
 from ntp_envs.tasks.noisy_parity import NoisyParity
 from ntp_envs.tasks.path_star import PathStar
 from ntp_envs.tasks.rare_mode import RareMode
+from ntp_envs.tasks.snowball import Snowball
 from ntp_envs.tasks.tightrope import Tightrope
 
 __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_task", "register_task", "task_class", "task_names"]
@@ -31,6 +32,7 @@ BUILT_IN: dict[str, type[Task]] = {
         NoisyParity,
         PathStar,
         RareMode,
+        Snowball,
         Tightrope,
     )
 }
