@@ -1,0 +1,18 @@
+"""Real text: where it comes from, its symbols, and how well a policy predicts it."""
+
+from ntp_envs.text.corpus import load_bytes, load_text
+from ntp_envs.text.data import TextData, TextPart, load_data
+from ntp_envs.text.score import BitsPerChar, text_log_probs
+from ntp_envs.text.vocabulary import Vocabulary, split_words
+
+__all__ = [
+    "BitsPerChar",
+    "TextData",
+    "TextPart",
+    "Vocabulary",
+    "load_bytes",
+    "load_data",
+    "load_text",
+    "split_words",
+    "text_log_probs",
+]
