@@ -6,6 +6,7 @@ from agents.cross_validation import CrossValidatedBC, FitFailedWarning
 from agents.interactive import AdversarialImitation, DAgger, ForwardTraining, OnPolicyDistillation, ScheduledSampling
 from agents.layerwise import LayerwiseBC
 from agents.log_loss import LogLossBC
+from agents.ngram_likelihood import NGramBC
 from agents.objectives import ClippedRatioBC, TaiLrBC, TotalVariationBC
 from agents.oracle import BestInClass
 from agents.registry import agent_names, make_agent, register_agent
@@ -28,6 +29,7 @@ __all__ = [
     "ForwardTraining",
     "LayerwiseBC",
     "LogLossBC",
+    "NGramBC",
     "NotFittedError",
     "OnPolicyDistillation",
     "RhoEstimatorBC",

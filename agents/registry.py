@@ -11,6 +11,7 @@ from agents.cross_validation import CrossValidatedBC
 from agents.interactive import AdversarialImitation, DAgger, ForwardTraining, OnPolicyDistillation, ScheduledSampling
 from agents.layerwise import LayerwiseBC
 from agents.log_loss import LogLossBC
+from agents.ngram_likelihood import NGramBC
 from agents.objectives import ClippedRatioBC, TaiLrBC, TotalVariationBC
 from agents.oracle import BestInClass
 from agents.rho import ChunkedRhoBC, RhoEstimatorBC
@@ -34,6 +35,7 @@ BUILT_IN: dict[str, type[Agent]] = {
         ForwardTraining,
         LayerwiseBC,
         LogLossBC,
+        NGramBC,
         OnPolicyDistillation,
         RhoEstimatorBC,
         ScheduledSampling,

@@ -27,6 +27,7 @@ from ntp_envs import (
     FiniteClass,
     MarkovClass,
     MarkovPolicy,
+    NGramClass,
     Policy,
     PolicyClass,
     ProductClass,
@@ -110,6 +111,7 @@ def _default_classes(rng: np.random.Generator) -> Iterator[tuple[str, PolicyClas
     yield "Markov class, A=3, P=2", MarkovClass(3, order=1), 2
     yield "autoregressive linear class, A=2, P=1", ARLinearClass(WindowOneHot(2, 2), radius=3.0), 1
     yield "autoregressive linear class, A=3, P=0", ARLinearClass(WindowOneHot(3, 1), radius=3.0), 0
+    yield "n-gram class, A=3, P=1", NGramClass(3, order=3), 1
 
 
 def _draw(vocab_size: int, prompt_length: int, rng: np.random.Generator) -> Demonstrations:

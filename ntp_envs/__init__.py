@@ -25,6 +25,7 @@ from ntp_envs.distances import (
 )
 from ntp_envs.env import TokenEnv
 from ntp_envs.errors import NotTractableError, WellSpecifiedError
+from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import CallablePolicy, MixturePolicy, Policy, TabularPolicy, UniformPolicy
 from ntp_envs.policy_classes import (
     ARLinearClass,
@@ -32,6 +33,7 @@ from ntp_envs.policy_classes import (
     BernoulliClass,
     FiniteClass,
     MarkovClass,
+    NGramClass,
     PolicyClass,
     ProductClass,
 )
@@ -61,6 +63,8 @@ __all__ = [
     "MarkovClass",
     "MarkovPolicy",
     "MixturePolicy",
+    "NGramClass",
+    "NGramPolicy",
     "NotTractableError",
     "Policy",
     "PolicyClass",

@@ -6,6 +6,7 @@ from ntp_envs.policy_classes.bernoulli import BernoulliClass
 from ntp_envs.policy_classes.error_sets import ErrorSetClass, ErrorSetPolicy
 from ntp_envs.policy_classes.finite import FiniteClass
 from ntp_envs.policy_classes.markov import MarkovClass
+from ntp_envs.policy_classes.ngram import NGramClass
 from ntp_envs.policy_classes.product import ProductClass, ProductPolicy
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ErrorSetPolicy",
     "FiniteClass",
     "MarkovClass",
+    "NGramClass",
     "PolicyClass",
     "ProductClass",
     "ProductPolicy",

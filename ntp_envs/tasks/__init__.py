@@ -7,11 +7,16 @@ from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
 from ntp_envs.tasks.halving_game import HalvingGame
 from ntp_envs.tasks.noisy_parity import NoisyParity
+from ntp_envs.tasks.parity_cot import ParityCoT
+from ntp_envs.tasks.parity_mix import ParityMix
 from ntp_envs.tasks.path_star import CleverHansPolicy, PathStar
 from ntp_envs.tasks.rare_mode import RareMode
 from ntp_envs.tasks.registry import make_task, register_task, task_names
 from ntp_envs.tasks.snowball import CopyPolicy, Snowball
+from ntp_envs.tasks.text import Text
 from ntp_envs.tasks.tightrope import Tightrope
+from ntp_envs.tasks.turing_linear import linear_emulator
+from ntp_envs.tasks.turing_machine import TuringMachine
 
 __all__ = [
     "ARLinear",
@@ -24,11 +29,16 @@ __all__ = [
     "CopyPolicy",
     "HalvingGame",
     "NoisyParity",
+    "ParityCoT",
+    "ParityMix",
     "PathStar",
     "RareMode",
     "Snowball",
     "Task",
+    "Text",
     "Tightrope",
+    "TuringMachine",
+    "linear_emulator",
     "make_task",
     "register_task",
     "task_names",

@@ -13,10 +13,14 @@ from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
 from ntp_envs.tasks.halving_game import HalvingGame
 from ntp_envs.tasks.noisy_parity import NoisyParity
+from ntp_envs.tasks.parity_cot import ParityCoT
+from ntp_envs.tasks.parity_mix import ParityMix
 from ntp_envs.tasks.path_star import PathStar
 from ntp_envs.tasks.rare_mode import RareMode
 from ntp_envs.tasks.snowball import Snowball
+from ntp_envs.tasks.text import Text
 from ntp_envs.tasks.tightrope import Tightrope
+from ntp_envs.tasks.turing_machine import TuringMachine
 
 __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_task", "register_task", "task_class", "task_names"]
 
@@ -30,10 +34,14 @@ BUILT_IN: dict[str, type[Task]] = {
         Contamination,
         HalvingGame,
         NoisyParity,
+        ParityCoT,
+        ParityMix,
         PathStar,
         RareMode,
         Snowball,
+        Text,
         Tightrope,
+        TuringMachine,
     )
 }
 _tasks: Registry[Task] = Registry(

@@ -176,7 +176,7 @@ def _decoded(corpus: str, data: bytes, cut: bool) -> str:
     except UnicodeDecodeError as error:
         offset = start + error.start
         raise ValueError(
-            f"corpus={corpus!r} is not UTF-8 (byte 0x{data[offset]:02x} at byte offset {offset}: {error.reason}); {fix}."
+            f"corpus={corpus!r} is not UTF-8 (byte offset {offset}: {error.reason}); {fix}."
         ) from None
     if not text:
         raise ValueError(f"corpus={corpus!r} holds nothing but a byte order mark; a text is needed.")
