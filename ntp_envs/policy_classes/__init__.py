@@ -7,6 +7,7 @@ from ntp_envs.policy_classes.error_sets import ErrorSetClass, ErrorSetPolicy
 from ntp_envs.policy_classes.finite import FiniteClass
 from ntp_envs.policy_classes.markov import MarkovClass
 from ntp_envs.policy_classes.ngram import NGramClass
+from ntp_envs.policy_classes.positional_linear import LinearStep, PositionalLinearClass, PositionalLinearPolicy
 from ntp_envs.policy_classes.product import ProductClass, ProductPolicy
 
 __all__ = [
@@ -17,9 +18,12 @@ __all__ = [
     "ErrorSetClass",
     "ErrorSetPolicy",
     "FiniteClass",
+    "LinearStep",
     "MarkovClass",
     "NGramClass",
     "PolicyClass",
+    "PositionalLinearClass",
+    "PositionalLinearPolicy",
     "ProductClass",
     "ProductPolicy",
 ]

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.deterministic import TargetPolicy
 from ntp_envs.errors import NotTractableError
 from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
@@ -41,6 +42,18 @@ class TargetTask(Task):
 
     def best_in_class(self) -> BestInClass:
         raise NotTractableError(f"the best in class of {self.name} is not known at these parameters.")
+
+    def population(self, chunk: int | None = None) -> Demonstrations:
+        """The complete law where the prompts can be listed: every prompt with its answer, exact for every learner."""
+        prompts, probabilities = self.prompt_law()
+        return Demonstrations(
+            prompts,
+            self.targets(prompts),
+            vocab_size=self.vocab_size,
+            weights=probabilities,
+            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
+            exactness=Exactness(everything=True),
+        )
 
     def success(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """1 where the whole answer is right, 0 otherwise. Shape ``(B,)``."""

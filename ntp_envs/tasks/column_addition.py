@@ -1,0 +1,117 @@
+"""ColumnAddition: one column of written addition, with and without a token for the carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntp_envs._numerics import all_sequences
+from ntp_envs._validation import check_int, check_real, check_tokens
+from ntp_envs.features.by_position import ByPosition
+from ntp_envs.features.window import WindowOneHot
+from ntp_envs.policy_classes import ARLinearClass
+from ntp_envs.tasks.base import FloatArray, IntArray
+from ntp_envs.tasks.target import TargetTask
+
+__all__ = ["ColumnAddition"]
+
+MAX_LISTED = 1 << 14
+
+
+@dataclass(frozen=True)
+class ColumnAddition(TargetTask):
+    """The digits of one column and the carry before it; the answer is the carry handed on, then the digit written.
+
+    This is the step that ``Multiplication(cot="carry")`` repeats: its columns have at most 3, 5 and 7 digits for
+    factors of 2, 3 and 4 digits. The class is autoregressive linear over the one-hot prefix, with weights of its own
+    for each of the two answers.
+
+    What it shows [derived here]: with ``carry=True`` both answers are ordered decisions on a linear statistic,
+    carry = floor(s / 10) and digit = s - 10 carry, s the sum of the column. Without the carry token the digit is s mod
+    10: given all but one of the summands it is uniform, so every one-hot feature alone is independent of it, the
+    population optimum of log-loss is theta = 0, and a linear predictor is right one time in ten. One more token is
+    what makes the step linear, as in Malach (2023, arXiv:2309.06979, section 3, on parities).
+
+    Tokens 0..9 are digits, 10, 11, ... the carries 0..addends - 1. Digits and the carry of the prompt are uniform.
+
+    Args:
+        addends: k, digits in the column, at least 2.
+        carry: write the carry first (H = 2); else the digit alone (H = 1).
+        radius: of the ball of theta.
+
+    >>> task = ColumnAddition(addends=3)
+    >>> task.decode(np.array([7, 8, 9, 11])), task.decode(task.targets(np.array([[7, 8, 9, 11]]))[0])
+    ('7 8 9 [1]', '[2] 5')
+    """
+
+    addends: int = 3
+    carry: bool = True
+    radius: float = 3000.0
+
+    has_success = True
+
+    def __post_init__(self) -> None:
+        check_int("addends", self.addends, minimum=2)
+        if not isinstance(self.carry, bool):
+            raise TypeError(f"carry={self.carry!r} must be True or False.")
+        if check_real("radius", self.radius, minimum=0.0) == 0.0:
+            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+
+    @property
+    def vocab_size(self) -> int:  # type: ignore[override]
+        """Ten digits and k carries."""
+        return 10 + self.addends
+
+    @property
+    def prompt_length(self) -> int:  # type: ignore[override]
+        """k + 1."""
+        return self.addends + 1
+
+    @property
+    def horizon(self) -> int:  # type: ignore[override]
+        """2 with the carry token, 1 without: set ``carry``."""
+        return 1 + self.carry
+
+    @cached_property
+    def policy_class(self) -> ARLinearClass:
+        width = self.prompt_length + self.horizon - 1
+        return ARLinearClass(ByPosition(WindowOneHot(self.vocab_size, width), self.horizon), self.radius)
+
+    def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray:
+        digits = rng.integers(10, size=(n, self.addends))
+        return np.column_stack([digits, 10 + rng.integers(self.addends, size=n)])
+
+    def prompt_law(self) -> tuple[IntArray, FloatArray]:
+        """All columns, for at most three digits.
+
+        Raises:
+            NotTractableError: more digits.
+        """
+        if 10**self.addends * self.addends > MAX_LISTED:
+            return super().prompt_law()
+        columns = all_sequences(10, self.addends)
+        carries = np.repeat(10 + np.arange(self.addends), len(columns))
+        prompts = np.column_stack([np.tile(columns, (self.addends, 1)), carries])
+        return prompts, np.full(len(prompts), 1.0 / len(prompts))
+
+    def targets(self, prompts: NDArray[np.integer]) -> IntArray:
+        tokens = check_tokens("prompts", prompts, self.vocab_size, width=self.prompt_length)
+        wrong = (tokens[:, :-1] > 9).any(axis=1) | (tokens[:, -1] < 10)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(
+                f"prompts[{row}] reads {self.decode(tokens[row])!r}; it must be {self.addends} digits and a carry "
+                f"(tokens 10 to {self.vocab_size - 1})."
+            )
+        total = tokens.sum(axis=1) - 10
+        answers = np.column_stack([10 + total // 10, total % 10])
+        return answers[:, 2 - self.horizon :]
+
+    def decode(self, tokens: NDArray[np.integer]) -> str:
+        """Digits, and ``[c]`` for a carry."""
+        return " ".join(
+            str(token) if token < 10 else f"[{token - 10}]" for token in np.asarray(tokens).ravel().tolist()
+        )
