@@ -55,6 +55,8 @@ class PathStar(TargetTask):
       L - 3 - h between is any internal node but the children of the source and the known ancestors, d(L-3) - h of them:
       ``(1/d) (d (L-3) - h)^-(L-3-h)`` for h <= L - 3, and 1 for h = L - 2. For d = 2, L = 5: 1/32, 1/6 and 1.
 
+    A loss of the second token alone ends in the same place: d equal candidates.
+
     These are probabilities that a *sampled* answer is right (`class_exact_match`). Greedy decoding takes the smallest
     label among equals, which is right as often as any other, so it has the same exact match but for one case: where
     L - 3 - h >= 2 a teacherless learner writes the same label at each of the positions between, and is never right
@@ -151,10 +153,11 @@ class PathStar(TargetTask):
         return back if self.reverse else back[:, ::-1].copy()
 
     def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray:
+        """``(n, P)`` independent prompts, N + E variates each: drawn together or one by one they are the same."""
         check_generator(rng)
-        labels = rng.random((n, self.nodes)).argsort(axis=1)[:, : self.n_labels]
-        order = rng.random((n, self.n_edges)).argsort(axis=1)
-        return self._written(labels, order)
+        variates = rng.random((n, self.nodes + self.n_edges))
+        labels = variates[:, : self.nodes].argsort(axis=1)[:, : self.n_labels]
+        return self._written(labels, variates[:, self.nodes :].argsort(axis=1))
 
     def _written(self, labels: IntArray, order: IntArray) -> IntArray:
         """``(B, P)`` prompts from ``(B, 1 + E)`` labels and ``(B, E)`` orders of the edges.
