@@ -3,9 +3,12 @@
 from ntp_envs.tasks.ar_linear import ARLinear
 from ntp_envs.tasks.base import BestInClass, Task
 from ntp_envs.tasks.bernoulli_mixture import BernoulliMixture, BestTheta
+from ntp_envs.tasks.column_addition import ColumnAddition
 from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
 from ntp_envs.tasks.halving_game import HalvingGame
+from ntp_envs.tasks.multiplication import Multiplication
+from ntp_envs.tasks.multiplication_weights import explicit_multiplier
 from ntp_envs.tasks.noisy_parity import NoisyParity
 from ntp_envs.tasks.parity_cot import ParityCoT
 from ntp_envs.tasks.parity_mix import ParityMix
@@ -24,10 +27,12 @@ __all__ = [
     "BestInClass",
     "BestTheta",
     "CleverHansPolicy",
+    "ColumnAddition",
     "ConsistencyGame",
     "Contamination",
     "CopyPolicy",
     "HalvingGame",
+    "Multiplication",
     "NoisyParity",
     "ParityCoT",
     "ParityMix",
@@ -39,6 +44,7 @@ __all__ = [
     "Tightrope",
     "TuringMachine",
     "linear_emulator",
+    "explicit_multiplier",
     "make_task",
     "register_task",
     "task_names",

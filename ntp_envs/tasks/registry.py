@@ -9,9 +9,11 @@ from ntp_envs._registry import Registry, build
 from ntp_envs.tasks.ar_linear import ARLinear
 from ntp_envs.tasks.base import Task
 from ntp_envs.tasks.bernoulli_mixture import BernoulliMixture
+from ntp_envs.tasks.column_addition import ColumnAddition
 from ntp_envs.tasks.consistency_game import ConsistencyGame
 from ntp_envs.tasks.contamination import Contamination
 from ntp_envs.tasks.halving_game import HalvingGame
+from ntp_envs.tasks.multiplication import Multiplication
 from ntp_envs.tasks.noisy_parity import NoisyParity
 from ntp_envs.tasks.parity_cot import ParityCoT
 from ntp_envs.tasks.parity_mix import ParityMix
@@ -30,9 +32,11 @@ BUILT_IN: dict[str, type[Task]] = {
     for family in (
         ARLinear,
         BernoulliMixture,
+        ColumnAddition,
         ConsistencyGame,
         Contamination,
         HalvingGame,
+        Multiplication,
         NoisyParity,
         ParityCoT,
         ParityMix,
