@@ -1,0 +1,21 @@
+"""Neural next-token predictors and the one loop that trains them. Needs the extra ``neural``.
+
+`NetworkClass` says what network (linear, MLP or a small transformer), `NeuralBC` trains it under the contract of
+`agents.Agent`, and `TorchPolicy` is what comes out: an `ntp_envs.Policy`.
+"""
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError(
+        f"agents.neural needs torch, which the extra 'neural' brings: pip install \"ntp-envs[neural]\" ({error})."
+    ) from error
+
+from agents.neural.agent import NeuralBC
+from agents.neural.classes import ARCHITECTURES, NetworkClass
+from agents.neural.modes import MODES
+from agents.neural.policy import TorchPolicy
+
+del torch
+
+__all__ = ["ARCHITECTURES", "MODES", "NetworkClass", "NeuralBC", "TorchPolicy"]

@@ -1,0 +1,155 @@
+"""A network as an `ntp_envs.Policy`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.neural.classes import NetworkClass
+from agents.neural.devices import limited_threads, resolve_device
+from agents.neural.networks import Network, State
+from ntp_envs import Policy
+from ntp_envs._validation import check_tokens
+from ntp_envs.policies import Cursor, check_sequences
+
+__all__ = ["TorchPolicy"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+CHUNK_NUMBERS = 2**23  # about how many float64 numbers the widest layer may take in one pass: 64 MiB
+
+
+class TorchPolicy(Policy):
+    """The law of the next token under a trained network; `NetworkClass.policy` builds one.
+
+    Weights are kept as they were trained (float32) and evaluated in float64, so that the ways to ask agree: a cursor
+    (window buffer, or cache of keys and values), `next_log_probs` from scratch and the one-pass `forced_log_probs`
+    differ by rounding, below 1e-10 in the tests, and so do batches of different sizes, which are cut into chunks of
+    bounded memory. Equal calls give equal bits on one machine: on the CPU, evaluation takes one thread. Pickling keeps
+    the weights, and gives back a policy on the CPU.
+
+    Args:
+        network_class: the specification.
+        state: its weights by name, as `NetworkClass.checked_state` gives them.
+        teacherless: tokens after the prompt are read as the dummy token: a product law given the prompt.
+        device: where to compute; one without float64 (``"mps"``) is refused.
+
+    >>> spec = NetworkClass("mlp", 3, prompt_length=1, horizon=4, width=8)
+    >>> policy = spec.policy(spec.initialised(torch.Generator().manual_seed(0)))
+    >>> policy.forced_log_probs(np.array([[2]]), np.array([[0, 1, 2, 0]])).shape
+    (1, 4, 3)
+    """
+
+    def __init__(
+        self, network_class: NetworkClass, state: dict[str, Tensor], *, teacherless: bool = False, device: Any = "cpu"
+    ) -> None:
+        super().__init__(
+            network_class.vocab_size, horizon=network_class.horizon, prompt_length=network_class.prompt_length
+        )
+        self.network_class, self.state, self.teacherless = network_class, state, bool(teacherless)
+        self.device = resolve_device(device)
+        if self.device.type == "mps":
+            raise ValueError("device='mps' has no float64, in which policies are evaluated; use device='cpu'.")
+
+    def __repr__(self) -> str:
+        return f"TorchPolicy({self.network_class!r}{', teacherless=True' if self.teacherless else ''})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "network"} | {"device": torch.device("cpu")}
+
+    @cached_property
+    def network(self) -> Network:
+        """The network in float64, ready to be evaluated."""
+        network = self.network_class.empty()
+        network.load_state_dict(self.state, assign=True)
+        return network.to(device=self.device, dtype=torch.float64).eval().requires_grad_(False)
+
+    # -- whole sequences -----------------------------------------------------------------------------------------------
+
+    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        prompts, tokens = check_sequences(self, prompts, tokens)
+        self._check_length(tokens.shape[1])
+        out = np.empty((*tokens.shape, self.vocab_size))
+        for rows in self._chunks(len(tokens), tokens.shape[1]):
+            hidden = self._run(prompts[rows], tokens[rows, :-1])
+            out[rows] = self._log_probs(hidden)
+        return out
+
+    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        law = self.forced_log_probs(prompts, tokens)
+        return np.take_along_axis(law, np.asarray(tokens, dtype=np.int64)[:, :, None], axis=2)[:, :, 0]
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        prompts, tokens = check_sequences(self, prompts, tokens)
+        self._check_length(tokens.shape[1] + 1)
+        out = np.empty((len(tokens), self.vocab_size))
+        for rows in self._chunks(len(tokens), tokens.shape[1] + 1):
+            hidden = self._run(prompts[rows], tokens[rows])
+            out[rows] = self._log_probs(hidden[:, -1])
+        return out
+
+    def _run(self, prompts: IntArray, inputs: IntArray) -> Tensor:
+        """``(b, T + 1, e)``."""
+        if self.teacherless:
+            inputs = np.full_like(inputs, self.vocab_size)
+        with limited_threads(1), torch.no_grad():
+            return self.network(self.tensor(prompts), self.tensor(inputs))
+
+    def _log_probs(self, hidden: Tensor) -> FloatArray:
+        with limited_threads(1), torch.no_grad():
+            return torch.log_softmax(self.network.out(hidden), dim=-1).cpu().numpy()
+
+    def tensor(self, tokens: NDArray[np.integer]) -> Tensor:
+        """Tokens as an int64 tensor on the policy's device."""
+        return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)
+
+    def _chunks(self, n: int, length: int) -> Iterator[slice]:
+        """Rows whose widest intermediate result is about `CHUNK_NUMBERS` numbers."""
+        rows = max(CHUNK_NUMBERS // self.network_class.numbers_per_sequence(length), 1)
+        for start in range(0, max(n, 1), rows):
+            yield slice(start, start + rows)
+
+    # -- token by token ------------------------------------------------------------------------------------------------
+
+    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
+        prompts = check_tokens("prompts", prompts, self.vocab_size, width=self.prompt_length)
+        with limited_threads(1), torch.no_grad():
+            parts = [self.network.begin(self.tensor(prompts[rows])) for rows in self._chunks(len(prompts), 1)]
+        return _TorchCursor(self, *_joined(parts), step=0)
+
+
+class _TorchCursor(Cursor):
+    """Hidden vectors ``(B, e)`` of what has been read, and what the network needs to read on."""
+
+    def __init__(self, policy: TorchPolicy, hidden: Tensor, state: State, step: int) -> None:
+        self.policy, self.hidden, self.state, self.step = policy, hidden, state, step
+        self._law: FloatArray | None = None
+
+    def log_probs(self) -> FloatArray:
+        self.policy._check_length(self.step + 1)
+        if self._law is None:
+            self._law = self.policy._log_probs(self.hidden)
+        return self._law.copy()
+
+    def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
+        policy, step = self.policy, self.step + 1
+        picked = policy.tensor(rows)
+        state, hidden = tuple(part[picked] for part in self.state), self.hidden[picked]
+        if step < policy.network_class.horizon:  # after the last token there is nothing more to say
+            read = policy.tensor(np.full(len(rows), policy.vocab_size) if policy.teacherless else tokens)
+            with limited_threads(1), torch.no_grad():
+                hidden, state = policy.network.read(state, read, self.step)
+        return _TorchCursor(policy, hidden, state, step)
+
+
+def _joined(parts: list[tuple[Tensor, State]]) -> tuple[Tensor, State]:
+    """Chunks of a batch put together."""
+    hidden = torch.cat([part[0] for part in parts])
+    return hidden, tuple(torch.cat(tensors) for tensors in zip(*(part[1] for part in parts)))
