@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntp_envs._validation import check_real
 from ntp_envs.automata import AutomatonPolicy
 from ntp_envs.features import ContextFeatureMap, FeatureMap
-from ntp_envs.policies import Policy
+from ntp_envs.policies import Cursor, Policy
 from ntp_envs.policy_classes.base import PolicyClass
 
 __all__ = ["ARLinearAutomaton", "ARLinearClass", "ARLinearPolicy", "linear_log_probs"]
@@ -70,8 +70,34 @@ class ARLinearPolicy(Policy):
             out[rows] = np.take_along_axis(law, tokens[rows, :, None].astype(np.int64), axis=2)[:, :, 0]
         return out
 
+    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        prompts, tokens = np.asarray(prompts), np.asarray(tokens)
+        self._check_length(tokens.shape[1])
+        out = np.empty((*tokens.shape, self.vocab_size))
+        for rows, values in self.features.blocks(prompts, tokens):
+            out[rows] = linear_log_probs(self.features, self.theta, values)
+        return out
+
+    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
+        window = self.features.window
+        return super().cursor(prompts) if window is None else _WindowCursor(self, np.asarray(prompts), window, 0)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.features!r}, theta of norm {np.linalg.norm(self.theta):.4g})"
+
+
+class _WindowCursor(Cursor):
+    """Keeps no more of the sequences than the window of the features, which is all that they see."""
+
+    def __init__(self, policy: ARLinearPolicy, seen: NDArray[np.integer], window: int, step: int) -> None:
+        self.policy, self.seen, self.window, self.step = policy, seen[:, max(seen.shape[1] - window, 0) :], window, step
+
+    def log_probs(self) -> FloatArray:
+        features, nothing = self.policy.features, np.empty((len(self.seen), 0), dtype=np.int64)
+        return linear_log_probs(features, self.policy.theta, features.prefix_features(nothing, self.seen))
+
+    def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
+        return _WindowCursor(self.policy, np.column_stack([self.seen[rows], tokens]), self.window, self.step + 1)
 
 
 class ARLinearAutomaton(ARLinearPolicy, AutomatonPolicy):
@@ -113,6 +139,10 @@ class ARLinearAutomaton(ARLinearPolicy, AutomatonPolicy):
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         self._check_length(np.shape(tokens)[1])
         return self._emissions[self._states.path(np.asarray(prompts), np.asarray(tokens)), tokens]
+
+    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        self._check_length(np.shape(tokens)[1])
+        return self._emissions[self._states.path(np.asarray(prompts), np.asarray(tokens))]
 
 
 class ARLinearClass(PolicyClass):
