@@ -48,7 +48,7 @@ def load_text(corpus: str = DEFAULT, *, max_chars: int | None = None) -> str:
     else:
         # at most 4 bytes a character, and 3 of the mark
         text = _decoded(corpus, _read(corpus, None if max_chars is None else 4 * max_chars + 3), max_chars is not None)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _with_newlines(text)
     return text if max_chars is None else text[:max_chars]
 
 
@@ -72,6 +72,10 @@ def corpus_key(corpus: str) -> tuple[Any, ...]:
     path = _checked_path(corpus)
     state = os.stat(path)
     return (os.path.realpath(path), state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+def _with_newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _topics() -> str:
@@ -109,8 +113,8 @@ def _from_hub(name: str, limit: int) -> str:
                 "want to a file and give its path."
             )
         if record["text"]:
-            parts.append(record["text"])
-            length += len(record["text"]) + 2
+            parts.append(_with_newlines(record["text"]))
+            length += len(parts[-1]) + 2
         if length >= limit:
             break
     text = "\n\n".join(parts)
@@ -175,9 +179,7 @@ def _decoded(corpus: str, data: bytes, cut: bool) -> str:
         text, _ = codecs.utf_8_decode(data[start:], "strict", not cut)
     except UnicodeDecodeError as error:
         offset = start + error.start
-        raise ValueError(
-            f"corpus={corpus!r} is not UTF-8 (byte offset {offset}: {error.reason}); {fix}."
-        ) from None
+        raise ValueError(f"corpus={corpus!r} is not UTF-8 (byte offset {offset}: {error.reason}); {fix}.") from None
     if not text:
         raise ValueError(f"corpus={corpus!r} holds nothing but a byte order mark; a text is needed.")
     return text
