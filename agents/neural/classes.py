@@ -113,7 +113,7 @@ class NetworkClass(PolicyClass):
     def numbers_per_sequence(self, length: int) -> int:
         """About how many numbers the widest intermediate result takes for one sequence of ``length`` tokens."""
         if self.architecture != "transformer":
-            return length * max(self.window_length * self.width, self.vocab_size)
+            return length * max(self.window_length, self.width, self.vocab_size)
         vectors = max(self.prompt_length // self.prompt_group, 1) + length
         return vectors * max(4 * self.width, self.heads * vectors, self.vocab_size)
 
