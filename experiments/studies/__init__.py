@@ -21,6 +21,7 @@ STUDIES = {
     "parity": "experiments.studies.parity:STUDY",
     "rl": "experiments.studies.rl:STUDY",
     "robust": "experiments.studies.robust:STUDY",
+    "snowball": "experiments.studies.snowball:STUDY",
     "stability": "experiments.studies.stability:STUDY",
     "tradeoff": "experiments.studies.tradeoff:STUDY",
 }
