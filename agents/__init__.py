@@ -9,6 +9,7 @@ from agents.log_loss import LogLossBC
 from agents.ngram_likelihood import NGramBC
 from agents.objectives import ClippedRatioBC, TaiLrBC, TotalVariationBC
 from agents.oracle import BestInClass
+from agents.perceptron import PerceptronBC
 from agents.registry import agent_names, make_agent, register_agent
 from agents.rho import ChunkedRhoBC, RhoEstimatorBC
 from agents.smoothed import SmoothedLogLossBC
@@ -32,6 +33,7 @@ __all__ = [
     "NGramBC",
     "NotFittedError",
     "OnPolicyDistillation",
+    "PerceptronBC",
     "RhoEstimatorBC",
     "ScheduledSampling",
     "SmoothedLogLossBC",

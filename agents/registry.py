@@ -14,6 +14,7 @@ from agents.log_loss import LogLossBC
 from agents.ngram_likelihood import NGramBC
 from agents.objectives import ClippedRatioBC, TaiLrBC, TotalVariationBC
 from agents.oracle import BestInClass
+from agents.perceptron import PerceptronBC
 from agents.rho import ChunkedRhoBC, RhoEstimatorBC
 from agents.smoothed import SmoothedLogLossBC
 from agents.tournament import TournamentBC
@@ -37,6 +38,7 @@ BUILT_IN: dict[str, type[Agent]] = {
         LogLossBC,
         NGramBC,
         OnPolicyDistillation,
+        PerceptronBC,
         RhoEstimatorBC,
         ScheduledSampling,
         SmoothedLogLossBC,

@@ -66,7 +66,7 @@ class TuringMachine(TargetTask):
     >>> task.steps_taken, task.horizon
     (14, 140)
     >>> print(task.decode(task.targets(task.sample_prompts(1, np.random.default_rng(0)))[0, -10:]))
-    0 1 1 1 1@Z 1 1 0 0 |
+    0 0 0 1 1 1 1@Z 1 1 |
     """
 
     machine: Any = "increment"
