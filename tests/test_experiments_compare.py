@@ -17,7 +17,7 @@ from experiments.studies import load_study
 from experiments.studies.compare.analysis import verdict
 from experiments.studies.compare.estimates import DISTANCE_SLOPE, MEANS, minus, slope_interval
 from experiments.studies.compare.options import CompareOptions
-from experiments.studies.compare.specs import Spec, build_agent, build_task, parse_spec, split_specs, takes_horizon
+from experiments.specs import Spec, build_agent, build_task, parse_spec, split_specs, takes_horizon
 from experiments.studies.compare.sweep import CONVERGED, NOT_APPLICABLE, QUERIES, RUNS, STEPS, run
 from ntp_envs import make_task
 

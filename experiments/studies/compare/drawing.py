@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.studies.compare.estimates import Estimates
-from experiments.studies.compare.specs import parse_spec, short_names
+from experiments.specs import parse_spec, short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

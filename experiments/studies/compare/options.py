@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.options import check_distinct
-from experiments.studies.compare.specs import build_agent, build_task, parse_spec, split_specs, takes_horizon
+from experiments.specs import build_agent, build_task, parse_spec, split_specs, takes_horizon
 from ntp_envs._validation import check_int
 
 __all__ = ["CompareOptions"]

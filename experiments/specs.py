@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -111,14 +112,15 @@ def short_names(tasks: Sequence[str]) -> dict[str, str]:
 
 
 def build_agent(text: str, task: Task) -> Agent:
-    """The agent of a spec. One that has a parameter ``task`` (an interactive learner, the oracle) is given the task.
+    """The agent of a spec. One that needs a parameter ``task`` (an interactive learner, the oracle) is given the task.
 
     Raises:
         ValueError, TypeError: as `agents.make_agent`, or for a parameter without a value; the message has the spec.
     """
     spec = parse_spec(text)
     given = dict(spec.parameters)
-    if "task" in agent_class(spec.name)._parameter_names():
+    wanted = inspect.signature(agent_class(spec.name).__init__).parameters.get("task")
+    if wanted is not None and wanted.default is inspect.Parameter.empty:
         given.setdefault("task", task)
     try:
         return make_agent(spec.name, **given)
