@@ -47,7 +47,7 @@ SMALL_AND_ODD = [
     ("ParityCoT", {"bits": 5, "subset_size": 4, "cot": "xor_q", "fan_in": 3, "degree": 3, "seed": 2}),
     ("ParityCoT", {"bits": 3, "subset_size": 3, "cot": "prefix"}),
     ("ParityCoT", {"bits": 1, "subset_size": 1, "cot": "none"}),
-    ("ParityMix", {"d": 3, "p": 0.4}),
+    ("ParityMix", {"d": 4, "p": 0.4}),
     ("ParityMix", {"d": 13, "p": 0.01}),
     ("RareMode", {"horizon": 1}),
     ("RareMode", {"horizon": 9, "eps": 0.3, "density_ratio": 10.0}),

@@ -68,7 +68,7 @@ class ParityMix(Task):
     The class is linear over `ntp_envs.features.ChainProducts`, (1, x_i, z x_i, ended) with z the last token, with
     weights of its own for each position. A step of the chain, z x_i, is linear in it; the product of all is not.
 
-    What it shows (after Tsilivis et al., arXiv:2510.11495; the numbers are derived here, for d >= 3): why outcome
+    What it shows (after Tsilivis et al., arXiv:2510.11495; the numbers are derived here): why outcome
     rewards make answers longer. The log-loss optimum cannot tell the direct answer from a fair coin, so
 
     * its first token is x_1 with probability (1 + p)/2, and after x_1 it goes on with probability 2 p/(1 + p);
@@ -81,13 +81,14 @@ class ParityMix(Task):
     Success is that the token before the first end is the product of all signs.
 
     Args:
-        d: bits of the prompt, 3 or more (with two, when to end is linear in x_2).
+        d: bits of the prompt, 4 or more: with three, given the next sign of the chain, whether the first token was the
+            whole answer is linear, and the facts above do not hold.
         p: share of chains, in (0, 1).
         radius: of the ball of theta.
 
-    >>> task = ParityMix(d=3, p=0.2)
-    >>> [tokens.tolist() for tokens in task.documents(np.array([[1, 1, 0]]))]
-    [[[1, 0, 0, 2]], [[0, 2, 2, 2]]]
+    >>> task = ParityMix(d=4, p=0.2)
+    >>> [tokens.tolist() for tokens in task.documents(np.array([[1, 1, 0, 1]]))]
+    [[[1, 0, 0, 1, 2]], [[1, 2, 2, 2, 2]]]
     """
 
     d: int = 6
@@ -98,7 +99,7 @@ class ParityMix(Task):
     has_success = True
 
     def __post_init__(self) -> None:
-        check_int("d", self.d, minimum=3)
+        check_int("d", self.d, minimum=4)
         check_probability("p", self.p)
         if check_real("radius", self.radius, minimum=0.0) == 0.0:
             raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
