@@ -204,8 +204,13 @@ def test_a_random_automaton_pair_through_every_exact_door():
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_family_s_best_in_class_is_at_the_distance_it_states(name):
     task = make_task(name)
-    best = task.best_in_class()
+    try:
+        best = task.best_in_class()
+    except NotTractableError:
+        pytest.skip("its best in class is not known")
     curve = distance(task.expert, best.policy, task)
-    assert curve.is_exact
+    if not curve.is_exact:  # more prompts and sequences than can be listed
+        assert abs(curve.final - best.hellinger2) < 4 * curve.std_error[-1] + best.tolerance
+        return
     assert curve.final == pytest.approx(best.hellinger2, rel=1e-9)
     assert approximation_factor(task, best.policy) == pytest.approx(1.0, rel=1e-9)
