@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from ntp_envs import (
 )
 from ntp_envs.tasks.registry import BUILT_IN
 from ntp_envs.testing import check_task
+
+HARBOUR, NOT_TEXT = (str(Path(__file__).parent / "data" / name) for name in ("harbour.txt", "not_text.bin"))
 
 SMALL_AND_ODD = [
     ("ARLinear", {"horizon": 4}),
@@ -53,6 +56,10 @@ SMALL_AND_ODD = [
     ("RareMode", {"horizon": 9, "eps": 0.3, "density_ratio": 10.0}),
     ("Snowball", {"horizon": 1, "eps": 0.3, "vocab_size": 2}),
     ("Snowball", {"horizon": 3, "eps": 0.2, "vocab_size": 3}),
+    ("Text", {"corpus": HARBOUR, "horizon": 3, "prompt_length": 0, "expert_order": 1, "learner_order": 1}),
+    ("Text", {"corpus": HARBOUR, "tokens": "word", "horizon": 6, "prompt_length": 2, "expert_order": 3}),
+    ("Text", {"corpus": HARBOUR, "max_vocab": 3, "horizon": 2, "prompt_length": 1, "expert_order": 9, "lower": False}),
+    ("Text", {"corpus": NOT_TEXT, "tokens": "byte", "horizon": 4, "prompt_length": 3, "held_out": 0.4}),
     ("Tightrope", {"horizon": 9, "eps": 0.2}),
     ("Tightrope", {"horizon": 9, "eps": 0.2, "recoverable": True}),
     ("Tightrope", {"horizon": 200, "recoverable": True}),

@@ -1,0 +1,392 @@
+"""Text: the corpus as a task, its expert, its windows and its bits a character."""
+
+import json
+import math
+import os
+import pickle
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ntp_envs.text.data as data_module
+from agents import LogLossBC, NGramBC
+from ntp_envs import (
+    BernoulliPolicy,
+    Demonstrations,
+    NGramClass,
+    NGramPolicy,
+    NotTractableError,
+    UniformPolicy,
+    collect,
+    distance,
+    make_task,
+)
+from ntp_envs.tasks import Text
+from ntp_envs.testing import check_task
+from ntp_envs.text import BitsPerChar, split_words
+from ntp_envs.text.data import least_length
+
+FILES = Path(__file__).parent / "data"
+HARBOUR = str(FILES / "harbour.txt")
+SMALL = {"corpus": HARBOUR, "horizon": 12, "prompt_length": 4, "expert_order": 3}
+
+
+@pytest.fixture(scope="module")
+def harbour():
+    return Text(**SMALL)
+
+
+def train_and_held_out(share=0.1, lower=True):
+    text = Path(HARBOUR).read_text(encoding="utf-8")
+    text = text.lower() if lower else text
+    cut = len(text) - math.floor(share * len(text))
+    return text[:cut], text[cut:]
+
+
+# -- the text ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens", ["char", "byte", "word"])
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_text_is_cut_in_two_and_numbered(tokens, lower):
+    task = Text(**SMALL | {"tokens": tokens, "lower": lower, "held_out": 0.2})
+    train, held_out = train_and_held_out(0.2, lower)
+    assert task.decode(task.data.train.tokens) == train
+    pieces = split_words if tokens == "word" else list
+    symbols = set(pieces(train))
+    assert task.vocab_size == len(symbols) + 1
+    decoded = task.decode(task.data.held_out.tokens)
+    assert decoded == "".join(piece if piece in symbols else "\ufffd" for piece in pieces(held_out))
+    assert "\ufffd" in decoded and len(decoded) > 10
+    assert task.data.held_out.lengths.sum() == len(held_out)
+    assert task.decode(task.encode("The crates")) == ("the crates" if lower else "The crates")
+
+
+def test_rare_characters_are_one_token():
+    task = Text(**SMALL | {"max_vocab": 6})
+    common = Counter(train_and_held_out()[0]).most_common(5)
+    assert task.vocab_size == 6 and task.decode([5]) == "\ufffd"
+    assert set(task.data.vocabulary.symbols) == {symbol for symbol, _ in common}
+    assert task.encode("zzz").tolist() == [5, 5, 5]
+
+
+def test_max_chars_reads_the_beginning():
+    task = Text(**SMALL | {"max_chars": 500, "held_out": 0.5})
+    assert task.decode(task.data.train.tokens) == Path(HARBOUR).read_text(encoding="utf-8")[:250].lower()
+    assert len(task.data.held_out) == 250
+
+
+def test_anything_can_be_read_as_bytes():
+    path = FILES / "not_text.bin"
+    task = Text(corpus=str(path), tokens="byte", lower=False, horizon=5, prompt_length=2, expert_order=2)
+    data = path.read_bytes()
+    whole = [*task.data.train.tokens, *task.data.held_out.tokens]
+    assert bytes(task.data.vocabulary.symbols[t] for t in whole) == data
+    with pytest.raises(ValueError, match=r"byte offset .*tokens='byte'"):
+        Text(corpus=str(path))
+
+
+# -- reading once ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_task_reads_and_fits_nothing_again(harbour, monkeypatch):
+    monkeypatch.setattr(data_module, "load_text", lambda *a, **k: pytest.fail("read again"))
+    again = Text(**SMALL | {"horizon": 9, "learner_order": 1})
+    assert again.data is harbour.data
+    assert again.expert.levels is harbour.expert.levels
+    shorter = replace(again, prompt_length=2)
+    assert (shorter.expert.prompt_length, harbour.expert.prompt_length) == (2, 4)
+
+
+def test_a_file_that_changes_is_read_again(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("abab" * 100)
+    old = Text(**SMALL | {"corpus": str(path)})
+    assert old.decode(old.data.train.tokens[:4]) == "abab"
+    path.write_text("cdcd" * 100)
+    os.utime(path, ns=(1, 1))
+    new = Text(**SMALL | {"corpus": str(path)})
+    assert new == old and new.data.sha256 != old.data.sha256
+    assert new.decode(new.data.train.tokens[:4]) == "cdcd"
+    assert old.decode(old.sample_prompts(1, np.random.default_rng(0))[0])[0] in "ab"
+    os.remove(path)
+    with pytest.raises(FileNotFoundError):
+        Text(**SMALL | {"corpus": str(path)})
+    assert old.expert.order == 3  # which the task can still fit
+
+
+def test_a_pickled_task_is_its_parameters(harbour):
+    assert harbour.expert.order == 3
+    pickled = pickle.dumps(harbour)
+    back = pickle.loads(pickled)
+    assert len(pickled) < 1000 and back == harbour and hash(back) == hash(harbour)
+    assert back.vocab_size == harbour.vocab_size
+    prompts = harbour.sample_prompts(3, np.random.default_rng(0))
+    np.testing.assert_array_equal(back.sample_prompts(3, np.random.default_rng(0)), prompts)
+
+
+def test_the_shared_text_cannot_be_written_to(harbour):
+    with pytest.raises(ValueError, match="read-only"):
+        harbour.data.train.tokens[0] = 1
+
+
+# -- prompts, windows and the expert -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt_length", [0, 1, 2, 5])
+def test_prompts_are_places_of_the_text(prompt_length):
+    task = Text(**SMALL | {"prompt_length": prompt_length})
+    train = train_and_held_out()[0]
+    places = len(train) - prompt_length - task.horizon + 1
+    wanted = Counter(train[i : i + prompt_length] for i in range(places))
+    prompts, probabilities = task.prompt_law()
+    assert {task.decode(p): pytest.approx(m) for p, m in zip(prompts, probabilities)} == {
+        prompt: count / places for prompt, count in wanted.items()
+    }
+
+
+def test_too_many_prompts_are_not_listed(monkeypatch, harbour):
+    import ntp_envs.tasks.text as module
+
+    monkeypatch.setattr(module, "MAX_PROMPTS", 200)
+    task = Text(**SMALL)
+    with pytest.raises(NotTractableError, match="more than 200 different prompts of 4 tokens; use sample_prompts"):
+        task.prompt_law()
+    assert len(Text(**SMALL | {"prompt_length": 1}).prompt_law()[0]) < 60
+
+
+def test_windows_are_the_text(harbour, rng):
+    for held_out, text in zip((False, True), train_and_held_out()):
+        demos = harbour.windows(400, rng, held_out=held_out)
+        assert demos.prompts.shape == (400, 4) and demos.tokens.shape == (400, 12)
+        lines = [harbour.decode(line) for line in np.column_stack([demos.prompts, demos.tokens])]
+        assert all(line in text for line in lines)
+        assert demos.source["by"] == ("held-out text" if held_out else "text")
+        assert demos.source["sha256"] == harbour.data.sha256
+        json.dumps(demos.source)
+    edge = {text[: 4 + 12], text[-4 - 12 :]}  # the first and the last window are drawn too
+    many = harbour.windows(20_000, rng, held_out=True)
+    assert edge <= {harbour.decode(line) for line in np.column_stack([many.prompts, many.tokens])}
+    with pytest.raises(TypeError, match="rng=3"):
+        harbour.windows(2, 3)
+    with pytest.raises(ValueError, match="n=0"):
+        harbour.windows(0, rng)
+
+
+def test_the_expert_is_the_model_of_the_training_text(harbour):
+    train = train_and_held_out()[0]
+    letters = sorted(set(train))
+    model = NGramPolicy.fit_text([letters.index(c) for c in train], len(letters) + 1, 3)
+    tokens = harbour.encode("once for himself. ")[None]
+    np.testing.assert_array_equal(
+        harbour.expert.log_probs(tokens[:, :4], tokens[:, 4:]), model.log_probs(tokens[:, :4], tokens[:, 4:])
+    )
+    # P(e | th) by counting
+    count = {c: len(re.findall(f"(?=th{re.escape(c)})", train[: len(train)])) for c in letters}
+    seen = sum(c > 0 for c in count.values())
+    after_h = np.exp(
+        NGramPolicy(model.levels[:2], model.vocab_size).next_log_probs(harbour.encode("h")[None], tokens[:, :0])
+    )
+    wanted = (count["e"] + seen * after_h[0, letters.index("e")]) / (sum(count.values()) + seen)
+    law = np.exp(harbour.expert.next_log_probs(harbour.encode("ofth")[None], tokens[:, :0]))[0]
+    assert law[letters.index("e")] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_what_is_not_known_is_said(harbour):
+    for ask in (harbour.best_in_class, harbour.population):
+        with pytest.raises(NotTractableError):
+            ask()
+    assert not harbour.has_success
+    with pytest.raises(NotTractableError, match="no notion of success"):
+        harbour.success(np.zeros((1, 4), int), np.zeros((1, 12), int))
+
+
+def test_collected_demonstrations_can_be_saved(harbour, rng, tmp_path):
+    demos = collect(harbour, 5, rng, expert_log_probs=True)
+    back = Demonstrations.load(demos.save(tmp_path / "demos"))
+    assert make_task(back.source["task"], **back.source["parameters"]) == harbour
+
+
+# -- bits a character --------------------------------------------------------------------------------------------------
+
+
+def test_bits_are_those_of_reading_on(harbour):
+    line = harbour.data.held_out.tokens
+    total = -sum(harbour.expert.next_log_probs(line[None, :i], line[None, :0])[0, line[i]] for i in range(4, len(line)))
+    for window in (None, 1, 7, 50, 10_000):
+        score = harbour.bits_per_char(harbour.expert, window=window)
+        assert score.value == pytest.approx(total / math.log(2) / (len(line) - 4), rel=1e-12)
+        assert score.n_tokens == score.n_chars == len(line) - 4 and score.value == score.per_token == float(score)
+    train = harbour.bits_per_char(harbour.expert, held_out=False)
+    assert train.value < score.value and train.n_tokens == len(harbour.data.train) - 4
+    assert score.perplexity == pytest.approx(2**score.value)
+    assert score.interval[0] < score.value < score.interval[1]
+
+
+def test_bits_of_known_policies(harbour):
+    size = harbour.vocab_size
+    uniform = harbour.bits_per_char(UniformPolicy(size))
+    assert uniform.value == pytest.approx(math.log2(size)) and uniform.std_error == pytest.approx(0.0, abs=1e-12)
+    short = UniformPolicy(size, horizon=5)
+    assert harbour.bits_per_char(short).value == pytest.approx(uniform.value)
+    for bad, error, message in (
+        ("expert", TypeError, "must be an ntp_envs.Policy"),
+        (BernoulliPolicy(0.5), ValueError, "vocab_size=2 and the task"),
+    ):
+        with pytest.raises(error, match=message):
+            harbour.bits_per_char(bad)
+    with pytest.raises(ValueError, match="window=6"):
+        harbour.bits_per_char(short, window=6)
+    with pytest.raises(ValueError, match="window=0"):
+        harbour.bits_per_char(short, window=0)
+    sharp = LogLossBC().fit(harbour.windows(5, np.random.default_rng(0)), NGramClass(size, 4)).policy_
+    score = harbour.bits_per_char(sharp)
+    assert score.value == score.perplexity == math.inf and math.isnan(score.std_error)
+
+
+def test_bits_a_character_of_words():
+    task = Text(**SMALL | {"tokens": "word"})
+    score = task.bits_per_char(UniformPolicy(task.vocab_size))
+    train, held_out = train_and_held_out()
+    words = split_words(held_out)[4:]
+    assert score.per_token == pytest.approx(math.log2(task.vocab_size))
+    assert score.value == pytest.approx(score.per_token * len(words) / len("".join(words)))
+    assert score.unknown_share == pytest.approx(np.mean([w not in split_words(train) for w in words]))
+    assert 0.1 < score.unknown_share < 0.9
+
+
+def test_the_standard_error_covers(rng):
+    """Tokens in runs of 20 alike, so that a naive error would be far too small."""
+    hits = 0
+    for _ in range(300):
+        log_probs = -np.repeat(rng.exponential(size=320), 20)
+        lengths = np.repeat(rng.integers(1, 4, size=320), 20)
+        score = BitsPerChar.of(log_probs, lengths)
+        hits += abs(score.value - 1 / (2 * math.log(2))) <= 1.96 * score.std_error
+    assert 300 * 0.94 - 5 * math.sqrt(300 * 0.06) <= hits <= 300
+    assert math.isnan(BitsPerChar.of(np.array([-1.0]), np.array([1])).std_error)
+
+
+def conditional_entropy(text, order):
+    """Bits a character that no model of this order can do without on the text itself."""
+    pairs = Counter(text[i : i + order] for i in range(len(text) - order + 1))
+    contexts = Counter(text[i : i + order - 1] for i in range(len(text) - order + 1))
+    return sum(-c * math.log2(c / contexts[gram[:-1]]) for gram, c in pairs.items()) / sum(pairs.values())
+
+
+def test_orders_on_the_default_corpus():
+    """Contents differ between versions of Python, so the bounds come from the text itself."""
+    task = Text()
+    train = task.decode(task.data.train.tokens)
+    assert 60 <= task.vocab_size <= 96 and "\ufffd" not in train
+    held_out, fitted = [], []
+    for order in range(1, 6):
+        model = Text(expert_order=order).expert
+        held_out.append(task.bits_per_char(model).value)
+        fitted.append(task.bits_per_char(model, held_out=False).value)
+        floor = conditional_entropy(train, order)
+        assert floor - 0.01 <= fitted[-1] <= floor + 0.1 * order, order
+    assert held_out[:4] == sorted(held_out[:4], reverse=True) and fitted == sorted(fitted, reverse=True)
+    assert 4.0 < held_out[0] < math.log2(task.vocab_size) and 1.2 < held_out[4] < 2.4
+    assert all(gap > -0.3 for gap in np.subtract(held_out, fitted))
+
+
+# -- distances ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_law_of_a_restricted_learner_drifts_faster(rng):
+    task = Text(**SMALL | {"horizon": 24, "expert_order": 4})
+    demos = collect(task, 3000, rng)
+    curves = {}
+    for order in (1, 3):
+        learner = NGramBC().fit(demos, NGramClass(task.vocab_size, order)).policy_
+        curves[order] = distance(task.expert, learner, task, n=4000, rng=rng)
+        assert curves[order].method == "monte carlo (bridge)"
+    poor, good = curves[1], curves[3]
+    for h in (1, 4, 8):
+        assert poor.lower[h - 1] > good.upper[h - 1]
+    for h, later in ((1, 4), (4, 12), (12, 24)):
+        assert good.upper[h - 1] < good.lower[later - 1]
+    # both start below 2; the poor one is within a tenth of it before the good one is half way
+    half = int(np.argmax(good.upper > 1.0))
+    assert poor.lower[half] > 1.9
+
+
+def test_the_expert_is_found_again_from_enough_of_its_own_text(rng):
+    task = Text(**SMALL | {"expert_order": 2, "horizon": 6})
+    gaps = []
+    for n in (100, 10_000):
+        learner = NGramBC().fit(collect(task, n, rng), task.policy_class).policy_
+        gaps.append(distance(task.expert, learner, task, n=4000, rng=rng))
+    assert gaps[1].upper[-1] < 0.1 < 0.3 < gaps[0].lower[-1]
+
+
+def test_prompts_of_the_default_are_sampled_not_listed():
+    task = Text()
+    with pytest.raises(NotTractableError):
+        task.prompt_law()
+    learner = NGramBC().fit(task.windows(200, np.random.default_rng(0)), task.policy_class).policy_
+    assert learner.order == 2
+    curve = distance(task.expert, learner, task, n=200)
+    assert curve.horizon == 64 and curve.values[0] < curve.values[-1]
+
+
+# -- parameters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"corpus": 3}, TypeError, "corpus=3 must be a string"),
+        ({"corpus": ""}, TypeError, "corpus='' must be a string"),
+        ({"corpus": "no/such"}, FileNotFoundError, "hf:no/such"),
+        ({"corpus": str(FILES)}, IsADirectoryError, "is a directory"),
+        ({"corpus": "hf:TinyStories"}, ValueError, "OWNER/NAME"),
+        ({"tokens": "words"}, ValueError, "Did you mean 'word'"),
+        ({"lower": 1}, TypeError, "lower=1"),
+        ({"expert_order": 0}, ValueError, "expert_order=0"),
+        ({"expert_order": 2.5}, TypeError, "expert_order=2.5"),
+        ({"horizon": 0}, ValueError, "horizon=0"),
+        ({"prompt_length": -1}, ValueError, "prompt_length=-1"),
+        ({"learner_order": 0}, ValueError, "learner_order=0"),
+        ({"max_vocab": 1}, ValueError, "max_vocab=1"),
+        ({"max_chars": 0}, ValueError, "max_chars=0"),
+        ({"held_out": 0.0}, ValueError, "held_out=0.0"),
+        ({"held_out": 1}, ValueError, "held_out=1"),
+        ({"held_out": "all"}, TypeError, "held_out='all'"),
+        ({"horizon": 100_000}, ValueError, "is too short"),
+    ],
+)
+def test_bad_parameters_are_named_when_the_task_is_made(parameters, error, message):
+    with pytest.raises(error, match=message):
+        make_task("Text", **SMALL | parameters)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "order", "horizon"), [(0.1, 3, 12), (0.3, 3, 5), (0.7, 3, 5), (0.5, 40, 4), (1 / 3, 1, 1)]
+)
+def test_the_least_length_is_the_least(tmp_path, held_out, order, horizon):
+    path = tmp_path / "text.txt"
+    parameters = {"corpus": str(path), "held_out": held_out, "expert_order": order, "horizon": horizon}
+    path.write_text("ab")
+    with pytest.raises(ValueError, match="is too short: ") as error:
+        Text(**parameters)
+    least = int(re.search(r"at least (\d+) tokens", str(error.value))[1])
+    assert least == least_length(max(8 + horizon, order), 8 + horizon, held_out)
+    text = "to be or not to be, " * 100
+    path.write_text(text[: least - 1])
+    with pytest.raises(ValueError, match="is too short"):
+        Text(**parameters)
+    path.write_text(text[:least])
+    check_task(Text(**parameters))
+
+
+def test_a_file_of_one_character(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("x")
+    with pytest.raises(ValueError, match="too short: 1 tokens to fit to and 0 held out"):
+        Text(corpus=str(path))
