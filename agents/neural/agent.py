@@ -144,7 +144,7 @@ class NeuralBC(Agent):
                 checkpoint=self._checkpoint(policy_class, mode, settings, batches, seeds),
                 after_step=after_step,
                 progress=self.progress,
-                tokens_per_step=len(batches.draw(np.random.default_rng(0))[0]) * len(mode.columns),
+                tokens_per_step=batches.size * len(mode.columns),
             )
         learned = policy()
         return learned, _report(run, learned, demonstrations, mode)

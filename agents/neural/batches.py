@@ -18,7 +18,13 @@ Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64] | None]
 
 
 class Batches(ABC):
-    """A source of batches that keeps nothing between them: all randomness is the generator's."""
+    """A source of batches that keeps nothing between them: all randomness is the generator's.
+
+    Attributes:
+        size: B, the sequences in a batch.
+    """
+
+    size: int
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Batch:
@@ -50,20 +56,21 @@ class StoredBatches(Batches):
         weights = pooled.normalised_weights()
         kept = weights > 0
         self.prompts, self.tokens, self.weights = pooled.prompts[kept], pooled.tokens[kept], weights[kept]
-        self.batch_size = None if batch_size is None or batch_size >= len(self.weights) else batch_size
+        self.whole = batch_size is None or batch_size >= len(self.weights)
+        self.size = len(self.weights) if batch_size is None else min(batch_size, len(self.weights))
         self._cumulative = np.cumsum(self.weights)
 
     def draw(self, rng: np.random.Generator) -> Batch:
-        if self.batch_size is None:
+        if self.whole:
             return self.prompts, self.tokens, self.weights
-        rows = np.searchsorted(self._cumulative, rng.random(self.batch_size) * self._cumulative[-1], side="right")
+        rows = np.searchsorted(self._cumulative, rng.random(self.size) * self._cumulative[-1], side="right")
         return self.prompts[rows], self.tokens[rows], None
 
     def fingerprint(self) -> Any:
         digest = hashlib.sha256()
         for array in (self.prompts, self.tokens, self.weights):
             digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-        return {"demonstrations": digest.hexdigest(), "batch_size": self.batch_size}
+        return {"demonstrations": digest.hexdigest(), "size": self.size}
 
 
 class OnlineBatches(Batches):
@@ -75,11 +82,11 @@ class OnlineBatches(Batches):
     """
 
     def __init__(self, task: Task, batch_size: int) -> None:
-        self.task, self.batch_size = task, batch_size
+        self.task, self.size = task, batch_size
 
     def draw(self, rng: np.random.Generator) -> Batch:
-        prompts = self.task.sample_prompts(self.batch_size, rng)
+        prompts = self.task.sample_prompts(self.size, rng)
         return prompts, self.task.expert.sample(prompts, self.task.horizon, rng), None
 
     def fingerprint(self) -> Any:
-        return {"task": self.task.name, "parameters": repr(self.task.parameters()), "batch_size": self.batch_size}
+        return {"task": self.task.name, "parameters": repr(self.task.parameters()), "size": self.size}

@@ -15,7 +15,8 @@ __all__ = ["limited_threads", "resolve_device"]
 def limited_threads(threads: int | None) -> Iterator[None]:
     """Inside, torch computes on so many CPU threads; ``None`` leaves it as it is.
 
-    The order in which a sum is taken, and with it the last bits of a result, depends on their number.
+    The order in which a sum is taken, and with it the last bits of a result, depends on their number. It is a setting
+    of the process: other Python threads see it too.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(before if threads is None else threads)

@@ -110,7 +110,7 @@ class WindowNetwork(Network):
         n, size = table.shape[0], table.shape[2]
         rows = torch.arange(n * self.window, device=ids.device).view(n, self.window) * size
         x = F.embedding_bag((ids + rows).flatten(0, 1), table.flatten(0, 2), mode="sum")  # (B N, e)
-        x = x.view(*ids.shape[:2], -1) + self.bias[places]
+        x = x.view(*ids.shape[:2], x.shape[1]) + self.bias[places]
         if self.activation is None:
             return self.dropout(x)
         x = self.dropout(self.activation(x))

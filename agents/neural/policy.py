@@ -74,25 +74,30 @@ class TorchPolicy(Policy):
     # -- whole sequences -----------------------------------------------------------------------------------------------
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1])
-        out = np.empty((*tokens.shape, self.vocab_size))
-        for rows in self._chunks(len(tokens), tokens.shape[1]):
-            hidden = self._run(prompts[rows], tokens[rows, :-1])
-            out[rows] = self._log_probs(hidden)
+        out = np.empty((*np.shape(tokens), self.vocab_size))
+        for rows, law in self._forced(prompts, tokens):
+            out[rows] = law
         return out
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        law = self.forced_log_probs(prompts, tokens)
-        return np.take_along_axis(law, np.asarray(tokens, dtype=np.int64)[:, :, None], axis=2)[:, :, 0]
+        out, index = np.empty(np.shape(tokens)), np.asarray(tokens, dtype=np.int64)[..., None]
+        for rows, law in self._forced(prompts, tokens):
+            out[rows] = np.take_along_axis(law, index[rows], axis=2)[:, :, 0]
+        return out
+
+    def _forced(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[slice, FloatArray]]:
+        """The rows of a chunk and their ``(b, H, A)`` teacher-forced law, chunk after chunk."""
+        prompts, tokens = check_sequences(self, prompts, tokens)
+        self._check_length(tokens.shape[1])
+        for rows in self._chunks(len(tokens), tokens.shape[1]):
+            yield rows, self._log_probs(self._run(prompts[rows], tokens[rows, :-1]))
 
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = check_sequences(self, prompts, tokens)
         self._check_length(tokens.shape[1] + 1)
         out = np.empty((len(tokens), self.vocab_size))
         for rows in self._chunks(len(tokens), tokens.shape[1] + 1):
-            hidden = self._run(prompts[rows], tokens[rows])
-            out[rows] = self._log_probs(hidden[:, -1])
+            out[rows] = self._log_probs(self._run(prompts[rows], tokens[rows])[:, -1])
         return out
 
     def _run(self, prompts: IntArray, inputs: IntArray) -> Tensor:

@@ -1,0 +1,377 @@
+"""The networks and the policy they make: against numpy written out by hand, and the laws that every policy keeps."""
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy.special import erf, log_softmax, softmax
+
+torch = pytest.importorskip("torch")
+
+from agents.neural import NetworkClass, TorchPolicy  # noqa: E402
+from agents.neural import policy as policy_module  # noqa: E402
+from agents.neural.devices import limited_threads, resolve_device  # noqa: E402
+
+A, P, H = 4, 6, 5
+SPECS = {
+    "linear": NetworkClass("linear", A, prompt_length=P, horizon=H, width=3),
+    "linear by position": NetworkClass("linear", A, prompt_length=P, horizon=H, width=3, positional=True),
+    "linear of a window": NetworkClass("linear", A, prompt_length=2, horizon=H, width=5, window=3),
+    "mlp": NetworkClass("mlp", A, prompt_length=P, horizon=H, width=6, layers=3, window=4, activation="relu"),
+    "mlp by position": NetworkClass("mlp", A, prompt_length=0, horizon=H, width=6, layers=1, positional=True),
+    "transformer": NetworkClass("transformer", A, prompt_length=P, horizon=H, width=8, heads=2, layers=3),
+    "transformer, no prompt": NetworkClass("transformer", A, prompt_length=0, horizon=H, width=8, heads=4, layers=1),
+    "transformer of edges": NetworkClass(
+        "transformer", A, prompt_length=P, horizon=H, width=8, heads=2, prompt_group=3, prompt_positions=False
+    ),
+    "one token": NetworkClass("transformer", A, prompt_length=2, horizon=1, width=4, heads=1, prompt_group=2),
+    "one token, no prompt": NetworkClass("mlp", A, prompt_length=0, horizon=1, width=4),
+}
+every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+
+
+def network_of(spec, seed=0, scale=1.0):
+    """A network with weights that matter everywhere: biases and embeddings too, of order one."""
+    network = spec.initialised(torch.Generator().manual_seed(seed))
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            noise = rng.normal(scale=scale / np.sqrt(spec.width), size=parameter.shape)
+            parameter += torch.from_numpy(noise).float()
+    return network
+
+
+def sequences(spec, n=7, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.integers(A, size=(n, spec.prompt_length)), rng.integers(A, size=(n, spec.horizon))
+
+
+def conditionals(policy, prompts, tokens):
+    return np.stack([policy.next_log_probs(prompts, tokens[:, :h]) for h in range(tokens.shape[1])], axis=1)
+
+
+# -- against numpy -----------------------------------------------------------------------------------------------------
+
+
+def weights_of(network):
+    return {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
+
+
+def gelu(x):
+    return 0.5 * x * (1 + erf(x / np.sqrt(2)))
+
+
+def window_logits(spec, w, context, h):
+    """One prefix: a sum over places of the window, then the hidden layers."""
+    place = h if spec.positional else 0
+    x = w["bias"][place].copy()
+    for back, token in enumerate(context[::-1][: spec.window_length], start=1):
+        x += w["embedding"][token] @ w["mix"][place, spec.window_length - back]
+    if spec.architecture == "mlp":
+        act = gelu if spec.activation == "gelu" else lambda x: np.maximum(x, 0)
+        x = act(x)
+        for i in range(spec.layers - 1):
+            x = act(w[f"hidden.{i}.weight"] @ x + w[f"hidden.{i}.bias"])
+    return w["out.weight"] @ x + w["out.bias"]
+
+
+def normed(x, w, name):
+    centred = x - x.mean(axis=1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+
+def transformer_logits(spec, w, prompt, tokens):
+    """One sequence: the whole stack at once, attention written out query by query."""
+
+    def affine(x, name):
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    g = spec.prompt_group
+    if spec.prompt_length == 0:
+        vectors = [w["begin_vector"][0]]
+    elif g == 1:
+        vectors = [w["embedding"][token] for token in prompt]
+    else:
+        vectors = [sum(w["roles"][r, prompt[i + r]] for r in range(g)) for i in range(0, len(prompt), g)]
+    if "prompt_position" in w:
+        vectors = [vector + position for vector, position in zip(vectors, w["prompt_position"])]
+    n_prompt = len(vectors)
+    vectors += [w["embedding"][token] + w["position"][t] for t, token in enumerate(tokens)]
+    x = np.array(vectors)
+    for b in range(spec.layers):
+        name, size = f"blocks.{b}", spec.width // spec.heads
+        y = normed(x, w, f"{name}.norm1")
+        query = affine(y, f"{name}.query")
+        key, value = np.split(affine(y, f"{name}.key_value"), 2, axis=1)
+        seen = np.zeros_like(x)
+        for i in range(len(x)):
+            last = max(i + 1, n_prompt)  # the prompt is seen whole
+            for head in range(spec.heads):
+                part = slice(head * size, (head + 1) * size)
+                attention = softmax(key[:last, part] @ query[i, part] / np.sqrt(size))
+                seen[i, part] = attention @ value[:last, part]
+        x = x + affine(seen, f"{name}.project")
+        x = x + affine(gelu(affine(normed(x, w, f"{name}.norm2"), f"{name}.up")), f"{name}.down")
+    return affine(normed(x, w, "norm"), "out")[n_prompt - 1 :]
+
+
+@every_spec
+def test_laws_equal_numpy_written_out(spec):
+    network = network_of(spec)
+    weights, (prompts, tokens) = weights_of(network), sequences(spec, n=3)
+    law = spec.policy(network).forced_log_probs(prompts, tokens)
+    for prompt, row, found in zip(prompts, tokens, law):
+        if spec.architecture == "transformer":
+            logits = transformer_logits(spec, weights, prompt, row[:-1])
+        else:
+            logits = [window_logits(spec, weights, [*prompt, *row[:h]], h) for h in range(spec.horizon)]
+        np.testing.assert_allclose(found, log_softmax(logits, axis=1), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_a_linear_network_as_wide_as_the_vocabulary_is_every_linear_map(rng, width):
+    spec = NetworkClass("linear", A, prompt_length=1, horizon=3, width=width)
+    wanted = rng.normal(size=(spec.window_length, A, A))
+    state = {name: torch.zeros(value.shape) for name, value in spec.empty().state_dict().items()}
+    state["embedding"][:A, :A] = state["out.weight"][:, :A] = torch.eye(A)
+    state["mix"][0, :, :A, :A] = torch.from_numpy(wanted)
+    prompts, tokens = rng.integers(A, size=(5, 1)), rng.integers(A, size=(5, 3))
+    law = spec.policy(state).forced_log_probs(prompts, tokens)
+    whole = np.concatenate([prompts, tokens], axis=1)
+    for h in range(3):
+        logits = sum(wanted[-lag][whole[:, 1 + h - lag]] for lag in range(1, h + 2))
+        np.testing.assert_allclose(law[:, h], log_softmax(logits, axis=1), atol=1e-6)  # weights are float32
+
+
+def test_numbers_of_parameters():
+    def count(architecture, **options):
+        return NetworkClass(architecture, A, prompt_length=P, horizon=H, **options).n_parameters
+
+    e, w, context = 8, 3, P + H - 1
+    ends = (A + 1) * e + e * A + A  # embeddings with the dummy, output map and its bias
+    assert count("linear", width=e, window=w) == ends + w * e * e + e
+    assert count("linear", width=e, positional=True) == ends + H * (context * e * e + e)
+    assert count("mlp", width=e, window=w, layers=4) == ends + w * e * e + e + 3 * (e * e + e)
+    block = 4 * (e * e + e) + (4 * e * e + 4 * e) + (4 * e * e + e) + 2 * 2 * e
+    body = ends + (H - 1) * e + 2 * e + 2 * block
+    assert count("transformer", width=e) == body + P * e
+    assert count("transformer", width=e, prompt_positions=False) == body
+    assert count("transformer", width=e, prompt_group=3) == body + 3 * A * e + (P // 3) * e
+
+
+# -- the contract of a policy ------------------------------------------------------------------------------------------
+
+
+@every_spec
+@pytest.mark.parametrize("teacherless", [False, True])
+def test_all_ways_to_ask_agree(spec, teacherless):
+    policy = spec.policy(network_of(spec), teacherless=teacherless)
+    prompts, tokens = sequences(spec)
+    law = policy.forced_log_probs(prompts, tokens)
+    assert law.dtype == np.float64 and law.shape == (*tokens.shape, A)
+    np.testing.assert_allclose(np.exp(law).sum(axis=2), 1.0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(conditionals(policy, prompts, tokens), law, rtol=0, atol=1e-10)
+    picked = np.take_along_axis(law, tokens[:, :, None], axis=2)[:, :, 0]
+    np.testing.assert_array_equal(policy.log_probs(prompts, tokens), picked)
+    reader = policy.cursor(prompts)
+    for h in range(spec.horizon):
+        np.testing.assert_allclose(reader.log_probs(), law[:, h], rtol=0, atol=1e-10)
+        reader = reader.advance(tokens[:, h])
+    with pytest.raises(ValueError, match=f"at most {spec.horizon} tokens"):
+        reader.log_probs()
+
+
+@every_spec
+def test_a_cursor_branches(spec, rng):
+    policy = spec.policy(network_of(spec))
+    prompts, tokens = sequences(spec, n=4)
+    reader = policy.cursor(prompts)
+    for _ in range(spec.horizon - 1):
+        rows = rng.integers(len(prompts), size=5)
+        added = rng.integers(A, size=5)
+        kept = reader.log_probs()
+        branched = reader.branch(rows, added)
+        np.testing.assert_array_equal(reader.log_probs(), kept)  # the old one can still be used
+        reader, prompts = branched, prompts[rows]
+        tokens = np.column_stack([tokens[rows][:, : reader.step - 1], added])
+        np.testing.assert_allclose(reader.log_probs(), policy.next_log_probs(prompts, tokens), rtol=0, atol=1e-10)
+
+
+@every_spec
+def test_no_token_is_seen_before_its_time(spec):
+    policy = spec.policy(network_of(spec))
+    prompts, tokens = sequences(spec)
+    law = policy.forced_log_probs(prompts, tokens)
+    for h in range(spec.horizon):
+        changed = tokens.copy()
+        changed[:, h] = (changed[:, h] + 1) % A
+        difference = np.abs(policy.forced_log_probs(prompts, changed) - law).max(axis=(0, 2))
+        assert difference[: h + 1].max() < 1e-12
+        assert h + 1 == spec.horizon or difference[h + 1] > 1e-6
+
+
+def test_a_window_ends():
+    spec = SPECS["linear of a window"]
+    policy = spec.policy(network_of(spec))
+    prompts, tokens = sequences(spec)
+    other = tokens.copy()
+    other[:, 0] = (other[:, 0] + 1) % A
+    one, two = policy.forced_log_probs(prompts, tokens), policy.forced_log_probs(prompts, other)
+    assert np.abs(one - two)[:, 3].max() > 1e-3  # the last of three places
+    np.testing.assert_allclose(one[:, 4], two[:, 4], rtol=0, atol=1e-12)
+
+
+def test_edges_without_positions_have_no_order(rng):
+    def moved(**options):
+        spec = NetworkClass("transformer", A, prompt_length=12, horizon=3, width=8, prompt_group=3, **options)
+        policy = spec.policy(network_of(spec))
+        prompts, tokens = rng.integers(A, size=(6, 12)), rng.integers(A, size=(6, 3))
+        shuffled = prompts.reshape(6, 4, 3)[:, [2, 0, 1, 3]].reshape(6, 12)  # the last triple is where answers start
+        laws = [policy.forced_log_probs(given, tokens) for given in (prompts, shuffled)]
+        return np.abs(laws[0] - laws[1]).max()
+
+    assert moved(prompt_positions=False) < 1e-12
+    assert moved() > 1e-3
+
+
+@every_spec
+def test_teacherless_policies_do_not_read_tokens(spec):
+    policy = spec.policy(network_of(spec), teacherless=True)
+    prompts, tokens = sequences(spec)
+    np.testing.assert_array_equal(
+        policy.forced_log_probs(prompts, tokens), policy.forced_log_probs(prompts, (tokens + 1) % A)
+    )
+
+
+@every_spec
+def test_batches_of_any_size_agree(spec, monkeypatch):
+    policy = spec.policy(network_of(spec))
+    prompts, tokens = sequences(spec, n=23)
+    law, sampled = policy.forced_log_probs(prompts, tokens), drawn(policy, prompts)
+    by_one = np.concatenate([policy.forced_log_probs(p[None], t[None]) for p, t in zip(prompts, tokens)])
+    np.testing.assert_allclose(by_one, law, rtol=0, atol=1e-11)
+    monkeypatch.setattr(policy_module, "CHUNK_NUMBERS", 4 * spec.numbers_per_sequence(spec.horizon))
+    np.testing.assert_allclose(policy.forced_log_probs(prompts, tokens), law, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(policy.next_log_probs(prompts, tokens[:, :-1]), law[:, -1], rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(drawn(policy, prompts), sampled)
+    assert policy.forced_log_probs(prompts[:0], tokens[:0]).shape == (0, spec.horizon, A)
+    assert drawn(policy, prompts[:0]).shape == (0, spec.horizon)
+
+
+def drawn(policy, prompts):
+    return policy.sample(prompts, policy.horizon, np.random.default_rng(3))
+
+
+def test_the_number_of_threads_makes_no_difference():
+    spec = SPECS["transformer"]
+    policy, (prompts, tokens) = spec.policy(network_of(spec)), sequences(spec, n=500)
+    laws = []
+    for threads in (1, 2):
+        with limited_threads(threads):
+            laws.append(policy.forced_log_probs(prompts, tokens))
+            assert torch.get_num_threads() == threads
+    np.testing.assert_array_equal(*laws)
+
+
+@every_spec
+def test_policies_and_specifications_are_values(spec):
+    network = network_of(spec)
+    policy, (prompts, tokens) = spec.policy(network), sequences(spec)
+    law = policy.forced_log_probs(prompts, tokens)
+    back = pickle.loads(pickle.dumps(policy))
+    assert isinstance(back, TorchPolicy) and "network" not in vars(back)
+    np.testing.assert_array_equal(back.forced_log_probs(prompts, tokens), law)
+    with torch.no_grad():
+        network.out.bias += torch.arange(A)  # trained on: the policy has copies
+    np.testing.assert_array_equal(policy.forced_log_probs(prompts, tokens), law)
+    assert pickle.loads(pickle.dumps(spec)) == spec and len({spec, pickle.loads(pickle.dumps(spec))}) == 1
+    assert eval(repr(spec)) == spec
+    assert len(set(SPECS.values())) == len(SPECS)
+
+
+def test_weights_come_from_the_generator_alone():
+    spec, before = SPECS["transformer"], torch.random.get_rng_state()
+    one, two, other = (network_weights(spec, seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert not all(np.array_equal(one[name], other[name]) for name in one)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def network_weights(spec, seed):
+    return weights_of(spec.initialised(torch.Generator().manual_seed(seed)))
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "transformer"])
+def test_new_networks_are_close_to_uniform(name):
+    spec = NetworkClass(name, 10, prompt_length=6, horizon=8, width=64)
+    policy = spec.policy(spec.initialised(torch.Generator().manual_seed(0)))
+    rng = np.random.default_rng(0)
+    law = policy.forced_log_probs(rng.integers(10, size=(50, 6)), rng.integers(10, size=(50, 8)))
+    assert np.abs(law + np.log(10)).max() < 1.0
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "message"),
+    [
+        ("lstm", {}, "architecture='lstm' is not an option"),
+        ("mlp", {"activation": "relv"}, "Did you mean 'relu'"),
+        ("mlp", {"width": 0}, "width=0 must be an integer >= 1"),
+        ("mlp", {"layers": 0}, "layers=0"),
+        ("mlp", {"window": 0}, "window=0 must be an integer >= 1 and <= 10"),
+        ("mlp", {"window": 11}, "window=11"),
+        ("mlp", {"prompt_group": 2}, "a 'mlp' network has no prompt_group; leave it at 1"),
+        ("linear", {"prompt_positions": False}, "has no prompt_positions"),
+        ("transformer", {"window": 3}, "has no window; leave it at None"),
+        ("transformer", {"positional": True}, "has no positional"),
+        ("transformer", {"heads": 3}, "heads=3 must divide width=64"),
+        ("transformer", {"prompt_group": 4}, "prompt_group=4 must divide prompt_length=6"),
+        ("transformer", {"dropout": 1.0}, r"dropout=1.0 must be a finite number in \[0, 0.99\]"),
+        ("transformer", {"horizon": 0}, "horizon=0"),
+        ("transformer", {"prompt_length": -1}, "prompt_length=-1"),
+    ],
+)
+def test_bad_specifications(architecture, options, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkClass(architecture, A, **{"prompt_length": P, "horizon": H, **options})
+
+
+def test_weights_that_do_not_fit():
+    spec = SPECS["mlp"]
+    state = dict(spec.initialised(torch.Generator()).state_dict())
+    with pytest.raises(
+        ValueError, match=r"'embedding' has shape \(5, 6\), this network has \(5, 3\); .* another NetworkClass"
+    ):
+        SPECS["linear"].policy(state)
+    with pytest.raises(ValueError, match=r"'out.bias' has shape missing"):
+        spec.policy({name: value for name, value in state.items() if name != "out.bias"})
+    with pytest.raises(ValueError, match=r"'out.bias' is not finite"):
+        spec.policy({**state, "out.bias": state["out.bias"] * np.nan})
+    with pytest.raises(TypeError, match="a network or its state_dict"):
+        spec.policy([1.0])
+
+
+def test_bad_questions():
+    spec = SPECS["transformer"]
+    policy, (prompts, tokens) = spec.policy(network_of(spec)), sequences(spec)
+    with pytest.raises(ValueError, match="6 columns are needed"):
+        policy.next_log_probs(prompts[:, :5], tokens)
+    with pytest.raises(ValueError, match="6 columns are needed"):
+        policy.cursor(prompts[:, :5])
+    with pytest.raises(ValueError, match=r"tokens\[0, 0\]=4 is outside the vocabulary"):
+        policy.log_probs(prompts, tokens * 0 + 4)
+    with pytest.raises(ValueError, match="at most 5 tokens, not 6"):
+        policy.next_log_probs(prompts, tokens)
+    with pytest.raises(ValueError, match="7 prompts for 6 token sequences"):
+        policy.forced_log_probs(prompts, tokens[:6])
+
+
+def test_bad_devices():
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(ValueError, match="device='toaster' cannot be used here"):
+        resolve_device("toaster")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device='cuda' cannot be used here"):
+            SPECS["mlp"].policy(network_of(SPECS["mlp"]), device="cuda")
