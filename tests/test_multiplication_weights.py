@@ -1,0 +1,243 @@
+"""The explicit weights: exact products, margins far above rounding, and that the predictor is linear."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from ntp_envs import GreedyPolicy, make_task
+from ntp_envs.policy_classes import LinearStep, PositionalLinearClass, PositionalLinearPolicy
+from ntp_envs.tasks.multiplication_weights import MARGINS, explicit_multiplier
+
+MARGIN = 50.0
+CHAINS = ["source", "carry"]
+
+
+def multiplication(**parameters):
+    return make_task("Multiplication", **parameters)
+
+
+def some_pairs(digits, n, rng):
+    """Random pairs, and those with the largest, smallest and most repetitive digits."""
+    top = 10**digits - 1
+    edges = [0, 1, top, top // 9, 5 * (top // 9), 7 * (top // 9), 10 ** (digits - 1)]
+    left, right = np.meshgrid(edges, edges)
+    return (
+        np.concatenate([left.ravel(), rng.integers(0, top + 1, n)]),
+        np.concatenate([right.ravel(), rng.integers(0, top + 1, n)]),
+    )
+
+
+@pytest.mark.parametrize("cot", CHAINS)
+@pytest.mark.parametrize("digits", [1, 2, 3, 4, 6])
+def test_the_whole_chain_is_exact(digits, cot, rng):
+    task = multiplication(digits=digits, cot=cot)
+    prompts = task.prompts_of(*some_pairs(digits, 300, rng))
+    policy = explicit_multiplier(task)
+    right = task.targets(prompts)
+    np.testing.assert_array_equal(GreedyPolicy(policy).sample(prompts, task.horizon, rng), right)
+    np.testing.assert_array_equal(policy.sample(prompts, task.horizon, rng), right)  # the margin leaves no chance
+
+
+@pytest.mark.parametrize("cot", CHAINS)
+def test_all_pairs_of_two_digits(cot, rng):
+    task = multiplication(digits=2, cot=cot)
+    prompts, _ = task.prompt_law()
+    written = GreedyPolicy(explicit_multiplier(task)).sample(prompts, task.horizon, rng)
+    np.testing.assert_array_equal(written, task.targets(prompts))
+
+
+def test_the_product_of_python_integers(rng):
+    """Without the task's own arithmetic."""
+    task = multiplication(digits=4)
+    first, second = rng.integers(0, 10**4, (2, 100))
+    written = explicit_multiplier(task).sample(task.prompts_of(first, second), task.horizon, rng)
+    products = [int("".join(map(str, row[-8:]))) for row in written.tolist()]
+    assert products == [a * b for a, b in zip(first.tolist(), second.tolist())]
+
+
+# -- margins -----------------------------------------------------------------------------------------------------------
+
+
+def gaps(policy, prompts, right):
+    """``(B, H)`` logit of the right token less the largest other."""
+    logits = policy.forced_logits(prompts, right)
+    best = np.take_along_axis(logits, right[:, :, None], axis=2)[:, :, 0].copy()
+    np.put_along_axis(logits, right[:, :, None], -np.inf, axis=2)
+    return best - logits.max(axis=2)
+
+
+@pytest.mark.parametrize("cot", CHAINS)
+def test_the_right_token_leads_by_the_margin(cot, rng):
+    task = multiplication(digits=4, cot=cot)
+    prompts = task.prompts_of(*some_pairs(4, 200, rng))
+    right = task.targets(prompts)
+    gap = gaps(explicit_multiplier(task, margin=MARGIN), prompts, right)
+    assert gap.min() == pytest.approx(MARGIN, rel=1e-9)
+    kinds = np.array([slot.kind for slot in task.layout.slots[task.prompt_length :]])
+    for kind in np.unique(kinds):
+        assert gap[:, kinds == kind].min() >= MARGIN * (1 - 1e-9), kind
+
+
+def test_margins_are_those_of_all_one_digit_products():
+    """Written out from the definitions: half of the closest pair of logarithms on two sides of a breakpoint."""
+    products = sorted({a * b for a in range(1, 10) for b in range(1, 10)})
+    tens = [(x, y) for x, y in zip(products, products[1:]) if x // 10 < y // 10]
+    units = [(x, y) for x, y in zip(products, products[1:]) if x // 10 == y // 10]
+    assert MARGINS["tens"] == pytest.approx(min(np.log(y / x) for x, y in tens) / 2)
+    assert MARGINS["units"] == pytest.approx(min(np.log(y / x) for x, y in units) / 2)
+    assert min(MARGINS.values()) == MARGINS["units"] == pytest.approx(np.log(64 / 63) / 2)
+
+
+@pytest.mark.parametrize("cot", CHAINS)
+def test_margins_are_far_above_rounding(cot, rng):
+    """The same linear functions in extended precision differ by less than a millionth of the margin."""
+    task = multiplication(digits=4, cot=cot)
+    prompts = task.prompts_of(*some_pairs(4, 20, rng))
+    right = task.targets(prompts)
+    policy = explicit_multiplier(task, margin=MARGIN)
+    line = np.concatenate([prompts, right], axis=1)
+    doubles = policy.forced_logits(prompts, right)
+    for h, step in enumerate(policy.steps):
+        exact = np.tile(step.bias.astype(np.longdouble), (len(line), 1))
+        for source, table in zip(step.sources, step.weights.astype(np.longdouble)):
+            exact += table[line[:, source]]
+        assert np.abs(exact - doubles[:, h]).max() < 1e-6 * MARGIN
+
+
+def test_sums_are_exact_in_floating_point(rng):
+    """Weights and biases of the digits of the product are whole numbers below 2**53 at six digits."""
+    task = multiplication(digits=6)
+    policy = explicit_multiplier(task, margin=MARGIN)
+    for step in policy.steps[-12:]:
+        assert (step.weights == np.round(step.weights)).all() and (step.bias == np.round(step.bias)).all()
+        assert np.abs(step.weights).max(axis=(1, 2)).sum() + np.abs(step.bias).max() < 2**53
+
+
+# -- linearity ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cot", CHAINS)
+def test_logits_are_a_matrix_times_the_one_hot_prefix(cot, rng):
+    task = multiplication(digits=2, cot=cot)
+    policy = explicit_multiplier(task, margin=1.0)
+    size, length = task.vocab_size, task.prompt_length
+    prompts = task.sample_prompts(4, rng)
+    tokens = task.targets(prompts)
+    tokens[2:] = rng.integers(size, size=tokens[2:].shape)  # nonsense too: it is the same function everywhere
+    line = np.concatenate([prompts, tokens], axis=1)
+    for h, step in enumerate(policy.steps):
+        matrix = step.dense(length + h).reshape((length + h) * size, size)
+        one_hot = np.zeros((4, length + h, size))
+        for row in range(4):
+            for position in range(length + h):
+                one_hot[row, position, line[row, position]] = 1.0
+        logits = one_hot.reshape(4, -1) @ matrix + step.bias
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        law = np.exp(policy.next_log_probs(prompts, tokens[:, :h]))
+        np.testing.assert_allclose(law, shifted / shifted.sum(axis=1, keepdims=True), rtol=1e-9, atol=1e-300)
+
+
+def test_it_is_a_member_of_the_class(rng):
+    task = multiplication(digits=2)
+    members = task.policy_class
+    assert isinstance(members, PositionalLinearClass)
+    policy = explicit_multiplier(task)
+    dense = [(step.dense(task.prompt_length + h), step.bias) for h, step in enumerate(policy.steps)]
+    assert sum(weights.size + bias.size for weights, bias in dense) == members.dimension
+    again = members.policy(dense)
+    prompts = task.sample_prompts(3, rng)
+    right = task.targets(prompts)
+    np.testing.assert_allclose(again.log_probs(prompts, right), policy.log_probs(prompts, right), atol=1e-9)
+
+
+# -- the policy --------------------------------------------------------------------------------------------------------
+
+
+def random_policy(vocab_size, prompt_length, horizon, rng):
+    members = PositionalLinearClass(vocab_size, prompt_length, horizon)
+    shapes = [(prompt_length + h, vocab_size, vocab_size) for h in range(horizon)]
+    return members.policy([(rng.normal(size=shape), rng.normal(size=vocab_size)) for shape in shapes])
+
+
+@pytest.mark.parametrize("prompt_length", [0, 2])
+def test_all_ways_of_reading_agree(prompt_length, rng):
+    policy = random_policy(3, prompt_length, 4, rng)
+    prompts, tokens = rng.integers(3, size=(6, prompt_length)), rng.integers(3, size=(6, 4))
+    forced = policy.forced_log_probs(prompts, tokens)
+    np.testing.assert_allclose(np.exp(forced).sum(axis=2), 1.0)
+    picked = np.take_along_axis(forced, tokens[:, :, None], axis=2)[:, :, 0]
+    np.testing.assert_allclose(policy.log_probs(prompts, tokens), picked, rtol=1e-12)
+    reader = policy.cursor(prompts)
+    for h in range(4):
+        np.testing.assert_allclose(policy.next_log_probs(prompts, tokens[:, :h]), forced[:, h], rtol=1e-12)
+        np.testing.assert_allclose(reader.log_probs(), forced[:, h], rtol=1e-12)
+        reader = reader.branch(np.arange(6), tokens[:, h])
+    back = pickle.loads(pickle.dumps(policy))
+    np.testing.assert_array_equal(back.log_probs(prompts, tokens), policy.log_probs(prompts, tokens))
+
+
+def test_branches_do_not_disturb_each_other(rng):
+    policy = random_policy(3, 1, 3, rng)
+    prompts = rng.integers(3, size=(2, 1))
+    root = policy.cursor(prompts)
+    left = root.branch(np.array([0, 1, 1]), np.array([0, 1, 2]))
+    right = root.branch(np.array([1]), np.array([0]))
+    np.testing.assert_allclose(root.log_probs(), policy.next_log_probs(prompts, np.empty((2, 0), int)))
+    np.testing.assert_allclose(left.log_probs(), policy.next_log_probs(prompts[[0, 1, 1]], np.array([[0], [1], [2]])))
+    np.testing.assert_allclose(right.log_probs(), policy.next_log_probs(prompts[[1]], np.array([[0]])))
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def test_refusals_of_the_multiplier():
+    with pytest.raises(ValueError, match="cot='none'"):
+        explicit_multiplier(multiplication(cot="none"))
+    with pytest.raises(TypeError, match="Multiplication"):
+        explicit_multiplier(make_task("Contamination"))
+    for margin, message in ((0.0, "margin=0"), (-1.0, "margin=-1")):
+        with pytest.raises(ValueError, match=message):
+            explicit_multiplier(multiplication(), margin=margin)
+
+
+def step(sources=(0,), weights=None, bias=(0.0, 0.0)):
+    sources = np.asarray(sources)
+    return LinearStep(sources, np.zeros((len(sources), 2, 2)) if weights is None else weights, np.asarray(bias))
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([], "steps is empty"),
+        ([step((1,))], r"looks at position 1; only \[0, 0\]"),
+        ([step((-1,))], "looks at position"),
+        ([step((0, 0))], "names a position twice"),
+        ([step((0.5,))], "vector of integer positions"),
+        ([step(weights=np.zeros((1, 3, 2)))], r"weights of shape \(1, 3, 2\)"),
+        ([step(bias=(0.0,))], r"bias of shape \(1,\)"),
+        ([step(weights=np.full((1, 2, 2), np.nan))], "not finite"),
+        ([step(bias=(0.0, np.inf))], "not finite"),
+    ],
+)
+def test_bad_steps(steps, message):
+    with pytest.raises(ValueError, match=message):
+        PositionalLinearPolicy(2, steps, prompt_length=1)
+
+
+def test_bad_uses():
+    members = PositionalLinearClass(2, 1, 2)
+    with pytest.raises(ValueError, match="horizon of 2"):
+        members.policy([step()])
+    policy = members.policy([step(), step((0, 1))])
+    one = np.zeros((1, 1), dtype=int)
+    for use in (policy.log_probs, policy.forced_logits, policy.forced_log_probs):
+        with pytest.raises(ValueError, match="at most 2 tokens"):
+            use(one, np.zeros((1, 3), dtype=int))
+    with pytest.raises(ValueError, match="at most 2 tokens"):
+        policy.next_log_probs(one, np.zeros((1, 2), dtype=int))
+    with pytest.raises(ValueError, match="horizon"):
+        PositionalLinearClass(2, 1, 0)
+    with pytest.raises(ValueError, match="prompt_length"):
+        PositionalLinearClass(2, -1, 1)
+    assert "2 steps" in repr(policy)
