@@ -41,7 +41,7 @@ def shown(summary: Summary, metric: str, **labels: object) -> str:
 
 def length_table(summary: Summary) -> Table:
     """Exact match by length and decoding."""
-    horizons = summary.distinct("H", part=LENGTH)
+    horizons = sorted(summary.distinct("H", part=LENGTH))
     lines = [
         [
             f"{task}, {decoding}",
@@ -56,7 +56,7 @@ def length_table(summary: Summary) -> Table:
 
 def token_table(summary: Summary) -> Table:
     """Tokens drawn by length and decoding."""
-    horizons = summary.distinct("H", part=LENGTH)
+    horizons = sorted(summary.distinct("H", part=LENGTH))
     lines = [
         [
             f"{task}, {decoding}",
@@ -75,7 +75,7 @@ def cost_table(summary: Summary) -> Table:
     """Tokens until the answer is right, with the closed forms."""
     lines = []
     for task, x, search in ((SNOW, "H", LOCAL), (PATH, "degree", DEPTH_FIRST)):
-        for value in summary.distinct(x, part=COST):
+        for value in sorted(summary.distinct(x, part=COST)):
             if not len(summary.select(part=COST, task=task, **{x: value})):
                 continue
             place = {"part": COST, "task": task, x: value}
@@ -132,7 +132,7 @@ def length_finding(summary: Summary) -> list[str]:
         f"((1 - eps)^H = {of(EXACT, SNOW, FORM)}); with a verifier and one token taken back at each slip "
         f"{of(EXACT, SNOW, LOCAL)}, at {of(TOKENS, SNOW, LOCAL)} tokens a token of the answer.",
         f"Failure in learning (PathStar): {of(EXACT, PATH, FREE)} are right (1/d = {of(EXACT, PATH, FORM)}), and with "
-        f"the same verifier {of(EXACT, PATH, LOCAL)}: every edge that it follows is there, the one wrong choice is the "
+        f"the same verifier {of(EXACT, PATH, LOCAL)}: every edge that it follows is there, the wrong choice is the "
         "first, and it shows at the end only.",
     ]
 

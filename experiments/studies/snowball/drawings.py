@@ -89,17 +89,22 @@ def length_figure(summary: Summary) -> Figure:
         log2_axis(axes, horizons)
         axes.set_xlim(horizons[0] / 1.15, horizons[-1] * 1.2)
         share_axis(axes)
-        draw(axes, of(FORM), FORM)
+        if len(of(FORM).x):
+            fine = np.geomspace(horizons[0], horizons[-1], 100)  # both forms are exponential in H, one with rate 0
+            last = float(of(FORM).mean[-1])
+            axes.plot(fine, last ** (fine / horizons[-1]) if task == SNOW else np.full(100, last), **looks()[FORM])
         draw(axes, of(FREE), FREE, linestyle="", markersize=8)
         draw(axes, of(LOCAL), LOCAL, markersize=5, linestyle="--" if task == PATH else "-")
         middle = float(np.sqrt(horizons[0] * horizons[-1]))
-        low = of(FORM).mean[-1]
+        low = float(of(FREE).mean[-1])
         if task == SNOW:
-            note(axes, (middle, 1.05), "verifier, going back one token", LOCAL, ha="center")
+            price = summary.series("H", TOKENS, part=LENGTH, task=task, decoding=LOCAL).mean
+            words = f" ({price[-1]:.2f} tokens drawn a token)" if len(price) else ""
+            note(axes, (middle, 1.05), f"verifier, going back one token{words}", LOCAL, ha="center")
             note(axes, (horizons[0], 0.15), "no verifier: (1 - eps)$^H$", FREE)
         else:
-            note(axes, (middle, low + 0.1), "verifier, going back one token", LOCAL, ha="center")
-            note(axes, (middle, low - 0.1), "no verifier: 1 / d", FREE, ha="center")
+            note(axes, (middle, low + 0.13), "verifier, going back one token", LOCAL, ha="center")
+            note(axes, (middle, low - 0.13), "no verifier: 1 / d", FREE, ha="center")
     return figure
 
 
@@ -108,7 +113,7 @@ def budget_figure(summary: Summary) -> Figure:
     from experiments.figures import log2_axis, new_panels
 
     figure, panels = new_panels(
-        "What does the right answer cost?",
+        "Going back one token repairs slips at once; a missing plan takes a search over plans",
         ["tokens drawn, in lengths of the answer"] * 2,
         "share answered right",
         size=(11.0, 4.8),
@@ -169,7 +174,8 @@ def position_figure(summary: Summary) -> Figure:
         whole = summary.value("sampled_exact", part=POSITIONS, task=task)
         words = f"mean after the true prefix {right.mean():.3f}\nwhole answers right {whole:.2f}"
         axes.text(0.97, 0.55, words, transform=axes.transAxes, ha="right", va="center", fontsize=10)
-    panels[0].legend(loc="lower left", fontsize=9)
+    if panels[0].get_legend_handles_labels()[0]:
+        panels[0].legend(loc="lower left", fontsize=9)
     return figure
 
 
@@ -196,9 +202,12 @@ def cost_figure(summary: Summary) -> Figure:
                 axes.set_xlim(form.x[0] / 1.2, form.x[-1] * 1.25)
                 short = {AGAIN: "whole answers again", LOCAL: "one token back", DEPTH_FIRST: "depth-first"}[decoding]
                 above = decoding == AGAIN
-                at = (float(form.x[-1]) * (0.8 if above else 1.1), float(form.mean[-1]) * (1.0 if above else 0.72))
+                at = (
+                    float(form.x[-1]) * (0.8 if above else 1.1),
+                    float(form.mean[-1]) * (1.0 if above else 0.85 if task == SNOW else 0.7),
+                )
                 note(axes, at, short, decoding, ha="right", va="bottom" if above else "top")
     panels[0].axhline(1.0, linewidth=0)
     plain_log_axis(panels[0])
-    panels[0].set_ylim(0.7, None)
+    panels[0].set_ylim(0.6, None)
     return figure

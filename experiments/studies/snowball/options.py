@@ -51,5 +51,5 @@ class SnowballOptions:
 
     @classmethod
     def quick(cls) -> SnowballOptions:
-        """Less than a minute on two cores."""
-        return cls(n=300)
+        """About a minute on two cores."""
+        return cls(n=1000)

@@ -12,7 +12,7 @@ from experiments.evaluated import evaluation_records
 from experiments.measure import POPULATION
 from experiments.studies.snowball.options import SnowballOptions
 from experiments.study import Cell, Label, Record
-from ntp_envs import Policy, make_task
+from ntp_envs import Policy
 from ntp_envs.distances import normal_interval
 from ntp_envs.evaluation import SearchResult, backtracking_search, best_of, evaluate
 from ntp_envs.tasks import CleverHansPolicy, PathStar, Snowball

@@ -1,0 +1,152 @@
+"""The study snowball at tiny sizes: what it measures against closed forms, and what it says and draws."""
+
+import numpy as np
+import pytest
+
+from experiments.driver import run_study
+from experiments.studies import load_study
+from experiments.studies.snowball.analysis import GAP, analyse
+from experiments.studies.snowball.options import SnowballOptions
+from experiments.studies.snowball.sweep import (
+    AGAIN,
+    COST,
+    CURVE,
+    DEPTH_FIRST,
+    EXACT,
+    FORM,
+    FREE,
+    LEARNED,
+    LENGTH,
+    LOCAL,
+    PATH,
+    POSITIONS,
+    SNOW,
+    TOKENS,
+    cells,
+    costs,
+)
+from experiments.summary import Summary
+
+SMALL = SnowballOptions(horizons=(4, 12), detail_horizon=12, eps=0.1, degree=3, degrees=(2, 4), n=300, samples=60)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    return run_study(load_study("snowball"), SMALL, out=tmp_path_factory.mktemp("snowball") / "run")
+
+
+def inside(row, value, widths=2.0):
+    """Whether a value is within so many half widths of a 95 % interval: about four standard errors at 2."""
+    return abs(row.mean - value) <= widths * max(row.upper - row.mean, row.mean - row.lower)
+
+
+def test_a_small_run_succeeds_and_draws_its_figures(outcome):
+    assert not outcome.failures
+    drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
+    assert drawn == {"headline", "budget", "positions", "cost"}
+    assert outcome.folder.report.read_text().count("data:image/png;base64,") == 4
+    assert len(outcome.analysis.findings) == 7 and len(outcome.analysis.tables) == 4
+
+
+@pytest.mark.parametrize("H", SMALL.horizons)
+def test_the_verifier_repairs_slips_and_not_the_plan(outcome, H):
+    for task, form in ((SNOW, 0.9**H), (PATH, 1 / 3)):
+        assert outcome.summary.value(EXACT, part=LENGTH, task=task, decoding=FORM, H=H) == pytest.approx(form)
+        (free,) = outcome.summary.select(EXACT, part=LENGTH, task=task, decoding=FREE, H=H)
+        assert inside(free, form)
+    (repaired,) = outcome.summary.select(EXACT, part=LENGTH, task=SNOW, decoding=LOCAL, H=H)
+    (price,) = outcome.summary.select(TOKENS, part=LENGTH, task=SNOW, decoding=LOCAL, H=H)
+    assert repaired.mean == 1.0 and repaired.lower > 0.98
+    assert inside(price, 1 / 0.9)
+    (unrepaired,) = outcome.summary.select(EXACT, part=LENGTH, task=PATH, decoding=LOCAL, H=H)
+    assert inside(unrepaired, 1 / 3)
+    assert outcome.summary.value(EXACT, part=LENGTH, task=PATH, decoding=DEPTH_FIRST, H=H) == 1.0
+
+
+def test_cost_of_the_right_answer_is_its_closed_form(outcome):
+    places = [(SNOW, {"H": H}, LOCAL) for H in SMALL.horizons] + [(PATH, {"degree": d}, DEPTH_FIRST) for d in (2, 4)]
+    for task, place, search in places:
+        for decoding in (AGAIN, search):
+            (row,) = outcome.summary.select(TOKENS, part=COST, task=task, decoding=decoding, **place)
+            form = outcome.summary.value(TOKENS, part=COST, task=task, decoding=f"{decoding}, {FORM}", **place)
+            assert inside(row, form), (task, place, decoding)
+
+
+def test_censored_costs_are_left_out():
+    shape = {"eps": 0.3, "vocab_size": 4, "degree": 2, "n": 50}
+    records = costs(task=SNOW, H=20, **shape, samples=3, rng=np.random.default_rng(0))
+    assert {record.labels["decoding"] for record in records if record.metric == TOKENS and record.lower} == {LOCAL}
+    (share,) = (r for r in records if r.metric == EXACT and r.labels["decoding"] == AGAIN)
+    assert share.value < 0.1 and share.upper > share.value
+
+
+def test_whole_answers_again_follow_the_curve_of_their_exact_match_only(outcome):
+    for task, p in ((SNOW, 0.9**12), (PATH, 1 / 3)):
+        for row in outcome.summary.select(EXACT, part=CURVE, task=task, decoding=AGAIN):
+            form = outcome.summary.value(EXACT, part=CURVE, task=task, decoding=FORM, budget=row["budget"])
+            assert form == pytest.approx(1 - (1 - p) ** row["budget"])
+            assert inside(row, form)
+    local = outcome.summary.series("budget", EXACT, part=CURVE, task=PATH, decoding=LOCAL)
+    assert len(set(local.mean)) == 1  # more tokens, nothing more found
+    assert outcome.summary.value(EXACT, part=CURVE, task=SNOW, decoding=LOCAL, budget=2.0) > 0.99
+
+
+def test_teacher_forcing_looks_fine_position_by_position(outcome):
+    snow, path = (
+        np.exp(-outcome.summary.series("h", "cross_entropy", part=POSITIONS, task=task).mean) for task in (SNOW, PATH)
+    )
+    assert snow == pytest.approx(np.full(12, 0.9))
+    assert path == pytest.approx(np.array([1.0, 1 / 3] + [1.0] * 10))
+    free = outcome.summary.select("sampled_accuracy", part=POSITIONS, task=PATH)
+    assert all(inside(row, 1.0 if row["h"] == 1 else 1 / 3) for row in free)
+
+
+def test_log_loss_learns_the_two_laws(outcome):
+    for task, form in ((SNOW, 0.9**5), (PATH, 1 / 3)):
+        assert outcome.summary.value("sequence_probability", part=LEARNED, task=task) == pytest.approx(form, rel=1e-3)
+    assert outcome.summary.value("forced_token_accuracy", part=LEARNED, task=PATH) == pytest.approx(
+        1 - 2 / 15, abs=0.02
+    )
+
+
+def test_gap_to_the_closed_form_is_of_the_order_of_the_noise(outcome):
+    rows = outcome.summary.select(GAP)
+    assert {row["task"] for row in rows} == {SNOW, PATH}
+    assert all(0 <= row.mean < 2 for row in rows)
+
+
+def test_findings_hold_the_numbers_of_the_summary(outcome):
+    text = " ".join(outcome.analysis.findings)
+    assert "Answers of 12 tokens" in text and "0.282" in text  # 0.9^12
+    assert "1/d = 0.333" in text and "mean over 12 positions" in text
+
+
+def test_an_empty_summary_has_no_findings_and_figures_are_drawn_all_the_same():
+    found = analyse(SMALL, Summary([]))
+    assert list(found.findings) == [] and list(found.rows) == []
+    for figure in found.figures:
+        assert figure.draw().axes
+
+
+def test_cells_are_distinct_and_cover_both_tasks():
+    study = load_study("snowball")
+    made = study.checked_cells(SnowballOptions.quick())
+    assert {cell.parameters["task"] for cell in made} == {SNOW, PATH}
+    assert len(made) == len(list(cells(SnowballOptions.quick()))) == 2 * (5 + 3) + 4 + 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"horizons": (2, 4)}, "horizons=2"),
+        ({"detail_horizon": 5}, "detail_horizon=5 must be one of"),
+        ({"eps": 0.95}, r"must be below 0\.9"),
+        ({"degree": 1}, "degree=1"),
+        ({"degrees": ()}, "distinct"),
+        ({"n": 0}, "n=0"),
+        ({"patience": 1}, "patience=1"),
+    ],
+)
+def test_options_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        SnowballOptions(**change)
