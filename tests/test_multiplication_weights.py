@@ -1,5 +1,6 @@
 """The explicit weights: exact products, margins far above rounding, and that the predictor is linear."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -82,8 +83,8 @@ def test_the_right_token_leads_by_the_margin(cot, rng):
 def test_margins_are_those_of_all_one_digit_products():
     """Written out from the definitions: half of the closest pair of logarithms on two sides of a breakpoint."""
     products = sorted({a * b for a in range(1, 10) for b in range(1, 10)})
-    tens = [(x, y) for x, y in zip(products, products[1:]) if x // 10 < y // 10]
-    units = [(x, y) for x, y in zip(products, products[1:]) if x // 10 == y // 10]
+    tens = [(x, y) for x, y in itertools.pairwise(products) if x // 10 < y // 10]
+    units = [(x, y) for x, y in itertools.pairwise(products) if x // 10 == y // 10]
     assert MARGINS["tens"] == pytest.approx(min(np.log(y / x) for x, y in tens) / 2)
     assert MARGINS["units"] == pytest.approx(min(np.log(y / x) for x, y in units) / 2)
     assert min(MARGINS.values()) == MARGINS["units"] == pytest.approx(np.log(64 / 63) / 2)

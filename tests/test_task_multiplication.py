@@ -1,5 +1,6 @@
 """Multiplication: the format read back by a parser of strings, the prompt law, success, the verifier."""
 
+import itertools
 import re
 
 import numpy as np
@@ -181,7 +182,7 @@ def test_pieces_are_the_terms():
     prompt = task.prompts_of([12], [34])
     answer = task.targets(prompt)[0]
     bounds = [0] + [end - task.prompt_length for end in task.layout.ends]
-    pieces = [task.decode(answer[a:b]) for a, b in zip(bounds, bounds[1:])]
+    pieces = [task.decode(answer[a:b]) for a, b in itertools.pairwise(bounds)]
     assert pieces == [
         *("(1 x 10 +", "2 x 1)", "x", "(3 x 10 +", "4 x 1)", "="),
         *("1 x 3 x 100 +", "1 x 4 x 10 +", "2 x 3 x 10 +", "2 x 4 x 1 ="),
