@@ -27,7 +27,7 @@ def step_weights(table: TuringTable) -> FloatArray:
     * a symbol a without a head: 2 on a, with and without every state;
     * a head whose move is to symbol b: 2 on b, with and without every state; if it stays, or has halted, 2 on
       b with the next state;
-    * ``|``: 2 on ``|``;
+    * ``|``: 3 on ``|``, which wins whatever is beside it;
     * from the left cell, a head that moves right into state q': 1 on every symbol with q'; from the right cell, one
       that moves left, the same.
 
@@ -40,7 +40,7 @@ def step_weights(table: TuringTable) -> FloatArray:
     bias, left, same, right = np.zeros(A), np.zeros((A, A)), np.zeros((A, A)), np.zeros((A, A))
     plain = 1 + place * np.arange(len(table.symbols))
     bias[plain] = 0.5
-    same[0, 0] = 2.0
+    same[0, 0] = 3.0
     for a, here in enumerate(plain):
         same[here : here + place, here] = 2.0
         for q in range(len(table.states)):
