@@ -13,9 +13,11 @@ except ImportError as error:
 
 from agents.neural.agent import NeuralBC
 from agents.neural.classes import ARCHITECTURES, NetworkClass
+from agents.neural.clipped_ratio import NeuralClippedRatioBC
 from agents.neural.modes import MODES
 from agents.neural.policy import TorchPolicy
+from agents.neural.rho import NeuralRhoBC
 
 del torch
 
-__all__ = ["ARCHITECTURES", "MODES", "NetworkClass", "NeuralBC", "TorchPolicy"]
+__all__ = ["ARCHITECTURES", "MODES", "NetworkClass", "NeuralBC", "NeuralClippedRatioBC", "NeuralRhoBC", "TorchPolicy"]

@@ -166,6 +166,8 @@ class NeuralBC(Agent):
         )
         check_int("checkpoint_every", self.checkpoint_every, minimum=1)
         check_int("on_step_every", self.on_step_every, minimum=1)
+        if self.on_step is not None and not callable(self.on_step):
+            raise TypeError(f"on_step={self.on_step!r} must be a function of (steps done, policy), or None.")
         size = None if self.batch_size is None else check_int("batch_size", self.batch_size, minimum=1)
         if self.task is None:
             return mode, settings, StoredBatches(demonstrations, size)

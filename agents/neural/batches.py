@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ntp_envs import Demonstrations, Task
 
-__all__ = ["Batch", "Batches", "OnlineBatches", "StoredBatches"]
+__all__ = ["Batch", "Batches", "OnlineBatches", "ReferencedBatches", "StoredBatches"]
 
-#: prompts (B, P), tokens (B, H), weights (B,) that sum to one or None for equal ones
-Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64] | None]
+#: prompts (B, P), tokens (B, H), weights (B,) that sum to one or None for equal ones, and what else an objective reads
+Batch = tuple[Any, ...]
 
 
 class Batches(ABC):
@@ -63,14 +63,53 @@ class StoredBatches(Batches):
     def draw(self, rng: np.random.Generator) -> Batch:
         if self.whole:
             return self.prompts, self.tokens, self.weights
-        rows = np.searchsorted(self._cumulative, rng.random(self.size) * self._cumulative[-1], side="right")
+        rows = self._rows(rng)
         return self.prompts[rows], self.tokens[rows], None
+
+    def _rows(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return np.searchsorted(self._cumulative, rng.random(self.size) * self._cumulative[-1], side="right")
 
     def fingerprint(self) -> Any:
         digest = hashlib.sha256()
         for array in (self.prompts, self.tokens, self.weights):
             digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
         return {"demonstrations": digest.hexdigest(), "size": self.size}
+
+
+class ReferencedBatches(StoredBatches):
+    """Stored demonstrations, each with numbers of its own that the objective compares with.
+
+    Args:
+        demonstrations: as `kept` leaves them, so that there is one row each.
+        batch_size: B; ``None`` is all.
+        reference: ``(n, ...)`` one row a demonstration; ``None`` where the objective needs none.
+    """
+
+    def __init__(
+        self, demonstrations: Demonstrations, batch_size: int | None, reference: NDArray[np.float64] | None = None
+    ) -> None:
+        super().__init__(demonstrations, batch_size)
+        if reference is not None and len(reference) != len(self.weights):
+            raise ValueError(f"{len(reference)} rows of reference for {len(self.weights)} distinct demonstrations.")
+        self.reference = reference
+
+    @staticmethod
+    def kept(demonstrations: Demonstrations) -> Demonstrations:
+        """The distinct demonstrations of positive weight, in the order of the batches' rows."""
+        pooled = demonstrations.pooled()
+        return pooled.subset(pooled.normalised_weights() > 0)
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        if self.reference is None:
+            return super().draw(rng)
+        if self.whole:
+            return self.prompts, self.tokens, self.weights, self.reference
+        rows = self._rows(rng)
+        return self.prompts[rows], self.tokens[rows], None, self.reference[rows]
+
+    def fingerprint(self) -> Any:
+        reference = b"" if self.reference is None else np.ascontiguousarray(self.reference).tobytes()
+        return {**super().fingerprint(), "reference": hashlib.sha256(reference).hexdigest()}
 
 
 class OnlineBatches(Batches):

@@ -69,7 +69,8 @@ class Run:
     """A training run, as far as it has come: everything that the next step depends on.
 
     Attributes:
-        objective: the network and its further heads.
+        objective: the network with what is trained along with it; called on the arrays of a batch, it gives the loss
+            to be minimised and the number to be reported.
         optimiser: AdamW with its moments.
         rng: draws the batches.
         generator: draws what is dropped out.
@@ -101,8 +102,10 @@ class Run:
     def update(self, batches: Batches, settings: Settings) -> float:
         """One step; its loss."""
         device = next(self.objective.parameters()).device
-        prompts, tokens, weights = batches.draw(self.rng)
-        loss, reported = self.objective(_tensor(prompts, device), _tensor(tokens, device), _weights(weights, device))
+        prompts, tokens, *numbers = batches.draw(self.rng)
+        loss, reported = self.objective(
+            _tensor(prompts, device), _tensor(tokens, device), *(_floats(array, device) for array in numbers)
+        )
         self.optimiser.zero_grad()
         loss.backward()
         limit = math.inf if settings.clip is None else settings.clip
@@ -148,6 +151,10 @@ def train(
     """
     if checkpoint is not None:
         checkpoint.restore(run)
+        if run.step > settings.steps:
+            raise ValueError(
+                f"{checkpoint.path} has done {run.step} steps, more than steps={settings.steps}; use another folder."
+            )
     with reporting(progress, start=run.step, steps=settings.steps, tokens_per_step=tokens_per_step) as report:
         while run.step < settings.steps:
             loss = run.update(batches, settings)
@@ -163,5 +170,5 @@ def _tensor(tokens: NDArray[np.int64], device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(tokens)).to(device)
 
 
-def _weights(weights: NDArray[np.float64] | None, device: torch.device) -> torch.Tensor | None:
-    return None if weights is None else torch.from_numpy(weights.astype(np.float32)).to(device)
+def _floats(array: NDArray[np.float64] | None, device: torch.device) -> torch.Tensor | None:
+    return None if array is None else torch.from_numpy(array.astype(np.float32)).to(device)
