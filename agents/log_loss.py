@@ -76,7 +76,7 @@ class RegisteredClasses:
 class LogLossBC(Agent):
     """Behaviour cloning with next-token log-loss: ``argmax_pi sum_i sum_h log pi(a_h^i | x^i, a_<h^i)``.
 
-    Exact for finite, product, Bernoulli and Markov classes; to ``tol`` for autoregressive linear ones.
+    Exact for finite, product, Bernoulli, Markov and n-gram classes; to ``tol`` for autoregressive linear ones.
 
     * Infinite losses. A member that gives a demonstrated token probability zero is preferred to another by the mass of
       such tokens first, then by the log-likelihood of the rest: the limit of smoothing with lambda -> 0

@@ -38,7 +38,9 @@ class Text(Task):
     its rollout law drifts from the expert's as the horizon grows. The text itself is there too: `windows` are
     demonstrations cut from it, `bits_per_char` scores a policy on the end of it, which the expert has not seen. On
     the default corpus (465 048 lower-case characters of Python 3.11, A = 78) Witten-Bell models of order 1 to 6 fitted
-    to the first 90 % cost 4.59, 3.31, 2.46, 2.01, 1.88 and 1.90 bits a character of the rest.
+    to the first 90 % cost 4.59, 3.31, 2.46, 2.01, 1.88 and 1.90 bits a character of the rest; and those fitted to 4000
+    sequences of the default expert are at a squared Hellinger distance from it, after h = 1, 8 and 64 tokens, of 0.93,
+    1.95 and 2.00 (order 2), 0.23, 1.17 and 1.97 (order 4), 0.08, 0.51 and 1.78 (order 5), give or take 0.02.
 
     A prompt is ``prompt_length`` consecutive tokens of the training part, at a place drawn uniformly among those that
     have ``horizon`` more tokens behind them.

@@ -15,7 +15,7 @@ __all__ = ["BitsPerChar", "text_log_probs"]
 #: contiguous blocks of a text whose scatter gives the standard error
 BLOCKS = 32
 #: tokens scored together: bounds the memory
-BATCH_TOKENS = 1 << 18
+BATCH_TOKENS = 1 << 15
 
 
 @dataclass(frozen=True)
