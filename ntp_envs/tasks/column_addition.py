@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ntp_envs._numerics import all_sequences
 from ntp_envs._validation import check_int, check_real, check_tokens
-from ntp_envs.features.by_position import ByPosition
-from ntp_envs.features.window import WindowOneHot
+from ntp_envs.features import ByPosition, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass
 from ntp_envs.tasks.base import FloatArray, IntArray
 from ntp_envs.tasks.target import TargetTask
