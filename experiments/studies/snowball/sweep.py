@@ -103,14 +103,17 @@ def by_length(
 
 
 def by_budget(
-    *, task: str, H: int, eps: float, vocab_size: int, degree: int, n: int, rng: np.random.Generator
+    *, task: str, H: int, eps: float, vocab_size: int, degree: int, n: int, patience: int, rng: np.random.Generator
 ) -> list[Record]:
-    """Share answered against the tokens that may be drawn, for each kind of search."""
+    """Share answered against the tokens that may be drawn, for each kind of search, as far as it was taken.
+
+    One token back is shown up to its budget, and beyond only where it has answered every prompt by then.
+    """
     made, policy, learner = build(task, H, eps=eps, vocab_size=vocab_size, degree=degree)
     prompts = made.sample_prompts(n, rng)
     found = {
         AGAIN: best_of(policy, made, prompts, int(BUDGETS[-1]), rng=rng),
-        LOCAL: backtracking_search(policy, made, prompts, rng=rng, budget=(3 if task == PATH else 20) * H),
+        LOCAL: backtracking_search(policy, made, prompts, rng=rng, budget=patience * H),
     }
     if task == PATH:
         found[DEPTH_FIRST] = backtracking_search(policy, made, prompts, rng=rng, depth=None, budget=2 * degree * H)
@@ -119,6 +122,8 @@ def by_budget(
     for budget in BUDGETS:
         labels: dict[str, Label] = {"task": task, "learner": learner, "H": H, "budget": budget}
         for decoding, result in found.items():
+            if decoding == LOCAL and budget > patience and not result.accepted.all():
+                continue
             if decoding != AGAIN or budget == int(budget):
                 records.append(share_record(result, {**labels, "decoding": decoding}, budget * H))
         if budget == int(budget):
@@ -183,8 +188,9 @@ def cells(options: SnowballOptions) -> Iterator[Cell]:
     for task in (PATH, SNOW):
         for H in sorted(options.horizons, reverse=True):
             yield Cell(LENGTH, by_length, {"task": task, "H": H, **shape, "patience": options.patience})
-        yield Cell(CURVE, by_budget, {"task": task, "H": options.detail_horizon, **shape})
-        yield Cell(POSITIONS, by_position, {"task": task, "H": options.detail_horizon, **shape})
+        detail = {"task": task, "H": options.detail_horizon, **shape}
+        yield Cell(CURVE, by_budget, {**detail, "patience": options.patience})
+        yield Cell(POSITIONS, by_position, detail)
         yield Cell(LEARNED, learned, {"task": task, "H": options.short, **shape})
     for degree in options.degrees:
         star = {"task": PATH, "H": options.short, **shape, "degree": degree}
