@@ -129,7 +129,7 @@ def budget_figure(summary: Summary) -> Figure:
             series = summary.series("budget", EXACT, part=CURVE, task=task, decoding=decoding)
             draw(axes, series, decoding, **({"linestyle": "", "markersize": 7} if decoding == AGAIN else {}))
             if len(series.x) and decoding == LOCAL and task == PATH:
-                words = "and so on: the choice is never taken back"
+                words = "the choice is never taken back"
                 note(axes, (float(series.x[-1]) * 1.1, float(series.mean[-1])), words, LOCAL, fontsize=9)
             if len(series.x):
                 names[decoding] = axes.plot([], [], **looks()[decoding])[0]
