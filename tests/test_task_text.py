@@ -269,6 +269,8 @@ def test_the_standard_error_covers(rng):
         hits += abs(score.value - 1 / (2 * math.log(2))) <= 1.96 * score.std_error
     assert 300 * 0.94 - 5 * math.sqrt(300 * 0.06) <= hits <= 300
     assert math.isnan(BitsPerChar.of(np.array([-1.0]), np.array([1])).std_error)
+    exact = BitsPerChar.of(-math.log(2) * lengths, lengths)  # one bit a character, however long the tokens
+    assert exact.value == pytest.approx(1.0) and exact.std_error == pytest.approx(0.0, abs=1e-12)
 
 
 def conditional_entropy(text, order):

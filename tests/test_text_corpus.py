@@ -48,7 +48,8 @@ def test_max_chars_counts_characters_not_bytes(tmp_path, count, mark):
 
 
 def test_max_chars_may_cut_a_character_or_a_line_end(tmp_path):
-    assert load_text(written(tmp_path, "🙂".encode() * 50), max_chars=7) == "🙂" * 7
+    for mark in (b"", b"\xef\xbb\xbf"):
+        assert load_text(written(tmp_path, mark + "🙂".encode() * 50), max_chars=7) == "🙂" * 7
     assert load_text(written(tmp_path, b"a\r\n" * 50), max_chars=7) == "a\na\na\na"
 
 
