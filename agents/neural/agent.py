@@ -131,7 +131,7 @@ class NeuralBC(Agent):
 
             def policy() -> TorchPolicy:
                 where = "cpu" if device.type == "mps" else str(device)  # no float64 there
-                return policy_class.policy(run.objective.network, teacherless=mode.teacherless, device=where)
+                return policy_class.policy(network, teacherless=mode.teacherless, device=where)
 
             def after_step(step: int) -> None:
                 if self.on_step is not None and step % self.on_step_every == 0:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from agents.neural.batches import Batches
 from agents.neural.checkpoints import Checkpoint
-from agents.neural.modes import Objective
 from agents.neural.networks import Dropout
 from agents.neural.progress import Report, reporting
 from ntp_envs._validation import check_in, check_int, check_real
@@ -78,7 +77,7 @@ class Run:
         losses, gradient_norms: of every update; the loss is that of the first head, in nats a sequence.
     """
 
-    objective: Objective
+    objective: torch.nn.Module
     optimiser: torch.optim.Optimizer
     rng: np.random.Generator
     generator: torch.Generator
@@ -87,7 +86,7 @@ class Run:
     gradient_norms: list[float] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, objective: Objective, settings: Settings, seeds: tuple[int, int], device: torch.device) -> Run:
+    def begin(cls, objective: torch.nn.Module, settings: Settings, seeds: tuple[int, int], device: torch.device) -> Run:
         """A run of no steps. ``seeds`` are of the batches and of dropout."""
         objective = objective.to(device).train()
         generator = torch.Generator(device).manual_seed(seeds[1])

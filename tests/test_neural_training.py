@@ -1,0 +1,420 @@
+"""Training: the Agent contract, convex optima, modes with known answers, checkpoints to the bit."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+torch = pytest.importorskip("torch")
+
+from agents import LogLossBC, make_agent  # noqa: E402
+from agents.neural import MODES, NetworkClass, NeuralBC  # noqa: E402
+from agents.neural.agent import _has_stopped_falling  # noqa: E402
+from agents.neural.batches import OnlineBatches, StoredBatches  # noqa: E402
+from agents.neural.modes import Mode, Objective  # noqa: E402
+from agents.neural.training import Run, Settings  # noqa: E402
+from agents.testing import HORIZON, Problem, _draw, check_agent  # noqa: E402
+from ntp_envs import ARLinearClass, Demonstrations, MarkovPolicy, collect, make_task  # noqa: E402
+from ntp_envs.evaluation import evaluate  # noqa: E402
+from ntp_envs.features import WindowOneHot  # noqa: E402
+
+
+def problem(architecture, vocab_size, prompt_length, **options):
+    spec = NetworkClass(architecture, vocab_size, prompt_length=prompt_length, horizon=HORIZON, **options)
+    return Problem(architecture, spec, _draw(vocab_size, prompt_length, np.random.default_rng(0)))
+
+
+PROBLEMS = [
+    problem("linear", 3, 2, width=4),
+    problem("mlp", 2, 0, width=4, window=2, positional=True),
+    problem("transformer", 3, 2, width=8, heads=2, prompt_group=2, prompt_positions=False, dropout=0.1),
+]
+TRANSFORMER = PROBLEMS[2]
+
+
+def fit(given=TRANSFORMER, seed=0, **options):
+    options = {"steps": 12, "batch_size": 16, **options}
+    return NeuralBC(**options).fit(given.demonstrations, given.policy_class, rng=np.random.default_rng(seed))
+
+
+def weights(agent):
+    return {name: value.numpy().tobytes() for name, value in agent.policy_.state.items()}
+
+
+# -- the contract ------------------------------------------------------------------------------------------------------
+
+
+def test_it_keeps_the_contract_of_agents():
+    check_agent(NeuralBC(steps=5, batch_size=16), problems=PROBLEMS)
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_every_mode_keeps_the_contract(mode):
+    check_agent(NeuralBC(mode, k=3, steps=4, batch_size=16, warmup=2), problems=PROBLEMS[:1])
+
+
+def test_the_same_seed_is_the_same_network_whatever_the_global_state():
+    one = weights(fit())
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    two = weights(fit(on_step=lambda step, policy: torch.rand(3)))
+    assert one == two
+    torch.manual_seed(5)
+    fit()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert weights(fit(seed=1)) != one
+
+
+def test_the_number_of_threads_of_the_machine_makes_no_difference():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = weights(fit(batch_size=200))
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        assert weights(fit(batch_size=200)) == two
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_known_by_its_path():
+    assert make_agent("agents.neural:NeuralBC", mode="mtp_k", k=3).get_params()["k"] == 3
+    with pytest.raises(ValueError, match="Did you mean 'steps'"):
+        make_agent("agents.neural:NeuralBC", step=3)
+
+
+# -- optima that are known ---------------------------------------------------------------------------------------------
+
+
+def test_a_linear_network_reaches_the_convex_maximum_likelihood(rng):
+    tokens = MarkovPolicy([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]], order=1).sample(np.zeros((300, 0), int), 6, rng)
+    demos = Demonstrations(np.zeros((300, 0), int), tokens, vocab_size=2)
+    convex = LogLossBC().fit(demos, ARLinearClass(WindowOneHot(2, 2), radius=100.0)).fit_report_.objective
+    spec = NetworkClass("linear", 2, prompt_length=0, horizon=6, window=2, width=2)
+    agent = NeuralBC(steps=400, batch_size=None, learning_rate=0.05).fit(demos, spec)
+    assert -1e-7 <= agent.fit_report_.objective - convex < 1e-5
+    assert agent.fit_report_.details["gradient_norm"] < 1e-3
+
+
+def copying():
+    """A fair coin, then its copy, then a coin of bias 3/4; the population, as weights."""
+    rows = np.array([(a, a, b) for a in (0, 1) for b in (0, 1)])
+    return Demonstrations(np.zeros((4, 0), int), rows, vocab_size=2, weights=np.array([1.0, 3.0, 1.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "law"),
+    [
+        ("tf", {}, [[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]]),  # after a first 0
+        ("mtp_k", {"k": 3}, [[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]]),
+        ("teacherless", {}, [[0.5, 0.5], [0.5, 0.5], [0.25, 0.75]]),
+        ("first_token_only", {"positions": (1, 0)}, [[0.5, 0.5], [1.0, 0.0]]),
+        ("first_token_only", {"positions": [2]}, [None, None, [0.25, 0.75]]),
+    ],
+)
+@pytest.mark.parametrize("architecture", ["mlp", "transformer"])
+def test_each_mode_learns_the_law_it_can(architecture, mode, options, law):
+    spec = NetworkClass(architecture, 2, prompt_length=0, horizon=3, width=16, layers=1)
+    agent = NeuralBC(mode, steps=150, learning_rate=0.02, **options).fit(copying(), spec)
+    found = np.exp(agent.policy_.forced_log_probs(np.zeros((1, 0), int), np.array([[0, 0, 1]])))[0]
+    columns = [h for h, wanted in enumerate(law) if wanted is not None]
+    np.testing.assert_allclose(found[columns], [law[h] for h in columns], atol=0.02)
+    entropy = -sum(p * np.log(p) for h in columns for p in law[h] if p > 0)
+    assert agent.fit_report_.objective == pytest.approx(entropy, abs=0.02)
+    assert agent.fit_report_.details["positions"] == columns
+
+
+def test_positions_without_a_loss_are_not_trained_on():
+    given = PROBLEMS[1]
+    later = given.demonstrations.tokens.copy()
+    later[:, 3:] = 1 - later[:, 3:]
+    other = Problem("", given.policy_class, Demonstrations(given.demonstrations.prompts, later, vocab_size=2))
+    only = {"mode": "first_token_only", "positions": (2, 1), "batch_size": None}
+    assert difference(fit(given, **only), fit(other, **only)) < 1e-5  # rows come in another order
+    assert difference(fit(given, batch_size=None), fit(other, batch_size=None)) > 1e-3
+
+
+def difference(one, two):
+    return max(float((one.policy_.state[name] - two.policy_.state[name]).abs().max()) for name in one.policy_.state)
+
+
+def test_one_head_is_teacher_forcing():
+    assert weights(fit(mode="mtp_k", k=1)) == weights(fit())
+    assert weights(fit(mode="mtp_k", k=2)) != weights(fit())
+
+
+def test_the_loss_of_several_heads_written_out(rng):
+    spec, demos = PROBLEMS[0].policy_class, PROBLEMS[0].demonstrations
+    objective = Objective(spec.initialised(torch.Generator().manual_seed(1)), Mode("mtp_k", HORIZON, k=3))
+    with torch.no_grad():
+        objective.ahead.normal_(generator=torch.Generator().manual_seed(2))
+    p = rng.dirichlet(np.ones(len(demos)))
+    batch = [torch.from_numpy(array) for array in (demos.prompts, demos.tokens, p.astype(np.float32))]
+    with torch.no_grad():
+        loss, first = (float(value) for value in objective(*batch))
+        hidden = objective.network(batch[0], batch[1][:, :-1]).numpy()
+    logits = [hidden @ objective.network.out.weight.detach().numpy().T + objective.network.out.bias.detach().numpy()]
+    logits += [hidden @ head for head in objective.ahead.detach().numpy()]
+    by_head = [
+        -sum(
+            p[i] * log_softmax(logits[j][i, h])[demos.tokens[i, h + j]]
+            for i in range(len(demos))
+            for h in range(HORIZON - j)
+        )
+        for j in range(3)
+    ]
+    assert first == pytest.approx(by_head[0], rel=1e-5)
+    assert loss == pytest.approx(sum(by_head) / HORIZON, rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["tf", "teacherless"])
+@pytest.mark.parametrize("given", PROBLEMS[:2], ids=lambda given: given.name)
+def test_the_loss_that_is_trained_on_is_that_of_the_policy(given, mode):
+    """The loss reported for a step is the log-loss of the weights before it."""
+    kept = {}
+    agent = fit(given, mode=mode, batch_size=None, steps=4, on_step=kept.__setitem__)
+    curve = dict(agent.fit_report_.details["loss_curve"])
+    demos = given.demonstrations
+    for step in (1, 2, 3):
+        expected = -kept[step].log_probs(demos.prompts, demos.tokens).sum(axis=1).mean()
+        assert curve[step + 1] == pytest.approx(expected, rel=1e-5)
+    assert agent.fit_report_.objective == pytest.approx(
+        -agent.policy_.log_probs(demos.prompts, demos.tokens).sum(axis=1).mean(), rel=1e-12
+    )
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+def test_batches_follow_the_weights(rng):
+    tokens = np.array([[0], [1], [2], [1]])
+    demos = Demonstrations(np.zeros((4, 0), int), tokens, vocab_size=4, weights=np.array([1.0, 2.0, 0.0, 5.0]))
+    batches = StoredBatches(demos, 1)
+    drawn = np.concatenate([batches.draw(rng)[1] for _ in range(4000)])
+    shares = np.bincount(drawn[:, 0], minlength=4) / 4000
+    assert shares[2] == shares[3] == 0
+    assert abs(shares[0] - 1 / 8) < 4 * np.sqrt(1 / 8 * 7 / 8 / 4000)
+    for size in (None, 2, 100):
+        _, tokens, share = StoredBatches(demos, size).draw(rng)
+        assert tokens.tolist() == [[0], [1]] and share.tolist() == [1 / 8, 7 / 8]
+
+
+def test_online_data_is_new_at_every_step(rng):
+    task = make_task("PathStar")
+    batches = OnlineBatches(task, 50)
+    (one, answers, none), (two, _, _) = batches.draw(rng), batches.draw(rng)
+    assert none is None and not (one == two).all(axis=1).any()
+    np.testing.assert_array_equal(answers, task.targets(one))
+
+
+# -- the loop ----------------------------------------------------------------------------------------------------------
+
+
+def test_schedules():
+    cosine = Settings(steps=110, learning_rate=2.0, warmup=10)
+    assert [cosine.learning_rate_at(step) for step in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
+    assert [cosine.learning_rate_at(step) for step in (10, 60, 110)] == pytest.approx([2.0, 1.0, 0.0])
+    constant = Settings(steps=10, learning_rate=2.0, schedule="constant")
+    assert {constant.learning_rate_at(step) for step in range(10)} == {2.0}
+
+
+def test_the_first_update_is_that_of_adamw():
+    """Adam's first step is -lr g / (|g| + eps), after decay by lr times the weight; clipping scales g."""
+    spec, demos = PROBLEMS[0].policy_class, PROBLEMS[0].demonstrations
+    settings = Settings(steps=1, learning_rate=0.1, schedule="constant", weight_decay=0.5, clip=1e-7)
+    network = spec.initialised(torch.Generator().manual_seed(0))
+    run = Run.begin(Objective(network, Mode("tf", HORIZON)), settings, (0, 0), torch.device("cpu"))
+    before = network.out.weight.detach().double().numpy().copy()
+    run.update(StoredBatches(demos, None), settings)
+    gradient = network.out.weight.grad.double().numpy()  # after clipping
+    norm = np.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in network.parameters()))
+    assert norm == pytest.approx(1e-7, rel=1e-4) and run.gradient_norms[0] > 1e-3
+    expected = before * (1 - 0.1 * 0.5) - 0.1 * gradient / (np.abs(gradient) + 1e-8)
+    np.testing.assert_allclose(network.out.weight.detach().numpy(), expected, atol=1e-5)
+
+
+def test_plateaus(rng):
+    flat = rng.normal(size=1000)
+    assert _has_stopped_falling(flat)
+    assert not _has_stopped_falling(flat - 0.01 * np.arange(1000))
+    assert not _has_stopped_falling(flat[:90])  # too few to tell
+    assert not fit().fit_report_.converged and np.isnan(fit().fit_report_.gap)
+
+
+def test_divergence_is_an_error():
+    with pytest.raises(ValueError, match=r"training diverged: at step .* lower learning_rate"):
+        fit(PROBLEMS[1], learning_rate=1e30, clip=None, steps=50)
+
+
+def test_progress(capsys):
+    seen = []
+    fit(steps=3, progress=lambda *report: seen.append(report))
+    assert [step for step, _, _ in seen] == [1, 2, 3]
+    assert all(loss > 0 and speed > 0 for _, loss, speed in seen)
+    assert capsys.readouterr() == ("", "")
+    fit(steps=3, progress=True)
+    out, err = capsys.readouterr()
+    assert not out and "3/3" in err and "nats a sequence" in err
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(stop):
+    def on_step(step, policy):
+        if step == stop:
+            raise Stop
+
+    return on_step
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 8},  # dropout and drawn batches: both generators go on
+        {"mode": "mtp_k", "k": 3, "warmup": 4, "weight_decay": 0.1},
+        {"mode": "teacherless", "schedule": "constant", "batch_size": None},
+    ],
+    ids=["tf", "mtp_k", "teacherless"],
+)
+@pytest.mark.parametrize("stop", [3, 4, 9, 12])
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, options, stop):
+    whole = fit(**options)
+    kept = {"checkpoint": tmp_path / "new" / "run", "checkpoint_every": 4, **options}
+    with pytest.raises(Stop):
+        fit(on_step=stop_at(stop), **kept)
+    steps = []
+    resumed = fit(on_step=lambda step, policy: steps.append(step), **kept)
+    assert steps == list(range(stop // 4 * 4 + 1, 13))
+    assert weights(resumed) == weights(whole)
+    assert resumed.fit_report_ == whole.fit_report_ or repr(resumed.fit_report_) == repr(whole.fit_report_)
+    assert weights(fit(**kept)) == weights(whole)  # nothing left to do
+    assert [path.name for path in (tmp_path / "new" / "run").iterdir()] == ["run.pt"]
+
+
+def test_online_runs_resume_too(tmp_path):
+    task = make_task("PathStar")
+    spec = NetworkClass(
+        "transformer", task.vocab_size, prompt_length=task.prompt_length, horizon=task.horizon, width=8, layers=1
+    )
+    given = Problem("", spec, collect(task, 10, np.random.default_rng(0)))
+    options = {"task": task, "steps": 6, "batch_size": 4}
+    whole = fit(given, **options)
+    with pytest.raises(Stop):
+        fit(given, on_step=stop_at(5), checkpoint=tmp_path, checkpoint_every=2, **options)
+    assert weights(fit(given, checkpoint=tmp_path, checkpoint_every=2, **options)) == weights(whole)
+
+
+def test_a_constant_schedule_can_be_prolonged(tmp_path):
+    fit(steps=5, schedule="constant", checkpoint=tmp_path)
+    longer = fit(steps=9, schedule="constant", checkpoint=tmp_path)
+    assert weights(longer) == weights(fit(steps=9, schedule="constant"))
+    with pytest.raises(ValueError, match="has done 9 steps"):
+        fit(steps=5, schedule="constant", checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"learning_rate": 0.5}, "learning_rate: 0.001 there, 0.5 now"),
+        ({"steps": 13}, "steps: 12 there, 13 now"),
+        ({"seed": 1}, "seeds"),
+        ({"mode": "teacherless"}, "mode"),
+        ({"batch_size": 7}, "data"),
+        ({"given": PROBLEMS[0]}, "network"),
+    ],
+)
+def test_checkpoints_of_other_runs_are_refused(tmp_path, change, named):
+    fit(checkpoint=tmp_path)
+    before = (tmp_path / "run.pt").read_bytes()
+    with pytest.raises(ValueError, match=rf"run with other settings \(.*{named}"):
+        fit(checkpoint=tmp_path, **change)
+    assert (tmp_path / "run.pt").read_bytes() == before
+
+
+def test_damaged_checkpoints_are_refused(tmp_path):
+    fit(checkpoint=tmp_path)
+    path = tmp_path / "run.pt"
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"hello", content[:1000] + b"\0" * 500 + content[1500:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is not a readable checkpoint"):
+            fit(checkpoint=tmp_path)
+    torch.save({"format": "cake recipe"}, path)
+    with pytest.raises(ValueError, match="it holds 'cake recipe'"):
+        fit(checkpoint=tmp_path)
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"mode": "teacherles"}, ValueError, "Did you mean 'teacherless'"),
+        ({"mode": "first_token_only", "positions": (6,)}, ValueError, "positions=6 must be .* <= 5"),
+        ({"mode": "first_token_only", "positions": ()}, ValueError, "must be a list of token positions"),
+        ({"mode": "mtp_k", "k": 0}, ValueError, "k=0"),
+        ({"steps": 0}, ValueError, "steps=0"),
+        ({"batch_size": 0}, ValueError, "batch_size=0"),
+        ({"learning_rate": -1.0}, ValueError, "learning_rate=-1.0"),
+        ({"schedule": "linear"}, ValueError, "schedule='linear' is not an option"),
+        ({"warmup": 13}, ValueError, "warmup=13 must be .* <= 12"),
+        ({"clip": 0.0}, ValueError, "clip=0 leaves no gradient"),
+        ({"threads": 0}, ValueError, "threads=0"),
+        ({"device": "toaster"}, ValueError, "device='toaster'"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every=0"),
+        ({"on_step_every": 0}, ValueError, "on_step_every=0"),
+        ({"on_step": 3}, TypeError, "on_step=3 must be"),
+        ({"progress": 1}, TypeError, "progress=1 must be"),
+        ({"task": "PathStar"}, TypeError, "must be an ntp_envs.Task"),
+        ({"task": make_task("PathStar")}, ValueError, "give the task that they come from"),
+        ({"task": make_task("PathStar"), "batch_size": None}, ValueError, "batch_size=None"),
+    ],
+)
+def test_bad_options(options, error, message):
+    with pytest.raises(error, match=message):
+        fit(**options)
+
+
+def test_prompts_of_another_length():
+    spec = NetworkClass("linear", 3, prompt_length=1, horizon=HORIZON)
+    with pytest.raises(ValueError, match="build it with prompt_length=2"):
+        fit(Problem("", spec, TRANSFORMER.demonstrations))
+
+
+# -- planning ----------------------------------------------------------------------------------------------------------
+
+
+def path_star(steps, mode="tf", **options):
+    task = make_task("PathStar", degree=2, length=5, nodes=20, **options)
+    spec = NetworkClass(
+        "transformer",
+        task.vocab_size,
+        prompt_length=task.prompt_length,
+        horizon=task.horizon,
+        layers=3,
+        prompt_group=3,
+        prompt_positions=False,
+    )
+    fresh = collect(task, 1000, np.random.default_rng(1))
+    agent = NeuralBC(mode, steps=steps, batch_size=64, learning_rate=2e-3, schedule="constant", task=task)
+    agent.fit(fresh, spec, rng=np.random.default_rng(0))
+    return evaluate(agent.policy_, task, n=1000, rng=np.random.default_rng(2), demonstrations=fresh)
+
+
+def test_a_reversed_path_is_learned_in_a_hundred_steps():
+    found = path_star(100, reverse=True)
+    assert found.forced_exact > 0.98 and found.greedy_exact > 0.98
+
+
+@pytest.mark.slow
+def test_teacher_forcing_learns_to_copy_and_guesses_the_turn():
+    """The numbers of the cheater: every token but the second, which is one of two; so half of the answers."""
+    found = path_star(300)
+    assert found.forced_accuracy[[0, 2, 3, 4]].min() > 0.98
+    assert abs(found.forced_accuracy[1] - 0.5) < 4 * np.sqrt(0.25 / 1000)
+    assert abs(found.greedy_exact - 0.5) < 4 * np.sqrt(0.25 / 1000) + 0.02
