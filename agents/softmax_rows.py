@@ -14,16 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ntp_envs import Demonstrations
+from ntp_envs import Demonstrations, NotTractableError
 from ntp_envs.features import ContextFeatureMap, FeatureMap
 
-__all__ = ["MEMORY_BYTES", "SoftmaxRows", "rows_of"]
+__all__ = ["MEMORY_BYTES", "SoftmaxRows", "check_dense", "rows_of"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MEMORY_BYTES = 1 << 29
 PASS_BYTES = 1 << 21  # rows handled at once in a pass: fits in cache
+DENSE_LIMIT = 8192  # weights: a Hessian takes half a gigabyte, and minutes to diagonalise
+
+
+def check_dense(features: FeatureMap, what: str, limit: int = DENSE_LIMIT) -> None:
+    """``NotTractableError`` where d is above ``limit``; ``what`` names the method that writes out ``(d, d)`` matrices.
+
+    >>> from ntp_envs.features import FlipSign
+    >>> check_dense(FlipSign(), "maximum likelihood")
+    """
+    if features.dimension > limit:
+        raise NotTractableError(
+            f"{what} works with d x d matrices in an autoregressive linear class, and {features!r} has "
+            f"d={features.dimension}, above the limit of {limit}. Use a smaller window or vocabulary; LogLossBC fits "
+            "larger classes if their features are an IndicatorFeatureMap (such as WindowOneHot) of more than two "
+            "tokens."
+        )
 
 
 class SoftmaxRows:
@@ -85,7 +101,8 @@ class SoftmaxRows:
         return loss, gradient
 
     def hessian(self, theta: FloatArray) -> FloatArray:
-        """``(d, d)`` second derivatives of f."""
+        """``(d, d)`` second derivatives of f; ``NotTractableError`` where d is above `DENSE_LIMIT`."""
+        check_dense(self.features, "Newton's method")
         self.hessian_passes += 1
         d, a, c = self.features.dimension, self.vocab_size, self.width
         out = np.zeros((d, d))

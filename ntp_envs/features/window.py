@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs._numerics import all_sequences
 from ntp_envs._validation import check_int
 from ntp_envs.features.base import ContextFeatureMap, FloatArray
+from ntp_envs.features.indicators import IndexArray, IndicatorFeatureMap
 
 __all__ = ["FlipSign", "WindowOneHot"]
 
@@ -20,11 +19,14 @@ def _last_tokens(prompts: NDArray[np.integer], tokens: NDArray[np.integer], voca
     return np.concatenate([padding, prompts, tokens], axis=1)
 
 
-class WindowOneHot(ContextFeatureMap):
+class WindowOneHot(IndicatorFeatureMap):
     """The last ``width`` tokens, each as a one-hot block, the most recent first; optionally a constant before them.
 
     The prompt's tail counts; places before the beginning are zero. All is divided by ``sqrt(width + bias)``, so the
     norm is exactly 1 once ``width`` tokens have been seen and smaller before.
+
+    Large windows over tens of tokens are made for: policies and maximum likelihood work on `active`, the places of the
+    ``width + bias`` entries that are not zero.
 
     Args:
         vocab_size: A.
@@ -39,17 +41,16 @@ class WindowOneHot(ContextFeatureMap):
     def __init__(self, vocab_size: int, width: int, bias: bool = True) -> None:
         self.width = self.window = check_int("width", width, minimum=0 if bias else 1)
         self.bias = bool(bias)
-        super().__init__(vocab_size, int(self.bias) + vocab_size * self.width)
-        self._scale = 1.0 / math.sqrt(self.width + self.bias)
+        super().__init__(vocab_size, int(self.bias) + vocab_size * self.width, self.width + self.bias)
         # several lags are looked up at once: one table row for each string of ``group`` digits, the most recent first
         self._group = max(g for g in range(1, 9) if g == 1 or (self.vocab_size + 1) ** g <= 256)
-        digit = np.vstack([np.eye(self.vocab_size), np.zeros(self.vocab_size)]) * self._scale  # (A + 1, A)
+        digit = np.vstack([np.eye(self.vocab_size), np.zeros(self.vocab_size)]) * self.scale  # (A + 1, A)
         self._table = digit[all_sequences(self.vocab_size + 1, self._group)].reshape(-1, self._group * self.vocab_size)
 
     def _features(self, line: NDArray, first: int, count: int) -> FloatArray:
         out = np.empty((len(line), count, self.n_context))
         if self.bias:
-            out[:, :, 0] = self._scale
+            out[:, :, 0] = self.scale
         for lag in range(0, self.width, self._group):
             size = min(self._group, self.width - lag)
             code = np.zeros((len(line), count), dtype=np.int64)
@@ -67,6 +68,22 @@ class WindowOneHot(ContextFeatureMap):
     def path(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         line = _last_tokens(prompts, tokens, self.vocab_size, self.width)
         return self._features(line, self.width + np.shape(prompts)[1], np.shape(tokens)[1])
+
+    def _active(self, line: NDArray, first: int, count: int) -> IndexArray:
+        out = np.zeros((len(line), count, self.n_active), dtype=np.int32)
+        for lag in range(self.width):
+            tokens = line[:, first - 1 - lag : first - 1 - lag + count]
+            place = tokens + (int(self.bias) + lag * self.vocab_size)
+            out[:, :, int(self.bias) + lag] = np.where(tokens == self.vocab_size, self.n_context, place)
+        return out
+
+    def active(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> IndexArray:
+        line = _last_tokens(prompts, tokens, self.vocab_size, self.width)
+        return self._active(line, line.shape[1], 1)[:, 0]
+
+    def active_path(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> IndexArray:
+        line = _last_tokens(prompts, tokens, self.vocab_size, self.width)
+        return self._active(line, self.width + np.shape(prompts)[1], np.shape(tokens)[1])
 
 
 class FlipSign(ContextFeatureMap):

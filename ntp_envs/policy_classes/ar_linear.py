@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._validation import check_real
 from ntp_envs.automata import AutomatonPolicy
 from ntp_envs.features import ContextFeatureMap, FeatureMap
+from ntp_envs.features.indicators import IndexArray, IndicatorFeatureMap, IndicatorMatrices
 from ntp_envs.policies import Cursor, Policy
 from ntp_envs.policy_classes.base import PolicyClass
 
@@ -15,6 +18,8 @@ __all__ = ["ARLinearAutomaton", "ARLinearClass", "ARLinearPolicy", "linear_log_p
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+BLOCK_BYTES = 1 << 25  # of laws and places of features held at once
 
 
 def linear_log_probs(features: FeatureMap, theta: FloatArray, values: FloatArray) -> FloatArray:
@@ -26,12 +31,19 @@ def linear_log_probs(features: FeatureMap, theta: FloatArray, values: FloatArray
         logits = values @ theta.reshape(features.vocab_size, features.n_context).T
     else:
         logits = values @ theta
+    return _normalised(logits)
+
+
+def _normalised(logits: FloatArray) -> FloatArray:
     logits = logits - logits.max(axis=-1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 class ARLinearPolicy(Policy):
     """``pi(a | prefix)`` proportional to ``exp <theta, phi(prefix, a)>``.
+
+    Where the features are indicators (`ntp_envs.features.WindowOneHot` and its kind) of more than two tokens, logits
+    are sums of the few rows of weights that count; features are not written out.
 
     Args:
         features: the feature map phi.
@@ -58,15 +70,44 @@ class ARLinearPolicy(Policy):
         if not np.isfinite(self.theta).all():
             raise ValueError("theta must be finite.")
 
+    @property
+    def _gathers(self) -> bool:
+        return isinstance(self.features, IndicatorFeatureMap) and self.vocab_size > 2
+
+    def _law_at(self, active: IndexArray) -> FloatArray:
+        """``(N, A)`` log-probabilities from the ``(N, K)`` places of indicator features."""
+        assert isinstance(self.features, IndicatorFeatureMap)  # `_gathers` says so
+        weights = IndicatorMatrices.padded(self.theta.reshape(self.vocab_size, -1).T)  # (c + 1, A)
+        out = np.empty((len(active), self.vocab_size))
+        for rows, matrix in self.features.matrices(active):
+            out[rows] = _normalised(matrix @ weights)
+        return out
+
+    def _laws(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[slice, FloatArray]]:
+        """``(b, H, A)`` teacher-forced laws of a few sequences at a time, with their rows."""
+        if not self._gathers:
+            for rows, values in self.features.blocks(prompts, tokens):
+                yield rows, linear_log_probs(self.features, self.theta, values)
+            return
+        assert isinstance(self.features, IndicatorFeatureMap)
+        sequence = tokens.shape[1] * (8 * self.vocab_size + 4 * self.features.n_active)
+        size = max(BLOCK_BYTES // max(sequence, 1), 1)
+        for start in range(0, len(tokens), size):
+            rows = slice(start, min(start + size, len(tokens)))
+            active = self.features.active_path(prompts[rows], tokens[rows])
+            law = self._law_at(active.reshape(-1, self.features.n_active))
+            yield rows, law.reshape(*active.shape[:2], self.vocab_size)
+
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        if self._gathers:
+            return self._law_at(self.features.active(prompts, tokens))  # type: ignore[attr-defined]
         return linear_log_probs(self.features, self.theta, self.features.prefix_features(prompts, tokens))
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = np.asarray(prompts), np.asarray(tokens)
         self._check_length(tokens.shape[1])
         out = np.empty(tokens.shape)
-        for rows, values in self.features.blocks(prompts, tokens):
-            law = linear_log_probs(self.features, self.theta, values)  # (b, H, A)
+        for rows, law in self._laws(prompts, tokens):
             out[rows] = np.take_along_axis(law, tokens[rows, :, None].astype(np.int64), axis=2)[:, :, 0]
         return out
 
@@ -74,8 +115,8 @@ class ARLinearPolicy(Policy):
         prompts, tokens = np.asarray(prompts), np.asarray(tokens)
         self._check_length(tokens.shape[1])
         out = np.empty((*tokens.shape, self.vocab_size))
-        for rows, values in self.features.blocks(prompts, tokens):
-            out[rows] = linear_log_probs(self.features, self.theta, values)
+        for rows, law in self._laws(prompts, tokens):
+            out[rows] = law
         return out
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
@@ -93,8 +134,7 @@ class _WindowCursor(Cursor):
         self.policy, self.seen, self.window, self.step = policy, seen[:, max(seen.shape[1] - window, 0) :], window, step
 
     def log_probs(self) -> FloatArray:
-        features, nothing = self.policy.features, np.empty((len(self.seen), 0), dtype=np.int64)
-        return linear_log_probs(features, self.policy.theta, features.prefix_features(nothing, self.seen))
+        return self.policy.next_log_probs(np.empty((len(self.seen), 0), dtype=np.int64), self.seen)
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         return _WindowCursor(self.policy, np.column_stack([self.seen[rows], tokens]), self.window, self.step + 1)
@@ -149,6 +189,18 @@ class ARLinearClass(PolicyClass):
     """Autoregressive linear policies with ``||theta||_2 <= radius``.
 
     Its likelihoods depend on the data through the counts of (features, next token), which is its ``statistic``.
+
+    Over a window of the last T tokens (`ntp_envs.features.WindowOneHot`) it is the linear next-token predictor of
+    Malach (2023, arXiv:2309.06979) at full rank: it contains the predictors that embed tokens in fewer dimensions,
+    map the window linearly and read tokens out again, whose weights are matrices of low rank. A member's policy is an
+    automaton (exact distances) where the window has few states, ``(A + 1)^T`` at most 65536, and reads the last T
+    tokens otherwise.
+
+    ``radius`` over such a window: features are divided by ``sqrt(T + 1)`` and a logit is the sum of T + 1 weights
+    so divided, so that norms are large where there are many tokens. Maximum likelihood on 3 10^5 characters of English
+    (A = 60) costs 2.482, 2.475 and 2.475 nats a token at radius 100, 200 and 300 for T = 1, and 2.176, 2.057, 2.034 and
+    2.026 at 100, 200, 300 and 500 for T = 4. Pairs of tokens that never occur draw it to the sphere whatever the
+    radius, which therefore regularises: 100 to 300 is a sensible range, and larger values take longer to fit.
 
     Args:
         features: the feature map phi, norms <= 1.
