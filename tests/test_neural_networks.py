@@ -4,11 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import erf, log_softmax, softmax
 
 torch = pytest.importorskip("torch")
 
-from agents.neural import NetworkClass, TorchPolicy  # noqa: E402
+from agents.neural import ARCHITECTURES, NetworkClass, TorchPolicy  # noqa: E402
 from agents.neural import policy as policy_module  # noqa: E402
 from agents.neural.devices import limited_threads, resolve_device  # noqa: E402
 
@@ -179,6 +181,34 @@ def test_all_ways_to_ask_agree(spec, teacherless):
         reader = reader.advance(tokens[:, h])
     with pytest.raises(ValueError, match=f"at most {spec.horizon} tokens"):
         reader.log_probs()
+
+
+@st.composite
+def specifications(draw):
+    """Any architecture with any of its options, small."""
+    architecture = draw(st.sampled_from(ARCHITECTURES))
+    group = draw(st.integers(1, 3)) if architecture == "transformer" else 1
+    sizes = {"prompt_length": group * draw(st.integers(0, 2)), "horizon": draw(st.integers(1, 4))}
+    options = {"width": 4, "layers": draw(st.integers(1, 2)), "activation": draw(st.sampled_from(["relu", "gelu"]))}
+    if architecture == "transformer":
+        options |= {
+            "heads": draw(st.sampled_from([1, 2])),
+            "prompt_group": group,
+            "prompt_positions": draw(st.booleans()),
+        }
+    else:
+        context = max(sum(sizes.values()) - 1, 1)
+        options |= {"window": draw(st.none() | st.integers(1, context)), "positional": draw(st.booleans())}
+    return NetworkClass(architecture, A, **sizes, **options)
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(specifications(), st.booleans())
+def test_any_network_read_token_by_token_is_the_network_read_at_once(spec, teacherless):
+    policy, (prompts, tokens) = spec.policy(network_of(spec), teacherless=teacherless), sequences(spec, n=3)
+    law = policy.forced_log_probs(prompts, tokens)
+    np.testing.assert_allclose(super(TorchPolicy, policy).forced_log_probs(prompts, tokens), law, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(conditionals(policy, prompts, tokens), law, rtol=0, atol=1e-10)
 
 
 @every_spec

@@ -297,9 +297,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, options, stop):
 
 def test_online_runs_resume_too(tmp_path):
     task = make_task("PathStar")
-    spec = NetworkClass(
-        "transformer", task.vocab_size, prompt_length=task.prompt_length, horizon=task.horizon, width=8, layers=1
-    )
+    spec = NetworkClass.for_task("transformer", task, width=8, layers=1)
     given = Problem("", spec, collect(task, 10, np.random.default_rng(0)))
     options = {"task": task, "steps": 6, "batch_size": 4}
     whole = fit(given, **options)
@@ -391,15 +389,7 @@ def test_prompts_of_another_length():
 
 def path_star(steps, mode="tf", **options):
     task = make_task("PathStar", degree=2, length=5, nodes=20, **options)
-    spec = NetworkClass(
-        "transformer",
-        task.vocab_size,
-        prompt_length=task.prompt_length,
-        horizon=task.horizon,
-        layers=3,
-        prompt_group=3,
-        prompt_positions=False,
-    )
+    spec = NetworkClass.for_task("transformer", task, layers=3, prompt_group=3, prompt_positions=False)
     fresh = collect(task, 1000, np.random.default_rng(1))
     agent = NeuralBC(mode, steps=steps, batch_size=64, learning_rate=2e-3, schedule="constant", task=task)
     agent.fit(fresh, spec, rng=np.random.default_rng(0))
@@ -414,7 +404,7 @@ def test_a_reversed_path_is_learned_in_a_hundred_steps():
 @pytest.mark.slow
 def test_teacher_forcing_learns_to_copy_and_guesses_the_turn():
     """The numbers of the cheater: every token but the second, which is one of two; so half of the answers."""
-    found = path_star(300)
+    found = path_star(240)
     assert found.forced_accuracy[[0, 2, 3, 4]].min() > 0.98
     assert abs(found.forced_accuracy[1] - 0.5) < 4 * np.sqrt(0.25 / 1000)
     assert abs(found.greedy_exact - 0.5) < 4 * np.sqrt(0.25 / 1000) + 0.02

@@ -61,8 +61,8 @@ class NeuralBC(Agent):
         progress: ``True`` shows a bar on standard error; a function is called with (step, loss, tokens a second).
 
     >>> from ntp_envs import collect, make_task
-    >>> task = make_task("NoisyParity", horizon=4)
-    >>> spec = NetworkClass("mlp", 2, prompt_length=task.prompt_length, horizon=4, width=8)
+    >>> task = make_task("Contamination", horizon=4)
+    >>> spec = NetworkClass.for_task("mlp", task, width=8)
     >>> agent = NeuralBC(steps=5).fit(collect(task, 20, np.random.default_rng(0)), spec)
     >>> agent.policy_.vocab_size, agent.fit_report_.iterations
     (2, 5)

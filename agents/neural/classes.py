@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from agents.neural.networks import ACTIVATIONS, Network, Transformer, WindowNetwork
-from ntp_envs import PolicyClass
+from ntp_envs import PolicyClass, Task
 from ntp_envs._validation import check_in, check_int, check_real
 
 if TYPE_CHECKING:
@@ -99,6 +99,17 @@ class NetworkClass(PolicyClass):
             raise ValueError(f"heads={self.heads} must divide width={self.width}.")
         if transformer and self.prompt_length % self.prompt_group:
             raise ValueError(f"prompt_group={self.prompt_group} must divide prompt_length={self.prompt_length}.")
+
+    @classmethod
+    def for_task(cls, architecture: str, task: Task, **options: Any) -> NetworkClass:
+        """The class with the vocabulary, prompt length and horizon of a task.
+
+        >>> from ntp_envs import make_task
+        >>> NetworkClass.for_task("mlp", make_task("PathStar"), width=32).prompt_length
+        27
+        """
+        sizes = {"prompt_length": task.prompt_length, "horizon": task.horizon}
+        return cls(architecture, task.vocab_size, **{**sizes, **options})
 
     @property
     def window_length(self) -> int:

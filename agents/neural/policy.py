@@ -144,14 +144,19 @@ class _TorchCursor(Cursor):
         return self._law.copy()
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
-        policy, step = self.policy, self.step + 1
-        picked = policy.tensor(rows)
-        state, hidden = tuple(part[picked] for part in self.state), self.hidden[picked]
-        if step < policy.network_class.horizon:  # after the last token there is nothing more to say
-            read = policy.tensor(np.full(len(rows), policy.vocab_size) if policy.teacherless else tokens)
+        picked = self.policy.tensor(rows)
+        return self._read(self.hidden[picked], tuple(part[picked] for part in self.state), tokens)
+
+    def advance(self, tokens: IntArray) -> Cursor:
+        return self._read(self.hidden, self.state, tokens)
+
+    def _read(self, hidden: Tensor, state: State, tokens: IntArray) -> Cursor:
+        policy = self.policy
+        if self.step + 1 < policy.network_class.horizon:  # after the last token there is nothing more to say
+            read = np.full(len(tokens), policy.vocab_size) if policy.teacherless else tokens
             with limited_threads(1), torch.no_grad():
-                hidden, state = policy.network.read(state, read, self.step)
-        return _TorchCursor(policy, hidden, state, step)
+                hidden, state = policy.network.read(state, policy.tensor(read), self.step)
+        return _TorchCursor(policy, hidden, state, self.step + 1)
 
 
 def _joined(parts: list[tuple[Tensor, State]]) -> tuple[Tensor, State]:
