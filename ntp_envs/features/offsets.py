@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs._validation import check_int
-from ntp_envs.features.base import ContextFeatureMap, FloatArray, IntArray
+from ntp_envs.features.base import IntArray
+from ntp_envs.features.indicators import IndexArray, IndicatorFeatureMap
 from ntp_envs.features.window import _last_tokens
 
 __all__ = ["OffsetsOneHot"]
 
 
-class OffsetsOneHot(ContextFeatureMap):
+class OffsetsOneHot(IndicatorFeatureMap):
     """The tokens at chosen offsets before the next one, each as a one-hot block; optionally a constant before them.
 
     Offset -1 is the last token, -2 the one before it, as in Python's indexing; the prompt counts, and places before
@@ -46,9 +47,7 @@ class OffsetsOneHot(ContextFeatureMap):
         if not lags and not self.bias:
             raise ValueError("offsets is empty and bias=False: there is no feature; give an offset or bias=True.")
         self._reach = self.window = max(lags, default=0)
-        super().__init__(vocab_size, int(self.bias) + vocab_size * len(lags))
-        self._scale = 1.0 / math.sqrt(len(lags) + self.bias)
-        self._digits = np.vstack([np.eye(self.vocab_size), np.zeros(self.vocab_size)]) * self._scale  # (A + 1, A)
+        super().__init__(vocab_size, int(self.bias) + vocab_size * len(lags), int(self.bias) + len(lags))
 
     def _seen(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer], count: int) -> IntArray:
         """``(B, count, len(offsets))`` digits before the last ``count`` of the places up to the one after ``tokens``.
@@ -60,17 +59,17 @@ class OffsetsOneHot(ContextFeatureMap):
         columns = [line[:, first + offset : first + offset + count] for offset in self.offsets]
         return np.stack(columns, axis=2) if columns else np.empty((len(line), count, 0), dtype=np.int64)
 
-    def _features(self, seen: IntArray) -> FloatArray:
-        out = np.empty((*seen.shape[:2], self.n_context))
-        out[:, :, : int(self.bias)] = self._scale
-        out[:, :, int(self.bias) :] = self._digits[seen].reshape(*seen.shape[:2], -1)
+    def _places(self, seen: IntArray) -> IndexArray:
+        out = np.zeros((*seen.shape[:2], self.n_active), dtype=np.int32)  # the constant's place is 0
+        starts = int(self.bias) + self.vocab_size * np.arange(len(self.offsets))
+        out[:, :, int(self.bias) :] = np.where(seen == self.vocab_size, self.n_context, seen + starts)
         return out
 
-    def context(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        return self._features(self._seen(prompts, tokens, 1))[:, 0]
+    def active(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> IndexArray:
+        return self._places(self._seen(prompts, tokens, 1))[:, 0]
 
-    def path(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        return self._features(self._seen(prompts, tokens, np.shape(tokens)[1] + 1)[:, :-1])
+    def active_path(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> IndexArray:
+        return self._places(self._seen(prompts, tokens, np.shape(tokens)[1] + 1)[:, :-1])
 
     def codes(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> IntArray | None:
         """The digits seen, as one number; ``None`` where it would not fit 62 bits."""
