@@ -26,7 +26,7 @@ class NetworkClass(PolicyClass):
 
     * ``"linear"``: embeddings (A x width), one width x width matrix a place of the window, and an output map
       (width x A): no non-linearity but decoding (our reading of the linear predictor of Malach 2023,
-      arXiv:2309.06979, section 4). At ``width >= A`` it is every linear map of the one-hot window.
+      arXiv:2309.06979). At ``width >= A`` it is every linear map of the one-hot window.
     * ``"mlp"``: the same window, the sum passed through ``activation`` and ``layers - 1`` more hidden layers.
     * ``"transformer"``: decoder-only, pre-norm, learned positions. Prompt tokens see the whole prompt, tokens after it
       what precedes them. ``prompt_group=3, prompt_positions=False`` is the edge encoding of graph prompts: three
