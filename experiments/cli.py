@@ -1,4 +1,4 @@
-"""The command line: ``ntp-bench list`` and ``ntp-bench run STUDY``, also as ``python -m experiments``."""
+"""The command line: ``ntp-bench list``, ``run STUDY`` and ``evaluate TASK``, also as ``python -m experiments``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ ntp-bench: measure how next-token prediction drifts with the horizon
   ntp-bench list                          studies, tasks and agents
   ntp-bench run STUDY [--quick] [options] run a study; --quick takes about a minute
   ntp-bench run STUDY --help              its options
+  ntp-bench evaluate TASK [AGENT]         what a policy gets right, forced and free-running
   ntp-bench --version
 """
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"ntp-bench {__version__}")
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {"list": _list, "run": _run}
+    commands: dict[str, Callable[[list[str]], int]] = {"list": _list, "run": _run, "evaluate": _evaluate}
     try:
         if words[0] not in commands:
             from ntp_envs._validation import did_you_mean
@@ -140,6 +141,20 @@ def _run(words: list[str]) -> int:
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     return _run_and_show(study, settings, options)
+
+
+def _evaluate(words: list[str]) -> int:
+    from experiments.runner import limit_blas_threads
+
+    limit_blas_threads()
+    from experiments.evaluation import show_evaluation
+
+    try:
+        return show_evaluation(words or ["--help"])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+        raise UsageError(str(error)) from error
 
 
 def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:

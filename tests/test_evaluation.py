@@ -14,6 +14,7 @@ from ntp_envs import (
     CallablePolicy,
     Demonstrations,
     GreedyPolicy,
+    NotTractableError,
     TabularPolicy,
     UniformPolicy,
     collect,
@@ -216,7 +217,7 @@ def test_rows_totals_and_table_say_what_the_fields_say():
     assert [row["h"] for row in rows] == list(range(1, task.horizon + 1))
     assert [row["greedy_accuracy"] for row in rows] == found.greedy_accuracy.tolist()
     totals = {row["measure"]: row for row in found.totals()}
-    assert set(totals) == set(TOTALS)
+    assert set(totals) == {name for name in TOTALS if not name.startswith("backtracking")}
     assert totals["sampled_exact"]["value"] == found.sampled_exact
     for row in totals.values():
         assert row["lower"] <= row["value"] <= row["upper"]
@@ -286,3 +287,24 @@ def test_a_policy_whose_prompt_it_reads_is_evaluated_after_the_right_prompt():
     assert isinstance(found, Evaluation)
     assert found.forced_exact == found.greedy_exact == 1.0
     assert found.sequence_probability == pytest.approx(0.81)
+
+
+# -- with a verifier at hand -------------------------------------------------------------------------------------------
+
+
+def test_backtracking_is_part_of_the_result_where_it_is_asked_for():
+    task = make_task("Snowball", horizon=20, eps=0.1)
+    copier = task.sloppy_copier()
+    plain = evaluate(copier, task, n=400, rng=np.random.default_rng(0))
+    assert plain.backtracking_accepted is None and "backtracking" not in plain.table()
+    with pytest.raises(ValueError, match="backtrack=None"):
+        plain.interval("backtracking_cost")
+    helped = evaluate(copier, task, n=400, rng=np.random.default_rng(0), backtrack=1)
+    assert helped.backtracking_accepted == 1.0 and helped.sampled_exact < 0.3
+    lower, upper = helped.interval("backtracking_cost")
+    assert lower < 1 / 0.9 < upper < 1.2
+    assert {row["measure"] for row in helped.totals()} >= {"backtracking_accepted", "backtracking_cost"}
+    with pytest.raises(NotTractableError, match="no verifier"):
+        evaluate(
+            UniformPolicy(2), make_task("Contamination", horizon=4), n=4, rng=np.random.default_rng(0), backtrack=1
+        )

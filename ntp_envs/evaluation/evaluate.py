@@ -11,6 +11,7 @@ from ntp_envs._validation import check_generator, check_int
 from ntp_envs.demonstrations import Demonstrations, collect
 from ntp_envs.deterministic import GreedyPolicy
 from ntp_envs.evaluation.result import Evaluation, SampleText
+from ntp_envs.evaluation.search import backtracking_search
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
 
@@ -31,6 +32,7 @@ def evaluate(
     rng: np.random.Generator,
     demonstrations: Demonstrations | None = None,
     samples: int = 4,
+    backtrack: int | None = None,
 ) -> Evaluation:
     """Accuracy, exact match, cross-entropy and success of a policy, with the true prefix and on its own.
 
@@ -41,12 +43,15 @@ def evaluate(
         rng: source of all randomness.
         demonstrations: true sequences, all of which are used. Weights are kept: every measure is a weighted mean.
         samples: how many prompts to show with their answers, the first ones.
+        backtrack: also write with the task's verifier at hand, going back so many tokens where it says no
+            (`ntp_envs.evaluation.backtracking_search`).
 
     Returns:
         An `Evaluation`.
 
     Raises:
         ValueError: vocabulary, horizon or prompt length of policy, task and demonstrations do not match.
+        NotTractableError: ``backtrack`` without a verifier.
         TypeError: something else than a policy or a generator.
 
     >>> from ntp_envs import UniformPolicy, make_task
@@ -73,6 +78,10 @@ def evaluate(
     if task.has_success:
         measured["greedy_success"] = task.success(demos.prompts, greedy)
         measured["sampled_success"] = task.success(demos.prompts, sampled)
+    if backtrack is not None:
+        search = backtracking_search(policy, task, demos.prompts, rng=rng, depth=backtrack)
+        measured["backtracking_accepted"] = search.accepted.astype(np.float64)
+        measured["backtracking_cost"] = search.drawn / task.horizon
     measured["impossible"] = np.isneginf(log_probs).astype(np.float64)
     measured["sequence_probability"] = np.exp(log_probs.sum(axis=1))
     measured["cross_entropy"] = 0.0 - log_probs

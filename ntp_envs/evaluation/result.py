@@ -19,7 +19,7 @@ FloatArray = NDArray[np.float64]
 
 #: measures that are ``(H,)`` arrays
 BY_POSITION = ("forced_accuracy", "greedy_accuracy", "sampled_accuracy", "cross_entropy", "impossible")
-#: measures that are one number; the two of success are ``None`` where the task has none
+#: measures that are one number; those of success are ``None`` where the task has none, of backtracking if not asked for
 TOTALS = (
     "forced_token_accuracy",
     "greedy_token_accuracy",
@@ -30,13 +30,15 @@ TOTALS = (
     "sequence_probability",
     "greedy_success",
     "sampled_success",
+    "backtracking_accepted",
+    "backtracking_cost",
     "mean_cross_entropy",
     "perplexity",
     "bits_per_token",
 )
 #: functions of the mean cross-entropy, which are monotone: their intervals are those of the ends
 _OF_CROSS_ENTROPY = {"perplexity": lambda nats: _exp(nats), "bits_per_token": lambda nats: nats / math.log(2.0)}
-_UNBOUNDED = ("cross_entropy", "mean_cross_entropy")
+_UNBOUNDED = ("cross_entropy", "mean_cross_entropy", "backtracking_cost")
 
 
 class SampleText(NamedTuple):
@@ -68,6 +70,9 @@ class Evaluation:
             probability zero.
         impossible: ``(H,)`` share of demonstrated tokens of probability zero.
         greedy_success, sampled_success: mean of ``task.success``, ``None`` where the task has none.
+        backtracking_accepted: share of prompts whose whole answer the verifier let pass when the policy wrote with
+            backtracking (`backtracking_search`), within its default budget; ``None`` where that was not asked for.
+        backtracking_cost: tokens drawn there a token of the answer; 1 if nothing was rejected.
         std_errors: standard errors by name of the measure, of the same shape.
         samples: some prompts with what was written after them.
         effective_n: 1 over the sum of squared normalised weights; n without weights.
@@ -89,6 +94,8 @@ class Evaluation:
     std_errors: Mapping[str, Any] = field(repr=False)
     samples: tuple[SampleText, ...] = field(repr=False)
     effective_n: float
+    backtracking_accepted: float | None = None
+    backtracking_cost: float | None = None
 
     @property
     def horizon(self) -> int:
@@ -136,7 +143,7 @@ class Evaluation:
             name: one of `BY_POSITION` or `TOTALS`.
 
         Raises:
-            ValueError: an unknown name, or success of a task without one.
+            ValueError: an unknown name, success of a task without one, or backtracking that was not asked for.
         """
         check_in("name", name, (*BY_POSITION, *TOTALS))
         if name in _OF_CROSS_ENTROPY:
@@ -144,7 +151,8 @@ class Evaluation:
             return _OF_CROSS_ENTROPY[name](lower), _OF_CROSS_ENTROPY[name](upper)
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"{self.task} has no notion of success, so there is no interval for {name}.")
+            why = "backtrack=None" if name.startswith("backtracking") else f"{self.task} has no notion of success"
+            raise ValueError(f"{name} was not measured ({why}), so it has no interval.")
         bound = math.inf if name in _UNBOUNDED else 1.0
         # an infinite mean has an infinite standard error; its interval does not depend on it
         error = np.where(np.isfinite(self.std_errors[name]), self.std_errors[name], 0.0)
@@ -157,7 +165,7 @@ class Evaluation:
         return [{"h": h + 1, **{name: float(v[h]) for name, v in measured.items()}} for h in range(self.horizon)]
 
     def totals(self) -> list[dict[str, Any]]:
-        """One mapping a measure of the whole: ``measure``, ``value``, ``lower``, ``upper``; no success where none."""
+        """One mapping a measure of the whole: ``measure``, ``value``, ``lower``, ``upper``; those that were measured."""
         known = [name for name in TOTALS if getattr(self, name) is not None]
         return [
             dict(zip(("measure", "value", "lower", "upper"), (name, getattr(self, name), *self.interval(name))))
@@ -166,20 +174,25 @@ class Evaluation:
 
     def table(self, positions: int = 12) -> str:
         """Plain text for a terminal: the totals with 95 % intervals, then up to ``positions`` positions and samples."""
-        check_int("positions", positions, minimum=0)
         lines = [f"{self.task}, H={self.horizon}, n={self.n}", ""]
         for row in self.totals():
             name = row["measure"].replace("_", " ")
             lines.append(f"{name:<24}{row['value']:>9.4g}   [{row['lower']:.4g}, {row['upper']:.4g}]")
-        shown = np.unique(np.linspace(0, self.horizon - 1, min(positions, self.horizon)).round().astype(int))
-        if len(shown):
+        shown = self.some_rows(positions)
+        if shown:
             lines += ["", f"{'h':>5}" + "".join(f"{name.split('_')[0]:>12}" for name in BY_POSITION)]
-            rows = self.rows()
-            for h in shown:
-                lines.append(f"{rows[h]['h']:>5}" + "".join(f"{rows[h][name]:>12.4g}" for name in BY_POSITION))
+            for at in shown:
+                lines.append(f"{at['h']:>5}" + "".join(f"{at[name]:>12.4g}" for name in BY_POSITION))
         for sample in self.samples:
             lines += ["", *(f"{name:<9}{text}" for name, text in sample._asdict().items())]
         return "\n".join(lines)
+
+    def some_rows(self, positions: int) -> list[dict[str, Any]]:
+        """At most so many of the `rows`, evenly spread, the first and the last among them."""
+        check_int("positions", positions, minimum=0)
+        shown = np.linspace(0, self.horizon - 1, min(positions, self.horizon)).round().astype(int)
+        rows = self.rows()
+        return [rows[h] for h in np.unique(shown)]
 
     def __repr__(self) -> str:
         exact = f"forced={self.forced_token_accuracy:.4g} a token, exact greedy={self.greedy_exact:.4g}"

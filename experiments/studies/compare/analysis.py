@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from experiments.specs import short_names, takes_horizon
 from experiments.studies.compare.drawing import comparison_figure
 from experiments.studies.compare.estimates import Estimates, Interval
 from experiments.studies.compare.options import CompareOptions
-from experiments.specs import short_names, takes_horizon
 from experiments.studies.compare.sweep import CONVERGED, QUERIES, STEPS
 from experiments.study import Analysis, FigureSpec
 from experiments.summary import Summary

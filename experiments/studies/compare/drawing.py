@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.studies.compare.estimates import Estimates
 from experiments.specs import parse_spec, short_names
+from experiments.studies.compare.estimates import Estimates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

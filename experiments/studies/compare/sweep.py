@@ -11,8 +11,8 @@ import numpy as np
 from agents import Agent
 from experiments.fits import costed_fit, measured_fit
 from experiments.measure import named
-from experiments.studies.compare.options import CompareOptions
 from experiments.specs import build_agent, build_task
+from experiments.studies.compare.options import CompareOptions
 from experiments.study import Cell, Label, Record, keyed_rng
 from ntp_envs import Demonstrations, Task, collect
 from ntp_envs.errors import NotTractableError

@@ -1,0 +1,172 @@
+"""``ntp-bench evaluate``: fit an agent to demonstrations of a task, or take the expert or a saved agent, and look."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from agents import Agent, ConvergenceWarning
+from experiments.specs import build_agent, build_task, parse_spec
+from ntp_envs import Policy, PolicyClass, Task, collect
+from ntp_envs._validation import check_int
+from ntp_envs.evaluation import Evaluation, evaluate
+from ntp_envs.evaluation.result import BY_POSITION
+
+__all__ = ["EvaluateSettings", "parse_evaluate", "run_evaluate", "show_evaluation"]
+
+EXPERT = "expert"
+SHOWN_POSITIONS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+    """What a policy gets right: with the true prefix, and writing on its own."""
+
+    task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+    """A task, perhaps with parameters: "PathStar(degree=2, length=5)"."""
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")] = EXPERT
+    """Who is evaluated: "expert", or an agent that is fitted to demonstrations, such as "LogLossBC(tol=1e-6)"."""
+    load: Path | None = None
+    """A fitted agent written by Agent.save, instead of a fit. It is a pickle: only from people you trust."""
+    network: str | None = None
+    """The policy class as a network instead of the task's own class, such as "transformer(width=64, layers=3)"."""
+    demonstrations: int = 2000
+    """Demonstrations to learn from."""
+    n: int = 1000
+    """Fresh demonstrations to evaluate on."""
+    backtrack: int | None = None
+    """Also decode with the task's verifier, going back this many tokens where it says no."""
+    samples: int = 2
+    """Prompts to show with what was written after them."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    save: Path | None = None
+    """Where to keep the fitted agent."""
+    json: Path | None = None
+    """Where to write all numbers, by position too."""
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("demonstrations", 1), ("n", 2), ("samples", 0), ("seed", 0)):
+            check_int(name, getattr(self, name), minimum=minimum)
+        if self.backtrack is not None:
+            check_int("backtrack", self.backtrack, minimum=1)
+        if self.load is not None and self.agent != EXPERT:
+            raise ValueError(f"--load {self.load} brings its own agent; leave {self.agent!r} out.")
+        if self.save is not None and (self.load is not None or self.agent == EXPERT):
+            raise ValueError(f"--save {self.save} keeps a fitted agent; name one to be fitted, such as LogLossBC.")
+        for name in ("save", "json"):
+            path = getattr(self, name)
+            if path is not None and not path.absolute().parent.is_dir():
+                raise ValueError(f"--{name} {path}: there is no folder {path.absolute().parent}.")
+
+
+def parse_evaluate(words: list[str]) -> EvaluateSettings:
+    """Settings from the words after ``ntp-bench evaluate``."""
+    return tyro.cli(EvaluateSettings, args=words, prog="ntp-bench evaluate", config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def network_class(text: str, task: Task) -> PolicyClass:
+    """The `agents.neural.NetworkClass` of ``architecture(option=...)`` for a task.
+
+    Raises:
+        ValueError: no such architecture or option, or torch is missing (the message names the extra).
+    """
+    spec = parse_spec(text)
+    try:
+        from agents.neural import NetworkClass
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    try:
+        return NetworkClass(
+            spec.name,
+            task.vocab_size,
+            prompt_length=task.prompt_length,
+            horizon=task.horizon,
+            **dict(spec.parameters),
+        )
+    except TypeError as error:
+        raise ValueError(f"network {text}: {error}.") from error
+
+
+def run_evaluate(settings: EvaluateSettings) -> tuple[Evaluation, Agent | None]:
+    """Fit or load, and evaluate; the agent is ``None`` for the expert.
+
+    Raises:
+        ValueError, TypeError: an unknown task, agent or network, a file that is not an agent, a policy that does not
+            fit the task.
+    """
+    task = build_task(settings.task)
+    if settings.backtrack is not None and not task.has_verifier:
+        raise ValueError(f"{task.name} has no verifier to backtrack with; leave --backtrack out.")
+    fit_rng, rng = (np.random.default_rng([settings.seed, stream]) for stream in range(2))
+    policy: Policy
+    agent: Agent | None = None
+    if settings.load is not None:
+        agent = Agent.load(settings.load)
+        policy = agent.policy_
+    elif settings.agent == EXPERT:
+        policy = task.expert
+    else:
+        agent = build_agent(settings.agent, task)
+        policy_class = task.policy_class if settings.network is None else network_class(settings.network, task)
+        policy = agent.fit(collect(task, settings.demonstrations, fit_rng), policy_class, rng=fit_rng).policy_
+        if settings.save is not None:
+            agent.save(settings.save)
+    found = evaluate(policy, task, n=settings.n, rng=rng, samples=settings.samples, backtrack=settings.backtrack)
+    if settings.json is not None:
+        settings.json.write_text(json.dumps(_plain(found), indent=1) + "\n", encoding="utf-8")
+    return found, agent
+
+
+def _plain(found: Evaluation) -> dict[str, Any]:
+    """All numbers as JSON has them; infinite ones as text."""
+
+    def number(value: Any) -> Any:
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {
+        "task": found.task,
+        "n": found.n,
+        "totals": [{k: number(v) for k, v in row.items()} for row in found.totals()],
+        "positions": [{k: number(v) for k, v in row.items()} for row in found.rows()],
+        "samples": [sample._asdict() for sample in found.samples],
+    }
+
+
+def show_evaluation(words: list[str]) -> int:
+    """The command: parse, run, print. Errors of use are raised as ``ValueError`` or ``TypeError``."""
+    settings = parse_evaluate(words)
+    stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        found, agent = run_evaluate(settings)
+    for warning in caught:
+        stderr.print(f"[yellow]warning:[/] {escape(str(warning.message))}", soft_wrap=True)
+    totals = RichTable(title=escape(f"{settings.task}: {agent if agent is not None else EXPERT}, n={found.n}"))
+    for name in ("measure", "value", "95 % interval"):
+        totals.add_column(name, justify="left" if name == "measure" else "right")
+    for row in found.totals():
+        interval = f"[{row['lower']:.4g}, {row['upper']:.4g}]"
+        totals.add_row(row["measure"].replace("_", " "), f"{row['value']:.4g}", escape(interval))
+    stdout.print(totals)
+    places = RichTable(title="by position")
+    for name in ("h", *BY_POSITION):
+        places.add_column(name.replace("_", " "), justify="right")
+    for at in found.some_rows(SHOWN_POSITIONS):
+        places.add_row(str(at["h"]), *(f"{at[name]:.4g}" for name in BY_POSITION))
+    stdout.print(places)
+    for sample in found.samples:
+        stdout.print()
+        for name, text in sample._asdict().items():
+            stdout.print(f"[bold]{name:<8}[/] {escape(text)}", soft_wrap=True)
+    return 0
