@@ -25,6 +25,7 @@ from ntp_envs.distances import (
 )
 from ntp_envs.env import TokenEnv
 from ntp_envs.errors import NotTractableError, WellSpecifiedError
+from ntp_envs.evaluation import Evaluation, backtracking_search, best_of, evaluate
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import CallablePolicy, MixturePolicy, Policy, TabularPolicy, UniformPolicy
 from ntp_envs.policy_classes import (
@@ -59,6 +60,7 @@ __all__ = [
     "CallablePolicy",
     "Demonstrations",
     "DistanceCurve",
+    "Evaluation",
     "Exactness",
     "FiniteClass",
     "GreedyPolicy",
@@ -86,11 +88,14 @@ __all__ = [
     "WellSpecifiedError",
     "__version__",
     "approximation_factor",
+    "backtracking_search",
+    "best_of",
     "collect",
     "coverage_bound_hellinger2",
     "coverage_bound_kl",
     "distance",
     "distance_curves",
+    "evaluate",
     "make_task",
     "register_environment",
     "register_task",
