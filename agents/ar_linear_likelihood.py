@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from agents.ball_newton import FULL_HESSIAN_WORK, Curvature, newton_in_ball
 from agents.base import ConvergenceWarning, FitReport
 from agents.indicator_newton import newton_cg_in_ball
-from agents.indicator_rows import indicator_rows
-from agents.softmax_rows import SoftmaxRows, check_dense, rows_of
+from agents.indicator_rows import indicator_rows, is_large
+from agents.softmax_rows import SoftmaxRows, check_dimension, rows_of
 from ntp_envs import Demonstrations
 from ntp_envs._validation import check_int, check_real
 from ntp_envs.features import FeatureMap
@@ -22,7 +22,6 @@ __all__ = ["maximum_likelihood"]
 FloatArray = NDArray[np.float64]
 
 SUBSET_ROWS = 1 << 14
-DENSE_DIMENSION = 512  # above it, indicator features are not written out and no Hessian is formed
 
 
 def maximum_likelihood(
@@ -84,8 +83,7 @@ def maximum_likelihood(
     if features.vocab_size != demonstrations.vocab_size:
         raise ValueError(f"the features have {features.vocab_size} tokens, the data {demonstrations.vocab_size}.")
     law = _checked_weights(weights, demonstrations)
-    sparse = isinstance(features, IndicatorFeatureMap) and features.vocab_size > 2
-    solve = _by_conjugate_gradients if sparse and features.dimension > DENSE_DIMENSION else _by_hessians
+    solve = _by_conjugate_gradients if is_large(features) else _by_hessians
     theta, report = solve(features, radius, demonstrations, law, tol, max_iterations)
     report.details.update(norm=float(np.linalg.norm(theta)), tokens=int(demonstrations.tokens.size))
     if not report.converged:
@@ -107,7 +105,7 @@ def _by_hessians(
     tol: float,
     max_iterations: int,
 ) -> tuple[FloatArray, FitReport]:
-    check_dense(features, "maximum likelihood")
+    check_dimension(features, "maximum likelihood")
     rows = rows_of(features, demonstrations, law)
     start, curvature, subset_rows = _start(rows, features, demonstrations, law, radius, max_iterations)
     fit = newton_in_ball(rows, radius, start, tol, max_iterations, curvature=curvature)
@@ -128,7 +126,7 @@ def _by_conjugate_gradients(
     tol: float,
     max_iterations: int,
 ) -> tuple[FloatArray, FitReport]:
-    assert isinstance(features, IndicatorFeatureMap)
+    assert isinstance(features, IndicatorFeatureMap)  # `is_large` says so
     rows = indicator_rows(features, demonstrations, law)
     fit = newton_cg_in_ball(rows, radius, tol, max_iterations)
     details = {

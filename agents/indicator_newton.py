@@ -56,12 +56,14 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
     weights = np.zeros_like(rows.targets)
     loss, gradient = rows.loss_and_gradient(weights)
     mu = float(np.linalg.norm(gradient)) / (3 * radius)  # |W| at the minimum is at most |g(0)| / mu
-    least = max(0.01 * tol / radius**2, 1e-16 * mu)  # a smaller multiplier changes no gap that matters
     best = IndicatorFit(weights, loss, _gap(weights, gradient, radius), 0, mu)
     since = iteration = 0
     while best.gap > tol and iteration < max_iterations and since < PATIENCE:
         iteration += 1
-        scales = rows.hessian_diagonal() + mu
+        diagonal = rows.hessian_diagonal()
+        # less penalty would not lower the gap by what matters, and let rounding decide where the loss is flat
+        least = max(0.1 * tol / radius**2, 1e-14 * float(diagonal.max()))
+        scales = diagonal + mu
         step = _solve(rows, mu, -(gradient + mu * weights), scales, ROUGH)
         target = weights + step
         norm = float(np.linalg.norm(target))

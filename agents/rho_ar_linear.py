@@ -33,6 +33,7 @@ from agents.rho_ar_linear_candidates import initial_candidates
 from agents.rho_ar_linear_search import RhoPayoffs, best_reply_from, descend, nearby
 from agents.rho_ar_linear_units import ChunkLikelihood
 from agents.rho_game import solve_finite_game
+from agents.softmax_rows import check_dimension
 from ntp_envs import ARLinearClass, Demonstrations, NotTractableError
 
 __all__ = ["LinearSolution", "solve_linear_game"]
@@ -49,6 +50,7 @@ REFINEMENTS = 8  # of one descent: replies that it had overlooked join in
 GROWTH = 32  # candidates at the end, at most, as a multiple of those at the start
 RANDOM = 8  # random replies of each of two kinds in the certificate, likewise
 POLES = 6
+MOST_WEIGHTS = 2048  # thousands of Hessians are diagonalised
 ALONG = np.array([0.125, 0.25, 0.5, 0.75, 0.875])
 BEYOND = np.array([0.5, 2.0, 4.0, 8.0])
 
@@ -108,7 +110,7 @@ def solve_linear_game(
         rng: source of the random parts of the data and of the random replies.
 
     Raises:
-        NotTractableError: the predicted memory is above ``memory_gb``.
+        NotTractableError: the predicted memory is above ``memory_gb``, or there are more than 2048 weights.
         ValueError: features that are not finite.
 
     >>> from ntp_envs import make_task
@@ -157,6 +159,7 @@ class _Cost:
 
     def check_data(self) -> None:
         """Numbers for contexts and counts, and features if every prefix has its own."""
+        check_dimension(self.features, "the rho game", MOST_WEIGHTS)
         per_token = 6 if self.shared else 6 + self.entries
         self._check(8.0 * self.n * self.horizon * per_token, "the features of the data")
 

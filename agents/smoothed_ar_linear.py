@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import ConvergenceWarning, FitReport
-from agents.softmax_rows import rows_of
+from agents.indicator_rows import IndicatorRows, indicator_rows, is_large
+from agents.softmax_rows import SoftmaxRows, rows_of
 from ntp_envs import ARLinearClass, Demonstrations
 from ntp_envs.features import ContextFeatureMap, FeatureMap
 from ntp_envs.policy_classes.ar_linear import linear_log_probs
@@ -34,10 +35,19 @@ class SmoothedLoss:
 
     def __init__(self, features: FeatureMap, demonstrations: Demonstrations, smoothing: float) -> None:
         self.features, self.smoothing = features, smoothing
-        self.rows = rows_of(features, demonstrations, demonstrations.normalised_weights())
+        law = demonstrations.normalised_weights()
+        self.rows: SoftmaxRows | IndicatorRows = (
+            indicator_rows(features, demonstrations, law, keep_counts=True)
+            if is_large(features)
+            else rows_of(features, demonstrations, law)
+        )
 
     def __call__(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """The loss at ``(d,)`` theta, and its gradient ``(d,)``."""
+        if isinstance(self.rows, IndicatorRows):
+            weights = theta.reshape(self.features.vocab_size, -1).T
+            loss, by_weight = self.rows.smoothed_loss_and_gradient(weights, self.smoothing)
+            return loss, np.ascontiguousarray(by_weight.T).ravel()
         loss, gradient = 0.0, np.zeros_like(theta)
         for values, counts in self.rows.blocks():  # (N, c) or (N, A, d), (N, A)
             log_kept = np.log1p(-self.smoothing) + linear_log_probs(self.features, theta, values)

@@ -17,7 +17,7 @@ from scipy.special import expit
 from ntp_envs import Demonstrations, NotTractableError
 from ntp_envs.features import ContextFeatureMap, FeatureMap
 
-__all__ = ["MEMORY_BYTES", "SoftmaxRows", "check_dense", "rows_of"]
+__all__ = ["MEMORY_BYTES", "SoftmaxRows", "check_dimension", "rows_of"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,18 +27,17 @@ PASS_BYTES = 1 << 21  # rows handled at once in a pass: fits in cache
 DENSE_LIMIT = 8192  # weights: a Hessian takes half a gigabyte, and minutes to diagonalise
 
 
-def check_dense(features: FeatureMap, what: str, limit: int = DENSE_LIMIT) -> None:
-    """``NotTractableError`` where d is above ``limit``; ``what`` names the method that writes out ``(d, d)`` matrices.
+def check_dimension(features: FeatureMap, what: str, limit: int = DENSE_LIMIT) -> None:
+    """``NotTractableError`` where d is above ``limit``: ``what`` would take hours, or more memory than there is.
 
     >>> from ntp_envs.features import FlipSign
-    >>> check_dense(FlipSign(), "maximum likelihood")
+    >>> check_dimension(FlipSign(), "maximum likelihood")
     """
     if features.dimension > limit:
         raise NotTractableError(
-            f"{what} works with d x d matrices in an autoregressive linear class, and {features!r} has "
-            f"d={features.dimension}, above the limit of {limit}. Use a smaller window or vocabulary; LogLossBC fits "
-            "larger classes if their features are an IndicatorFeatureMap (such as WindowOneHot) of more than two "
-            "tokens."
+            f"{what} is limited to {limit} weights in an autoregressive linear class, and {features!r} has "
+            f"d={features.dimension}. Use a smaller window or vocabulary, or LogLossBC with indicator features (such "
+            "as WindowOneHot) of more than two tokens, which has no limit."
         )
 
 
@@ -102,7 +101,7 @@ class SoftmaxRows:
 
     def hessian(self, theta: FloatArray) -> FloatArray:
         """``(d, d)`` second derivatives of f; ``NotTractableError`` where d is above `DENSE_LIMIT`."""
-        check_dense(self.features, "Newton's method")
+        check_dimension(self.features, "Newton's method")
         self.hessian_passes += 1
         d, a, c = self.features.dimension, self.vocab_size, self.width
         out = np.zeros((d, d))

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from agents.ball_newton import newton_in_ball
 from agents.base import ConvergenceWarning, FitReport
+from agents.indicator_newton import newton_cg_in_ball
+from agents.indicator_rows import is_large, soft_indicator_rows
 from agents.interactive.labels import Labels
 from agents.log_loss import TIE, _best, _likeliest_above
 from agents.smoothed_ar_linear import minimise_in_ball, pull_back
-from agents.softmax_rows import SoftmaxRows
+from agents.softmax_rows import SoftmaxRows, check_dimension
 from ntp_envs import ARLinearClass, BernoulliClass, FiniteClass, MarkovClass, Policy, PolicyClass, ProductClass
 from ntp_envs._validation import check_in
 from ntp_envs.automata import markov_contexts
@@ -60,6 +62,8 @@ def project(
         ``details["divergence_elsewhere"]``).
 
     Raises:
+        NotTractableError: autoregressive linear classes of more than 8192 weights, but for forward KL with indicator
+            features (`ntp_envs.features.WindowOneHot`) of more than two tokens.
         ValueError: an unknown divergence; reverse KL in an autoregressive linear class, whose members exclude no
             token, to laws that do.
 
@@ -219,6 +223,13 @@ def _ar_linear(
     check_in("divergence", divergence, DIVERGENCES)
     features, radius = policy_class.features, policy_class.radius
     labels = labels.scaled(1.0 / labels.scale)
+    if divergence == "forward" and is_large(features):
+        counts = labels.weights[:, :, None] * np.exp(labels.log_laws)
+        rows = soft_indicator_rows(features, labels.prompts, labels.tokens, counts)
+        fit = newton_cg_in_ball(rows, radius, tol, max_iterations=200)
+        theta = np.ascontiguousarray(fit.weights.T).ravel()
+        return _certified(policy_class, labels, theta, fit.gap, fit.iterations, tol)
+    check_dimension(features, f"{divergence} KL")
     states = features.states()
     if states is not None:
         contexts, table = states.path(labels.prompts, labels.tokens), states.features
@@ -231,31 +242,39 @@ def _ar_linear(
     forward = newton_in_ball(
         SoftmaxRows(features, table[seen], counts), radius, np.zeros(features.dimension), tol, max_iterations=200
     )
-    theta, gap, iterations, converged = forward.theta, forward.gap, forward.iterations, forward.gap <= tol
-    if not converged:
-        warnings.warn(
-            f"soft-label log-loss stopped after {iterations} iterations with a certified gap of {gap:.3g} nats a "
-            f"sequence (tol={tol:g}); raise tol, or lower the class's radius {radius:g}.",
-            ConvergenceWarning,
-            stacklevel=2,
+    if divergence == "forward":
+        return _certified(policy_class, labels, forward.theta, forward.gap, forward.iterations, tol)
+    excluded, sums = _log_law_sums(labels, contexts, labels.log_laws, len(table))
+    if excluded.any():
+        raise ValueError(
+            "reverse KL is infinite for every autoregressive linear policy: the labels exclude a token at a "
+            "visited prefix. Use divergence='forward', or labels mixed with a little of the uniform law."
         )
-    if divergence == "reverse":
-        excluded, sums = _log_law_sums(labels, contexts, labels.log_laws, len(table))
-        if excluded.any():
-            raise ValueError(
-                "reverse KL is infinite for every autoregressive linear policy: the labels exclude a token at a "
-                "visited prefix. Use divergence='forward', or labels mixed with a little of the uniform law."
-            )
-        loss = _ReverseLoss(policy_class, table[seen], totals[seen], sums[seen])
-        fits = [
-            minimise_in_ball(loss, radius, start, tol, name="reverse KL", advice="or lower the class's radius")
-            for start in (forward.theta, np.zeros(features.dimension))
-        ]
-        theta, best = min(fits, key=lambda fit: fit[1].objective)
-        gap, iterations, converged = best.gap, best.iterations, best.converged
+    loss = _ReverseLoss(policy_class, table[seen], totals[seen], sums[seen])
+    fits = [
+        minimise_in_ball(loss, radius, start, tol, name="reverse KL", advice="or lower the class's radius")
+        for start in (forward.theta, np.zeros(features.dimension))
+    ]
+    theta, best = min(fits, key=lambda fit: fit[1].objective)
     policy = policy_class.policy(theta)
     report = _report(_parts_along(policy, labels, divergence))
-    return policy, FitReport(report.objective, gap, converged, iterations, report.details)
+    return policy, FitReport(report.objective, best.gap, best.converged, best.iterations, report.details)
+
+
+def _certified(
+    policy_class: ARLinearClass, labels: Labels, theta: FloatArray, gap: float, iterations: int, tol: float
+) -> tuple[Policy, FitReport]:
+    """The policy of a forward fit, and its report; warns where ``tol`` was not reached."""
+    if gap > tol:
+        warnings.warn(
+            f"soft-label log-loss stopped after {iterations} iterations with a certified gap of {gap:.3g} nats a "
+            f"sequence (tol={tol:g}); raise tol, or lower the class's radius {policy_class.radius:g}.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    policy = policy_class.policy(theta)
+    report = _report(_parts_along(policy, labels, "forward"))
+    return policy, FitReport(report.objective, gap, gap <= tol, iterations, report.details)
 
 
 class _ReverseLoss:

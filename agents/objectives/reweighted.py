@@ -20,6 +20,7 @@ from agents.base import ConvergenceWarning, FitReport
 from agents.interactive.labels import Labels
 from agents.interactive.projection import project
 from agents.log_loss import maximise_likelihood
+from agents.softmax_rows import check_dimension
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -71,7 +72,7 @@ def minimise_bounded(
 
     Finite classes, and product classes if the loss is by token: exact, ties to the smallest index (``gap`` 0). Other
     classes: a local minimum (``gap`` ``nan``), reached from the maximum likelihood or, in the Bernoulli class, from the
-    best point of a grid.
+    best point of a grid. `ntp_envs.NotTractableError` in autoregressive linear classes of more than 8192 weights.
     """
     raise TypeError(
         f"{type(policy_class).__name__} is not known here; write a function for it and register it with "
@@ -147,6 +148,8 @@ def _markov(
 def _ar_linear(
     policy_class: ARLinearClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
 ) -> tuple[Policy, FitReport]:
+    check_dimension(policy_class.features, "a bounded loss, which takes tens to hundreds of likelihood fits,")
+
     def between(one: Policy, two: Policy, share: float) -> Policy:
         return policy_class.policy((1 - share) * one.theta + share * two.theta)  # type: ignore[attr-defined]
 
