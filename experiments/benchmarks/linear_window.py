@@ -45,10 +45,10 @@ def text(tokens: int) -> Demonstrations:
     """The first ``tokens`` characters of the text, the 59 most frequent kinds and one for the others."""
     from pydoc_data.topics import topics
 
-    characters = "\n".join(topics.values())
+    characters = "\n".join(topics.values())[: tokens + PROMPT]
     frequent = [kind for kind, _ in Counter(characters).most_common(VOCABULARY - 1)]
     number = {kind: i for i, kind in enumerate(frequent)}
-    line = np.array([number.get(character, VOCABULARY - 1) for character in characters[: tokens + PROMPT]])
+    line = np.array([number.get(character, VOCABULARY - 1) for character in characters])
     starts = np.arange(0, len(line) - PROMPT - HORIZON + 1, HORIZON)
     rows = line[starts[:, None] + np.arange(PROMPT + HORIZON)]
     return Demonstrations(rows[:, :PROMPT], rows[:, PROMPT:], vocab_size=VOCABULARY)

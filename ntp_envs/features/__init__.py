@@ -4,6 +4,7 @@ from ntp_envs.features.base import ContextFeatureMap, FeatureMap, FeatureStates
 from ntp_envs.features.by_position import ByPosition
 from ntp_envs.features.chain import ChainProducts, PrefixSigns
 from ntp_envs.features.combine import CallableFeatures, Concatenated, PairwiseProducts
+from ntp_envs.features.indicators import IndicatorFeatureMap
 from ntp_envs.features.offsets import OffsetsOneHot
 from ntp_envs.features.path_star import PathPointers, StarPrompts
 from ntp_envs.features.position import EpisodeBits, Position, PromptFeatures
@@ -19,6 +20,7 @@ __all__ = [
     "FeatureMap",
     "FeatureStates",
     "FlipSign",
+    "IndicatorFeatureMap",
     "OffsetsOneHot",
     "PairwiseProducts",
     "PathPointers",
