@@ -87,13 +87,7 @@ def network_class(text: str, task: Task) -> PolicyClass:
     except ImportError as error:
         raise ValueError(str(error)) from error
     try:
-        return NetworkClass(
-            spec.name,
-            task.vocab_size,
-            prompt_length=task.prompt_length,
-            horizon=task.horizon,
-            **dict(spec.parameters),
-        )
+        return NetworkClass.for_task(spec.name, task, **dict(spec.parameters))
     except TypeError as error:
         raise ValueError(f"network {text}: {error}.") from error
 
