@@ -69,7 +69,7 @@ def loglog_slope(x: Sequence[float] | ArrayLike, y: Sequence[float] | ArrayLike)
 def growth_factor(x: Sequence[float] | ArrayLike, y: Sequence[float] | ArrayLike) -> float:
     """The factor by which y grows for each unit of x, by least squares of log y on x; ``nan`` as for `loglog_slope`.
 
-    >>> round(growth_factor([1, 2, 3], [5, 10, 20]), 9)
+    >>> round(growth_factor([1, 2, 3], [5, 10, 20]), 6)
     2.0
     """
     xs = np.asarray(x, dtype=np.float64)
