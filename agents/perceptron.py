@@ -42,8 +42,9 @@ class PerceptronBC(Agent):
 
     Args:
         max_epochs: passes over the data.
-        averaged: return the average of theta over all presentations, which is the better choice where the data cannot
-            be separated; the last theta otherwise.
+        averaged: where there are still mistakes in the last pass, return the average of theta over all presentations,
+            not the last one. (A pass without mistakes ends with a theta that is right on all contexts; the average
+            need not be.)
         shuffle: draw the order anew for every pass; otherwise that of the contexts' numbering, or of the data.
 
     Warns:
@@ -58,7 +59,7 @@ class PerceptronBC(Agent):
 
     supports = (ARLinearClass,)
 
-    def __init__(self, *, max_epochs: int = 200, averaged: bool = False, shuffle: bool = True) -> None:
+    def __init__(self, *, max_epochs: int = 200, averaged: bool = True, shuffle: bool = True) -> None:
         self.max_epochs = max_epochs
         self.averaged = averaged
         self.shuffle = shuffle
@@ -69,12 +70,12 @@ class PerceptronBC(Agent):
         assert isinstance(policy_class, ARLinearClass)
         max_epochs = check_int("max_epochs", self.max_epochs, minimum=1)
         data = _gathered(rows_of(policy_class.features, demonstrations, demonstrations.normalised_weights()))
-        passes = _Passes(policy_class.features, data, averaged=bool(self.averaged))
+        passes = _Passes(policy_class.features, data)
         epochs, mistakes = 0, 1
         while mistakes and epochs < max_epochs:
             mistakes = passes.run(rng.permutation(passes.n_pairs) if self.shuffle else np.arange(passes.n_pairs))
             epochs += 1
-        theta = _sized(data, passes.theta(), policy_class.radius)
+        theta = _sized(data, passes.theta(averaged=bool(self.averaged and mistakes)), policy_class.radius)
         loss, _ = data.loss_and_gradient(theta)
         missed = passes.missed(theta)
         details = {
@@ -88,8 +89,7 @@ class PerceptronBC(Agent):
         if mistakes:
             warnings.warn(
                 f"PerceptronBC made {mistakes} mistakes on {passes.n_pairs} pairs of context and token in the last of "
-                f"{max_epochs} passes: raise max_epochs, or the data cannot be separated (then averaged=True is the "
-                "better choice).",
+                f"{max_epochs} passes: raise max_epochs, or no theta is right on all of them.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -127,7 +127,7 @@ class _Passes:
     the first is theta), and of theta itself for a joint map.
     """
 
-    def __init__(self, features: FeatureMap, data: SoftmaxRows, *, averaged: bool) -> None:
+    def __init__(self, features: FeatureMap, data: SoftmaxRows) -> None:
         assert data.values is not None and data.counts is not None
         self.features, self.values, self.counts = features, data.values, data.counts
         self.by_context = isinstance(features, ContextFeatureMap)
@@ -137,7 +137,7 @@ class _Passes:
         self.weights = np.zeros(
             (features.vocab_size, features.feature_shape[0]) if self.by_context else features.dimension
         )
-        self.total, self.averaged = np.zeros_like(self.weights), averaged
+        self.total = np.zeros_like(self.weights)
         self.presented = self.updates = 0
 
     def scores(self, weights: FloatArray, contexts: IntArray) -> FloatArray:
@@ -179,9 +179,9 @@ class _Passes:
             else:
                 weights += scale * (values[token] - values[rival])
 
-    def theta(self) -> FloatArray:
+    def theta(self, *, averaged: bool) -> FloatArray:
         """``(d,)`` parameters: the last, or the average over presentations."""
-        weights = self.weights - self.total / max(self.presented, 1) if self.averaged else self.weights
+        weights = self.weights - self.total / max(self.presented, 1) if averaged else self.weights
         if self.by_context and self.features.vocab_size == 2:
             return weights[1] - weights[0]
         return weights.ravel()

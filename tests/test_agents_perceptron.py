@@ -25,7 +25,7 @@ def accuracy(policy, demonstrations):
 
 
 @pytest.mark.parametrize(
-    "agent", [PerceptronBC(max_epochs=20), PerceptronBC(averaged=True, shuffle=False, max_epochs=20)]
+    "agent", [PerceptronBC(max_epochs=20), PerceptronBC(averaged=False, shuffle=False, max_epochs=20)]
 )
 @pytest.mark.filterwarnings("ignore::agents.base.ConvergenceWarning")
 def test_the_contract(agent):
@@ -47,6 +47,14 @@ def test_updates_stay_below_the_bound_of_the_emulator_s_margin():
         report = agent.fit_report_
         assert margin > 0 and report.details["updates"] <= (np.sqrt(2) / margin) ** 2
         assert report.converged and report.objective == report.gap == 0.0 and accuracy(agent.policy_, demos) == 1.0
+
+
+def test_only_data_that_are_not_separated_are_averaged():
+    task = turing()
+    demos = collect(task, 50, np.random.default_rng(0))
+    one, two = (PerceptronBC(averaged=averaged).fit(demos, task.policy_class) for averaged in (True, False))
+    np.testing.assert_array_equal(one.policy_.theta, two.policy_.theta)
+    assert accuracy(one.policy_, demos) == 1.0
 
 
 class Mirrored(FeatureMap):
@@ -97,11 +105,11 @@ def test_the_length_of_theta_is_the_likeliest():
     """One flip in four, and theta has one component: maximum likelihood in the sign that the perceptron finds."""
     demos = Demonstrations(np.zeros((1, 1), int), np.array([[0, 0, 0, 1]]), vocab_size=2)
     with pytest.warns(ConvergenceWarning):
-        agent = PerceptronBC(averaged=True).fit(demos, ARLinearClass(FlipSign(), 5.0))
+        agent = PerceptronBC().fit(demos, ARLinearClass(FlipSign(), 5.0))
     assert agent.policy_.theta[0] == pytest.approx(np.log(1 / 3), abs=1e-6)
     assert agent.fit_report_.objective == 1.0 and np.isnan(agent.fit_report_.gap)
     with pytest.warns(ConvergenceWarning):
-        small = PerceptronBC(averaged=True).fit(demos, ARLinearClass(FlipSign(), 0.3))
+        small = PerceptronBC().fit(demos, ARLinearClass(FlipSign(), 0.3))
     assert small.policy_.theta[0] == pytest.approx(-0.3)
 
 

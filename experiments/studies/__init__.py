@@ -18,12 +18,15 @@ STUDIES = {
     "amplification": "experiments.studies.amplification:STUDY",
     "barrier": "experiments.studies.barrier:STUDY",
     "compare": "experiments.studies.compare:STUDY",
+    "length": "experiments.studies.length:STUDY",
     "parity": "experiments.studies.parity:STUDY",
+    "pathstar": "experiments.studies.pathstar:STUDY",
     "rl": "experiments.studies.rl:STUDY",
     "robust": "experiments.studies.robust:STUDY",
     "snowball": "experiments.studies.snowball:STUDY",
     "stability": "experiments.studies.stability:STUDY",
     "tradeoff": "experiments.studies.tradeoff:STUDY",
+    "turing": "experiments.studies.turing:STUDY",
 }
 
 
