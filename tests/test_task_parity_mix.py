@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import LogLossBC
-from ntp_envs import GreedyPolicy, NotTractableError, collect, make_task
+from ntp_envs import Demonstrations, GreedyPolicy, NotTractableError, collect, make_task
+from ntp_envs._numerics import all_sequences
 from ntp_envs.tasks import ParityMix
 from ntp_envs.tasks.parity_mix import filtered_share, rounds_to_pass
 
@@ -113,6 +114,22 @@ def test_a_round_keeps_half_of_the_direct_answers(p, rounds):
     passed = rounds_to_pass(p)
     assert filtered_share(p, passed) > 1 / 3 - 1e-9
     assert passed == 0 or filtered_share(p, passed - 1) <= 1 / 3 + 1e-9
+
+
+@pytest.mark.parametrize("d", [4, 5])
+def test_filtered_rounds_of_the_population_double_the_odds(d):
+    """Each round exactly: the law that the fit writes, over all prompts and sequences, restricted to what is right."""
+    task = ParityMix(d=d, p=0.1)
+    sequences, prompts = all_sequences(3, d + 1), all_sequences(2, d)
+    x, tokens = np.repeat(prompts, len(sequences), axis=0), np.tile(sequences, (len(prompts), 1))
+    right, lengths, demos = task.success(x, tokens), task.lengths(tokens), task.population()
+    for number in range(4):
+        fit = LogLossBC(tol=1e-7).fit(demos, task.policy_class, rng=np.random.default_rng(0))
+        law = np.exp(fit.policy_.log_probs(x, tokens).sum(axis=1)) / len(prompts)
+        assert law @ (lengths == d) == pytest.approx(filtered_share(0.1, number), abs=1e-3)
+        assert law @ right == pytest.approx((1 + filtered_share(0.1, number)) / 2, abs=1e-3)
+        kept = law * right > 1e-12
+        demos = Demonstrations(x[kept], tokens[kept], vocab_size=3, weights=(law * right)[kept])
 
 
 def test_the_numbers_of_rounds():

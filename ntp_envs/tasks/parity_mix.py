@@ -31,7 +31,9 @@ GREEDY_THRESHOLD = 1 / 3
 def filtered_share(p: float, rounds: int = 1) -> float:
     """The share of chains after ``rounds`` of sampling, keeping what is right, and fitting again: odds double.
 
-    A chain is always right, a direct answer half of the time: p becomes ``p / (p + (1 - p)/2) = 2 p / (1 + p)``.
+    A chain is always right, a direct answer half of the time: p becomes ``p / (p + (1 - p)/2) = 2 p / (1 + p)``. This
+    is the population's map. From samples the share comes to differ between prompts, and as the map is concave the mean
+    lags behind (most at d = 4, where such differences grow from round to round).
 
     >>> filtered_share(0.2)
     0.3333333333333333

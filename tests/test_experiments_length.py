@@ -1,0 +1,169 @@
+"""The length study says what is known: guesses stay guesses, linear chains are learned, shorter ones cost samples."""
+
+import math
+
+import numpy as np
+import pytest
+
+from experiments.driver import run_study
+from experiments.studies import load_study
+from experiments.studies.length.options import LengthOptions
+from experiments.studies.length.sweep import (
+    ANSWER,
+    CHAIN,
+    CLOSED,
+    FEATURES,
+    FORCED,
+    FORMATS,
+    GREEDY,
+    LENGTH,
+    MIX,
+    NEEDED,
+    PASSED,
+    ROUNDS,
+    SAMPLED,
+    SHARE,
+    THRESHOLD,
+    TRADE,
+    accuracy,
+    filtered,
+    parity_formats,
+    samples_needed,
+    trade_formats,
+)
+from ntp_envs.tasks import ParityMix
+
+SMALL = LengthOptions(
+    bits=12,
+    subset_size=5,
+    n=(20, 800),
+    seeds=2,
+    fresh=2000,
+    trade_bits=8,
+    trade_subset_size=3,
+    most=512,
+    mix_bits=5,
+    shares=(0.2, 0.5),
+    starts=(0.1,),
+    rounds=4,
+    mix_n=20_000,
+    mix_seeds=2,
+)
+LINEAR = ("count", "andxor", "token")
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    return run_study(load_study("length"), SMALL, out=tmp_path_factory.mktemp("length") / "run")
+
+
+@pytest.mark.slow
+def test_a_small_run_succeeds_and_draws_its_figures(outcome):
+    assert not outcome.failures
+    drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
+    assert drawn == {"headline", "trade", "formats", "mix"}
+    assert outcome.folder.report.read_text().count("data:image/png;base64,") == 4
+    assert len(outcome.analysis.findings) == 5 and len(outcome.analysis.tables) == 4
+    assert all(table.rows for table in outcome.analysis.tables)
+
+
+@pytest.mark.slow
+def test_steps_that_are_not_linear_stay_a_guess(outcome):
+    slack = 4 * math.sqrt(0.25 / (SMALL.fresh * SMALL.seeds))
+    for name in parity_formats():
+        place = {"part": FORMATS, "format": name, "n": 800}
+        answer, forced = (outcome.summary.value(metric, **place) for metric in (ANSWER, FORCED))
+        if name in LINEAR:
+            assert answer > (0.93 if name == "token" else 0.999)
+            assert outcome.summary.value(CHAIN, **place) <= answer
+            early = outcome.summary.value(ANSWER, part=FORMATS, format=name, n=20)
+            assert early < answer
+        else:
+            expected = {"none": 0.5, "prefix": (1 + 4 / 2) / 5, "xor_3": 0.5}[name]
+            assert answer == pytest.approx(0.5, abs=slack) and forced == pytest.approx(expected, abs=slack)
+            assert outcome.summary.value(SAMPLED, **place) == pytest.approx(0.5, abs=slack)
+            assert outcome.summary.value(CLOSED + FORCED, part=FORMATS, format=name) == expected
+    best = outcome.summary.value(CLOSED + THRESHOLD, part=FORMATS, format="none")
+    assert best == 0.5 + math.comb(4, 2) / 2**5
+
+
+@pytest.mark.slow
+def test_shorter_chains_of_richer_steps_take_more_samples(outcome):
+    needed = {name: outcome.summary.value(NEEDED, part=TRADE, format=name) for name in trade_formats(3)}
+    assert needed["none"] > 1.5 * needed["xor_2"]
+    assert max(needed[name] for name in ("count", "andxor")) < needed["none"]
+    weights = {name: outcome.summary.value(FEATURES, part=TRADE, format=name) for name in needed}
+    assert weights["none"] == sum(math.comb(8, order) for order in range(4))
+    assert weights["count"] == 2 * (1 + 8 + 1)  # two positions, one token before the second
+
+
+@pytest.mark.slow
+def test_the_mixture_follows_its_closed_forms(outcome):
+    for p, greedy in ((0.2, 0.5), (0.5, 1.0)):
+        slack = 4 * math.sqrt(0.25 / (SMALL.fresh * SMALL.mix_seeds)) + 0.01
+        for metric, expected in ((SAMPLED, (1 + p) / 2), (GREEDY, greedy), (LENGTH, 1 + 4 * p)):
+            assert outcome.summary.value(CLOSED + metric, part=MIX, p=p) == pytest.approx(expected)
+            found = outcome.summary.value(metric, part=MIX, p=p)
+            assert found == pytest.approx(expected, abs=slack * (4 if metric == LENGTH else 1))
+
+
+@pytest.mark.slow
+def test_simulated_rounds_are_the_closed_form(outcome):
+    share = 0.1
+    for number in range(SMALL.rounds + 1):
+        closed = outcome.summary.value(CLOSED + SHARE, part=ROUNDS, p=0.1, round=number)
+        assert closed == pytest.approx(share)
+        found = outcome.summary.value(SHARE, part=ROUNDS, p=0.1, round=number)
+        assert found == pytest.approx(share, abs=4 * math.sqrt(0.25 / (SMALL.fresh * SMALL.mix_seeds)) + 0.01)
+        share = 2 * share / (1 + share)
+    assert outcome.summary.value(PASSED, part=ROUNDS, p=0.1) == 3
+    assert outcome.summary.value(CLOSED + PASSED, part=ROUNDS, p=0.1) == 3
+
+
+def test_the_filter_keeps_what_is_right():
+    task = ParityMix(d=4, p=0.3)
+    kept = filtered(task, task.policy_class.policy(np.zeros(task.policy_class.features.dimension)), 3000, rng())
+    assert 0 < len(kept) < 3000 and task.success(kept.prompts, kept.tokens).all()
+    everything = filtered(task, task.expert, 500, rng())
+    assert len(everything) == 500  # the expert is always right
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_samples_needed_says_when_there_are_not_enough():
+    sizes = {"bits": 8, "subset_size": 3, "target": 0.95, "replicate": 1, "rng": rng()}
+    (record,) = samples_needed(name="none", parameters={"cot": "none"}, most=64, **sizes)
+    assert record.value == math.inf
+    found = samples_needed(name="count", parameters={"cot": "count"}, most=256, **{**sizes, "rng": rng()})[0]
+    assert 8 < found.value < 256
+
+
+def test_cells_depend_on_their_generator_only():
+    arguments = {"name": "count", "parameters": {"cot": "count"}, "bits": 6, "subset_size": 3, "n": [10], "fresh": 50}
+    first, again = (accuracy(**arguments, replicate=1, rng=np.random.default_rng(1)) for _ in range(2))
+    assert [(r.metric, r.value) for r in first] == [(r.metric, r.value) for r in again]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bits": 2}, "bits=2"),
+        ({"subset_size": 21}, "subset_size=21"),
+        ({"n": ()}, "at least one"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"trade_bits": 13}, "trade_bits=13"),
+        ({"trade_subset_size": 2}, "trade_subset_size=2"),
+        ({"target": 1.0}, "target=1.0"),
+        ({"most": 1}, "most=1"),
+        ({"mix_bits": 3}, "mix_bits=3"),
+        ({"shares": ()}, "at least one"),
+        ({"starts": (0.1, 0.1)}, "distinct"),
+        ({"starts": (1.5,)}, "starts=1.5"),
+        ({"mix_n": 10}, "mix_n=10"),
+    ],
+)
+def test_options_out_of_range_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        LengthOptions(**changes)
