@@ -188,7 +188,7 @@ def figures(options: PathStarOptions, summary: Summary) -> list[FigureSpec]:
                     summary,
                     degree,
                     FORCED,
-                    "Only the choice at the start needs a plan, and copying hides it",
+                    "Teacher forcing learns every node but the one that takes a plan",
                     headings(found),
                 ),
             ),

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.studies.pathstar.curves import PUBLISHED, Training, trainings
+from experiments.studies.pathstar.curves import PUBLISHED, Training, agrees, trainings
 from experiments.studies.pathstar.sweep import (
     CLOSED,
+    EXPECTED,
     FORCING,
     GREEDY,
     NETWORK,
@@ -81,21 +82,17 @@ def learning_figure(summary: Summary, degree: int, metric: str, title: str, head
 
 
 def mark_chance(axes: Axes, training: Training) -> None:
-    """1/d at the right end of its line."""
+    """1/d over the right end of its line, clear of what wanders about it."""
     from experiments.figures import COLOURS
 
+    chance = 1 / training.degree
+    style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 10, "fontweight": "bold"}
     axes.set_xlim(0, training.steps * 1.02)
-    axes.annotate(
-        f"1/d = {1 / training.degree:g}",
-        (training.steps, 1 / training.degree),
-        xytext=(0, -10),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        color=COLOURS["grey"],
-        fontsize=10,
-        fontweight="bold",
-    )
+    axes.text(training.steps, chance + 0.085, f"1/d = {chance:g}", color=COLOURS["grey"], **style)
+    if training.mode == FORCING and agrees(training.at_end(GREEDY), training.degree):
+        copied = f"nodes 3 to {training.length}: copied" if training.length > 3 else "node 3: copied"
+        axes.text(training.steps, 0.95, copied, color=BLUES[2], **style)
+        axes.text(training.steps, chance - 0.13, "node 2: a guess", color=colour_of(2, training.length), **style)
 
 
 def mode_looks() -> dict[str, tuple[str, str, float]]:
@@ -150,8 +147,11 @@ def pointer_figure(summary: Summary, length: int, degrees: tuple[int, ...]) -> F
         axes.set_xticks(range(len(hops)), labels=[f"{h} (all)" if h == length - 2 else str(h) for h in hops])
         axes.set_xlim(-0.5, len(hops) - 0.5)
         axes.grid(visible=False, axis="x")
+    rows = summary.select(SAMPLED, part=POINTER, H=length)
+    low = min(row.mean for row in rows if row["degree"] in degrees and row.mean > 0)
+    panels[0].axhline(low, linewidth=0)  # the limits of the first panel are those of all
     plain_log_axis(panels[0])
-    panels[0].set_ylim(None, 2.0)
+    panels[0].set_ylim(low / 2.0, 2.0)
     order = [name for name in (*mode_looks(), "closed form") if name in names]
     figure.legend([names[name] for name in order], order, loc="outside lower center", ncols=len(order), fontsize=10)
     return figure
@@ -167,7 +167,7 @@ def law_figure(summary: Summary, length: int) -> Figure:
         "whole answers right",
         size=(8.2, 4.8),
     )
-    pointers = summary.select(SAMPLED, part=POINTER, learner=POINTER, mode=FORCING, H=length, hops=0)
+    pointers = summary.select(EXPECTED, part=POINTER, mode=FORCING, H=length, hops=0)
     networks = [
         training.at_end(GREEDY)
         for degree in summary.distinct("degree", part=NETWORK)
@@ -178,7 +178,7 @@ def law_figure(summary: Summary, length: int) -> Figure:
     fine = np.geomspace(shown[0] / 1.1, shown[-1] * 1.1, 100)
     axes.plot(fine, 1 / fine, color=COLOURS["grey"], linestyle="--", linewidth=1.5, label="1/d: copying, and a guess")
     looks = (
-        (pointers, f"log-linear pointers, L={length}, sampled", COLOURS["orange"], "o", 0.97),
+        (pointers, f"log-linear pointers, L={length}, expected", COLOURS["orange"], "o", 0.97),
         (networks, f"transformer, L={length}, greedy", COLOURS["vermilion"], "s", 1.03),
     )
     for rows, label, colour, marker, shift in looks:

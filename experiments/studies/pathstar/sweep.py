@@ -165,15 +165,7 @@ def trained(
     shown, training, drawn = (int(seed) for seed in rng.integers(2**63, size=3))
     fixed = collect(task, prompts, np.random.default_rng(shown))
     shapes = collect(task, 1, np.random.default_rng(shown))  # of the fresh data; nothing else is read of it
-    spec = NetworkClass(
-        "transformer",
-        task.vocab_size,
-        prompt_length=task.prompt_length,
-        horizon=task.horizon,
-        prompt_group=3,
-        prompt_positions=False,
-        **network,
-    )
+    spec = NetworkClass.for_task("transformer", task, prompt_group=3, prompt_positions=False, **network)
     place = place_of(NETWORK, mode, task)
     counted = (FORCED,) if mode == SECOND else (*BY_NODE, *WHOLE)  # what is written alone makes no answer
 

@@ -1,0 +1,313 @@
+"""The path-star study says what the closed forms say, goes on where it was stopped, and does without torch."""
+
+import dataclasses
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.driver import run_study
+from experiments.measure import POPULATION
+from experiments.studies import load_study
+from experiments.studies.pathstar import sweep
+from experiments.studies.pathstar.analysis import GAP, LEARNED, PUBLISHED_ROWS, backwards, headings
+from experiments.studies.pathstar.curves import Training, first_above
+from experiments.studies.pathstar.options import PathStarOptions
+from experiments.studies.pathstar.progress import kept_or_made
+from experiments.studies.pathstar.sweep import (
+    CLOSED,
+    EXPECTED,
+    FORCED,
+    FORCING,
+    GREEDY,
+    HANS,
+    MODES,
+    NATS,
+    NETWORK,
+    POINTER,
+    REFERENCE,
+    REVERSED,
+    SAMPLED,
+    SECOND,
+    TEACHERLESS,
+    copying,
+    hops_of,
+    pointer,
+    star,
+    trained,
+)
+from experiments.study import Record
+from experiments.summary import Series, Summary, SummaryRow
+
+SMALL = PathStarOptions(
+    degrees=(2, 3),
+    lengths=(4, 5),
+    length=4,
+    nodes=8,
+    n=400,
+    network_degrees=(2,),
+    forcing_steps=4,
+    reversed_steps=4,
+    teacherless_steps=6,
+    second_steps=3,
+    every=2,
+    prompts=16,
+    batch_size=8,
+    width=8,
+    layers=1,
+    heads=2,
+    seeds=2,
+)
+STUDY = load_study("pathstar")
+#: the table of the family at L = 5: free exact match for 0, 1 and 3 hops
+TABLE = {
+    (FORCING, 2): (0.5, 0.5, 1.0),
+    (FORCING, 5): (0.2, 0.2, 1.0),
+    (REVERSED, 2): (1.0, 1.0, 1.0),
+    (REVERSED, 5): (1.0, 1.0, 1.0),
+    (TEACHERLESS, 2): (1 / 32, 1 / 6, 1.0),
+    (TEACHERLESS, 5): (1 / 500, 1 / 45, 1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    pytest.importorskip("torch")
+    return run_study(STUDY, SMALL, out=tmp_path_factory.mktemp("pathstar") / "run")
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_run_succeeds_and_draws_its_figures(outcome):
+    assert not outcome.failures
+    drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
+    assert drawn == {"headline", "free", "pointers", "law"}
+    assert outcome.folder.report.read_text().count("data:image/png;base64,") == 4
+    assert len(outcome.analysis.findings) == 7 and len(outcome.analysis.tables) == 3
+    assert not outcome.folder.checkpoints.exists()
+
+
+def test_every_mode_is_evaluated_at_every_stop(outcome):
+    for mode, stops in ((FORCING, [2, 4]), (REVERSED, [2, 4]), (TEACHERLESS, [2, 4, 6]), (SECOND, [2, 3])):
+        for h in (1, 2, 3, 4):
+            series = outcome.summary.series("step", FORCED, part=NETWORK, mode=mode, h=h)
+            assert list(series.x) == stops
+            assert (series.lower <= series.mean).all() and (series.mean <= series.upper).all()
+        whole = [len(outcome.summary.select(metric, part=NETWORK, mode=mode)) for metric in (GREEDY, SAMPLED, NATS)]
+        assert whole == [0 if mode == SECOND else len(stops)] * 3  # an answer takes more than its second token
+    assert {row.seeds for row in outcome.summary.select(part=NETWORK)} == {SMALL.seeds, 0} - {0}
+
+
+def test_published_numbers_are_labelled_as_such(outcome):
+    rows = outcome.summary.select(part=PUBLISHED_ROWS)
+    assert {(row["degree"], row["H"]): row.mean for row in rows} == {(2, 10): 0.494, (5, 5): 0.186, (7, 7): 0.126}
+    assert all(row.method.startswith("published, not ours") and row.seeds == 0 for row in rows)
+    assert any("Published, not ours: 49.4%" in said for said in outcome.analysis.findings)
+
+
+def test_the_gap_is_the_largest_one(outcome):
+    (gap,) = outcome.summary.select(GAP)
+    found = []
+    for row in outcome.summary.select(EXPECTED, part=POINTER):
+        task = star(row["degree"], row["H"], SMALL.nodes, hops=row["hops"], **sweep.POINTER_MODES[row["mode"]])
+        found.append(abs(row.mean - task.class_exact_match))
+    assert len(found) == 3 * 2 * (3 + 3) and gap.mean == pytest.approx(max(found), abs=1e-9)
+    assert gap.mean < 1e-5
+
+
+# -- pointer learners and copying --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "degree"), TABLE)
+def test_pointer_learners_are_on_the_table(mode, degree):
+    n = 2000
+    records = pointer(mode=mode, degree=degree, length=5, nodes=20, n=n, rng=np.random.default_rng(1))
+    values = {(r.metric, r.labels["learner"], r.labels["hops"]): r for r in records}
+    for hops, p in zip((0, 1, 3), TABLE[mode, degree], strict=True):
+        assert values[SAMPLED, CLOSED, hops].value == pytest.approx(p, rel=1e-12)
+        assert values[EXPECTED, POINTER, hops].value == pytest.approx(p, rel=1e-4)
+        slack = 4 * math.sqrt(p * (1 - p) / n) + 1e-3 * (p == 1)
+        sampled, greedy = values[SAMPLED, POINTER, hops], values[GREEDY, POINTER, hops]
+        assert sampled.value == pytest.approx(p, abs=slack) and sampled.lower <= sampled.value <= sampled.upper
+        assert sampled.labels["n"] == POPULATION
+        same_label_twice = (mode, hops) == (TEACHERLESS, 0)
+        assert values[GREEDY, CLOSED, hops].value == pytest.approx(0.0 if same_label_twice else p, rel=1e-12)
+        assert greedy.value == pytest.approx(values[GREEDY, CLOSED, hops].value, abs=slack)
+
+
+def test_hops_are_none_one_and_all():
+    assert [hops_of(length) for length in (3, 4, 5, 7)] == [[0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 5]]
+
+
+@pytest.mark.parametrize(("mode", "vector"), [(FORCING, [1, 1 / 3, 1, 1]), (REVERSED, [1, 1, 1, 1])])
+def test_copying_is_exact(mode, vector):
+    records = copying(mode=mode, degree=3, length=4, nodes=4, rng=np.random.default_rng(0))
+    assert [r.value for r in records if r.metric == FORCED] == pytest.approx(vector)
+    whole = {r.metric: r.value for r in records if r.metric != FORCED}
+    assert whole == pytest.approx({GREEDY: min(vector), SAMPLED: min(vector), NATS: -math.log(min(vector)) / 4})
+
+
+# -- trainings ---------------------------------------------------------------------------------------------------------
+
+
+def training(scratch, mode=FORCING, **changes):
+    sizes = {"degree": 2, "length": 4, "nodes": 8, "steps": 4, "every": 2, "prompts": 12, "batch_size": 8}
+    network = {"width": 8, "layers": 1, "heads": 2}
+    more = {"learning_rate": 1e-3, "network": network, "device": "cpu", "replicate": 0}
+    return trained(mode=mode, **{**sizes, **more, **changes}, rng=np.random.default_rng(3), scratch=scratch)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_evaluation_does_not_depend_on_the_others(mode, tmp_path):
+    pytest.importorskip("torch")
+    often, once = training(tmp_path / "a", mode, every=1), training(tmp_path / "b", mode, every=4)
+    assert {r.labels["step"] for r in often} == {1, 2, 3, 4}
+    assert [r for r in often if r.labels["step"] == 4] == once
+
+
+class Stop(KeyboardInterrupt):
+    """Like Ctrl-C, at a chosen moment."""
+
+
+@pytest.mark.parametrize("where", ["training", "evaluating"])
+def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(where, outcome, tmp_path, monkeypatch):
+    """Between a checkpoint and the next, or after a checkpoint and before the evaluation of it."""
+    from agents.neural.batches import OnlineBatches
+
+    draws, evaluations = [], []
+    draw, evaluate = OnlineBatches.draw, sweep.evaluate
+    limit = {"training": (16, 99), "evaluating": (99, 8)}[where]  # the third cell, half way
+
+    def counted_draw(self, rng):
+        draws.append(1)
+        if len(draws) == limit[0]:
+            raise Stop
+        return draw(self, rng)
+
+    def counted_evaluate(*args, **kwargs):
+        evaluations.append(1)
+        if len(evaluations) == limit[1]:
+            raise Stop
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(OnlineBatches, "draw", counted_draw)
+    monkeypatch.setattr(sweep, "evaluate", counted_evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(STUDY, SMALL, out=tmp_path / "stopped")
+    assert list((tmp_path / "stopped").glob("checkpoints/*/evaluation-*.json")), "nothing was kept"
+    monkeypatch.setattr(sweep, "evaluate", evaluate)
+    limit = (-1, -1)
+    again = run_study(STUDY, SMALL, out=tmp_path / "stopped")
+    assert again.reused == 2 and not again.failures
+    assert again.folder.summary.read_bytes() == outcome.folder.summary.read_bytes()
+    updates = SMALL.seeds * sum((4, 4, 6, 3))
+    repeated = {"training": 2, "evaluating": 0}[where]  # the one that was stopped, and one since the checkpoint
+    assert len(draws) == updates + repeated
+
+
+def test_records_are_made_once(tmp_path):
+    made = []
+    records = [Record("a", 0.1 + 0.2, {"step": 3}, 0.0, 1 / 3), Record("b", math.inf, {"mode": "x"})]
+
+    def make():
+        made.append(1)
+        return records
+
+    assert kept_or_made(tmp_path / "r.json", make) == records == kept_or_made(tmp_path / "r.json", make)
+    assert made == [1] and [path.name for path in tmp_path.iterdir()] == ["r.json"]
+    for broken in ("{", json.dumps([{"metric": "a"}]), json.dumps(3)):
+        (tmp_path / "r.json").write_text(broken)
+        with pytest.raises(ValueError, match=r"r\.json does not hold records .* delete it"):
+            kept_or_made(tmp_path / "r.json", make)
+
+
+# -- without torch -----------------------------------------------------------------------------------------------------
+
+
+def test_without_torch_the_pointer_learners_run_and_the_findings_say_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "agents.neural", None)
+    outcome = run_study(STUDY, SMALL, out=tmp_path / "auto")
+    assert not outcome.failures and not len(outcome.summary.select(part=NETWORK))
+    assert {path.stem for path in outcome.folder.path.glob("*.png")} == {"headline", "law"}
+    assert 'pip install "ntp-envs[neural]"' in outcome.analysis.findings[0]
+    with pytest.raises(ValueError, match=r"extra 'neural' .* --neural no"):
+        list(sweep.cells(dataclasses.replace(SMALL, neural="yes")))
+    without = dataclasses.replace(SMALL, neural="no")
+    assert {cell.part for cell in sweep.cells(without)} == {POINTER, REFERENCE}
+    (said,) = [said for said in STUDY.analyse(without, outcome.summary).findings if "--neural no" in said]
+    assert "left out" in said
+
+
+# -- reading the summary -----------------------------------------------------------------------------------------------
+
+
+def curve(mode, accuracies, length=4, degree=2):
+    """A training from ``{h: accuracy at steps 10, 20, ...}``; 0 for whole answers."""
+    rows = []
+    for h, values in accuracies.items():
+        for i, value in enumerate(values, 1):
+            place = {"mode": mode, "degree": degree, "H": length, "step": 10 * i, **({"h": h} if h else {})}
+            interval = (max(value - 0.1, 0.0), min(value + 0.1, 1.0))
+            rows.append(SummaryRow(NETWORK, place, FORCED if h else GREEDY, value, *interval, 1))
+    return Training(Summary(rows), mode, degree, length)
+
+
+def test_nodes_are_found_wherever_they_are_written():
+    forcing = curve(FORCING, {1: [1, 1], 2: [0.4, 0.5], 3: [0.8, 1], 4: [1, 1], 0: [0.4, 0.5]})
+    assert [forcing.node_at_end(node).mean for node in (2, 3, 4)] == [0.5, 1, 1]
+    back = curve(REVERSED, {1: [1, 1], 2: [0.2, 0.9], 3: [0.1, 0.8], 4: [0, 0.7], 0: [0, 0.7]})
+    assert [back.node_at_end(node).mean for node in (1, 2, 3, 4)] == [0.7, 0.8, 0.9, 1]
+    assert list(back.node(3).mean) == [0.2, 0.9] and back.steps == 20
+
+
+def test_a_level_is_reached_once_it_is_kept():
+    def series(*mean):
+        at = np.arange(1.0, len(mean) + 1)
+        return Series(at, *(np.array(mean),) * 3)
+
+    assert first_above(series(0.1, 0.95, 0.5, 0.9, 1.0), 0.9) == 4
+    assert first_above(series(1.0, 1.0), 0.9) == 1
+    assert first_above(series(1.0, 0.8), 0.9) is None
+
+
+def test_headings_say_what_the_numbers_say():
+    stuck = curve(FORCING, {2: [0.4, 0.52], 3: [1, 1], 4: [1, 1], 0: [0.4, 0.52]})
+    solved = curve(REVERSED, {2: [1, 1], 3: [1, 1], 4: [1, 1], 0: [0.5, 1]})
+    right_to_left = curve(TEACHERLESS, {2: [0.1, 0.1, 0.2], 3: [0.1, 0.1, 1], 4: [0.3, 1, 1], 0: [0, 0.1, 0.2]})
+    found = headings({FORCING: stuck, REVERSED: solved, TEACHERLESS: right_to_left, SECOND: stuck})
+    assert found == {FORCING: "stuck at 1/2", REVERSED: "solved", TEACHERLESS: "from the last node backwards"}
+    gap = curve(TEACHERLESS, {2: [0.1, 1, 1], 3: [0.1, 0.1, 0.1], 4: [0.3, 1, 1], 0: [0, 0.1, 0.1]})
+    assert not backwards(gap) and headings({TEACHERLESS: gap})[TEACHERLESS] == "10% of answers so far"
+    all_of_it = curve(TEACHERLESS, {2: [0.1, 0.1, 1], 3: [0.1, 1, 1], 4: [1, 1, 1], 0: [0, 0.1, 1]})
+    assert headings({TEACHERLESS: all_of_it})[TEACHERLESS] == "from the last node backwards, solved"
+    lucky = curve(FORCING, {2: [0.1, 0.8], 3: [1, 1], 4: [1, 1], 0: [0.1, 0.8]})
+    assert headings({FORCING: lucky})[FORCING] == "80% of answers so far"
+
+
+def test_learned_rows_are_only_of_what_was_learned(outcome):
+    assert not len(outcome.summary.select(LEARNED))  # a handful of updates
+    assert outcome.summary.value(GREEDY, part=REFERENCE, learner=HANS, mode=FORCING, degree=3) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"neural": "maybe"}, "neural='maybe'"),
+        ({"degrees": ()}, "degrees"),
+        ({"degrees": (1,)}, "degrees=1"),
+        ({"network_degrees": (2, 2)}, "distinct"),
+        ({"lengths": (2, 5)}, "lengths=2"),
+        ({"length": 6}, "one of lengths"),
+        ({"every": 0}, "every=0"),
+        ({"prompts": 0}, "prompts=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0"),
+        ({"heads": 5}, "heads=5 must divide width=64"),
+        ({"seeds": 0}, "seeds=0"),
+    ],
+)
+def test_options_out_of_range_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        PathStarOptions(**changes)
