@@ -180,6 +180,10 @@ def test_the_emulator_is_a_member_and_as_sharp_as_it_is_asked_to_be():
     assert np.linalg.norm(sharp.theta) == pytest.approx(task.radius) and np.linalg.norm(soft.theta) == pytest.approx(50)
     right = [np.exp(policy.log_probs(prompts, task.targets(prompts)).sum()) for policy in (soft, sharp)]
     assert right[0] < 0.01 and right[1] > 1 - 1e-6
+    for machine in MACHINES:
+        long = TuringMachine(machine, width=31)
+        words = long.sample_prompts(1, RNG)
+        assert linear_emulator(long).log_probs(words, long.targets(words)).mean() > -2e-8
     assert task.success(prompts, sharp.sample(prompts, task.horizon, RNG)).all()
     with pytest.raises(ValueError, match="norm=2000"):
         linear_emulator(task, norm=2000.0)

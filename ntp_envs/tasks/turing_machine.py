@@ -35,12 +35,13 @@ class TuringMachine(TargetTask):
     A head that moves over an end of the tape is lost, and the tape stays as it is from then on; on the blank tape,
     where this can be known beforehand, it is an error instead.
 
-    What it shows (Malach 2023, arXiv:2309.06979: autoregressive linear predictors run any Turing machine in as many
-    tokens as the machine needs time and space): each token of the chain is a function of three tokens of the block
-    before, at the offsets -(S + 2), -(S + 1) and -S, and the class, linear in just these, decodes the whole run
-    exactly (`ntp_envs.tasks.linear_emulator`; this construction is ours). The same weights serve every width and any
-    number of steps. Without the chain the class sees all of the prompt and of the answer so far, three times as
-    little work for the learner, and does not contain the answer.
+    What it shows: linear next-token predictors can emulate Turing machines if they write a chain of thought (Malach
+    2023, arXiv:2309.06979). Each token of the chain is a function of three tokens of the block before, at the offsets
+    -(S + 2), -(S + 1) and -S, and the class, linear in just these, decodes the whole run exactly
+    (`ntp_envs.tasks.linear_emulator`; weights and token layout are derived here). The same weights serve every width
+    and any number of steps. Without the chain the class sees all of the prompt and of the answer so far, which
+    contains the class above; yet ``parity`` is beyond it, as is the busy beaver after a few steps. Not every answer
+    is: ``increment`` flips the bits up to the first zero, a conjunction, and linear predictors learn that at once.
 
     The tokens are 0 for ``|`` and 1 + i (Q + 1) + q for symbol i, with q = 0 away from the head and q = 1 + state
     under it; A = 1 + symbols (Q + 1), Q states with the halting ones.
@@ -56,7 +57,7 @@ class TuringMachine(TargetTask):
             ones too). ``None`` is words for ``increment`` and ``parity``, the blank tape for others. The words are
             over the machine's own alphabet, for a table all symbols but the blank.
         cot: write every configuration, or only the last.
-        radius: of the ball of theta.
+        radius: of the ball of theta; at 1000 the emulator's loss is below 2e-8 nats a token for the named machines.
 
     Raises:
         ValueError: a table that is not one (`TuringTable`), a head that leaves the blank tape, a machine that does not

@@ -22,7 +22,7 @@ class TuringOptions:
     """Run lengths on the busy beaver; with the chain, all demonstrations have 2 steps."""
     width: int = 16
     """Cells of the busy beaver's tape."""
-    bits: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
+    bits: tuple[int, ...] = (4, 8, 16, 32, 64)
     """Word lengths of the parity and the increment machine; with the chain, all demonstrations have 4 bits."""
     direct_bits: int = 16
     """The longest words without the chain: the whole prompt is in the features, so that longer ones take memory."""
@@ -54,8 +54,7 @@ class TuringOptions:
             n_direct=300,
             steps=(1, 2, 4, 8, 16),
             width=12,
-            bits=(2, 4, 8, 16, 32),
-            direct_bits=8,
+            bits=(4, 8, 16, 32),
             sizes=(10, 20, 50, 100, 200),
             test=100,
             seeds=3,
