@@ -188,10 +188,10 @@ def analyse(options: LengthOptions, summary: Summary) -> Analysis:
             "headline",
             "Which chains of thought make a parity learnable?",
             f"ParityCoT, n={n}, k={k}, log-loss in a class linear in the whole prefix; greedy answers, {spread}. T: "
-            "tokens written, V: vocabulary. count: the number of ones in binary; token: that number as one token; andxor: "
-            "and, then exclusive or, with each bit; prefix: the running parities; xor_3: every other one of them. An "
-            "exclusive or of fair bits is not a linear step, so the last two and none guess; the log-loss optimum does "
-            "not even find the best threshold function.",
+            "tokens written, V: vocabulary. count: the number of ones in binary; token: that number as one token; "
+            "andxor: and, then exclusive or, with each bit; prefix: running parities; xor_3: those after bits 3, 5, 7, "
+            "... An exclusive or of fair bits is not a linear step, so the last two and none guess; the log-loss "
+            "optimum does not even find the best threshold function.",
             lambda: sample_figure(options, summary),
         ),
         FigureSpec(
