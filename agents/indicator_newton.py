@@ -25,7 +25,7 @@ __all__ = ["IndicatorFit", "newton_cg_in_ball"]
 
 FloatArray = NDArray[np.float64]
 
-ROUGH, ROUGHER = 0.05, 0.1  # relative accuracy of the two solutions of an iteration
+ACCURACY = 0.2  # relative, of the two solutions of an iteration
 CG_STEPS = 200
 MOST = 10.0  # change of mu in one iteration, as a factor
 PATIENCE = 12  # iterations without a smaller gap
@@ -64,10 +64,10 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
         # less penalty would not lower the gap by what matters, and let rounding decide where the loss is flat
         least = max(0.1 * tol / radius**2, 1e-14 * float(diagonal.max()))
         scales = diagonal + mu
-        step = _solve(rows, mu, -(gradient + mu * weights), scales, ROUGH)
+        step = _solve(rows, mu, -(gradient + mu * weights), scales)
         target = weights + step
         norm = float(np.linalg.norm(target))
-        shift = _solve(rows, mu, target, scales, ROUGHER)  # minus the derivative of the target in mu
+        shift = _solve(rows, mu, target, scales)  # minus the derivative of the target in mu
         slope = float(np.vdot(target, shift))
         new = mu + (norm - radius) / radius * norm**2 / slope if slope > 0.0 else mu / MOST
         new = max(min(max(new, mu / MOST), mu * MOST), least)
@@ -111,14 +111,14 @@ def _search(
         scale *= 0.5
 
 
-def _solve(rows: IndicatorRows, mu: float, right: FloatArray, scales: FloatArray, accuracy: float) -> FloatArray:
-    """``(H + mu I)^-1 right`` by conjugate gradients from zero, to a relative accuracy in the norm of 1 / scales."""
+def _solve(rows: IndicatorRows, mu: float, right: FloatArray, scales: FloatArray) -> FloatArray:
+    """``(H + mu I)^-1 right`` by conjugate gradients from zero, to a fifth of the norm of ``right`` in 1 / scales."""
     x, residual = np.zeros_like(right), right.copy()
     scaled = residual / scales
     direction = scaled.copy()
     size = start = float(np.vdot(residual, scaled))
     for _ in range(CG_STEPS):
-        if size <= accuracy**2 * start:
+        if size <= ACCURACY**2 * start:
             break
         product = rows.hessian_times(direction) + mu * direction
         along = size / float(np.vdot(direction, product))
