@@ -51,7 +51,7 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
         rows: the data.
         radius: of the ball, > 0.
         tol: gap to reach.
-        max_iterations: Newton iterations, of up to 400 passes over the data each (some 20 are usual, of 30 passes).
+        max_iterations: Newton iterations, of up to 400 passes over the data each (10 to 20, of 30, are usual).
     """
     weights = np.zeros_like(rows.targets)
     loss, gradient = rows.loss_and_gradient(weights)

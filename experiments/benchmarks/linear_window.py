@@ -1,7 +1,7 @@
 """Maximum likelihood of a large linear token window on English text, against scikit-learn's logistic regression.
 
-Run ``python -m experiments.benchmarks.linear_window``; it prints seconds of processor time of ours, of the peer (both on
-one core), and their ratio in the same run. The text is what every CPython ships for its own help
+Run ``python -m experiments.benchmarks.linear_window``; it prints seconds of processor time of ours, of the peer (each
+on one core), and their ratio in the same run. The text is what every CPython ships for its own help
 (``pydoc_data.topics``), as sequences of 128 characters of 60 kinds after 16 more; the features are the last ``width``
 characters, one-hot, and a constant.
 
@@ -9,9 +9,9 @@ characters, one-hot, and a constant.
   gap of 1e-4 nats a token.
 * The peer is ``LogisticRegression(solver="lbfgs")`` on the sparse matrix of the same features, distinct pairs of
   context and next token with their counts as sample weights, made before its time starts. Its penalty is the multiplier
-  of the ball at our optimum, so that both have the same minimiser (ours had to find it). Its tolerance is on the gradient: it is lowered by
-  tens until its penalised loss is within 1e-4 nats a token of ours, and the time of the first run that gets there
-  counts (of the last one, marked "gap not reached", if none does).
+  of the ball at our optimum, so that both have the same minimiser (ours had to find it). Its tolerance is on the
+  gradient: it is lowered by tens until its penalised loss is within 1e-4 nats a token of ours, and the time of the
+  first run that gets there counts (of the last one, marked "gap not reached", if none does).
 
 Use one BLAS thread (``OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1``) for figures that can be compared.
 """
