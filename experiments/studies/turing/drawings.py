@@ -116,7 +116,7 @@ def step_figure(summary: Summary) -> Figure:
     from experiments.figures import COLOURS, end_labels, new_panels, plot_series
 
     figure, panels = new_panels(
-        "One step of a machine is learned from a hundred configurations",
+        "How many configurations teach a linear model one step of a machine?",
         ["configurations learned from"] * len(LEARNERS),
         "cells of fresh configurations right",
         size=(11.6, 4.6),
@@ -136,6 +136,6 @@ def step_figure(summary: Summary) -> Figure:
             plot_series(axes, series, learner, color=shade, marker=marker, linestyle="-")
             if len(series.x) and axes is panels[-1]:
                 lines.append((float(series.x[-1]), float(series.mean[-1]), machine, shade))
-        axes.set_ylim(None, 1.003)
-        end_labels(axes, lines)
+    panels[0].set_ylim(None, 1.003)
+    end_labels(panels[-1], lines)
     return figure

@@ -46,8 +46,8 @@ LEARNERS = ("perceptron", "log-loss")
 
 
 def learner_of(name: str, horizon: int) -> Agent:
-    """A learner of the study, as exact as its comparison needs."""
-    return LogLossBC(tol=1e-3 * horizon) if name == "log-loss" else PerceptronBC(max_epochs=20)
+    """A learner of the study; maximum likelihood to 1e-4 nats a token."""
+    return LogLossBC(tol=1e-4 * horizon) if name == "log-loss" else PerceptronBC(max_epochs=20)
 
 
 def machine_task(machine: str, length: int, width: int, *, chain: bool = True) -> TuringMachine:
