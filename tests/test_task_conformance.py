@@ -59,6 +59,7 @@ SMALL_AND_ODD = [
     ("Text", {"corpus": HARBOUR, "horizon": 3, "prompt_length": 0, "expert_order": 1, "learner_order": 1}),
     ("Text", {"corpus": HARBOUR, "tokens": "word", "horizon": 6, "prompt_length": 2, "expert_order": 3}),
     ("Text", {"corpus": HARBOUR, "max_vocab": 3, "horizon": 2, "prompt_length": 1, "expert_order": 9, "lower": False}),
+    ("Text", {"corpus": HARBOUR, "horizon": 4, "prompt_length": 0, "max_vocab": 4, "contamination": 0.3}),
     ("Text", {"corpus": NOT_TEXT, "tokens": "byte", "horizon": 4, "prompt_length": 3, "held_out": 0.4}),
     ("Tightrope", {"horizon": 9, "eps": 0.2}),
     ("Tightrope", {"horizon": 9, "eps": 0.2, "recoverable": True}),

@@ -211,6 +211,64 @@ def test_collected_demonstrations_can_be_saved(harbour, rng, tmp_path):
     assert make_task(back.source["task"], **back.source["parameters"]) == harbour
 
 
+# -- contamination -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def contaminated():
+    return Text(**SMALL | {"contamination": 0.2})
+
+
+def test_a_share_of_the_documents_is_shuffled_text(harbour, contaminated, rng):
+    prompts, tokens = contaminated.sample_prompts(50, rng), rng.integers(harbour.vocab_size, size=(50, 12))
+    tokens[:25] = harbour.expert.sample(prompts[:25], 12, rng)
+    clean = np.exp(harbour.expert.log_probs(prompts, tokens).sum(axis=1))
+    train = train_and_held_out()[0]
+    counts = np.array([train.count(str(symbol)) for symbol in harbour.data.vocabulary.symbols] + [0])
+    kinds = np.count_nonzero(counts)
+    frequencies = (counts + kinds / len(counts)) / (len(train) + kinds)  # Witten and Bell's, of order 1
+    assert frequencies.sum() == pytest.approx(1.0)
+    shuffled = frequencies[tokens].prod(axis=1)
+    law = np.exp(contaminated.expert.log_probs(prompts, tokens).sum(axis=1))
+    np.testing.assert_allclose(law, 0.8 * clean + 0.2 * shuffled, rtol=1e-9)
+    np.testing.assert_array_equal(
+        contaminated.clean.log_probs(prompts, tokens), harbour.expert.log_probs(prompts, tokens)
+    )
+
+
+def test_shuffled_documents_are_as_many_as_asked_for(contaminated, rng):
+    demos = collect(contaminated, 4000, rng)
+    gain = (
+        contaminated.shuffled.log_probs(demos.prompts, demos.tokens)
+        - contaminated.clean.log_probs(demos.prompts, demos.tokens)
+    ).sum(axis=1)
+    posterior = 0.2 / (0.2 + 0.8 * np.exp(-gain))
+    assert posterior.mean() == pytest.approx(0.2, abs=4 * posterior.std() / math.sqrt(4000))
+    assert (np.minimum(posterior, 1 - posterior) < 0.05).mean() > 0.9  # a document is one thing or the other
+
+
+def test_contamination_leaves_the_text_alone(harbour, contaminated):
+    assert harbour.clean is harbour.expert and harbour.contamination == 0.0
+    assert contaminated.vocab_size == harbour.vocab_size and contaminated.data is harbour.data
+    ours, theirs = (task.windows(5, np.random.default_rng(0)) for task in (contaminated, harbour))
+    np.testing.assert_array_equal(ours.tokens, theirs.tokens)
+    clean = harbour.bits_per_char(harbour.expert)
+    assert contaminated.bits_per_char(contaminated.clean) == clean
+    # the mixture soon knows that it reads text: at most log2(1 / 0.8) bits a window more
+    mixed = contaminated.bits_per_char(contaminated.expert, window=12).value
+    windows = math.ceil((clean.n_tokens) / 12)
+    assert mixed <= contaminated.bits_per_char(contaminated.clean, window=12).value + (
+        windows * math.log2(1 / 0.8) / clean.n_chars
+    )
+
+
+def test_the_clean_model_is_as_near_as_the_contamination_is_small(contaminated, rng):
+    """``1 - affinity <= 1 - sqrt(1 - eps)`` at every length; a mixture component is never farther."""
+    curve = distance(contaminated.expert, contaminated.clean, contaminated, n=4000, rng=rng)
+    assert (curve.lower <= 2 * (1 - math.sqrt(0.8))).all()
+    assert curve.upper[-1] > 0.15
+
+
 # -- bits a character --------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +417,9 @@ def test_prompts_of_the_default_are_sampled_not_listed():
         ({"held_out": 0.0}, ValueError, "held_out=0.0"),
         ({"held_out": 1}, ValueError, "held_out=1"),
         ({"held_out": "all"}, TypeError, "held_out='all'"),
+        ({"contamination": 1.0}, ValueError, "contamination=1.0"),
+        ({"contamination": -0.1}, ValueError, "contamination=-0.1"),
+        ({"contamination": "some"}, TypeError, "contamination='some'"),
         ({"horizon": 100_000}, ValueError, "is too short"),
     ],
 )
