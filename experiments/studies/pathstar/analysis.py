@@ -11,7 +11,7 @@ from experiments.studies.pathstar.curves import (
     SOLVED,
     SOURCE,
     Training,
-    agrees,
+    copies,
     first_above,
     nodes_of,
     shown,
@@ -132,16 +132,22 @@ def headings(found: dict[str, Training]) -> dict[str, str]:
     """The answer of each panel, from its numbers."""
     out = {}
     for mode, training in ((mode, found[mode]) for mode in SHOWN if mode in found):
-        exact, step = training.at_end(GREEDY), first_above(training.whole(), SOLVED)
-        if step is not None:
+        if first_above(training.whole(), SOLVED) is not None:
             out[mode] = "solved"
-        elif mode != TEACHERLESS and agrees(exact, training.degree):
+        elif mode == FORCING and copies(training):
             out[mode] = f"stuck at 1/{training.degree}"
         else:
-            out[mode] = f"{exact.mean:.0%} of answers so far"
+            out[mode] = f"{training.at_end(GREEDY).mean:.0%} of answers so far"
     if TEACHERLESS in found and backwards(found[TEACHERLESS]):
         out[TEACHERLESS] = "from the last node backwards" + (", solved" if out[TEACHERLESS] == "solved" else "")
     return out
+
+
+def title_of(found: dict[str, Training]) -> str:
+    """The answer of the headline, if the numbers give it."""
+    if FORCING in found and copies(found[FORCING]):
+        return "Teacher forcing learns every node but the one that takes a plan"
+    return "What is learned when"
 
 
 def backwards(training: Training) -> bool:
@@ -188,7 +194,7 @@ def figures(options: PathStarOptions, summary: Summary) -> list[FigureSpec]:
                     summary,
                     degree,
                     FORCED,
-                    "Teacher forcing learns every node but the one that takes a plan",
+                    title_of(found),
                     headings(found),
                 ),
             ),

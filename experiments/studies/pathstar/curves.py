@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,23 @@ from experiments.studies.pathstar.sweep import FORCED, GREEDY, NETWORK, REVERSED
 from experiments.summary import Series, Summary, SummaryRow
 from experiments.tables import with_interval
 
-__all__ = ["PUBLISHED", "SOLVED", "SOURCE", "Training", "agrees", "first_above", "nodes_of", "shown", "trainings"]
+__all__ = [
+    "PUBLISHED",
+    "SOLVED",
+    "SOURCE",
+    "Training",
+    "agrees",
+    "copies",
+    "first_above",
+    "nodes_of",
+    "shown",
+    "trainings",
+]
 
 #: share of whole answers from which on a task counts as solved, and of prompts from which on a node is learned
 SOLVED = 0.9
+#: three standard errors of 400 answers, in standard deviations of one
+NEAR = 0.15
 
 SOURCE = "Bachmann and Nagarajan 2024, arXiv:2403.06963"
 #: (d, L): share of whole answers right of a GPT with teacher forcing: 12 layers, 384 wide, 200,000 graphs
@@ -88,5 +102,12 @@ def shown(row: SummaryRow) -> str:
 
 
 def agrees(row: SummaryRow, degree: int) -> bool:
-    """Whether the interval holds 1/d."""
-    return row.lower <= 1 / degree <= row.upper
+    """Whether a share is about 1/d: within `NEAR` standard deviations of one answer, right or wrong."""
+    chance = 1 / degree
+    return abs(row.mean - chance) <= NEAR * math.sqrt(chance * (1 - chance))
+
+
+def copies(training: Training) -> bool:
+    """Whether the nodes after the second are learned given the true prefix, and whole answers are at 1/d."""
+    later = [training.node_at_end(node).mean for node in nodes_of(training.length) if node > 2]
+    return min(later) >= SOLVED and agrees(training.at_end(GREEDY), training.degree)

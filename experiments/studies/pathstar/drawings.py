@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.studies.pathstar.curves import PUBLISHED, Training, agrees, trainings
+from experiments.studies.pathstar.curves import PUBLISHED, Training, agrees, copies, trainings
 from experiments.studies.pathstar.sweep import (
     CLOSED,
     EXPECTED,
@@ -89,7 +89,7 @@ def mark_chance(axes: Axes, training: Training) -> None:
     style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 10, "fontweight": "bold"}
     axes.set_xlim(0, training.steps * 1.02)
     axes.text(training.steps, chance + 0.085, f"1/d = {chance:g}", color=COLOURS["grey"], **style)
-    if training.mode == FORCING and agrees(training.at_end(GREEDY), training.degree):
+    if training.mode == FORCING and copies(training):
         copied = f"nodes 3 to {training.length}: copied" if training.length > 3 else "node 3: copied"
         axes.text(training.steps, 0.95, copied, color=BLUES[2], **style)
         axes.text(training.steps, chance - 0.13, "node 2: a guess", color=colour_of(2, training.length), **style)
@@ -148,7 +148,7 @@ def pointer_figure(summary: Summary, length: int, degrees: tuple[int, ...]) -> F
         axes.set_xlim(-0.5, len(hops) - 0.5)
         axes.grid(visible=False, axis="x")
     rows = summary.select(SAMPLED, part=POINTER, H=length)
-    low = min(row.mean for row in rows if row["degree"] in degrees and row.mean > 0)
+    low = min((row.mean for row in rows if row["degree"] in degrees and row.mean > 0), default=0.5)
     panels[0].axhline(low, linewidth=0)  # the limits of the first panel are those of all
     plain_log_axis(panels[0])
     panels[0].set_ylim(low / 2.0, 2.0)
@@ -161,12 +161,6 @@ def law_figure(summary: Summary, length: int) -> Figure:
     """Exact match under teacher forcing against the number of arms: ours and the published."""
     from experiments.figures import COLOURS, log2_axis, new_figure
 
-    figure, axes = new_figure(
-        "Under teacher forcing one answer in d is right, whoever learns",
-        "arms d",
-        "whole answers right",
-        size=(8.2, 4.8),
-    )
     pointers = summary.select(EXPECTED, part=POINTER, mode=FORCING, H=length, hops=0)
     networks = [
         training.at_end(GREEDY)
@@ -174,12 +168,19 @@ def law_figure(summary: Summary, length: int) -> Figure:
         for mode, training in trainings(summary, degree).items()
         if mode == FORCING
     ]
+    settled = all(agrees(row, row["degree"]) for row in [*pointers, *networks])
+    figure, axes = new_figure(
+        "Under teacher forcing one answer in d is right, whoever learns" if settled else "Is one answer in d right?",
+        "arms d",
+        "whole answers right",
+        size=(8.2, 4.8),
+    )
     shown = sorted({*(row["degree"] for row in [*pointers, *networks]), *(d for d, _ in PUBLISHED)})
     fine = np.geomspace(shown[0] / 1.1, shown[-1] * 1.1, 100)
     axes.plot(fine, 1 / fine, color=COLOURS["grey"], linestyle="--", linewidth=1.5, label="1/d: copying, and a guess")
     looks = (
-        (pointers, f"log-linear pointers, L={length}, expected", COLOURS["orange"], "o", 0.97),
-        (networks, f"transformer, L={length}, greedy", COLOURS["vermilion"], "s", 1.03),
+        (pointers, f"log-linear pointers, L={length}, expected", COLOURS["orange"], "o", 1.0),
+        (networks, f"transformer, L={length}, greedy", COLOURS["vermilion"], "s", 1.035),
     )
     for rows, label, colour, marker, shift in looks:
         if not rows:

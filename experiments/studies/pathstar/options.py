@@ -79,8 +79,8 @@ class PathStarOptions:
         return cls(
             lengths=(5,),
             network_degrees=(2,),
-            forcing_steps=300,
-            reversed_steps=200,
+            forcing_steps=250,
+            reversed_steps=150,
             teacherless_steps=500,
             second_steps=150,
             every=25,
