@@ -91,7 +91,7 @@ def pointer_table(summary: Summary, length: int) -> Table:
                     form = summary.value(metric, **place, learner=CLOSED, hops=hop)
                     cells += [shown(got[0]) if len(got) else "", number(form)]
                 lines.append([f"{mode}, d={degree}, {word}", *cells])
-    heads = ["mode", *(head for hop in hops for head in (f"{hop} hops", "closed form"))]
+    heads = ["mode", *(head for hop in hops for head in ("1 hop" if hop == 1 else f"{hop} hops", "closed form"))]
     note = (
         "Whole answers right, running free, with 95 % Wilson intervals: log-loss on the population in the class of "
         "log-linear pointers, which sees so many ancestors of the goal; all of them in the last columns."

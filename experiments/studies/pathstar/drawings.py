@@ -51,7 +51,7 @@ def name_of(node: int, length: int) -> str:
 
 def band(axes: Axes, series: Series, **look: Any) -> Any:
     """A line with its 95 % interval as a band."""
-    (line,) = axes.plot(series.x, series.mean, **look)
+    (line,) = axes.plot(series.x, series.mean, **look, marker="o" if len(series.x) == 1 else "")
     axes.fill_between(series.x, series.lower, series.upper, color=look["color"], alpha=0.15, linewidth=0)
     return line
 
@@ -200,9 +200,9 @@ def law_figure(summary: Summary, length: int) -> Figure:
     )
     for (d, L), value in PUBLISHED.items():
         words = f"({d}, {L}) {value:.1%}"
-        axes.annotate(words, (d, value), xytext=(13, 9), textcoords="offset points", fontsize=9)
+        axes.annotate(words, (d, value), xytext=(4, -20), textcoords="offset points", ha="right", fontsize=9)
     log2_axis(axes, shown)
-    axes.set_xlim(shown[0] / 1.2, shown[-1] * 1.35)
+    axes.set_xlim(shown[0] / 1.25, shown[-1] * 1.35)
     axes.set_ylim(0, 0.6)
     axes.legend(loc="upper right", fontsize=10)
     return figure

@@ -21,7 +21,6 @@ from experiments.studies.pathstar.drawings import SHOWN
 from experiments.studies.pathstar.options import PathStarOptions
 from experiments.studies.pathstar.sweep import (
     EXPECTED,
-    FORCED,
     FORCING,
     GREEDY,
     HANS,
@@ -41,9 +40,9 @@ from experiments.tables import number
 __all__ = ["findings"]
 
 
-def listed(training: Training, metric: str = FORCED) -> str:
+def listed(training: Training) -> str:
     """Accuracy by node at the end."""
-    return ", ".join(shown(training.node_at_end(node, metric)) for node in nodes_of(training.length))
+    return ", ".join(shown(training.node_at_end(node)) for node in nodes_of(training.length))
 
 
 def forcing_finding(training: Training) -> str:
@@ -51,11 +50,13 @@ def forcing_finding(training: Training) -> str:
     d, exact, nats = training.degree, training.at_end(GREEDY), training.at_end(NATS)
     place: dict[str, Any] = {"part": REFERENCE, "learner": HANS, "mode": FORCING, "degree": d}
     floor = training.summary.value(NATS, **place)
-    verdict = "as many as copying the previous node gives" if copies(training) else "copying the previous node gives"
+    verdict = (
+        "as many as copying the previous node gives:" if copies(training) else "copying the previous node would give"
+    )
     return (
         f"Teacher forcing (d={d}, L={training.length}, {training.steps} updates): after the true prefix nodes 2 to "
         f"{training.length} are right in {listed(training)} of the prompts. Running free, {shown(exact)} of whole "
-        f"answers are right; {verdict}, 1/d = {1 / d:.3g}. The loss is {number(nats.mean, 3)} nats a token, the least "
+        f"answers are right; {verdict} 1/d = {1 / d:.3g}. The loss is {number(nats.mean, 3)} nats a token, the least "
         f"that copying reaches {number(floor, 3)}."
     )
 

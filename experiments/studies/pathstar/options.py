@@ -78,11 +78,13 @@ class PathStarOptions:
         """About a minute on two cores: one training of each kind, on the smallest star, teacherless cut short."""
         return cls(
             lengths=(5,),
+            n=3000,
             network_degrees=(2,),
-            forcing_steps=250,
+            forcing_steps=300,
             reversed_steps=150,
             teacherless_steps=500,
-            second_steps=150,
+            second_steps=125,
             every=25,
+            prompts=600,
             seeds=1,
         )
