@@ -1,7 +1,8 @@
 """Neural next-token predictors and the one loop that trains them. Needs the extra ``neural``.
 
 `NetworkClass` says what network (linear, MLP or a small transformer), `NeuralBC` trains it under the contract of
-`agents.Agent`, and `TorchPolicy` is what comes out: an `ntp_envs.Policy`.
+`agents.Agent`, and `TorchPolicy` is what comes out: an `ntp_envs.Policy`. `NeuralRhoBC` and `NeuralClippedRatioBC`
+train on whole sequences instead of next tokens. `ModulePolicy` takes a model of your own.
 """
 
 try:
@@ -15,9 +16,19 @@ from agents.neural.agent import NeuralBC
 from agents.neural.classes import ARCHITECTURES, NetworkClass
 from agents.neural.clipped_ratio import NeuralClippedRatioBC
 from agents.neural.modes import MODES
+from agents.neural.module_policy import ModulePolicy
 from agents.neural.policy import TorchPolicy
 from agents.neural.rho import NeuralRhoBC
 
 del torch
 
-__all__ = ["ARCHITECTURES", "MODES", "NetworkClass", "NeuralBC", "NeuralClippedRatioBC", "NeuralRhoBC", "TorchPolicy"]
+__all__ = [
+    "ARCHITECTURES",
+    "MODES",
+    "ModulePolicy",
+    "NetworkClass",
+    "NeuralBC",
+    "NeuralClippedRatioBC",
+    "NeuralRhoBC",
+    "TorchPolicy",
+]
