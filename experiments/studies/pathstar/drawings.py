@@ -10,6 +10,7 @@ from experiments.studies.pathstar.curves import PUBLISHED, Training, agrees, cop
 from experiments.studies.pathstar.sweep import (
     CLOSED,
     EXPECTED,
+    FORCED,
     FORCING,
     GREEDY,
     NETWORK,
@@ -74,15 +75,15 @@ def learning_figure(summary: Summary, degree: int, metric: str, title: str, head
             names[name_of(node, training.length)] = band(axes, training.node(node, metric), **look)
         look = {"color": COLOURS["black"], "linewidth": 3.2, "linestyle": (0, (2.2, 1.1)), "zorder": 4}
         names["whole answer, running free"] = band(axes, training.whole(), **look)
-        mark_chance(axes, training)
+        mark_chance(axes, training, copied=metric == FORCED)
     panels[0].set_ylim(-0.03, 1.06)
     order = sorted(names)
     figure.legend([names[name] for name in order], order, loc="outside lower center", ncols=len(order), fontsize=10)
     return figure
 
 
-def mark_chance(axes: Axes, training: Training) -> None:
-    """1/d over the right end of its line, clear of what wanders about it."""
+def mark_chance(axes: Axes, training: Training, *, copied: bool) -> None:
+    """1/d over the right end of its line, clear of what wanders about it; and what is copied after true prefixes."""
     from experiments.figures import COLOURS
 
     chance = 1 / training.degree
@@ -90,8 +91,9 @@ def mark_chance(axes: Axes, training: Training) -> None:
     axes.set_xlim(0, training.steps * 1.02)
     axes.text(training.steps, chance + 0.085, f"1/d = {chance:g}", color=COLOURS["grey"], **style)
     if training.mode == FORCING and copies(training):
-        copied = f"nodes 3 to {training.length}: copied" if training.length > 3 else "node 3: copied"
-        axes.text(training.steps, 0.95, copied, color=BLUES[2], **style)
+        if copied:
+            nodes = f"nodes 3 to {training.length}: copied" if training.length > 3 else "node 3: copied"
+            axes.text(training.steps, 0.95, nodes, color=BLUES[2], **style)
         axes.text(training.steps, chance - 0.13, "node 2: a guess", color=colour_of(2, training.length), **style)
 
 
