@@ -1,5 +1,6 @@
 """Learners that visit prefixes of their own: with the expert to ask (interactive), or without (on-policy)."""
 
+from agents.interactive import ngram_projection  # noqa: F401 - teaches `project` the class
 from agents.interactive.adversarial import AdversarialImitation, Discriminator
 from agents.interactive.base import InteractiveAgent, Session
 from agents.interactive.dagger import DAgger

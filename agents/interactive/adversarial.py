@@ -13,9 +13,10 @@ from agents.interactive.base import with_details
 from agents.interactive.labels import Labels, path_log_probs
 from agents.interactive.projection import project
 from agents.log_loss import maximise_likelihood
-from ntp_envs import ARLinearClass, BernoulliClass, Demonstrations, MarkovClass, Policy, PolicyClass
+from ntp_envs import ARLinearClass, BernoulliClass, Demonstrations, MarkovClass, NGramClass, Policy, PolicyClass
 from ntp_envs._validation import check_in, check_int, check_real
 from ntp_envs.automata import markov_contexts
+from ntp_envs.errors import NotTractableError
 
 __all__ = ["REWARDS", "AdversarialImitation", "Discriminator"]
 
@@ -23,6 +24,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 REWARDS = ("js", "log ratio")
+MAX_CELLS = 1 << 25  # of the discriminator's tables: 256 MB each
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +108,7 @@ class AdversarialImitation(Agent):
     Raises:
         TypeError: on `fit`, a class without continuous parameters: a small step leads to no other member.
         ValueError: on `fit`, parameters out of range, or a population that is not the complete law.
+        NotTractableError: on `fit`, a discriminator of more than 2**25 triples.
 
     Warns:
         ConvergenceWarning: the last step was larger than ``settle``.
@@ -119,7 +122,7 @@ class AdversarialImitation(Agent):
     True
     """
 
-    supports = (ARLinearClass, BernoulliClass, MarkovClass)
+    supports = (ARLinearClass, BernoulliClass, MarkovClass, NGramClass)
 
     def __init__(
         self,
@@ -154,6 +157,11 @@ class AdversarialImitation(Agent):
         reward = check_in("reward", self.reward, REWARDS)
         settle, tol = check_real("settle", self.settle, minimum=0.0), check_real("tol", self.tol, minimum=0.0)
         size, horizon = demonstrations.vocab_size, demonstrations.horizon
+        if horizon * size * (size + 1) ** order > MAX_CELLS:
+            raise NotTractableError(
+                f"the discriminator's tables would have {horizon} x {size + 1}^{order} x {size} entries, more than "
+                f"{MAX_CELLS}; lower order={order}."
+            )
 
         def occupancy(labels: Labels) -> FloatArray:
             contexts = markov_contexts(labels.prompts, labels.tokens, size, order)[:, :-1]

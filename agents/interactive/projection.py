@@ -43,12 +43,13 @@ def project(
 ) -> tuple[Policy, FitReport]:
     """The member of a class nearest to the labels, prefix by prefix: ``argmin_pi sum_ih w_ih KL`` at their prefixes.
 
-    Exact for finite, product, Bernoulli and Markov classes. For autoregressive linear classes the forward divergence
-    is convex and certified to ``tol``; the reverse one is not convex, and a stationary point is returned
+    Exact for finite, product, Bernoulli, Markov and n-gram classes. For autoregressive linear classes the forward
+    divergence is convex and certified to ``tol``; the reverse one is not convex, and a stationary point is returned
     (``gap`` is ``nan``), the better of those reached from the forward solution and from the uniform policy.
 
     A member with infinite divergence is preferred to another by the mass that makes it infinite first, then by the
-    rest, as in `agents.LogLossBC`; ties go to the smallest index. Contexts without labels get the uniform law.
+    rest, as in `agents.LogLossBC`; ties go to the smallest index. Contexts without labels get the uniform law; in
+    n-gram classes, that of their longest part with labels.
 
     Args:
         policy_class: what to choose from; the function dispatches on its type.

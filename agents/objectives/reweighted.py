@@ -27,10 +27,13 @@ from ntp_envs import (
     Demonstrations,
     FiniteClass,
     MarkovClass,
+    NGramClass,
+    NGramPolicy,
     Policy,
     PolicyClass,
     ProductClass,
 )
+from ntp_envs.ngram import NGramLevel
 from ntp_envs.policy_classes.markov import MarkovPolicy
 
 __all__ = ["BoundedLoss", "minimise_bounded"]
@@ -139,6 +142,24 @@ def _markov(
     def between(one: Policy, two: Policy, share: float) -> Policy:
         assert isinstance(one, MarkovPolicy) and isinstance(two, MarkovPolicy)
         return policy_class.policy((1 - share) * np.exp(one.emissions(0)) + share * np.exp(two.emissions(0)))
+
+    start, _ = maximise_likelihood(policy_class, demonstrations)
+    return _descend(policy_class, demonstrations, loss, start, between, tol)
+
+
+@minimise_bounded.register
+def _ngram(
+    policy_class: NGramClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
+) -> tuple[Policy, FitReport]:
+    def between(one: Policy, two: Policy, share: float) -> Policy:
+        """A mixture after the contexts of full length; where ``two`` has no law of its own, what ``one`` backs off to.
+
+        All fits to the same tokens number contexts alike.
+        """
+        assert isinstance(one, NGramPolicy) and isinstance(two, NGramPolicy)
+        top, other = one.levels[-1], two.levels[-1]
+        own, keep = ((1 - share) * a + share * b for a, b in ((top.own, other.own), (top.keep, other.keep)))
+        return policy_class.policy([*one.levels[:-1], NGramLevel(top.keys, own, keep)])
 
     start, _ = maximise_likelihood(policy_class, demonstrations)
     return _descend(policy_class, demonstrations, loss, start, between, tol)
