@@ -1,0 +1,365 @@
+"""The study text at tiny sizes: what it measures, what it refuses, and that a changed file is another experiment."""
+
+import dataclasses
+import json
+import math
+import os
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import experiments.networks as networks_module
+from experiments.cli import main
+from experiments.driver import run_study
+from experiments.studies import load_study
+from experiments.studies.text.analysis import analyse
+from experiments.studies.text.corpus import DIAL, MAIN, NETWORKS, checked_texts, read
+from experiments.studies.text.drawings import additive, additive_inverse, exit_of
+from experiments.studies.text.drift import (
+    ACCURACY,
+    BITS,
+    DISTANCE2,
+    EXPERT,
+    HALF,
+    NATS,
+    REAL,
+    SAMPLE,
+    name_of,
+    one_line,
+    passing,
+    shown_lengths,
+)
+from experiments.studies.text.options import TextOptions
+from experiments.studies.text.shuffled import CLEAN, CLIPPED, EXACT, NETWORK, RHO, SHARE, dial_class
+from experiments.studies.text.sweep import cells
+from experiments.summary import Series, Summary
+from ntp_envs import distance
+from ntp_envs.tasks import Text
+
+FILES = Path(__file__).parent / "data"
+HARBOUR = str(FILES / "harbour.txt")
+SMALL = TextOptions(
+    corpus=HARBOUR,
+    expert_order=4,
+    horizon=16,
+    prompt_length=4,
+    orders=(1, 2, 3),
+    windows=(1, 2),
+    neural="no",
+    mlp_window=4,
+    width=8,
+    steps=5,
+    n=400,
+    draws=600,
+    seeds=1,
+    contamination=0.1,
+    small_vocab=8,
+    dial_horizons=(4, 32),
+    dial_n=400,
+    chunks=(2, 16),
+    network_vocab=5,
+    network_horizon=16,
+    network_n=150,
+    network_batch=50,
+    network_steps=10,
+)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    return run_study(load_study("text"), SMALL, out=tmp_path_factory.mktemp("text") / "run")
+
+
+def one(outcome, metric, **labels):
+    (row,) = outcome.summary.select(metric, **labels)
+    return row
+
+
+def test_a_small_run_succeeds_and_draws_its_figures(outcome):
+    assert not outcome.failures
+    drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
+    assert drawn == {"headline", "distance", "bits", "dial", "networks"}
+    assert len(outcome.analysis.findings) == 6 and len(outcome.analysis.tables) == 4
+    assert outcome.analysis.findings[-1] == "Networks were left out with --neural no."
+
+
+# -- the first part ----------------------------------------------------------------------------------------------------
+
+
+def test_the_distance_grows_and_faster_for_the_more_restricted(outcome):
+    for learner in ("1-gram", "2-gram", "3-gram", "linear, 1 token", "linear, 2 tokens"):
+        rows = {h: one(outcome, DISTANCE2, part=MAIN, learner=learner, h=h) for h in (1, 4, 16)}
+        assert rows[1].upper < rows[4].lower and rows[4].mean < rows[16].mean <= 2.0
+        assert all(row.lower <= row.mean <= row.upper and row.seeds == 1 for row in rows.values())
+    for less, more in (("1-gram", "2-gram"), ("2-gram", "3-gram")):
+        for h in (1, 2, 4):
+            near, far = (one(outcome, DISTANCE2, part=MAIN, learner=name, h=h) for name in (more, less))
+            assert near.upper < far.lower, (less, more, h)
+        halves = [one(outcome, HALF, part=MAIN, learner=name) for name in (less, more)]
+        assert halves[0].upper < halves[1].lower
+
+
+def test_a_linear_window_of_one_token_is_a_bigram(outcome):
+    """Any table of the last token is linear in its indicator; they differ by Witten and Bell's smoothing only."""
+    for h in (1, 4):
+        rows = [one(outcome, DISTANCE2, part=MAIN, learner=name, h=h).mean for name in ("2-gram", "linear, 1 token")]
+        assert rows[0] == pytest.approx(rows[1], rel=0.25)
+
+
+def test_bits_are_those_of_the_task(outcome):
+    task = Text(corpus=HARBOUR, expert_order=4, horizon=16, prompt_length=4)
+    expert = one(outcome, BITS, part=MAIN, learner=EXPERT)
+    bits = task.bits_per_char(task.expert)
+    assert (expert.mean, expert.lower, expert.upper) == pytest.approx((bits.value, *bits.interval))
+    assert expert["sha256"] == task.data.sha256[:16]
+    others = [one(outcome, BITS, part=MAIN, learner=name_of("n-gram", order)).mean for order in (1, 2, 3)]
+    assert others[0] > others[1] > expert.mean
+
+
+def test_teacher_forcing_is_measured_by_position_on_held_out_text(outcome):
+    for learner in ("3-gram", EXPERT):
+        for metric in (ACCURACY, NATS):
+            assert [row["h"] for row in outcome.summary.select(metric, learner=learner)] == shown_lengths(16)
+    mean = one(outcome, "mean_cross_entropy", learner="3-gram").mean
+    assert one(outcome, "perplexity", learner="3-gram").mean == pytest.approx(math.exp(mean))
+
+
+def test_samples_go_on_from_the_same_words(outcome):
+    rows = outcome.summary.select(SAMPLE, part=MAIN)
+    assert {row["learner"] for row in rows} == {EXPERT, REAL, *(name_of("n-gram", k) for k in (1, 2, 3))} | {
+        "linear, 1 token",
+        "linear, 2 tokens",
+    }
+    prompts = {row.mean: set() for row in rows}
+    for row in rows:
+        prompts[row.mean].add(row["text"][:4])
+    assert all(len(starts) == 1 for starts in prompts.values()) and len(prompts) == 2
+    whole = one_line(Path(HARBOUR).read_text(encoding="utf-8").lower())
+    for row in outcome.summary.select(SAMPLE, learner=REAL):
+        assert row["text"][:4] + row["text"][5:] in whole
+    assert one_line("a\nb\tc\0") == "a\u21b5b\u2192c\ufffd"
+
+
+def test_where_a_curve_passes_one():
+    assert passing(np.array([0.5, 0.75, 1.25])) == 2.5
+    assert passing(np.array([2.0, 2.0])) == 0.5 and passing(np.array([0.1, 0.9])) == np.inf
+    assert shown_lengths(3) == [1, 2, 3]
+    assert shown_lengths(256)[:32] == list(range(1, 33)) and shown_lengths(256)[-1] == 256
+    assert len(shown_lengths(256)) == 32 + 30
+
+
+def test_the_scale_of_the_headline_adds_up():
+    """Independent errors: the affinity of h tokens is the h-th power of that of one."""
+    one_token = 0.1
+    h = np.arange(1, 6)
+    together = 2.0 * (1.0 - (1.0 - one_token / 2.0) ** h)
+    np.testing.assert_allclose(additive(together), h * additive(np.array(one_token)), rtol=1e-12)
+    np.testing.assert_allclose(additive_inverse(additive(together)), together, rtol=1e-12)
+    rate = additive(np.array(1.9)) / 4.0
+    curve = additive_inverse(rate * np.arange(1.0, 7.0))
+    assert exit_of(Series(np.arange(1.0, 7.0), curve, curve, curve))[0] == pytest.approx(4.0)
+    low = np.full(3, 0.5)
+    assert exit_of(Series(np.arange(1.0, 4.0), low, low, low))[0] == np.inf
+
+
+# -- the second part ---------------------------------------------------------------------------------------------------
+
+
+def test_the_dial_runs_from_the_clean_model_to_shuffled_text(rng):
+    task = read(checked_texts(SMALL)[DIAL], horizon=6)
+    members, shares = dial_class(task)
+    assert shares[0] == 0.0 and shares == sorted(shares) and any(s == pytest.approx(0.1) for s in shares)
+    prompts = task.sample_prompts(40, rng)
+    tokens = task.expert.sample(prompts, 6, rng)
+    np.testing.assert_allclose(members.policies[0].log_probs(prompts, tokens), task.clean.log_probs(prompts, tokens))
+    wanted = np.logaddexp(
+        np.log1p(-shares[-1]) + task.clean.log_probs(prompts, tokens),
+        np.log(shares[-1]) + task.shuffled.log_probs(prompts, tokens),
+    )
+    np.testing.assert_allclose(members.policies[-1].log_probs(prompts, tokens), wanted)
+
+
+def test_log_loss_turns_the_dial_to_the_contamination(outcome):
+    """Its optimum is the share of contaminated tokens; rho on whole documents stays nearer to the clean model."""
+    for H in (4, 32):
+        got = one(outcome, SHARE, part=DIAL, learner="log-loss", H=H).mean
+        assert 0.04 < got < 0.2
+    rho, loss = (one(outcome, SHARE, part=DIAL, learner=name, H=32).mean for name in ("rho", "log-loss"))
+    assert rho <= loss
+    assert not len(outcome.summary.select(part=DIAL, H=4, K=16))  # no chunk is longer than the document
+    for H in (4, 32):
+        clean = one(outcome, DISTANCE2, part=DIAL, learner=CLEAN, H=H)
+        assert clean.lower <= 2 * (1 - math.sqrt(0.9))
+
+
+@pytest.mark.slow
+def test_on_the_default_text_rho_forgives_what_log_loss_does_not():
+    """Contents differ between versions of Python; the bound on the clean model and the order do not."""
+    options = dataclasses.replace(TextOptions.quick(), dial_horizons=(256,), neural="no", seeds=1)
+    (cell,) = (cell for cell in cells(options) if cell.part == DIAL)
+    records = cell.function(**cell.parameters, rng=np.random.default_rng(0))
+    found = {(r.labels["learner"], r.labels.get("K")): r for r in records if r.metric == DISTANCE2}
+    assert found[CLEAN, None].lower <= 2 * (1 - math.sqrt(0.97))
+    assert found["rho", None].upper < 0.5 * found["log-loss", None].lower
+    assert found["rho", None].upper < found["chunked rho", 16].lower
+
+
+def test_exact_log_loss_is_that_of_the_class(outcome):
+    """The clean bigram model is at most ``2 (1 - sqrt(1 - eps))`` away, log-loss is not."""
+    clean, found = (one(outcome, DISTANCE2, part=NETWORKS, learner=name, h=16) for name in (CLEAN, EXACT))
+    assert clean.lower <= 2 * (1 - math.sqrt(0.9)) and found.mean > 0
+    assert not len(outcome.summary.select(part=NETWORKS, learner=NETWORK))
+
+
+def test_networks_are_trained_and_resume(tmp_path):
+    pytest.importorskip("torch")
+    options = dataclasses.replace(SMALL, neural="yes")
+    made = [cell for cell in cells(options) if cell.scratch and cell.parameters.get("kind") in (None, "MLP")]
+    assert {cell.parameters.get("learner") for cell in made} == {RHO, CLIPPED, NETWORK, None}
+    for number, cell in enumerate(made):
+        folder = tmp_path / str(number)
+        first = cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=folder)
+        assert list(folder.rglob("*.pt"))
+        again = cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=folder)
+        assert [record.value for record in first] == [record.value for record in again]
+        fresh = cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=folder / "other")
+        assert [record.value for record in first] == [record.value for record in fresh]
+        final = [r for r in first if r.metric == DISTANCE2 and r.labels["h"] == 16]
+        assert len(final) == 1 and 0.0 < final[0].value < 2.0
+
+
+def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome, monkeypatch):
+    monkeypatch.setattr(networks_module, "without_torch", lambda: 'pip install "ntp-envs[neural]"')
+    monkeypatch.setattr("experiments.studies.text.analysis.without_torch", lambda: 'pip install "ntp-envs[neural]"')
+    auto = dataclasses.replace(SMALL, neural="auto")
+    assert len(list(cells(auto))) == len(list(cells(SMALL)))
+    found = analyse(auto, outcome.summary).findings[-1]
+    assert found == 'Networks were left out: pip install "ntp-envs[neural]".'
+    with pytest.raises(ValueError, match="--neural no"):
+        list(cells(dataclasses.replace(SMALL, neural="yes")))
+
+
+def test_nothing_is_said_of_cells_that_failed():
+    empty = analyse(SMALL, Summary([]))
+    assert empty.findings == ["Networks were left out with --neural no."]
+    assert [spec.name for spec in empty.figures] == ["headline", "distance", "bits", "dial"]
+
+
+# -- the text that is given --------------------------------------------------------------------------------------------
+
+TINY = "--neural no --seeds 1 --horizon 8 --prompt-length 3 --expert-order 3 --orders 1 2 --windows 1 --n 60 --draws 40"
+TINY += " --mlp-window 2 --small-vocab 4 --dial-horizons 8 --dial-n 40 --chunks 2 --network-vocab 4"
+TINY += " --network-horizon 8 --network-n 40 --workers 1"
+VERSE = Path(HARBOUR).read_text(encoding="utf-8")
+
+
+def run(tmp_path, corpus, *more):
+    return main(["run", "text", "--quick", "--corpus", str(corpus), *TINY.split(), "--out", str(tmp_path / "o"), *more])
+
+
+@pytest.mark.parametrize(
+    ("content", "more"),
+    [
+        ((VERSE + "\u00e9\u4e16\U0001f600 na\u00efve\n" * 9).encode(), ()),
+        (b"\xef\xbb\xbf" + VERSE.encode(), ()),
+        (VERSE.replace("\n", "\r\n").encode(), ()),
+        (VERSE.replace("\n", " ").encode() * 100, ()),
+        (VERSE.encode(), ("--tokens", "word", "--max-vocab", "20")),
+        (bytes(range(256)) * 5, ("--tokens", "byte", "--no-lower")),
+    ],
+    ids=["utf-8", "mark", "crlf", "long line", "words", "bytes"],
+)
+def test_other_texts_work(tmp_path, capsys, content, more):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    assert run(tmp_path, path, *more) == 0
+    assert "Distance over the horizon" in capsys.readouterr().out
+    assert (tmp_path / "o" / "headline.png").stat().st_size > 10_000
+    assert json.loads((tmp_path / "o" / "config.json").read_text())["options"]["corpus"] == str(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "message"),
+    [
+        (b"", (), "is an empty file"),
+        (b"\xef\xbb\xbf", (), "nothing but a byte order mark"),
+        (b"PK\x03\x04\x00\x00" * 99, (), "tokens='byte'"),
+        (VERSE.encode("utf-16"), (), "UTF-16"),
+        (b"\xff\xfe\xfd" * 99, (), "UTF-"),
+        (b"too short", (), "is too short"),
+        (VERSE.encode(), ("--horizon", "200"), "is too short"),
+        (VERSE.encode(), ("--network-horizon", "200"), "That is network_horizon=200"),
+        (VERSE.encode(), ("--dial-horizons", "8", "200"), "That is dial_horizons=200"),
+    ],
+)
+def test_texts_that_will_not_do_are_refused_before_any_work(tmp_path, capsys, content, more, message):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    assert run(tmp_path, path, *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path, capsys):
+    assert run(tmp_path, tmp_path / "missing.txt") == 2
+    assert "there is no such file" in capsys.readouterr().err
+    assert run(tmp_path, tmp_path) == 2
+    assert "is a directory" in capsys.readouterr().err
+    secret = tmp_path / "secret.txt"
+    secret.write_text(VERSE)
+    secret.chmod(0)
+    if not os.access(secret, os.R_OK):  # the super-user reads everything
+        assert run(tmp_path, secret) == 2
+        assert "cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--tokens letters", "letters"),
+        ("--orders 2 9", "orders"),
+        ("--orders 2 2", "distinct"),
+        ("--windows 0", "windows"),
+        ("--contamination 0.5", "at most 0.25"),
+        ("--contamination 0", "contamination=0"),
+        ("--horizon 1", "horizon=1"),
+        ("--mlp-window 99", "mlp_window=99"),
+        ("--network-vocab 1", "network_vocab=1"),
+        ("--max-vocab 1", "max_vocab=1"),
+        ("--draws 1", "draws=1"),
+    ],
+)
+def test_bad_options_are_named(tmp_path, capsys, words, message):
+    assert run(tmp_path, HARBOUR, *words.split()) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err + shown.out
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_changed_file_is_another_experiment(tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    path.write_text(VERSE)
+    assert run(tmp_path, path) == 0
+    before = (tmp_path / "o" / "summary.csv").read_text()
+    assert run(tmp_path, path) == 0
+    assert "were taken from the earlier run" in capsys.readouterr().err
+    assert (tmp_path / "o" / "summary.csv").read_text() == before
+    path.write_text(VERSE.replace("e", "o"))
+    assert run(tmp_path, path) == 0
+    assert "were taken" not in capsys.readouterr().err
+    assert (tmp_path / "o" / "summary.csv").read_text() != before
+    with sqlite3.connect(tmp_path / "o" / "results.sqlite") as store:
+        assert store.execute("SELECT COUNT(*) FROM cells WHERE error IS NOT NULL").fetchone() == (0,)
+
+
+def test_a_file_that_changes_during_a_run_stops_its_cells(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(VERSE)
+    text = checked_texts(dataclasses.replace(SMALL, corpus=str(path)))[MAIN]
+    assert distance((task := read(text)).expert, task.expert, task, n=4).final == 0.0
+    path.write_text(VERSE + "more")
+    with pytest.raises(ValueError, match="has changed since this run began"):
+        read(text)
