@@ -23,6 +23,7 @@ STUDIES = {
     "pathstar": "experiments.studies.pathstar:STUDY",
     "rl": "experiments.studies.rl:STUDY",
     "robust": "experiments.studies.robust:STUDY",
+    "scaling": "experiments.studies.scaling:STUDY",
     "snowball": "experiments.studies.snowball:STUDY",
     "stability": "experiments.studies.stability:STUDY",
     "tradeoff": "experiments.studies.tradeoff:STUDY",
