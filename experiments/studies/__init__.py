@@ -19,6 +19,7 @@ STUDIES = {
     "barrier": "experiments.studies.barrier:STUDY",
     "compare": "experiments.studies.compare:STUDY",
     "length": "experiments.studies.length:STUDY",
+    "multiplication": "experiments.studies.multiplication:STUDY",
     "parity": "experiments.studies.parity:STUDY",
     "pathstar": "experiments.studies.pathstar:STUDY",
     "rl": "experiments.studies.rl:STUDY",
@@ -26,6 +27,7 @@ STUDIES = {
     "scaling": "experiments.studies.scaling:STUDY",
     "snowball": "experiments.studies.snowball:STUDY",
     "stability": "experiments.studies.stability:STUDY",
+    "text": "experiments.studies.text:STUDY",
     "tradeoff": "experiments.studies.tradeoff:STUDY",
     "turing": "experiments.studies.turing:STUDY",
 }

@@ -1,0 +1,331 @@
+"""The study multiplication at tiny sizes: weights and columns against arithmetic, and trainings that are resumed."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from agents import LogLossBC
+from experiments.driver import run_study
+from experiments.studies import load_study
+from experiments.studies.multiplication import sweep
+from experiments.studies.multiplication.analysis import PUBLISHED_ROW, analyse
+from experiments.studies.multiplication.drawings import chain_title
+from experiments.studies.multiplication.options import MultiplicationOptions
+from experiments.studies.multiplication.reading import SEGMENTS, at_end, decided, segment_of
+from experiments.studies.multiplication.sweep import (
+    ALONE,
+    ALONE_NATS,
+    CARRY,
+    CHAIN,
+    COLUMNS,
+    DIGIT,
+    EXACT,
+    EXPLICIT,
+    FORCED,
+    FREE,
+    KIND,
+    LINEAR,
+    MLP,
+    PRODUCT,
+    STEP,
+    SUCCESS,
+    TRAINED,
+    cells,
+    certified,
+    chain_records,
+    columns,
+)
+from experiments.study import Analysis
+from experiments.summary import Summary, SummaryRow
+from ntp_envs import Demonstrations, collect
+from ntp_envs.features import WindowOneHot
+from ntp_envs.policy_classes.positional_linear import LinearStep, PositionalLinearPolicy
+from ntp_envs.tasks import ColumnAddition, Multiplication, explicit_multiplier
+
+STUDY = load_study("multiplication")
+PLAIN = dataclasses.replace(STUDY, analyse=lambda options, summary: Analysis())
+SMALL = MultiplicationOptions(
+    explicit_digits=(1, 2),
+    addends=(3, 4),
+    columns=100,
+    fresh_columns=100,
+    column_seeds=2,
+    digits=(1,),
+    steps=9,
+    every=4,
+    pairs=30,
+    batch_size=8,
+    width=8,
+    seeds=2,
+)
+WITHOUT = dataclasses.replace(SMALL, neural="no", columns=2500, fresh_columns=1000)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The parts that need no torch."""
+    return run_study(STUDY, WITHOUT, out=tmp_path_factory.mktemp("multiplication") / "run")
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    pytest.importorskip("torch")
+    return run_study(STUDY, SMALL, out=tmp_path_factory.mktemp("multiplication") / "run")
+
+
+# -- weights and columns -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("digits", SMALL.explicit_digits)
+@pytest.mark.parametrize("cot", ["source", "carry"])
+def test_weights_written_down_are_exact(written, digits, cot):
+    n, z = SMALL.pairs, 1.959963984540054
+    for metric in (EXACT, SUCCESS, "sampled_exact"):
+        (row,) = written.summary.select(metric, part=EXPLICIT, digits=digits, format=cot)
+        assert row.mean == row.upper == 1.0 and row.lower == pytest.approx(n / (n + z**2))  # Wilson
+    forced = written.summary.series("h", FORCED, part=EXPLICIT, digits=digits, format=cot)
+    assert len(forced.x) == Multiplication(digits, cot).horizon and (forced.mean == 1.0).all()
+
+
+def test_a_column_is_linear_with_its_carry_and_chance_without(written):
+    for addends in SMALL.addends:
+        values = {m: written.summary.value(m, part=COLUMNS, addends=addends) for m in (CARRY, DIGIT, STEP, ALONE)}
+        assert values[CARRY] > 0.97 and values[DIGIT] > 0.97
+        assert values[CARRY] + values[DIGIT] - 1.000001 <= values[STEP] <= min(values[CARRY], values[DIGIT])
+        assert values[ALONE] == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / 2000))
+        assert written.summary.value(ALONE_NATS, part=COLUMNS, addends=addends) > np.log(10)  # theta = 0 is optimal
+
+
+def test_a_small_ball_leaves_the_digits_unlearned():
+    shape = {"addends": 3, "n": 500, "fresh": 500, "replicate": 0}
+    records = columns(**shape, radius=1.0, rng=np.random.default_rng(0))
+    found = {record.metric: record.value for record in records}
+    assert found[DIGIT] < 0.3 and found[ALONE_NATS] == pytest.approx(np.log(13), abs=0.1)  # nearly uniform
+
+
+def test_a_fit_that_is_not_certified_is_made_in_a_smaller_ball(monkeypatch):
+    task, balls = ColumnAddition(3), []
+    data = Demonstrations(collect(task, 50, np.random.default_rng(0)).prompts, np.full((50, 1), 4), vocab_size=13)
+
+    class Stubborn(LogLossBC):
+        def fit(self, demonstrations, policy_class, *, rng):
+            super().fit(demonstrations, policy_class, rng=rng)
+            balls.append(policy_class.radius)
+            self.fit_report_ = dataclasses.replace(self.fit_report_, converged=policy_class.radius <= self.largest)
+            return self
+
+    monkeypatch.setattr(sweep, "LogLossBC", Stubborn)
+    Stubborn.largest = 20.0
+    policy = certified(data, WindowOneHot(13, 4), 30.0, np.random.default_rng(0))
+    assert balls == [30.0, 25.0, 20.0] and policy.vocab_size == 13
+    Stubborn.largest = 1.0
+    with pytest.raises(ValueError, match="norms of 10 to 30"):
+        certified(data, WindowOneHot(13, 4), 30.0, np.random.default_rng(0))
+
+
+# -- measures of a chain -----------------------------------------------------------------------------------------------
+
+
+def constant(policy, place, token):
+    """The policy that writes one token whatever comes, at one place after the prompt."""
+    steps = list(policy.steps)
+    size = policy.vocab_size
+    steps[place] = LinearStep(np.empty(0, dtype=np.int64), np.empty((0, size, size)), 50.0 * np.eye(size)[token])
+    return PositionalLinearPolicy(size, steps, prompt_length=policy.prompt_length)
+
+
+def measured(policy, task, demonstrations):
+    records = chain_records(policy, task, demonstrations, {"H": task.horizon})
+    assert all(record.lower <= record.value <= record.upper for record in records)
+    return {(record.metric, record.labels.get("kind")): record.value for record in records}
+
+
+def test_measures_tell_a_wrong_chain_from_a_wrong_product():
+    task = Multiplication(2)
+    exact, demonstrations = explicit_multiplier(task), collect(task, 200, np.random.default_rng(0))
+    digits = task.factors(demonstrations.prompts)
+    assert set(measured(exact, task, demonstrations).values()) == {1.0}
+
+    last = (digits[:, 0, 0] * digits[:, 1, 0] % 10 == 7).mean()
+    found = measured(constant(exact, task.horizon - 1, 7), task, demonstrations)
+    assert found[CHAIN, None] == 1.0 and found[PRODUCT, None] == pytest.approx(last)
+    assert found[KIND, "product"] == pytest.approx((3 + last) / 4) and found[KIND, "units"] == 1.0
+
+    place = task.layout.partials[0, 1] - task.prompt_length + 1  # units of the first's units times the second's tens
+    right = (digits[:, 0, 0] * digits[:, 1, 1] % 10 == 4).mean()
+    found = measured(constant(exact, place, 4), task, demonstrations)
+    assert found[CHAIN, None] == pytest.approx(right) and found[PRODUCT, None] == 1.0
+    assert found[KIND, "units"] == pytest.approx((3 + right) / 4) and found[KIND, "symbol"] == 1.0
+
+
+def test_without_a_chain_there_is_no_measure_of_it():
+    task = Multiplication(1, "none")
+    policy = PositionalLinearPolicy(
+        task.vocab_size,
+        [LinearStep(np.empty(0, dtype=np.int64), np.empty((0, 16, 16)), np.eye(16)[0])] * 2,
+        prompt_length=task.prompt_length,
+    )
+    found = measured(policy, task, task.population())
+    assert found[PRODUCT, None] == 0.19 and (CHAIN, None) not in found  # 0 x b and a x 0
+
+
+@pytest.mark.parametrize(("cot", "sizes"), [("source", [4, 8, 8, 4]), ("carry", [4, 8, 8, 8]), ("none", [0, 0, 0, 4])])
+def test_segments_of_the_chain(cot, sizes):
+    task = Multiplication(2, cot)
+    of = [segment_of(task, position) for position in decided(task)]
+    assert np.bincount(of, minlength=len(SEGMENTS)).tolist() == sizes and of == sorted(of)
+
+
+# -- the whole study ---------------------------------------------------------------------------------------------------
+
+
+def test_a_small_run_succeeds_and_draws_its_figures(outcome):
+    assert not outcome.failures
+    assert {path.stem for path in outcome.folder.path.glob("*.png")} == {"headline", "columns", "training"}
+    assert len(outcome.analysis.findings) == 5 and len(outcome.analysis.tables) == 4
+    assert "every random pair right at 1, 2 digits" in outcome.analysis.findings[0]
+    assert "1 digits, 9 updates" in outcome.analysis.findings[1]
+    assert "Published, not ours" in outcome.analysis.findings[-1]
+    assert outcome.summary.value(EXACT, part=PUBLISHED_ROW) == 0.969
+    assert f"{PUBLISHED_ROW},Multiplication" in outcome.folder.summary.read_text()
+
+
+def test_trainings_are_evaluated_between_checkpoints_and_at_the_end(outcome):
+    for learner in (LINEAR, MLP):
+        for cot in ("none", "source", "carry"):
+            place = {"part": TRAINED, "learner": learner, "format": cot}
+            assert list(outcome.summary.series("step", EXACT, **place).x) == [2, 6, 9]
+            horizon = Multiplication(1, cot).horizon
+            for metric in (FORCED, FREE):
+                assert list(outcome.summary.series("h", metric, **place, step=9).x) == list(range(1, horizon + 1))
+                assert not len(outcome.summary.select(metric, **place, step=6))
+            assert at_end(outcome.summary, EXACT, TRAINED, learner, format=cot)["step"] == 9
+
+
+class Stop(KeyboardInterrupt):
+    """Like Ctrl-C, at a chosen moment."""
+
+
+TRAININGS = dataclasses.replace(SMALL, addends=(3,), columns=50, column_seeds=1, explicit_digits=(1,), seeds=1)
+
+
+@pytest.fixture(scope="module")
+def unstopped(tmp_path_factory):
+    pytest.importorskip("torch")
+    return run_study(PLAIN, TRAININGS, out=tmp_path_factory.mktemp("multiplication") / "run")
+
+
+@pytest.mark.parametrize("where", ["training", "evaluating", "evaluating the last"])
+def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(where, unstopped, tmp_path, monkeypatch):
+    from agents.neural.batches import OnlineBatches
+
+    draws, evaluations = [], []
+    draw, evaluate = OnlineBatches.draw, sweep.evaluate
+    limits = {"training": (9 + 8, 99), "evaluating": (99, 3 + 2), "evaluating the last": (99, 3 + 3)}[where]
+
+    def counted_draw(self, rng):
+        draws.append(1)
+        if len(draws) == limits[0]:
+            raise Stop
+        return draw(self, rng)
+
+    def counted_evaluate(*args, **kwargs):
+        evaluations.append(1)
+        if len(evaluations) == limits[1]:
+            raise Stop
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(OnlineBatches, "draw", counted_draw)
+    monkeypatch.setattr(sweep, "evaluate", counted_evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(PLAIN, TRAININGS, out=tmp_path / "stopped")
+    assert list((tmp_path / "stopped").glob("checkpoints/*/evaluation-2.json")), "nothing was kept"
+    limits = (-1, -1)
+    again = run_study(PLAIN, TRAININGS, out=tmp_path / "stopped")
+    assert again.reused == 1 and not again.failures
+    assert again.folder.summary.read_bytes() == unstopped.folder.summary.read_bytes()
+    repeated = {"training": 4, "evaluating": 2, "evaluating the last": 0}[where]  # updates since the checkpoint
+    assert len(draws) == 6 * TRAININGS.steps + repeated
+
+
+def test_a_lost_evaluation_is_not_made_up(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    (cell,) = [c for c in cells(SMALL) if c.part == TRAINED and c.parameters["replicate"] == 0][-1:]
+    monkeypatch.setattr(sweep, "kept_or_made", lambda path, make: list(make()))  # keeps nothing
+    with pytest.raises(ValueError, match="an evaluation is missing"):
+        cell.function(**cell.parameters, rng=np.random.default_rng(0), scratch=tmp_path)
+
+
+def test_without_torch_the_rest_runs_and_the_findings_say_what_to_install(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("agents.neural")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    tiny = dataclasses.replace(SMALL, addends=(3,), columns=50, column_seeds=1, explicit_digits=(1,))
+    found = run_study(STUDY, tiny, out=tmp_path / "auto")
+    assert not found.failures and not len(found.summary.select(part=TRAINED))
+    assert {path.stem for path in found.folder.path.glob("*.png")} == {"headline", "columns", "training"}
+    assert any('pip install "ntp-envs[neural]"' in said for said in found.analysis.findings)
+    with pytest.raises(ValueError, match=r"extra 'neural' .* --neural no"):
+        list(cells(dataclasses.replace(tiny, neural="yes")))
+
+
+def test_networks_can_be_left_out(written):
+    assert not written.failures and not len(written.summary.select(part=TRAINED))
+    assert any("left out with --neural no" in said for said in written.analysis.findings)
+
+
+def test_an_empty_summary_has_no_findings_and_figures_are_drawn_all_the_same():
+    found = analyse(WITHOUT, Summary([]))
+    assert list(found.findings) == [] and list(found.rows) == []
+    for figure in found.figures:
+        assert figure.draw().axes
+
+
+def test_the_title_says_what_the_numbers_say():
+    def title(**shares):
+        rows = [
+            SummaryRow(
+                EXPLICIT if name == EXPLICIT else TRAINED,
+                {
+                    "learner": EXPLICIT if name == EXPLICIT else LINEAR,
+                    "digits": 2,
+                    "format": "source" if name == EXPLICIT else name,
+                    **({} if name == EXPLICIT else {"step": 5}),
+                },
+                EXACT,
+                share,
+                share,
+                share,
+                1,
+            )
+            for name, share in shares.items()
+        ]
+        return chain_title(Summary(rows), 2)
+
+    claimed = title(explicit=1.0, source=0.1, carry=0.8)
+    assert "not the sum (10%" in claimed and "(80%)" in claimed
+    assert "not the sum" not in title(explicit=1.0, source=0.1, carry=0.3)
+    assert "not the sum" not in title(explicit=1.0, source=0.7, carry=0.9)
+    assert title(explicit=1.0) == "A linear predictor with weights written down: 100% of answers right"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"neural": "maybe"}, "neural='maybe'"),
+        ({"digits": ()}, "digits"),
+        ({"digits": (5,)}, r"digits=\(5,\) begins with none"),
+        ({"explicit_digits": (7,)}, "explicit_digits=7"),
+        ({"addends": (1,)}, "addends=1"),
+        ({"every": 5}, "every=5 must be even"),
+        ({"steps": 0}, "steps=0"),
+        ({"linear_rate": 0.0}, "linear_rate=0"),
+        ({"radius": 0.0}, "radius=0"),
+        ({"pairs": 1}, "pairs=1"),
+    ],
+)
+def test_options_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        MultiplicationOptions(**change)
