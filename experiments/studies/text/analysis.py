@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 from experiments.learners import CHUNKED
 from experiments.networks import trains_networks, without_torch
@@ -19,9 +19,9 @@ from experiments.tables import Table, with_interval
 __all__ = ["analyse"]
 
 
-def shown(summary: Summary, metric: str, **labels: object) -> str:
+def shown(summary: Summary, metric: str, **labels: Any) -> str:
     """``mean [lower, upper]`` of the one row that matches, empty where there is none."""
-    rows = summary.select(metric, **labels)  # type: ignore[arg-type]
+    rows = summary.select(metric, **labels)
     return with_interval(rows[0].mean, rows[0].lower, rows[0].upper) if len(rows) else ""
 
 
@@ -91,7 +91,7 @@ def shuffled_table(options: TextOptions, summary: Summary) -> Table:
     lines = []
     for H in sorted(options.dial_horizons):
         for learner, K in dial_learners(options):
-            place = {"part": DIAL, "learner": learner, "H": H, **({} if K is None else {"K": K})}
+            place: dict[str, Any] = {"part": DIAL, "learner": learner, "H": H, **({} if K is None else {"K": K})}
             if len(summary.select(DISTANCE2, **place)):
                 name = learner if K is None else f"{learner}, K={K}"
                 what = [shown(summary, DISTANCE2, **place), shown(summary, SHARE, **place)]
@@ -147,9 +147,7 @@ def growth_finding(options: TextOptions, summary: Summary) -> list[str]:
 
 def bits_finding(options: TextOptions, summary: Summary) -> list[str]:
     """Bits a character, learners against the expert."""
-    words = [
-        f"{name} {text}" for name in names(options) if (text := shown(summary, BITS, part=MAIN, learner=name))
-    ]
+    words = [f"{name} {text}" for name in names(options) if (text := shown(summary, BITS, part=MAIN, learner=name))]
     expert = shown(summary, BITS, part=MAIN, learner=EXPERT)
     if not words or not expert:
         return []
@@ -170,26 +168,31 @@ def dial_finding(options: TextOptions, summary: Summary) -> list[str]:
     return [f"{said}: {'; '.join(words)}."] if words else []
 
 
+def apart(one: SummaryRow, other: SummaryRow) -> bool:
+    """Whether two intervals do not overlap."""
+    return one.upper < other.lower or other.upper < one.lower
+
+
 def network_finding(options: TextOptions, summary: Summary) -> list[str]:
     """Whether sequence-level training of networks lowers the distance, or why there is none."""
     H = options.network_horizon
-    place = {"part": NETWORKS, "h": H}
+    place: dict[str, Any] = {"part": NETWORKS, "h": H}
     words = [
         f"{learner} {text}"
         for learner in (EXACT, NETWORK, RHO, CLIPPED, CLEAN)
         if (text := shown(summary, DISTANCE2, **place, learner=learner))
     ]
-    values = {learner: summary.value(DISTANCE2, **place, learner=learner) for learner in (EXACT, RHO, CLIPPED)}
     said = [f"Any bigram model, documents of {H} tokens: {'; '.join(words)}."] if words else []
-    for learner in (RHO, CLIPPED):
-        if math.isfinite(values[learner]) and math.isfinite(values[EXACT]):
-            change = 1.0 - values[learner] / values[EXACT]
-            verb = "lowers" if change > 0 else "does not lower"
-            name = learner.removesuffix(", network")
-            said.append(
-                f"Training on whole documents by the {name} {verb} the distance to the expert against the exact "
-                f"maximum likelihood of the class: {100 * abs(change):.0f} % {'less' if change > 0 else 'more'}."
-            )
+    exact = list(summary.select(DISTANCE2, **place, learner=EXACT))
+    for row in (row for learner in (RHO, CLIPPED) for row in summary.select(DISTANCE2, **place, learner=learner)):
+        if not exact:
+            continue
+        name, change = str(row["learner"]).removesuffix(", network"), row.mean / exact[0].mean - 1.0
+        told = "and the intervals are apart" if apart(row, exact[0]) else "but the intervals overlap"
+        said.append(
+            f"Training on whole documents ({name}) {'lowers' if change < 0 else 'does not lower'} the distance against "
+            f"the maximum likelihood of the same class: {100 * change:+.0f} %, {told}."
+        )
     if not trains_networks(options.neural):
         why = "left out with --neural no" if options.neural == "no" else f"left out: {without_torch()}"
         said.append(f"Networks were {why}.")
@@ -198,7 +201,8 @@ def network_finding(options: TextOptions, summary: Summary) -> list[str]:
 
 def analyse(options: TextOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
-    over = f"{options.seeds} replicates" if options.seeds > 1 else "one replicate, of its sampling error"
+    over = f"of {options.seeds} replicates" if options.seeds > 1 else "of the sampling of one replicate"
+    trained = f"of {options.network_seeds} replicates of networks" if options.network_seeds > 1 else "of one network"
     expert = f"the expert is an interpolated {options.expert_order}-gram model of the text"
     dirt = f"A share {options.contamination:g} of the expert's documents is shuffled text"
     figures = [
@@ -207,13 +211,14 @@ def analyse(options: TextOptions, summary: Summary) -> Analysis:
             "How fast does a learner's own text drift from the expert's?",
             "Squared Hellinger distance to the expert on a scale in which equal errors at every token make a straight "
             f"line (-2 log(1 - D^2/2)); {expert}, and every learner has seen {options.n} sequences of it. Bands: 95 % "
-            f"intervals, {over}. Lines end where they leave the picture, or where nothing in common is left to measure.",
+            f"intervals {over}. "
+            "Lines end where they leave the picture, or where too little in common is left to measure.",
             lambda: drift_figure(options, summary),
         ),
         FigureSpec(
             "distance",
             "The same on the plain scale",
-            f"Squared Hellinger distance, from 0 to 2, against the length; {expert}. Bands: 95 % intervals, {over}.",
+            f"Squared Hellinger distance, from 0 to 2, against the length; {expert}. Bands: 95 % intervals {over}.",
             lambda: curve_figure(options, summary),
         ),
         FigureSpec(
@@ -227,7 +232,7 @@ def analyse(options: TextOptions, summary: Summary) -> Analysis:
             "dial",
             "Does log-loss forgive a few shuffled documents?",
             f"{dirt}; the class is a dial of bigram models between text and shuffled text, every learner is exact in "
-            f"it. Squared Hellinger distance at the length H of the documents, 95 % intervals, {over}.",
+            f"it. Squared Hellinger distance at the length H of the documents, 95 % intervals {over}.",
             lambda: dial_figure(options, summary),
         ),
     ]
@@ -238,7 +243,7 @@ def analyse(options: TextOptions, summary: Summary) -> Analysis:
                 "Does training on whole documents lower the distance?",
                 f"{dirt}; the class is all bigram models, as tables and as linear networks of the last token. Squared "
                 f"Hellinger distance of the first h tokens, documents of {options.network_horizon}; 95 % intervals, "
-                f"{over}.",
+                f"{trained}.",
                 lambda: network_figure(options, summary),
             )
         )

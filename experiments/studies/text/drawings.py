@@ -146,7 +146,7 @@ def curve_figure(options: TextOptions, summary: Summary) -> Figure:
     from experiments.figures import log2_axis, new_panels
 
     figure, panels = new_panels(
-        "Every restricted learner ends with nothing in common; the more it sees, the later",
+        "The distance grows with every token, until the two laws have nothing in common",
         ["tokens written after the prompt"] * 2,
         DISTANCE,
         size=(11.0, 4.8),
@@ -174,14 +174,19 @@ def bits_figure(options: TextOptions, summary: Summary) -> Figure:
     ]
     rows.sort(key=lambda item: -item[0].mean)
     size = (8.2, 1.8 + 0.38 * len(rows))
-    figure, axes = new_figure("What sees more predicts better; the expert leads", BITS, "", size=size)
+    experts = list(summary.select(BITS, part=MAIN, learner=EXPERT))
+    said = "New text under teacher forcing"
+    if rows and experts:
+        ends = f"{rows[-1][0].mean:.2f} to {rows[0][0].mean:.2f}"
+        said = f"New text costs the expert {experts[0].mean:.2f} bits a character, the learners {ends}"
+    figure, axes = new_figure(said, BITS, "", size=size)
     for y, (row, look) in enumerate(rows):
         axes.plot([row.lower, row.upper], [y, y], color=look["color"], linewidth=3, alpha=0.4)
         axes.plot([row.mean], [y], "o", color=look["color"], markersize=8)
         axes.annotate(f"{row.mean:.2f}", (row.upper, y), xytext=(6, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(rows)), labels=[str(row["learner"]) for row, _ in rows])
-    axes.set_xlim(0.0, None)
-    for row in summary.select(BITS, part=MAIN, learner=EXPERT):
+    axes.set_xlim(0.0, 1.12 * float(axes.dataLim.x1))
+    for row in experts:
         axes.axvspan(row.lower, row.upper, color="black", alpha=0.08, linewidth=0)
         axes.axvline(row.mean, color="black", linestyle="--", linewidth=1.5)
         axes.annotate(
@@ -200,23 +205,29 @@ def dial_figure(options: TextOptions, summary: Summary) -> Figure:
     """Distance at the full length against the length, on logarithmic axes."""
     from experiments.figures import log2_axis, new_figure
 
+    ends = {
+        learner: summary.value(DISTANCE2, part=DIAL, learner=learner, H=max(options.dial_horizons))
+        for learner in ("log-loss", "rho")
+    }
     figure, axes = new_figure(
-        "Log-loss pays for shuffled documents at every token, whole-document rho once",
+        "Log-loss pays for shuffled documents again and again, rho once"
+        if ends["rho"] < 0.5 * ends["log-loss"]
+        else "Log-loss and rho on text with some shuffled documents",
         "length of the documents H",
         DISTANCE,
         size=(8.2, 4.8),
     )
     horizons = sorted(float(H) for H in options.dial_horizons)
     log2_axis(axes, horizons)
-    room_for_labels(axes, horizons[0], horizons[-1], 2.6)
+    room_for_labels(axes, horizons[0], horizons[-1], 1.25 * (horizons[-1] / horizons[0]) ** 0.28)
 
     def of(learner: str, **more: int) -> Series:
         return summary.series("H", DISTANCE2, part=DIAL, learner=learner, **more)
 
     colours = shades(options.chunks)
     lines = [
-        Line(of("log-loss"), "log-loss", "log-loss"),
         *(Line(of(CHUNKED, K=K), CHUNKED, f"rho, chunks of {K}", color=colours[K]) for K in options.chunks),
+        Line(of("log-loss"), "log-loss", "log-loss"),
         Line(of("rho"), "rho", "rho, whole document"),
         Line(of(CLEAN), "best in class", CLEAN),
     ]
@@ -228,8 +239,8 @@ def network_figure(options: TextOptions, summary: Summary) -> Figure:
     """Distance of the first h tokens, for log-loss and for what is trained on whole documents."""
     from experiments.figures import COLOURS, log2_axis, new_figure
 
-    best = [row for row in summary.select(DISTANCE2, part=NETWORKS, h=options.network_horizon)]
-    values = {row["learner"]: row.mean for row in best}
+    ends = summary.select(DISTANCE2, part=NETWORKS, h=options.network_horizon)
+    values = {row["learner"]: row.mean for row in ends}
     better = [name for name in (RHO, CLIPPED) if values.get(name, np.inf) < values.get(EXACT, 0.0)]
     said = {
         2: "Training on whole documents comes nearer to the expert than log-loss",
@@ -240,7 +251,7 @@ def network_figure(options: TextOptions, summary: Summary) -> Figure:
     H = options.network_horizon
     first = max(H // 32, 1)
     log2_axis(axes, [float(first << k) for k in range(int(np.log2(H / first)) + 1)])
-    room_for_labels(axes, first, H, 2.4)
+    room_for_labels(axes, first, H, 3.2)
     styles: dict[str, dict[str, Any]] = {
         NETWORK: {"color": COLOURS["orange"], "linestyle": "--"},
         EXACT: {"color": COLOURS["vermilion"]},
@@ -252,7 +263,8 @@ def network_figure(options: TextOptions, summary: Summary) -> Figure:
     for learner, style in styles.items():
         series = summary.series("h", DISTANCE2, part=NETWORKS, learner=learner)
         kept = series.x >= first
-        lines.append(Line(Series(*(column[kept] for column in series)), learner, learner, marker="", **style))
+        style = {"linestyle": "-", "marker": "", **style}
+        lines.append(Line(Series(*(column[kept] for column in series)), learner, learner, **style))
     draw_lines(axes, lines)
     axes.set_ylim(0.0, None)
     return figure

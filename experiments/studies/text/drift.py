@@ -88,8 +88,8 @@ def drift(
     records = curve_records(curve, labels)
     half = passing(curve.values)
     if np.isfinite(half):
-        ends = (min(passing(end), task.horizon) for end in (curve.upper, curve.lower))
-        records.append(Record(HALF, half, labels, *ends, method=method_of(curve)))
+        early, late = (min(passing(end), float(task.horizon)) for end in (curve.upper, curve.lower))
+        records.append(Record(HALF, half, labels, early, late, method_of(curve)))
     return records + (scores(task, policy, labels, rng) if replicate == 0 else [])
 
 

@@ -52,7 +52,9 @@ class TextOptions:
     draws: int = 10_000
     """Sequences that a distance is measured with."""
     seeds: int = 5
-    """Replicates of everything."""
+    """Replicates of everything but the training of networks."""
+    network_seeds: int = 5
+    """Replicates of that."""
     contamination: float = 0.03
     """Share of shuffled documents in the second part, where the expert is otherwise a bigram model."""
     small_vocab: int = 30
@@ -61,7 +63,7 @@ class TextOptions:
     """Lengths of the documents there."""
     dial_n: int = 4000
     """Documents that are learned from there."""
-    chunks: tuple[int, ...] = (4, 16, 32, 64)
+    chunks: tuple[int, ...] = (16, 32, 64, 128)
     """Chunks K of the learners between next-token and whole-document; those below H are used."""
     network_vocab: int = 12
     """Vocabulary of the networks that are trained on whole contaminated documents."""
@@ -72,7 +74,7 @@ class TextOptions:
     network_batch: int = 128
     """Documents in an update there."""
     network_steps: int = 500
-    """Updates of each of the stages of sequence-level training; log-loss gets as many as all stages together."""
+    """Updates of each stage of training there: the clipped ratio has four, rho six, and log-loss as many as four."""
 
     def __post_init__(self) -> None:
         check_in("tokens", self.tokens, TOKENS)
@@ -81,7 +83,17 @@ class TextOptions:
         check_distinct("windows", self.windows)
         check_distinct("dial_horizons", self.dial_horizons, minimum=2)
         check_distinct("chunks", self.chunks)
-        for name in ("width", "steps", "n", "seeds", "dial_n", "network_n", "network_batch", "network_steps"):
+        for name in (
+            "width",
+            "steps",
+            "n",
+            "seeds",
+            "network_seeds",
+            "dial_n",
+            "network_n",
+            "network_batch",
+            "network_steps",
+        ):
             check_int(name, getattr(self, name), minimum=1)
         for name, minimum in (("draws", 4), ("horizon", 2), ("network_horizon", 2), ("prompt_length", 0)):
             check_int(name, getattr(self, name), minimum=minimum)
@@ -98,14 +110,15 @@ class TextOptions:
             horizon=64,
             windows=(1, 2, 4),
             width=64,
-            steps=400,
+            steps=300,
             n=4000,
             draws=2000,
-            seeds=2,
+            seeds=3,
+            network_seeds=2,
             dial_horizons=(16, 32, 64, 128, 256),
-            dial_n=2000,
-            chunks=(16, 32),
+            dial_n=1500,
+            chunks=(32, 64),
             network_n=2000,
             network_batch=64,
-            network_steps=160,
+            network_steps=200,
         )

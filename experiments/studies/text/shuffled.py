@@ -17,7 +17,19 @@ from experiments.study import Label, Record
 from ntp_envs import FiniteClass, MarkovPolicy, collect, distance
 from ntp_envs.tasks import Text
 
-__all__ = ["CLEAN", "CLIPPED", "EXACT", "NETWORK", "NETWORKS", "RHO", "SHARE", "dial", "dial_class", "trained", "untrained"]
+__all__ = [
+    "CLEAN",
+    "CLIPPED",
+    "EXACT",
+    "NETWORK",
+    "NETWORKS",
+    "RHO",
+    "SHARE",
+    "dial",
+    "dial_class",
+    "trained",
+    "untrained",
+]
 
 CLEAN = "clean bigram"
 EXACT = "log-loss, exact"
@@ -27,8 +39,8 @@ NETWORKS = (RHO, CLIPPED, NETWORK)
 SHARE = "share of shuffled text in the model"
 #: positions of the dial, with the share of shuffled documents as unit; zero comes first
 DIAL = np.geomspace(1 / 256, 8, 23)  # 1 is among them
-#: stages of training: log-loss, trimmed log-loss, and two rounds of a reply and a learner
-STAGES = 6
+#: stages of log-loss; of the clipped ratio: log-loss, trimmed log-loss, and a descent from each
+STAGES = 4
 TRIM = 0.05
 
 
@@ -82,9 +94,7 @@ def dial(
     return records
 
 
-def untrained(
-    *, text: Mapping[str, Any], n: int, draws: int, replicate: int, rng: np.random.Generator
-) -> list[Record]:
+def untrained(*, text: Mapping[str, Any], n: int, draws: int, replicate: int, rng: np.random.Generator) -> list[Record]:
     """What needs no training: the clean bigram model, and the bigram table of largest likelihood."""
     task = read(text)
     found = LogLossBC().fit(collect(task, n, rng), task.policy_class, rng=rng).policy_
@@ -122,7 +132,7 @@ def trained(
 
 
 def network_agent(learner: str, steps: int, batch_size: int, scratch: Path) -> Agent:
-    """The agent; log-loss gets as many updates as all stages of the longest of the others."""
+    """The agent; log-loss gets as many updates as the clipped ratio in all."""
     shared = {"batch_size": batch_size, "learning_rate": 0.05, "checkpoint": scratch / "run"}
     if learner == NETWORK:
         return make_agent("agents.neural:NeuralBC", steps=STAGES * steps, **shared)

@@ -30,17 +30,21 @@ def cells(options: TextOptions) -> Iterator[Cell]:
     networks = trains_networks(options.neural)
     texts = checked_texts(options)
     network = {"width": options.width, "steps": options.steps}
+    of_networks = {"text": texts[NETWORKS], "n": options.network_n, "draws": options.draws}
+    training = {"steps": options.network_steps, "batch_size": options.network_batch}
+    shown = {"text": texts[MAIN], "n": options.n, "draws": options.draws}
+    of_dial = {"text": texts[DIAL], "n": options.dial_n, "draws": options.draws, "chunks": list(options.chunks)}
+    for replicate in range(options.network_seeds if networks else 0):
+        for learner in TRAINED:
+            cell = {**of_networks, "learner": learner, **training, "replicate": replicate}
+            yield Cell(NETWORKS, trained, cell, scratch=True)
+        mlp = {"kind": MLP, "size": options.mlp_window, "network": network}
+        yield Cell(MAIN, drift, {**shown, **mlp, "replicate": replicate}, scratch=True)
     for replicate in range(options.seeds):
-        of_networks = {"text": texts[NETWORKS], "n": options.network_n, "draws": options.draws, "replicate": replicate}
-        training = {"steps": options.network_steps, "batch_size": options.network_batch}
-        for learner in TRAINED if networks else ():
-            yield Cell(NETWORKS, trained, {**of_networks, "learner": learner, **training}, scratch=True)
-        shown = {"text": texts[MAIN], "n": options.n, "draws": options.draws, "replicate": replicate}
-        for kind, size in reversed(learners(options, networks=networks)):
-            cell = {**shown, "kind": kind, "size": size, "network": network if kind == MLP else {}}
+        for kind, size in reversed(learners(options, networks=False)):
+            cell = {**shown, "kind": kind, "size": size, "network": {}, "replicate": replicate}
             yield Cell(MAIN, drift, cell, scratch=True)
         for H in sorted(options.dial_horizons, reverse=True):
-            cell = {"text": texts[DIAL], "H": H, "n": options.dial_n, "draws": options.draws, "replicate": replicate}
-            yield Cell(DIAL, dial, {**cell, "chunks": list(options.chunks)})
-        yield Cell(NETWORKS, untrained, of_networks)
+            yield Cell(DIAL, dial, {**of_dial, "H": H, "replicate": replicate})
+        yield Cell(NETWORKS, untrained, {**of_networks, "replicate": replicate})
     yield Cell(MAIN, references, {"text": texts[MAIN]})
