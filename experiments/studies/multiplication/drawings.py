@@ -95,6 +95,8 @@ def chain_figure(summary: Summary, digits: int) -> Figure:
     if width <= MOST_TICKS:
         words = ("a, b: digits of the factors", "t, u: tens and units of a x b", "c: carry", "1, 10, ...: the product")
         grid[2, 0].set_xlabel("    ".join(words), fontsize=10)
+    else:
+        grid[2, 0].set_xlabel("digits and carries, as they are written", fontsize=10)
     grid[0, 1].set_title("whole answers right", fontsize=11)
     return figure
 
@@ -142,7 +144,7 @@ def segments(axes: Axes, task: Multiplication, start: int) -> None:
             low, high = inside[0] - 0.5, inside[-1] + 0.5
             if segment % 2:
                 axes.axvspan(low, high, color="#F3F3F3", zorder=0, linewidth=0)
-            words = name.replace(" by ", "\nby ") if len(inside) < 6 else name
+            words = name.replace(" by ", "\nby ")
             axes.text((low + high) / 2, 1.41, words, ha="center", va="top", fontsize=9.5, color="#444444")
 
 
