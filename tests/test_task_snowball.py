@@ -1,4 +1,4 @@
-"""Snowball: closed forms against the specification's numbers, enumeration and sampling."""
+"""Snowball: closed forms against enumeration, sampling and numbers worked out by hand."""
 
 import math
 
