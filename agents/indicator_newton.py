@@ -28,7 +28,7 @@ FloatArray = NDArray[np.float64]
 ACCURACY = 0.2  # relative, of the two solutions of an iteration
 CG_STEPS = 200
 MOST = 10.0  # change of mu in one iteration, as a factor
-PATIENCE = 12  # iterations without a smaller gap
+PATIENCE = 40  # iterations without a smaller gap: on separable data in a large ball it can stand still for twenty
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["trains_networks", "without_torch"]
+__all__ = ["require_torch", "trains_networks", "without_torch"]
 
 
 def without_torch() -> str | None:
     """Why no network can be trained here, with the way out; ``None`` where one can."""
     try:
-        import agents.neural  # noqa: F401
+        import torch  # noqa: F401
     except ImportError as error:
-        return str(error).rstrip(".")
+        return f"networks need torch, which the extra 'neural' brings: pip install \"ntp-envs[neural]\" ({error})"
     return None
 
 
@@ -25,7 +25,14 @@ def trains_networks(neural: str) -> bool:
     """
     if neural == "no":
         return False
-    missing = without_torch()
-    if missing and neural == "yes":
-        raise ValueError(f"{missing}. Or leave the networks out with --neural no.")
-    return missing is None
+    if neural == "yes":
+        require_torch(" Or leave the networks out with --neural no.")
+    return without_torch() is None
+
+
+def require_torch(otherwise: str = "") -> None:
+    """Raises:
+    ValueError: torch is missing; names the extra that brings it, and ``otherwise`` what else can be done.
+    """
+    if missing := without_torch():
+        raise ValueError(f"{missing}.{otherwise}")

@@ -13,11 +13,11 @@ from experiments.cli import main, parse_run
 from experiments.driver import reproduce_command, run_study
 from experiments.fits import SECONDS
 from experiments.measure import SLOPE_IN_H
+from experiments.specs import Spec, build_agent, build_task, parse_spec, split_specs, takes_horizon
 from experiments.studies import load_study
 from experiments.studies.compare.analysis import verdict
 from experiments.studies.compare.estimates import DISTANCE_SLOPE, MEANS, minus, slope_interval
 from experiments.studies.compare.options import CompareOptions
-from experiments.specs import Spec, build_agent, build_task, parse_spec, split_specs, takes_horizon
 from experiments.studies.compare.sweep import CONVERGED, NOT_APPLICABLE, QUERIES, RUNS, STEPS, run
 from ntp_envs import make_task
 

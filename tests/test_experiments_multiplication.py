@@ -2,11 +2,12 @@
 
 import dataclasses
 import sys
+import warnings
 
 import numpy as np
 import pytest
 
-from agents import LogLossBC
+from agents import ConvergenceWarning, LogLossBC
 from experiments.driver import run_study
 from experiments.studies import load_study
 from experiments.studies.multiplication import sweep
@@ -105,24 +106,19 @@ def test_a_small_ball_leaves_the_digits_unlearned():
     assert found[DIGIT] < 0.3 and found[ALONE_NATS] == pytest.approx(np.log(13), abs=0.1)  # nearly uniform
 
 
-def test_a_fit_that_is_not_certified_is_made_in_a_smaller_ball(monkeypatch):
-    task, balls = ColumnAddition(3), []
-    data = Demonstrations(collect(task, 50, np.random.default_rng(0)).prompts, np.full((50, 1), 4), vocab_size=13)
-
+def test_a_fit_that_is_not_certified_is_no_result():
     class Stubborn(LogLossBC):
-        def fit(self, demonstrations, policy_class, *, rng):
-            super().fit(demonstrations, policy_class, rng=rng)
-            balls.append(policy_class.radius)
-            self.fit_report_ = dataclasses.replace(self.fit_report_, converged=policy_class.radius <= self.largest)
-            return self
+        def _fit(self, demonstrations, policy_class, rng):
+            warnings.warn("it stopped", ConvergenceWarning, stacklevel=2)
+            return super()._fit(demonstrations, policy_class, rng)
 
-    monkeypatch.setattr(sweep, "LogLossBC", Stubborn)
-    Stubborn.largest = 20.0
-    policy = certified(data, WindowOneHot(13, 4), 30.0, np.random.default_rng(0))
-    assert balls == [30.0, 25.0, 20.0] and policy.vocab_size == 13
-    Stubborn.largest = 1.0
-    with pytest.raises(ValueError, match="norms of 10 to 30"):
-        certified(data, WindowOneHot(13, 4), 30.0, np.random.default_rng(0))
+    data = Demonstrations(collect(ColumnAddition(3), 50, np.random.default_rng(0)).prompts, np.full((50, 1), 4), 13)
+    features = WindowOneHot(13, 4)
+    assert certified(data, features, 30.0, np.random.default_rng(0)).vocab_size == 13
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "LogLossBC", Stubborn)
+        with pytest.raises(ValueError, match="not certified: it stopped"):
+            certified(data, features, 30.0, np.random.default_rng(0))
 
 
 # -- measures of a chain -----------------------------------------------------------------------------------------------

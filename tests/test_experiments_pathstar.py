@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from experiments.driver import run_study
+from experiments.kept import kept_or_made
 from experiments.measure import POPULATION
 from experiments.studies import load_study
 from experiments.studies.pathstar import sweep
 from experiments.studies.pathstar.analysis import GAP, LEARNED, PUBLISHED_ROWS, backwards, headings, title_of
 from experiments.studies.pathstar.curves import Training, first_above
 from experiments.studies.pathstar.options import PathStarOptions
-from experiments.studies.pathstar.progress import kept_or_made
 from experiments.studies.pathstar.sweep import (
     CLOSED,
     EXPECTED,
@@ -230,7 +230,7 @@ def test_records_are_made_once(tmp_path):
 
 
 def test_without_torch_the_pointer_learners_run_and_the_findings_say_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "agents.neural", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     outcome = run_study(STUDY, SMALL, out=tmp_path / "auto")
     assert not outcome.failures and not len(outcome.summary.select(part=NETWORK))
     assert {path.stem for path in outcome.folder.path.glob("*.png")} == {"headline", "law"}

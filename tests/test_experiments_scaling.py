@@ -309,7 +309,7 @@ def test_cells_are_distinct_and_windows_are_compared_once():
 
 
 def test_without_torch_the_extra_is_named_before_any_work(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "agents.neural", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ValueError, match=r"ntp-envs\[neural\]"):
         run_study(load_study("scaling"), SMALL, out=tmp_path / "run")
     monkeypatch.undo()

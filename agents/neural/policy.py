@@ -113,7 +113,7 @@ class TorchPolicy(Policy):
 
     def tensor(self, tokens: NDArray[np.integer]) -> Tensor:
         """Tokens as an int64 tensor on the policy's device."""
-        return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)
+        return torch.from_numpy(np.require(tokens, dtype=np.int64, requirements=["C", "W"])).to(self.device)
 
     def _chunks(self, n: int, length: int) -> Iterator[slice]:
         """Rows whose widest intermediate result is about `CHUNK_NUMBERS` numbers."""

@@ -213,8 +213,8 @@ def analyse(options: MultiplicationOptions, summary: Summary) -> Analysis:
             "columns",
             "Why does a token for the carry help?",
             f"One column of written addition, {options.columns} of them to learn from by log-loss, norm of the weights "
-            f"at most {options.radius:g}, less where no such fit is certified; judged on fresh "
-            "columns: mean over data sets with 95 % intervals. Dotted: guessing a digit.",
+            f"at most {options.radius:g}; judged on fresh columns: mean over data sets with 95 % intervals. Dotted: "
+            "guessing a digit.",
             lambda: column_figure(summary),
         ),
         FigureSpec(

@@ -28,7 +28,7 @@ class MultiplicationOptions:
     column_seeds: int = 10
     """Data sets of columns."""
     radius: float = 3000.0
-    """Bound on the norm of the weights that are fitted to columns; less where no fit of that norm is certified."""
+    """Bound on the norm of the weights that are fitted to columns."""
     digits: tuple[int, ...] = (2, 3)
     """Digits of the factors for the networks; the first, one of ``explicit_digits``, is shown."""
     steps: int = 8000

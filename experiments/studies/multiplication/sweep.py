@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from agents import ConvergenceWarning, LogLossBC
 from experiments.evaluated import evaluation_records
+from experiments.kept import kept_or_made
 from experiments.networks import trains_networks
 from experiments.studies.multiplication.options import MultiplicationOptions
-from experiments.studies.pathstar.progress import kept_or_made
 from experiments.study import Cell, Label, Record
 from ntp_envs import ARLinearClass, Demonstrations, Policy, collect
 from ntp_envs.distances import score_interval
@@ -69,8 +69,6 @@ CARRY, DIGIT, STEP = "carry right", "digit right after the true carry", "carry a
 ALONE, ALONE_NATS = "digit right without a carry token", "nats of the digit without a carry token"
 #: of a fit to columns, in nats a token: far below what an accuracy shows
 TOLERANCE = 1e-2
-#: balls to fit in, as shares of the radius: in one so large that the data are separated a fit may not be certified
-SHRINK = (1.0, 5 / 6, 2 / 3, 1 / 2, 1 / 3)
 
 
 # -- weights written down ----------------------------------------------------------------------------------------------
@@ -119,18 +117,17 @@ def columns(
 
 
 def certified(data: Demonstrations, features: WindowOneHot, radius: float, rng: np.random.Generator) -> Policy:
-    """Maximum likelihood in the largest ball, of this radius or a few smaller ones, where it is certified.
+    """Maximum likelihood in a ball.
 
     Raises:
-        ValueError: in none of them.
+        ValueError: it is not certified.
     """
-    for share in SHRINK:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            agent = LogLossBC(tol=TOLERANCE).fit(data, ARLinearClass(features, share * radius), rng=rng)
-        if agent.fit_report_.converged:
-            return agent.policy_
-    raise ValueError(f"no fit to the columns was certified with norms of {SHRINK[-1] * radius:g} to {radius:g}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            return LogLossBC(tol=TOLERANCE).fit(data, ARLinearClass(features, radius), rng=rng).policy_
+        except ConvergenceWarning as error:
+            raise ValueError(f"a fit to the columns is not certified: {error}") from error
 
 
 def whole(demonstrations: Demonstrations) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from experiments.networks import trains_networks, without_torch
 from experiments.studies.pathstar.curves import (
     PUBLISHED,
     SOLVED,
@@ -31,8 +32,6 @@ from experiments.studies.pathstar.sweep import (
     SECOND,
     TEACHERLESS,
     hops_of,
-    trains_networks,
-    without_torch,
 )
 from experiments.summary import Summary, SummaryRow
 from experiments.tables import number
@@ -156,7 +155,7 @@ def limit_findings(options: PathStarOptions, summary: Summary) -> list[str]:
 def findings(options: PathStarOptions, summary: Summary, rows: list[SummaryRow]) -> list[str]:
     """Everything in words."""
     said = []
-    if not trains_networks(options):
+    if not trains_networks(options.neural):
         why = "left out with --neural no" if options.neural == "no" else f"left out: {without_torch()}"
         said.append(f"Part B, transformers over training, was {why}. What follows is part A, the pointer learners.")
     for degree in options.network_degrees:

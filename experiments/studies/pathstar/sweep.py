@@ -11,9 +11,10 @@ import numpy as np
 
 from agents import make_agent
 from experiments.evaluated import evaluation_records
+from experiments.kept import kept_or_made
 from experiments.measure import POPULATION
+from experiments.networks import trains_networks
 from experiments.studies.pathstar.options import PathStarOptions
-from experiments.studies.pathstar.progress import kept_or_made
 from experiments.study import Cell, Label, Record
 from ntp_envs import collect
 from ntp_envs.evaluation import evaluate
@@ -40,8 +41,6 @@ __all__ = [
     "cells",
     "hops_of",
     "star",
-    "trains_networks",
-    "without_torch",
 ]
 
 # parts, which are also the names of the learners
@@ -68,32 +67,6 @@ EXPECTED, NATS = "sequence_probability", "mean_cross_entropy"
 BY_NODE = (FORCED, FREE)
 WHOLE = (GREEDY, SAMPLED, EXPECTED, NATS)
 CLOSED = "closed form"
-
-
-def without_torch() -> str | None:
-    """Why no transformer can be trained here, with the way out; ``None`` where it can."""
-    try:
-        import agents.neural  # noqa: F401
-    except ImportError as error:
-        return (
-            "training transformers needs torch, which the extra 'neural' brings: "
-            f'pip install "ntp-envs[neural]" ({error})'
-        )
-    return None
-
-
-def trains_networks(options: PathStarOptions) -> bool:
-    """Whether there are transformers in the study.
-
-    Raises:
-        ValueError: they are asked for and torch is missing.
-    """
-    if options.neural == "no":
-        return False
-    missing = without_torch()
-    if missing and options.neural == "yes":
-        raise ValueError(f"{missing}. Or leave the transformers out with --neural no.")
-    return missing is None
 
 
 def star(degree: int, length: int, nodes: int, **changes: Any) -> PathStar:
@@ -211,7 +184,7 @@ def cells(options: PathStarOptions) -> Iterator[Cell]:
     }
     training = {name: getattr(options, name) for name in ("every", "prompts", "batch_size", "learning_rate", "device")}
     training["network"] = {name: getattr(options, name) for name in ("width", "layers", "heads")}
-    if trains_networks(options):
+    if trains_networks(options.neural):
         for degree in sorted(options.network_degrees, reverse=True):
             for mode in sorted(steps, key=lambda mode: -steps[mode]):
                 for replicate in range(options.seeds):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agents import make_agent
+from experiments.networks import require_torch
 from experiments.studies.scaling.flops import steps_within, training_flops
 from experiments.studies.scaling.measures import judged
 from experiments.studies.scaling.options import ScalingOptions
@@ -37,7 +38,6 @@ __all__ = [
     "Clock",
     "cells",
     "network_for",
-    "require_torch",
     "shared_windows",
     "text_task",
 ]
@@ -59,19 +59,6 @@ WARMUP = 0.05
 LEAST_STEPS = 10
 PROMPT_LENGTH = 8
 CHECKPOINTS = 20
-
-
-def require_torch() -> None:
-    """Raises:
-    ValueError: torch is missing; names the extra that brings it.
-    """
-    try:
-        import agents.neural  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"the study scaling trains networks and needs torch, which the extra 'neural' brings: "
-            f'pip install "ntp-envs[neural]" ({error}).'
-        ) from error
 
 
 def text_task(corpus: str, max_chars: int, H: int) -> Text:
