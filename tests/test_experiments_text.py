@@ -26,6 +26,7 @@ from experiments.studies.text.drift import (
     NATS,
     REAL,
     SAMPLE,
+    UNKNOWN,
     name_of,
     one_line,
     passing,
@@ -115,6 +116,7 @@ def test_bits_are_those_of_the_task(outcome):
     bits = task.bits_per_char(task.expert)
     assert (expert.mean, expert.lower, expert.upper) == pytest.approx((bits.value, *bits.interval))
     assert expert["sha256"] == task.data.sha256[:16]
+    assert one(outcome, UNKNOWN, part=MAIN, learner=EXPERT).mean == bits.unknown_share
     others = [one(outcome, BITS, part=MAIN, learner=name_of("n-gram", order)).mean for order in (1, 2, 3)]
     assert others[0] > others[1] > expert.mean
 
@@ -276,7 +278,10 @@ def test_other_texts_work(tmp_path, capsys, content, more):
     path = tmp_path / "text.txt"
     path.write_bytes(content)
     assert run(tmp_path, path, *more) == 0
-    assert "Distance over the horizon" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Distance over the horizon" in shown
+    if "word" in more:
+        assert "% are unknown ones" in shown
     assert (tmp_path / "o" / "headline.png").stat().st_size > 10_000
     assert json.loads((tmp_path / "o" / "config.json").read_text())["options"]["corpus"] == str(path)
 

@@ -8,7 +8,7 @@ from experiments.learners import CHUNKED
 from experiments.networks import trains_networks, without_torch
 from experiments.studies.text.corpus import DIAL, MAIN, NETWORKS
 from experiments.studies.text.drawings import bits_figure, curve_figure, dial_figure, drift_figure, network_figure
-from experiments.studies.text.drift import BITS, DISTANCE2, EXPERT, HALF, NATS, REAL, SAMPLE, name_of
+from experiments.studies.text.drift import BITS, DISTANCE2, EXPERT, HALF, NATS, REAL, SAMPLE, UNKNOWN, name_of
 from experiments.studies.text.options import TextOptions
 from experiments.studies.text.shuffled import CLEAN, CLIPPED, EXACT, NETWORK, RHO, SHARE
 from experiments.studies.text.sweep import learners
@@ -153,7 +153,11 @@ def bits_finding(options: TextOptions, summary: Summary) -> list[str]:
         return []
     read = next(str(row["sha256"]) for row in summary.select(BITS, part=MAIN, learner=EXPERT))
     where = f"corpus {options.corpus!r}, sha256 {read}..."
-    return [f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {expert}."]
+    said = f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {expert}."
+    unknown = summary.value(UNKNOWN, part=MAIN, learner=EXPERT)
+    if unknown > 0.005:
+        said += f" Of its tokens {100 * unknown:.2g} % are unknown ones, which nobody spells out: the bits are too few."
+    return [said]
 
 
 def dial_finding(options: TextOptions, summary: Summary) -> list[str]:

@@ -178,7 +178,7 @@ def bits_figure(options: TextOptions, summary: Summary) -> Figure:
     said = "New text under teacher forcing"
     if rows and experts:
         ends = f"{rows[-1][0].mean:.2f} to {rows[0][0].mean:.2f}"
-        said = f"New text costs the expert {experts[0].mean:.2f} bits a character, the learners {ends}"
+        said = f"New text: expert {experts[0].mean:.2f} bits a character, learners {ends}"
     figure, axes = new_figure(said, BITS, "", size=size)
     for y, (row, look) in enumerate(rows):
         axes.plot([row.lower, row.upper], [y, y], color=look["color"], linewidth=3, alpha=0.4)

@@ -32,6 +32,7 @@ __all__ = [
     "NGRAM",
     "REAL",
     "SAMPLE",
+    "UNKNOWN",
     "drift",
     "name_of",
     "references",
@@ -43,6 +44,7 @@ EXPERT, REAL = "expert", "the text itself"
 DISTANCE2, BITS, HALF = "hellinger2", "bits a character", "tokens until the distance is 1"
 ACCURACY, NATS = "forced_accuracy", "cross_entropy"
 SAMPLE = "sample"
+UNKNOWN = "share of unknown tokens"
 BRIDGE = "monte carlo (bridge)"
 #: totals of an evaluation that are kept
 TOTALS = ("forced_token_accuracy", "mean_cross_entropy", "perplexity")
@@ -178,4 +180,5 @@ def references(*, text: Mapping[str, Any], rng: np.random.Generator) -> list[Rec
     labels: dict[str, Label] = {"task": task.name, "learner": EXPERT, "sha256": str(text["sha256"])[:16]}
     shown = task.windows(SHOWN_SAMPLES, np.random.default_rng(SAMPLES_SEED))
     real = sample_records(task, shown.prompts, shown.tokens[:, :SAMPLE_LENGTH], {**labels, "learner": REAL})
-    return scores(task, task.expert, labels, rng) + real
+    unknown = task.bits_per_char(task.expert).unknown_share
+    return [*scores(task, task.expert, labels, rng), *real, Record(UNKNOWN, unknown, labels)]

@@ -47,7 +47,7 @@ class TextOptions:
     """Width of the MLP."""
     steps: int = 4000
     """Updates of the MLP."""
-    n: int = 2000
+    n: int = 4000
     """Sequences of the expert that every learner of the first part is shown."""
     draws: int = 10_000
     """Sequences that a distance is measured with."""
@@ -111,11 +111,11 @@ class TextOptions:
             windows=(1, 2, 4),
             width=64,
             steps=300,
-            n=4000,
+            n=3000,
             draws=2000,
             seeds=3,
             network_seeds=2,
-            dial_horizons=(16, 32, 64, 128, 256),
+            dial_horizons=(16, 64, 128, 256),
             dial_n=1500,
             chunks=(32, 64),
             network_n=2000,
