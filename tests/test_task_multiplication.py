@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
+from scipy.sparse import csr_array
 
 from ntp_envs import NotTractableError, collect, make_task
 
@@ -230,3 +232,25 @@ def test_bad_prompts():
         task.targets(np.zeros((1, 6), dtype=int))
     with pytest.raises(ValueError, match="outside the vocabulary"):
         task.targets(np.full((1, 7), 16))
+
+
+def linearly_decodable(features, wanted):
+    """Whether some linear scores of ten digits have their arg max, by a margin, at the wanted one: a linear program."""
+    n, size = features.shape
+    rows = np.zeros((n, 10, 10, size))  # (pair, other digit, digit, feature): the other's score minus the right one's
+    for digit in range(10):
+        rows[:, digit, digit] += features
+    rows[np.arange(n), :, wanted] -= features[:, None]
+    constraints = csr_array(rows[np.arange(10) != wanted[:, None]].reshape(-1, 10 * size))
+    below = -np.ones(constraints.shape[0])
+    found = linprog(np.zeros(10 * size), A_ub=constraints, b_ub=below, bounds=(None, None), method="highs")
+    assert found.status in (0, 2)  # solved, or infeasible
+    return found.status == 0
+
+
+def test_no_linear_predictor_writes_the_product_without_the_chain():
+    task = multiplication(digits=2, cot="none")
+    prompts = task.sample_prompts(800, np.random.default_rng(0))
+    features = np.column_stack([np.eye(task.vocab_size)[prompts].reshape(800, -1), np.ones(800)])
+    assert not linearly_decodable(features, task.targets(prompts)[:, 0])
+    assert linearly_decodable(features, prompts[:, 1])  # what a chain begins with: a digit of a factor
