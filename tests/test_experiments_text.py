@@ -137,11 +137,12 @@ def test_samples_go_on_from_the_same_words(outcome):
     }
     prompts = {row.mean: set() for row in rows}
     for row in rows:
-        prompts[row.mean].add(row["text"][:4])
+        prompts[row.mean].add(row["prompt"])
+        assert len(row["prompt"]) == 4 and len(row["text"]) == 16
     assert all(len(starts) == 1 for starts in prompts.values()) and len(prompts) == 2
     whole = one_line(Path(HARBOUR).read_text(encoding="utf-8").lower())
     for row in outcome.summary.select(SAMPLE, learner=REAL):
-        assert row["text"][:4] + row["text"][5:] in whole
+        assert row["prompt"] + row["text"] in whole
     assert one_line("a\nb\tc\0") == "a\u21b5b\u2192c\ufffd"
 
 

@@ -13,5 +13,5 @@ STUDY = Study(
     options=TextOptions,
     cells=cells,
     analyse=analyse,
-    labels=("kind", "size", "text", "sha256"),
+    labels=("kind", "size", "prompt", "text", "sha256"),
 )

@@ -80,8 +80,7 @@ def sample_table(options: TextOptions, summary: Summary) -> Table:
         for learner in [REAL, EXPERT, *reversed(names(options))]:
             for row in summary.select(SAMPLE, part=MAIN, learner=learner):
                 if row.mean == number:
-                    prompt, _, written = str(row["text"]).partition("|")
-                    lines.append([f"{prompt} ...", learner, written])
+                    lines.append([f"{row['prompt']} ...", learner, row["text"]])
     note = "Each continues the same words of the text by sampling; \u21b5 is a line end."
     return Table("Samples side by side", ["after", "by", "written"], lines, note)
 
@@ -192,7 +191,9 @@ def network_finding(options: TextOptions, summary: Summary) -> list[str]:
         if not exact:
             continue
         name, change = str(row["learner"]).removesuffix(", network"), row.mean / exact[0].mean - 1.0
-        told = "and the intervals are apart" if apart(row, exact[0]) else "but the intervals overlap"
+        told = (
+            f"the intervals ({options.network_seeds} replicates) {'are apart' if apart(row, exact[0]) else 'overlap'}"
+        )
         said.append(
             f"Training on whole documents ({name}) {'lowers' if change < 0 else 'does not lower'} the distance against "
             f"the maximum likelihood of the same class: {100 * change:+.0f} %, {told}."

@@ -161,9 +161,9 @@ def scores(task: Text, policy: Policy, labels: Mapping[str, Label], rng: np.rand
 def sample_records(
     task: Text, prompts: NDArray[np.int64], written: NDArray[np.int64], labels: Mapping[str, Label]
 ) -> list[Record]:
-    """Texts as records: what is written is a label, and the value is the number of the prompt."""
+    """Texts as records: prompt and what is written are labels, and the value is the number of the prompt."""
     return [
-        Record(SAMPLE, float(number), {**labels, "text": f"{one_line(task.decode(x))}|{one_line(task.decode(a))}"})
+        Record(SAMPLE, float(number), {**labels, "prompt": one_line(task.decode(x)), "text": one_line(task.decode(a))})
         for number, (x, a) in enumerate(zip(prompts, written, strict=True), 1)
     ]
 
