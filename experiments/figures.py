@@ -31,6 +31,7 @@ __all__ = [
     "new_panels",
     "plot_series",
     "render",
+    "spread",
     "styled",
 ]
 
@@ -169,7 +170,7 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
     figure.draw_without_rendering()  # type: ignore[union-attr]
     height = matplotlib.rcParams["font.size"] * figure.dpi / 72 * gap
     wanted = np.array([axes.transData.transform((x, y))[1] for x, y, *_ in labels])
-    placed = _spread(wanted, height)
+    placed = spread(wanted, height)
     for (x, y, text, colour), at, was in zip(labels, placed, wanted, strict=True):
         axes.annotate(
             text,
@@ -184,7 +185,7 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
         )
 
 
-def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
+def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
     """Positions nearest to ``wanted`` (least squares) in the same order and at least ``gap`` apart."""
     order = np.argsort(wanted, kind="stable")
     shifted = wanted[order] - gap * np.arange(len(wanted))

@@ -11,10 +11,13 @@ from ntp_envs import (
     BernoulliMixturePolicy,
     BernoulliPolicy,
     CallablePolicy,
+    MixturePolicy,
     NotTractableError,
     RestartedPolicy,
     TableAutomaton,
     TabularPolicy,
+    UniformPolicy,
+    distance,
     make_task,
 )
 from ntp_envs._numerics import binomial_log_coefficients
@@ -263,6 +266,14 @@ def test_refusals(monkeypatch):
     for distances in (automaton_distances, enumeration_distances):
         with pytest.raises(NotTractableError, match="too many prompts"):
             distances(BernoulliPolicy(0.5), BernoulliPolicy(0.5), PlainTask(2, 3, probabilities=None))
+
+
+def test_trees_beyond_the_range_of_floats_are_refused_or_sampled_too():
+    task = make_task("Contamination", horizon=3000)
+    mixed = MixturePolicy([UniformPolicy(2), BernoulliPolicy(0.4)], [0.5, 0.5])
+    with pytest.raises(NotTractableError, match="about 1e903"):
+        enumeration_distances(task.expert, mixed, task, max_prefixes=100)
+    assert distance(task.expert, mixed, task, metric="tv", n=4).n == 4
 
 
 def test_bad_arguments():

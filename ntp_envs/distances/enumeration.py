@@ -7,6 +7,7 @@ follows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,9 +98,10 @@ def enumeration_distances(
         visited += len(cells)
         if visited > max_prefixes:
             full = tree_size(task, len(prompts))
+            many = str(full) if full < 10**15 else f"about 1e{int(math.log10(full))}"  # it may not fit into a float
             raise NotTractableError(
                 f"enumeration would visit more than max_prefixes={max_prefixes} prefixes (there are "
-                f"{full if full < 10**15 else f'{full:.3g}'} for A={task.vocab_size}, H={task.horizon}, "
+                f"{many} for A={task.vocab_size}, H={task.horizon}, "
                 f"{len(prompts)} prompts). Use method='monte carlo', a shorter horizon, or a larger max_prefixes."
             )
         _accumulate(sums, step, log_p, log_q, log_levels)

@@ -116,12 +116,12 @@ def exit_of(series: Series) -> tuple[float, float]:
 
 def top_labels(axes: Axes, outs: list[tuple[float, str, str]], top: float) -> None:
     """Slanted words above the places where lines leave through the top, moved apart where they would overlap."""
-    from experiments.figures import _spread
+    from experiments.figures import spread
 
     if not outs:
         return
     width = axes.get_xlim()[1]
-    places = _spread(np.array([x for x, *_ in outs]), 0.036 * width)
+    places = spread(np.array([x for x, *_ in outs]), 0.036 * width)
     for (x, words, colour), at in zip(outs, places, strict=True):
         axes.annotate(
             words,
