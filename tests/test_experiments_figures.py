@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, minimize
 
-from experiments.figures import COLOURS, _spread, learner_style, new_figure, render, styled
+from experiments.figures import COLOURS, spread, learner_style, new_figure, render, styled
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.floats(0.5, 30))
 @settings(deadline=None, derandomize=True, max_examples=60)
 def test_labels_keep_their_order_and_distance(wanted, gap):
-    placed = _spread(np.array(wanted), gap)
+    placed = spread(np.array(wanted), gap)
     order = np.argsort(wanted, kind="stable")
     assert (np.diff(placed[order]) >= gap - 1e-9).all()
     if len(wanted) > 1:
@@ -31,7 +31,7 @@ def test_labels_keep_their_order_and_distance(wanted, gap):
 
 
 def test_labels_with_room_stay_where_they_are():
-    assert _spread(np.array([5.0, 50.0, 20.0]), 10.0).tolist() == [5.0, 50.0, 20.0]
+    assert spread(np.array([5.0, 50.0, 20.0]), 10.0).tolist() == [5.0, 50.0, 20.0]
 
 
 def test_rendering_ignores_the_user_s_settings_and_repeats_itself():
