@@ -165,7 +165,7 @@ class Evaluation:
         return [{"h": h + 1, **{name: float(v[h]) for name, v in measured.items()}} for h in range(self.horizon)]
 
     def totals(self) -> list[dict[str, Any]]:
-        """One mapping a measure of the whole: ``measure``, ``value``, ``lower``, ``upper``; those that were measured."""
+        """One mapping for each measure of the whole that was made: ``measure``, ``value``, ``lower``, ``upper``."""
         known = [name for name in TOTALS if getattr(self, name) is not None]
         return [
             dict(zip(("measure", "value", "lower", "upper"), (name, getattr(self, name), *self.interval(name))))
