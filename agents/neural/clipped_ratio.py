@@ -68,20 +68,22 @@ class NeuralClippedRatioBC(SequenceAgent):
         checkpoint_every: int = 100,
         progress: bool | Report = False,
     ) -> None:
+        super().__init__(
+            chunk=chunk,
+            trims=trims,
+            steps=steps,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            clip=clip,
+            device=device,
+            threads=threads,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+        )
         self.beta = beta
-        self.chunk = chunk
-        self.trims = trims
-        self.steps = steps
         self.ratio_steps = ratio_steps
-        self.learning_rate = learning_rate
         self.ratio_learning_rate = ratio_learning_rate
-        self.batch_size = batch_size
-        self.clip = clip
-        self.device = device
-        self.threads = threads
-        self.checkpoint = checkpoint
-        self.checkpoint_every = checkpoint_every
-        self.progress = progress
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
         if check_real("beta", self.beta, minimum=0.0) == 0.0:

@@ -89,22 +89,24 @@ class NeuralRhoBC(SequenceAgent):
         checkpoint_every: int = 100,
         progress: bool | Report = False,
     ) -> None:
+        super().__init__(
+            chunk=chunk,
+            trims=trims,
+            steps=steps,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            clip=clip,
+            device=device,
+            threads=threads,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+        )
         self.tau = tau
-        self.chunk = chunk
         self.rounds = rounds
-        self.trims = trims
-        self.steps = steps
         self.game_steps = game_steps
-        self.learning_rate = learning_rate
         self.game_learning_rate = game_learning_rate
         self.tol = tol
-        self.batch_size = batch_size
-        self.clip = clip
-        self.device = device
-        self.threads = threads
-        self.checkpoint = checkpoint
-        self.checkpoint_every = checkpoint_every
-        self.progress = progress
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
         check_in("tau", self.tau, TAU_SCALE)

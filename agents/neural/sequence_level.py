@@ -112,17 +112,32 @@ class SequenceAgent(Agent):
 
     supports = (NetworkClass,)
 
-    steps: int
-    learning_rate: float
-    batch_size: int | None
-    clip: float | None
-    trims: Sequence[float]
-    chunk: int | None
-    device: str
-    threads: int | None
-    checkpoint: str | os.PathLike[str] | None
-    checkpoint_every: int
-    progress: bool | Report
+    def __init__(
+        self,
+        *,
+        chunk: int | None,
+        trims: Sequence[float],
+        steps: int,
+        learning_rate: float,
+        batch_size: int | None,
+        clip: float | None,
+        device: str,
+        threads: int | None,
+        checkpoint: str | os.PathLike[str] | None,
+        checkpoint_every: int,
+        progress: bool | Report,
+    ) -> None:
+        self.chunk = chunk
+        self.trims = trims
+        self.steps = steps
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.clip = clip
+        self.device = device
+        self.threads = threads
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
+        self.progress = progress
 
     def unit(self, demonstrations: Demonstrations) -> int:
         if self.chunk is None:
