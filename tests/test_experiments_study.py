@@ -316,6 +316,25 @@ def test_two_replicates_still_have_an_interval():
         mean_interval([], np.random.default_rng(0))
 
 
+def test_the_interval_of_a_few_replicates_is_at_least_that_of_their_own_errors():
+    """Two replicates that only scatter by their own errors: bootstrap alone would cover half of the time."""
+    rng = np.random.default_rng(0)
+    cells = [Cell("part", toy.noisy_square, {"replicate": replicate}) for replicate in range(2)]
+    covered = alone = 0
+    for _ in range(300):
+        values = rng.normal(size=2)
+        results = {
+            cell.key: CellResult(cell.key, (Record("m", value, {}, value - 1.96, value + 1.96),), None, 0.0)
+            for cell, value in zip(cells, values)
+        }
+        (row,) = summarise(toy.STUDY, cells, results, seed=0)
+        assert row.mean == pytest.approx(values.mean())
+        covered += row.lower <= 0.0 <= row.upper
+        alone += min(values) <= 0.0 <= max(values)
+    assert covered > 300 * 0.95 - 3 * np.sqrt(300 * 0.95 * 0.05)
+    assert alone < 200
+
+
 @given(slope=st.floats(-3, 3), scale=st.floats(0.1, 10), n=st.integers(2, 8))
 @settings(deadline=None, derandomize=True)
 def test_slope_of_a_power_law(slope, scale, n):
