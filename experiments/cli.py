@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -202,16 +205,17 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
             bar.update(task, description=f"{study.name} [red](some failed)[/]")
 
     try:
-        outcome = run_study(
-            study,
-            options,
-            out=out,
-            quick=settings.quick,
-            seed=settings.seed,
-            workers=settings.workers,
-            overwrite=settings.overwrite,
-            progress=progress,
-        )
+        with _stopped_like_ctrl_c():
+            outcome = run_study(
+                study,
+                options,
+                out=out,
+                quick=settings.quick,
+                seed=settings.seed,
+                workers=settings.workers,
+                overwrite=settings.overwrite,
+                progress=progress,
+            )
     except ValueError as error:
         raise UsageError(str(error)) from error
     except KeyboardInterrupt:
@@ -237,6 +241,23 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
         stderr.print("They are in the report with their tracebacks; the same command tries them again.")
         return 1
     return 0
+
+
+@contextmanager
+def _stopped_like_ctrl_c() -> Iterator[None]:
+    """Inside, the signal with which schedulers stop a process (SIGTERM) stops the workers too, as Ctrl-C does."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print_whole(table: RichTable) -> None:

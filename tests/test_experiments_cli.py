@@ -141,8 +141,9 @@ def test_quick_changes_defaults_and_yields_to_options():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to a process group")
+@pytest.mark.parametrize("stop", ["Ctrl-C", "SIGTERM"])
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_keeps_what_is_finished(tmp_path, workers):
+def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_worker(tmp_path, workers, stop):
     words = ["run", TOY, "--mood", "slow", "--seeds", "30", "--workers", workers, "--out", str(tmp_path / "run")]
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments", *words],
@@ -163,7 +164,10 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, workers):
     deadline = time.monotonic() + 60
     while kept() < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the parent and to its workers
+    if stop == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the parent and to its workers
+    else:
+        process.terminate()  # as a scheduler may: to the parent alone
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "goes on from there" in err and "Traceback" not in err
