@@ -284,7 +284,7 @@ def test_headings_say_what_the_numbers_say():
     gap = curve(TEACHERLESS, {2: [0.1, 1, 1], 3: [0.1, 0.1, 0.1], 4: [0.3, 1, 1], 0: [0, 0.1, 0.1]})
     assert not backwards(gap) and headings({TEACHERLESS: gap})[TEACHERLESS] == "10% of answers so far"
     all_of_it = curve(TEACHERLESS, {2: [0.1, 0.1, 1], 3: [0.1, 1, 1], 4: [1, 1, 1], 0: [0, 0.1, 1]})
-    assert headings({TEACHERLESS: all_of_it})[TEACHERLESS] == "from the last node backwards, solved"
+    assert headings({TEACHERLESS: all_of_it})[TEACHERLESS] == "solved, last node first"
     lucky = curve(FORCING, {2: [0.1, 0.8], 3: [1, 1], 4: [1, 1], 0: [0.1, 0.8]})
     assert headings({FORCING: lucky})[FORCING] == "80% of answers so far"
     young = curve(FORCING, {2: [0.1, 0.5], 3: [0.2, 0.6], 4: [1, 1], 0: [0.1, 0.5]})

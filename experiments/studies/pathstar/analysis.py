@@ -139,7 +139,7 @@ def headings(found: dict[str, Training]) -> dict[str, str]:
         else:
             out[mode] = f"{training.at_end(GREEDY).mean:.0%} of answers so far"
     if TEACHERLESS in found and backwards(found[TEACHERLESS]):
-        out[TEACHERLESS] = "from the last node backwards" + (", solved" if out[TEACHERLESS] == "solved" else "")
+        out[TEACHERLESS] = "solved, last node first" if out[TEACHERLESS] == "solved" else "from the last node backwards"
     return out
 
 
