@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 
 from agents.neural import ARCHITECTURES, NetworkClass, TorchPolicy  # noqa: E402
 from agents.neural import policy as policy_module  # noqa: E402
-from agents.neural.devices import limited_threads, resolve_device  # noqa: E402
+from agents.neural.devices import resolve_device  # noqa: E402
+from agents.torch_threads import limited_threads  # noqa: E402
 
 A, P, H = 4, 6, 5
 SPECS = {

@@ -14,11 +14,12 @@ from agents.base import Agent, FitReport
 from agents.neural.batches import Batches, OnlineBatches, StoredBatches
 from agents.neural.checkpoints import Checkpoint
 from agents.neural.classes import NetworkClass
-from agents.neural.devices import limited_threads, resolve_device
+from agents.neural.devices import resolve_device
 from agents.neural.modes import Mode, Objective
 from agents.neural.policy import TorchPolicy
 from agents.neural.progress import Report
 from agents.neural.training import Run, Settings, train
+from agents.torch_threads import limited_threads
 from ntp_envs import Demonstrations, Policy, PolicyClass, Task
 from ntp_envs._validation import check_int
 

@@ -1,29 +1,12 @@
-"""Where torch computes, and on how many threads."""
+"""Where torch computes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-__all__ = ["limited_threads", "resolve_device"]
-
-
-@contextmanager
-def limited_threads(threads: int | None) -> Iterator[None]:
-    """Inside, torch computes on so many CPU threads; ``None`` leaves it as it is.
-
-    The order in which a sum is taken, and with it the last bits of a result, depends on their number. It is a setting
-    of the process: other Python threads see it too.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if threads is None else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+__all__ = ["resolve_device"]
 
 
 def resolve_device(device: Any) -> torch.device:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.neural.classes import NetworkClass
-from agents.neural.devices import limited_threads, resolve_device
+from agents.neural.devices import resolve_device
 from agents.neural.networks import Network, State
+from agents.torch_threads import limited_threads
 from ntp_envs import Policy
 from ntp_envs._validation import check_tokens
 from ntp_envs.policies import Cursor, check_sequences

@@ -15,13 +15,14 @@ from agents.base import Agent, FitReport
 from agents.neural.batches import ReferencedBatches
 from agents.neural.checkpoints import Checkpoint
 from agents.neural.classes import NetworkClass
-from agents.neural.devices import limited_threads, resolve_device
+from agents.neural.devices import resolve_device
 from agents.neural.modes import Mode, Objective
 from agents.neural.networks import Network
 from agents.neural.policy import TorchPolicy
 from agents.neural.progress import Report
 from agents.neural.sequence_objectives import TrimmedLogLoss
 from agents.neural.training import Run, Settings, train
+from agents.torch_threads import limited_threads
 from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs._validation import check_int, check_real
 

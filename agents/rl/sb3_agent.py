@@ -17,7 +17,8 @@ from agents.rl.callbacks import DistanceCallback
 from agents.rl.rewards import MAX_ENT, REWARDS, MaxEntropyReward
 from agents.rl.sb3_policy import SB3Policy
 from agents.rl.sb3_vec_env import make_vec_env
-from agents.rl.seeding import global_generators_restored, one_thread
+from agents.rl.seeding import global_generators_restored
+from agents.torch_threads import limited_threads
 from ntp_envs import Demonstrations, DistanceCurve, Policy, PolicyClass, Task
 from ntp_envs._validation import check_in, check_int, did_you_mean
 from ntp_envs.env import resolve_reward
@@ -114,7 +115,7 @@ class SB3Agent(Agent):
         steps = check_int("total_timesteps", self.total_timesteps, minimum=1)
         arguments = self._arguments()
         seed = int(rng.integers(2**31))
-        with global_generators_restored(), one_thread():
+        with global_generators_restored(), limited_threads(1):
             envs = make_vec_env(self.task, check_int("n_envs", self.n_envs, minimum=1), reward=reward)
             monitored = VecMonitor(envs)
             model = ALGORITHMS[self.algorithm](env=monitored, seed=seed, **arguments)

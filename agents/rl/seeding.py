@@ -1,4 +1,4 @@
-"""stable-baselines3 seeds and draws from global generators, on all cores; here that stays local and on one."""
+"""stable-baselines3 seeds and draws from global generators; here that stays local."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["global_generators_restored", "one_thread"]
+__all__ = ["global_generators_restored"]
 
 
 @contextmanager
@@ -26,17 +26,3 @@ def global_generators_restored() -> Iterator[None]:
     finally:
         random.setstate(saved[0])
         np.random.set_state(saved[1])  # noqa: NPY002
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Inside, torch computes on one thread, so that sums, and with them results, do not depend on the machine's cores.
-
-    For networks of this size it is also faster where cores are shared.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -114,7 +114,7 @@ def rewarded(
     *, task: str, learner: str, H: int, steps: int, n_envs: int, replicate: int, rng: np.random.Generator
 ) -> list[Record]:
     """PPO trained for one reward."""
-    import torch
+    from agents.torch_threads import limited_threads
 
     made = build_task(task, H)
     agent = make_agent(
@@ -126,15 +126,11 @@ def rewarded(
         n_envs=n_envs,
         model_kwargs=PPO,
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the results depend on it, and more are slower for such small networks
-    try:
+    with limited_threads(1):
         shapes = collect(made, 1, rng)  # only its shapes are read
         fit = costed_fit(agent, shapes, made.policy_class, int(rng.integers(1 << 31)), memory=False)
         labels: dict[str, Label] = {"task": task, "learner": learner, "H": made.horizon}
         records = judged(made, agent.policy_, labels)
-    finally:
-        torch.set_num_threads(threads)
     return [*records, Record(QUERIES, queries(agent), labels), *fit.records(labels)]
 
 
