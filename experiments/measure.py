@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.statistics import loglog_slope
 from experiments.study import Record
@@ -13,7 +14,7 @@ from ntp_envs import Demonstrations, Policy, Task, distance
 from ntp_envs.distances.approximation import WELL_SPECIFIED
 from ntp_envs.errors import NotTractableError
 
-__all__ = ["POPULATION", "SLOPE_IN_H", "draw", "horizon_slopes", "measured", "named"]
+__all__ = ["POPULATION", "SLOPE_IN_H", "draw", "horizon_slopes", "measured", "named", "passing"]
 
 POPULATION = math.inf  # the label n of a population fit
 SLOPE_IN_H = "slope of log C_apx in log H"
@@ -84,3 +85,19 @@ def draw(task: Task, n: int, rng: np.random.Generator) -> Demonstrations:
         weights=counts[seen].astype(np.float64),
         source={"task": task.name, "parameters": task.parameters(), "by": "expert", "n": n},
     )
+
+
+def passing(curve: NDArray[np.float64], level: float = 1.0) -> float:
+    """Where a ``(H,)`` curve over h = 1, ..., H first reaches the level; ``inf`` where it stays below.
+
+    Straight lines between the points, from 0 at h = 0.
+
+    >>> passing(np.array([0.5, 0.75, 1.25])), passing(np.array([2.0, 2.0])), passing(np.array([0.1, 0.2]))
+    (2.5, 0.5, inf)
+    """
+    above = np.flatnonzero(curve >= level)
+    if not len(above):
+        return math.inf
+    h = int(above[0])
+    before = float(curve[h - 1]) if h else 0.0
+    return h + (level - before) / (float(curve[h]) - before)

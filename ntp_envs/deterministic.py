@@ -16,13 +16,14 @@ IntArray = NDArray[np.int64]
 
 
 def one_hot_log_probs(tokens: NDArray[np.integer], vocab_size: int) -> FloatArray:
-    """``(B, A)`` log-probabilities of the law that gives each of the ``(B,)`` tokens probability one.
+    """``(..., A)`` log-probabilities of the laws that give each of the ``(...)`` tokens probability one.
 
     >>> one_hot_log_probs(np.array([1]), 2).tolist()
     [[-inf, 0.0]]
     """
-    out = np.full((len(tokens), vocab_size), -np.inf)
-    out[np.arange(len(tokens)), tokens] = 0.0
+    tokens = np.asarray(tokens)
+    out = np.full((*tokens.shape, vocab_size), -np.inf)
+    np.put_along_axis(out, tokens[..., None], 0.0, axis=-1)
     return out
 
 
@@ -57,12 +58,11 @@ class GreedyPolicy(SequentialPolicy):
         return _decoded(self.policy.next_log_probs(prompts, tokens))
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        log_probs = self.policy.forced_log_probs(prompts, tokens)
-        return _decoded(log_probs.reshape(-1, self.vocab_size)).reshape(log_probs.shape)
+        return _decoded(self.policy.forced_log_probs(prompts, tokens))
 
 
 def _decoded(log_probs: FloatArray) -> FloatArray:
-    return one_hot_log_probs(log_probs.argmax(axis=1), log_probs.shape[1])
+    return one_hot_log_probs(log_probs.argmax(axis=-1), log_probs.shape[-1])
 
 
 class _GreedyCursor(Cursor):

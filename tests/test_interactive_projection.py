@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize, minimize_scalar
 
 from agents import LogLossBC
-from agents.interactive import Labels, path_log_probs, project
+from agents.interactive import Labels, project
 from agents.log_loss import maximise_likelihood
 from agents.testing import default_problems
 from ntp_envs import (
@@ -123,7 +123,7 @@ def test_demonstrated_tokens_as_labels_are_maximum_likelihood():
         one, report = maximise_likelihood(problem.policy_class, problem.demonstrations)
         labels = Labels.from_demonstrations(problem.demonstrations)
         two, soft = project(problem.policy_class, labels)
-        laws = [np.exp(path_log_probs(policy, labels.prompts, labels.tokens)) for policy in (one, two)]
+        laws = [np.exp(policy.forced_log_probs(labels.prompts, labels.tokens)) for policy in (one, two)]
         assert np.allclose(*laws, atol=1e-4), problem.name
         assert soft.objective == pytest.approx(report.objective, abs=1e-7), problem.name
 

@@ -26,7 +26,7 @@ from agents import (
     TaiLrBC,
     TotalVariationBC,
 )
-from agents.interactive import Labels, path_log_probs, project
+from agents.interactive import Labels, project
 from agents.testing import CHECKS, Problem, check_agent
 from ntp_envs import Demonstrations, MarkovClass, NGramClass, NGramPolicy, TabularPolicy, collect
 from ntp_envs.errors import NotTractableError
@@ -96,7 +96,7 @@ def test_it_is_the_markov_class(case, kind):
     labels, longest = case
     one, report = project(NGramClass(labels.vocab_size, longest + 1), labels, divergence=kind)
     two, other = project(MarkovClass(labels.vocab_size, longest), labels, divergence=kind)
-    laws = [np.exp(path_log_probs(p, labels.prompts, labels.tokens))[labels.weights > 0] for p in (one, two)]
+    laws = [np.exp(p.forced_log_probs(labels.prompts, labels.tokens))[labels.weights > 0] for p in (one, two)]
     assert isinstance(one, NGramPolicy) and np.allclose(*laws, rtol=0, atol=1e-12)
     assert report.objective == pytest.approx(other.objective, abs=1e-12)
     assert report.details == pytest.approx(other.details, abs=1e-12)
@@ -123,7 +123,7 @@ def test_contexts_that_64_bits_cannot_number(kind, rng):
     tokens = rng.integers(2, size=(6, 15))
     labels = Labels(rng.integers(2, size=(6, 4)), tokens, np.log(laws), rng.random((6, 15)))
     policy, report = project(NGramClass(size, order), labels, divergence=kind)
-    wanted, ours = Dictionaries(labels, order - 1, kind), np.exp(path_log_probs(policy, labels.prompts, tokens))
+    wanted, ours = Dictionaries(labels, order - 1, kind), np.exp(policy.forced_log_probs(labels.prompts, tokens))
     for i in range(6):
         for h in range(15):
             assert np.allclose(ours[i, h], wanted.law([*labels.prompts[i], *tokens[i, :h]]), rtol=0, atol=1e-12)
@@ -137,7 +137,7 @@ def test_the_mass_of_a_weight_next_to_nothing_may_be_zero():
     labels = Labels(np.zeros((2, 0), int), np.array([[0, 1], [1, 1]]), laws, np.array([[1.0, tiny], [0.5, 1.0]]))
     policy, report = project(NGramClass(3, 2), labels)
     assert report.details["excluded_mass"] == 0.0 and np.isfinite(report.objective)
-    assert np.exp(path_log_probs(policy, labels.prompts, labels.tokens)[0, 1]).tolist() == [0.5, 0.0, 0.5]
+    assert np.exp(policy.forced_log_probs(labels.prompts, labels.tokens)[0, 1]).tolist() == [0.5, 0.0, 0.5]
 
 
 def divergence_of(laws, labels, kind):
@@ -190,7 +190,7 @@ def test_distillation_on_text(kind, harbour, written, monkeypatch):
     report = agent.fit(written, harbour.policy_class).fit_report_
     best = Dictionaries(fitted[-1], 1, kind)
     assert report.objective == pytest.approx(divergence_of(best, fitted[-1], kind), abs=1e-9)
-    laws = np.exp(path_log_probs(agent.policy_, written.prompts, written.tokens))
+    laws = np.exp(agent.policy_.forced_log_probs(written.prompts, written.tokens))
     for i in range(5):
         for h in range(16):
             line = [*written.prompts[i], *written.tokens[i, :h]]
@@ -257,7 +257,7 @@ def test_adversarial_imitation_does_as_in_the_markov_class(rng):
         )
         for members in (NGramClass(3, 2), MarkovClass(3, 1))
     ]
-    laws = [np.exp(path_log_probs(agent.policy_, data.prompts, data.tokens)) for agent in agents]
+    laws = [np.exp(agent.policy_.forced_log_probs(data.prompts, data.tokens)) for agent in agents]
     assert np.allclose(*laws, rtol=0, atol=1e-9)
 
 

@@ -6,7 +6,7 @@ from agents.interactive.base import InteractiveAgent, Session
 from agents.interactive.dagger import DAgger
 from agents.interactive.distillation import OnPolicyDistillation
 from agents.interactive.forward_training import ForwardTraining, LayeredAutomaton
-from agents.interactive.labels import Labels, path_log_probs
+from agents.interactive.labels import Labels
 from agents.interactive.projection import project
 from agents.interactive.scheduled_sampling import ScheduledSampling, truth_probability
 
@@ -21,7 +21,6 @@ __all__ = [
     "OnPolicyDistillation",
     "ScheduledSampling",
     "Session",
-    "path_log_probs",
     "project",
     "truth_probability",
 ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, ConvergenceWarning, FitReport
 from agents.interactive.base import with_details
-from agents.interactive.labels import Labels, path_log_probs
+from agents.interactive.labels import Labels
 from agents.interactive.projection import project
 from agents.log_loss import maximise_likelihood
 from ntp_envs import ARLinearClass, BernoulliClass, Demonstrations, MarkovClass, NGramClass, Policy, PolicyClass
@@ -177,7 +177,7 @@ class AdversarialImitation(Agent):
         for _ in range(rounds):
             prompts = demonstrations.prompts[rng.choice(len(demonstrations), size=rollouts, p=law)]
             tokens = policy.sample(prompts, horizon, rng)
-            laws = path_log_probs(policy, prompts, tokens)
+            laws = policy.forced_log_probs(prompts, tokens)
             visited = Labels(prompts, tokens, laws, np.full(tokens.shape, 1.0 / rollouts))
             judge = Discriminator(expert, occupancy(visited), pseudo / rollouts)
             divergences.append(judge.divergence())
@@ -186,7 +186,7 @@ class AdversarialImitation(Agent):
             target = _normalised(laws + step * values[np.arange(horizon), contexts])
             aim = Labels(prompts, tokens, target, visited.weights)
             policy, _ = project(policy_class, aim, divergence="reverse", tol=tol)
-            moved = np.exp(path_log_probs(policy, prompts, tokens)) - np.exp(laws)
+            moved = np.exp(policy.forced_log_probs(prompts, tokens)) - np.exp(laws)
             change = float(0.5 * np.abs(moved).sum(axis=2).mean()) / step
         converged = change <= settle
         if not converged:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent, FitReport
-from agents.interactive.labels import Labels, path_log_probs
+from agents.interactive.labels import Labels
 from agents.log_loss import RegisteredClasses, maximise_likelihood
 from ntp_envs import Demonstrations, Policy, PolicyClass, Task
 from ntp_envs._numerics import all_sequences, sample_categorical
@@ -49,7 +49,7 @@ class Session:
 
     def ask(self, prompts: IntArray, tokens: IntArray, weights: FloatArray) -> Labels:
         """The expert's law at every prefix of ``(n, H)`` tokens, each of which is a query."""
-        log_laws = path_log_probs(self.task.expert, prompts, tokens)
+        log_laws = self.task.expert.forced_log_probs(prompts, tokens)
         self.expert_queries += tokens.size
         return Labels(prompts, tokens, _checked(log_laws, weights > 0), weights)
 
@@ -107,8 +107,8 @@ class Session:
             )
         tokens = np.tile(all_sequences(size, horizon), (len(prompts), 1))
         prompts = np.repeat(prompts, size**horizon, axis=0)
-        log_laws = path_log_probs(self.task.expert, prompts, tokens)
-        walk = _mixed(path_log_probs(policy, prompts, tokens), log_laws, beta)
+        log_laws = self.task.expert.forced_log_probs(prompts, tokens)
+        walk = _mixed(policy.forced_log_probs(prompts, tokens), log_laws, beta)
         steps = np.exp(np.take_along_axis(walk, tokens[:, :, None], axis=2)[:, :, 0])
         reached = np.cumprod(np.column_stack([np.repeat(masses, size**horizon), steps[:, :-1]]), axis=1)
         copies = np.arange(len(tokens))[:, None] % size ** np.arange(horizon, 0, -1) == 0  # one sequence a prefix

@@ -10,7 +10,7 @@ import numpy as np
 
 from agents.base import ConvergenceWarning, FitReport
 from agents.interactive.base import InteractiveAgent, Session, check_rollouts, with_details
-from agents.interactive.labels import Labels, path_log_probs
+from agents.interactive.labels import Labels
 from agents.interactive.projection import DIVERGENCES, project
 from ntp_envs import Demonstrations, Policy, PolicyClass, Task
 from ntp_envs._validation import check_in, check_int, check_real
@@ -129,6 +129,6 @@ def _floored(labels: Labels, floor: float) -> Labels:
 
 def _change(old: Policy, new: Policy, labels: Labels) -> float:
     """Total variation between two policies' next-token laws, averaged over the labelled prefixes."""
-    laws = [np.exp(path_log_probs(policy, labels.prompts, labels.tokens)) for policy in (old, new)]
+    laws = [np.exp(policy.forced_log_probs(labels.prompts, labels.tokens)) for policy in (old, new)]
     distances = 0.5 * np.abs(laws[0] - laws[1]).sum(axis=2)
     return float((labels.weights * distances).sum() / labels.weights.sum())

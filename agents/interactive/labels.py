@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs import Demonstrations, Policy
+from ntp_envs import Demonstrations
 from ntp_envs._numerics import sample_categorical
+from ntp_envs.deterministic import one_hot_log_probs
 
-__all__ = ["Labels", "path_log_probs"]
+__all__ = ["Labels"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -42,7 +43,7 @@ class Labels:
         """The demonstrated tokens, each with probability one; the weights of each layer sum to one."""
         tokens = demonstrations.tokens
         weights = np.repeat(demonstrations.normalised_weights()[:, None], tokens.shape[1], axis=1)
-        return cls(demonstrations.prompts, tokens, _one_hot(tokens, demonstrations.vocab_size), weights)
+        return cls(demonstrations.prompts, tokens, one_hot_log_probs(tokens, demonstrations.vocab_size), weights)
 
     @classmethod
     def join(cls, parts: Sequence[Labels]) -> Labels:
@@ -76,21 +77,4 @@ class Labels:
     def drawn(self, rng: np.random.Generator) -> Labels:
         """One token drawn from each law instead of the law: what an expert who only acts would show."""
         flat = sample_categorical(self.log_laws.reshape(-1, self.vocab_size), rng)
-        return replace(self, log_laws=_one_hot(flat.reshape(self.weights.shape), self.vocab_size))
-
-
-def _one_hot(tokens: IntArray, vocab_size: int) -> FloatArray:
-    """``(n, H, A)`` log-laws that put all mass on the tokens."""
-    with np.errstate(divide="ignore"):
-        return np.log(np.eye(vocab_size))[tokens]
-
-
-def path_log_probs(policy: Policy, prompts: IntArray, tokens: IntArray) -> FloatArray:
-    """``(n, H, A)`` next-token log-probabilities of a policy at every prefix of ``(n, H)`` tokens."""
-    out = np.empty((*tokens.shape, policy.vocab_size))
-    reader = policy.cursor(prompts)
-    for h, column in enumerate(tokens.T):
-        out[:, h] = reader.log_probs()
-        if h + 1 < tokens.shape[1]:
-            reader = reader.advance(column)
-    return out
+        return replace(self, log_laws=one_hot_log_probs(flat.reshape(self.weights.shape), self.vocab_size))

@@ -13,8 +13,8 @@ import torch
 from agents.base import Agent, FitReport
 from agents.neural.batches import Batches, OnlineBatches, StoredBatches
 from agents.neural.checkpoints import Checkpoint
-from agents.neural.classes import NetworkClass
-from agents.neural.devices import resolve_device
+from agents.neural.classes import NetworkClass, check_network
+from agents.neural.devices import evaluation_device, resolve_device
 from agents.neural.modes import Mode, Objective
 from agents.neural.policy import TorchPolicy
 from agents.neural.progress import Report
@@ -119,20 +119,18 @@ class NeuralBC(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        if not isinstance(policy_class, NetworkClass):  # for type checkers: fit has checked it
-            raise TypeError(f"{type(policy_class).__name__} is not a NetworkClass.")
-        mode, settings, batches = self._resolved(demonstrations, policy_class)
+        spec = check_network(policy_class, demonstrations)
+        mode, settings, batches = self._resolved(demonstrations)
         device = resolve_device(self.device)
         threads = None if self.threads is None else check_int("threads", self.threads, minimum=1)
         seeds = [int(seed) for seed in rng.integers(2**63, size=3)]  # of the weights, the batches and dropout
 
         with limited_threads(threads):
-            network = policy_class.initialised(torch.Generator().manual_seed(seeds[0]))
+            network = spec.initialised(torch.Generator().manual_seed(seeds[0]))
             run = Run.begin(Objective(network, mode), settings, (seeds[1], seeds[2]), device)
 
             def policy() -> TorchPolicy:
-                where = "cpu" if device.type == "mps" else str(device)  # no float64 there
-                return policy_class.policy(network, teacherless=mode.teacherless, device=where)
+                return spec.policy(network, teacherless=mode.teacherless, device=evaluation_device(device))
 
             def after_step(step: int) -> None:
                 if self.on_step is not None and step % self.on_step_every == 0:
@@ -142,7 +140,7 @@ class NeuralBC(Agent):
                 run,
                 batches,
                 settings,
-                checkpoint=self._checkpoint(policy_class, mode, settings, batches, seeds),
+                checkpoint=self._checkpoint(spec, mode, settings, batches, seeds),
                 after_step=after_step,
                 progress=self.progress,
                 tokens_per_step=batches.size * len(mode.columns),
@@ -150,12 +148,7 @@ class NeuralBC(Agent):
         learned = policy()
         return learned, _report(run, learned, demonstrations, mode)
 
-    def _resolved(self, demonstrations: Demonstrations, spec: NetworkClass) -> tuple[Mode, Settings, Batches]:
-        if spec.prompt_length != demonstrations.prompt_length:
-            raise ValueError(
-                f"the network reads prompts of {spec.prompt_length} tokens, the demonstrations have "
-                f"{demonstrations.prompt_length}; build it with prompt_length={demonstrations.prompt_length}."
-            )
+    def _resolved(self, demonstrations: Demonstrations) -> tuple[Mode, Settings, Batches]:
         mode = Mode(self.mode, horizon=demonstrations.horizon, k=self.k, positions=self.positions)
         settings = Settings(
             steps=self.steps,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from agents.neural.networks import ACTIVATIONS, Network, Transformer, WindowNetwork
-from ntp_envs import PolicyClass, Task
+from ntp_envs import Demonstrations, PolicyClass, Task
 from ntp_envs._validation import check_in, check_int, check_real
 
 if TYPE_CHECKING:
     from agents.neural.policy import TorchPolicy
 
-__all__ = ["ARCHITECTURES", "NetworkClass"]
+__all__ = ["ARCHITECTURES", "NetworkClass", "check_network"]
 
 ARCHITECTURES = ("linear", "mlp", "transformer")
 
@@ -177,3 +177,15 @@ class NetworkClass(PolicyClass):
                     f"the weight {name!r} is not finite; training diverged (a smaller learning_rate helps)."
                 )
         return copies
+
+
+def check_network(policy_class: PolicyClass, demonstrations: Demonstrations) -> NetworkClass:
+    """The class, known to be of networks; ``ValueError`` where they read prompts of another length."""
+    if not isinstance(policy_class, NetworkClass):  # for type checkers: `Agent.fit` has checked it
+        raise TypeError(f"{type(policy_class).__name__} is not a NetworkClass.")
+    if policy_class.prompt_length != demonstrations.prompt_length:
+        raise ValueError(
+            f"the network reads prompts of {policy_class.prompt_length} tokens, the demonstrations have "
+            f"{demonstrations.prompt_length}; build it with prompt_length={demonstrations.prompt_length}."
+        )
+    return policy_class

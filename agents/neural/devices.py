@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["resolve_device"]
+__all__ = ["evaluation_device", "resolve_device"]
 
 
 def resolve_device(device: Any) -> torch.device:
@@ -25,3 +25,8 @@ def resolve_device(device: Any) -> torch.device:
             f"device={device!r} cannot be used here ({str(error).splitlines()[0]}); use 'auto' or 'cpu'."
         ) from error
     return found
+
+
+def evaluation_device(device: torch.device) -> str:
+    """Where the policy of a network trained on ``device`` is evaluated: there, but for MPS, which has no float64."""
+    return "cpu" if device.type == "mps" else str(device)

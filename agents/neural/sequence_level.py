@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from agents.base import Agent, FitReport
 from agents.neural.batches import ReferencedBatches
 from agents.neural.checkpoints import Checkpoint
-from agents.neural.classes import NetworkClass
-from agents.neural.devices import resolve_device
+from agents.neural.classes import NetworkClass, check_network
+from agents.neural.devices import evaluation_device, resolve_device
 from agents.neural.modes import Mode, Objective
 from agents.neural.networks import Network
 from agents.neural.policy import TorchPolicy
@@ -80,8 +80,7 @@ class Player:
             checkpoint = Checkpoint(folder, every=agent.checkpoint_every, settings={**identity, **asdict(settings)})
         tokens = batches.size * self.data.horizon
         train(run, batches, settings, checkpoint=checkpoint, progress=agent.progress, tokens_per_step=tokens)
-        where = "cpu" if self.device.type == "mps" else str(self.device)
-        return self.spec.policy(run.objective.network, device=where)  # type: ignore[arg-type]
+        return self.spec.policy(run.objective.network, device=evaluation_device(self.device))
 
     def log_loss(self) -> TorchPolicy:
         """Where both learners start: next-token log-loss."""
@@ -148,13 +147,7 @@ class SequenceAgent(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        if not isinstance(policy_class, NetworkClass):  # for type checkers: fit has checked it
-            raise TypeError(f"{type(policy_class).__name__} is not a NetworkClass.")
-        if policy_class.prompt_length != demonstrations.prompt_length:
-            raise ValueError(
-                f"the network reads prompts of {policy_class.prompt_length} tokens, the demonstrations have "
-                f"{demonstrations.prompt_length}; build it with prompt_length={demonstrations.prompt_length}."
-            )
+        spec = check_network(policy_class, demonstrations)
         check_int("checkpoint_every", self.checkpoint_every, minimum=1)
         if self.batch_size is not None:
             check_int("batch_size", self.batch_size, minimum=1)
@@ -165,7 +158,7 @@ class SequenceAgent(Agent):
         self._check_own(demonstrations)
         threads = None if self.threads is None else check_int("threads", self.threads, minimum=1)
         with limited_threads(threads):
-            return self._play(Player(self, ReferencedBatches.kept(demonstrations), policy_class, rng))
+            return self._play(Player(self, ReferencedBatches.kept(demonstrations), spec, rng))
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
         """Hyper-parameters that only this learner has, before work starts."""

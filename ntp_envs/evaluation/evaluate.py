@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ntp_envs._validation import check_generator, check_int
 from ntp_envs.demonstrations import Demonstrations, collect
 from ntp_envs.deterministic import GreedyPolicy
+from ntp_envs.evaluation._checks import check_policy
 from ntp_envs.evaluation.result import Evaluation, SampleText
 from ntp_envs.evaluation.search import backtracking_search
 from ntp_envs.policies import Policy
@@ -113,14 +114,9 @@ _PROPERTIES = (
 
 
 def _check_shapes(policy: Policy, task: Task, demos: Demonstrations) -> None:
-    if not isinstance(policy, Policy):
-        raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
+    check_policy(policy, task)
     if not isinstance(demos, Demonstrations):
         raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demos).__name__}.")
-    if policy.vocab_size != task.vocab_size:
-        raise ValueError(f"the policy has {policy.vocab_size} tokens and {task.name} {task.vocab_size}; one is needed.")
-    if policy.horizon is not None and policy.horizon < task.horizon:
-        raise ValueError(f"the policy is defined for {policy.horizon} tokens, but {task.name} has {task.horizon}.")
     for name in ("vocab_size", "horizon", "prompt_length"):
         mine, theirs = getattr(task, name), getattr(demos, name)
         if mine != theirs:

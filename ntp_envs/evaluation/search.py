@@ -12,6 +12,7 @@ from ntp_envs._numerics import sample_categorical
 from ntp_envs._validation import check_generator, check_in, check_int, check_tokens
 from ntp_envs.distances.intervals import score_interval
 from ntp_envs.errors import NotTractableError
+from ntp_envs.evaluation._checks import check_policy
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
 
@@ -268,12 +269,7 @@ def _verdict(task: Task) -> Callable[[IntArray, IntArray], BoolArray]:
 
 def _checked(policy: Policy, task: Task, prompts: ArrayLike, rng: np.random.Generator) -> IntArray:
     check_generator(rng)
-    if not isinstance(policy, Policy):
-        raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
-    if policy.vocab_size != task.vocab_size:
-        raise ValueError(f"the policy has {policy.vocab_size} tokens and {task.name} {task.vocab_size}; one is needed.")
-    if policy.horizon is not None and policy.horizon < task.horizon:
-        raise ValueError(f"the policy is defined for {policy.horizon} tokens, but {task.name} has {task.horizon}.")
+    check_policy(policy, task)
     checked = check_tokens("prompts", prompts, task.vocab_size, width=task.prompt_length)
     if not len(checked):
         raise ValueError("there are no prompts (0 rows); at least one is needed.")

@@ -191,9 +191,7 @@ def trained(
     fixed = collect(task, pairs, np.random.default_rng(shown))
     if architecture == LINEAR:
         network = {"width": task.vocab_size, "positional": True}  # every linear map of the one-hot prefix
-    spec = NetworkClass(
-        architecture.lower(), task.vocab_size, prompt_length=task.prompt_length, horizon=task.horizon, **network
-    )
+    spec = NetworkClass.for_task(architecture.lower(), task, **network)
     labels = place_of(task, architecture)
 
     def measured(step: int, policy: Policy) -> list[Record]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import make_agent
+from experiments import measure
 from experiments.learners import powers_of_two
 from experiments.study import Label, Record
 from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
@@ -85,16 +86,5 @@ def _held_out(task: Text, policy: Policy) -> NDArray[np.float64]:
 
 
 def passing(curve: NDArray[np.float64]) -> float:
-    """Where a ``(H,)`` curve over h = 1, ..., H first reaches `LEVEL`; H where it stays below.
-
-    Straight lines between the points, from 0 at h = 0.
-
-    >>> passing(np.array([0.5, 0.75, 1.25])), passing(np.array([2.0, 2.0])), passing(np.array([0.1, 0.2]))
-    (2.5, 0.5, 2.0)
-    """
-    above = np.flatnonzero(curve >= LEVEL)
-    if not len(above):
-        return float(len(curve))
-    h = int(above[0])
-    before = float(curve[h - 1]) if h else 0.0
-    return h + (LEVEL - before) / (float(curve[h]) - before)
+    """Where a ``(H,)`` curve first reaches `LEVEL`; H where it stays below."""
+    return min(measure.passing(curve, LEVEL), float(len(curve)))

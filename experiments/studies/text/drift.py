@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from agents import make_agent
 from experiments.evaluated import evaluation_records
+from experiments.measure import passing
 from experiments.studies.text.corpus import read
 from experiments.study import Label, Record
 from ntp_envs import ARLinearClass, NGramClass, Policy, collect, distance
@@ -129,16 +130,6 @@ def curve_records(curve: DistanceCurve, labels: Mapping[str, Label]) -> list[Rec
         )
         for h in shown_lengths(curve.horizon)
     ]
-
-
-def passing(values: NDArray[np.float64], level: float = 1.0) -> float:
-    """The length at which a curve first passes the level, between two lengths in proportion; ``inf`` if never."""
-    above = np.flatnonzero(values >= level)
-    if not len(above):
-        return np.inf
-    h = int(above[0])
-    before = values[h - 1] if h else 0.0
-    return h + float((level - before) / (values[h] - before))
 
 
 def scores(task: Text, policy: Policy, labels: Mapping[str, Label], rng: np.random.Generator) -> list[Record]:
