@@ -6,6 +6,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices, one worker
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from laws import USUAL
+
+settings.register_profile("repeat", deadline=None, derandomize=True, max_examples=USUAL)
+settings.register_profile("explore", deadline=None, derandomize=False, max_examples=10 * USUAL, print_blob=True)
+settings.load_profile("repeat")
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """Random path-star tasks and their prompts, read by hand, for the tests of the family and of its learner."""
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs.tasks import PathStar
 
-QUICK = settings(deadline=None, derandomize=True, max_examples=30)
+QUICK = examples(30)
 
 
 @st.composite

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from agents import LayerwiseBC, LogLossBC, SmoothedLogLossBC
 from ntp_envs import BernoulliPolicy, Demonstrations, Exactness, ProductClass, TabularPolicy, collect, make_task
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@examples(40)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_in_a_product_class_it_is_log_loss(seed, holes):
     rng = np.random.default_rng(seed)

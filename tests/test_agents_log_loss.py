@@ -5,8 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logit
 
@@ -30,7 +31,7 @@ from ntp_envs.features import FlipSign
 from ntp_envs.tasks._bernoulli_law import count_distance
 
 seeds = st.integers(0, 2**32 - 1)
-law = settings(deadline=None, derandomize=True, max_examples=40)
+law = examples(40)
 
 
 def random_demos(rng, *, vocab_size=2, prompt_length=0, horizon=4, n=12, weighted=True):

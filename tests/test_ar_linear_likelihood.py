@@ -5,8 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import approx_fprime, minimize
 
 from agents import ConvergenceWarning, softmax_rows
@@ -16,7 +17,7 @@ from agents.softmax_rows import SoftmaxRows, rows_of
 from ntp_envs import ARLinearPolicy, BernoulliClass, Demonstrations, collect, make_task
 from ntp_envs.features import CallableFeatures, FeatureMap, FlipSign, PairwiseProducts, Position, WindowOneHot
 
-QUICK = settings(deadline=None, derandomize=True, max_examples=25)
+QUICK = examples(25)
 
 
 def waves(prompts, tokens):

@@ -4,8 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from agents import ChunkKR, ConvergenceWarning, LogLossBC
 from agents.chunk_kr import agent as agent_module
@@ -150,7 +151,7 @@ def window_problem(seed, n=30, horizon=5, width=2):
 
 
 @given(seed=st.integers(0, 1000), chunk=st.integers(1, 3), bound=st.sampled_from([0.8, 1.0, 2.0]))
-@settings(deadline=None, derandomize=True, max_examples=8)
+@examples(8)
 def test_every_fit_is_certified_by_an_independent_search_for_replies(seed, chunk, bound):
     demos, policy_class = window_problem(seed)
     seen = []
@@ -213,7 +214,7 @@ def test_policies_with_and_without_an_automaton_agree(chunk):
 
 
 @given(seed=st.integers(0, 1000), chunk=st.integers(1, 4), low_rank=st.sampled_from([None, 4]))
-@settings(deadline=None, derandomize=True, max_examples=10)
+@examples(10)
 def test_the_extension_to_unseen_prefixes_is_normalised(seed, chunk, low_rank):
     demos, _ = window_problem(seed, n=3, horizon=6, width=4)
     with warnings.catch_warnings():

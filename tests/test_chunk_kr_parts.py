@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import minimize
 
 from agents.chunk_kr.admm import solve_admm
@@ -138,7 +139,7 @@ def test_the_constant_function_is_kept_with_norm_at_most_one(embed):
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(2, 6))
-@settings(deadline=None, derandomize=True, max_examples=40)
+@examples(40)
 def test_likelihood_step_satisfies_its_optimality_conditions(seed, size):
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(3, size)) * 10.0 ** rng.uniform(-1, 2)
@@ -161,7 +162,7 @@ def test_likelihood_step_satisfies_its_optimality_conditions(seed, size):
 
 
 @given(seed=st.integers(0, 10_000), length=st.integers(1, 2), radius=st.sampled_from([0.6, 1.0, 3.0]))
-@settings(deadline=None, derandomize=True, max_examples=25)
+@examples(25)
 def test_over_a_convex_class_the_rho_game_is_won_by_maximum_likelihood(seed, length, radius):
     """Fact 1: an independent search finds no reply to the maximum-likelihood law; to another law it finds one."""
     points = random_points(seed, n=2, length=length)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import minimize
 
 from agents import project_onto_ball_and_simplices
@@ -48,7 +49,7 @@ def slsqp(point, phi, size, radius):
     extra=st.integers(0, 12),
     radius=st.sampled_from(["tight", "middle", "none"]),
 )
-@settings(deadline=None, derandomize=True, max_examples=60)
+@examples(60)
 def test_projection_agrees_with_slsqp(seed, n, bits, extra, radius):
     point, phi, size, ball = random_problem(seed, n, bits, extra, radius)
     ours = project_onto_ball_and_simplices(point, phi, size, ball)
@@ -64,7 +65,7 @@ def test_projection_agrees_with_slsqp(seed, n, bits, extra, radius):
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 3), bits=st.integers(1, 3))
-@settings(deadline=None, derandomize=True, max_examples=30)
+@examples(30)
 def test_projection_satisfies_the_variational_inequality(seed, n, bits):
     """<x - P x, y - P x> <= 0 for feasible y: what it is to be the nearest point of a convex set."""
     point, phi, size, ball = random_problem(seed, n, bits, 12, "middle")

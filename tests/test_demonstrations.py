@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import BernoulliClass, Demonstrations, Exactness, UniformPolicy, collect, make_task
 
@@ -86,7 +87,7 @@ def test_unreadable_files_are_named(tmp_path, rng):
 
 
 @given(horizon=st.integers(1, 30), length=st.integers(1, 30))
-@settings(deadline=None, derandomize=True)
+@examples()
 def test_chunks_cover_every_position_once(horizon, length):
     data = demos(tokens=np.ones((3, horizon), int))
     if length > horizon:

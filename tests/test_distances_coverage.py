@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from distance_instances import random_pair
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import coverage_bound_hellinger2, coverage_bound_kl, distance
 from ntp_envs.distances import DEFAULT_THRESHOLDS, enumeration_distances
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 thresholds = st.one_of(st.sampled_from(DEFAULT_THRESHOLDS), st.floats(1.0001, 1e6))
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@examples(200)
 @given(
     st.builds(random_pair, st.integers(0, 10**6), zeros=st.booleans(), varying=st.booleans(), near=st.booleans()),
     thresholds,
@@ -27,7 +28,7 @@ def test_both_bounds_hold_at_every_prefix(instance, threshold):
     assert (covered <= coverage_bound_hellinger2(curves["hellinger2"].values, lower) + 1e-12).all()
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@examples(200)
 @given(st.lists(st.floats(1e-6, 1.0), min_size=2, max_size=6), st.integers(0, 10**6), thresholds)
 def test_both_bounds_hold_for_any_two_laws(weights, seed, threshold):
     p = np.array(weights) / np.sum(weights)

@@ -4,8 +4,9 @@ import mpmath
 import numpy as np
 import pytest
 from distance_instances import THRESHOLDS, PlainTask, brute_force, random_automaton, random_pair
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import (
     BernoulliMixturePolicy,
@@ -31,7 +32,7 @@ ADDITIVE = ("hellinger2", "kl", "chi2")
 instances = st.builds(
     random_pair, st.integers(0, 10**6), zeros=st.booleans(), varying=st.booleans(), near=st.booleans()
 )
-quick = settings(deadline=None, derandomize=True, max_examples=150)
+quick = examples(150)
 
 
 def same(left, right, *, rtol=1e-12, atol=1e-12):
@@ -49,7 +50,7 @@ def test_automaton_equals_enumeration(instance):
         assert curve.is_exact and curve.method == "automaton"
 
 
-@settings(quick, max_examples=60)
+@examples(60)
 @given(instances)
 def test_enumeration_equals_brute_force(instance):
     tree = enumeration_distances(*instance, thresholds=THRESHOLDS)

@@ -5,8 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy import stats
 
 from agents import LogLossBC, RhoEstimatorBC
@@ -119,7 +120,7 @@ def u_statistic(k, label):
     return (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1)) - 2 * xy.mean()
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@examples(30)
 @given(seed=st.integers(0, 2**32 - 1), discount=st.sampled_from([1.0, 0.5]))
 def test_mmd_is_the_u_statistic_of_the_prefix_kernel(seed, discount):
     p, q, _ = random_samples(seed)
@@ -139,7 +140,7 @@ def test_mmd_is_the_u_statistic_of_the_prefix_kernel(seed, discount):
         np.testing.assert_allclose(result.curve.std_error[length - 1] ** 2, variance, atol=1e-12)
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@examples(30)
 @given(seed=st.integers(0, 2**32 - 1), order=st.integers(1, 9))
 def test_ngram_plug_in_counts_ngrams(seed, order):
     p, q, _ = random_samples(seed)

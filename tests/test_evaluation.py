@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import (
     BernoulliPolicy,
@@ -44,7 +45,7 @@ def by_hand(policy, demos):
     return forced, greedy, nats
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
+@examples(15)
 @given(seed=st.integers(0, 2**16), vocab=st.integers(2, 3), horizon=st.integers(1, 4), prompt=st.integers(0, 1))
 def test_every_measure_of_a_random_policy_is_what_counting_says(seed, vocab, horizon, prompt):
     draws = rng(seed)

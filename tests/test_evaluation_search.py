@@ -6,8 +6,9 @@ from functools import cached_property
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import FiniteClass, NotTractableError, TabularPolicy, UniformPolicy, make_task
 from ntp_envs.evaluation import backtracking_search, best_of
@@ -123,7 +124,7 @@ def depth_first(policy, task, prefix):
     return None, drawn, rejected
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@examples(40)
 @given(seed=st.integers(0, 2**16), zeros=st.booleans())
 def test_greedy_depth_first_search_is_the_recursion(seed, zeros):
     draws = rng(seed)

@@ -6,8 +6,9 @@ import shlex
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from laws import examples
 
 from experiments.cli import main, parse_run
 from experiments.driver import reproduce_command, run_study
@@ -63,7 +64,7 @@ names = (
 )
 
 
-@settings(deadline=None, derandomize=True)
+@examples()
 @example([Spec("A", (("x", "\\'\",)"), ("y", 1))), Spec("B")])
 @given(
     st.lists(
@@ -321,7 +322,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path):
 # -- the slope ---------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@examples(30)
 @given(st.floats(-2, 2), st.floats(0.01, 10), st.integers(0, 1000))
 def test_a_power_law_has_its_exponent_and_no_interval(exponent, scale, seed):
     x = [4, 16, 64]

@@ -4,15 +4,16 @@ import subprocess
 import sys
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import LinearConstraint, minimize
 
 from experiments.figures import COLOURS, learner_style, new_figure, render, spread, styled
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.floats(0.5, 30))
-@settings(deadline=None, derandomize=True, max_examples=60)
+@examples(60)
 def test_labels_keep_their_order_and_distance(wanted, gap):
     placed = spread(np.array(wanted), gap)
     order = np.argsort(wanted, kind="stable")

@@ -10,8 +10,9 @@ from dataclasses import replace
 import experiments_toy as toy
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from experiments.driver import reproduce_command, run_study
 from experiments.folder import FolderError, OutputFolder, run_settings
@@ -303,7 +304,7 @@ def test_bootstrap_interval_covers_the_mean_at_about_its_rate():
 
 
 @given(value=st.floats(-1e6, 1e6), n=st.integers(1, 30))
-@settings(deadline=None, derandomize=True)
+@examples()
 def test_equal_replicates_have_an_interval_of_no_width(value, n):
     assert mean_interval([value] * n, np.random.default_rng(0)) == (value, value, value)
 
@@ -336,7 +337,7 @@ def test_the_interval_of_a_few_replicates_is_at_least_that_of_their_own_errors()
 
 
 @given(slope=st.floats(-3, 3), scale=st.floats(0.1, 10), n=st.integers(2, 8))
-@settings(deadline=None, derandomize=True)
+@examples()
 def test_slope_of_a_power_law(slope, scale, n):
     x = 2.0 ** np.arange(n)
     assert loglog_slope(x, scale * x**slope) == pytest.approx(slope, abs=1e-9)

@@ -5,8 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import ARLinearClass, ARLinearPolicy, BernoulliPolicy
 from ntp_envs.automata import AutomatonPolicy
@@ -24,7 +25,7 @@ from ntp_envs.features import (
 from ntp_envs.policies import Policy
 
 PROMPT_LENGTH = 2
-QUICK = settings(deadline=None, derandomize=True, max_examples=30)
+QUICK = examples(30)
 
 
 def mean_token(prompts, tokens):

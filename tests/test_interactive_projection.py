@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import minimize, minimize_scalar
 
 from agents import LogLossBC
@@ -144,7 +145,7 @@ def test_members_that_exclude_what_the_labels_want_are_last_and_least_exclusion_
 
 
 @given(seed=st.integers(0, 10**6), kind=st.sampled_from(DIVERGENCES))
-@settings(deadline=None, derandomize=True, max_examples=40)
+@examples(40)
 def test_no_member_is_nearer(seed, kind):
     rng = np.random.default_rng(seed)
     labels = random_labels(rng, n=4)

@@ -4,8 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.special import erf, log_softmax, softmax
 
 torch = pytest.importorskip("torch")
@@ -203,7 +204,7 @@ def specifications(draw):
     return NetworkClass(architecture, A, **sizes, **options)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@examples(60)
 @given(specifications(), st.booleans())
 def test_any_network_read_token_by_token_is_the_network_read_at_once(spec, teacherless):
     policy, (prompts, tokens) = spec.policy(network_of(spec), teacherless=teacherless), sequences(spec, n=3)

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 import ntp_envs.ngram as ngram
 from agents import LogLossBC, NGramBC, SmoothedLogLossBC
@@ -76,7 +77,7 @@ def some_weights(kind, count, rng):
     return weights
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@examples(150)
 @given(sequences())
 def test_every_order_agrees_with_dictionaries(problem):
     size, order, seed, rows, before, horizon, kind, escape = problem

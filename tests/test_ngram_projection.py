@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 import agents.interactive.dagger
 import agents.interactive.distillation
@@ -91,7 +92,7 @@ class Dictionaries:
 
 
 @given(case=labelled(), kind=st.sampled_from(DIVERGENCES))
-@settings(deadline=None, derandomize=True, max_examples=80)
+@examples(80)
 def test_it_is_the_markov_class(case, kind):
     labels, longest = case
     one, report = project(NGramClass(labels.vocab_size, longest + 1), labels, divergence=kind)
@@ -103,7 +104,7 @@ def test_it_is_the_markov_class(case, kind):
 
 
 @given(case=labelled(), kind=st.sampled_from(DIVERGENCES), seed=st.integers(0, 10**6))
-@settings(deadline=None, derandomize=True, max_examples=60)
+@examples(60)
 def test_any_context_has_the_nearest_law_of_its_longest_part_with_labels(case, kind, seed):
     labels, longest = case
     rng, size = np.random.default_rng(seed), labels.vocab_size

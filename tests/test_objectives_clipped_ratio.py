@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import minimize
 
 from agents import ClippedRatioBC, LogLossBC
@@ -57,7 +58,7 @@ def law(policy, tokens):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(deadline=None, derandomize=True, max_examples=25)
+@examples(25)
 def test_at_beta_one_it_is_total_variation(seed):
     rng = np.random.default_rng(seed)
     expert, members = TabularPolicy.random(2, 3, rng), [TabularPolicy.random(2, 3, rng) for _ in range(4)]

@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.stats import binom
 
 from agents import TotalVariationBC
@@ -32,7 +33,7 @@ def complete(law, horizon):
 
 
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 6), spread=st.sampled_from([0.2, 1.0, 5.0]))
-@settings(deadline=None, derandomize=True, max_examples=60)
+@examples(60)
 def test_minimum_distance_is_within_three_times_the_best(seed, size, spread):
     rng = np.random.default_rng(seed)
     members = [TabularPolicy.random(2, 3, rng, concentration=spread) for _ in range(size)]
@@ -49,7 +50,7 @@ def test_minimum_distance_is_within_three_times_the_best(seed, size, spread):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(deadline=None, derandomize=True, max_examples=40)
+@examples(40)
 def test_between_two_the_tournament_has_the_same_guarantee(seed):
     rng = np.random.default_rng(seed)
     members = [TabularPolicy.random(2, 3, rng) for _ in range(2)]

@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import (
     BernoulliMixturePolicy,
@@ -23,7 +24,7 @@ from ntp_envs._numerics import prefix_codes, sample_categorical, squared_sqrt_ga
 from ntp_envs.policies import check_sequences
 
 H = 4
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=25)
+SETTINGS = examples(25)
 
 
 def fair(prompts, tokens):

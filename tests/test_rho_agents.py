@@ -5,8 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 import agents.rho as rho_module
 from agents import ChunkedRhoBC, ConvergenceWarning, LogLossBC, RhoEstimatorBC
@@ -25,7 +26,7 @@ from ntp_envs import (
     make_task,
 )
 
-fixed = settings(deadline=None, derandomize=True, max_examples=50)
+fixed = examples(50)
 
 
 def factor(agent, task, *, chunk=None):

@@ -4,8 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.special import expit, logit
 from scipy.stats import binom
 
@@ -27,7 +28,7 @@ from ntp_envs import (
 from ntp_envs.features import CallableFeatures, FlipSign, Position, WindowOneHot
 from ntp_envs.tasks.ar_linear import ARLinear
 
-fixed = settings(deadline=None, derandomize=True, max_examples=25)
+fixed = examples(25)
 
 
 def last_two(prompts, tokens):

@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from laws import examples
 
 from agents import rho_game
 from agents.rho_game import group_rows, rho_tau, solve_finite_game
 
 TAUS = ("ratio", "psi")
-fixed = settings(deadline=None, derandomize=True, max_examples=60)
+fixed = examples(60)
 
 
 def tau_of_densities(p, other, tau):

@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit, xlog1py, xlogy
 
 from agents.rho_game import rho_tau
 from agents.rho_one_parameter import solve_bernoulli_game
 
-fixed = settings(deadline=None, derandomize=True, max_examples=40)
+fixed = examples(40)
 
 
 def payoffs(events, lengths, weights, theta, others, tau):

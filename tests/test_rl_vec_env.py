@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.wrappers import TimeLimit
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 torch = pytest.importorskip("torch")
 stable_baselines3 = pytest.importorskip("stable_baselines3")
@@ -75,7 +76,7 @@ def assert_same_infos(ours, theirs):
                 assert left[key] is right[key]  # Python booleans
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@examples(60)
 @given(
     task=st.sampled_from(TASKS),
     seed=st.integers(0, 2**32 - 1),

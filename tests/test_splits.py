@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from agents.splits import holdout_split, shuffled_folds
 from ntp_envs import Demonstrations, make_task
@@ -13,7 +14,7 @@ def random_demos(rng, n, weights=None):
     return Demonstrations(np.zeros((n, 0), int), rng.integers(2, size=(n, 4)), vocab_size=2, weights=weights)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@examples(40)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 30), data=st.data())
 def test_folds_are_a_partition(seed, n, data):
     folds = data.draw(st.integers(2, n))

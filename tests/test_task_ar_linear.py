@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import approx_fprime
 
 from agents.ar_linear_likelihood import maximum_likelihood
@@ -14,7 +15,7 @@ from ntp_envs import NotTractableError, collect, make_task
 from ntp_envs.distances import distance
 
 KINDS = ("interaction", "contamination")
-QUICK = settings(deadline=None, derandomize=True, max_examples=20)
+QUICK = examples(20)
 
 
 def linear(**parameters):

@@ -4,15 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from agents import LayerwiseBC
 from ntp_envs import make_task
 from ntp_envs.policy_classes import ErrorSetClass, ErrorSetPolicy, ProductPolicy
 from ntp_envs.tasks import ConsistencyGame, HalvingGame
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=30)
+SETTINGS = examples(30)
 
 
 def hellinger2_by_sequences(task, policy):

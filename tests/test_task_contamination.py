@@ -4,13 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import BernoulliPolicy, Task, make_task, register_task, task_names
 from ntp_envs.tasks._bernoulli_law import count_distance
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=25)
+SETTINGS = examples(25)
 probability = st.floats(0.02, 0.98)
 
 

@@ -5,14 +5,15 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
 from ntp_envs import NotTractableError, collect, make_task
 
-QUICK = settings(deadline=None, derandomize=True, max_examples=60)
+QUICK = examples(60)
 
 
 def multiplication(**parameters):

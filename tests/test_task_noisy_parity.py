@@ -5,14 +5,15 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from agents.ar_linear_likelihood import maximum_likelihood
 from ntp_envs import ARLinearPolicy, UniformPolicy, collect, make_task
 from ntp_envs.distances import distance
 
-QUICK = settings(deadline=None, derandomize=True, max_examples=40)
+QUICK = examples(40)
 
 
 def parity(**parameters):

@@ -5,15 +5,16 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from agents import LogLossBC
 from ntp_envs import GreedyPolicy, NotTractableError, collect, make_task
 from ntp_envs._numerics import all_sequences
 from ntp_envs.tasks import ParityCoT
 
-QUICK = settings(deadline=None, derandomize=True, max_examples=40)
+QUICK = examples(40)
 LINEAR = ("count", "andxor", "token")
 
 

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from agents import LogLossBC
 from ntp_envs import Demonstrations, GreedyPolicy, NotTractableError, collect, make_task
@@ -14,7 +15,7 @@ from ntp_envs._numerics import all_sequences
 from ntp_envs.tasks import ParityMix
 from ntp_envs.tasks.parity_mix import filtered_share, rounds_to_pass
 
-QUICK = settings(deadline=None, derandomize=True, max_examples=60)
+QUICK = examples(60)
 
 
 def test_the_law_is_the_definition():

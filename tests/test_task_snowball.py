@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from agents import make_agent
 from ntp_envs import Demonstrations, NotTractableError, collect, distance, make_task
@@ -13,7 +14,7 @@ from ntp_envs._numerics import all_sequences
 from ntp_envs.evaluation import evaluate
 from ntp_envs.tasks import CopyPolicy, Snowball
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=25)
+SETTINGS = examples(25)
 SMALL = {"eps": st.floats(0.01, 0.45), "horizon": st.integers(1, 4), "vocab": st.integers(2, 3)}
 
 

@@ -4,13 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import BernoulliPolicy, MixturePolicy, NotTractableError, make_task
 from ntp_envs.automata import TableAutomaton
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=30)
+SETTINGS = examples(30)
 
 
 def walk(tokens, recoverable):

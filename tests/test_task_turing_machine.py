@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import GreedyPolicy, NotTractableError, make_task
 from ntp_envs.tasks import TuringMachine, linear_emulator
@@ -54,7 +55,7 @@ def random_rows(draw):
 # -- targets and the emulator ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@examples(60)
 @given(st.data())
 def test_random_machines_on_random_configurations_agree_with_a_dictionary(data):
     rows = random_rows(data.draw)

@@ -4,14 +4,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs.text import Vocabulary, split_words
 from ntp_envs.text.vocabulary import MAX_VOCAB, UNKNOWN
 
 anything = st.text(min_size=1, max_size=200)
-hypothetically = settings(deadline=None, derandomize=True, max_examples=200)
+hypothetically = examples(200)
 
 
 @hypothetically

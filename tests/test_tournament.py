@@ -4,8 +4,9 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from agents import Agent, FitReport, LayerwiseBC, LogLossBC, RhoEstimatorBC, SmoothedLogLossBC, TournamentBC, tournament
 from agents.splits import holdout_split
@@ -60,7 +61,7 @@ def by_hand(policies, demos, tau, chunk):
     return out
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@examples(40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.integers(1, 5),
@@ -89,7 +90,7 @@ def test_brute_force(seed, size, tau, chunk, sparse):
     assert result.n == weights.sum()
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@examples(25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_policies_does_not_matter(seed):
     rng = np.random.default_rng(seed)
@@ -167,7 +168,7 @@ def laws(seed, *, sharp):
     return out
 
 
-@settings(deadline=None, derandomize=True, max_examples=400)
+@examples(400)
 @given(seed=st.integers(0, 2**32 - 1), sharp=st.sampled_from([0.05, 0.3, 1.0, 10.0]))
 def test_the_constants_of_the_guarantee(seed, sharp):
     """``E_s tau(q, r) <= a D^2(s, q) - b D^2(s, r)``, D^2 = 2 (1 - BC), gives the factor 2 a / b.
@@ -196,7 +197,7 @@ def complete(law):
     return Demonstrations(np.zeros((len(law), 0), int), tokens, vocab_size=len(law), weights=law)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@examples(100)
 @given(seed=st.integers(0, 2**32 - 1), tau=st.sampled_from(["ratio", "psi"]))
 def test_the_winner_is_within_a_constant_factor_of_the_nearest(seed, tau):
     rng = np.random.default_rng(seed)

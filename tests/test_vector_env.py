@@ -10,8 +10,9 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import NormalizeReward, RecordEpisodeStatistics
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import TokenEnv, TokenVectorEnv, make_task
 from ntp_envs.env import REWARDS
@@ -64,7 +65,7 @@ def pair(num_envs, task, *, mode, seed, limit=None, **arguments):
     return ours, theirs
 
 
-@settings(deadline=None, derandomize=True, max_examples=20)
+@examples(20)
 @given(
     seed=st.integers(0, 2**32 - 1),
     reward=st.sampled_from(REWARDS),

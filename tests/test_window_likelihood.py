@@ -4,8 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from scipy.optimize import approx_fprime
 from scipy.special import log_softmax
 
@@ -28,7 +29,7 @@ from agents.softmax_rows import check_dimension
 from ntp_envs import ARLinearClass, ARLinearPolicy, Demonstrations, NotTractableError
 from ntp_envs.features import CallableFeatures, FlipSign, WindowOneHot
 
-QUICK = settings(deadline=None, derandomize=True, max_examples=20)
+QUICK = examples(20)
 
 
 @pytest.fixture

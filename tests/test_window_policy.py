@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 
 from ntp_envs import ARLinearClass, ARLinearPolicy
 from ntp_envs.features import WindowOneHot
@@ -12,7 +13,7 @@ from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import ARLinearAutomaton
 from ntp_envs.policy_classes.ar_linear import linear_log_probs
 
-QUICK = settings(deadline=None, derandomize=True, max_examples=40)
+QUICK = examples(40)
 
 
 class LastWas(IndicatorFeatureMap):

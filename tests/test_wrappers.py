@@ -7,8 +7,9 @@ from gymnasium.error import InvalidAction
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import Autoreset, FlattenObservation, RecordEpisodeStatistics, TimeLimit
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from laws import examples
 from rollouts import play, play_batch, task_of
 
 from ntp_envs import (
@@ -79,7 +80,7 @@ def test_single_environment_is_unchanged_and_every_sequence_recorded(family, for
             wrapped.demonstrations()
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@examples(25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     family=st.sampled_from(["Contamination", "Tightrope", "ConsistencyGame"]),
