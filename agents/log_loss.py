@@ -21,14 +21,13 @@ from ntp_envs import (
     PolicyClass,
     ProductClass,
 )
+from ntp_envs._numerics import ROUNDING
 from ntp_envs._validation import check_real
 
 __all__ = ["LogLossBC", "RegisteredClasses", "choose_layers", "maximise_likelihood"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-TIE = 1e-12  # relative difference below which two candidates are equally good: rounding, not evidence
 
 
 @singledispatch
@@ -119,9 +118,9 @@ def _evidence(log_probs: FloatArray, weights: FloatArray, smoothing: float, voca
 def _best(evidence: FloatArray) -> IntArray:
     """The columns of ``(2, M)`` evidence that nothing beats: least weight of zeros, then largest log-likelihood."""
     zeros, rest = evidence
-    alive = zeros <= zeros.min() * (1 + TIE)
+    alive = zeros <= zeros.min() * (1 + ROUNDING)
     top = rest[alive].max()
-    return np.flatnonzero(alive & (rest >= top - TIE * abs(top)))
+    return np.flatnonzero(alive & (rest >= top - ROUNDING * abs(top)))
 
 
 def _report(evidence: FloatArray, ties: int) -> FitReport:

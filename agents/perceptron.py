@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from agents.base import Agent, ConvergenceWarning, FitReport
 from agents.softmax_rows import MEMORY_BYTES, SoftmaxRows, rows_of
 from ntp_envs import ARLinearClass, Demonstrations, Policy, PolicyClass
+from ntp_envs._numerics import ROUNDING, TIE, first_best
 from ntp_envs._validation import check_int
 from ntp_envs.features import ContextFeatureMap, FeatureMap
 
@@ -27,8 +28,11 @@ class PerceptronBC(Agent):
     """Multiclass perceptron on the next token, for autoregressive linear classes (Crammer and Singer 2003).
 
     It passes over the distinct pairs of a context and the token that followed. Where some other token scores as high
-    as the one that followed, or higher, the features of that other token are taken from theta and those of the right
-    one added. Equal contexts count once, whatever their frequency: the step is the share of the context's weight that
+    as the one that followed, or higher, the features of that other token (the smallest of the highest) are taken from
+    theta and those of the right one added. Features that are whole multiples of one number, as indicators are, are
+    counted in it, so that on data where the answer is a function of the context every score is a whole number and
+    exact. Whatever the features, scores that differ by at most 1e-9 of the largest that vectors of those lengths can
+    have are equal: which token scores highest does not hang on the order in which a processor adds. Equal contexts count once, whatever their frequency: the step is the share of the context's weight that
     is on the token, so 1 where the answer is a function of the context. On such data, if some theta is right on all
     contexts with a margin, it stops after at most (spread of the features / margin)^2 updates and is right on all
     contexts; then greedy decoding (`ntp_envs.GreedyPolicy`) follows every demonstration.
@@ -37,8 +41,8 @@ class PerceptronBC(Agent):
     data, a convex problem in one variable, up to the radius of the class; on separated data it is the radius.
 
     ``fit_report_``: ``objective`` is the number of tokens of a demonstration, on average, that the policy's greedy
-    choice misses (ties count as missed), ``gap`` is 0 where that is 0 and ``nan`` otherwise; ``details`` has the
-    ``mistakes`` in the last pass of ``pairs``, the ``updates`` in all passes and the mean log-loss of a sequence.
+    choice misses (ties, as above, count as missed), ``gap`` is 0 where that is 0 and ``nan`` otherwise; ``details`` has
+    the ``mistakes`` in the last pass of ``pairs``, the ``updates`` in all passes and the mean log-loss of a sequence.
 
     Args:
         max_epochs: passes over the data.
@@ -94,7 +98,7 @@ class PerceptronBC(Agent):
                 stacklevel=3,
             )
         gap = 0.0 if missed == 0.0 else math.nan
-        return policy_class.policy(theta), FitReport(missed, gap, mistakes == 0, epochs, details)
+        return policy_class.policy(theta), FitReport(missed, gap, mistakes == 0 and missed == 0.0, epochs, details)
 
 
 def _gathered(rows: SoftmaxRows) -> SoftmaxRows:
@@ -107,9 +111,23 @@ def _gathered(rows: SoftmaxRows) -> SoftmaxRows:
     flat = np.ascontiguousarray(rows.values.reshape(rows.n_rows, -1)) + 0.0  # no negative zeros
     keys = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
     _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # as they come, not by their bytes: those of a sine differ between processors
     counts = np.zeros((len(first), rows.vocab_size))
-    np.add.at(counts, place.ravel(), rows.counts)
-    return SoftmaxRows(rows.features, rows.values[first], counts)
+    np.add.at(counts, np.argsort(order)[place.ravel()], rows.counts)
+    return SoftmaxRows(rows.features, rows.values[first[order]], counts)
+
+
+def _in_units(values: FloatArray) -> FloatArray:
+    """The values as multiples of the smallest of them, where all are whole ones, else as they are.
+
+    Floats that hold whole numbers add up exactly in any order (below 2**53).
+    """
+    sizes = np.abs(values)
+    if not sizes.any():
+        return values
+    multiples = values / sizes[sizes > 0].min()
+    whole = np.rint(multiples)
+    return whole if np.abs(multiples - whole).max() <= TIE else values
 
 
 class _Examples(NamedTuple):
@@ -129,7 +147,8 @@ class _Passes:
 
     def __init__(self, features: FeatureMap, data: SoftmaxRows) -> None:
         assert data.values is not None and data.counts is not None
-        self.features, self.values, self.counts = features, data.values, data.counts
+        self.features, self.values, self.counts = features, _in_units(data.values), data.counts
+        self.sizes = np.sqrt(np.square(self.values).sum(axis=-1).reshape(len(self.values), -1).max(axis=1))  # (N,)
         self.by_context = isinstance(features, ContextFeatureMap)
         context, token = np.nonzero(self.counts)
         step = self.counts[context, token] / self.counts[context].sum(axis=1)
@@ -140,10 +159,15 @@ class _Passes:
         self.total = np.zeros_like(self.weights)
         self.presented = self.updates = 0
 
-    def scores(self, weights: FloatArray, contexts: IntArray) -> FloatArray:
-        """``(N, A)`` scores of every token after these contexts."""
-        values = self.values[contexts]
-        return values @ (weights.T if self.by_context else weights)
+    def rivals(self, weights: FloatArray, contexts: IntArray, tokens: IntArray) -> IntArray:
+        """``(N,)`` the first other token of the highest score, or -1 where the token itself scores higher."""
+        scores = self.values[contexts] @ (weights.T if self.by_context else weights)  # (N, A)
+        slack = TIE * np.sqrt(np.square(weights).sum(axis=-1).max()) * self.sizes[contexts]
+        rows = np.arange(len(scores))
+        own = scores[rows, tokens]
+        scores[rows, tokens] = -np.inf
+        rivals = first_best(scores, slack=slack[:, None])
+        return np.where(scores[rows, rivals] >= own - slack, rivals, -1)
 
     def run(self, order: IntArray) -> int:
         """One pass over the pairs in this order: the number of mistakes.
@@ -155,7 +179,7 @@ class _Passes:
         while start < len(order):
             block = order[start : start + size]
             contexts, tokens = self.pairs.context[block], self.pairs.token[block]
-            rivals = _rivals(self.scores(self.weights, contexts), tokens)
+            rivals = self.rivals(self.weights, contexts, tokens)
             wrong = rivals >= 0
             if not wrong.any():
                 start, self.presented = start + len(block), self.presented + len(block)
@@ -194,23 +218,15 @@ class _Passes:
         elif self.by_context:
             weights = theta.reshape(self.features.vocab_size, -1)
         everything = self.pairs.context
-        wrong = _rivals(self.scores(weights, everything), self.pairs.token) >= 0
+        wrong = self.rivals(weights, everything, self.pairs.token) >= 0
         return float(self.counts[everything, self.pairs.token] @ wrong)
-
-
-def _rivals(scores: FloatArray, tokens: IntArray) -> IntArray:
-    """``(N,)`` the other token of the highest score, or -1 where it is below that of the token itself."""
-    rows = np.arange(len(scores))
-    own = scores[rows, tokens]
-    scores[rows, tokens] = -np.inf
-    rivals = scores.argmax(axis=1)
-    return np.where(scores[rows, rivals] >= own, rivals, -1)
 
 
 def _sized(data: SoftmaxRows, direction: FloatArray, radius: float) -> FloatArray:
     """The multiple of a direction, of length at most ``radius``, with the largest likelihood."""
     from scipy.optimize import brentq
 
+    assert data.counts is not None
     norm = float(np.linalg.norm(direction))
     if norm == 0.0:
         return direction
@@ -219,6 +235,6 @@ def _sized(data: SoftmaxRows, direction: FloatArray, radius: float) -> FloatArra
     def slope(size: float) -> float:
         return float(data.loss_and_gradient(size * unit)[1] @ unit)
 
-    if slope(radius) <= 0.0:
+    if slope(radius) <= ROUNDING * float(data.counts.sum()):  # flat at the end, on separated data
         return radius * unit
     return (brentq(slope, 0.0, radius, xtol=1e-9 * radius) if slope(0.0) < 0.0 else 0.0) * unit

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs._numerics import ROUNDING, first_best
+
 __all__ = ["TAU_SCALE", "GameSolution", "group_rows", "rho_tau", "solve_finite_game"]
 
 FloatArray = NDArray[np.float64]
@@ -26,9 +28,6 @@ IntArray = NDArray[np.int64]
 
 #: tau = tanh(TAU_SCALE * log-ratio)
 TAU_SCALE = {"ratio": 0.5, "psi": 0.25}
-
-#: values of the game closer than this (for weights that sum to one) are ties, won by the smallest index
-TIE = 1e-12
 
 _FLOAT32_FROM = 200_000  # entries; smaller games are played in float64 throughout
 _BLOCK_ENTRIES = 1 << 15  # of the matrix, worked on at a time: fits a core's cache
@@ -47,7 +46,8 @@ class GameSolution:
     """The winner of a finite rho game.
 
     Attributes:
-        index: the policy with the smallest worst case; the smallest such index if there are ties (within `TIE`).
+        index: the policy with the smallest worst case; the smallest such index if there are ties (within
+            1e-12 of the total weight).
         value: its worst case ``max_k F(index, k)``, at least 0.
         reply: a policy that attains it.
         rows_evaluated: rows of the M x M payoff matrix that were needed.
@@ -170,7 +170,7 @@ class _Elimination:
         large = n * m >= _FLOAT32_FROM
         self.dtype = np.dtype((np.float32 if large else np.float64) if dtype is None else dtype)
         self.unit = 2.0**-24 if self.dtype == np.float32 else 2.0**-53
-        self.tie = TIE * float(weights.sum())
+        self.tie = ROUNDING * float(weights.sum())
         self.step = min(_MOST_BLOCK_ROWS, max(1, _BLOCK_ENTRIES // m))
         self.working_weights = weights.astype(self.dtype)
         self.centres: FloatArray | None = None
@@ -267,7 +267,7 @@ class _Elimination:
             payoffs, error = rows[j]
             replies = np.flatnonzero(payoffs >= payoffs.max() - 2 * error)
             exact = self._exact(j, replies)
-            best = int(exact.argmax())
+            best = int(first_best(exact, slack=self.tie))
             results.append((max(float(exact[best]), 0.0), j, int(replies[best])))
         smallest = min(value for value, _, _ in results)
         value, index, reply = next(r for r in results if r[0] <= smallest + self.tie)

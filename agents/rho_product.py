@@ -18,9 +18,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.rho_game import TIE, group_rows, solve_finite_game
+from agents.rho_game import group_rows, solve_finite_game
 from agents.rho_units import Unit, distinct_units
 from ntp_envs import Demonstrations, NotTractableError, ProductClass
+from ntp_envs._numerics import ROUNDING, first_best
 
 __all__ = ["ProductSolution", "solve_product_game"]
 
@@ -117,7 +118,7 @@ def least_union(
     """
     if len(errors) == 1:
         masses = weights @ errors[0]
-        option = int(np.flatnonzero(masses <= masses.min() + TIE)[0])
+        option = int(first_best(-masses, slack=ROUNDING))
         return np.array([option]), float(masses[option]), 0.0
     table = np.concatenate(errors, axis=1)  # (n, Z): one column an option of a layer
     starts = np.cumsum([0, *(error.shape[1] for error in errors)])
@@ -136,7 +137,7 @@ def least_union(
     erring = np.logical_or.reduce(pattern[:, starts[:-1] + options], axis=1)
     mass = float(masses[erring].sum())
     gap = mass - float(masses[lost].sum()) - lower
-    return options, mass, gap if gap > TIE else 0.0
+    return options, mass, gap if gap > ROUNDING else 0.0
 
 
 def _solve_integer_program(

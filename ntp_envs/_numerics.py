@@ -6,8 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ROUNDING",
+    "TIE",
     "all_sequences",
     "binomial_log_coefficients",
+    "first_best",
     "log_bernoulli",
     "prefix_codes",
     "sample_categorical",
@@ -15,6 +18,11 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
+
+#: log-probabilities that are nearer than this (in nats) are equal, and so are sums over data that differ by less than
+#: `ROUNDING` of the size of what is added up: no choice hangs on the last bits
+TIE = 1e-9
+ROUNDING = 1e-12
 
 
 def log_bernoulli(theta: float) -> tuple[float, float]:
@@ -35,6 +43,21 @@ def binomial_log_coefficients(n: int) -> FloatArray:
 
     k = np.arange(n + 1)
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+
+
+def first_best(values: FloatArray, *, slack: FloatArray | float = TIE) -> NDArray[np.int64]:
+    """The tie rule: along the last axis, the first index whose value is within ``slack`` of the largest.
+
+    Two tokens, members or candidates that are equal by symmetry differ in the last bits of what was computed, and by
+    which of them is ahead, with the order in which a processor adds. So the bare ``argmax`` of floats is for places
+    where any of the best will do.
+
+    >>> first_best(np.array([[0.0, 0.1 + 0.2, 0.3], [-np.inf, -np.inf, -np.inf]])).tolist()
+    [1, 0]
+    >>> int(first_best(np.array([0.3, 0.1 + 0.2]))), int(np.argmax([0.3, 0.1 + 0.2]))
+    (0, 1)
+    """
+    return np.argmax(values >= values.max(axis=-1, keepdims=True) - slack, axis=-1)
 
 
 def squared_sqrt_gap(log_p: FloatArray, log_q: FloatArray) -> FloatArray:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs._numerics import first_best
 from ntp_envs.policies import Cursor, Policy, SequentialPolicy
 
 __all__ = ["GreedyPolicy", "TargetPolicy", "one_hot_log_probs"]
@@ -32,7 +33,8 @@ class GreedyPolicy(SequentialPolicy):
 
     As a policy, so that everything that takes one (distances, evaluation, environments) can look at it. The arg max
     after every token is the non-linearity that lets a chain of linear predictors compute (Malach 2023,
-    arXiv:2309.06979, section 2).
+    arXiv:2309.06979, section 2). Tokens within 1e-9 nats of the most probable one tie with it, so that equal ones are
+    told apart by no processor.
 
     Args:
         policy: what is decoded.
@@ -62,7 +64,7 @@ class GreedyPolicy(SequentialPolicy):
 
 
 def _decoded(log_probs: FloatArray) -> FloatArray:
-    return one_hot_log_probs(log_probs.argmax(axis=-1), log_probs.shape[-1])
+    return one_hot_log_probs(first_best(log_probs), log_probs.shape[-1])
 
 
 class _GreedyCursor(Cursor):

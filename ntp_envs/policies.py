@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._numerics import prefix_codes, sample_categorical
+from ntp_envs._numerics import first_best, prefix_codes, sample_categorical
 from ntp_envs._validation import check_generator, check_int, check_tokens
 
 __all__ = [
@@ -164,7 +164,7 @@ class Policy(ABC):
         for length in np.unique(lengths[lengths < tokens.shape[1]]):
             rows = np.flatnonzero(lengths == length)
             log_probs = self.next_log_probs(prompts[rows], tokens[rows, :length])
-            actions[rows] = log_probs.argmax(axis=1) if deterministic else sample_categorical(log_probs, rng)
+            actions[rows] = first_best(log_probs) if deterministic else sample_categorical(log_probs, rng)
         return (actions[0] if single else actions), state
 
     def _split_observation(self, observation: Any) -> tuple[IntArray, IntArray, bool]:

@@ -63,7 +63,7 @@ def _text(task: Task, prompt: IntArray, tokens: IntArray, log_probs: FloatArray,
         lines.append("expert" + "".join(f"{prob:>7.2g}" for prob in np.exp(log_probs[part])))
     lines.append(f"log-probability under the expert: {log_probs.sum():.4g} nats")
     if following is not None:
-        likely = np.argsort(-following, kind="stable")[:8]
+        likely = np.argsort(-following.round(9), kind="stable")  # equal ones in order[:8]
         more = " ..." if len(following) > len(likely) else ""
         lines.append("next: " + ", ".join(f"{token} ({following[token]:.2g})" for token in likely) + more)
     return "\n".join(lines)

@@ -21,10 +21,11 @@ from agents.base import ConvergenceWarning, FitReport
 from agents.indicator_newton import newton_cg_in_ball
 from agents.indicator_rows import is_large, soft_indicator_rows
 from agents.interactive.labels import Labels
-from agents.log_loss import TIE, _best, _likeliest_above
+from agents.log_loss import _best, _likeliest_above
 from agents.smoothed_ar_linear import minimise_in_ball, pull_back
 from agents.softmax_rows import SoftmaxRows, check_dimension
 from ntp_envs import ARLinearClass, BernoulliClass, FiniteClass, MarkovClass, Policy, PolicyClass, ProductClass
+from ntp_envs._numerics import ROUNDING
 from ntp_envs._validation import check_in
 from ntp_envs.automata import markov_contexts
 from ntp_envs.policy_classes.ar_linear import linear_log_probs
@@ -187,7 +188,7 @@ def _nearest(labels: Labels, contexts: IntArray, log_laws: FloatArray, n_context
         return _likeliest_above(counts / np.where(largest > 0, largest, 1.0), 0.0)
     excluded, sums = _log_law_sums(labels, contexts, log_laws, n_contexts)
     totals = _pooled(contexts, labels.weights[:, :, None], n_contexts)
-    allowed = excluded <= excluded.min(axis=1, keepdims=True) * (1 + TIE)
+    allowed = excluded <= excluded.min(axis=1, keepdims=True) * (1 + ROUNDING)
     logits = np.where(allowed, sums / np.where(totals > 0, totals, 1.0), -np.inf)
     probs = np.exp(logits - logits.max(axis=1, keepdims=True))
     return probs / probs.sum(axis=1, keepdims=True)

@@ -33,6 +33,7 @@ from ntp_envs import (
     PolicyClass,
     ProductClass,
 )
+from ntp_envs._numerics import ROUNDING, first_best
 from ntp_envs.ngram import NGramLevel
 from ntp_envs.policy_classes.markov import MarkovPolicy
 
@@ -88,7 +89,7 @@ def _finite(
     policy_class: FiniteClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
 ) -> tuple[Policy, FitReport]:
     values = [_value(loss, policy, demonstrations) for policy in policy_class]
-    best = int(np.argmin(values))
+    best = _least(values)
     return policy_class.policy(best), FitReport(values[best], gap=0.0)
 
 
@@ -104,9 +105,15 @@ def _product(
         log_probs = policy_class.option_log_probs(h, demonstrations.prompts, demonstrations.tokens)  # (n, options)
         position = slice(h, h + 1)
         values = [float(weights @ loss.losses(column[:, None], position)[:, 0]) for column in log_probs.T]
-        options[h] = int(np.argmin(values))
+        options[h] = _least(values)
         total += values[options[h]]
     return policy_class.policy(options), FitReport(total, gap=0.0)
+
+
+def _least(values: Sequence[float]) -> int:
+    """The first of the smallest, rounding apart."""
+    losses = np.array(values)
+    return int(first_best(-losses, slack=ROUNDING * np.abs(losses).max()))
 
 
 def _value(loss: BoundedLoss, policy: Policy, demonstrations: Demonstrations) -> float:
@@ -126,7 +133,7 @@ def _bernoulli(
     )
     grid = [policy_class.policy(member.theta) for member in inside.grid(GRID)]  # type: ignore[attr-defined]
     starts = [*grid, maximise_likelihood(policy_class, demonstrations)[0]]
-    start = min(starts, key=lambda policy: _value(loss, policy, demonstrations))
+    start = starts[_least([_value(loss, policy, demonstrations) for policy in starts])]
 
     def between(one: Policy, two: Policy, share: float) -> Policy:
         mixed = (1 - share) * one.theta + share * two.theta  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs._numerics import first_best
 from ntp_envs._validation import check_generator, check_int
 from ntp_envs.demonstrations import Demonstrations, collect
 from ntp_envs.deterministic import GreedyPolicy
@@ -134,7 +135,7 @@ def _forced(policy: Policy, demos: Demonstrations) -> tuple[IntArray, FloatArray
     for start in range(0, len(demos), rows):
         block = slice(start, start + rows)
         law = policy.forced_log_probs(demos.prompts[block], demos.tokens[block])
-        best[block] = law.argmax(axis=2)
+        best[block] = first_best(law)
         log_probs[block] = np.take_along_axis(law, demos.tokens[block][:, :, None], axis=2)[:, :, 0]
     return best, np.minimum(log_probs, 0.0)  # rounding may leave a log-probability at +1e-16
 

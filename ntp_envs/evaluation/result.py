@@ -57,7 +57,8 @@ class Evaluation:
     *Forced*: the most probable token after the demonstration's own prefix (teacher forcing). *Greedy*: every token the
     most probable one after the policy's own greedy tokens. *Sampled*: every token drawn, after its own draws. All are
     compared with the demonstration's tokens. A greedy sequence is right as a whole exactly when the forced one is, so
-    ``forced_exact`` and ``greedy_exact`` agree but for ties broken by rounding; token by token they differ.
+    ``forced_exact`` and ``greedy_exact`` agree; token by token they differ. Of tokens within 1e-9 nats of the most
+    probable one the smallest is taken.
 
     Attributes:
         task: name of the task.

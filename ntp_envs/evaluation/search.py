@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._numerics import sample_categorical
+from ntp_envs._numerics import first_best, sample_categorical
 from ntp_envs._validation import check_generator, check_in, check_int, check_tokens
 from ntp_envs.distances.intervals import score_interval
 from ntp_envs.errors import NotTractableError
@@ -168,7 +168,7 @@ class _Search:
             rows, log_probs = rows[possible], log_probs[possible]
         if not len(rows):
             return
-        self.tokens[rows, step] = log_probs.argmax(axis=1) if self.greedy else sample_categorical(log_probs, self.rng)
+        self.tokens[rows, step] = first_best(log_probs) if self.greedy else sample_categorical(log_probs, self.rng)
         self.drawn[rows] += 1
         passed = np.asarray(self.task.verify(self.prompts[rows], self.tokens[rows, : step + 1]))
         self._move(rows[passed], step + 1)

@@ -18,6 +18,7 @@ from experiments.networks import trains_networks
 from experiments.studies.multiplication.options import MultiplicationOptions
 from experiments.study import Cell, Label, Record
 from ntp_envs import ARLinearClass, Demonstrations, Policy, collect
+from ntp_envs._numerics import first_best
 from ntp_envs.distances import score_interval
 from ntp_envs.evaluation import evaluate
 from ntp_envs.features import WindowOneHot
@@ -109,7 +110,7 @@ def columns(
 
     carry, digit = addends + 1, addends + 2  # where the answers are
     laws = {CARRY: (law(carry, carry), carry), DIGIT: (law(digit, digit), digit), ALONE: (law(carry, digit), digit)}
-    right = {name: table.argmax(axis=1) == tests[:, wanted] for name, (table, wanted) in laws.items()}
+    right = {name: first_best(table) == tests[:, wanted] for name, (table, wanted) in laws.items()}
     right[STEP] = right[CARRY] & right[DIGIT]  # as in free running: the digit is written after the right carry
     nats = -float(laws[ALONE][0][np.arange(fresh), tests[:, digit]].mean())
     labels: dict[str, Label] = {"task": task.name, "learner": "log-loss", "addends": addends, "n": n}
@@ -146,7 +147,7 @@ def chain_records(
     A greedy chain is right exactly where every token is the first choice after the true prefix.
     """
     law = policy.forced_log_probs(demonstrations.prompts, demonstrations.tokens)
-    right = law.argmax(axis=2) == demonstrations.tokens  # (n, H)
+    right = first_best(law) == demonstrations.tokens  # (n, H)
     slots = task.layout.slots[task.prompt_length :]
     result = task.layout.result - task.prompt_length
     found = {(PRODUCT, ""): right[:, result:].all(axis=1)}

@@ -13,6 +13,7 @@ from agents import Agent, ConvergenceWarning, LogLossBC, PerceptronBC
 from experiments.studies.turing.options import TuringOptions
 from experiments.study import Cell, Label, Record
 from ntp_envs import Demonstrations, GreedyPolicy, Policy, Task, make_task
+from ntp_envs._numerics import first_best
 from ntp_envs.tasks import TuringMachine
 
 __all__ = [
@@ -173,7 +174,7 @@ def one_step(
     records = []
     for n in sizes:
         policy = fit(learner, drawn(task, n, rng), task, rng)
-        best = policy.forced_log_probs(fresh.prompts, fresh.tokens).argmax(axis=2)
+        best = first_best(policy.forced_log_probs(fresh.prompts, fresh.tokens))
         labels: dict[str, Label] = {"task": machine, "learner": learner, "n": n}
         records.append(Record(CELLS, float((best == fresh.tokens)[:, :-1].mean()), labels, method=f"{test} prompts"))
     return records
