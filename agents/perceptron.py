@@ -32,10 +32,11 @@ class PerceptronBC(Agent):
     theta and those of the right one added. Features that are whole multiples of one number, as indicators are, are
     counted in it, so that on data where the answer is a function of the context every score is a whole number and
     exact. Whatever the features, scores that differ by at most 1e-9 of the largest that vectors of those lengths can
-    have are equal: which token scores highest does not hang on the order in which a processor adds. Equal contexts count once, whatever their frequency: the step is the share of the context's weight that
-    is on the token, so 1 where the answer is a function of the context. On such data, if some theta is right on all
-    contexts with a margin, it stops after at most (spread of the features / margin)^2 updates and is right on all
-    contexts; then greedy decoding (`ntp_envs.GreedyPolicy`) follows every demonstration.
+    have are equal: which token scores highest does not hang on the order in which a processor adds. Equal contexts
+    count once, whatever their frequency: the step is the share of the context's weight that is on the token, so 1 where
+    the answer is a function of the context. On such data, if some theta is right on all contexts with a margin, it stops
+    after at most (spread of the features / margin)^2 updates and is right on all contexts; then greedy decoding
+    (`ntp_envs.GreedyPolicy`) follows every demonstration.
 
     Only the direction of theta is learned in this way. Its length is then chosen by maximum likelihood on the same
     data, a convex problem in one variable, up to the radius of the class; on separated data it is the radius.

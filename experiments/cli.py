@@ -123,9 +123,6 @@ def _line(load: Callable[[str], Any], name: str) -> str:
 
 
 def _run(words: list[str]) -> int:
-    from experiments.runner import limit_blas_threads
-
-    limit_blas_threads()
     from experiments.studies import load_study, study_names
 
     if not words or words[0] in ("-h", "--help"):
@@ -147,13 +144,12 @@ def _run(words: list[str]) -> int:
 
 
 def _evaluate(words: list[str]) -> int:
-    from experiments.runner import limit_blas_threads
-
-    limit_blas_threads()
     from experiments.evaluation import show_evaluation
+    from experiments.threads import one_thread
 
     try:
-        return show_evaluation(words or ["--help"])
+        with one_thread():
+            return show_evaluation(words or ["--help"])
     except SystemExit as stop:
         return int(stop.code or 0)
     except (ValueError, TypeError, FileNotFoundError, ImportError) as error:

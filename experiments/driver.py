@@ -18,6 +18,7 @@ from experiments.runner import local_executor, run_cells
 from experiments.store import CellResult, ResultStore
 from experiments.study import Analysis, Cell, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
+from experiments.threads import one_thread
 
 __all__ = ["RunOutcome", "run_study"]
 
@@ -44,6 +45,7 @@ class RunOutcome:
     reused: int
 
 
+@one_thread()
 def run_study(
     study: Study,
     options: Any = None,
@@ -82,7 +84,7 @@ def run_study(
     settings = run_settings(study, options, quick=quick, seed=seed)
     cells = study.checked_cells(options)
     folder = OutputFolder(Path(out))
-    folder.prepare(settings, overwrite=overwrite)
+    settings = folder.prepare(settings, overwrite=overwrite)
     with ResultStore(folder.results) as store:
         kept = store.results()
         todo = [cell for cell in cells if cell.key not in kept or kept[cell.key].error is not None]

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.study import Study
+from experiments.threads import THREADS, kernels
 
 __all__ = ["FolderError", "OutputFolder", "run_settings"]
 
 PACKAGES = ("numpy", "scipy", "gymnasium", "ntp-envs")
+#: the setting that may change when a run is continued: other kernels round otherwise, and no result hangs on rounding
+KERNELS = "kernels"
 
 
 class FolderError(ValueError):
@@ -24,7 +27,10 @@ class FolderError(ValueError):
 
 
 def run_settings(study: Study, options: Any, *, quick: bool, seed: int) -> dict[str, Any]:
-    """What ``config.json`` holds: everything a result depends on, and nothing else (no dates, no worker count)."""
+    """What ``config.json`` holds: everything a result depends on, and nothing else (no dates, no worker count).
+
+    ``kernels`` decide the last bits only. A run may go on where they are others; all that had a part in it are listed.
+    """
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     settings = {
         "study": study.name,
@@ -33,6 +39,8 @@ def run_settings(study: Study, options: Any, *, quick: bool, seed: int) -> dict[
         "options": dataclasses.asdict(options),
         "versions": versions,
         "platform": f"{platform.system()} {platform.machine()}",
+        "threads": THREADS,
+        KERNELS: kernels(),
     }
     return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
@@ -49,6 +57,16 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
     return flat
+
+
+def _differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ, but for the kernels, by name: there and now."""
+    there, now, absent = _flat(there), _flat(now), "absent"
+    return {
+        name: (there.get(name, absent), now.get(name, absent))
+        for name in sorted({*there, *now} - {KERNELS})
+        if there.get(name, absent) != now.get(name, absent)
+    }
 
 
 @dataclass(frozen=True)
@@ -86,20 +104,25 @@ class OutputFolder:
         """What unfinished cells have left to go on from (`experiments.study.Cell.scratch`)."""
         return (self.path / "checkpoints").absolute()
 
-    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> dict[str, Any]:
         """Make the folder ready for a run with these settings, or for going on with one.
 
         Args:
             settings: from `run_settings`.
             overwrite: throw away the results of a run with other settings.
 
+        Returns:
+            The settings as they are written: with the kernels of the run that is continued, too.
+
         Raises:
             FolderError: the folder holds something else, or a run with other settings and ``overwrite`` is false.
         """
         if self.path.exists() and not self.path.is_dir():
             raise FolderError(f"{self.path} is a file; choose another folder with --out.")
+        settings = dict(settings)
         if self.path.is_dir() and any(self.path.iterdir()):
-            differing = self._differing(settings)
+            there = self._settings_there()
+            differing = _differing(there, settings)
             if differing and not overwrite:
                 changes = "\n".join(f"  {name}: {old} there, {new} now" for name, (old, new) in differing.items())
                 raise FolderError(
@@ -108,27 +131,25 @@ class OutputFolder:
                 )
             if overwrite:
                 self._clear()
+            else:
+                settings[KERNELS] = sorted({*map(str, there.get(KERNELS, ())), *settings[KERNELS]})
         self.path.mkdir(parents=True, exist_ok=True)
         self.config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return settings
 
-    def _differing(self, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    def _settings_there(self) -> dict[str, Any]:
         try:
-            there = _flat(json.loads(self.config.read_text(encoding="utf-8")))
-            there["study"], there["seed"]
+            there = json.loads(self.config.read_text(encoding="utf-8"))
+            there["study"], there["seed"], set(there.get(KERNELS, ()))
         except FileNotFoundError:
             raise FolderError(
                 f"{self.path} is not empty and holds no run of ours (no config.json); choose another folder with --out."
             ) from None
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise FolderError(
                 f"{self.config} is not the config.json of a run ({error!r}); choose another folder with --out."
             ) from error
-        now, absent = _flat(settings), "absent"
-        return {
-            name: (there.get(name, absent), now.get(name, absent))
-            for name in sorted({*there, *now})
-            if there.get(name, absent) != now.get(name, absent)
-        }
+        return there
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import shutil
 import signal
 import tempfile
@@ -22,20 +21,19 @@ from typing import Any
 
 from experiments.store import CellResult
 from experiments.study import Cell, cell_rng
+from experiments.threads import one_thread
 
-__all__ = ["InlineExecutor", "limit_blas_threads", "local_executor", "run_cell", "run_cells"]
-
-BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+__all__ = ["InlineExecutor", "local_executor", "run_cell", "run_cells"]
 
 
 def run_cell(cell: Cell, study: str, seed: int, checkpoints: Path | None = None) -> CellResult:
-    """Run one cell; an exception becomes a result with its traceback.
+    """Run one cell, on one thread; an exception becomes a result with its traceback.
 
     A cell that wants a scratch folder has the one of its name in ``checkpoints``, or a temporary one.
     """
     start = time.perf_counter()
     try:
-        with _scratch(cell, checkpoints) as extra:
+        with one_thread(), _scratch(cell, checkpoints) as extra:
             records = tuple(cell.function(**cell.parameters, **extra, rng=cell_rng(seed, study, cell)))
         error = None
     except Exception:
@@ -69,12 +67,6 @@ class InlineExecutor(Executor):
         return future
 
 
-def limit_blas_threads() -> None:
-    """One thread a process for numpy's linear algebra, unless the user has set it; for processes not yet started."""
-    for name in BLAS_VARIABLES:
-        os.environ.setdefault(name, "1")
-
-
 def _ignore_interrupt() -> None:
     """Ctrl-C reaches every process of the terminal; only the parent acts on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -89,7 +81,6 @@ def local_executor(workers: int) -> Iterator[Executor]:
     if workers == 1:
         yield InlineExecutor()
         return
-    limit_blas_threads()
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
     try:

@@ -5,6 +5,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import threadpoolctl
+
 from experiments.figures import end_labels, new_figure, plot_series
 from experiments.study import Analysis, Cell, FigureSpec, Record, Study
 from experiments.summary import derived
@@ -103,3 +106,28 @@ def long_cells(options):
 
 
 LONG = Study("long", "Do sums add up?", LongOptions, long_cells, lambda options, summary: Analysis())
+
+
+@dataclass(frozen=True)
+class ThreadedOptions:
+    sizes: tuple[int, ...] = (200, 300, 400)
+
+    @classmethod
+    def quick(cls):
+        return cls()
+
+
+def product(*, size, rng):
+    """A product large enough for several threads, whose last bits show how many there were; and how many there are."""
+    a = rng.normal(size=(size, 3 * size))
+    bits = np.linalg.norm(np.round(a @ a.T * 2.0**30) - a @ a.T * 2.0**30)
+    threads = max((library["num_threads"] for library in threadpoolctl.threadpool_info()), default=1)
+    return [Record("bits", bits, {"K": size}), Record("threads", threads, {"K": size})]
+
+
+def threaded_cells(options):
+    for size in options.sizes:
+        yield Cell("products", product, {"size": size})
+
+
+THREADED = Study("threaded", "Who adds?", ThreadedOptions, threaded_cells, lambda options, summary: Analysis())

@@ -2,14 +2,19 @@
 
 import base64
 import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import experiments_toy as toy
 import numpy as np
 import pytest
+import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
@@ -22,6 +27,7 @@ from experiments.store import CellResult, ResultStore
 from experiments.study import Analysis, Cell, Record, Study, cell_rng
 from experiments.summary import Series, Summary, SummaryRow, summarise
 from experiments.tables import Table, number, with_interval
+from experiments.threads import one_thread
 
 QUICK = toy.ToyOptions.quick()
 
@@ -219,7 +225,8 @@ def test_settings_hold_versions_and_nothing_of_the_moment(tmp_path):
     assert config["study"] == "toy" and config["seed"] == 3 and config["options"]["sizes"] == [1, 2]
     assert set(config["versions"]) == {"python", "numpy", "scipy", "gymnasium", "ntp-envs"}
     assert config["versions"]["numpy"] == np.__version__
-    assert set(config) == {"study", "quick", "seed", "options", "versions", "platform"}
+    assert set(config) == {"study", "quick", "seed", "options", "versions", "platform", "threads", "kernels"}
+    assert config["threads"] == 1 and any(name.startswith("numpy ") for name in config["kernels"])
 
 
 def test_another_version_counts_as_other_settings(tmp_path):
@@ -228,6 +235,60 @@ def test_another_version_counts_as_other_settings(tmp_path):
     found["versions"]["numpy"] = "1.0"
     with pytest.raises(FolderError, match=r"versions\.numpy"):
         OutputFolder(tmp_path / "run").prepare(found)
+
+
+def test_a_run_goes_on_where_sums_are_taken_in_another_order(tmp_path):
+    """Another processor computes with other kernels: they are kept in mind, and nothing is refused for them."""
+    for kernel in ("openblas 1.0 Prescott", "openblas 1.0 SkylakeX"):
+        found = {**run_settings(toy.STUDY, QUICK, quick=False, seed=0), "kernels": [kernel]}
+        OutputFolder(tmp_path / "run").prepare(found)
+    both = ["openblas 1.0 Prescott", "openblas 1.0 SkylakeX"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["kernels"] == both
+    OutputFolder(tmp_path / "run").prepare(found, overwrite=True)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["kernels"] == both[1:]
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+def pools():
+    return {library["num_threads"] for library in threadpoolctl.threadpool_info()}
+
+
+def test_the_limit_holds_until_the_last_of_several_threads_has_left():
+    if not pools():
+        pytest.skip("no library here has threads to limit")
+    with threadpoolctl.threadpool_limits(2):
+        before, variables = pools(), dict(os.environ)
+        first, second = one_thread(), one_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert pools() == {1} and os.environ["OMP_NUM_THREADS"] == "1"
+        second.__exit__(None, None, None)
+        assert pools() == before and dict(os.environ) == variables
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [None, "2"])
+def test_cells_compute_on_one_thread_whatever_the_user_has_set(tmp_path, asked):
+    """In this process, where numpy was imported before anybody could set a limit, and in workers: the same numbers."""
+    variables = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    if asked is not None:
+        variables.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), asked))
+    here = Path(__file__).parent
+    variables["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent)])
+    code = (
+        "import sys, numpy, experiments_toy as toy; from experiments.driver import run_study\n"
+        "if __name__ == '__main__':\n"
+        "    for workers in (1, 2):\n"
+        "        run_study(toy.THREADED, out=f'{sys.argv[1]}/{workers}', workers=workers)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    subprocess.run([sys.executable, str(tmp_path / "main.py"), str(tmp_path)], env=variables, check=True)
+    one, two = ((tmp_path / str(workers) / "summary.csv").read_bytes() for workers in (1, 2))
+    assert one == two
+    assert b"threads,1," in one
 
 
 # -- report ------------------------------------------------------------------------------------------------------------
