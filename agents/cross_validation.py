@@ -17,7 +17,7 @@ from agents.rho_game import TAU_SCALE
 from agents.splits import shuffled_folds
 from agents.tournament import CommonSupports, TournamentResult, chunk_log_densities, play
 from ntp_envs import Demonstrations, Policy, PolicyClass
-from ntp_envs._numerics import ROUNDING
+from ntp_envs._numerics import ROUNDING, first_best
 from ntp_envs._validation import check_in, did_you_mean
 
 __all__ = ["CrossValidatedBC", "FitFailedWarning"]
@@ -257,7 +257,7 @@ def _by_tournament(game: TournamentResult) -> tuple[IntArray, dict[str, FloatArr
     """Ranks and columns of the table; the standard errors are those of the worst losses."""
     worst, count = game.worst, len(game.names)
     ranks = _ranks(count, lambda rows: worst[rows] <= worst[rows].min() + ROUNDING)
-    errors = game.standard_errors[np.arange(count), game.losses.argmax(axis=1)]
+    errors = game.standard_errors[np.arange(count), first_best(game.losses, slack=ROUNDING)]
     return ranks, {"mean_test_score": 0.0 - worst, "standard_error": errors}
 
 

@@ -34,8 +34,8 @@ class PerceptronBC(Agent):
     exact. Whatever the features, scores that differ by at most 1e-9 of the largest that vectors of those lengths can
     have are equal: which token scores highest does not hang on the order in which a processor adds. Equal contexts
     count once, whatever their frequency: the step is the share of the context's weight that is on the token, so 1 where
-    the answer is a function of the context. On such data, if some theta is right on all contexts with a margin, it stops
-    after at most (spread of the features / margin)^2 updates and is right on all contexts; then greedy decoding
+    the answer is a function of the context. On such data, if some theta is right on all contexts with a margin, it
+    stops after at most (spread of the features / margin)^2 updates and is right on all contexts; then greedy decoding
     (`ntp_envs.GreedyPolicy`) follows every demonstration.
 
     Only the direction of theta is learned in this way. Its length is then chosen by maximum likelihood on the same

@@ -72,7 +72,7 @@ class TournamentResult:
             for k in range(len(self.names))
             if k != j % len(self.names)
         ]
-        return sorted(rows, key=lambda row: -row["loss"])
+        return sorted(rows, key=lambda row: -round(row["loss"], 12))
 
 
 def tournament(

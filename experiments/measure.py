@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from experiments.statistics import loglog_slope
 from experiments.study import Record
 from ntp_envs import Demonstrations, Policy, Task, distance
+from ntp_envs._numerics import ROUNDING
 from ntp_envs.distances.approximation import WELL_SPECIFIED
 from ntp_envs.errors import NotTractableError
 
@@ -95,7 +96,7 @@ def passing(curve: NDArray[np.float64], level: float = 1.0) -> float:
     >>> passing(np.array([0.5, 0.75, 1.25])), passing(np.array([2.0, 2.0])), passing(np.array([0.1, 0.2]))
     (2.5, 0.5, inf)
     """
-    above = np.flatnonzero(curve >= level)
+    above = np.flatnonzero(curve >= level - ROUNDING)
     if not len(above):
         return math.inf
     h = int(above[0])

@@ -81,5 +81,5 @@ def kernels() -> list[str]:
         for library in threadpool_info()
         if library["user_api"] == "blas"
     }
-    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])  # type: ignore[call-overload, index]
-    return sorted([*libraries, *(f"numpy {name}" for name in found[-1:])])
+    loops = np.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[call-overload, index]
+    return sorted([*libraries, *(f"numpy {name}" for name in (loops.get("found") or loops["baseline"])[-1:])])

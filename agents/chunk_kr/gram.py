@@ -12,6 +12,7 @@ from scipy.linalg import eigh, solve_triangular
 from agents.chunk_kr.features import Tree
 from agents.chunk_kr.kernel import KernelRange, log_chunk_kernel, sequence_features
 from agents.chunk_kr.points import ChunkPoints
+from ntp_envs._numerics import first_best
 
 __all__ = ["Embedding", "Expansion", "cholesky_embedding", "eigen_embedding", "gram_matrix"]
 
@@ -148,7 +149,7 @@ def cholesky_embedding(points: ChunkPoints, rank: int) -> Embedding:
     factor = np.zeros((n, min(rank - 1, n)), order="F")
     pivots: list[int] = []
     for j in range(factor.shape[1]):
-        pivot = int(diagonal.argmax())
+        pivot = int(first_best(diagonal, slack=1e-6 * diagonal.max()))  # any of the largest will do: always the same
         if diagonal[pivot] <= EIGEN_CUT * start:
             break
         column = np.expm1(log_chunk_kernel(points.tree, everywhere[[pivot]], seen)[:, 0])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, FitReport
 from ntp_envs import Demonstrations, FiniteClass, Policy, PolicyClass
-from ntp_envs._numerics import all_sequences
+from ntp_envs._numerics import ROUNDING, TIE, all_sequences, first_best
 from ntp_envs._validation import check_in, check_int
 
 __all__ = ["METHODS", "TotalVariationBC"]
@@ -35,6 +35,8 @@ class TotalVariationBC(Agent):
     * ``"tournament"``: j beats k if ``f_j(A_jk)`` is nearer to ``mu(A_jk)`` than ``f_k(A_jk)`` is; most
       wins take it. Between two members the same factor 3 holds; among more the constant is larger (9). M^2
       probabilities.
+
+    Ties go to the first member, and log-densities within 1e-9 nats of each other are equal.
 
     The probabilities are under the demonstrations' prompts, exact by enumeration while there are at most 16384
     sequences of prompts and tokens, and otherwise means over ``samples`` sequences drawn from each member.
@@ -85,7 +87,7 @@ class TotalVariationBC(Agent):
             law = np.exp(points) * masses
 
             def probabilities(j: int, k: int) -> FloatArray:
-                return law @ (points[j] > points[k])
+                return law @ (points[j] > points[k] + TIE)
 
         else:
             chosen = data.prompts[rng.choice(len(data), size=samples, p=weights)]
@@ -93,18 +95,18 @@ class TotalVariationBC(Agent):
             sampled = np.stack(drawn)  # (who drew, who judges, samples)
 
             def probabilities(j: int, k: int) -> FloatArray:
-                return (sampled[:, j] > sampled[:, k]).mean(axis=1)
+                return (sampled[:, j] > sampled[:, k] + TIE).mean(axis=1)
 
         worst, wins = np.zeros(len(members)), np.zeros(len(members), dtype=np.int64)
         for j, k in _pairs(len(members)):
-            inside = on_data[j] > on_data[k]
+            inside = on_data[j] > on_data[k] + TIE
             off = np.abs(probabilities(j, k) - weights @ inside)  # (M,)
             if method == "minimum distance":
                 worst = np.maximum(worst, off)
             else:
                 worst[[j, k]] = np.maximum(worst[[j, k]], off[[j, k]])
-                wins[j] += off[j] < off[k]
-        winner = int(np.argmin(worst) if method == "minimum distance" else np.argmax(wins))
+                wins[j] += off[j] < off[k] - ROUNDING
+        winner = int(first_best(-worst, slack=ROUNDING) if method == "minimum distance" else np.argmax(wins))
         details = {"objective": "largest discrepancy on Scheffe sets", "method": method, "wins": wins.tolist()}
         details["probabilities"] = "enumeration" if exact else f"Monte Carlo, {samples} sequences a member"
         radius = 0.0 if exact else math.sqrt(math.log(2 * len(members) ** 3 / 0.05) / (2 * samples))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs._numerics import TIE, first_best
 from ntp_envs.features import FeatureMap
 from ntp_envs.policy_classes.ar_linear import linear_log_probs
 
@@ -78,13 +79,15 @@ class AutomatonAffinity:
 def minimise_in_ball(objective: AutomatonAffinity, radius: float, starts: list[FloatArray]) -> tuple[FloatArray, float]:
     """The best local minimum over ``||theta|| <= radius`` from several starts, and its value (SLSQP, exact gradients).
 
+    Of starts that lead to the same value (within 1e-9 of it) the first is taken.
+
     No claim is made that it is global.
     """
     from scipy.optimize import minimize
 
     ball = {"type": "ineq", "fun": lambda theta: radius**2 - theta @ theta, "jac": lambda theta: -2.0 * theta}
-    found: list[tuple[float, int, FloatArray]] = []
-    for number, start in enumerate(starts):
+    found: list[tuple[float, FloatArray]] = []
+    for start in starts:
         scale = max(objective(start)[0], 1e-12)
 
         def scaled(theta: FloatArray, scale: float = scale) -> tuple[float, FloatArray]:
@@ -95,6 +98,7 @@ def minimise_in_ball(objective: AutomatonAffinity, radius: float, starts: list[F
             scaled, start, jac=True, constraints=[ball], method="SLSQP", options={"maxiter": 300, "ftol": 1e-13}
         )
         theta = result.x * min(1.0, radius / max(float(np.linalg.norm(result.x)), 1e-300))
-        found.append((objective(theta)[0], number, theta))
-    value, _, theta = min(found)
+        found.append((objective(theta)[0], theta))
+    values = np.array([value for value, _ in found])
+    value, theta = found[int(first_best(-values, slack=TIE * values.min()))]
     return theta, value

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, xlog1py, xlogy
 
-from ntp_envs._numerics import binomial_log_coefficients, squared_sqrt_gap
+from ntp_envs._numerics import ROUNDING, binomial_log_coefficients, first_best, squared_sqrt_gap
 from ntp_envs._validation import check_int
 from ntp_envs.automata import BernoulliMixturePolicy
 from ntp_envs.policy_classes import BernoulliClass
@@ -62,8 +62,9 @@ def best_bernoulli(
         return policy_class.clip(float(expit(eta)))
 
     values = np.array([count_distance(expert, theta_at(eta), horizon, metric) for eta in scan])
-    candidates = [(float(values[i]), theta_at(scan[i])) for i in np.argsort(values)[:3]]
-    for i in np.argsort(values)[:3]:
+    cells = np.argsort(values, kind="stable")[:3]
+    candidates = [(float(values[i]), theta_at(scan[i])) for i in cells]
+    for i in cells:
         cell = scan[max(i - 1, 0)], scan[min(i + 1, len(scan) - 1)]
         found = minimize_scalar(
             lambda eta: count_distance(expert, theta_at(eta), horizon, metric),
@@ -72,7 +73,8 @@ def best_bernoulli(
             options={"xatol": 1e-10},
         )
         candidates.append((float(found.fun), theta_at(found.x)))
-    value, theta = min(candidates)
+    candidates.sort(key=lambda found: found[1])  # of equal values, as of two mirror images, that of the smaller theta
+    value, theta = candidates[int(first_best(-np.array([value for value, _ in candidates]), slack=ROUNDING))]
     return BestInClass(policy_class.policy(theta), value, "one-dimensional minimisation", tolerance=1e-12)
 
 

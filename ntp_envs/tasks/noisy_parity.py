@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from ntp_envs._numerics import all_sequences
+from ntp_envs._numerics import ROUNDING, all_sequences, first_best
 from ntp_envs._validation import check_int, check_real
 from ntp_envs.automata import TableAutomaton
 from ntp_envs.demonstrations import Demonstrations, Exactness
@@ -200,7 +200,7 @@ class NoisyParity(Task):
             )
             candidates.append(found.x * min(1.0, self.radius / max(float(np.linalg.norm(found.x)), 1e-300)))
         values = np.array([self.member_hellinger2(theta) for theta in candidates])
-        best = int(np.flatnonzero(values <= values.min() + 1e-14)[0])  # the uniform guess, where it ties
+        best = int(first_best(-values, slack=ROUNDING))  # the uniform guess, where it ties
         return BestInClass(self.policy_class.policy(candidates[best]), values[best], "local search", math.nan)
 
     # -- population ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._numerics import log_bernoulli, squared_sqrt_gap
+from ntp_envs._numerics import ROUNDING, first_best, log_bernoulli, squared_sqrt_gap
 from ntp_envs._validation import check_int, check_probability, check_real
 from ntp_envs.automata import TableAutomaton
 from ntp_envs.demonstrations import Demonstrations, Exactness
@@ -98,7 +98,7 @@ class RareMode(Task):
     def log_loss_choice(self) -> int:
         """Index of the member that minimises the population log-loss: 1 above `switch_horizon`, else 0."""
         kl = self.member_kl()
-        return int(kl[0] > kl[1])
+        return int(kl[0] > kl[1] * (1 + ROUNDING))
 
     def log_loss_factor(self) -> float:
         """Approximation factor of population log-loss: its member's squared Hellinger distance over the best one's.
@@ -107,12 +107,12 @@ class RareMode(Task):
         """
         distances = self.member_hellinger2()
         chosen, best = distances[self.log_loss_choice()], min(distances)
-        return 1.0 if chosen == best else chosen / best if best > 0.0 else math.inf
+        return 1.0 if chosen <= best * (1 + ROUNDING) else chosen / best if best > 0.0 else math.inf
 
     @cached_property
     def _best_in_class(self) -> BestInClass:
         distances = self.member_hellinger2()
-        best = int(np.argmin(distances))
+        best = int(first_best(-np.array(distances), slack=ROUNDING * max(distances)))
         return BestInClass(self.policy_class.policy(best), distances[best], "closed form")
 
     def best_in_class(self) -> BestInClass:

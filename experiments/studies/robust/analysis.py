@@ -10,6 +10,7 @@ from experiments.studies.robust.sweep import BY_LOG_LOSS, BY_RHO, CHOSEN, FAMILI
 from experiments.study import Analysis, FigureSpec
 from experiments.summary import Summary
 from experiments.tables import Table, number, with_interval
+from ntp_envs._numerics import TIE, first_best
 
 __all__ = ["analyse"]
 
@@ -61,7 +62,7 @@ def findings(options: RobustOptions, summary: Summary) -> list[str]:
         sweep = summary.series("lam", "C_apx", learner="smoothed", task=task)
         if not len(sweep.x):
             continue
-        best = int(sweep.mean.argmin())
+        best = int(first_best(-sweep.mean, slack=TIE * sweep.mean.max()))
         said.append(
             f"{task}: log-loss {of('log-loss', task)}; smoothed with 1/(nH) {of('smoothed 1/(nH)', task)}, with 1/H "
             f"{of('smoothed 1/H', task)}, with the best lambda in hindsight ({sweep.x[best]:g}) "
