@@ -214,21 +214,31 @@ def test_large_n_stays_in_memory():
 
 
 def test_wilson_is_the_bernoulli_case():
+    """... with Clopper and Pearson's one-sided tail where it is the longer one: at a few events or failures."""
     n = 57
-    for k in (0, 1, 20, 56, 57):
-        x = k / n
-        lower, upper = score_interval(x, np.sqrt(x * (1 - x) / n), n)
-        wilson = binomtest(k, n).proportion_ci(method="wilson")
-        np.testing.assert_allclose([lower, upper], [wilson.low, wilson.high], atol=1e-12)
-        doubled = score_interval(2 * x, 2 * np.sqrt(x * (1 - x) / n), n, bound=2.0)
-        np.testing.assert_allclose(doubled, [2 * wilson.low, 2 * wilson.high], atol=1e-12)
+    for confidence in (0.95, 0.5, 0.999):
+        for k in (0, 1, 3, 20, 30, 56, 57):
+            x = k / n
+            wilson = binomtest(k, n).proportion_ci(confidence, method="wilson")
+            at_least, at_most = (
+                binomtest(k, n, alternative=side).proportion_ci(confidence, method="exact")
+                for side in ("greater", "less")
+            )
+            expected = np.array([min(wilson.low, at_least.low), max(wilson.high, at_most.high)])
+            if k == 0 or k == n:  # no spread at all: what is unseen decides
+                expected = np.array([wilson.low, wilson.high])
+            for bound in (1.0, 2.0):
+                found = score_interval(
+                    bound * x, bound * np.sqrt(x * (1 - x) / n), n, bound=bound, confidence=confidence
+                )
+                np.testing.assert_allclose(found, bound * expected, atol=1e-9)
 
 
 def test_score_interval_tends_to_the_normal_one():
     mean, std_error = np.array([0.3, 0.7]), np.array([1e-5, 2e-5])
     for bound in (1.0, 2.0, np.inf):
         np.testing.assert_allclose(
-            score_interval(mean, std_error, 100, bound=bound), normal_interval(mean, std_error), atol=1e-8
+            score_interval(mean, std_error, 10**9, bound=bound), normal_interval(mean, std_error), atol=1e-8
         )
     lower, upper = score_interval([0.0, np.inf], [0.0, 0.0], 100, bound=np.inf)
     assert lower.tolist() == [0.0, np.inf] and upper[1] == np.inf and 0.07 < upper[0] < 0.08

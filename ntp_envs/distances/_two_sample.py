@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ntp_envs._validation import check_generator, check_int
 from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.distances.intervals import each_of, unseen_probability
 from ntp_envs.distances.result import DistanceCurve
 
 __all__ = [
@@ -31,8 +32,8 @@ class TwoSampleResult:
     """A comparison of two samples of sequences at every prefix length asked for.
 
     Attributes:
-        curve: the estimate and its 95 % interval; what it estimates is said by the test. Entries at lengths that were
-            not asked for are NaN.
+        curve: the estimate and its interval, at each length by itself unless asked for otherwise; what it estimates is
+            said by the test. Entries at lengths that were not asked for are NaN.
         p_values: ``(H,)`` p-values of "both laws are equal up to this length", each valid on its own; NaN likewise.
             The laws of whole sequences are equal only if those of all prefixes are, so one test at H needs no
             correction for the others.
@@ -59,6 +60,8 @@ class TwoSampleResult:
         upper: FloatArray,
         std_error: FloatArray,
         p_values: FloatArray,
+        confidence: float,
+        simultaneous: bool,
     ) -> TwoSampleResult:
         """From ``(L,)`` numbers at these lengths."""
         horizon, n_p, n_q = samples[0].horizon, len(samples[0]), len(samples[1])
@@ -69,7 +72,20 @@ class TwoSampleResult:
             return out
 
         curve = DistanceCurve(
-            metric, spread(values), spread(lower), spread(upper), method, n_p + n_q, spread(std_error)
+            metric,
+            spread(values),
+            spread(lower),
+            spread(upper),
+            method,
+            n_p + n_q,
+            spread(std_error),
+            confidence=confidence,
+            simultaneous=simultaneous,
+            unseen=float(
+                unseen_probability(
+                    min(n_p, n_q), confidence=each_of(confidence, len(lengths), simultaneous=simultaneous)
+                )
+            ),
         )
         return cls(curve, spread(p_values), lengths, n_p, n_q)
 

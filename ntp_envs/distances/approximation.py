@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 
 from ntp_envs.distances.dispatch import distance
+from ntp_envs.distances.intervals import CONFIDENCE
 from ntp_envs.errors import WellSpecifiedError
 from ntp_envs.policies import Policy
 
@@ -27,6 +28,7 @@ def approximation_factor(
     method: str = ...,
     n: int = ...,
     rng: np.random.Generator | None = ...,
+    confidence: float = ...,
     with_interval: Literal[False] = ...,
 ) -> float: ...
 
@@ -39,6 +41,7 @@ def approximation_factor(
     method: str = ...,
     n: int = ...,
     rng: np.random.Generator | None = ...,
+    confidence: float = ...,
     with_interval: Literal[True],
 ) -> tuple[float, float, float]: ...
 
@@ -50,6 +53,7 @@ def approximation_factor(
     method: str = "auto",
     n: int = 20_000,
     rng: np.random.Generator | None = None,
+    confidence: float = CONFIDENCE,
     with_interval: bool = False,
 ) -> float | tuple[float, float, float]:
     """``C_apx = D_H^2(P^policy, P*) / min_{pi in Pi} D_H^2(P^pi, P*)`` at the full horizon.
@@ -62,8 +66,9 @@ def approximation_factor(
         task: gives the expert, the prompt law and ``best_in_class()``.
         policy: the learner's policy.
         method, n, rng: how the numerator is computed, as in `distance`.
-        with_interval: also return the ends of the 95 % interval of the numerator's error (both equal to the value
-            where it is exact; the denominator's error is ``task.best_in_class().tolerance``).
+        confidence: level of the interval.
+        with_interval: also return the ends of the interval of the numerator's error (both equal to the value where it
+            is exact; the denominator's error is ``task.best_in_class().tolerance``).
 
     Returns:
         The factor, or ``(value, lower, upper)``.
@@ -84,7 +89,7 @@ def approximation_factor(
             f"the policy class of {task.name} contains the expert (best in class at squared Hellinger distance "
             f"{best:.3g}), so the approximation factor is not defined; look at distance(...) itself."
         )
-    curve = distance(task.expert, policy, task, method=method, n=n, rng=rng)
+    curve = distance(task.expert, policy, task, method=method, n=n, rng=rng, confidence=confidence)
     if not with_interval:
         return curve.final / best
     return curve.final / best, float(curve.lower[-1]) / best, float(curve.upper[-1]) / best

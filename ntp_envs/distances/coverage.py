@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ntp_envs.distances._common import kl_terms
+
 __all__ = ["DEFAULT_THRESHOLDS", "check_thresholds", "coverage_bound_hellinger2", "coverage_bound_kl"]
 
 FloatArray = NDArray[np.float64]
@@ -35,11 +37,12 @@ def check_thresholds(thresholds: ArrayLike) -> tuple[FloatArray, FloatArray]:
     return array, np.log(array) - TIE
 
 
-def _check_threshold(threshold: float) -> float:
+def _log_ratio_counted(threshold: float) -> float:
+    """The log-ratio from which a prefix counts at this threshold, as in `check_thresholds`, to relative accuracy."""
     number = float(threshold)
     if not (math.isfinite(number) and number > 1.0):
         raise ValueError(f"threshold={threshold} must be a finite number above 1; no bound holds below it.")
-    return number
+    return math.log1p(number - 1.0) - TIE
 
 
 def coverage_bound_kl(kl: ArrayLike, threshold: float) -> FloatArray:
@@ -57,15 +60,15 @@ def coverage_bound_kl(kl: ArrayLike, threshold: float) -> FloatArray:
     >>> float(coverage_bound_kl(0.1, 16.0).round(4))
     0.0545
     """
-    n = _check_threshold(threshold)
-    bracket = math.log(n) - 1.0 + 1.0 / n
-    if bracket <= 1e-15:  # N within 1e-7 of 1: nothing better than the trivial bound survives rounding
+    x = np.array([_log_ratio_counted(threshold)])
+    if x <= 0.0:  # N within 1e-9 of 1: ratios of 1 count
         return np.ones_like(np.asarray(kl, dtype=np.float64))
+    (bracket,) = kl_terms(np.zeros(1), -x, np.ones(1), np.exp(-x))
     return np.minimum(np.asarray(kl, dtype=np.float64) / bracket, 1.0)
 
 
 def coverage_bound_hellinger2(hellinger2: ArrayLike, threshold: float) -> FloatArray:
-    """``N / (sqrt N - 1)^2 * D_H^2``, an upper bound on ``Cov_N``; same shape as ``hellinger2``, at most 1.
+    """``D_H^2 / (1 - 1 / sqrt N)^2``, an upper bound on ``Cov_N``; same shape as ``hellinger2``, at most 1.
 
     D_H^2 is the sum of ``P (1 - r^(-1/2))^2`` with r = P / Q, and the square grows for r >= 1.
 
@@ -79,5 +82,7 @@ def coverage_bound_hellinger2(hellinger2: ArrayLike, threshold: float) -> FloatA
     >>> float(coverage_bound_hellinger2(0.1, 16.0).round(4))
     0.1778
     """
-    n = _check_threshold(threshold)
-    return np.minimum(np.asarray(hellinger2, dtype=np.float64) / (1.0 - 1.0 / math.sqrt(n)) ** 2, 1.0)
+    x = _log_ratio_counted(threshold)
+    if x <= 0.0:  # N within 1e-9 of 1: ratios of 1 count
+        return np.ones_like(np.asarray(hellinger2, dtype=np.float64))
+    return np.minimum(np.asarray(hellinger2, dtype=np.float64) / math.expm1(-0.5 * x) ** 2, 1.0)

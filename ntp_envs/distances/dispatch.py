@@ -14,6 +14,7 @@ from ntp_envs.distances._common import check_metrics, check_pair, prompt_masses
 from ntp_envs.distances.automaton import automaton_distances
 from ntp_envs.distances.coverage import DEFAULT_THRESHOLDS, check_thresholds
 from ntp_envs.distances.enumeration import enumeration_distances, tree_size
+from ntp_envs.distances.intervals import CONFIDENCE, each_of
 from ntp_envs.distances.monte_carlo import SAMPLED_METRICS, monte_carlo_distances
 from ntp_envs.distances.result import DistanceCurve
 from ntp_envs.errors import NotTractableError
@@ -49,6 +50,8 @@ def distance(
     n: int = 20_000,
     rng: np.random.Generator | None = None,
     thresholds: ArrayLike = DEFAULT_THRESHOLDS,
+    confidence: float = CONFIDENCE,
+    simultaneous: bool = False,
 ) -> DistanceCurve:
     """A distance between two rollout laws at every prefix length h = 1..H, prompts drawn from the task.
 
@@ -64,6 +67,9 @@ def distance(
         rng: source of the draws, where sampled; ``np.random.default_rng(0)`` by default, so that a call without it
             is reproducible.
         thresholds: ``(T,)`` the N of a coverage profile.
+        confidence: level of the intervals, where sampled.
+        simultaneous: make the intervals hold at all h together, where sampled (Bonferroni); by default each holds at
+            its own h.
 
     Returns:
         A `DistanceCurve` whose ``method`` says how it was obtained.
@@ -78,7 +84,18 @@ def distance(
     DistanceCurve(tv, H=64, final=1, automaton, exact)
     """
     check_metrics(metric)
-    curves = distance_curves(p, q, task, metrics=(metric,), method=method, n=n, rng=rng, thresholds=thresholds)
+    curves = distance_curves(
+        p,
+        q,
+        task,
+        metrics=(metric,),
+        method=method,
+        n=n,
+        rng=rng,
+        thresholds=thresholds,
+        confidence=confidence,
+        simultaneous=simultaneous,
+    )
     return curves[metric]
 
 
@@ -92,6 +109,8 @@ def distance_curves(
     n: int = 20_000,
     rng: np.random.Generator | None = None,
     thresholds: ArrayLike = DEFAULT_THRESHOLDS,
+    confidence: float = CONFIDENCE,
+    simultaneous: bool = False,
 ) -> dict[str, DistanceCurve]:
     """Several distances between two rollout laws in one pass; arguments and errors as for `distance`.
 
@@ -111,6 +130,7 @@ def distance_curves(
     check_pair(p, q, task)
     check_thresholds(thresholds)
     check_int("n", n, minimum=4)
+    each_of(confidence, 1, simultaneous=simultaneous)
     if rng is not None:
         check_generator(rng)
     found: dict[str, DistanceCurve] = {}
@@ -134,6 +154,8 @@ def distance_curves(
             metrics=missing(),
             thresholds=thresholds,
             estimator="one-sided" if method == "monte carlo (one-sided)" else "bridge",
+            confidence=confidence,
+            simultaneous=simultaneous,
         )
     return {name: found[name] for name in names}
 

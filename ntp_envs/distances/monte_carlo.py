@@ -6,7 +6,7 @@ gives every prefix length in one pass. Source: our reading of the standard bridg
 Bridge: half the sequences from P and half from Q, that is from the mixture M = (P + Q) / 2, stratified.
 
 * ``sum (sqrt P - sqrt Q)^2 = E_M 2 (1 - sech(l / 2))``, in [0, 2] pointwise, so the variance is at most
-  ``(2 D - D^2) / n`` with D the squared distance, without any absolute continuity;
+  ``(2 D - D^2) / n`` with D the squared distance and n / 2 sequences from each law, without any absolute continuity;
 * ``TV = E_M |tanh(l / 2)|``;
 * ``KL = E_M [(P l - P + Q) / M] = E_M [(1 + tanh(l / 2)) l - 2 tanh(l / 2)]``, pointwise non-negative.
 
@@ -31,7 +31,15 @@ from ntp_envs._validation import check_generator, check_in, check_int
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances._common import check_metrics, check_pair
 from ntp_envs.distances.coverage import DEFAULT_THRESHOLDS, check_thresholds
-from ntp_envs.distances.intervals import normal_interval, score_interval
+from ntp_envs.distances.intervals import (
+    CONFIDENCE,
+    average_interval,
+    each_of,
+    normal_interval,
+    one_sided_hellinger2_interval,
+    score_interval,
+    unseen_probability,
+)
 from ntp_envs.distances.result import DistanceCurve
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
@@ -64,12 +72,19 @@ def monte_carlo_distances(
     metrics: Iterable[str] = SAMPLED_METRICS,
     thresholds: ArrayLike = DEFAULT_THRESHOLDS,
     estimator: str = "bridge",
+    confidence: float = CONFIDENCE,
+    simultaneous: bool = False,
 ) -> dict[str, DistanceCurve]:
-    """Estimates at every prefix length, with standard errors and 95 % intervals.
+    """Estimates at every prefix length, with standard errors and intervals (95 % unless ``confidence`` says otherwise).
 
     Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2]; KL is in nats, ``p`` first. The intervals are score
-    intervals (`score_interval`); they are honest about skew but cannot show what was never drawn: events of
-    probability below about 4/n under both policies, and a KL that such events make large or infinite.
+    intervals (`score_interval`), one for the draws of each law (`average_interval`); the one-sided squared Hellinger
+    distance has one whose variance is known (`one_sided_hellinger2_interval`). None is narrower than what the draws can
+    show: an event of one law of probability below about 8/n may not be among the n/2 draws from it (4/n, one-sided),
+    and what it can add to a bounded metric is in the interval, however alike the draws are. It can add any amount to
+    KL, and that is not in the interval of KL (`DistanceCurve.caveat`).
+
+    The intervals hold at each prefix length by itself; all of them together hold less often, unless ``simultaneous``.
 
     Args:
         p, q: policies over the task's vocabulary, for at least its horizon.
@@ -79,6 +94,9 @@ def monte_carlo_distances(
         metrics: any of ``SAMPLED_METRICS``.
         thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
         estimator: ``"bridge"``, or ``"one-sided"`` where sampling from ``q`` is not wanted.
+        confidence: level of the intervals, in (0, 1).
+        simultaneous: make all intervals of a curve hold together at this level (Bonferroni over the H lengths, times T
+            thresholds for coverage), instead of each by itself.
 
     Returns:
         One curve a metric.
@@ -99,6 +117,7 @@ def monte_carlo_distances(
     check_generator(rng)
     check_in("estimator", estimator, ("bridge", "one-sided"))
     levels, log_levels = check_thresholds(thresholds)
+    level = _Level(confidence, simultaneous)
 
     def log_ratios(source: Policy, count: int) -> Iterator[FloatArray]:
         for rows in _pieces(count, task.horizon):
@@ -108,12 +127,12 @@ def monte_carlo_distances(
 
     if estimator == "one-sided":
         moments = _collect(log_ratios(p, n), _one_sided_functions(names, log_levels))
-        return {name: _one_sided_curve(name, moments[name], levels) for name in names}
+        return {name: _one_sided_curve(name, moments[name], levels, level) for name in names}
     functions = _bridge_functions(names)
     frequencies = _one_sided_functions(tuple(set(names) & {"coverage"}), log_levels)
     from_p = _collect(log_ratios(p, n - n // 2), functions | frequencies)
     from_q = _collect(log_ratios(q, n // 2), functions)
-    return _bridge_curves(names, from_p, from_q, levels, n)
+    return _bridge_curves(names, from_p, from_q, levels, level, n)
 
 
 def one_sided_distances(
@@ -123,11 +142,15 @@ def one_sided_distances(
     p: Policy | None = None,
     metrics: Iterable[str] = SAMPLED_METRICS,
     thresholds: ArrayLike = DEFAULT_THRESHOLDS,
+    confidence: float = CONFIDENCE,
+    simultaneous: bool = False,
 ) -> dict[str, DistanceCurve]:
     """Distances from sequences that P has already produced: nothing is drawn.
 
     Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2]; KL is in nats, P first. Values are clipped to the
-    metric's range. Where both policies can be sampled, the bridge has about half the error in squared Hellinger.
+    metric's range; intervals as in `monte_carlo_distances`. Where both policies can be sampled the bridge has the
+    smaller error in squared Hellinger: the bounds on the variances differ by a factor of 2 near equality, and often the
+    variances by more.
 
     Args:
         demonstrations: n >= 2 unweighted sequences drawn from P.
@@ -135,6 +158,7 @@ def one_sided_distances(
         p: the policy that made them; by default its stored ``expert_log_probs`` are used.
         metrics: any of ``SAMPLED_METRICS``.
         thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
+        confidence, simultaneous: of the intervals.
 
     Returns:
         One curve a metric, H being the demonstrations' horizon.
@@ -151,6 +175,7 @@ def one_sided_distances(
     """
     names = _check_sampled(metrics)
     levels, log_levels = check_thresholds(thresholds)
+    level = _Level(confidence, simultaneous)
     _check_draws("the demonstrations", demonstrations, {"p": p, "q": q})
     n = len(demonstrations)
     stored = demonstrations.expert_log_probs
@@ -167,7 +192,7 @@ def one_sided_distances(
             yield _running_log_ratio(of_p, q.log_probs(prompts, tokens))
 
     moments = _collect(log_ratios(), _one_sided_functions(names, log_levels))
-    return {name: _one_sided_curve(name, moments[name], levels) for name in names}
+    return {name: _one_sided_curve(name, moments[name], levels, level) for name in names}
 
 
 def bridge_distances(
@@ -178,16 +203,20 @@ def bridge_distances(
     q: Policy,
     metrics: Iterable[str] = SAMPLED_METRICS,
     thresholds: ArrayLike = DEFAULT_THRESHOLDS,
+    confidence: float = CONFIDENCE,
+    simultaneous: bool = False,
 ) -> dict[str, DistanceCurve]:
     """The bridge estimator on sequences that both policies have already produced: nothing is drawn.
 
-    Conventions, intervals and clipping as in `monte_carlo_distances`; the two samples may differ in size.
+    Conventions, intervals and clipping as in `monte_carlo_distances`. The two samples may differ in size; what they
+    cannot show is decided by the smaller one: an event of its law of probability below about 4 over its size.
 
     Args:
         of_p, of_q: at least 2 unweighted sequences each, of one horizon, drawn from ``p`` and from ``q``.
         p, q: the policies.
         metrics: any of ``SAMPLED_METRICS``.
         thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
+        confidence, simultaneous: of the intervals.
 
     Returns:
         One curve a metric.
@@ -207,6 +236,7 @@ def bridge_distances(
     """
     names = _check_sampled(metrics)
     levels, log_levels = check_thresholds(thresholds)
+    level = _Level(confidence, simultaneous)
     if of_p.horizon != of_q.horizon:
         raise ValueError(f"of_p has horizon={of_p.horizon} and of_q {of_q.horizon}; they must be equal.")
     for name, sample in (("of_p", of_p), ("of_q", of_q)):
@@ -227,7 +257,7 @@ def bridge_distances(
     frequencies = _one_sided_functions(tuple(set(names) & {"coverage"}), log_levels)
     from_p = _collect(log_ratios("p", of_p), functions | frequencies)
     from_q = _collect(log_ratios("q", of_q), functions)
-    return _bridge_curves(names, from_p, from_q, levels, len(of_p) + len(of_q))
+    return _bridge_curves(names, from_p, from_q, levels, level, len(of_p) + len(of_q))
 
 
 # -- functions of the log-ratio ----------------------------------------------------------------------------------------
@@ -355,26 +385,78 @@ def _check_draws(name: str, draws: Demonstrations, policies: dict[str, Policy | 
             )
 
 
+@dataclass(frozen=True)
+class _Level:
+    """The level of the intervals as it was asked for."""
+
+    confidence: float
+    simultaneous: bool
+
+    def __post_init__(self) -> None:
+        self.of_each(1)  # checks both
+
+    def of_each(self, count: int) -> float:
+        """The level of each of so many intervals."""
+        return each_of(self.confidence, count, simultaneous=self.simultaneous)
+
+    def curve(
+        self,
+        name: str,
+        method: str,
+        value: FloatArray,
+        ends: tuple[FloatArray, FloatArray],
+        std_error: FloatArray,
+        n: int,
+        *,
+        fewest: int,
+        thresholds: FloatArray | None = None,
+    ) -> DistanceCurve:
+        """The result from n draws, ``fewest`` of which come from the law that fewest come from."""
+        return DistanceCurve(
+            name,
+            value,
+            *ends,
+            method,
+            n,
+            std_error,
+            thresholds,
+            confidence=float(self.confidence),
+            simultaneous=bool(self.simultaneous),
+            unseen=float(unseen_probability(fewest, confidence=self.of_each(value.size))),
+        )
+
+
 def _bridge_curves(
-    names: Iterable[str], from_p: dict[str, _Moments], from_q: dict[str, _Moments], levels: FloatArray, n: int
+    names: Iterable[str],
+    from_p: dict[str, _Moments],
+    from_q: dict[str, _Moments],
+    levels: FloatArray,
+    level: _Level,
+    n: int,
 ) -> dict[str, DistanceCurve]:
     return {
-        name: _coverage_curve(from_p[name], levels, "monte carlo (bridge)", n)
+        name: _coverage_curve(from_p[name], levels, "monte carlo (bridge)", level, n)
         if name == "coverage"
-        else _bridge_curve(name, from_p[name], from_q[name])
+        else _bridge_curve(name, from_p[name], from_q[name], level)
         for name in names
     }
 
 
-def _bridge_curve(name: str, from_p: _Moments, from_q: _Moments) -> DistanceCurve:
-    n = from_p.n + from_q.n
+def _bridge_curve(name: str, from_p: _Moments, from_q: _Moments, level: _Level) -> DistanceCurve:
     value = 0.5 * (from_p.mean + from_q.mean)
-    std_error = 0.5 * np.sqrt(from_p.variance + from_q.variance)
-    std_error = np.where(np.isposinf(value), 0.0, std_error)
+    std_error = np.where(np.isposinf(value), 0.0, 0.5 * np.sqrt(from_p.variance + from_q.variance))
     bound = {"hellinger2": 2.0, "tv": 1.0, "kl": np.inf}[name]
     rounding = ROUNDING**2 if name == "hellinger2" else ROUNDING  # it is quadratic in the log-ratio
-    ends = score_interval(value, std_error, n, bound=bound)
-    return DistanceCurve(name, value, *_widen(ends, rounding, bound), "monte carlo (bridge)", n, std_error)
+    ends = average_interval(
+        (from_p.mean, from_q.mean),
+        (from_p.std_error, from_q.std_error),
+        (from_p.n, from_q.n),
+        bound=bound,
+        confidence=level.of_each(value.size),
+    )
+    ends = _widen(ends, rounding, bound)
+    n, fewest = from_p.n + from_q.n, min(from_p.n, from_q.n)
+    return level.curve(name, "monte carlo (bridge)", value, ends, std_error, n, fewest=fewest)
 
 
 def _widen(ends: tuple[FloatArray, FloatArray], rounding: float, bound: float) -> tuple[FloatArray, FloatArray]:
@@ -383,15 +465,40 @@ def _widen(ends: tuple[FloatArray, FloatArray], rounding: float, bound: float) -
     return np.clip(lower - rounding, 0.0, bound), np.clip(upper + rounding, 0.0, bound)
 
 
-def _coverage_curve(moments: _Moments, levels: FloatArray, method: str, n: int) -> DistanceCurve:
-    lower, upper = score_interval(moments.mean, moments.std_error, moments.n)
-    return DistanceCurve("coverage", moments.mean, lower, upper, method, n, moments.std_error, levels)
+def _coverage_curve(moments: _Moments, levels: FloatArray, method: str, level: _Level, n: int) -> DistanceCurve:
+    share = moments.mean
+    ends = score_interval(share, moments.std_error, moments.n, confidence=level.of_each(share.size))
+    return level.curve("coverage", method, share, ends, moments.std_error, n, fewest=moments.n, thresholds=levels)
 
 
-def _one_sided_curve(name: str, moments: _Moments, levels: FloatArray) -> DistanceCurve:
-    method, n, std_error = "monte carlo (one-sided)", moments.n, moments.std_error
+def _one_sided_curve(name: str, moments: _Moments, levels: FloatArray, level: _Level) -> DistanceCurve:
+    method, n, mean, std_error = "monte carlo (one-sided)", moments.n, moments.mean, moments.std_error
     if name == "coverage":
-        return _coverage_curve(moments, levels, method, n)
-    bound = {"hellinger2": 2.0, "tv": 1.0, "kl": np.inf}[name]
-    ends = score_interval(moments.mean, std_error, n) if name == "tv" else normal_interval(moments.mean, std_error)
-    return DistanceCurve(name, np.clip(moments.mean, 0.0, bound), *_widen(ends, ROUNDING, bound), method, n, std_error)
+        return _coverage_curve(moments, levels, method, level, n)
+    bound, confidence = {"hellinger2": 2.0, "tv": 1.0, "kl": np.inf}[name], level.of_each(mean.size)
+    if name == "hellinger2":
+        ends = one_sided_hellinger2_interval(mean, n, confidence=confidence)
+    elif name == "tv":
+        ends = score_interval(mean, std_error, n, confidence=confidence)
+    else:
+        ends = _one_sided_kl_interval(mean, std_error, n, confidence)
+    value = np.clip(mean, 0.0, bound)
+    return level.curve(name, method, value, _widen(ends, ROUNDING, bound), std_error, n, fewest=n)
+
+
+def _one_sided_kl_interval(
+    mean: FloatArray, std_error: FloatArray, n: int, confidence: float
+) -> tuple[FloatArray, FloatArray]:
+    """A normal interval, and what n draws that are all alike leave open.
+
+    An event E of P-probability d may be undrawn. What was drawn has Q-probability at least ``(1 - d) e^(-mean)``, so
+    Q(E) is at most ``d + mean`` and KL at least ``mean - d (mean + log(1 + mean / d))``. From above there is no bound;
+    the convention is that of `score_interval`.
+    """
+    unseen = unseen_probability(n, confidence=confidence)
+    lower, upper = normal_interval(mean, std_error, confidence=confidence)
+    with np.errstate(invalid="ignore"):
+        known = np.maximum(mean, 0.0)
+        low = mean - unseen * (known + np.log1p(known / unseen))
+    low = np.where(np.isposinf(mean), np.inf, low)
+    return np.minimum(lower, low), np.maximum(upper, mean + 2.0 * unseen)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs.distances.intervals import CONFIDENCE
+
 __all__ = ["METRICS", "DistanceCurve"]
 
 METRICS = ("hellinger2", "tv", "kl", "chi2", "coverage")
@@ -21,12 +23,17 @@ class DistanceCurve:
             ``"kl"`` (nats, first argument first), ``"chi2"``, or ``"coverage"`` (``P(P / Q >= N)``). The two-sample
             tests add ``"ngram_tv"`` and ``"mmd2"``.
         values: ``(H,)`` values; entry h - 1 is at prefix length h. Coverage at several thresholds: ``(H, T)``.
-        lower, upper: ends of the 95 % interval, same shape; equal to ``values`` where exact.
+        lower, upper: ends of the interval, same shape; equal to ``values`` where exact. By default they hold at each h
+            (and N) by itself, not at all h together: see ``simultaneous``, and `band`.
         method: ``"automaton"``, ``"enumeration"``, ``"monte carlo (bridge)"``, ``"monte carlo (one-sided)"`` or
             ``"samples only (...)"``.
         n: sequences drawn, 0 where exact.
         std_error: standard errors, same shape; zero where exact.
         thresholds: ``(T,)`` the N of a coverage profile, else ``None``.
+        confidence: level of the intervals.
+        simultaneous: whether all intervals of the curve hold together at this level (Bonferroni), not each by itself.
+        unseen: an event of one of the laws may have this probability and still not be among the draws, at the level of
+            one interval (about 3.84 over the draws from that law, at 95 %); 0 where exact.
     """
 
     metric: str
@@ -37,6 +44,9 @@ class DistanceCurve:
     n: int
     std_error: NDArray[np.float64]
     thresholds: NDArray[np.float64] | None = None
+    confidence: float = CONFIDENCE
+    simultaneous: bool = False
+    unseen: float = 0.0
 
     @classmethod
     def exact(
@@ -62,6 +72,26 @@ class DistanceCurve:
     def final(self) -> float:
         """The value at the full length H (of the first threshold, for coverage)."""
         return float(np.ravel(self.values[-1])[0])
+
+    @property
+    def band(self) -> str:
+        """What the band from ``lower`` to ``upper`` is, for a label: ``"95 % at each h"``; empty where exact."""
+        if self.is_exact:
+            return ""
+        level = f"{100.0 * self.confidence:.12g} %"
+        if not self.simultaneous:
+            return f"{level} at each h"
+        return f"{level} for all {np.isfinite(self.values).sum()} values together (Bonferroni)"
+
+    @property
+    def caveat(self) -> str:
+        """What the intervals cannot show, in a sentence; empty where there is no such thing."""
+        if self.is_exact or self.metric != "kl":
+            return ""
+        return (
+            f"Events of probability below {self.unseen:.2g} under one law may not have been drawn; what they add to KL "
+            "has no bound, and is not in its interval."
+        )
 
     def __repr__(self) -> str:
         sampled = "exact" if self.is_exact else f"n={self.n}"

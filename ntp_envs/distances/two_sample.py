@@ -36,10 +36,10 @@ def two_sample_test(
         p, q: unweighted samples of one shape, say of an expert and of a learner.
         rng: source of splits and permutations.
         method: ``"classifier"`` (`classifier_test`), ``"n-gram"`` (`ngram_test`) or ``"mmd"`` (`mmd_test`).
-        **options: of that test.
+        **options: of that test; all of them take ``lengths``, ``confidence`` and ``simultaneous``.
 
     Returns:
-        Estimates, 95 % intervals and p-values at every prefix length.
+        Estimates, intervals and p-values at every prefix length.
 
     Raises:
         TypeError, ValueError: an unknown method (the nearest is suggested), or samples or options that do not fit.

@@ -11,6 +11,7 @@ from ntp_envs._numerics import binomial_log_coefficients
 from ntp_envs._validation import check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances._two_sample import TwoSampleResult, check_lengths, check_samples, pooled_lines, surest_gap
+from ntp_envs.distances.intervals import CONFIDENCE, each_of
 from ntp_envs.distances.two_sample_ngram import ngram_codes
 
 __all__ = ["classifier_test"]
@@ -18,7 +19,6 @@ __all__ = ["classifier_test"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-LEVEL = 0.05
 MAX_GRAMS = 64  # n-grams counted, the most frequent ones
 MAX_INDICATORS = 512  # single tokens seen, the latest ones
 ITERATIONS = 50  # of L-BFGS; a classifier that is not quite fitted is as valid as any
@@ -32,6 +32,8 @@ def classifier_test(
     order: int = 2,
     lengths: Iterable[int] | None = None,
     test_fraction: float = 0.5,
+    confidence: float = CONFIDENCE,
+    simultaneous: bool = False,
 ) -> TwoSampleResult:
     """A lower bound on the TV of prefixes: how well a logistic regression tells held-out sequences apart.
 
@@ -41,12 +43,12 @@ def classifier_test(
     of n-grams so far and their squares. The cut is where the training data, each half scored by the other's fit, tell
     the laws apart most surely (the gap of the rates less two standard errors), so that what is rare is seen too.
 
-    The lower end of the interval is a one-sided 95 % confidence bound, exact at any n: the larger of two
+    The lower end of the interval is a one-sided confidence bound, exact at any n. At 95 % it is the larger of two
     Clopper-Pearson bounds, each at 97.5 %: on the accuracy (the number of correct answers is a sum of two binomials,
     less dispersed than one of equal mean: Hoeffding 1956), and on both rates separately at 98.75 %, which is the
     sharper one where sequences that differ are rare. The upper end is 1: no classifier bounds TV from above. The
     p-value is Fisher's exact test of held-out answers against labels. Each length has its own classifier, and the
-    bound holds for each length by itself.
+    bound holds for each length by itself unless ``simultaneous``.
 
     Args:
         p, q: the samples, at least 8 unweighted sequences each.
@@ -54,6 +56,8 @@ def classifier_test(
         order: n of the n-grams.
         lengths: prefix lengths wanted; all by default. One classifier each, so choose some where H is large.
         test_fraction: held out of the smaller sample, in (0, 1), and as many of the larger one.
+        confidence: level of the bounds.
+        simultaneous: make the bounds hold at all lengths asked for together (Bonferroni).
 
     Returns:
         A `TwoSampleResult` whose curve has metric ``"tv"``: the held-out ``2 accuracy - 1``, at least 0.
@@ -70,6 +74,7 @@ def classifier_test(
     check_samples(p, q, rng, minimum=8)
     wanted = check_lengths(lengths, p.horizon)
     order = check_int("order", order, minimum=1)
+    level = each_of(confidence, len(wanted), simultaneous=simultaneous)
     test_fraction = check_probability("test_fraction", test_fraction)
     smaller = min(len(p), len(q))
     held_out = min(max(round(test_fraction * smaller), 1), smaller - 1)
@@ -89,10 +94,12 @@ def classifier_test(
         metric="tv",
         method="samples only (classifier, lower bound)",
         values=np.maximum(rate_p - rate_q, 0.0),
-        lower=tv_lower_bound(hits, alarms, held_out),
+        lower=tv_lower_bound(hits, alarms, held_out, level=1.0 - level),
         upper=np.ones(len(wanted)),
         std_error=np.sqrt((rate_p * (1 - rate_p) + rate_q * (1 - rate_q)) / held_out),
         p_values=_fisher(hits, alarms, held_out),
+        confidence=confidence,
+        simultaneous=simultaneous,
     )
 
 
@@ -118,7 +125,7 @@ def _best_cut(scores: FloatArray, is_p: NDArray[np.bool_]) -> float:
     return float(0.5 * (ranked[ends[best]] + ranked[ends[best] + 1]))
 
 
-def tv_lower_bound(hits: IntArray, alarms: IntArray, held_out: int, *, level: float = LEVEL) -> FloatArray:
+def tv_lower_bound(hits: IntArray, alarms: IntArray, held_out: int, *, level: float = 1.0 - CONFIDENCE) -> FloatArray:
     """Exact lower confidence bound on ``P(says p) - Q(says p)`` from answers on ``held_out`` sequences of each law."""
     correct = hits + held_out - alarms
     by_accuracy = 2.0 * _lower_rate(correct, 2 * held_out, level / 2) - 1.0

@@ -17,7 +17,7 @@ from ntp_envs.distances._two_sample import (
     permuted_labels,
     pooled_lines,
 )
-from ntp_envs.distances.intervals import normal_interval
+from ntp_envs.distances.intervals import CONFIDENCE, each_of, normal_interval, score_interval, unseen_probability
 
 __all__ = ["mmd_test"]
 
@@ -35,6 +35,8 @@ def mmd_test(
     discount: float = 1.0,
     lengths: Iterable[int] | None = None,
     permutations: int = 199,
+    confidence: float = CONFIDENCE,
+    simultaneous: bool = False,
 ) -> TwoSampleResult:
     """Squared maximum mean discrepancy under a prefix kernel, unbiased, with permutation p-values.
 
@@ -45,9 +47,14 @@ def mmd_test(
     It is 0 only for equal laws, and ``TV_h >= sqrt(MMD^2_h / (2 sum_{t<=h} discount^t))``. The estimator is the
     U-statistic of Gretton, Borgwardt, Rasch, Schoelkopf and Smola, "A Kernel Two-Sample Test", JMLR 13 (2012), eq. 3.
     Sequences sorted once share their prefixes in runs, so that a length costs O(runs) and not O(n^2); the p-values
-    are by shuffling the labels of whole sequences. The 95 % interval is normal: variance of the first-order
-    projection plus the variance of the permutation null, which holds near equality too, where it is conservative.
-    Values are unbiased, hence can be negative; neither they nor the interval is clipped.
+    are by shuffling the labels of whole sequences. Values are unbiased, hence can be negative; neither they nor
+    the interval is clipped.
+
+    The interval contains three others. A normal one: variance of the first-order projection plus the variance of the
+    permutation null, which holds near equality too, where it is conservative. One on the scale of MMD, which is a
+    difference of means of a quantity in a range of ``R = sqrt(2 sum_t discount^t)``, the score interval, because the
+    variance of few events grows with their probability. And room for an event of each law that no draw has shown: of
+    probability d it moves MMD by at most d R.
 
     Args:
         p, q: the samples, at least 2 unweighted sequences each.
@@ -55,6 +62,8 @@ def mmd_test(
         discount: weight ratio of one more token, in (0, 1]. Below 1 early differences count for more.
         lengths: prefix lengths wanted; all by default (the cost is the same).
         permutations: R; the smallest possible p-value is 1 / (R + 1).
+        confidence: level of the intervals.
+        simultaneous: make the intervals hold at all lengths asked for together (Bonferroni), not each by itself.
 
     Returns:
         A `TwoSampleResult` whose curve has metric ``"mmd2"``.
@@ -72,6 +81,7 @@ def mmd_test(
     wanted = check_lengths(lengths, p.horizon)
     discount = check_real("discount", discount, minimum=np.nextafter(0.0, 1.0), maximum=1.0)
     permutations = check_int("permutations", permutations, minimum=1)
+    level = each_of(confidence, len(wanted), simultaneous=simultaneous)
     runs = _PrefixRuns(p, q)
     labels = permuted_labels(len(p), len(q), permutations, rng)
     size = max(1, BLOCK // labels.shape[1])
@@ -80,7 +90,9 @@ def mmd_test(
     statistics = np.cumsum(terms * weights, axis=1)[:, wanted - 1]  # (R + 1, L)
     variance = runs.projection_variance(weights)[wanted - 1] + statistics[1:].var(axis=0)
     values, std_error = statistics[0], np.sqrt(variance)
-    lower, upper = normal_interval(values, std_error)
+    ends = normal_interval(values, std_error, confidence=level)
+    ranges = np.sqrt(2.0 * np.cumsum(weights)[wanted - 1])
+    lower, upper = _at_least_what_shows(values, std_error, ends, ranges, (len(p), len(q)), level)
     return TwoSampleResult.at(
         wanted,
         (p, q),
@@ -91,7 +103,31 @@ def mmd_test(
         upper=upper,
         std_error=std_error,
         p_values=permutation_p_values(statistics),
+        confidence=confidence,
+        simultaneous=simultaneous,
     )
+
+
+def _at_least_what_shows(
+    values: FloatArray,
+    std_error: FloatArray,
+    ends: tuple[FloatArray, FloatArray],
+    ranges: FloatArray,
+    sizes: tuple[int, int],
+    confidence: float,
+) -> tuple[FloatArray, FloatArray]:
+    """The interval with the score interval of MMD and with events that no draw has shown; ``ranges`` are R."""
+    mmd = np.sqrt(np.maximum(values, 0.0))
+    share = np.minimum(mmd / ranges, 1.0)
+    # near 0 the error of a square root says nothing; it is at most that of as many Bernoulli draws
+    at_most = np.sqrt(share * (1.0 - share) / min(sizes))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(mmd > 0, np.minimum(std_error / (2.0 * mmd * ranges), at_most), 0.0)
+    low, high = score_interval(share, error, min(sizes), confidence=confidence)
+    unseen = float(np.hypot(*unseen_probability(sizes, confidence=confidence)))
+    low = np.maximum(np.minimum(low, share - unseen), 0.0) * ranges
+    high = np.maximum(high, share + unseen) * ranges
+    return np.minimum(ends[0], low**2), np.maximum(ends[1], np.minimum(high, ranges) ** 2)
 
 
 class _PrefixRuns:

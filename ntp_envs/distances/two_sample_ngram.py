@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from ntp_envs.distances._two_sample import (
     pooled_lines,
     surest_gap,
 )
-from ntp_envs.distances.intervals import Z95, score_interval
+from ntp_envs.distances.intervals import CONFIDENCE, each_of, score_interval
 
 __all__ = ["ngram_codes", "ngram_test"]
 
@@ -37,6 +38,8 @@ def ngram_test(
     order: int = 2,
     lengths: Iterable[int] | None = None,
     permutations: int = 199,
+    confidence: float = CONFIDENCE,
+    simultaneous: bool = False,
 ) -> TwoSampleResult:
     """Total variation between the laws of n-grams in the first h tokens, for every h.
 
@@ -46,11 +49,13 @@ def ngram_test(
     at certain positions, and a single deviation counts for about 1/h.
 
     The plug-in estimate ``1/2 sum |p_hat - q_hat|`` is biased upwards, by Jensen's inequality, up to about
-    ``sum_g sqrt(p_g (1/n_p + 1/n_q) / (2 pi))`` at equality for independent n-grams. Its cross-fitted twin (the
+    ``sum_g sqrt(p_g (1/n_p + 1/n_q) / (2 pi h))`` at equality for independent n-grams. Its cross-fitted twin (the
     n-grams most clearly more frequent under p are chosen on one half of the sequences and counted on the other half,
-    and vice versa) estimates a lower bound, so it is biased downwards. The value is their mean, at least 0. The 95 %
+    and vice versa) estimates a lower bound, so it is biased downwards. The value is their mean, at least 0. The
     interval goes from the lower end of the twin's to the upper end of the plug-in's; both are Newcombe's hybrid of
-    score intervals for a difference of two means over sequences (Statistics in Medicine 17, 1998, method 10). No
+    score intervals for a difference of two means over sequences (Statistics in Medicine 17, 1998, method 10). The
+    plug-in is the same number counted on the n-grams more frequent under p and on those more frequent under q; its
+    upper end is the larger of the two, so it has room for an event that the smaller sample has not shown. No
     bootstrap: it is inconsistent for a sum of absolute values where two frequencies agree. The p-value is by shuffling
     the labels of whole sequences, whose n-grams depend on each other, with the plug-in as the statistic.
 
@@ -60,6 +65,8 @@ def ngram_test(
         order: n >= 1; an order of P + H or more looks at whole prefixes.
         lengths: prefix lengths wanted; all by default.
         permutations: R; the smallest possible p-value is 1 / (R + 1).
+        confidence: level of the intervals.
+        simultaneous: make the intervals hold at all lengths asked for together (Bonferroni), not each by itself.
 
     Returns:
         A `TwoSampleResult` whose curve has metric ``"ngram_tv"``: value and interval are of the n-gram law.
@@ -77,13 +84,14 @@ def ngram_test(
     wanted = check_lengths(lengths, p.horizon)
     order = check_int("order", order, minimum=1)
     permutations = check_int("permutations", permutations, minimum=1)
+    level = each_of(confidence, len(wanted), simultaneous=simultaneous)
     n_p, n_q = len(p), len(q)
     codes, size = ngram_codes(pooled_lines(p, q), order, p.prompt_length)
     labels = permuted_labels(n_p, n_q, permutations, rng)
     step = max(1, BLOCK // max(labels.shape[1], size))
     plug_in = np.concatenate([_plug_in(codes, labels[i : i + step], size, wanted) for i in range(0, len(labels), step)])
     halves = np.concatenate([_halves(n_p, rng), _halves(n_q, rng)])
-    low, lower, upper, std_error = _interval(codes, labels[0], halves, size, wanted)
+    low, lower, upper, std_error = _interval(codes, labels[0], halves, size, wanted, level)
     return TwoSampleResult.at(
         wanted,
         (p, q),
@@ -94,6 +102,8 @@ def ngram_test(
         upper=upper,
         std_error=std_error,
         p_values=permutation_p_values(plug_in),
+        confidence=confidence,
+        simultaneous=simultaneous,
     )
 
 
@@ -118,59 +128,61 @@ def _halves(n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def _plug_in(codes: IntArray, labels: NDArray[np.bool_], size: int, lengths: IntArray) -> FloatArray:
-    """``(R, L)`` plug-in TV of the n-gram laws, one row a labelling."""
-    weights = _label_weights(labels)
+    """``(R, L)`` plug-in TV of the n-gram laws, one row a labelling; equal counts give equal numbers."""
     out = np.empty((len(labels), len(lengths)))
-    for column, gaps in enumerate(_frequencies(codes, weights, size, lengths)):
-        out[:, column] = 0.5 * np.abs(gaps).sum(axis=0)
+    in_p = labels[0].sum()  # of every labelling
+    in_q = labels.shape[1] - in_p
+    every = np.ones((len(codes), 1), dtype=np.int64)
+    counts = zip(_counts(codes, labels.T, size, lengths), _counts(codes, every, size, lengths))
+    for column, (ours, all_) in enumerate(counts):
+        gaps = np.abs(ours * (in_p + in_q) - all_ * in_p).sum(axis=0)  # n_q counts in p less n_p counts in q
+        out[:, column] = gaps / (2.0 * in_p * in_q * lengths[column])
     return out
 
 
-def _label_weights(labels: NDArray[np.bool_]) -> FloatArray:
-    """``(N, R)`` 1/n for members of the first sample and -1/m for the others."""
-    counts = labels.sum(axis=1, keepdims=True)
-    return np.where(labels, 1.0 / counts, -1.0 / (labels.shape[1] - counts)).T
-
-
-def _frequencies(codes: IntArray, weights: FloatArray, size: int, lengths: IntArray) -> Iterable[FloatArray]:
-    """For each length, ``(G, R)`` frequencies of every n-gram, sequences weighted by ``(N, R)`` weights."""
+def _counts(codes: IntArray, members: NDArray[Any], size: int, lengths: IntArray) -> Iterator[IntArray]:
+    """For each length, ``(G, R)`` how often every n-gram occurs in each of R sets, given as ``(N, R)`` memberships."""
     from scipy.sparse import csr_array
 
-    total, start = np.zeros((size, weights.shape[1])), 0
+    members = members.astype(np.int64)
+    total, start = np.zeros((size, members.shape[1]), dtype=np.int64), 0
     rows = np.arange(len(codes))
     for length in lengths:
         block = codes[:, start:length]
         where = block.ravel(), np.repeat(rows, block.shape[1])
-        total += csr_array((np.ones(block.size), where), shape=(size, len(codes))) @ weights
+        total += csr_array((np.ones(block.size, dtype=np.int64), where), shape=(size, len(codes))) @ members
         start = length
-        yield total / length
+        yield total
 
 
 def _interval(
-    codes: IntArray, labels: NDArray[np.bool_], halves: NDArray[np.bool_], size: int, lengths: IntArray
+    codes: IntArray,
+    labels: NDArray[np.bool_],
+    halves: NDArray[np.bool_],
+    size: int,
+    lengths: IntArray,
+    confidence: float,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """``(L,)`` cross-fitted estimates, both ends of the interval, and the plug-in's standard error."""
-    columns = np.zeros((len(labels), 6))  # shares in p, then in q, of: all sequences, one half, the other
-    for j, chosen in enumerate((np.ones_like(halves), halves, ~halves)):
-        weights = _label_weights(labels[None, chosen])[:, 0]
-        columns[chosen, j], columns[chosen, j + 3] = np.maximum(weights, 0.0), np.maximum(-weights, 0.0)
-    counts = [(int((labels & half).sum()), int((~labels & half).sum())) for half in (halves, ~halves)]
+    members = np.stack([half & of for of in (labels, ~labels) for half in (np.ones_like(halves), halves, ~halves)], 1)
+    sizes = members.sum(axis=0)  # of p, then of q: all sequences, one half, the other
     seen = np.zeros((len(codes), size)) if len(codes) * size <= BLOCK else None  # how often each, if that is small
     start, out = 0, np.empty((4, len(lengths)))
-    for column, (length, shares) in enumerate(zip(lengths, _frequencies(codes, columns, size, lengths))):
-        more = shares[:, 0] > shares[:, 3]
-        sets = np.stack(
-            [more, *(_surest_ngrams(shares[:, j], shares[:, j + 3], *counts[j - 1]) for j in (1, 2))], axis=1
-        )
+    for column, (length, counts) in enumerate(zip(lengths, _counts(codes, members, size, lengths))):
+        surplus = counts[:, 0] * sizes[3] - counts[:, 3] * sizes[0]
+        shares = counts / (sizes * length)
+        surest = (_surest_ngrams(shares[:, j], shares[:, j + 3], sizes[j], sizes[j + 3]) for j in (1, 2))
+        sets = np.stack([surplus > 0, surplus < 0, *surest], axis=1)
         if seen is None:
-            scores = sets[codes[:, :length]].mean(axis=1)  # (N, 3) share of the first tokens whose n-gram is chosen
+            scores = sets[codes[:, :length]].mean(axis=1)  # (N, 4) share of the first tokens whose n-gram is chosen
         else:
             for block in codes[:, start:length].T:
                 seen[np.arange(len(codes)), block] += 1.0
             scores, start = seen @ sets.astype(np.float64) / length, int(length)
-        _, _, high, std_error = _difference(scores[:, 0], labels)
-        low, lower, _, _ = _difference(np.where(halves, scores[:, 2], scores[:, 1]), labels)
-        out[:, column] = low, max(lower, 0.0), min(high, 1.0), std_error
+        _, _, high, std_error = _difference(scores[:, 0], labels, confidence)
+        _, _, other_high, _ = _difference(scores[:, 1], ~labels, confidence)
+        low, lower, _, _ = _difference(np.where(halves, scores[:, 3], scores[:, 2]), labels, confidence)
+        out[:, column] = low, max(lower, 0.0), min(max(high, other_high), 1.0), std_error
     return out[0], out[1], out[2], out[3]
 
 
@@ -185,12 +197,13 @@ def _surest_ngrams(in_p: FloatArray, in_q: FloatArray, n_p: int, n_q: int) -> ND
     return chosen
 
 
-def _difference(scores: FloatArray, labels: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """Mean of ``(N,)`` scores in [0, 1] in the first sample less that in the second: value, 95 % interval, error."""
+def _difference(scores: FloatArray, labels: NDArray[np.bool_], confidence: float) -> tuple[float, float, float, float]:
+    """Mean of ``(N,)`` scores in [0, 1] in the first sample less that in the second: value, interval, error."""
     a, b = scores[labels], scores[~labels]
     errors = [sample.std(ddof=1) / np.sqrt(len(sample)) for sample in (a, b)]
     (low_a, high_a), (low_b, high_b) = (
-        score_interval(sample.mean(), error, len(sample), z=Z95) for sample, error in zip((a, b), errors)
+        score_interval(sample.mean(), error, len(sample), confidence=confidence)
+        for sample, error in zip((a, b), errors)
     )
     mean_a, mean_b = a.mean(), b.mean()
     value = mean_a - mean_b
