@@ -107,7 +107,9 @@ def _bernoulli(
         "slack": game.slack,
         "points": game.points,
     }
-    return policy_class.policy(game.theta), _report(settings, game.value, game.gap, game.evaluations, details)
+    rounding = 1e-12 * len(chunks)
+    report = _report(settings, game.value, game.gap, game.evaluations, details, rounding=rounding)
+    return policy_class.policy(game.theta), report
 
 
 @solve_rho_game.register
@@ -129,7 +131,8 @@ def _product(
         "rows_evaluated": game.rows_evaluated,
     }
     size = game.value + game.erring_mass
-    report = _report(settings, game.value, game.gap, game.rows_evaluated, details, size=size)
+    advice = f"raise time_limit={settings.time_limit:g}, use shorter chunks, or a larger tol"
+    report = _report(settings, game.value, game.gap, game.rows_evaluated, details, size=size, advice=advice)
     return policy_class.policy(game.options), report
 
 
@@ -183,13 +186,15 @@ def _report(
     details: Mapping[str, float],
     *,
     size: float | None = None,
+    rounding: float = 1e-12,
+    advice: str = "use a larger tol",
 ) -> FitReport:
     """Warns if ``gap`` is more than ``tol`` times ``size`` (by default the value), and more than rounding."""
-    converged = gap <= settings.tol * (value if size is None else size) + 1e-12
+    converged = gap <= settings.tol * (value if size is None else size) + rounding
     if not converged:
         warnings.warn(
             f"the rho game ended with a gap of {gap:.3g} at value {value:.3g}: not solved to tol={settings.tol:g}; "
-            f"raise time_limit={settings.time_limit:g} (product classes), use shorter chunks, or a larger tol.",
+            f"{advice}.",
             ConvergenceWarning,
             stacklevel=6,
         )
@@ -245,10 +250,10 @@ class RhoEstimatorBC(_RhoAgent):
 
     * `FiniteClass`: exact, by best-first elimination. Ties (within 1e-12 of the smallest value) go to the smallest
       index.
-    * `BernoulliClass`: to ``tol``, relative to the value of the game. The objective is flat near its minimum: theta,
-      and the approximation factor, are determined much less sharply than the value. ``fit_report_.gap`` adds what a
-      finer search for replies found (``reply_gap``) and how much the objective can vary in the final cell (``slack``);
-      away from that cell, minima were excluded on a grid.
+    * `BernoulliClass`: to ``tol``, relative to the value of the game, by branch and bound. The objective is flat near
+      its minimum: theta, and the approximation factor, are determined much less sharply than the value.
+      ``fit_report_.gap`` is proved (up to rounding, 1e-13): how much better a reply there may be than the best one
+      found (``reply_gap``), and how much smaller the worst case may be elsewhere in the class (``slack``).
     * `ProductClass`: exact, by integer programming if every option is deterministic on the data and by enumeration
       with pruning otherwise; see `agents.rho_product`.
 

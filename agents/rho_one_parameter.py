@@ -1,15 +1,16 @@
-"""The rho game over a one-parameter Bernoulli class, solved to a stated tolerance.
+"""The rho game over a one-parameter Bernoulli class, solved to a stated tolerance with proved bounds.
 
 The data enter through the number of events k among the m tokens of each unit (a sequence, or a chunk), so n sequences
 become at most H + 1 weighted points. With eta the log-odds of theta the game is
-``min_eta g(eta), g(eta) = max_eta' sum w tanh(s (L(eta') - L(eta)))``, with L the log-likelihood of (k, m).
+``min_eta g(eta), g(eta) = max_eta' F(eta, eta')``, ``F(eta, eta') = sum w tanh(s (L(eta') - L(eta)))``, with L
+the log-likelihood of (k, m).
 
-g is neither convex nor smooth, and the best replies to eta sit at distances of order 1/m from it, where no fixed grid
-has points. So: a grid of eta, with lower bounds on g from every reply met so far (F is antisymmetric, so that
-everything evaluated at one point bounds g at all others); always continue with the point of smallest bound, finding
-its best reply on the grid, on offsets around itself at scale 1/m, and by zooming in on the highest peaks; once the
-grid is decided, add points around the best one and around near winners, and repeat until g cannot vary by more than
-the tolerance within the cell. A finer search for replies of its own certifies the result.
+g is neither convex nor smooth, the best replies to eta sit at distances of order 1/m from it, and towards theta' = 0
+and 1 F is flat. So both players search by branch and bound, and one bound serves both: `_Game.bounds` bounds F(eta, .)
+from above on cells of log-odds, infinite ones included: each L is concave, so its range on a cell is known, and so is
+the range of its slope. Over all cells of replies that is an upper bound on g(eta); and as F is antisymmetric,
+``g >= F(., reply) = -F(reply, .)`` gives lower bounds on g in all cells of eta. The gap that is reported is the
+difference of the two, over the whole class, up to rounding (1e-13 of the total weight).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from agents.rho_game import TAU_SCALE
 from ntp_envs._numerics import log_bernoulli
@@ -25,12 +27,17 @@ from ntp_envs._numerics import log_bernoulli
 __all__ = ["BernoulliSolution", "solve_bernoulli_game"]
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
-_GRID_STEP = 0.08  # log-odds
 _LOG_ZERO = -1e9  # stands for log 0: below k log theta for any float theta, and its difference with itself is 0
-_FLOOR = 1e-14  # values below this times the total weight count as zero: rounding
-_REFINED = 17  # new points a cell
-_REACH = 50.0  # log-odds; replies further away are left to the grid
+_FLOOR = 2e-14  # values below this times the total weight count as zero: rounding
+_GRID_STEP = 1.0  # log-odds
+_LEVELS = 100  # of halving: the last cells are as small as rounding
+_MOST_CELLS = 4096  # open at a time in a search for a reply
+_ROUNDS = 10_000  # of the search for theta
+_BATCH = 4  # cells of eta halved at a time
+_LATEST = 8  # replies tried on every new cell, beside those that were best around it
+_BLOCK = 1 << 17  # numbers worked on at a time
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,10 @@ class BernoulliSolution:
 
     Attributes:
         theta: the parameter.
-        value: its worst case g, by the certifying search for replies.
+        value: its worst case g, as far as the search for replies attained it.
         reply: a theta that attains it.
-        reply_gap: by how much that exceeds what the solver's own search had found, at least 0.
-        slack: how much smaller g may be elsewhere in the final cell (a Lipschitz bound).
+        reply_gap: how much better a reply may at most be than that (proved).
+        slack: how much smaller than ``value`` g may at most be anywhere in the class (proved).
         evaluations: how often g was evaluated.
         points: distinct (events, length) in the data.
     """
@@ -77,40 +84,27 @@ def solve_bernoulli_game(
         weights: ``(n,)`` positive weights.
         theta_range: the ends of the class, within [0, 1].
         tau: ``"ratio"`` or ``"psi"``.
-        tol: the search ends when the cell around the solution is so small that g varies in it by less than ``tol``
-            times its value.
+        tol: the search ends when the gap is at most ``tol`` times the value, or as small as rounding.
 
     >>> half = solve_bernoulli_game(np.array([0, 1]), np.array([1, 1]), np.array([0.7, 0.3]), (0.0, 1.0), "ratio")
     >>> round(half.theta, 6), half.value < 1e-15  # one token a unit: the maximum likelihood estimate
     (0.3, True)
     """
-    game = _Game(events, lengths, weights, tau)
-    search = _Search(game, theta_range)
-    search.settle()
-    for level in range(40):
-        slack = search.slack()
-        if slack <= 0.5 * tol * search.best_value() or search.best_value() <= _FLOOR * game.total:
-            break
-        search.refine(near_winners=level < 2)
-        search.settle()
-    theta = float(np.clip(_theta(search.best()), *theta_range))
-    value, reply = game.best_reply(_log_odds(theta), search.global_replies(_GRID_STEP / 4), density=4, peaks=8, zooms=6)
-    slack = search.slack()
+    game = _Game(events, lengths, weights, tau, theta_range)
+    mean = float(np.clip(game.weights @ game.k / (game.weights @ game.m), *theta_range))
+    search = _Search(game, tol)
+    search.evaluate(_log_odds(mean))
+    search.run()
+    value, upper, eta, reply = search.best
     return BernoulliSolution(
-        theta=theta,
+        theta=game.theta(eta),
         value=value,
-        reply=float(np.clip(_theta(reply), *theta_range)),
-        reply_gap=max(value - search.best_value(), 0.0),
-        slack=min(slack, value),  # g >= 0 everywhere
-        evaluations=search.evaluations,
+        reply=game.theta(reply),
+        reply_gap=upper - value,
+        slack=max(value - search.least, 0.0),
+        evaluations=len(search.seen),
         points=len(game.k),
     )
-
-
-def _theta(eta: float) -> float:
-    from scipy.special import expit
-
-    return float(expit(eta))
 
 
 def _log_odds(theta: float) -> float:
@@ -118,192 +112,175 @@ def _log_odds(theta: float) -> float:
     return high - low
 
 
+def _log_theta(eta: FloatArray) -> FloatArray:
+    return np.maximum(-np.logaddexp(0.0, -eta), _LOG_ZERO)
+
+
+def _cells(edges: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The low and the high ends of the cells between sorted points; a single point is a cell."""
+    return (edges[:-1], edges[1:]) if len(edges) > 1 else (edges, edges)
+
+
+def _halves(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The cells in two each; infinite ones are cut ever further out."""
+    with np.errstate(invalid="ignore"):
+        middle = 0.5 * (low + high)  # nan where the cell is the whole line
+    middle = np.where(np.isneginf(low), np.minimum(2.0 * high, high - 4.0), middle)
+    middle = np.where(np.isposinf(high), np.maximum(2.0 * low, low + 4.0), middle)
+    middle = np.where(np.isinf(low) & np.isinf(high), 0.0, middle)
+    return np.concatenate([low, middle]), np.concatenate([middle, high])
+
+
 class _Game:
-    """Payoffs between log-odds; infinite ones are theta = 0 and 1."""
+    """Payoffs between log-odds, and bounds on them; infinite ones are theta = 0 and 1."""
 
     def __init__(
-        self, events: NDArray[np.integer], lengths: NDArray[np.integer], weights: FloatArray, tau: str
+        self,
+        events: NDArray[np.integer],
+        lengths: NDArray[np.integer],
+        weights: FloatArray,
+        tau: str,
+        theta_range: tuple[float, float],
     ) -> None:
         points = []
         for length in np.unique(lengths):
             alike = lengths == length
             pooled = np.bincount(events[alike], weights=weights[alike])
             points += [(length, k, pooled[k]) for k in np.flatnonzero(pooled)]
-        self.m, self.k, self.weights = np.array(points, dtype=np.float64).T
-        self.scale, self.total = TAU_SCALE[tau], float(self.weights.sum())
-        self.longest = float(self.m.max())
+        points.sort(key=lambda point: point[2])
+        negligible = np.cumsum([weight for _, _, weight in points]) <= 1e-17 * weights.sum()
+        self.m, self.k, self.weights = np.array(points, dtype=np.float64)[~negligible].T
+        self.peaks = logit(self.k / self.m)  # where L is largest
+        self.scale, self.floor = TAU_SCALE[tau], _FLOOR * float(self.weights.sum())
+        self.theta_range = theta_range
+        self.ends = [_log_odds(theta) for theta in theta_range]
 
-    def payoffs(self, eta: float, replies: FloatArray) -> FloatArray:
-        """``(R,)`` F(eta, reply): what eta loses against each reply."""
-        own, others = self._logs(np.array([eta])), self._logs(replies)
-        gaps = np.outer(self.k, others[0] - own[0]) + np.outer(self.m - self.k, others[1] - own[1])
-        gaps *= self.scale
-        return self.weights @ np.tanh(gaps, out=gaps)
+    def theta(self, eta: float) -> float:
+        return float(np.clip(expit(eta), *self.theta_range))
 
-    @staticmethod
-    def _logs(eta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return (
-            np.maximum(-np.logaddexp(0.0, -eta), _LOG_ZERO),
-            np.maximum(-np.logaddexp(0.0, eta), _LOG_ZERO),
-        )
+    def _gaps(self, own: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What an event, and what none, is worth more under ``others``: accurate too where the two are close."""
+        with np.errstate(invalid="ignore"):
+            step = others - own
+        near = np.abs(step) < 1.0
+        step = np.where(near, step, 0.0)
+        event = np.where(near, -np.log1p(expit(-own) * np.expm1(-step)), _log_theta(others) - _log_theta(own))
+        none = np.where(near, -np.log1p(expit(own) * np.expm1(step)), _log_theta(-others) - _log_theta(-own))
+        return self.scale * event, self.scale * none
 
-    def best_reply(
-        self, eta: float, replies: FloatArray, *, density: int = 1, peaks: int = 4, zooms: int = 4
-    ) -> tuple[float, float]:
-        """``(g(eta), reply)`` over [first, last] of the sorted ``replies`` and offsets from eta at scale 1/m.
+    def bounds(self, own: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+        """``(3, R, C)`` F(own, low), F(own, high), and upper bounds on F(own, .) in the cells [low, high] between.
 
-        Each zoom divides the cells around the highest peaks by 8, so the error in g falls by 64.
+        A bound is the smaller of two. One takes each tanh at its largest. The other stays below the lines from both
+        ends whose slopes are the extremes that F can have in the cell.
         """
-        ends = replies[0], replies[-1]
-        if np.isfinite(eta):
-            offsets = np.geomspace(0.01 / self.longest, _REACH, 48 * density)
-            replies = np.concatenate([replies, eta + offsets, eta - offsets, [eta]])
-            replies = np.unique(np.clip(replies, *ends))
-        values = self.payoffs(eta, replies)
-        order = np.flatnonzero(_local_maxima(np.round(values / (1e-12 * self.total))))
-        order = order[np.argsort(-values[order])][:peaks]
-        low, high = replies[np.maximum(order - 1, 0)], replies[np.minimum(order + 1, len(replies) - 1)]
-        best, where = float(values[order[0]]), float(replies[order[0]])
-        finite = np.isfinite(low) & np.isfinite(high)
-        low, high = low[finite], high[finite]
-        steps = np.linspace(0.0, 1.0, _REFINED)
-        for _ in range(zooms if len(low) else 0):
-            cells = low[:, None] + (high - low)[:, None] * steps  # (peaks, 17)
-            inside = self.payoffs(eta, cells.ravel()).reshape(cells.shape)
-            top = inside.argmax(axis=1)
-            rows = np.arange(len(top))
-            if inside.max() > best:
-                best, where = float(inside.max()), float(cells.ravel()[inside.argmax()])
-            low, high = cells[rows, np.maximum(top - 1, 0)], cells[rows, np.minimum(top + 1, _REFINED - 1)]
-        return max(best, 0.0), where
+        own = own[:, None]
+        event, none = self._gaps(own, self.peaks)
+        at_peak = np.tanh(event * self.k + none * (self.m - self.k))[:, None]  # (R, 1, points)
+        block = max(_BLOCK // at_peak.size, 1)
+        parts = [self._bounds(own, at_peak, low[i : i + block], high[i : i + block]) for i in range(0, len(low), block)]
+        return np.concatenate(parts, axis=2)
 
-    def lipschitz(self, low: float, high: float) -> float:
-        """A bound on ``|dF(eta, reply) / d eta|`` for eta in [low, high]: tanh' <= 1, dL/d eta = k - m theta."""
-        ends = np.array([_theta(low), _theta(high)])
-        slopes = np.abs(self.k[:, None] - self.m[:, None] * ends).max(axis=1)
-        return self.scale * float(self.weights @ slopes)
+    def _bounds(self, own: FloatArray, at_peak: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+        ends = [self._gaps(own, eta) for eta in (low, high)]
+        left, right = (np.tanh(e[..., None] * self.k + n[..., None] * (self.m - self.k)) for e, n in ends)
+        inside = (low[:, None] < self.peaks) & (self.peaks < high[:, None])
+        least, most = np.minimum(left, right), np.where(inside, at_peak, np.maximum(left, right))
+        largest = most @ self.weights
+        # d tanh = 1 - tanh^2, dL / d eta = k - m theta
+        crosses = (least <= 0) & (most >= 0)
+        least, most = least**2, most**2
+        steepest = 1.0 - np.where(crosses, 0.0, np.minimum(least, most))
+        flattest = 1.0 - np.maximum(least, most)
+        down, up = (np.outer(expit(-eta), self.k) - np.outer(expit(eta), self.m - self.k) for eta in (high, low))
+        up = self.scale * (np.where(up > 0, steepest, flattest) * up @ self.weights)
+        down = self.scale * (np.where(down < 0, steepest, flattest) * down @ self.weights)
+        left, right = left @ self.weights, right @ self.weights
+        with np.errstate(invalid="ignore", divide="ignore"):
+            width = high - low
+            crossing = np.clip((right - left - down * width) / (up - down), 0.0, width)
+            lines = np.where(up <= 0, left, np.where(down >= 0, right, left + up * crossing))
+        lines = np.where(np.isfinite(width), lines, np.inf)
+        return np.stack([left, right, np.maximum(np.minimum(largest, lines), np.maximum(left, right))])
 
+    def grid(self, centre: float) -> FloatArray:
+        """Edges of cells to start from: even ones, and finer ones around a point at the scale of the data."""
+        near = np.geomspace(0.1 / self.m.max(), 30.0, 16)
+        around = centre + np.concatenate([-near, near, [0.0]]) if np.isfinite(centre) else np.empty(0)
+        edges = np.concatenate([np.arange(-40.0, 41.0, _GRID_STEP), around, self.ends])
+        return np.unique(np.clip(edges, *self.ends))
 
-def _local_maxima(values: FloatArray) -> NDArray[np.bool_]:
-    """Not below the next value and above the one before: a plateau, which would crowd out peaks, counts once."""
-    left = np.concatenate([[-np.inf], values[:-1]])
-    right = np.concatenate([values[1:], [-np.inf]])
-    return (values > left) & (values >= right)
+    def best_reply(self, own: float, tol: float, enough: float = np.inf) -> tuple[float, float, float]:
+        """A value of F(own, .), an upper bound on all its values, and the reply with that value.
 
-
-def _insert(sorted_points: FloatArray, more: FloatArray, least: float) -> FloatArray:
-    """The points, and those of ``more`` that are more than ``least`` away from all of them, in order.
-
-    Candidates that all but coincide would make a cell that ends beside its best point, with the minimum outside it.
-    """
-    padded = np.concatenate([[-np.inf], sorted_points, [np.inf]])
-    right = np.searchsorted(padded, more)
-    with np.errstate(invalid="ignore"):
-        apart = (more - padded[right - 1] > least) & (padded[right] - more > least)  # False at infinite ends
-    return np.sort(np.concatenate([sorted_points, more[apart]]))
+        The two differ by at most ``tol``, relative, or rounding; not so if the value is above ``enough``.
+        """
+        low, high = _cells(self.grid(own))
+        best, reply, upper = 0.0, own, 0.0  # F(own, own) = 0
+        for _ in range(_LEVELS):
+            left, right, bound = self.bounds(np.array([own]), low, high)[:, 0]
+            for values, where in ((left, low), (right, high)):
+                if values.max() > best:
+                    best, reply = float(values.max()), float(where[values.argmax()])
+            open_ = bound > best + max(tol * best, self.floor)
+            upper = max(upper, float(bound[~open_].max(initial=0.0)))
+            remaining = float(bound[open_].max(initial=0.0))
+            if not open_.any() or best > enough or open_.sum() > _MOST_CELLS:
+                break
+            low, high = _halves(low[open_], high[open_])
+        return best, max(best, upper, remaining), reply
 
 
 class _Search:
-    """Candidate log-odds in order, a lower bound on g at each, and where g itself has been evaluated."""
+    """Cells of eta in which g may still be smaller than the best value found."""
 
-    def __init__(self, game: _Game, theta_range: tuple[float, float]) -> None:
-        self.game = game
-        self.ends = np.array([_log_odds(theta) for theta in theta_range])
-        maximum_likelihood = np.clip(game.weights @ game.k / (game.weights @ game.m), *theta_range)
-        self.centre = _log_odds(float(maximum_likelihood))
-        self.low, self.high = self._finite_range()
-        self.evaluations = 0
+    def __init__(self, game: _Game, tol: float) -> None:
+        self.game, self.tol = game, tol
+        self.best = (np.inf, np.inf, np.nan, np.nan)  # value, its upper bound, eta, reply
         self.replies: list[float] = []
-        around = 2.0 ** np.arange(-2, 8) / game.longest
-        near = self.centre + np.concatenate([-around, around]) if np.isfinite(self.centre) else np.empty(0)
-        self.etas = self._within(np.array([*self.ends, self.centre]))
-        for points in (self._within(near), self.global_replies(_GRID_STEP)):
-            self.etas = _insert(self.etas, points, 0.01 / game.longest)
-        self.scan = self.etas  # replies of every evaluation
-        self.bounds = np.zeros(len(self.etas))  # g >= F(eta, eta) = 0
-        self.exact = np.zeros(len(self.etas), dtype=bool)
+        self.seen: set[float] = set()
+        self.least = np.inf  # a lower bound on g in all cells done with
 
-    def _finite_range(self) -> tuple[float, float]:
-        """Where the players need to look, apart from the ends of the class.
+    def evaluate(self, eta: float) -> None:
+        """g at the float theta that is nearest, as far as it is needed; the replies join those known."""
+        eta = _log_odds(self.game.theta(eta))
+        if eta not in self.seen:
+            self.seen.add(eta)
+            value, upper, reply = self.game.best_reply(eta, 0.25 * self.tol, 1.05 * self.best[0])
+            if value < self.best[0] - self.game.floor:
+                self.best = (value, upper, eta, reply)
+            self.replies += [reply] if reply == eta else [reply, eta]
 
-        Let S be the weight of units with an event. Below theta = S e^-20 / m, lowering theta further gains at most
-        m theta <= S e^-20 on units without one, a relative 1e-8 of what those with one are worth. Likewise above.
-        """
-        game = self.game
-        with_event = float(game.weights[game.k > 0].sum()) / game.total
-        without_some = float(game.weights[game.k < game.m].sum()) / game.total
-        low = max(np.log(max(with_event, 1e-290) / game.longest) - 20.0, self.ends[0])
-        high = min(20.0 - np.log(max(without_some, 1e-290) / game.longest), 36.0, self.ends[1])  # 1 - theta > 0
-        return (low, high) if low < high else (self.ends[0], self.ends[1])
+    def lower(self, low: FloatArray, high: FloatArray, replies: IntArray) -> tuple[FloatArray, IntArray]:
+        """``(3, C)`` lower bounds on g at both ends of cells and in all of each, and the replies that give them."""
+        found = -self.game.bounds(np.array(self.replies)[replies], low, high)  # (3, R, C)
+        by = found.argmax(axis=1)
+        return np.maximum(np.take_along_axis(found, by[:, None], axis=1)[:, 0], 0.0), replies[by]  # g >= 0
 
-    def _within(self, etas: FloatArray) -> FloatArray:
-        return np.unique(np.clip(etas, *self.ends))
-
-    def global_replies(self, step: float) -> FloatArray:
-        """Evenly spaced over the finite range, and the ends of the class."""
-        if not (np.isfinite(self.low) and np.isfinite(self.high)):
-            return self._within(np.array([*self.ends, self.centre]))
-        size = int(np.clip((self.high - self.low) / step, 16, 4096)) + 1
-        return self._within(np.concatenate([np.linspace(self.low, self.high, size), self.ends]))
-
-    def best(self) -> float:
-        return float(self.etas[self._best_index()])
-
-    def best_value(self) -> float:
-        return float(self.bounds[self._best_index()])
-
-    def _best_index(self) -> int:
-        """Smallest g evaluated; of equal ones the nearest to the maximum likelihood estimate."""
-        values = np.where(self.exact, self.bounds, np.inf)
-        ties = np.flatnonzero(values <= values.min() + _FLOOR * self.game.total)
-        with np.errstate(invalid="ignore"):
-            away = np.abs(self.etas[ties] - self.centre)
-        return int(ties[np.argmin(np.where(np.isnan(away), 0.0, away))])
-
-    def settle(self) -> None:
-        """Evaluate g, smallest bound first, until no bound is below the smallest g."""
-        current = int(self.bounds.argmin() if self.exact.any() else np.searchsorted(self.etas, self.centre))
-        while not self.exact[current]:
-            eta = float(self.etas[current])
-            value, reply = self.game.best_reply(eta, self.scan)
-            self.evaluations += 1
-            self.replies += [reply, eta]
-            for met in (reply, eta):
-                np.maximum(self.bounds, -self.game.payoffs(met, self.etas), out=self.bounds, where=~self.exact)
-            self.bounds[current], self.exact[current] = value, True
-            smallest = self.bounds.min()
-            tied = self.bounds <= smallest
-            current = int(np.flatnonzero(tied & self.exact)[0]) if (tied & self.exact).any() else int(tied.argmax())
-
-    def _cell(self, index: int) -> tuple[float, float]:
-        """The neighbours of a candidate, itself where it is the last."""
-        return float(self.etas[max(index - 1, 0)]), float(self.etas[min(index + 1, len(self.etas) - 1)])
-
-    def slack(self) -> float:
-        """How much smaller g can be between the best candidate and its neighbours than at it."""
-        best = self._best_index()
-        low, high = self._cell(best)
-        if not (np.isfinite(low) and np.isfinite(high)):
-            return self.best_value()  # g >= 0
-        return self.game.lipschitz(low, high) * max(high - float(self.etas[best]), float(self.etas[best]) - low)
-
-    def refine(self, *, near_winners: bool) -> None:
-        """New candidates in the best cell, and in those of other local minima at most 10 % worse."""
-        chosen = [self._best_index()]
-        if near_winners:
-            minima = np.flatnonzero(_local_maxima(-self.bounds) & (self.bounds <= 1.1 * self.best_value()))
-            chosen += [int(i) for i in minima[np.argsort(self.bounds[minima])][:4]]
-        etas = self.etas
-        for i in chosen:
-            low, high = self._cell(i)
-            low, high = max(low, min(self.low, self.etas[i])), min(high, max(self.high, self.etas[i]))
-            if np.isfinite(low) and np.isfinite(high):
-                etas = _insert(etas, np.linspace(low, high, _REFINED), (high - low) / (4 * _REFINED))
-        fresh = np.setdiff1d(etas, self.etas)
-        bounds = np.zeros(len(fresh))
-        for reply in self.replies:
-            np.maximum(bounds, -self.game.payoffs(reply, fresh), out=bounds)
-        order = np.argsort(np.concatenate([self.etas, fresh]))
-        self.etas = etas
-        self.bounds = np.concatenate([self.bounds, bounds])[order]
-        self.exact = np.concatenate([self.exact, np.zeros(len(fresh), dtype=bool)])[order]
+    def run(self) -> None:
+        low, high = _cells(self.game.grid(self.best[2]))
+        found, by = self.lower(low, high, np.arange(len(self.replies)))
+        for _ in range(_ROUNDS):
+            enough = self.best[0] * (1 - 0.5 * self.tol) - self.game.floor
+            done = found[2] >= enough
+            self.least = min(self.least, float(found[2][done].min(initial=np.inf)))
+            low, high, found, by = low[~done], high[~done], found[:, ~done], by[:, ~done]
+            if not len(low):
+                return
+            order = np.argsort(found[2], kind="stable")
+            first, rest = order[:_BATCH], order[_BATCH:]
+            known = len(self.replies)
+            useful = np.union1d(by[:, first], np.arange(max(known - _LATEST, 0), known))
+            cut = _halves(low[first], high[first])
+            inside, by_inside = self.lower(*cut, useful)
+            inside[2] = np.maximum(inside[2], np.tile(found[2, first], 2))
+            low, high = (np.concatenate([new, old[rest]]) for new, old in zip(cut, (low, high)))
+            found, by = np.hstack([inside, found[:, rest]]), np.hstack([by_inside, by[:, rest]])
+            ends, at = np.concatenate([low, high]), np.concatenate([found[0], found[1]])
+            if at.min() < enough:
+                self.evaluate(float(ends[at <= at.min() + self.game.floor].min()))  # ties: the smallest
+            if len(self.replies) > known:
+                fresh, by_fresh = self.lower(low, high, np.arange(known, len(self.replies)))
+                better = fresh > found
+                found, by = np.where(better, fresh, found), np.where(better, by_fresh, by)
+        self.least = min(self.least, float(found[2].min()))  # out of rounds

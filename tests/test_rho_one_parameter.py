@@ -1,15 +1,17 @@
 """The one-parameter game: certificates against dense searches, and the cases with a known answer."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit, xlog1py, xlogy
+from scipy.special import expit, log_expit, logit, xlog1py, xlogy
 
 from agents.rho_game import rho_tau
-from agents.rho_one_parameter import solve_bernoulli_game
+from agents.rho_one_parameter import _Game, solve_bernoulli_game
 
 fixed = examples(40)
 
@@ -139,6 +141,74 @@ def test_no_better_parameter_nearby_at_any_scale(length, tau):
             theta = float(np.clip(expit(centre + away), theta_min, 1 - theta_min))
             worst = worst_case(k, lengths, weights, theta, (theta_min, 1 - theta_min), tau)
             assert worst >= game.value * (1 - 1e-6) - 1e-12
+
+
+def random_shares(rng):
+    """A few distinct counts that share 1000 sequences, or arbitrary weights; a reply inside and one at an end of the
+    class are all but equally good at the solution of many of them."""
+    points = int(rng.integers(2, 5))
+    lengths = np.full(points, rng.integers(4, 65)) if rng.random() < 0.7 else rng.integers(1, 65, size=points)
+    events, shares = rng.integers(0, lengths + 1), rng.dirichlet(np.ones(points))
+    weights = rng.multinomial(1000, shares) / 1000 if rng.random() < 0.5 else shares ** rng.choice([1, 4])
+    ends = [(0.0, 1.0), (0.01, 0.99), (1e-5, 1 - 1e-5)][rng.integers(3)]
+    some = weights > 0
+    return events[some], lengths[some], weights[some], ends, ["ratio", "psi"][rng.integers(2)]
+
+
+A_STAIRCASE = (np.array([8, 32]), np.array([32, 32]), np.array([0.48, 0.52]), (0.0, 1.0), "ratio")
+NEARLY_TIED = (np.array([64, 0, 21]), np.array([64] * 3), np.array([0.525, 0.433, 0.042]), (0.0, 1.0), "psi")
+
+
+def check_certificate(events, lengths, weights, ends, tau, rng):
+    game = solve_bernoulli_game(events, lengths, weights, ends, tau)
+    rounding = 1e-12 * weights.sum()
+    assert game.gap <= 1e-6 * game.value + rounding
+    if not 0 < game.theta < 1:
+        assert game.value <= rounding or len(np.unique(events / lengths)) > 1
+        return
+    worst = worst_case(events, lengths, weights, game.theta, ends, tau)
+    assert worst <= game.value + game.reply_gap + rounding
+    for away in rng.choice([-1, 1], 3) * 10 ** rng.uniform(-7, 1, 3):
+        theta = float(np.clip(expit(logit(game.theta) + away), *ends))
+        if 0 < theta < 1:
+            assert worst_case(events, lengths, weights, theta, ends, tau) >= game.value - game.slack - rounding
+
+
+@pytest.mark.parametrize("case", [A_STAIRCASE, NEARLY_TIED], ids=["staircase", "nearly tied"])
+def test_a_reply_inside_that_nearly_ties_with_an_end_of_the_class(case):
+    check_certificate(*case, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(40), pytest.param(range(40, 2040), marks=pytest.mark.slow)], ids=["some", "many"]
+)
+def test_the_certificate_bounds_what_a_dense_search_finds(seeds):
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        check_certificate(*random_shares(rng), rng)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@fixed
+def test_bounds_over_cells_hold_inside_them(seed):
+    """Finite, infinite and tiny cells, seen from finite log-odds and from the ends of the class."""
+    rng = np.random.default_rng(seed)
+    events, lengths, weights, _, tau = random_shares(rng)
+    game = _Game(events, lengths, weights, tau, (0.0, 1.0))
+    own = rng.choice([rng.normal(scale=3.0), rng.normal(scale=20.0), -np.inf, np.inf], p=[0.5, 0.3, 0.1, 0.1])
+    low = (own if np.isfinite(own) else 0.0) + rng.normal(scale=rng.choice([1e-9, 1e-3, 1.0, 10.0]))
+    edges = [-np.inf, low, low + 10 ** rng.uniform(-9, 1.5), np.inf]
+    left, right, bound = game.bounds(np.array([own]), np.array(edges[:-1]), np.array(edges[1:]))[:, 0]
+    step = np.concatenate([np.linspace(0, 1, 41), np.geomspace(1e-9, 1, 10)])
+    density = lambda eta: sum(  # noqa: E731
+        np.where(n[:, None] > 0, np.maximum(n[:, None], 1) * log_expit(sign * np.atleast_1d(eta)), 0.0)
+        for sign, n in ((1, events), (-1, lengths - events))
+    )
+    for cell, (a, b) in enumerate(itertools.pairwise(edges)):
+        a, b = max(a, min(b, 0.0) - 40.0), min(b, max(a, 0.0) + 40.0)
+        met = weights @ rho_tau(density(own), density(a + step * (b - a)), tau)
+        assert met.max() <= bound[cell] + 1e-12 * weights.sum()
+        assert bound[cell] >= max(left[cell], right[cell])
 
 
 def test_order_and_copies_of_units_do_not_matter():
