@@ -72,6 +72,9 @@ class Agent(ABC):
     #: what `check_agent` and the studies need to know: classes of policies this learner can fit
     supports: ClassVar[tuple[type[PolicyClass], ...]] = ()
 
+    #: whether the learner reads ``Demonstrations.expert_log_probs``, which a population has to be exact for, too
+    reads_expert: ClassVar[bool] = False
+
     @abstractmethod
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
@@ -128,8 +131,9 @@ class Agent(ABC):
                 f"{demonstrations.horizon}."
             )
         exact, unit = demonstrations.exactness, self.unit(demonstrations)
-        if exact is not None and unit != 0 and not exact.covers(unit, policy_class):
+        if exact is not None and unit != 0 and not exact.covers(unit, policy_class, expert=self.reads_expert):
             looks_at = "single layers" if unit is None else f"chunks of {unit} token(s)"
+            looks_at += " and at the expert's probabilities" if self.reads_expert else ""
             raise ValueError(
                 f"{type(self).__name__} looks at {looks_at} of {type(policy_class).__name__}, for which this "
                 f"population is not exact: {exact.describe()}. Use task.population(chunk=...) or collect."

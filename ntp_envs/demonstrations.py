@@ -35,15 +35,23 @@ class Exactness:
         everything: the set is the complete law of (prompt, tokens): exact for every learner and policy class.
         units: chunk lengths for which it is exact, in classes with the right ``statistic``.
         statistic: what of the data the likelihoods of such a class depend on (`PolicyClass.statistic`).
+        expert_units: chunk lengths for which it is exact too for what depends on the expert's own density of a chunk
+            given its prefix, together with the member's. A representative has the statistic of those that it stands
+            for, but the expert need not give its pieces the same probability.
     """
 
     everything: bool = False
     units: frozenset[int] = frozenset()
     statistic: str = ""
+    expert_units: frozenset[int] = frozenset()
 
-    def covers(self, unit: int | None, policy_class: PolicyClass) -> bool:
-        """Whether a learner that looks at chunks of ``unit`` tokens (``None``: single layers) may use the set."""
-        return self.everything or (unit in self.units and policy_class.statistic == self.statistic)
+    def covers(self, unit: int | None, policy_class: PolicyClass, *, expert: bool = False) -> bool:
+        """Whether a learner that looks at chunks of ``unit`` tokens (``None``: single layers) may use the set.
+
+        ``expert``: a learner that looks at the expert's density of them, too.
+        """
+        units = self.units & self.expert_units if expert else self.units
+        return self.everything or (unit in units and policy_class.statistic == self.statistic)
 
     def describe(self) -> str:
         """What it is exact for, in words."""
@@ -212,7 +220,12 @@ class Demonstrations:
             "source": self.source,
             "exactness": None
             if exact is None
-            else {"everything": exact.everything, "units": sorted(exact.units), "statistic": exact.statistic},
+            else {
+                "everything": exact.everything,
+                "units": sorted(exact.units),
+                "statistic": exact.statistic,
+                "expert_units": sorted(exact.expert_units),
+            },
         }
 
     @staticmethod
@@ -224,7 +237,8 @@ class Demonstrations:
             raise ValueError(f"it has format version {meta['version']}; this release reads {FORMAT_VERSION}")
         exact = meta["exactness"]
         if exact is not None:
-            exact = Exactness(exact["everything"], frozenset(exact["units"]), exact["statistic"])
+            units, with_expert = frozenset(exact["units"]), frozenset(exact.get("expert_units", ()))
+            exact = Exactness(exact["everything"], units, exact["statistic"], with_expert)
         return {"vocab_size": meta["vocab_size"], "source": meta["source"], "exactness": exact}
 
     def to_minari(self, dataset_id: str, **options: Any) -> Any:

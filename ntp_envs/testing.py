@@ -333,12 +333,32 @@ def _check_population(task: Task, chunk: int | None, rng: np.random.Generator) -
             f"{what} claims to be exact for chunks of {unit} tokens, but the mean over it of the root likelihood of a "
             f"chunk under {member!r} is off by {gap:.3g}.",
         )
+        if unit not in exactness.expert_units:
+            continue
+        seen = _clipped_ratio(member, task.expert, population.prompts, population.tokens, unit)
+        true = _clipped_ratio(member, task.expert, prompts, tokens, unit)
+        gap = population.normalised_weights() @ seen - mass @ true
+        _require(
+            abs(gap) < 1e-9,
+            f"{what} claims to be exact for the expert's density of chunks of {unit} tokens, but the mean over it of "
+            f"min(1, member / expert) of a chunk, for {member!r}, is off by {gap:.3g}.",
+        )
 
 
 def _root_likelihood(policy: Policy, prompts: Any, tokens: Any, unit: int) -> FloatArray:
     """``(n,)`` the sum over chunks of sqrt pi(chunk | prefix): a chunk statistic that is not linear in log pi."""
     log_probs = policy.log_probs(prompts, tokens)
     return np.exp(0.5 * np.add.reduceat(log_probs, np.arange(0, tokens.shape[1], unit), axis=1)).sum(axis=1)
+
+
+def _clipped_ratio(policy: Policy, expert: Policy, prompts: Any, tokens: Any, unit: int) -> FloatArray:
+    """``(n,)`` the sum over chunks of min(1, member / expert), given the prefix; 0 what the expert excludes."""
+    own, law = (
+        np.add.reduceat(who.log_probs(prompts, tokens), np.arange(0, tokens.shape[1], unit), axis=1)
+        for who in (policy, expert)
+    )
+    possible = ~np.isneginf(law)
+    return np.exp(np.minimum(np.where(possible, own, -np.inf) - np.where(possible, law, 0.0), 0.0)).sum(axis=1)
 
 
 def _check_complete_law(task: Task, what: str, population: Demonstrations) -> None:

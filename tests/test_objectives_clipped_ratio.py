@@ -227,3 +227,53 @@ def test_expert_log_probabilities_are_needed():
     data = collect(task, 5, np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"have none; use collect.*expert_log_probs=True"):
         ClippedRatioBC().fit(data, task.policy_class)
+
+
+# -- populations -------------------------------------------------------------------------------------------------------
+
+
+def with_expert(task, chunk=None):
+    demos = task.population(chunk=chunk)
+    return replace(demos, expert_log_probs=task.expert.log_probs(demos.prompts, demos.tokens))
+
+
+@pytest.mark.parametrize("name", ["Contamination", "BernoulliMixture"])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4])
+def test_representatives_of_chunks_are_refused(name, chunk):
+    """They have the counts of the chunks, not what the expert gives to a chunk after its own prefix."""
+    task = make_task(name, horizon=6)
+    for made_for in (None, chunk):
+        with pytest.raises(ValueError, match=r"at the expert's probabilities .* population is not exact"):
+            ClippedRatioBC(chunk=chunk).fit(with_expert(task, made_for), task.policy_class)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "chunks"),
+    [
+        ("Contamination", {"horizon": 6, "eps": 0.1, "p": 0.05, "q": 0.9}, [None, 6]),
+        ("BernoulliMixture", {"horizon": 6, "weight": 0.5, "q": 0.9}, [None, 6]),
+        ("Snowball", {"horizon": 5, "vocab_size": 3}, [None, 1, 2]),
+        ("NoisyParity", {"bits": 2, "subset": (0, 1), "episodes": 6, "noise": 0.2}, [1, 3]),
+    ],
+)
+def test_a_population_that_is_accepted_has_the_loss_of_the_law(name, parameters, chunks):
+    """The reported objective is the mean over all sequences that the expert can write."""
+    task = make_task(name, **parameters)
+    everything = all_sequences(task.vocab_size, task.horizon)
+    prompts, mass = task.prompt_law()
+    if name == "Snowball":  # one prompt stands for all
+        prompts, mass = task.population().prompts, np.ones(1)
+    for chunk in chunks:
+        demos = with_expert(task)
+        assert len(demos) < len(everything)
+        agent = ClippedRatioBC(chunk=chunk, tol=1e-7).fit(demos, task.policy_class)
+        starts = np.arange(0, task.horizon, chunk or task.horizon)
+        mean = 0.0
+        for prompt, share in zip(prompts, mass):
+            many = np.tile(prompt, (len(everything), 1))
+            expert, own = (p.log_probs(many, everything) for p in (task.expert, agent.policy_))
+            law = np.exp(expert.sum(axis=1))
+            some = law > 0
+            ratio = np.exp(np.add.reduceat(own[some] - expert[some], starts, axis=1))
+            mean += share * law[some] @ np.maximum(0.0, 1.0 - ratio).sum(axis=1)
+        assert agent.fit_report_.objective == pytest.approx(mean, abs=1e-9)

@@ -25,10 +25,10 @@ def payoffs(events, lengths, weights, theta, others, tau):
 def worst_case(events, lengths, weights, theta, ends, tau):
     """max over replies: a grid at the scale of 1 / length around theta, then scipy at the highest peaks."""
     near = logit(theta) + np.outer([-1, 1], np.geomspace(1e-2, 1e2, 1000) / lengths.max()).ravel()
-    replies = np.unique(np.clip(np.concatenate([expit(near), expit(np.linspace(-30, 30, 500)), ends]), *ends))
+    replies = np.unique(np.clip(np.concatenate([expit(near), expit(np.linspace(-30, 30, 6000)), ends]), *ends))
     values = payoffs(events, lengths, weights, theta, replies, tau)
     padded = np.concatenate([[-np.inf], values, [-np.inf]])
-    peaks = np.flatnonzero((values > padded[:-2]) & (values >= padded[2:]) & (values > 0.99 * values.max()))
+    peaks = np.flatnonzero((values > padded[:-2]) & (values >= padded[2:]) & (values > 0.9 * values.max()))
     found = [0.0, float(values.max())]  # theta itself is a reply
     for peak in peaks[np.argsort(-values[peaks])][:6]:
         cell = replies[max(peak - 1, 0)], replies[min(peak + 1, len(replies) - 1)]

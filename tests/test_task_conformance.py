@@ -1,5 +1,6 @@
 """The public conformance suite over every built-in family, and that it notices what it is there for."""
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from ntp_envs import (
     UniformPolicy,
     make_task,
 )
+from ntp_envs.tasks.bernoulli_mixture import BernoulliMixture
 from ntp_envs.tasks.registry import BUILT_IN
 from ntp_envs.testing import check_task
 
@@ -308,3 +310,16 @@ def test_a_broken_family_is_told_what_to_fix(what):
 def test_something_else_is_not_a_task():
     with pytest.raises(AssertionError, match="must subclass"):
         check_task(object())
+
+
+def test_a_population_that_claims_the_density_of_the_expert_without_having_it():
+    """Representatives of counts are exact for single tokens of the class, but the expert's depend on the prefix."""
+
+    class Overclaiming(BernoulliMixture):
+        def population(self, chunk=None):
+            population = super().population(chunk)
+            exactness = dataclasses.replace(population.exactness, expert_units=population.exactness.units)
+            return dataclasses.replace(population, exactness=exactness)
+
+    with pytest.raises(AssertionError, match="exact for the expert's density of chunks of 1 tokens"):
+        check_task(Overclaiming(horizon=4, weight=0.4, q=0.9))

@@ -50,6 +50,8 @@ class NeuralClippedRatioBC(SequenceAgent):
     True
     """
 
+    reads_expert = True
+
     def __init__(
         self,
         beta: float = 0.5,

@@ -97,7 +97,7 @@ class ClippedRatioBC(Agent):
 
     Raises:
         ValueError: on `fit`, parameters out of range, demonstrations without ``expert_log_probs``, a product class
-            with another chunk than 1.
+            with another chunk than 1, a population that is not exact for the expert's probabilities of such chunks.
 
     >>> import numpy as np
     >>> from ntp_envs import collect, make_task
@@ -109,6 +109,7 @@ class ClippedRatioBC(Agent):
     """
 
     supports = RegisteredClasses(minimise_bounded)  # type: ignore[assignment]
+    reads_expert = True
 
     def __init__(self, beta: float = 1.0, *, chunk: int | None = None, tol: float = 1e-9) -> None:
         self.beta = beta

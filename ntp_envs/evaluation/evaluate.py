@@ -52,7 +52,8 @@ def evaluate(
         An `Evaluation`.
 
     Raises:
-        ValueError: vocabulary, horizon or prompt length of policy, task and demonstrations do not match.
+        ValueError: vocabulary, horizon or prompt length of policy, task and demonstrations do not match; or the
+            demonstrations are a population of representatives instead of the complete law.
         NotTractableError: ``backtrack`` without a verifier.
         TypeError: something else than a policy or a generator.
 
@@ -65,6 +66,11 @@ def evaluate(
     check_int("samples", samples, minimum=0)
     demos = collect(task, n, rng) if demonstrations is None else demonstrations
     _check_shapes(policy, task, demos)
+    if demos.exactness is not None and not demos.exactness.everything:
+        raise ValueError(
+            f"the demonstrations are representatives, {demos.exactness.describe()}; what is measured here depends on "
+            "every token of every sequence. Use collect(task, n, rng), or leave demonstrations out."
+        )
     target = demos.tokens
     weights = np.ones(len(demos)) if demos.weights is None else demos.weights
     best, log_probs = _forced(policy, demos)

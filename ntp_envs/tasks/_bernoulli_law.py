@@ -83,6 +83,9 @@ def count_representatives(
 ) -> tuple[NDArray[np.int64], FloatArray, frozenset[int]]:
     """Event patterns ``(R, H)``, weights ``(R,)`` and the units for which they are an exact population.
 
+    Of whole sequences the expert's density is that of the count too; of their chunks it is not, as it depends on what
+    precedes them.
+
     Without ``chunk``: k events first, for k = 0..H. With ``chunk`` = K: every chunk holds the same number k of events,
     weighted by the law of a chunk, which by exchangeability is the expert's law at horizon K; where K does not divide
     H the shorter last chunk has its own count, independent of the others (a chunk learner sums over chunks).

@@ -117,7 +117,9 @@ class BernoulliMixture(Task):
             vocab_size=2,
             weights=weights,
             source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(units=units, statistic=self.policy_class.statistic),
+            exactness=Exactness(
+                units=units, statistic=self.policy_class.statistic, expert_units=units & {self.horizon}
+            ),
         )
 
 

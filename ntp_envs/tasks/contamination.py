@@ -85,5 +85,7 @@ class Contamination(Task):
             vocab_size=2,
             weights=np.tile(weights, 2) / 2,
             source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(units=units, statistic=self.policy_class.statistic),
+            exactness=Exactness(
+                units=units, statistic=self.policy_class.statistic, expert_units=units & {self.horizon}
+            ),
         )

@@ -219,7 +219,9 @@ class NoisyParity(Task):
         tokens = drawn if complete else np.tile(strings, (1, self.episodes))
         divisors = frozenset(k for k in range(1, self.bits + 2) if (self.bits + 1) % k == 0)
         exactness = (
-            Exactness(everything=True) if complete else Exactness(units=divisors, statistic=self.policy_class.statistic)
+            Exactness(everything=True)
+            if complete
+            else Exactness(units=divisors, statistic=self.policy_class.statistic, expert_units=divisors)
         )
         keep = weights > 0
         return Demonstrations(

@@ -244,7 +244,7 @@ class PathStar(TargetTask):
             source={"task": self.name, "parameters": self.parameters(), "by": "population"},
             exactness=Exactness(everything=True)
             if complete
-            else Exactness(units=everywhere, statistic=self.policy_class.statistic),
+            else Exactness(units=everywhere, statistic=self.policy_class.statistic, expert_units=everywhere),
         )
 
     def best_in_class(self) -> BestInClass:

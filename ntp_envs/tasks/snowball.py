@@ -185,13 +185,14 @@ class Snowball(TargetTask):
     def population(self, chunk: int | None = None) -> Demonstrations:
         """One demonstration: all of them are free of errors, which is all that the class looks at."""
         zeros = np.zeros((1, self.horizon), dtype=np.int64)
+        everywhere = frozenset(range(1, self.horizon + 1))
         return Demonstrations(
             zeros,
             zeros,
             vocab_size=self.vocab_size,
             weights=np.ones(1),
             source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(units=frozenset(range(1, self.horizon + 1)), statistic=self.policy_class.statistic),
+            exactness=Exactness(units=everywhere, statistic=self.policy_class.statistic, expert_units=everywhere),
         )
 
     # -- verification --------------------------------------------------------------------------------------------------
