@@ -283,7 +283,9 @@ def token_space(task: Task, form: str) -> spaces.Space[Any]:
     dtype = small_int_dtype(size)
 
     def lines(length: int) -> spaces.MultiDiscrete[Any]:
-        return spaces.MultiDiscrete(np.full(length, size, dtype=dtype), dtype=dtype)
+        space = spaces.MultiDiscrete(np.full(length, size), dtype=dtype)
+        space.nvec = space.nvec.astype(np.int64)  # made in dtype; others add the sizes up, which must not wrap
+        return space
 
     if form == "multi_discrete":
         return lines(task.prompt_length + task.horizon)
