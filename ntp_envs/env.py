@@ -13,19 +13,19 @@ from gymnasium import spaces
 from gymnasium.error import InvalidAction, ResetNeeded
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import check_in, check_real, check_tokens, did_you_mean, small_int_dtype
+from ntp_envs._validation import check_in, check_real, check_tokens, did_you_mean
+from ntp_envs.observations import OBSERVATION_FORMS, empty_lines, observed, token_space
 from ntp_envs.policies import Policy
 from ntp_envs.rendering import RENDER_MODES, frames
 from ntp_envs.tasks.base import Task
 from ntp_envs.tasks.registry import make_task, task_class
 
-__all__ = ["OBSERVATION_FORMS", "REWARDS", "TokenEnv"]
+__all__ = ["REWARDS", "TokenEnv"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 REWARDS = ("success", "expert_log_prob", "none")
-OBSERVATION_FORMS = ("multi_discrete", "dict")
 _OWN_ARGUMENTS = ("reward", "expert_info", "observation", "log_prob_floor", "render_mode")
 
 
@@ -43,7 +43,10 @@ class TokenEnv(gym.Env[Any, Any]):
     ## Observation Space
     ``MultiDiscrete([A + 1] * (P + H))`` in the smallest unsigned dtype that holds A + 1: the prompt, then the tokens
     so far, the value A meaning "not yet". With ``observation="dict"``: ``Dict`` of ``prompt`` (P,) and ``tokens``
-    (H,), coded alike; a task without a prompt (P = 0) has only ``tokens``. Every returned array is a fresh copy.
+    (H,), coded alike; a task without a prompt (P = 0) has only ``tokens``. With ``observation="one_hot"``, for learners
+    that take vectors only: ``Box(0, 1, ((P + H)(A + 1),), float32)``, entry ``i (A + 1) + v`` being 1 where place i of
+    the first form holds v. `ntp_envs.observations.split_observation` reads all of them. Every returned array is a
+    fresh copy.
 
     ## Starting State
     A prompt drawn from the task's prompt law with ``self.np_random``, or ``reset(options={"prompt": ...})``, (P,)
@@ -91,7 +94,7 @@ class TokenEnv(gym.Env[Any, Any]):
         task: a task, or the name of a family.
         reward: ``"success"``, ``"expert_log_prob"`` or ``"none"``; by default as said above.
         expert_info: put the expert's probabilities in ``info``.
-        observation: ``"multi_discrete"`` or ``"dict"``.
+        observation: ``"multi_discrete"``, ``"dict"`` or ``"one_hot"``.
         log_prob_floor: least reward of a step under ``"expert_log_prob"``, at most 0, in nats.
         render_mode: ``"ansi"``, ``"rgb_array"`` or ``None``.
         **task_parameters: parameters of the family, where ``task`` is a name.
@@ -161,7 +164,7 @@ class TokenEnv(gym.Env[Any, Any]):
         self._line[: self.task.prompt_length] = prompts[0]
         self._reader = ExpertReader(self.task.expert, prompts) if self._reads else None
         self._step = 0
-        return observed(self._line, self.task.prompt_length, self.observation), self._info()
+        return observed(self.task, self._line, self.observation), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Append one token.
@@ -198,7 +201,7 @@ class TokenEnv(gym.Env[Any, Any]):
                 reward = float(task.success(self.prompt[None], self.tokens[None])[0])
         elif self._reader is not None:
             self._reader.advance(np.array([token]))
-        return observed(self._line, task.prompt_length, self.observation), reward, terminated, False, self._info()
+        return observed(task, self._line, self.observation), reward, terminated, False, self._info()
 
     def render(self) -> Any:
         """The tokens so far against the expert's probabilities: a string, or a ``(160, 640, 3)`` uint8 array.
@@ -275,36 +278,6 @@ def resolve_reward(reward: str | None, task: Task) -> str:
     if check_in("reward", reward, REWARDS) == "success" and not task.has_success:
         raise ValueError(f"reward='success': {task.name} has no notion of success; use 'expert_log_prob' or 'none'.")
     return reward
-
-
-def token_space(task: Task, form: str) -> spaces.Space[Any]:
-    """The observation space of one sequence."""
-    size = task.vocab_size + 1  # "not yet" is one more
-    dtype = small_int_dtype(size)
-
-    def lines(length: int) -> spaces.MultiDiscrete[Any]:
-        space = spaces.MultiDiscrete(np.full(length, size), dtype=dtype)
-        space.nvec = space.nvec.astype(np.int64)  # made in dtype; others add the sizes up, which must not wrap
-        return space
-
-    if form == "multi_discrete":
-        return lines(task.prompt_length + task.horizon)
-    parts = {"prompt": lines(task.prompt_length)} if task.prompt_length else {}
-    return spaces.Dict({**parts, "tokens": lines(task.horizon)})
-
-
-def empty_lines(task: Task, n: int) -> NDArray[Any]:
-    """``(n, P + H)`` lines in the dtype of the observations, everything "not yet"."""
-    dtype = small_int_dtype(task.vocab_size + 1)
-    return np.full((n, task.prompt_length + task.horizon), task.vocab_size, dtype=dtype)
-
-
-def observed(lines: NDArray[Any], split: int, form: str) -> Any:
-    """``(..., P + H)`` lines, P = ``split``, as a fresh observation."""
-    if form == "multi_discrete":
-        return lines.copy()
-    parts = {"prompt": lines[..., :split].copy()} if split else {}
-    return {**parts, "tokens": lines[..., split:].copy()}
 
 
 def check_options(options: Mapping[str, Any] | None, known: Iterable[str]) -> None:

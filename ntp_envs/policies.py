@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._numerics import first_best, prefix_codes, sample_categorical
 from ntp_envs._validation import check_generator, check_int, check_tokens
+from ntp_envs.observations import Sizes, split_observation
 
 __all__ = [
     "CallablePolicy",
@@ -147,8 +148,8 @@ class Policy(ABC):
         """Actions for environment observations, with the signature of stable-baselines3's ``predict``.
 
         Args:
-            observation: ``(P + H,)`` or ``(B, P + H)`` integers as `ntp_envs.TokenEnv` gives them, the value A
-                meaning "not yet", or the mapping form with keys ``prompt`` and ``tokens``.
+            observation: of `ntp_envs.TokenEnv` in any form, one or a batch: ``(P + H,)`` or ``(B, P + H)`` integers,
+                the value A meaning "not yet", one-hot floating-point numbers, or ``prompt`` and ``tokens``.
             state, episode_start: ignored; the observation holds the whole history.
             deterministic: take the most probable token instead of a draw.
             rng: source of the draws; by default one generator a policy, seeded with 0 on first use.
@@ -168,22 +169,11 @@ class Policy(ABC):
         return (actions[0] if single else actions), state
 
     def _split_observation(self, observation: Any) -> tuple[IntArray, IntArray, bool]:
-        if isinstance(observation, Mapping):
-            tokens = np.asarray(observation["tokens"]).astype(np.int64)
-            prompts = np.asarray(observation.get("prompt", tokens[..., :0])).astype(np.int64)  # no key where P = 0
-            single = tokens.ndim == 1
-        else:
-            if self.prompt_length is None:
-                raise ValueError(
-                    "predict cannot split an observation into prompt and tokens: policy.prompt_length is None. "
-                    "Set it (policy.prompt_length = task.prompt_length), or use observation='dict'."
-                )
-            whole = np.asarray(observation).astype(np.int64)
-            single = whole.ndim == 1
-            prompts, tokens = whole[..., : self.prompt_length], whole[..., self.prompt_length :]
-        if single:
-            prompts, tokens = prompts[None, :], tokens[None, :]
-        return prompts, tokens, single
+        sizes = Sizes(self.vocab_size, None, self.prompt_length)  # a policy's horizon may be longer than the task's
+        prompts, tokens, written = split_observation(sizes, observation)
+        if written.ndim == 0:
+            return prompts[None, :], tokens[None, :], True
+        return prompts, tokens, False
 
     def _check_length(self, length: int) -> None:
         if self.horizon is not None and length > self.horizon:

@@ -15,17 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._validation import check_in, check_int, check_real, check_tokens
 from ntp_envs.env import (
-    OBSERVATION_FORMS,
     ExpertReader,
     check_options,
     check_prompt,
-    empty_lines,
-    observed,
     resolve_reward,
     resolve_task,
-    token_space,
     warn_no_render_mode,
 )
+from ntp_envs.observations import OBSERVATION_FORMS, empty_lines, observed, token_space
 from ntp_envs.rendering import RENDER_MODES, frames
 from ntp_envs.tasks.base import Task
 
@@ -246,7 +243,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return tuple(pictures)
 
     def _observed(self) -> Any:
-        return observed(self._lines, self._split, self.observation)
+        return observed(self.task, self._lines, self.observation)
 
     # -- cohorts -------------------------------------------------------------------------------------------------------
 
@@ -330,7 +327,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _add_final(self, infos: dict[str, Any], cohort: _Cohort) -> None:
         """The last observations of a cohort that is over, and what `TokenEnv` would say of them."""
         final_obs = infos.setdefault("final_obs", np.full(self.num_envs, None, dtype=object))
-        last = observed(self._lines[cohort.rows], self._split, self.observation)
+        last = observed(self.task, self._lines[cohort.rows], self.observation)
         for i, row in enumerate(self._numbers(cohort.rows)):
             final_obs[row] = {k: v[i] for k, v in last.items()} if isinstance(last, dict) else last[i]
         self._add_expert(infos.setdefault("final_info", {}), cohort, cohort.rows)

@@ -14,11 +14,12 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.utils.passive_env_checker import env_render_passive_checker
 
 from ntp_envs import TokenEnv, UniformPolicy, make_task
+from ntp_envs.observations import OBSERVATION_FORMS
 from ntp_envs.tasks import Contamination
 from ntp_envs.tasks.registry import BUILT_IN
 
 FAMILIES = sorted(BUILT_IN)
-FORMS = ("multi_discrete", "dict")
+FORMS = OBSERVATION_FORMS
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,14 @@ def play(env, rng, **reset):
     return steps
 
 
-def tokens_of(observation):
+def tokens_of(observation, vocab_size):
     """Prompt and tokens in one line, whatever the form."""
     if isinstance(observation, dict):
         return np.concatenate([observation.get("prompt", observation["tokens"][:0]), observation["tokens"]])
+    if observation.dtype == np.float32:
+        places, values = np.divmod(np.flatnonzero(observation), vocab_size + 1)
+        assert (observation[observation != 0] == 1).all() and places.tolist() == list(range(len(places)))
+        return values.astype(np.uint8)
     return observation
 
 
@@ -70,7 +75,7 @@ def test_an_episode_is_the_prompt_and_the_tokens_written(family, form, rng):
     env = TokenEnv(family, observation=form)
     task = env.task
     (start, info), *steps = play(env, rng, seed=3)
-    lines = [tokens_of(start), *(tokens_of(step[0]) for step in steps)]
+    lines = [tokens_of(observation, task.vocab_size) for observation in (start, *(step[0] for step in steps))]
     assert len(steps) == task.horizon
     assert all(line.dtype == np.uint8 for line in lines)
     prompt = lines[0][: task.prompt_length]
@@ -150,7 +155,7 @@ def test_returned_arrays_are_the_caller_s_own(form, rng):
     kept = copy.deepcopy(transitions)
     tampered = TokenEnv("Contamination", horizon=6, observation=form)
     rng = np.random.default_rng(0)
-    written = tokens_of(kept[-1][0])[1:]
+    written = tokens_of(kept[-1][0], 2)[1:]
     steps = [tampered.reset(seed=0)]
     for token in written:
         for array in steps[-1][0].values() if form == "dict" else [steps[-1][0]]:
@@ -158,7 +163,7 @@ def test_returned_arrays_are_the_caller_s_own(form, rng):
         steps[-1][-1]["expert_probs"][:] = 0.5
         steps.append(tampered.step(token))
     assert steps[-1][1:] == kept[-1][1:]
-    np.testing.assert_array_equal(tokens_of(steps[-1][0]), tokens_of(kept[-1][0]))
+    np.testing.assert_equal(steps[-1][0], kept[-1][0])
 
 
 def test_a_fixed_prompt():
@@ -365,7 +370,9 @@ def test_the_headings_are_there():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "policy"), [("multi_discrete", "MlpPolicy"), ("dict", "MultiInputPolicy")])
+@pytest.mark.parametrize(
+    ("form", "policy"), [("multi_discrete", "MlpPolicy"), ("dict", "MultiInputPolicy"), ("one_hot", "MlpPolicy")]
+)
 @pytest.mark.parametrize("family", ["Contamination", "RareMode"])  # with a prompt, and without
 def test_stable_baselines3_learns_from_it_as_it_is(family, form, policy):
     stable_baselines3 = pytest.importorskip("stable_baselines3")

@@ -16,6 +16,7 @@ from laws import examples
 
 from ntp_envs import TokenEnv, TokenVectorEnv, make_task
 from ntp_envs.env import REWARDS
+from ntp_envs.observations import OBSERVATION_FORMS
 from ntp_envs.tasks.registry import BUILT_IN
 
 FAMILIES = sorted(BUILT_IN)
@@ -70,7 +71,7 @@ def pair(num_envs, task, *, mode, seed, limit=None, **arguments):
     seed=st.integers(0, 2**32 - 1),
     reward=st.sampled_from(REWARDS),
     expert_info=st.booleans(),
-    observation=st.sampled_from(["multi_discrete", "dict"]),
+    observation=st.sampled_from(OBSERVATION_FORMS),
     limit=st.sampled_from([None, None, 1, 5, 1000]),
     partial=st.sampled_from([0.0, 0.15]),
 )
@@ -183,7 +184,7 @@ def test_seeding(family):
         first.reset(seed=[1, 2])
 
 
-@pytest.mark.parametrize("observation", ["multi_discrete", "dict"])
+@pytest.mark.parametrize("observation", OBSERVATION_FORMS)
 @pytest.mark.parametrize("mode", MODES)
 def test_spaces_hold_what_is_returned(mode, observation):
     envs = TokenVectorEnv(3, "ConsistencyGame", horizon=4, observation=observation, autoreset_mode=mode)
@@ -230,7 +231,7 @@ def test_copies_go_their_own_way(family, clone, rng):
 
 
 @pytest.mark.parametrize("family", ["ConsistencyGame", "RareMode"])  # with a prompt, and without
-@pytest.mark.parametrize("observation", ["multi_discrete", "dict"])
+@pytest.mark.parametrize("observation", OBSERVATION_FORMS)
 def test_a_policy_predicts_from_batches(family, observation):
     """Rollouts of the expert itself succeed, whatever the form of the observation."""
     envs = TokenVectorEnv(64, family, observation=observation, autoreset_mode=AutoresetMode.DISABLED)
@@ -366,7 +367,7 @@ def test_options_that_do_not_fit(options, message):
         ({"num_envs": 0}, ValueError, "num_envs=0 must be an integer >= 1"),
         ({"num_envs": 2.0}, TypeError, "num_envs=2.0"),
         ({"reward": "expert"}, ValueError, "Did you mean 'expert_log_prob'"),
-        ({"observation": "box"}, ValueError, "Known: dict, multi_discrete"),
+        ({"observation": "box"}, ValueError, "Known: dict, multi_discrete, one_hot"),
         ({"autoreset_mode": "SameStp"}, ValueError, "Did you mean 'SameStep'"),
         ({"max_episode_steps": 0}, ValueError, "max_episode_steps=0"),
         ({"render_mode": "human"}, ValueError, "Known: ansi, rgb_array"),

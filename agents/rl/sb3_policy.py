@@ -15,7 +15,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from agents.rl.seeding import global_generators_restored
 from ntp_envs import Policy, Task
 from ntp_envs._validation import check_real
-from ntp_envs.env import OBSERVATION_FORMS, empty_lines, observed, token_space
+from ntp_envs.observations import OBSERVATION_FORMS, observe, token_space
 
 __all__ = ["SB3Policy", "action_log_probs", "check_spaces", "network_of"]
 
@@ -66,12 +66,9 @@ class SB3Policy(Policy):
         self.task = task
 
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        start, step = self.task.prompt_length, tokens.shape[1]
-        self._check_length(step + 1)
-        lines = empty_lines(self.task, len(tokens))
-        lines[:, :start] = prompts
-        lines[:, start : start + step] = tokens
-        return action_log_probs(self.network, observed(lines, start, self.form), temperature=self.temperature)
+        self._check_length(tokens.shape[1] + 1)
+        observations = observe(self.task, prompts, tokens, self.form)
+        return action_log_probs(self.network, observations, temperature=self.temperature)
 
     def __getstate__(self) -> dict[str, Any]:
         stream = io.BytesIO()

@@ -5,37 +5,20 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from ntp_envs._validation import small_int_dtype
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.env import TokenEnv, resolve_reward
+from ntp_envs.observations import episode_observations
 from ntp_envs.registration import environment_id
 from ntp_envs.tasks.base import Task
 from ntp_envs.tasks.registry import make_task, task_class, task_names
 
 __all__ = ["environment_spec", "episode_observations", "episode_rewards", "known_task"]
-
-
-def episode_observations(prompts: NDArray[Any], tokens: NDArray[Any], vocab_size: int) -> NDArray[Any]:
-    """``(n, H + 1, P + H)`` observations, from the empty sequence to the complete one, in the environment's dtype.
-
-    >>> import numpy as np
-    >>> episode_observations(np.array([[1]]), np.array([[0, 1]]), 2)[0].tolist()
-    [[1, 2, 2], [1, 0, 2], [1, 0, 1]]
-    """
-    n, horizon = tokens.shape
-    dtype = small_int_dtype(vocab_size + 1)
-    written = np.tri(horizon + 1, horizon, -1, dtype=bool)  # (H + 1, H): token h is there from step h + 1 on
-    out = np.empty((n, horizon + 1, prompts.shape[1] + horizon), dtype=dtype)
-    out[:, :, : prompts.shape[1]] = prompts[:, None, :]
-    out[:, :, prompts.shape[1] :] = np.where(written, tokens[:, None, :].astype(dtype), dtype.type(vocab_size))
-    return out
 
 
 def episode_rewards(

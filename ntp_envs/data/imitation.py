@@ -11,7 +11,7 @@ from ntp_envs._extras import import_extra
 from ntp_envs._validation import check_generator, check_in, check_int
 from ntp_envs.data.episodes import episode_observations, episode_rewards, known_task
 from ntp_envs.demonstrations import Demonstrations
-from ntp_envs.env import token_space
+from ntp_envs.observations import split_observation, token_space
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
 
@@ -107,14 +107,14 @@ def imitation_expert(task: Task, *, policy: Policy | None = None, rng: np.random
     )
     from gymnasium.spaces import Discrete
 
-    expert, split = policy or task.expert, task.prompt_length
+    expert = policy or task.expert
 
     class Expert(policies.BasePolicy):  # type: ignore[misc, name-defined]
         def predict(
             self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
         ) -> tuple[Any, Any]:
-            lines = {"prompt": observation[..., :split], "tokens": observation[..., split:]}
-            return expert.predict(lines, state, episode_start, rng=rng)
+            prompts, tokens, _ = split_observation(task, observation)
+            return expert.predict({"prompt": prompts, "tokens": tokens}, state, episode_start, rng=rng)
 
         def _predict(self, observation: Any, deterministic: bool = False) -> Any:
             raise NotImplementedError("call predict with NumPy observations")

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from ntp_envs._extras import import_extra
 from ntp_envs.data.episodes import environment_spec, episode_observations, episode_rewards, known_task
 from ntp_envs.demonstrations import Demonstrations
-from ntp_envs.env import _OWN_ARGUMENTS, token_space
+from ntp_envs.env import _OWN_ARGUMENTS
+from ntp_envs.observations import token_space
 from ntp_envs.registration import NAMESPACE
 from ntp_envs.tasks.base import Task
 from ntp_envs.tasks.registry import make_task, task_names
