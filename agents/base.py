@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ntp_envs import Demonstrations, Policy, PolicyClass
-from ntp_envs._validation import check_generator, did_you_mean
+from ntp_envs._validation import check_generator, check_names, keywords_of
 
 __all__ = ["Agent", "ConvergenceWarning", "FitReport", "NotFittedError", "unfitted"]
 
@@ -143,9 +143,7 @@ class Agent(ABC):
 
     @classmethod
     def _parameter_names(cls) -> list[str]:
-        signature = inspect.signature(cls.__init__)
-        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        return [name for name, p in signature.parameters.items() if name != "self" and p.kind not in variadic]
+        return [name for name in keywords_of(cls.__init__) if name != "self"]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Hyper-parameters by name; with ``deep`` also those of agents among them, as in ``agent__lam``.
@@ -162,30 +160,26 @@ class Agent(ABC):
         """Set hyper-parameters by name, nested ones too, and return self."""
         known = self._parameter_names()
         own = {name: value for name, value in params.items() if name in known or "__" not in name}
-        for name in own:
-            if name not in known:
-                raise ValueError(f"{type(self).__name__} has no parameter {name!r}.{did_you_mean(name, known)}")
+        nested = self._nested({**self.get_params(deep=False), **own})  # as they will be
+        inner: dict[str, dict[str, Any]] = {}
+        for name in [name for name in params if name not in own]:
+            prefix = max((prefix for prefix in nested if name.startswith(f"{prefix}__")), key=len, default="")
+            inner.setdefault(prefix, {})[name[len(prefix) + 2 :] if prefix else name] = params[name]
+        check_names(f"{type(self).__name__} has no parameter", [*own, *inner.pop("", ())], {*known, *nested})
         for name, value in own.items():
             setattr(self, name, value)
-        nested = self._nested()
-        for name in [name for name in params if name not in own]:
-            prefixes = [prefix for prefix in nested if name.startswith(f"{prefix}__")]
-            if not prefixes:
-                raise ValueError(
-                    f"{type(self).__name__} has no parameter {name!r}.{did_you_mean(name, [*known, *nested])}"
-                )
-            prefix = max(prefixes, key=len)
-            nested[prefix].set_params(**{name[len(prefix) + 2 :]: params[name]})
+        for prefix, theirs in inner.items():
+            nested[prefix].set_params(**theirs)
         return self
 
     def clone(self) -> Agent:
         """An unfitted agent with the same hyper-parameters; agents among them are cloned too."""
         return type(self)(**{name: unfitted(value) for name, value in self.get_params(deep=False).items()})
 
-    def _nested(self) -> dict[str, Agent]:
-        """The agents among the hyper-parameters, by the first part of the name that `get_params` gives theirs."""
+    def _nested(self, params: Mapping[str, Any] | None = None) -> dict[str, Agent]:
+        """The agents among (these) hyper-parameters, by the first part of the name that `get_params` gives theirs."""
         found: dict[str, Any] = {}
-        for name, value in self.get_params(deep=False).items():
+        for name, value in (self.get_params(deep=False) if params is None else params).items():
             if isinstance(value, Mapping):
                 found.update({f"{name}__{key}": item for key, item in value.items()})
             elif isinstance(value, list | tuple):

@@ -18,7 +18,7 @@ from agents.splits import shuffled_folds
 from agents.tournament import CommonSupports, TournamentResult, chunk_log_densities, play
 from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs._numerics import ROUNDING, first_best
-from ntp_envs._validation import check_in, did_you_mean
+from ntp_envs._validation import check_in, check_names
 
 __all__ = ["CrossValidatedBC", "FitFailedWarning"]
 
@@ -184,10 +184,8 @@ class CrossValidatedBC(Agent):
             raise TypeError(f"grid={self.grid!r} must be a mapping from hyper-parameters to lists of values.")
         if not self.grid:
             raise ValueError("grid is empty; name a hyper-parameter and the values to try, as in {'lam': [0.01, 0.1]}.")
-        known = self.agent.get_params()
+        check_names(f"{type(self.agent).__name__} has no parameter", self.grid, self.agent.get_params())
         for name, values in self.grid.items():
-            if name not in known:
-                raise ValueError(f"{type(self.agent).__name__} has no parameter {name!r}.{did_you_mean(name, known)}")
             if not isinstance(values, list | tuple | range | np.ndarray) or np.ndim(values) == 0:
                 raise TypeError(f"grid[{name!r}]={values!r} must be a list of values to try.")
             if len(values) == 0:

@@ -79,8 +79,8 @@ def make_agent(name: str, **parameters: Any) -> Agent:
         **parameters: its hyper-parameters; the rest keep their defaults.
 
     Raises:
-        ValueError: unknown name or hyper-parameter (the nearest is suggested), or a class that cannot be imported.
-        TypeError: something that is not an agent.
+        ValueError: an unknown name (the nearest is suggested), or a class that cannot be imported.
+        TypeError: unknown hyper-parameters (the nearest are suggested), or something that is not an agent.
 
     >>> make_agent("SmoothedLogLossBC", lam=0.01)
     SmoothedLogLossBC(lam=0.01)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from ntp_envs._validation import did_you_mean
+from ntp_envs._validation import check_keywords, did_you_mean
 
 __all__ = ["Registry", "build"]
 
@@ -84,9 +84,6 @@ class Registry(Generic[T]):
 
 
 def build(name: str, make: Callable[..., T], parameters: Mapping[str, Any], known: Iterable[str]) -> T:
-    """``make(**parameters)``, after an error with the nearest name for a parameter that is not known."""
-    known = list(known)
-    for parameter in parameters:
-        if parameter not in known:
-            raise ValueError(f"{name} has no parameter {parameter!r}.{did_you_mean(parameter, known)}")
+    """``make(**parameters)``, after an error with the nearest names for parameters that are not known."""
+    check_keywords(f"{name}()", parameters, known)
     return make(**parameters)

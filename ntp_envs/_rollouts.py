@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import check_generator, check_in, check_int, check_tokens, small_int_dtype
+from ntp_envs._validation import (
+    check_generator,
+    check_in,
+    check_int,
+    check_keywords,
+    check_tokens,
+    keywords_of,
+    small_int_dtype,
+)
 from ntp_envs.demonstrations import Demonstrations, collect
 from ntp_envs.distances._common import check_policy
 from ntp_envs.distances.monte_carlo import SAMPLED_METRICS, bridge_distances, one_sided_distances
@@ -25,6 +33,7 @@ IntArray = NDArray[np.int64]
 CURVE_METHODS = ("auto", "bridge", "one-sided", *TWO_SAMPLE_METHODS)
 #: which test estimates, or bounds from below, which metric
 _TEST_OF_METRIC = {"tv": "classifier", "hellinger2": "classifier", "ngram_tv": "n-gram", "mmd2": "mmd"}
+_FILLED_IN = {"demonstrations", "of_p", "of_q", "p", "q", "metrics"}  # of the estimators' arguments, by `Rollouts`
 
 
 class Rollouts:
@@ -144,6 +153,8 @@ class Rollouts:
             missing = "no known expert: only demonstrations" if writer is not None else "no policy: pass policy="
             raise NotTractableError(f"method={chosen!r} needs log-probabilities of both sides; there is {missing}.")
         rng = _own_generator() if rng is None else check_generator(rng)
+        estimator = bridge_distances if chosen == "bridge" else one_sided_distances
+        check_keywords(f"curve(method={chosen!r})", options, {*keywords_of(estimator)} - _FILLED_IN)
         if chosen == "bridge":
             samples = self._fresh(n, rng), self.demonstrations()
             return bridge_distances(*samples, p=self.expert.expert, q=writer, metrics=[metric], **options)[metric]

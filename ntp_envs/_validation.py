@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,53 @@ __all__ = [
     "check_generator",
     "check_in",
     "check_int",
+    "check_keywords",
+    "check_names",
     "check_probability",
     "check_real",
     "check_tokens",
     "did_you_mean",
+    "keywords_of",
     "small_int_dtype",
 ]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'? Known: ...`` for an error message about an unknown name."""
-    options = sorted(known)
-    by_lower = {option.lower(): option for option in options}
+    known = sorted(known)
+    return f"{_nearest(name, known)} Known: {', '.join(known)}."
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    by_lower = {option.lower(): option for option in known}
     close = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.4)
-    hint = f" Did you mean {by_lower[close[0]]!r}?" if close else ""
-    return f"{hint} Known: {', '.join(options)}."
+    return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def check_names(
+    complaint: str, given: Iterable[str], known: Iterable[str], error: type[Exception] = ValueError
+) -> None:
+    """Refuse names that are not known, all of them at once: after the complaint each, and the nearest that is."""
+    known = sorted(known)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        said = " ".join(f"{complaint} {name!r}.{_nearest(name, known)}" for name in unknown)
+        raise error(f"{said} Known: {', '.join(known)}.")
+
+
+def check_keywords(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse keyword arguments that are not known, in Python's own words, which other libraries look for.
+
+    Args:
+        call: what was called, such as ``"make_task()"``.
+    """
+    check_names(f"{call} got an unexpected keyword argument", given, known, TypeError)
+
+
+def keywords_of(function: Callable[..., Any]) -> list[str]:
+    """The names of its arguments, without those that stand for any others."""
+    parameters = inspect.signature(function).parameters
+    return [name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def check_in(name: str, value: Any, options: Iterable[str]) -> str:

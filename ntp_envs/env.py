@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.error import InvalidAction, ResetNeeded
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import check_in, check_real, check_tokens, did_you_mean
+from ntp_envs._validation import check_in, check_keywords, check_names, check_real, check_tokens, keywords_of
 from ntp_envs.observations import OBSERVATION_FORMS, empty_lines, observed, token_space
 from ntp_envs.policies import Policy
 from ntp_envs.rendering import RENDER_MODES, frames
@@ -26,7 +26,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 REWARDS = ("success", "expert_log_prob", "none")
-_OWN_ARGUMENTS = ("reward", "expert_info", "observation", "log_prob_floor", "render_mode")
 
 
 class TokenEnv(gym.Env[Any, Any]):
@@ -100,7 +99,8 @@ class TokenEnv(gym.Env[Any, Any]):
         **task_parameters: parameters of the family, where ``task`` is a name.
 
     Raises:
-        ValueError, TypeError: an unknown name or parameter (the nearest is suggested), or a value out of range.
+        TypeError: an unknown keyword (the nearest is suggested), or a value of the wrong type.
+        ValueError: an unknown name of a task, reward or form, or a value out of range.
 
     >>> env = TokenEnv("Contamination", horizon=4)
     >>> env.reset(seed=0, options={"prompt": [1]})[0].tolist()
@@ -120,7 +120,7 @@ class TokenEnv(gym.Env[Any, Any]):
         render_mode: str | None = None,
         **task_parameters: Any,
     ) -> None:
-        self.task = resolve_task(task, task_parameters)
+        self.task = resolve_task(task, task_parameters, TokenEnv)
         self.reward = resolve_reward(reward, self.task)
         self.expert_info = bool(expert_info)
         self.observation = check_in("observation", observation, OBSERVATION_FORMS)
@@ -222,6 +222,9 @@ class TokenEnv(gym.Env[Any, Any]):
         return {"expert_probs": np.exp(self._reader.log_probs()[0])}
 
 
+_OWN_ARGUMENTS = keywords_of(TokenEnv)
+
+
 class ExpertReader:
     """The expert reading a batch of sequences as they are written; each law is computed once, when first asked for."""
 
@@ -252,17 +255,16 @@ class ExpertReader:
 # -- shared with the vector environment ----------------------------------------------------------------------------
 
 
-def resolve_task(task: Task | str, parameters: Mapping[str, Any]) -> Task:
-    """The task itself, or the one built from a family's name and parameters."""
-    if isinstance(task, str):
-        known = {field.name for field in dataclasses.fields(task_class(task)) if field.init}  # type: ignore[arg-type]
-        for name in parameters:
-            if name not in known:
-                everything = known.union(_OWN_ARGUMENTS)
-                raise ValueError(f"{task} has no parameter {name!r}.{did_you_mean(name, everything)}")
-        return make_task(task, **parameters)
-    if not isinstance(task, Task):
+def resolve_task(task: Task | str, parameters: Mapping[str, Any], constructor: type) -> Task:
+    """The task itself, or the one built from a family's name and parameters, which ``constructor`` was given."""
+    if not isinstance(task, Task | str):
         raise TypeError(f"task={task!r} must be an ntp_envs.Task or the name of a family, not {type(task).__name__}.")
+    family = task_class(task) if isinstance(task, str) else type(task)
+    fields = [field.name for field in dataclasses.fields(family) if field.init]  # type: ignore[arg-type]
+    call = f"{constructor.__name__}({family.__name__!r}, ...)"
+    check_keywords(call, parameters, {*fields, *keywords_of(constructor)})
+    if isinstance(task, str):
+        return make_task(task, **parameters)
     if parameters:
         raise ValueError(
             f"{', '.join(map(repr, parameters))} cannot be set on a task that is already built; give the family's "
@@ -282,9 +284,7 @@ def resolve_reward(reward: str | None, task: Task) -> str:
 
 def check_options(options: Mapping[str, Any] | None, known: Iterable[str]) -> None:
     """Refuse options that would be ignored: a misspelt one would mean another prompt than was asked for."""
-    for name in options or ():
-        if name not in known:
-            raise ValueError(f"reset has no option {name!r}.{did_you_mean(name, known)}")
+    check_names("reset has no option", options or (), known)
 
 
 def check_prompt(prompt: ArrayLike, task: Task) -> IntArray:

@@ -76,7 +76,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         max_episode_steps: truncate after this many tokens; ``None`` or -1 for never.
 
     Raises:
-        ValueError, TypeError: an unknown name or parameter (the nearest is suggested), or a value out of range.
+        ValueError, TypeError: as in `TokenEnv`.
 
     >>> envs = TokenVectorEnv(2, "Contamination", horizon=3)
     >>> envs.reset(options={"prompts": [[0], [1]]})[0].tolist()
@@ -104,7 +104,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         **task_parameters: Any,
     ) -> None:
         self.num_envs = check_int("num_envs", num_envs, minimum=1)
-        self.task = resolve_task(task, task_parameters)
+        self.task = resolve_task(task, task_parameters, TokenVectorEnv)
         self.reward = resolve_reward(reward, self.task)
         self.expert_info = bool(expert_info)
         self.observation = check_in("observation", observation, OBSERVATION_FORMS)

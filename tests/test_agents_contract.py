@@ -266,6 +266,8 @@ def test_set_params_is_all_or_nothing():
     agent = SmoothedLogLossBC()
     with pytest.raises(ValueError, match=r"no parameter 'lma'.* Did you mean 'lam'"):
         agent.set_params(lam=0.1, lma=0.2)
+    with pytest.raises(ValueError, match=r"no parameter 'lma'.* has no parameter 'lmb'.*Known: lam"):
+        agent.set_params(lma=0.1, lmb=0.2)
     assert agent.lam == "1/H"
     assert repr(agent.set_params(lam=0.1)) == "SmoothedLogLossBC(lam=0.1)"
 
@@ -347,7 +349,7 @@ def test_agents_by_name():
     assert isinstance(make_agent("agents.layerwise:LayerwiseBC", tie_break="random"), LayerwiseBC)
     with pytest.raises(ValueError, match=r"unknown agent 'LoglossBC'.* Did you mean 'LogLossBC'"):
         make_agent("LoglossBC")
-    with pytest.raises(ValueError, match=r"no parameter 'lamb'.* Did you mean 'lam'"):
+    with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'lamb'.* Did you mean 'lam'"):
         make_agent("SmoothedLogLossBC", lamb=1)
     for path in ("no_such_module:Agent", "agents:NoSuchAgent", ":x", "agents:"):
         with pytest.raises(ValueError, match="cannot be imported"):

@@ -147,7 +147,7 @@ def test_however_it_is_written_it_is_the_same_run():
         (["--agents", ","], "agents is empty"),
         (["--baseline", "LogLossBC,RhoEstimatorBC"], "must be one agent"),
         (["--tasks", "Contaminatoin"], "Did you mean 'Contamination'?"),
-        (["--tasks", "RareMode(W=3)"], "no parameter 'W'"),
+        (["--tasks", "RareMode(W=3)"], "unexpected keyword argument 'W'"),
         (["--tasks", "RareMode(eps=2)"], "task RareMode(eps=2) at horizon 16: eps=2"),
         (["--tasks", "ConsistencyGame", "--horizons", "12"], "ConsistencyGame at horizon 12"),
         (["--horizons", "0"], "horizons=0"),

@@ -18,6 +18,8 @@ def test_nested_parameters_have_names():
     assert replaced.agent.lam == 0.4
     with pytest.raises(ValueError, match=r"SmoothedLogLossBC has no parameter 'lamb'. Did you mean 'lam'"):
         replaced.set_params(agent__lamb=1)
+    with pytest.raises(ValueError, match=r"no parameter 'lamb'.*no parameter 'xi'"):
+        replaced.set_params(agent__lamb=1, agent__xi=2)
     with pytest.raises(ValueError, match=r"CrossValidatedBC has no parameter 'agnt__lam'. Did you mean 'agent'"):
         replaced.set_params(agnt__lam=1)
 

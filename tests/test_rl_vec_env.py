@@ -298,7 +298,7 @@ def test_what_cannot_be_adapted():
         make_vec_env("Tightrope", 2, autoreset_mode="NextStep")
     with pytest.raises(ValueError, match="Did you mean 'max_ent'"):
         make_vec_env("Tightrope", 2, reward="maxent")
-    with pytest.raises(ValueError, match="horizon"):
+    with pytest.raises(TypeError, match="horizon"):
         make_vec_env("Tightrope", 2, horizn=3)
     envs = make_vec_env("Tightrope", 2, horizon=3)
     with pytest.raises(ResetNeeded):

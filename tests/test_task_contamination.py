@@ -84,7 +84,7 @@ def test_parameters_rebuild_the_task():
         ({"horizon": 0}, ValueError, "horizon=0"),
         ({"horizon": 2.5}, TypeError, "horizon=2.5"),
         ({"theta_min": 0.5}, ValueError, "below 1/2"),
-        ({"epsilon": 0.1}, ValueError, "no parameter 'epsilon'.* Did you mean 'eps'"),
+        ({"epsilon": 0.1}, TypeError, "unexpected keyword argument 'epsilon'.* Did you mean 'eps'"),
     ],
 )
 def test_bad_parameters_are_named(parameters, error, message):

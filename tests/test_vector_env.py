@@ -372,7 +372,7 @@ def test_options_that_do_not_fit(options, message):
         ({"max_episode_steps": 0}, ValueError, "max_episode_steps=0"),
         ({"render_mode": "human"}, ValueError, "Known: ansi, rgb_array"),
         ({"reward": "success"}, ValueError, "Contamination has no notion of success"),
-        ({"horizn": 4}, ValueError, "Did you mean 'horizon'"),
+        ({"horizn": 4}, TypeError, "got an unexpected keyword argument 'horizn'. Did you mean 'horizon'"),
     ],
 )
 def test_bad_arguments(arguments, error, message):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ntp_envs._validation import check_in
+from ntp_envs._validation import check_in, check_keywords, keywords_of
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances._two_sample import TwoSampleResult
 from ntp_envs.distances.two_sample_classifier import classifier_test
@@ -49,4 +49,6 @@ def two_sample_test(
     >>> two_sample_test(collect(task, 99, rng), collect(task, 99, rng), rng=rng, method="mmd").p_value
     1.0
     """
-    return _TESTS[check_in("method", method, TWO_SAMPLE_METHODS)](p, q, rng=rng, **options)
+    test = _TESTS[check_in("method", method, TWO_SAMPLE_METHODS)]
+    check_keywords(f"two_sample_test(method={method!r})", options, {*keywords_of(test)} - {"p", "q"})
+    return test(p, q, rng=rng, **options)

@@ -81,7 +81,8 @@ def make_task(name: str, **parameters: Any) -> Task:
         **parameters: the family's parameters; the rest keep their defaults.
 
     Raises:
-        ValueError: unknown name or parameter (the nearest is suggested), or a parameter out of range.
+        ValueError: an unknown name (the nearest is suggested), or a parameter out of range.
+        TypeError: unknown parameters (the nearest are suggested), or one of the wrong type.
 
     >>> make_task("Contamination", horizon=8).vocab_size
     2
