@@ -18,11 +18,13 @@ __all__ = [
     "check_int",
     "check_keywords",
     "check_names",
+    "check_positions",
     "check_probability",
     "check_real",
     "check_tokens",
     "did_you_mean",
     "keywords_of",
+    "plain",
     "small_int_dtype",
 ]
 
@@ -65,6 +67,26 @@ def keywords_of(function: Callable[..., Any]) -> list[str]:
     return [name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
+def plain(value: Any) -> Any:
+    """``value`` with Python's own numbers in place of NumPy's and others', and tuples in place of lists and arrays.
+
+    NumPy's integers wrap around and its floats may be short; what is kept of a parameter should do neither. Anything
+    that is neither a number nor a list comes back as it is.
+
+    >>> plain([np.uint8(255), np.bool_(True)])
+    (255, True)
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):  # a named tuple stays one
+        return tuple(plain(item) for item in value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
 def check_in(name: str, value: Any, options: Iterable[str]) -> str:
     options = list(options)
     if value not in options:
@@ -83,13 +105,29 @@ def check_int(name: str, value: Any, *, minimum: int, maximum: int | None = None
     return number
 
 
+def check_positions(name: str, value: Any, size: int | None) -> tuple[int, ...]:
+    """Distinct positions in ``[0, size)`` (any size if ``None``), at least one, as a sorted tuple."""
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+        inside = ">= 0" if size is None else f"in [0, {size - 1}]"
+        raise TypeError(f"{name}={value!r} must be a sequence of bit positions {inside}.")
+    found = sorted(check_int(name, place, minimum=0, maximum=None if size is None else size - 1) for place in value)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"{name}={value!r} must name at least one bit position, each once.")
+    return tuple(found)
+
+
 def check_real(name: str, value: Any, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     """``value`` as a finite ``float`` in the closed interval ``[minimum, maximum]``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}={value!r} must be a real number, not {type(value).__name__}.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the floats
+        number = math.inf
     if not math.isfinite(number) or not minimum <= number <= maximum:
-        raise ValueError(f"{name}={value} must be a finite number in [{minimum:g}, {maximum:g}].")
+        left = f"[{minimum:g}" if math.isfinite(minimum) else "(-inf"
+        right = f"{maximum:g}]" if math.isfinite(maximum) else "inf)"
+        raise ValueError(f"{name}={value} must be a finite number in {left}, {right}.")
     return number
 
 

@@ -137,9 +137,9 @@ def test_parameters_round_trip_and_seeds_differ():
     [
         ({"horizon": 0}, "horizon=0"),
         ({"vocab_size": 1}, "vocab_size=1"),
-        ({"width": 1}, "width=1"),
+        ({"width": 1, "kind": "interaction"}, "width=1"),
         ({"width": 0, "kind": "contamination"}, "width=0"),
-        ({"width": 9}, "at most 4096"),
+        ({"width": 9}, "more than 4096 contexts.*use width=7 or less"),
         ({"misspecification": 1.5}, "misspecification=1.5"),
         ({"misspecification": -0.1}, "misspecification=-0.1"),
         ({"kind": "interactions"}, "Did you mean 'interaction'"),

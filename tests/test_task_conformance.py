@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 
@@ -186,7 +187,7 @@ BROKEN = {
     "prompt length": (lambda: breaking(prompt_length=None), "task.prompt_length is None"),
     "not frozen": (lambda: LooseCoin(), "frozen dataclass"),
     "parameters": (lambda: breaking(parameters=lambda self: {"horizon": 9}), "must equal the task"),
-    "JSON": (lambda: Coin(theta=np.float32(0.25)), "cannot be written as JSON"),
+    "JSON": (lambda: Coin(theta=Decimal("0.25")), "cannot be written as JSON"),
     "prompt mass": (
         lambda: breaking(prompt_law=lambda self: (np.array([[0], [1]]), np.array([0.5, 0.6]))),
         "prompt_law.*sum to 1.1",

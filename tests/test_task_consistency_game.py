@@ -279,7 +279,7 @@ def test_layerwise_learner_pays_the_factor_of_single_tokens():
         ({"horizon": 6, "n_sets": 31}, ValueError, "n_sets=31 must be an integer >= 32"),
         ({"horizon": 6, "n_sets": 40.0}, TypeError, "n_sets=40.0"),
         ({"eps": 0.0}, ValueError, "eps=0.0 must lie in"),
-        ({"eps": 0.01}, ValueError, "eps=0.01 is too large for horizon=8: the 128 disjoint"),
+        ({"horizon": 8, "eps": 0.01}, ValueError, "eps=0.01 is too large for horizon=8: the 128 disjoint"),
         ({"seed": -1}, ValueError, "seed=-1"),
         ({"seed": None}, TypeError, "seed=None"),
     ],

@@ -77,7 +77,7 @@ def test_parameters_rebuild_the_task():
     ("parameters", "error", "message"),
     [
         ({"eps": 0.0}, ValueError, r"eps=0.0 must lie in \(0, 1\)"),
-        ({"eps": 1}, ValueError, r"eps=1 must lie in \(0, 1\)"),
+        ({"eps": 1}, ValueError, r"eps=1.0 must lie in \(0, 1\)"),
         ({"eps": -0.1}, ValueError, "eps=-0.1"),
         ({"eps": "much"}, TypeError, "probability"),
         ({"p": 1.5}, ValueError, "p=1.5"),

@@ -162,7 +162,7 @@ def test_parameters_round_trip_and_the_subset_is_sorted():
         ({"bits": 15}, ValueError, "bits=15"),
         ({"subset": ()}, ValueError, "at least one bit"),
         ({"subset": (0, 0)}, ValueError, "each once"),
-        ({"subset": (4,)}, ValueError, "subset=4"),
+        ({"bits": 4, "subset": (4,)}, ValueError, "subset=4"),
         ({"subset": "01"}, TypeError, "sequence of bit positions"),
         ({"subset": 3}, TypeError, "sequence of bit positions"),
         ({"noise": 0.5}, ValueError, "noise=0.5"),

@@ -26,6 +26,11 @@ def _checked_prompts(prompts: NDArray[np.integer], features: ContextFeatureMap, 
     return prompts
 
 
+def n_monomials(places: int, degree: int) -> int:
+    """Products of up to ``degree`` different signs out of ``places``, the empty one included."""
+    return sum(math.comb(places, order) for order in range(degree + 1))
+
+
 class PrefixSigns(ContextFeatureMap):
     """A constant, the prompt's bits as signs, and every token so far at its own place: the whole prefix, linearly.
 
@@ -53,7 +58,7 @@ class PrefixSigns(ContextFeatureMap):
             raise ValueError(f"degree={degree} is for binary tokens, not a vocabulary of {vocab_size}; use degree=1.")
         self._token_width = 1 if vocab_size == 2 else vocab_size
         places = self.prompt_length + self.length - 1
-        size = sum(math.comb(places, order) for order in range(self.degree + 1))
+        size = n_monomials(places, self.degree)
         if size > MAX_MONOMIALS:
             raise ValueError(
                 f"degree={degree} gives {size} products of {places} signs; at most {MAX_MONOMIALS} are kept. "

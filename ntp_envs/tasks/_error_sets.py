@@ -14,7 +14,12 @@ from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.policy_classes import ErrorSetClass
 from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
 
-__all__ = ["ErrorSetTask", "check_total_mass"]
+__all__ = ["ErrorSetTask", "check_total_mass", "usual_eps"]
+
+
+def usual_eps(per_eps: float) -> float:
+    """The default of eps: 0.001, or half the largest where the error sets would not fit into a probability."""
+    return 1e-3 if 1e-3 * per_eps <= 1.0 else 0.5 / per_eps
 
 
 def check_total_mass(name: str, eps: float, per_eps: float, horizon: int, n_sets: int) -> None:

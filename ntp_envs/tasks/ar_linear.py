@@ -19,7 +19,7 @@ from ntp_envs.features import FeatureStates, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass
 from ntp_envs.policy_classes.ar_linear import linear_log_probs
 from ntp_envs.tasks._automaton_affinity import AutomatonAffinity, minimise_in_ball
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
+from ntp_envs.tasks.base import FOLLOWS, BestInClass, FloatArray, IntArray, Task
 
 __all__ = ["ARLinear"]
 
@@ -54,9 +54,10 @@ class ARLinear(Task):
     Args:
         horizon: H.
         vocab_size: A >= 2.
-        width: tokens the class sees, at least 2 for an interaction; (A + 1)^width is at most 4096.
+        width: tokens the class sees, at least 2 for an interaction; (A + 1)^width is at most 4096. By default 3, or as
+            many as that allows.
         misspecification: the dial, in [0, 1].
-        kind: ``"interaction"`` or ``"contamination"``.
+        kind: ``"interaction"``, the default but for a width of 1, or ``"contamination"``.
         radius: of the ball of theta.
         eps: probability of a contaminated document, in (0, 1); no effect on an interaction.
         seed: of theta*.
@@ -67,9 +68,9 @@ class ARLinear(Task):
 
     horizon: int = 32
     vocab_size: int = 2
-    width: int = 3
+    width: int = FOLLOWS
     misspecification: float = 0.5
-    kind: str = "interaction"
+    kind: str = FOLLOWS
     radius: float = 4.0
     eps: float = 0.1
     seed: int = 0
@@ -79,6 +80,11 @@ class ARLinear(Task):
     def __post_init__(self) -> None:
         check_int("horizon", self.horizon, minimum=1)
         check_int("vocab_size", self.vocab_size, minimum=2)
+        widest = next((w for w in range(7, 0, -1) if (self.vocab_size + 1) ** w <= MAX_CONTEXTS), 0)
+        if widest == 0:
+            raise ValueError(f"vocab_size={self.vocab_size} has too many contexts; at most {MAX_CONTEXTS - 1} will do.")
+        self._follow(width=min(3, widest))
+        self._follow(kind=KINDS[0] if self.width != 1 else KINDS[1])
         check_in("kind", self.kind, KINDS)
         check_int("width", self.width, minimum=2 if self.kind == "interaction" else 1)
         check_real("misspecification", self.misspecification, minimum=0.0, maximum=1.0)
@@ -86,10 +92,10 @@ class ARLinear(Task):
         check_int("seed", self.seed, minimum=0)
         if check_real("radius", self.radius, minimum=0.0) == 0.0:
             raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
-        if (self.vocab_size + 1) ** self.width > MAX_CONTEXTS:
+        if self.width > widest:
             raise ValueError(
-                f"width={self.width} with vocab_size={self.vocab_size} has {(self.vocab_size + 1) ** self.width} "
-                f"contexts; at most {MAX_CONTEXTS} are allowed. Lower the width or the vocabulary."
+                f"width={self.width} with vocab_size={self.vocab_size} has more than {MAX_CONTEXTS} contexts, "
+                f"(A + 1)^width; use width={widest} or less, or a smaller vocabulary."
             )
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs._validation import plain
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import PolicyClass
 
-__all__ = ["BestInClass", "Task"]
+__all__ = ["FOLLOWS", "BestInClass", "Task"]
+
+#: default of a parameter that follows from the others: ``None`` for the user, resolved when a task is made
+FOLLOWS: Any = None
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -42,7 +47,8 @@ class BestInClass:
 class Task(ABC):
     """A family of token-generation problems at fixed parameters: prompt law, expert, policy class, success.
 
-    A concrete family is a frozen dataclass whose fields are its parameters, validated in ``__post_init__``.
+    A concrete family is a frozen dataclass whose fields are its parameters, validated in ``__post_init__``; before
+    that, numbers of other libraries among them have become Python's own, lists and arrays tuples.
     ``vocab_size``, ``horizon`` and ``prompt_length`` are fields, class attributes or properties of it.
 
     Prompts are ``(B, P)`` and tokens ``(B, H)`` integer arrays with entries in [0, A).
@@ -51,6 +57,31 @@ class Task(ABC):
     vocab_size: int
     horizon: int
     prompt_length: int
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check = cls.__dict__.get("__post_init__")
+        if check is not None:
+
+            @functools.wraps(check)
+            def __post_init__(self: Task, *arguments: Any) -> None:
+                Task.__post_init__(self)
+                check(self, *arguments)
+
+            cls.__post_init__ = __post_init__  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = plain(getattr(self, field.name))
+            if type(value) is int and "float" in str(field.type) and abs(value) < 2**53:
+                value = float(value)
+            object.__setattr__(self, field.name, value)
+
+    def _follow(self, **values: Any) -> None:
+        """Resolve the parameters among these that were left to `FOLLOWS`."""
+        for name, value in values.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
 
     @property
     def name(self) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntp_envs._validation import check_int, check_probability
-from ntp_envs.tasks._error_sets import ErrorSetTask, check_total_mass
-from ntp_envs.tasks.base import FloatArray, IntArray
+from ntp_envs.tasks._error_sets import ErrorSetTask, check_total_mass, usual_eps
+from ntp_envs.tasks.base import FOLLOWS, FloatArray, IntArray
 
 __all__ = ["ConsistencyGame"]
 
@@ -29,8 +29,9 @@ class ConsistencyGame(ErrorSetTask):
     arXiv:2502.12465); the multi-scale construction is a reconstruction, not the paper's.
 
     Args:
-        horizon: H, a power of two, at least 2.
-        eps: mass of the one error set shared by all layers; the total mass of all sets must not exceed 1.
+        horizon: H, a power of two, at least 2. By default 64, or the nearest that ``eps`` and ``eta`` allow.
+        eps: mass of the one error set shared by all layers; the total mass of all sets must not exceed 1. By default
+            0.001, or what makes the total 1/2 where that is too much.
         eta: advantage of the finest scale, in (0, J / (J + 1)); above that, two half-size sets would weigh less than
             one and the best in class would no longer be consistent.
 
@@ -39,24 +40,27 @@ class ConsistencyGame(ErrorSetTask):
     (230.4, 15.2, 0.002)
     """
 
-    horizon: int = 64
-    eps: float = 1e-3
+    horizon: int = FOLLOWS
+    eps: float = FOLLOWS
     eta: float = 0.1
 
     def __post_init__(self) -> None:
+        check_probability("eta", self.eta)
+        if self.eps is not None:
+            check_probability("eps", self.eps)
+        self._follow(horizon=next(filter(self._allowed, (64, 32, 16, 8, 4, 2, 128, 256, 512, 1024)), 64))
         check_int("horizon", self.horizon, minimum=2)
         if self.horizon & (self.horizon - 1):
             below = 1 << self.scales
             raise ValueError(f"horizon={self.horizon} must be a power of two; use {below} or {2 * below}.")
-        check_probability("eps", self.eps)
-        check_probability("eta", self.eta)
         if self.eta * (self.scales + 1) >= self.scales:
             limit = self.scales / (self.scales + 1)
             raise ValueError(
                 f"eta={self.eta} must lie in (0, {limit:.6g}) at horizon={self.horizon}: above J / (J + 1) two error "
                 "sets of one scale weigh less than one set of the next, and consistency no longer pays."
             )
-        per_eps = float(self.set_masses.sum() / self.eps)
+        per_eps = float(self._shares(self.horizon).sum())
+        self._follow(eps=usual_eps(per_eps))
         check_total_mass(self.name, self.eps, per_eps, self.horizon, 2 * self.horizon - 1)
 
     @property
@@ -79,10 +83,21 @@ class ConsistencyGame(ErrorSetTask):
         index = check_int("index", index, minimum=0, maximum=(self.horizon >> scale) - 1)
         return 2 * self.horizon - (2 * self.horizon >> scale) + index
 
+    def _shares(self, horizon: int) -> FloatArray:
+        """Masses of the error sets at this horizon in multiples of eps."""
+        scales = horizon.bit_length() - 1
+        scale = np.arange(scales + 1)
+        return np.repeat(1.0 - self.eta * (scales - scale) / scales, horizon >> scale)
+
+    def _allowed(self, horizon: int) -> bool:
+        """Whether ``eta`` and ``eps``, if given, are in their ranges at this horizon."""
+        scales = horizon.bit_length() - 1
+        consistent = self.eta * (scales + 1) < scales
+        return consistent and (self.eps is None or self.eps * float(self._shares(horizon).sum()) <= 1.0)
+
     @property
     def set_masses(self) -> FloatArray:
-        scale = np.arange(self.scales + 1)
-        return np.repeat(self.eps * (1.0 - self.eta * (self.scales - scale) / self.scales), self.horizon >> scale)
+        return self.eps * self._shares(self.horizon)
 
     def error_sets(self) -> list[IntArray]:
         scale = np.arange(self.scales + 1)

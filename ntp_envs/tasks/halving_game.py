@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from ntp_envs._validation import check_int, check_probability
-from ntp_envs.tasks._error_sets import ErrorSetTask, check_total_mass
-from ntp_envs.tasks.base import FloatArray, IntArray
+from ntp_envs.tasks._error_sets import ErrorSetTask, check_total_mass, usual_eps
+from ntp_envs.tasks.base import FOLLOWS, FloatArray, IntArray
 
 __all__ = ["HalvingGame"]
 
@@ -32,8 +32,9 @@ class HalvingGame(ErrorSetTask):
     (2025, arXiv:2502.12465).
 
     Args:
-        horizon: H, 2 to 14 (the number of contexts doubles with every layer).
-        eps: mass of an error set; ``N eps`` must not exceed 1.
+        horizon: H, 2 to 14 (the number of contexts doubles with every layer); by default 8, or what ``n_sets`` and
+            ``eps`` allow.
+        eps: mass of an error set; ``N eps`` must not exceed 1. By default 0.001, or 1 / 2N where that is too much.
         n_sets: N, at least ``2**(H - 1)`` (the default, ``None``), so that something survives at the last layer.
         seed: of the draw of the halves, a non-negative integer; one seed is one game.
 
@@ -44,17 +45,24 @@ class HalvingGame(ErrorSetTask):
     (4.5, 1)
     """
 
-    horizon: int = 8
-    eps: float = 1e-3
+    horizon: int = FOLLOWS
+    eps: float = FOLLOWS
     n_sets: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.n_sets is not None:
+            check_int("n_sets", self.n_sets, minimum=2, maximum=2**MAX_HORIZON)
+        if self.eps is not None:
+            check_probability("eps", self.eps)
+        sets = 128 if self.n_sets is None else self.n_sets
+        self._follow(horizon=max(2, min(8, sets.bit_length(), int(1.0 / (self.eps or 1e-3)).bit_length())))
         check_int("horizon", self.horizon, minimum=2, maximum=MAX_HORIZON)
-        check_probability("eps", self.eps)
-        check_int("seed", self.seed, minimum=0)
         if self.n_sets is not None:
             check_int("n_sets", self.n_sets, minimum=2 ** (self.horizon - 1), maximum=2**MAX_HORIZON)
+        self._follow(eps=usual_eps(self.total_sets))
+        check_probability("eps", self.eps)
+        check_int("seed", self.seed, minimum=0)
         check_total_mass(self.name, self.eps, self.total_sets, self.horizon, self.total_sets)
 
     @property

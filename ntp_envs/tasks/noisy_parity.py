@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from ntp_envs._numerics import ROUNDING, all_sequences, first_best
-from ntp_envs._validation import check_int, check_real
+from ntp_envs._validation import check_int, check_positions, check_real
 from ntp_envs.automata import TableAutomaton
 from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.features import EpisodeBits
 from ntp_envs.policy_classes import ARLinearClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
+from ntp_envs.tasks.base import FOLLOWS, BestInClass, FloatArray, IntArray, Task
 
 __all__ = ["NoisyParity"]
 
@@ -40,8 +40,9 @@ class NoisyParity(Task):
     small instance.
 
     Args:
-        bits: n, free bits an episode, 1 to 14.
-        subset: S, distinct positions in 0..n-1, at least one; stored as a sorted tuple.
+        bits: n, free bits an episode, 1 to 14; by default 4, or what ``subset`` needs.
+        subset: S, distinct positions in 0..n-1, at least one; stored as a sorted tuple. By default the first three,
+            or all where there are fewer.
         noise: probability that the answer is wrong, in [0, 1/2).
         episodes: R.
         radius: of the ball of theta.
@@ -51,8 +52,8 @@ class NoisyParity(Task):
     (5, 0.211146)
     """
 
-    bits: int = 4
-    subset: Sequence[int] = (0, 1, 2)
+    bits: int = FOLLOWS
+    subset: Sequence[int] = FOLLOWS
     noise: float = 0.1
     episodes: int = 1
     radius: float = 4.0
@@ -62,14 +63,12 @@ class NoisyParity(Task):
     has_success = True
 
     def __post_init__(self) -> None:
-        check_int("bits", self.bits, minimum=1, maximum=14)
+        if self.bits is not None:
+            check_int("bits", self.bits, minimum=1, maximum=14)
         check_int("episodes", self.episodes, minimum=1)
-        if isinstance(self.subset, (str, bytes)) or not hasattr(self.subset, "__iter__"):
-            raise TypeError(f"subset={self.subset!r} must be a sequence of bit positions in [0, {self.bits - 1}].")
-        chosen = sorted(check_int("subset", s, minimum=0, maximum=self.bits - 1) for s in self.subset)
-        if not chosen or len(set(chosen)) < len(chosen):
-            raise ValueError(f"subset={self.subset!r} must name at least one bit position, each once.")
-        object.__setattr__(self, "subset", tuple(chosen))
+        self._follow(subset=range(min(3, self.bits or 3)))
+        object.__setattr__(self, "subset", check_positions("subset", self.subset, self.bits or 14))
+        self._follow(bits=max(4, 1 + self.subset[-1]))
         if not 0.0 <= check_real("noise", self.noise) < 0.5:
             raise ValueError(f"noise={self.noise} must lie in [0, 1/2); at 1/2 the answer says nothing.")
         if check_real("radius", self.radius, minimum=0.0) == 0.0:

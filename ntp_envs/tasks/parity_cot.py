@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs._numerics import all_sequences
-from ntp_envs._validation import check_in, check_int, check_real
+from ntp_envs._validation import check_in, check_int, check_positions, check_real
 from ntp_envs.errors import NotTractableError
 from ntp_envs.features.by_position import ByPosition
-from ntp_envs.features.chain import PrefixSigns
+from ntp_envs.features.chain import MAX_MONOMIALS, PrefixSigns, n_monomials
 from ntp_envs.policy_classes import ARLinearClass
 from ntp_envs.policy_classes.ar_linear import ARLinearPolicy
 from ntp_envs.tasks._parity_chains import FORMATS, ParityChain, chain_of
-from ntp_envs.tasks.base import FloatArray, IntArray
+from ntp_envs.tasks.base import FOLLOWS, FloatArray, IntArray
 from ntp_envs.tasks.target import TargetTask
 
 __all__ = ["ParityCoT"]
@@ -55,9 +55,10 @@ class ParityCoT(TargetTask):
     chain and guesses is right half of the time.
 
     Args:
-        bits: n, at least 1.
-        subset_size: k, 1 to n; at least 2 for ``andxor``, ``token`` and ``xor_q``. Set to the length of ``subset``
-            if that is given.
+        bits: n, at least 1. By default 20, or what ``subset`` and ``subset_size`` need; fewer where ``degree`` would
+            give too many products.
+        subset_size: k, 1 to n; at least 2 for ``andxor``, ``token`` and ``xor_q``. By default 6, within what ``bits``
+            and ``fan_in`` allow. Set to the length of ``subset`` if that is given.
         subset: S, distinct positions in 0..n-1, stored sorted; ``None`` draws it with ``seed``.
         cot: the format.
         fan_in: q of ``xor_q``, 2 to k; the other formats ignore it.
@@ -70,8 +71,8 @@ class ParityCoT(TargetTask):
     [[1, 1], [1, 0]]
     """
 
-    bits: int = 20
-    subset_size: int = 6
+    bits: int = FOLLOWS
+    subset_size: int = FOLLOWS
     subset: Sequence[int] | None = None
     cot: str = "count"
     fan_in: int = 2
@@ -80,27 +81,38 @@ class ParityCoT(TargetTask):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_int("bits", self.bits, minimum=1)
         check_in("cot", self.cot, FORMATS)
-        if self.subset is not None:
-            if isinstance(self.subset, (str, bytes)) or not hasattr(self.subset, "__iter__"):
-                raise TypeError(f"subset={self.subset!r} must be a sequence of bit positions in [0, {self.bits - 1}].")
-            named = sorted(check_int("subset", s, minimum=0, maximum=self.bits - 1) for s in self.subset)
-            if not named or len(set(named)) < len(named):
-                raise ValueError(f"subset={self.subset!r} must name at least one bit position, each once.")
-            object.__setattr__(self, "subset", tuple(named))
-            object.__setattr__(self, "subset_size", len(named))
         least = 2 if self.cot in ("andxor", "token", "xor_q") else 1
+        if self.bits is not None:
+            check_int("bits", self.bits, minimum=least)
+        check_int("fan_in", self.fan_in, minimum=2)
+        check_int("degree", self.degree, minimum=1)
+        if self.subset is not None:
+            named = check_positions("subset", self.subset, self.bits)
+            object.__setattr__(self, "subset", named)
+            object.__setattr__(self, "subset_size", len(named))
+        usual = max(6, self.fan_in) if self.cot == "xor_q" else 6
+        self._follow(subset_size=usual if self.bits is None else min(usual, self.bits))
         k = check_int("subset_size", self.subset_size, minimum=least, maximum=self.bits)
         check_int("fan_in", self.fan_in, minimum=2, maximum=k if self.cot == "xor_q" else None)
+        self._follow(bits=self._usual_bits(1 + max(self.subset or (k - 1,))))
         check_int("degree", self.degree, minimum=1, maximum=self.bits + self.horizon)
         if self.degree > 1 and self.vocab_size > 2:
             raise ValueError(f"degree={self.degree} is for formats with two tokens; use degree=1 with cot='token'.")
-        if self.degree > 1:
-            _ = self._step_features  # refuses too many products
+        if self.degree > 1 and n_monomials(self.bits + self.horizon - 1, self.degree) > MAX_MONOMIALS:
+            raise ValueError(
+                f"degree={self.degree} gives more than {MAX_MONOMIALS} products of the {self.bits} bits and the "
+                f"{self.horizon - 1} tokens before the last; lower degree, bits or subset_size."
+            )
         check_int("seed", self.seed, minimum=0)
         if check_real("radius", self.radius, minimum=0.0) == 0.0:
             raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+
+    def _usual_bits(self, least: int) -> int:
+        """20, or as many as are needed; fewer where that makes the products of ``degree`` signs few enough."""
+        sizes = range(max(20, least), least - 1, -1)
+        fits = (n for n in sizes if n_monomials(n + self.horizon - 1, self.degree) <= MAX_MONOMIALS)
+        return sizes[0] if self.degree == 1 else next(fits, sizes[0])
 
     @cached_property
     def chosen(self) -> tuple[int, ...]:

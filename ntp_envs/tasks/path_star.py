@@ -17,7 +17,7 @@ from ntp_envs.errors import NotTractableError
 from ntp_envs.features.path_star import PathPointers, StarPrompts
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import ARLinearClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray
+from ntp_envs.tasks.base import FOLLOWS, BestInClass, FloatArray, IntArray
 from ntp_envs.tasks.target import TargetTask
 
 __all__ = ["CleverHansPolicy", "PathStar"]
@@ -68,8 +68,9 @@ class PathStar(TargetTask):
 
     Args:
         degree: d >= 1, number of arms.
-        length: L >= 2, nodes on the path from start to goal, both included; the horizon.
-        nodes: N >= 1 + d(L-1), labels to draw from.
+        length: L >= 2, nodes on the path from start to goal, both included; the horizon. By default 5, more where
+            ``hops`` needs it, fewer where ``nodes`` does.
+        nodes: N >= 1 + d(L-1), labels to draw from; by default 20, or as many as the star needs.
         reverse: the answer runs from goal to start.
         hops: ancestors of the goal that the policy class sees, 0 to L - 2.
         teacherless: the policy class sees nothing of what was written.
@@ -86,8 +87,8 @@ class PathStar(TargetTask):
     """
 
     degree: int = 2
-    length: int = 5
-    nodes: int = 20
+    length: int = FOLLOWS
+    nodes: int = FOLLOWS
     reverse: bool = False
     hops: int = 0
     teacherless: bool = False
@@ -97,9 +98,14 @@ class PathStar(TargetTask):
 
     def __post_init__(self) -> None:
         check_int("degree", self.degree, minimum=1)
+        check_int("hops", self.hops, minimum=0)
+        if self.nodes is not None:
+            check_int("nodes", self.nodes, minimum=2)
+        longest = 5 if self.nodes is None else min(5, 1 + (self.nodes - 1) // self.degree)
+        self._follow(length=max(longest, self.hops + 2))
         check_int("length", self.length, minimum=2)
-        check_int("nodes", self.nodes, minimum=2)
         check_int("hops", self.hops, minimum=0, maximum=self.length - 2)
+        self._follow(nodes=max(20, self.n_labels))
         for name in ("reverse", "teacherless"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r} must be True or False.")

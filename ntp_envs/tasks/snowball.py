@@ -109,7 +109,10 @@ class Snowball(TargetTask):
         check_int("vocab_size", self.vocab_size, minimum=2)
         if check_probability("eps", self.eps) >= 1.0 - 1.0 / self.vocab_size:
             limit = 1.0 - 1.0 / self.vocab_size
-            raise ValueError(f"eps={self.eps} must be below {limit:.6g}, the error rate of uniform tokens.")
+            raise ValueError(
+                f"eps={self.eps} must be below {limit:.6g}, the error rate of uniform tokens at "
+                f"vocab_size={self.vocab_size}; use a smaller eps or a larger vocab_size."
+            )
 
     @property
     def prompt_length(self) -> int:  # type: ignore[override]

@@ -14,7 +14,7 @@ from ntp_envs._numerics import all_sequences
 from ntp_envs._validation import check_in, check_int, check_real
 from ntp_envs.features import OffsetsOneHot, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass
-from ntp_envs.tasks.base import FloatArray, IntArray
+from ntp_envs.tasks.base import FOLLOWS, FloatArray, IntArray
 from ntp_envs.tasks.target import TargetTask
 from ntp_envs.tasks.turing_tables import TuringTable, read_machine
 
@@ -50,7 +50,8 @@ class TuringMachine(TargetTask):
         machine: a name (``"increment"``, ``"parity"``, ``"busy_beaver_2"`` to ``"busy_beaver_4"``), the text of a
             table as in the busy beaver literature (``"1RB1LB_1LA1RZ"``), or a table, see
             `ntp_envs.tasks.turing_tables.read_machine`; tables are stored as tuples of rows.
-        width: S, cells of the tape, at least 2 (3 for words).
+        width: S, cells of the tape, at least 2 (3 for words); by default 5, or as many as the run from the blank tape
+            needs.
         steps: of the machine; ``None`` is 2 S - 2 (both ways over the tape), on the blank tape the time to halt.
         inputs: ``"word"``: a uniform word of S - 2 symbols between two blanks, the head on its first; ``"blank"``:
             the blank tape, the head in cell S // 2; ``"random"``: uniform symbols, cell of the head and state (halting
@@ -71,7 +72,7 @@ class TuringMachine(TargetTask):
     """
 
     machine: Any = "increment"
-    width: int = 5
+    width: int = FOLLOWS
     steps: int | None = None
     inputs: str | None = None
     cot: bool = True
@@ -86,25 +87,27 @@ class TuringMachine(TargetTask):
             check_in("inputs", self.inputs, INPUTS)
         object.__setattr__(self, "_table", table)
         word = self.kind_of_input == "word"
-        check_int("width", self.width, minimum=3 if word else 2)
         if word and not self.alphabet:
             raise ValueError("inputs='word' needs a symbol other than the blank; the machine has none.")
         if self.steps is not None:
             check_int("steps", self.steps, minimum=1)
+        least = 3 if word else 2
+        if self.kind_of_input == "blank":
+            left, right, halts = table.excursion(MAX_STEPS if self.steps is None else self.steps)
+            if halts is None and self.steps is None:
+                raise ValueError(f"the machine does not halt on the blank tape in {MAX_STEPS} steps; give steps.")
+            least = max(least, 2 * left, 2 * right + 1)
+        self._follow(width=max(5, least))
+        check_int("width", self.width, minimum=3 if word else 2)
+        if self.kind_of_input == "blank" and self.width < least:
+            raise ValueError(
+                f"the head leaves the tape of width={self.width} on its way from the blank tape; use width={least} or "
+                "more, or fewer steps."
+            )
         if not isinstance(self.cot, bool):
             raise TypeError(f"cot={self.cot!r} must be True (the chain) or False (the last configuration alone).")
         if check_real("radius", self.radius, minimum=0.0) == 0.0:
             raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
-        if self.kind_of_input == "blank":
-            self._check_blank_run()
-
-    def _check_blank_run(self) -> None:
-        head = self._run(self._blank_prompt(), self.steps_taken)[1][0]
-        if (head < 0).any():
-            raise ValueError(
-                f"the head leaves the tape of width={self.width} at step {int((head < 0).argmax())} from the blank "
-                "tape; widen it, or take fewer steps."
-            )
 
     # -- the machine ---------------------------------------------------------------------------------------------------
 
@@ -130,11 +133,7 @@ class TuringMachine(TargetTask):
             return self.steps
         if self.kind_of_input != "blank":
             return 2 * self.width - 2
-        _, head, state = self._run(self._blank_prompt(), MAX_STEPS)
-        stopped = (state[0] >= self.table.n_working) | (head[0] < 0)
-        if not stopped.any():
-            raise ValueError(f"the machine does not halt on the blank tape in {MAX_STEPS} steps; give steps.")
-        return max(int(stopped.argmax()), 1)
+        return max(self.table.excursion(MAX_STEPS)[2] or 1, 1)
 
     @property
     def vocab_size(self) -> int:  # type: ignore[override]

@@ -131,6 +131,22 @@ class TuringTable:
             head[head >= cells.shape[1]] = -1  # -1 is where the other end is left to
         return tapes, heads, states
 
+    def excursion(self, steps: int) -> tuple[int, int, int | None]:
+        """On the blank tape: cells visited to the left and right of the first, and the step at which it halts.
+
+        At most ``steps`` steps; the time is ``None`` where the machine has not halted by then.
+        """
+        tape: dict[int, int] = {}
+        head, state, left, right = 0, 0, 0, 0
+        for time in range(steps + 1):
+            left, right = max(left, -head), max(right, head)
+            if state >= self.n_working:
+                return left, right, time
+            if time < steps:
+                state, tape[head], move = (int(part) for part in self.step[state, tape.get(head, 0)])
+                head += move
+        return left, right, None
+
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
