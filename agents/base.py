@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ntp_envs import Demonstrations, Policy, PolicyClass
-from ntp_envs._validation import check_generator, check_names, keywords_of
+from ntp_envs._validation import check_generator, check_names, keywords_of, plain
 
 __all__ = ["Agent", "ConvergenceWarning", "FitReport", "NotFittedError", "unfitted"]
 
@@ -57,6 +57,9 @@ class FitReport:
 
 class Agent(ABC):
     """A learner: hyper-parameters in ``__init__``, stored as given; learned state ends in an underscore.
+
+    A NumPy number among the hyper-parameters is stored as the Python number it stands for: it neither wraps around nor
+    rounds in what is computed from it.
 
     A subclass writes `_fit`, which returns the policy and a `FitReport`; `unit` says in what pieces it looks at the
     demonstrations, so that a population that is not exact for it is refused.
@@ -194,6 +197,9 @@ class Agent(ABC):
             if name.endswith("_") and not name.startswith("_"):
                 raise NotFittedError(f"{type(self).__name__} has no {name} before fit(demonstrations, policy_class).")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, plain(value) if isinstance(value, np.generic) else value)
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self).__init__).parameters

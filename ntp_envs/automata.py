@@ -92,11 +92,10 @@ class TableAutomaton(AutomatonPolicy):
         super().__init__(log_probs.shape[-1], horizon=min(lengths, default=None), prompt_length=prompt_length)
         self._emissions, self._transitions = log_probs, self._check_states("transitions", moves)
         starts = self._check_states("initial", np.asarray(initial))
-        if starts.shape not in ((), (self.vocab_size**prompt_length,)):
-            raise ValueError(
-                f"initial has shape {starts.shape}; an integer or ({self.vocab_size**prompt_length},) is needed."
-            )
-        self._initial = np.broadcast_to(starts, (self.vocab_size**prompt_length,))
+        prompts = self.vocab_size ** (self.prompt_length or 0)
+        if starts.shape not in ((), (prompts,)):
+            raise ValueError(f"initial has shape {starts.shape}; an integer or ({prompts},) is needed.")
+        self._initial = np.broadcast_to(starts, (prompts,))
 
     def _check_states(self, name: str, states: NDArray[np.integer]) -> IntArray:
         if not np.issubdtype(states.dtype, np.integer) or states.min() < 0 or states.max() >= self.n_states:

@@ -277,7 +277,7 @@ class TabularPolicy(Policy):
         arrays = [np.asarray(table, dtype=np.float64) for table in tables]
         if not arrays or arrays[0].ndim == 0:
             raise ValueError("tables is empty; one array of probabilities a token position is needed.")
-        vocab_size = arrays[0].shape[-1]
+        vocab_size, prompt_length = arrays[0].shape[-1], check_int("prompt_length", prompt_length, minimum=0)
         super().__init__(vocab_size, horizon=len(arrays), prompt_length=prompt_length)
         self.tables: list[FloatArray] = []
         for h, array in enumerate(arrays):
@@ -297,7 +297,9 @@ class TabularPolicy(Policy):
         concentration: float = 1.0,
     ) -> TabularPolicy:
         """Independent Dirichlet(``concentration``) rows."""
-        sizes = [vocab_size ** (prompt_length + h) for h in range(horizon)]
+        vocab_size = check_int("vocab_size", vocab_size, minimum=1)
+        prompt_length = check_int("prompt_length", prompt_length, minimum=0)
+        sizes = [vocab_size ** (prompt_length + h) for h in range(check_int("horizon", horizon, minimum=1))]
         return cls(
             [rng.dirichlet(np.full(vocab_size, concentration), size=size) for size in sizes],
             prompt_length=prompt_length,

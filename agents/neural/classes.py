@@ -94,7 +94,8 @@ class NetworkClass(PolicyClass):
                 raise ValueError(f"a {self.architecture!r} network has no {name}; leave it at {default!r}.")
         if self.window is not None:
             context = self.prompt_length + self.horizon - 1
-            check_int("window", self.window, minimum=1, maximum=max(context, 1))
+            window = check_int("window", self.window, minimum=1, maximum=max(context, 1))
+            object.__setattr__(self, "window", window)
         if transformer and self.width % self.heads:
             raise ValueError(f"heads={self.heads} must divide width={self.width}.")
         if transformer and self.prompt_length % self.prompt_group:

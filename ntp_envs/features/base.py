@@ -195,6 +195,7 @@ class ContextFeatureMap(FeatureMap):
 
     def __init__(self, vocab_size: int, n_context: int) -> None:
         self.n_context = check_int("n_context", n_context, minimum=1)
+        vocab_size = check_int("vocab_size", vocab_size, minimum=2)
         super().__init__(vocab_size, self.n_context if vocab_size == 2 else self.n_context * vocab_size)
         self.spread = 1.0 if self.vocab_size == 2 else math.sqrt(2.0)
 

@@ -51,6 +51,7 @@ class PrefixSigns(ContextFeatureMap):
     """
 
     def __init__(self, vocab_size: int, prompt_length: int, length: int, degree: int = 1) -> None:
+        vocab_size = check_int("vocab_size", vocab_size, minimum=2)
         self.prompt_length = check_int("prompt_length", prompt_length, minimum=1)
         self.length = self.horizon = check_int("length", length, minimum=1)
         self.degree = check_int("degree", degree, minimum=1)

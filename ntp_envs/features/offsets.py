@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._validation import check_int
+from ntp_envs._validation import check_int, plain
 from ntp_envs.features.base import IntArray
 from ntp_envs.features.indicators import IndexArray, IndicatorFeatureMap
 from ntp_envs.features.window import _last_tokens
@@ -38,9 +38,10 @@ class OffsetsOneHot(IndicatorFeatureMap):
     """
 
     def __init__(self, vocab_size: int, offsets: Sequence[int], bias: bool = True) -> None:
+        vocab_size = check_int("vocab_size", vocab_size, minimum=2)
         if isinstance(offsets, (str, bytes)) or not hasattr(offsets, "__iter__"):
             raise TypeError(f"offsets={offsets!r} must be a sequence of negative integers such as (-3, -1).")
-        lags = [check_int("-offset", -offset, minimum=1) for offset in offsets]
+        lags = [check_int("-offset", -plain(offset), minimum=1) for offset in offsets]
         if len(set(lags)) < len(lags):
             raise ValueError(f"offsets={tuple(offsets)} must be distinct.")
         self.offsets, self.bias = tuple(-lag for lag in lags), bool(bias)

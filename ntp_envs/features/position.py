@@ -68,6 +68,7 @@ class PromptFeatures(ContextFeatureMap):
     """
 
     def __init__(self, vocab_size: int, prompt_length: int, bias: bool = True) -> None:
+        vocab_size = check_int("vocab_size", vocab_size, minimum=2)
         self.prompt_length = check_int("prompt_length", prompt_length, minimum=1)
         self.bias = bool(bias)
         super().__init__(vocab_size, int(self.bias) + vocab_size * self.prompt_length)

@@ -39,6 +39,7 @@ class WindowOneHot(IndicatorFeatureMap):
     """
 
     def __init__(self, vocab_size: int, width: int, bias: bool = True) -> None:
+        vocab_size = check_int("vocab_size", vocab_size, minimum=2)
         self.width = self.window = check_int("width", width, minimum=0 if bias else 1)
         self.bias = bool(bias)
         super().__init__(vocab_size, int(self.bias) + vocab_size * self.width, self.width + self.bias)

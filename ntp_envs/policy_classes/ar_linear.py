@@ -64,7 +64,7 @@ class ARLinearPolicy(Policy):
             features.vocab_size, horizon=features.horizon, prompt_length=getattr(features, "prompt_length", None)
         )
         self.features = features
-        self.theta = np.asarray(theta, dtype=np.float64)
+        self.theta = np.array(theta, dtype=np.float64)
         if self.theta.shape != (features.dimension,):
             raise ValueError(f"theta has shape {self.theta.shape}; ({features.dimension},) is needed.")
         if not np.isfinite(self.theta).all():

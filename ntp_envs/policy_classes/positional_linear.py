@@ -71,6 +71,7 @@ class PositionalLinearPolicy(SequentialPolicy):
     def __init__(self, vocab_size: int, steps: Sequence[LinearStep], *, prompt_length: int) -> None:
         if not steps:
             raise ValueError("steps is empty; one LinearStep an output position is needed.")
+        prompt_length = check_int("prompt_length", prompt_length, minimum=0)
         super().__init__(vocab_size, horizon=len(steps), prompt_length=prompt_length)
         self.steps = tuple(_checked(step, h, self.vocab_size, prompt_length + h) for h, step in enumerate(steps))
 
