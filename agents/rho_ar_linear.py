@@ -107,7 +107,8 @@ def solve_linear_game(
         tol: replies better by less than ``tol`` times the value (and 1e-9 a chunk) are not followed up.
         candidates: how many to start with. The search ends with at most 32 times as many.
         memory_gb: refuse to start if more is needed.
-        rng: source of the random parts of the data and of the random replies.
+        rng: source of the random parts of the data and of the random replies. One seed is taken from it: how many
+            steps the search takes changes nothing that is drawn from it afterwards.
 
     Raises:
         NotTractableError: the predicted memory is above ``memory_gb``, or there are more than 2048 weights.
@@ -127,7 +128,8 @@ def solve_linear_game(
     cost.check_data()
     data = ChunkLikelihood(policy_class.features, used, chunk)
     predicted = cost.check_game(data)
-    search = _Search(RhoPayoffs(data, policy_class.radius, tau), tol, candidates, rng)
+    own = np.random.default_rng(rng.integers(1 << 32, size=4))
+    search = _Search(RhoPayoffs(data, policy_class.radius, tau), tol, candidates, own)
     search.run()
     replies, values = search.certificate()
     best = int(values.argmax())
