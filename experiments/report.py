@@ -85,7 +85,7 @@ def report_html(
     parts += [
         f"<h2>To reproduce</h2><pre>{html.escape(command)}</pre>",
         f'<p class="note">{cells} cells. The same settings and versions give the same bytes in <code>summary.csv'
-        "</code>, whatever the number of workers.</p>",
+        "</code>, whatever the number of workers; other kernels than those below may move the last digits.</p>",
         f"<h2>Settings</h2><pre>{html.escape(json.dumps(settings, indent=2, sort_keys=True))}</pre>",
     ]
     body = "\n".join(parts)

@@ -154,6 +154,19 @@ def contaminated_law():
     return counts, law, Demonstrations(np.zeros((49, 0), int), tokens, vocab_size=2, weights=law)
 
 
+def test_how_long_a_search_takes_moves_nobody_else_s_draws(monkeypatch):
+    """Rounding decides how many rounds there are; what is drawn from the same generator afterwards is other data."""
+    _, _, demos = contaminated_law()
+    policy_class = ARLinearClass(Position(2, 2, wrap=True), 8.0)
+    drawn, rounds = set(), set()
+    for most in (1, 60):
+        monkeypatch.setattr("agents.rho_ar_linear.ROUNDS", most)
+        rng = np.random.default_rng(3)
+        rounds.add(solve_linear_game(policy_class, demos, 12, "ratio", rng=rng).rounds)
+        drawn.add(rng.random())
+    assert len(rounds) == 2 and len(drawn) == 1
+
+
 @pytest.mark.parametrize("tau", ["ratio", "psi"])
 def test_brute_force_over_a_grid_in_two_dimensions(tau):
     """Both players on a fine grid, payoffs by `rho_tau` from counts.
