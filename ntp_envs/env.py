@@ -62,8 +62,13 @@ class TokenEnv(gym.Env[Any, Any]):
     Gymnasium's ``TimeLimit``.
 
     ## Information
-    ``expert_probs``: (A,) float64, the expert's probabilities of the next token at the state that is returned. The
-    terminal state has no next token, so there the key is absent. ``expert_info=False`` leaves it out altogether.
+    ``expert_probs``: (A,) float64, the expert's probabilities of the next token at the state that is returned. At the
+    terminal state, after which no token follows, they are all zero, so that ``info`` has one structure through an
+    episode. ``expert_info=False`` leaves it out altogether.
+
+    ## Action Masks
+    ``env.unwrapped.action_masks()``, (A,) booleans by the convention of sb3-contrib's ``MaskablePPO``: the tokens after
+    which the task's verifier still finds no rule broken. See `action_masks` of the class.
 
     ## Arguments
     ``gym.make("ntp/Contamination-v0", horizon=64, reward="expert_log_prob")``: the arguments below and the
@@ -166,6 +171,20 @@ class TokenEnv(gym.Env[Any, Any]):
         self._step = 0
         return observed(self.task, self._line, self.observation), self._info()
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """``(A,)`` which tokens may come next: those after which ``task.verify`` accepts the sequence.
+
+        A task without a verifier has no rule to break, and all are True. Where the verifier accepts none, all are
+        False: after a broken rule or in a dead end (a verifier knows rules, not plans, so masked tokens may lead
+        there), and at the terminal state. `step` takes any token all the same. Costs one `Task.verify` of A prefixes.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if self._step < 0:
+            raise ResetNeeded("action_masks was called before reset; call env.reset() first.")
+        return accepted_tokens(self.task, self.prompt[None], self.tokens[None])[0]
+
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Append one token.
 
@@ -180,10 +199,7 @@ class TokenEnv(gym.Env[Any, Any]):
                 if self._step < 0
                 else f"the sequence has all its {task.horizon} tokens; call env.reset() to start another."
             )
-        try:
-            token = operator.index(action)
-        except TypeError:
-            token = -1
+        token = as_token(action)
         if not 0 <= token < task.vocab_size:
             raise InvalidAction(
                 f"action={action!r} is not a token; an integer in [0, {task.vocab_size - 1}] is needed."
@@ -217,8 +233,10 @@ class TokenEnv(gym.Env[Any, Any]):
         return frames(self.task, self.render_mode, self.prompt[None], self.tokens[None])[0]
 
     def _info(self) -> dict[str, Any]:
-        if not self.expert_info or self._reader is None:
+        if not self.expert_info:
             return {}
+        if self._reader is None:  # the terminal state
+            return {"expert_probs": np.zeros(self.task.vocab_size)}
         return {"expert_probs": np.exp(self._reader.log_probs()[0])}
 
 
@@ -280,6 +298,26 @@ def resolve_reward(reward: str | None, task: Task) -> str:
     if check_in("reward", reward, REWARDS) == "success" and not task.has_success:
         raise ValueError(f"reward='success': {task.name} has no notion of success; use 'expert_log_prob' or 'none'.")
     return reward
+
+
+def as_token(action: Any) -> int:
+    """An action as an integer; -1 if it is none. Truth values are not numbers here, of Python, NumPy or a tensor."""
+    if isinstance(action, np.integer) or type(action) is int:
+        return int(action)
+    try:
+        return -1 if "bool" in str(getattr(action, "dtype", type(action))) else operator.index(action)
+    except TypeError:
+        return -1
+
+
+def accepted_tokens(task: Task, prompts: IntArray, tokens: IntArray) -> NDArray[np.bool_]:
+    """``(B, A)`` which next tokens after ``(B, P)`` prompts and ``(B, t)`` tokens the task's verifier accepts."""
+    shape = len(tokens), task.vocab_size
+    if tokens.shape[1] == task.horizon or not task.has_verifier:
+        return np.full(shape, tokens.shape[1] < task.horizon)
+    following = np.tile(np.arange(task.vocab_size), len(tokens))
+    longer = np.concatenate([np.repeat(tokens, task.vocab_size, axis=0), following[:, None]], axis=1)
+    return np.asarray(task.verify(np.repeat(prompts, task.vocab_size, axis=0), longer), dtype=bool).reshape(shape)
 
 
 def check_options(options: Mapping[str, Any] | None, known: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import check_in, check_int, check_real, check_tokens
+from ntp_envs._validation import check_in, check_int, check_real, check_tokens, did_you_mean
 from ntp_envs.env import (
     ExpertReader,
+    accepted_tokens,
     check_options,
     check_prompt,
     resolve_reward,
@@ -57,11 +60,13 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     for the same prompts and actions both give the same trajectories in every autoreset mode. What differs:
 
     * ``expert_info`` is off by default, so that a step is little more than a copy of the token array. Where it is on,
-      ``infos["expert_probs"]`` is (B, A) float64, and the mask ``infos["_expert_probs"]`` (B,) is False at terminal
-      states, whose rows are zero; the keys are absent where no sequence has a next token.
+      ``infos["expert_probs"]`` is (B, A) float64 with its mask ``infos["_expert_probs"]`` (B,), after every step.
     * One generator serves the batch, as in Gymnasium's own vector CartPole: ``reset(seed=s)`` seeds it once, and the
       prompts of the sequences that start in one call are one draw of the task's prompt law, in ascending order. So
       sequence i does not depend on ``s + i`` alone, as it would in ``SyncVectorEnv``.
+    * With ``reset(seed=[s0, s1, ...])`` each sequence has a generator of its own from then on: it and all that follow
+      it are those of ``TokenEnv.reset(seed=si)``, whatever B and the others are, as in ``SyncVectorEnv``. A later
+      ``reset(seed=s)`` goes back to the one generator.
     * ``max_episode_steps`` truncates as the ``TimeLimit`` of ``gym.make`` does, for which there is no vector wrapper.
 
     Autoreset (``metadata["autoreset_mode"]``, the enum): after ``NEXT_STEP``, the default, the call that follows the
@@ -72,7 +77,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     Args:
         num_envs: B.
         task, reward, expert_info, observation, log_prob_floor, render_mode, **task_parameters: as in `TokenEnv`.
-        autoreset_mode: an ``AutoresetMode``, or its value as a string.
+        autoreset_mode: an ``AutoresetMode``, or its value or name as a string (``"NextStep"``, ``"next_step"``).
         max_episode_steps: truncate after this many tokens; ``None`` or -1 for never.
 
     Raises:
@@ -110,9 +115,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.observation = check_in("observation", observation, OBSERVATION_FORMS)
         self.log_prob_floor = check_real("log_prob_floor", log_prob_floor, maximum=0.0)
         self.render_mode = None if render_mode is None else check_in("render_mode", render_mode, RENDER_MODES)
-        if not isinstance(autoreset_mode, AutoresetMode):
-            check_in("autoreset_mode", autoreset_mode, [mode.value for mode in AutoresetMode])
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = _checked_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
         self.max_episode_steps: int | None = None
         if max_episode_steps is not None and max_episode_steps != -1:
@@ -121,6 +124,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.single_action_space = spaces.Discrete(self.task.vocab_size)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._generators: dict[int, np.random.Generator] = {}  # of the sequences that were seeded each for itself
         self._reads = self.expert_info or self.reward == "expert_log_prob"
         self._lines = empty_lines(self.task, self.num_envs)  # (B, P + H) prompts and tokens, as observed
         # Oldest first, so that one that is over comes first; none before the first reset.
@@ -142,11 +146,14 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     # -- the Gymnasium interface ---------------------------------------------------------------------------------------
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Start all sequences, or those of a mask.
 
         Args:
-            seed: one integer, for the one generator of the batch.
+            seed: one integer, for the one generator of the batch; or one for each sequence, which then has its own
+                (``None`` among them leaves a sequence's generator as it is; with a mask, only its rows are read).
             options: ``prompts`` (B, P) or ``prompt`` (P,) tokens instead of a draw; ``reset_mask`` (B,) booleans,
                 the sequences to start anew (only their rows of ``prompts`` are read). Left as it is.
 
@@ -165,8 +172,8 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             mask = None
         if mask is not None and not self._cohorts:
             raise ResetNeeded("options['reset_mask'] was given before the first reset; reset all sequences first.")
-        super().reset(seed=seed)
         rows: Rows = EVERY if mask is None else np.flatnonzero(mask)
+        self._seed(seed, rows)
         if mask is None:
             self._cohorts = []
         else:
@@ -245,14 +252,30 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _observed(self) -> Any:
         return observed(self.task, self._lines, self.observation)
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """``(B, A)`` which tokens may come next, as `TokenEnv.action_masks` says.
+
+        A sequence that is over and will start anew whatever the next action is (``NEXT_STEP``) has True everywhere.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if not self._cohorts:
+            raise ResetNeeded("action_masks was called before reset; call envs.reset() first.")
+        masks = np.ones((self.num_envs, self.task.vocab_size), dtype=np.bool_)
+        for cohort in self._cohorts:
+            if not cohort.over or self.autoreset_mode is AutoresetMode.DISABLED:
+                rows = cohort.rows
+                masks[rows] = accepted_tokens(self.task, self._prompts(rows), self._tokens(rows, cohort.step))
+        return masks
+
     # -- cohorts -------------------------------------------------------------------------------------------------------
 
     def _start(self, rows: Rows, prompts: IntArray | None) -> _Cohort:
         """Empty sequences at these rows, in one cohort with any others that are empty."""
         task = self.task
         if prompts is None:
-            count = self.num_envs if isinstance(rows, slice) else len(rows)
-            prompts = task.sample_prompts(count, self.np_random)
+            prompts = self._drawn_prompts(rows)
         self._lines[rows, : self._split] = prompts
         self._lines[rows, self._split :] = task.vocab_size
         for other in self._cohorts:
@@ -266,6 +289,39 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         started = _Cohort(rows, reader=ExpertReader(task.expert, prompts) if self._reads else None)
         self._cohorts.append(started)
         return started
+
+    def _seed(self, seed: Any, rows: Rows) -> None:
+        """Seed the generator of the batch, or those of these sequences."""
+        if seed is None or np.ndim(seed) == 0:
+            super().reset(seed=seed)
+            if seed is not None:
+                for row in self._numbers(rows):
+                    self._generators.pop(int(row), None)
+            return
+        seeds = [None if s is None else check_int(f"seed[{i}]", s, minimum=0) for i, s in enumerate(seed)]
+        if len(seeds) != self.num_envs:
+            raise ValueError(
+                f"seed has {len(seeds)} entries; one for each of the {self.num_envs} sequences, or a single integer, "
+                "is needed."
+            )
+        for row in self._numbers(rows):
+            if seeds[row] is not None:
+                self._generators[int(row)] = seeding.np_random(seeds[row])[0]
+
+    def _drawn_prompts(self, rows: Rows) -> IntArray:
+        """``(k, P)`` prompts: one draw for the rows that share the generator, one for each that has its own."""
+        if not self._generators:
+            return self.task.sample_prompts(len(self._numbers(rows)), self.np_random)
+        numbers = self._numbers(rows)
+        own = [self._generators.get(int(row)) for row in numbers]
+        prompts = np.empty((len(numbers), self._split), dtype=np.int64)
+        shared = [i for i, generator in enumerate(own) if generator is None]
+        if shared:
+            prompts[shared] = self.task.sample_prompts(len(shared), self.np_random)
+        for i, generator in enumerate(own):
+            if generator is not None:
+                prompts[i] = self.task.sample_prompts(1, generator)[0]
+        return prompts
 
     def _numbers(self, rows: Rows) -> IntArray:
         return np.arange(self.num_envs)[rows]
@@ -314,14 +370,15 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         infos.setdefault(f"_{key}", np.zeros(self.num_envs, dtype=np.bool_))[rows] = True
 
     def _add_expert(self, infos: dict[str, Any], cohort: _Cohort, rows: Rows) -> None:
-        """The expert's law of the next token at these rows, which are some of the cohort's, or all."""
-        if not self.expert_info or cohort.reader is None:
+        """The expert's law of the next token at these rows, some of the cohort's or all; zero where none follows."""
+        if not self.expert_info:
             return
-        probs = np.exp(cohort.reader.log_probs())
-        if rows is not cohort.rows:
-            probs = probs[np.isin(self._numbers(cohort.rows), self._numbers(rows))]
-        shape = self.num_envs, self.task.vocab_size
-        infos.setdefault("expert_probs", np.zeros(shape))[rows] = probs
+        probs = infos.setdefault("expert_probs", np.zeros((self.num_envs, self.task.vocab_size)))
+        if cohort.reader is not None:
+            law = np.exp(cohort.reader.log_probs())
+            if rows is not cohort.rows:
+                law = law[np.isin(self._numbers(cohort.rows), self._numbers(rows))]
+            probs[rows] = law
         self._mark(infos, "expert_probs", rows)
 
     def _add_final(self, infos: dict[str, Any], cohort: _Cohort) -> None:
@@ -382,3 +439,15 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 f"sequences to reset; ({self.num_envs},) booleans, at least one of them True, are needed."
             )
         return mask
+
+
+def _checked_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    """The mode itself, or the one of this value or name, however it is spelt."""
+    if isinstance(mode, AutoresetMode):
+        return mode
+    for known in AutoresetMode:
+        if isinstance(mode, str) and mode.lower().replace("_", "") == known.value.lower():
+            return known
+    raise ValueError(
+        f"autoreset_mode={mode!r} is not an option.{did_you_mean(str(mode), [m.value for m in AutoresetMode])}"
+    )

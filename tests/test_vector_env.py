@@ -143,9 +143,9 @@ def test_same_trajectories_for_given_prompts(family, rng):
             np.testing.assert_array_equal(observations[i], observation)
             assert rewards[i] == pytest.approx(reward, rel=1e-9)
             assert (terminations[i], truncations[i]) == (terminated, truncated)
-            if not terminated:
-                np.testing.assert_allclose(infos["expert_probs"][i], info["expert_probs"], rtol=1e-9, atol=1e-15)
-    assert infos == {}  # nobody has a next token
+            np.testing.assert_allclose(infos["expert_probs"][i], info["expert_probs"], rtol=1e-9, atol=1e-15)
+            assert infos["_expert_probs"].all()
+    assert not infos["expert_probs"].any()  # nobody has a next token
 
 
 def test_prompts_of_a_partial_reset_are_those_of_its_rows():
@@ -180,8 +180,59 @@ def test_seeding(family):
     np.testing.assert_array_equal(*draws)
     other = [again.reset(seed=6)[0]] + [again.reset()[0] for _ in range(3)]
     assert np.array_equal(draws[0], other) == (first.task.prompt_length == 0)
-    with pytest.raises(gym.error.Error, match="must be a python integer"):
-        first.reset(seed=[1, 2])
+
+
+@examples(10)
+@given(
+    seeds=st.lists(st.integers(0, 2**40), min_size=3, max_size=3),
+    partial=st.sampled_from([0.0, 0.2]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", ["ConsistencyGame", "PathStar", "Tightrope"])  # long prompts, sampled ones, none
+def test_a_seed_for_each_sequence_is_that_of_the_single_environment(family, mode, seeds, partial, seed):
+    """Against SyncVectorEnv through several episodes and resets of some; and whatever B and the neighbours are."""
+    rng, task = np.random.default_rng(seed), make_task(family)
+    ours = TokenVectorEnv(3, task, autoreset_mode=mode, expert_info=True)
+    theirs = SyncVectorEnv([lambda: TokenEnv(task)] * 3, autoreset_mode=mode)
+    alone = TokenVectorEnv(1, task, autoreset_mode=mode, expert_info=True)
+    assert_same(ours.reset(seed=seeds), theirs.reset(seed=seeds))
+    for row, single in enumerate(seeds):
+        np.testing.assert_array_equal(alone.reset(seed=[single])[0][0], ours._lines[row])
+    over = np.zeros(3, dtype=bool)
+    for _ in range(min(2 * task.horizon + 7, 40)):
+        mask = rng.random(3) < partial
+        if mode is AutoresetMode.DISABLED:
+            mask |= over
+        if mask.any():
+            given = [int(rng.integers(2**31)), None, int(rng.integers(2**31))] if rng.random() < 0.5 else None
+            calls = [envs.reset(seed=given, options={"reset_mask": mask.copy()}) for envs in (ours, theirs)]
+            assert_same(*calls)
+        actions = rng.integers(0, task.vocab_size, 3)
+        steps = ours.step(actions), theirs.step(actions)
+        assert_same(*steps)
+        over = steps[0][2] | steps[0][3]
+
+
+def test_one_seed_for_all_after_one_for_each():
+    envs, fresh = (TokenVectorEnv(4, "ConsistencyGame") for _ in range(2))
+    envs.reset(seed=[1, 2, 3, 4])
+    np.testing.assert_array_equal(envs.reset(seed=5)[0], fresh.reset(seed=5)[0])
+    np.testing.assert_array_equal(envs.reset()[0], fresh.reset()[0])
+    envs.reset(seed=[1, None, np.int64(3), 4])
+    for seed, error, message in (
+        ([1, 2], ValueError, "seed has 2 entries; one for each of the 4 sequences, or a single integer"),
+        ([1, 2, 3, -4], ValueError, r"seed\[3\]=-4 must be an integer >= 0"),
+        ([1, 2, 3, 4.5], TypeError, r"seed\[3\]=4.5 must be"),
+    ):
+        with pytest.raises(error, match=message):
+            envs.reset(seed=seed)
+
+
+@pytest.mark.parametrize("spelling", ["next_step", "NEXT_STEP", "NextStep", AutoresetMode.NEXT_STEP])
+def test_autoreset_modes_by_value_or_name(spelling):
+    envs = gym.make_vec("ntp/Contamination-v0", num_envs=2, autoreset_mode=spelling)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
 
 
 @pytest.mark.parametrize("observation", OBSERVATION_FORMS)
@@ -368,7 +419,8 @@ def test_options_that_do_not_fit(options, message):
         ({"num_envs": 2.0}, TypeError, "num_envs=2.0"),
         ({"reward": "expert"}, ValueError, "Did you mean 'expert_log_prob'"),
         ({"observation": "box"}, ValueError, "Known: dict, multi_discrete, one_hot"),
-        ({"autoreset_mode": "SameStp"}, ValueError, "Did you mean 'SameStep'"),
+        ({"autoreset_mode": "SameStp"}, ValueError, r"Did you mean 'SameStep'\? Known: Disabled, NextStep, SameStep"),
+        ({"autoreset_mode": None}, ValueError, "autoreset_mode=None.*Known: Disabled, NextStep, SameStep"),
         ({"max_episode_steps": 0}, ValueError, "max_episode_steps=0"),
         ({"render_mode": "human"}, ValueError, "Known: ansi, rgb_array"),
         ({"reward": "success"}, ValueError, "Contamination has no notion of success"),
