@@ -137,6 +137,8 @@ class TokenEnv(gym.Env[Any, Any]):
         self._reader: ExpertReader | None = None
         self._line = empty_lines(self.task, 1)[0]  # (P + H,) prompt and tokens, as observed
         self._step = -1  # tokens written; -1 before the first reset
+        self._number = 0  # of the current sequence, counted by resets
+        self._previous = self._line[:0]  # prompt and tokens of the sequence before, as far as it was written
 
     @property
     def prompt(self) -> IntArray:
@@ -165,6 +167,8 @@ class TokenEnv(gym.Env[Any, Any]):
         super().reset(seed=seed)
         if prompts is None:
             prompts = self.task.sample_prompts(1, self.np_random)
+        self._previous = self._line[: self.task.prompt_length + max(self._step, 0)]
+        self._number += 1
         self._line = empty_lines(self.task, 1)[0]
         self._line[: self.task.prompt_length] = prompts[0]
         self._reader = ExpertReader(self.task.expert, prompts) if self._reads else None
@@ -231,6 +235,21 @@ class TokenEnv(gym.Env[Any, Any]):
         if self._step < 0:
             raise ResetNeeded("render was called before reset; call env.reset() first.")
         return frames(self.task, self.render_mode, self.prompt[None], self.tokens[None])[0]
+
+    def written(self, number: int) -> IntArray:
+        """``(P + t,)`` prompt and tokens of the sequence of this number (``_number``): the current one or the last.
+
+        Raises:
+            LookupError: another one, which is forgotten.
+        """
+        if self._number - number not in (0, 1):
+            raise LookupError(
+                f"sequence {number} of the environment is forgotten, {self._number} has begun: something between was "
+                "reset more than once in a step. Put the wrapper that records below it."
+            )
+        if number == self._number:
+            return self._line[: self.task.prompt_length + self._step].astype(np.int64)
+        return self._previous.astype(np.int64)
 
     def _info(self) -> dict[str, Any]:
         if not self.expert_info:

@@ -127,6 +127,8 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._generators: dict[int, np.random.Generator] = {}  # of the sequences that were seeded each for itself
         self._reads = self.expert_info or self.reward == "expert_log_prob"
         self._lines = empty_lines(self.task, self.num_envs)  # (B, P + H) prompts and tokens, as observed
+        self._ended = self._lines.copy()  # of each row, the line that was the last to end, and how many have
+        self._endings = np.zeros(self.num_envs, dtype=np.int64)
         # Oldest first, so that one that is over comes first; none before the first reset.
         self._cohorts: list[_Cohort] = []
         self._split = self.task.prompt_length
@@ -351,6 +353,9 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._lines[rows, self._split + cohort.step] = tokens
         cohort.step += 1
         cohort.over = cohort.step == self._longest
+        if cohort.over:
+            self._ended[rows] = self._lines[rows]
+            self._endings[rows] += 1
         if cohort.step == self.task.horizon:
             cohort.reader = None
             if self.reward == "success":

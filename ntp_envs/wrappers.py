@@ -20,6 +20,7 @@ from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances.result import DistanceCurve
 from ntp_envs.distances.two_sample import TwoSampleResult
 from ntp_envs.env import TokenEnv
+from ntp_envs.observations import OBSERVATION_FORMS, as_numpy, empty_lines, observation_form, split_observation
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
 from ntp_envs.vector_env import TokenVectorEnv
@@ -29,6 +30,11 @@ __all__ = ["RolloutDistance", "VectorRolloutDistance"]
 IntArray = NDArray[np.int64]
 
 SUMMARY_KEY = "rollout_distance"
+CHANGES_ACTIONS = (
+    gym.ActionWrapper,
+    gym.vector.VectorActionWrapper,
+    getattr(gym.wrappers, "RepeatAction", gym.ActionWrapper),  # of gymnasium 1.3 and later
+)
 AWAITED, UNKNOWN = -1, -2  # instead of a number of tokens: over, not yet started anew; or no reset has been seen
 
 
@@ -42,7 +48,7 @@ class _Recording:
     def _record(
         self,
         tasks: list[Any],
-        action_space: spaces.Space[Any],
+        action_space: Any,
         window: int,
         expert: Task | Demonstrations | None,
         policy: Policy | None,
@@ -148,9 +154,10 @@ class _Recording:
 class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Accumulates the finished sequences of one environment and measures their distance to the expert.
 
-    Works around any wrappers that keep actions as they are, such as those of ``gym.make``: tokens are the actions
-    taken. A sequence that is truncated or reset before its H-th token is dropped and counted. For many environments at
-    once use `VectorRolloutDistance`.
+    Of an ``ntp`` environment it records the tokens that were *written*: its own state is read, whatever wrappers in
+    between make of actions (``StickyAction``), observations or episode ends. Of another environment the tokens are the
+    actions taken here; wrappers that change them have to be outside. A sequence that is truncated or reset before its
+    H-th token is dropped and counted. For many environments at once use `VectorRolloutDistance`.
 
     Args:
         env: an ``ntp/...`` environment, or any with ``Discrete(A)`` actions and episodes of H steps, if ``expert`` is
@@ -158,14 +165,16 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
         window: sequences kept, the latest; ``window * (P + H)`` bytes for up to 256 tokens.
         expert: the task to compare with, by default the environment's own; or `Demonstrations` of an expert that has
             no density, which then are all that the rollouts are compared with.
-        policy: who acts, if it has log-probabilities: an `ntp_envs.Policy`.
+        policy: the law of the tokens written, if it has log-probabilities: an `ntp_envs.Policy`. Where a wrapper
+            changes actions, that is not who acts.
         read_prompt: ``observation -> (P,) tokens`` at the start of an episode; by default ``observation["prompt"]``
             or the first P entries (an ``ntp`` environment is asked itself, whatever wrappers make of its observations).
         summary_every: put ``info["rollout_distance"]`` at the end of an episode whenever this many more have finished
             (at least 8): ``hellinger2`` at H with its ``lower`` and ``upper`` ends, ``finished`` and ``dropped``.
 
     Raises:
-        TypeError, ValueError: no expert known or given, other actions than its tokens, a policy that does not fit.
+        TypeError, ValueError: no expert known or given, other actions than its tokens, a policy that does not fit, or
+            a wrapper that changes the actions of an environment whose state cannot be read.
 
     >>> from ntp_envs import make_task
     >>> env = RolloutDistance(gym.make("ntp/Contamination-v0", horizon=4), policy=make_task("Contamination").expert)
@@ -200,12 +209,16 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
         )
         gym.Wrapper.__init__(self, env)
         base = env.unwrapped
-        self._record([getattr(base, "task", None)], env.action_space, window, expert, policy, summary_every)
         self._own = base if isinstance(base, TokenEnv) else None
+        if self._own is None:
+            _refuse_changed_actions(env)
+        actions = env.action_space if self._own is None else self._own.action_space
+        self._record([getattr(base, "task", None)], actions, window, expert, policy, summary_every)
         self._read_prompt = read_prompt
         self._prompt: ArrayLike = ()
-        self._tokens = np.zeros(self.rollouts.horizon, dtype=np.int64)
-        self._written = UNKNOWN  # tokens of the current sequence
+        self._tokens = np.zeros(self.rollouts.horizon, dtype=np.int64)  # where the state cannot be read
+        self._number = 0  # of the sequence that is being written, where it can
+        self._written = UNKNOWN  # steps of the current sequence
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's; a sequence that was being written is dropped."""
@@ -222,37 +235,46 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
         elif self._written == UNKNOWN:
             self._written = AWAITED if terminated or truncated else UNKNOWN
         else:
-            if self._written < self.rollouts.horizon:
-                self._tokens[self._written] = action
+            if self._own is None and self._written < self.rollouts.horizon:
+                self._tokens[self._written] = int(as_numpy(action))
             self._written += 1
             if terminated or truncated:
                 info = self._finish(info)
+                if self._own is not None and self._own._number != self._number:  # the next one has begun already
+                    self._begin(observation)
         return observation, reward, terminated, truncated, info
 
     def _finish(self, info: dict[str, Any]) -> dict[str, Any]:
-        complete = self._written == self.rollouts.horizon
+        prompt, tokens = self._prompt, self._tokens[: self._written]
+        length = self._written
+        if self._own is not None:
+            line, split = self._own.written(self._number), self._own.task.prompt_length
+            prompt, tokens = (line[:split] if self._read_prompt is None else prompt), line[split:]
+            length = len(tokens)
         self._written = AWAITED
-        if not complete:
+        if length != self.rollouts.horizon:
             self.rollouts.dropped += 1
             return info
-        self.rollouts.add(np.reshape(self._prompt, (1, -1)), self._tokens[None])
+        self.rollouts.add(np.reshape(prompt, (1, -1)), tokens[None])
         summary = self._summary()
         return info if summary is None else {**info, SUMMARY_KEY: summary}
 
     def _begin(self, observation: Any) -> None:
         self._written = 0
-        if self._read_prompt is None and self._own is not None:
-            self._prompt = self._own.prompt
-        else:
+        if self._own is not None:
+            self._number = self._own._number
+        if self._own is None or self._read_prompt is not None:
             self._prompt = _prompts_of(observation, self.rollouts.prompt_length, self._read_prompt)
 
 
-class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
+class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
     """`RolloutDistance` for vector environments, ours or Gymnasium's, in all three autoreset modes.
 
     Args:
         env: a vector environment of ``ntp/...``, or any with ``Discrete(A)`` single actions and episodes of H steps, if
-            ``expert`` is given. An ``AsyncVectorEnv`` keeps its tasks in other processes: give ``expert=task``.
+            ``expert`` is given. Array converters such as ``NumpyToTorch`` may be in between. An ``AsyncVectorEnv``
+            keeps its tasks in other processes: give ``expert=task``; what was written is read from its observations,
+            which have to be in one of the forms of `TokenEnv`.
         window, expert, policy: as in `RolloutDistance`.
         read_prompt: ``observations -> (B, P) tokens``; by default ``observations["prompt"]`` or the first P columns.
         summary_every: as in `RolloutDistance`; ``infos["rollout_distance"]`` is batched as Gymnasium batches infos, at
@@ -285,9 +307,26 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper[Any, Any, Any, 
         base = env.unwrapped
         singles = [single.unwrapped for single in getattr(base, "envs", [])]
         tasks = [getattr(single, "task", None) for single in singles] or [getattr(base, "task", None)]
-        self._record(tasks, env.single_action_space, window, expert, policy, summary_every)
         self._own = base if isinstance(base, TokenVectorEnv) else None
         self._own_singles = singles if singles and all(isinstance(single, TokenEnv) for single in singles) else None
+        elsewhere = isinstance(base, gym.vector.AsyncVectorEnv)
+        actions = env.single_action_space
+        if self._own is not None:
+            actions = self._own.single_action_space
+        elif self._own_singles is not None:
+            actions = self._own_singles[0].action_space
+        elif not elsewhere:
+            for chain in (env, *getattr(base, "envs", [])):
+                _refuse_changed_actions(chain)
+        self._record(tasks, actions, window, expert, policy, summary_every)
+        if elsewhere and observation_form(self.rollouts.expert, env.single_observation_space) is None:
+            raise ValueError(
+                "the environments are in other processes, where wrappers may change actions, and the observations, "
+                f"{env.single_observation_space}, do not show what was written. Keep one of the forms "
+                f"{', '.join(OBSERVATION_FORMS)}, or use SyncVectorEnv."
+            )
+        self._from_observations = elsewhere
+        self._from_actions = not elsewhere and self._own is None and self._own_singles is None
         self._read_prompt = read_prompt
         mode = env.metadata.get("autoreset_mode")
         if mode is None:
@@ -295,14 +334,16 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper[Any, Any, Any, 
         self._mode = AutoresetMode.NEXT_STEP if mode is None else AutoresetMode(mode)
         self._rows = np.arange(env.num_envs)
         self._prompts = np.zeros((env.num_envs, self.rollouts.prompt_length), dtype=np.int64)
-        self._tokens = np.zeros((self.rollouts.horizon + 1, env.num_envs), dtype=np.int64)  # last: past the horizon
-        self._written = np.full(env.num_envs, UNKNOWN)  # tokens of each sequence
-        self._common: int | None = None  # tokens of all of them, where they are equally long; then this holds
+        horizon = self.rollouts.horizon if self._from_actions else 0
+        self._tokens = np.zeros((horizon + 1, env.num_envs), dtype=np.int64)  # last: past the horizon
+        self._numbers = np.zeros(env.num_envs, dtype=np.int64)  # of the sequences, as the environments count
+        self._written = np.full(env.num_envs, UNKNOWN)  # steps of each sequence
+        self._common: int | None = None  # steps of all of them, where they are equally long; then this holds
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's; sequences that were being written are dropped, those of a mask if one is given."""
         mask = (options or {}).get("reset_mask")
-        started = np.ones(self.num_envs, dtype=bool) if mask is None else np.array(mask, dtype=bool)
+        started = np.ones(self.num_envs, dtype=bool) if mask is None else as_numpy(mask).astype(bool)
         out = self.env.reset(seed=seed, options=options)
         self._apart()
         self.rollouts.dropped += int((started & (self._written > 0)).sum())
@@ -313,19 +354,21 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper[Any, Any, Any, 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """As the environment's."""
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
-        taken = np.asarray(actions)
-        if self._common is not None and not (np.any(terminations) or np.any(truncations)):
-            self._tokens[min(self._common, self.rollouts.horizon)] = taken
+        ended = as_numpy(terminations) | as_numpy(truncations)
+        if self._common is not None and not ended.any():
+            if self._from_actions:
+                self._tokens[min(self._common, self.rollouts.horizon)] = as_numpy(actions)
             self._common += 1
             return observations, rewards, terminations, truncations, infos
         self._apart()
         writing, awaited = self._written >= 0, self._written == AWAITED
-        place = np.minimum(self._written, self.rollouts.horizon)
-        self._tokens[place[writing], self._rows[writing]] = taken[writing]
+        if self._from_actions:
+            place = np.minimum(self._written, self.rollouts.horizon)
+            self._tokens[place[writing], self._rows[writing]] = as_numpy(actions)[writing]
         self._written += writing
-        over = (np.asarray(terminations) | np.asarray(truncations)) & ~awaited
+        over = ended & ~awaited
         if over.any():
-            infos = self._finish(over, infos)
+            infos = self._finish(over, observations, infos)
         if self._mode is AutoresetMode.SAME_STEP and over.any():
             self._begin(over, observations)
         elif self._mode is AutoresetMode.NEXT_STEP and awaited.any():
@@ -342,27 +385,69 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper[Any, Any, Any, 
         first = int(self._written[0])
         self._common = first if first >= 0 and (self._written == first).all() else None
 
-    def _finish(self, over: NDArray[np.bool_], infos: dict[str, Any]) -> dict[str, Any]:
-        complete = over & (self._written == self.rollouts.horizon)
-        self.rollouts.dropped += int((over & ~complete & (self._written >= 0)).sum())
+    def _finish(self, over: NDArray[np.bool_], observations: Any, infos: dict[str, Any]) -> dict[str, Any]:
+        rows = np.flatnonzero(over & (self._written >= 0))
+        if not len(rows):
+            self._written[over] = AWAITED
+            return infos
+        prompts, tokens, lengths = self._sequences(rows, observations, infos)
         self._written[over] = AWAITED
+        if self._read_prompt is not None:
+            prompts = self._prompts[rows]
+        complete = lengths == self.rollouts.horizon
+        self.rollouts.dropped += int((~complete).sum())
         if complete.any():
-            self.rollouts.add(self._prompts[complete], self._tokens[:-1, complete].T)
+            self.rollouts.add(prompts[complete], tokens[complete, : self.rollouts.horizon])
             summary = self._summary()
             if summary is not None:
-                infos = self._add_info(infos, {SUMMARY_KEY: summary}, int(np.flatnonzero(complete)[-1]))
+                infos = self._add_info(infos, {SUMMARY_KEY: summary}, int(rows[complete][-1]))
         return infos
+
+    def _sequences(
+        self, rows: IntArray, observations: Any, infos: dict[str, Any]
+    ) -> tuple[IntArray, IntArray, IntArray]:
+        """Prompts (k, P), tokens (k, ...) and how many there are (k,) of the sequences at these rows, now over."""
+        if self._from_actions:
+            return self._prompts[rows], self._tokens[:, rows].T, self._written[rows]
+        if self._own is not None:
+            prompts, tokens, lengths = split_observation(self._own.task, self._own._ended[rows])
+            return prompts, tokens, np.where(self._own._endings[rows] > self._numbers[rows], lengths, 0)
+        if self._own_singles is not None:
+            task = self._own_singles[0].task
+            lines = empty_lines(task, len(rows))
+            for line, row in zip(lines, rows):
+                written = self._own_singles[row].written(int(self._numbers[row]))
+                line[: len(written)] = written
+            return split_observation(task, lines)
+        if self._mode is AutoresetMode.SAME_STEP:
+            parts = [split_observation(self.rollouts.expert, infos["final_obs"][row]) for row in rows]
+            prompts, tokens, lengths = (np.stack(part) for part in zip(*parts))
+            return prompts, tokens, lengths
+        prompts, tokens, lengths = split_observation(self.rollouts.expert, observations)
+        return prompts[rows], tokens[rows], lengths[rows]
 
     def _begin(self, started: NDArray[np.bool_], observations: Any) -> None:
         self._written[started] = 0
-        if self._read_prompt is None and self._own is not None:
-            self._prompts[started] = self._own.prompts[started]
-        elif self._read_prompt is None and self._own_singles is not None:
+        if self._own is not None:
+            self._numbers[started] = self._own._endings[started]
+        elif self._own_singles is not None:
             for row in np.flatnonzero(started):
-                self._prompts[row] = self._own_singles[row].prompt
-        else:
+                self._numbers[row] = self._own_singles[row]._number
+        if self._from_actions or self._read_prompt is not None:
             prompts = _prompts_of(observations, self.rollouts.prompt_length, self._read_prompt)
             self._prompts[started] = np.reshape(prompts, self._prompts.shape)[started]
+
+
+def _refuse_changed_actions(env: Any) -> None:
+    """Refuse an environment of others, where tokens are the actions taken, below a wrapper that changes actions."""
+    while isinstance(env, gym.Wrapper | gym.vector.VectorWrapper):
+        if isinstance(env, CHANGES_ACTIONS):
+            kind = type(env).__name__
+            raise ValueError(
+                f"{kind} changes actions, and what is then written in {env.unwrapped} cannot be read. Put this wrapper "
+                f"below {kind}: {kind}(RolloutDistance(env))."
+            )
+        env = env.env
 
 
 def _common_task(tasks: list[Any]) -> Task:
@@ -385,7 +470,7 @@ def _prompts_of(observation: Any, prompt_length: int, read: Callable[[Any], Arra
         return read(observation)
     if prompt_length == 0:
         return np.zeros(0, dtype=np.int64)
-    array = np.asarray(observation.get("prompt", "no prompt") if isinstance(observation, Mapping) else observation)
+    array = as_numpy(observation.get("prompt", "no prompt") if isinstance(observation, Mapping) else observation)
     if array.dtype.kind not in "iu":
         raise TypeError(
             f"the observation does not begin with {prompt_length} prompt tokens (its dtype is {array.dtype}); give "

@@ -19,9 +19,10 @@ from ntp_envs import (
     UniformPolicy,
     VectorRolloutDistance,
 )
+from ntp_envs.observations import OBSERVATION_FORMS
 
 MODES = list(AutoresetMode)
-FORMS = ["multi_discrete", "dict"]
+FORMS = OBSERVATION_FORMS
 
 
 def equal(left, right):
@@ -110,7 +111,8 @@ def test_vector_environment_is_unchanged_and_every_sequence_recorded(mode, seed,
 
     def line(observation, row=None):
         parts = observation.values() if isinstance(observation, dict) else [observation]
-        return np.concatenate([part if row is None else part[row] for part in parts]).tolist()
+        whole = np.concatenate([part if row is None else part[row] for part in parts])
+        return (np.flatnonzero(whole) % (empty + 1) if form == "one_hot" else whole).tolist()
 
     rng, seen, dropped = np.random.default_rng(seed), [], 0
     start = int(rng.integers(1000))
