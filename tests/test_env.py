@@ -98,6 +98,17 @@ def test_an_episode_is_the_prompt_and_the_tokens_written(family, form, rng):
         assert info["expert_probs"].dtype == np.float64
 
 
+@pytest.mark.parametrize("reward", ["none", "expert_log_prob"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_info_has_one_structure_through_an_episode(family, reward, rng):
+    """Collectors stack the infos of a run; Minari's compares every one with the first."""
+    for expert_info in (True, False):
+        env = TokenEnv(family, reward=reward, expert_info=expert_info)
+        infos = [out[-1] for _ in range(2) for out in play(env, rng, seed=0)]
+        outlines = {tuple((key, value.shape, value.dtype) for key, value in info.items()) for info in infos}
+        assert outlines == {(("expert_probs", (env.task.vocab_size,), np.dtype(float)),) if expert_info else ()}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rewards(family, rng):
     task = make_task(family)

@@ -235,6 +235,22 @@ def test_autoreset_modes_by_value_or_name(spelling):
     assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_infos_have_one_structure_after_every_step(mode):
+    envs = TokenVectorEnv(2, "Contamination", horizon=3, expert_info=True, autoreset_mode=mode)
+    outs = [envs.reset(seed=0)]
+    for t in range(1, 10):
+        outs.append(envs.step([0, 1]))
+        if mode is AutoresetMode.DISABLED and t % 3 == 0:
+            outs.append(envs.reset())
+    for out in outs:
+        assert out[-1].keys() - {"final_obs", "_final_obs", "final_info", "_final_info"} == {
+            "expert_probs",
+            "_expert_probs",
+        }
+        assert (out[-1]["expert_probs"].shape, out[-1]["_expert_probs"].tolist()) == ((2, 2), [True, True])
+
+
 @pytest.mark.parametrize("observation", OBSERVATION_FORMS)
 @pytest.mark.parametrize("mode", MODES)
 def test_spaces_hold_what_is_returned(mode, observation):

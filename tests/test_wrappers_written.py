@@ -261,9 +261,9 @@ def test_around_tensors(kind, mode):
         _, _, over, _, _ = plain.step(actions)
         out = tensors.step(torch.as_tensor(actions))
         assert all(isinstance(part, torch.Tensor) for part in out[:4]) and out[2].tolist() == over.tolist()
-        if mode is AutoresetMode.DISABLED and over.any():
-            plain.reset(options={"reset_mask": over.copy()})
-            tensors.reset(options={"reset_mask": over.copy()})
+        if mode is AutoresetMode.DISABLED and over.all():
+            plain.reset()
+            tensors.reset()
     assert recorded(plain) == recorded(tensors) and len(recorded(plain)) >= 12
 
 
