@@ -179,6 +179,38 @@ def test_the_callback_logs_the_distance(tmp_path):
     assert "distancekl_h2" in table.dtype.names
 
 
+def test_a_training_that_goes_on_adds_to_the_history():
+    watch = DistanceCallback(TASK, every=16)
+    model = untrained(A2C, n_steps=4)
+    model.learn(32, callback=watch)
+    first = watch.history
+    kept = list(first)
+    assert [steps for steps, _ in kept] == [0, 16, 32]
+    model.learn(24, callback=watch, reset_num_timesteps=False)
+    assert watch.history is first
+    assert [steps for steps, _ in first] == [0, 16, 32, 48, 56]
+    assert all(ours is theirs for ours, theirs in zip(first, kept))
+    last = distance(TASK.expert, SB3Policy(model, TASK), TASK)
+    np.testing.assert_array_equal(first[-1][1].values, last.values)
+    model.learn(16, callback=watch)  # from the beginning: another curve, the old list is left alone
+    assert [steps for steps, _ in watch.history] == [0, 16]
+    assert len(first) == 5
+
+
+def test_a_training_that_goes_on_from_an_earlier_state(tmp_path):
+    watch = DistanceCallback(TASK, every=8)
+    model = untrained(A2C, n_steps=4)
+    model.learn(16, callback=watch).save(tmp_path / "early")
+    model.learn(16, callback=watch, reset_num_timesteps=False)
+    assert [steps for steps, _ in watch.history] == [0, 8, 16, 24, 32]
+    early = A2C.load(tmp_path / "early", env=model.get_env())
+    early.learn(8, callback=watch, reset_num_timesteps=False)
+    assert [steps for steps, _ in watch.history] == [0, 8, 16, 24]
+    np.testing.assert_array_equal(
+        watch.history[-1][1].values, distance(TASK.expert, SB3Policy(early, TASK), TASK).values
+    )
+
+
 def test_the_callback_does_not_change_training():
     def weights(**options):
         envs = make_vec_env(TASK, 4)

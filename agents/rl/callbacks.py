@@ -38,7 +38,8 @@ class DistanceCallback(BaseCallback):
         temperature: of DQN, as in `SB3Policy`.
 
     Attributes:
-        history: ``(environment steps, DistanceCurve)`` of each measurement.
+        history: ``(environment steps, DistanceCurve)`` of each measurement. It begins anew with a training that begins
+            at step 0; one that goes on (``learn(..., reset_num_timesteps=False)``) adds to it.
 
     Raises:
         ValueError, TypeError: an argument out of range; when training starts, a model with other spaces.
@@ -82,7 +83,10 @@ class DistanceCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._policy = SB3Policy(self.model, self.task, temperature=self.temperature)
-        self.history = []
+        if self.model.num_timesteps == 0:
+            self.history = []  # a new list: whoever kept the last training's has it still
+        else:  # what lies ahead is of a training that this one, an earlier state of it, does not continue
+            self.history[:] = [entry for entry in self.history if entry[0] <= self.model.num_timesteps]
 
     def _on_rollout_start(self) -> None:
         if not self.history or self.num_timesteps >= self.history[-1][0] + self.every:
