@@ -57,7 +57,7 @@ def to_minari(
 
     Args:
         demonstrations: what to write.
-        dataset_id: ``"namespace/name-v0"``; the namespace is optional, the version is not.
+        dataset_id: ``"namespace/name-v0"``; the namespace (two characters or more) is optional, the version is not.
         task: the task they belong to; by default the one named by ``demonstrations.source``.
         algorithm_name: who demonstrated; by default ``source["by"]``.
         author, author_email, code_permalink: who published the data and with which code. Fill them in for data that
@@ -199,7 +199,7 @@ def _free_path(dataset_id: str) -> Path:
     except (TypeError, ValueError):
         raise ValueError(
             f"dataset_id={dataset_id!r} must be 'name-v0' or 'namespace/name-v0': letters, digits, '-' and '_', "
-            "and a version at the end."
+            "at least two of them in a namespace, and a version at the end."
         ) from None
     where = get_dataset_path(dataset_id)
     if where.exists():
