@@ -1,6 +1,8 @@
 """TokenVecEnv is DummyVecEnv of single environments, only faster; the maximum-entropy reward around it."""
 # ruff: noqa: E402
 
+import inspect
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -17,9 +19,11 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from rl_tasks import Fork
 from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.env_util import make_vec_env as peer_make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor, is_vecenv_wrapped
 
 from agents.rl import MaxEntropyReward, TokenVecEnv, make_vec_env
 from ntp_envs import TabularPolicy, TokenEnv, TokenVectorEnv, UniformPolicy, make_task, task_names
@@ -41,7 +45,7 @@ def pair(task, num_envs, limit=None, **arguments):
         env = TokenEnv(task, **arguments)
         return env if limit is None else TimeLimit(env, limit)
 
-    ours = make_vec_env(task, num_envs, max_episode_steps=limit, **arguments)
+    ours = make_vec_env(task, num_envs, max_episode_steps=limit, **arguments).unwrapped
     theirs = DummyVecEnv([single] * num_envs)
     return ours, theirs
 
@@ -156,10 +160,11 @@ def test_some_prompts_fixed_the_others_drawn():
     drawn = envs.reset()[:, 0]
     assert (drawn[:32] == 1).all()
     assert 0 < drawn[32:].sum() < 32
-    assert all("expert_probs" in info for info in envs.reset_infos)
+    infos = envs.unwrapped.reset_infos
+    assert all("expert_probs" in info for info in infos)
     expert = envs.get_attr("task")[0].expert
     law = np.exp(expert.next_log_probs(drawn[:, None].astype(int), np.empty((64, 0), int)))
-    np.testing.assert_allclose([info["expert_probs"] for info in envs.reset_infos], law)
+    np.testing.assert_allclose([info["expert_probs"] for info in infos], law)
     assert 0 < envs.reset()[:32, 0].sum() < 32  # options are used once
 
 
@@ -231,7 +236,7 @@ def test_methods():
     (observation, info), *rest = envs.env_method("reset", options={"prompt": [1]}, indices=[1])
     assert not rest
     assert observation.tolist() == [1, 2, 2, 2]
-    assert envs.reset_infos[1] is info
+    assert envs.unwrapped.reset_infos[1] is info
     assert info["expert_probs"].shape == (2,)
     assert [len(tokens) for tokens in envs.get_attr("tokens")] == [1, 0, 1]
     _, _, dones, _ = envs.step(np.zeros(3, int))
@@ -308,11 +313,135 @@ def test_what_cannot_be_adapted():
         envs.step(np.array([0, 2]))
 
 
+# -- the arguments of stable-baselines3's function of the same name ----------------------------------------------------
+
+
+def logged(envs, algorithm=PPO):
+    """What a short training writes to its logger."""
+    own = {"n_steps": 4} if algorithm is A2C else {"n_steps": 4, "batch_size": 8, "n_epochs": 1}
+    model = algorithm("MlpPolicy", envs, device="cpu", seed=0, **own)
+    kept = {}
+    model.set_logger(Logger(None, []))
+    model.logger.dump = lambda step: kept.update(model.logger.name_to_value)
+    model.learn(32 * envs.num_envs, log_interval=1)
+    return kept
+
+
+@pytest.mark.parametrize("reward", [None, "expert_log_prob"])
+def test_returns_are_logged_as_by_its_own_function(reward):
+    ours = logged(make_vec_env("ntp/Tightrope-v0", 4, seed=0, horizon=4, reward=reward))
+    peer = logged(peer_make_vec_env("ntp/Tightrope-v0", 4, seed=0, env_kwargs={"horizon": 4, "reward": reward}))
+    assert ours.keys() == peer.keys()
+    assert "rollout/ep_rew_mean" in ours and ours["rollout/ep_len_mean"] == 4
+    # no prompts: the same seed of the model writes the same sequences
+    assert ours["rollout/ep_rew_mean"] == pytest.approx(peer["rollout/ep_rew_mean"], rel=1e-6)
+
+
+def test_the_monitor_sees_the_maximum_entropy_reward():
+    envs = make_vec_env("Contamination", 3, horizon=4, reward="max_ent")
+    envs.bind(A2C("MlpPolicy", envs, device="cpu")).reset()
+    envs.reset()
+    total = sum(envs.step(np.array([0, 1, 1]))[1] for _ in range(3))
+    _, rewards, _, infos = envs.step(np.array([0, 0, 1]))
+    np.testing.assert_allclose([info["episode"]["r"] for info in infos], total + rewards, rtol=1e-5)
+
+
+def test_its_signature():
+    ours, theirs = inspect.signature(make_vec_env).parameters, inspect.signature(peer_make_vec_env).parameters
+    assert list(ours)[1 : len(theirs)] == list(theirs)[1:]  # the first is a task here
+    for name in list(theirs)[1:]:
+        assert (ours[name].default, ours[name].kind) == (theirs[name].default, theirs[name].kind)
+
+
+def test_monitor_files(tmp_path):
+    envs = make_vec_env("Tightrope", 3, start_index=5, monitor_dir=str(tmp_path / "new" / "folder"), horizon=2)
+    envs.reset()
+    for _ in range(2):
+        envs.step(np.array([0, 1, 1]))
+    envs.close()
+    (file,) = (tmp_path / "new" / "folder").iterdir()
+    assert file.name == "5.monitor.csv"
+    assert np.genfromtxt(file, delimiter=",", names=True, skip_header=1)["r"].tolist() == [1.0, 0.0, 0.0]
+    single = make_vec_env("Tightrope", 3, start_index=5, monitor_dir=str(tmp_path), horizon=2, vec_env_cls=DummyVecEnv)
+    assert sorted(file.name for file in tmp_path.glob("*.csv")) == [f"{i}.monitor.csv" for i in (5, 6, 7)]
+    single.close()
+
+
+class Doubled(gym.RewardWrapper):
+    def __init__(self, env, factor=2.0):
+        super().__init__(env)
+        self.factor = factor
+
+    def reward(self, reward):
+        return self.factor * reward
+
+
+def test_a_wrapper_of_single_environments():
+    for kwargs, factor in ((None, 2.0), ({"factor": 5.0}, 5.0)):
+        envs = make_vec_env("Tightrope", 2, wrapper_class=Doubled, wrapper_kwargs=kwargs, horizon=1)
+        assert envs.env_is_wrapped(Doubled) == envs.env_is_wrapped(Monitor) == [True, True]
+        envs.reset()
+        _, rewards, _, infos = envs.step(np.array([0, 1]))
+        assert rewards.tolist() == [factor, 0.0]
+        assert [info["episode"]["r"] for info in infos] == [1.0, 0.0]  # the monitor is inside, as in the peer's
+
+
+@pytest.mark.parametrize("task", ["ntp/Contamination-v0", "Contamination", make_task("Contamination", horizon=6)])
+def test_single_environments_of_anything_that_the_native_batch_takes(task):
+    parameters = {"max_episode_steps": 2} | ({"horizon": 6} if isinstance(task, str) else {})
+    native, single = (make_vec_env(task, 2, 3, env_kwargs=parameters, vec_env_cls=cls) for cls in (None, DummyVecEnv))
+    assert native.observation_space == single.observation_space
+    assert isinstance(native.unwrapped, TokenVecEnv) and isinstance(single, DummyVecEnv)
+    for envs in (native, single):
+        envs.reset()
+        envs.step(np.zeros(2, int))
+        _, _, dones, infos = envs.step(np.zeros(2, int))
+        assert dones.all() and all(info["TimeLimit.truncated"] for info in infos)
+        assert all("expert_probs" not in info for info in infos)
+    peer = peer_make_vec_env("ntp/Contamination-v0", 2, 3, env_kwargs={"horizon": 6})
+    fresh = make_vec_env(task, 2, 3, env_kwargs=parameters, vec_env_cls=DummyVecEnv)
+    np.testing.assert_array_equal(fresh.reset(), peer.reset())
+
+
+def test_in_other_processes():
+    envs = make_vec_env("Tightrope", 2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "spawn"}, horizon=1)
+    envs.reset()
+    assert envs.step(np.array([0, 1]))[1].tolist() == [1.0, 0.0]
+    envs.close()
+
+
+def test_more_columns_in_the_monitor():
+    envs = make_vec_env("Tightrope", 2, horizon=1, monitor_kwargs={"info_keywords": ("terminal_observation",)})
+    envs.reset()
+    infos = envs.step(np.array([0, 1]))[3]
+    assert [info["episode"]["terminal_observation"].tolist() for info in infos] == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"wrapper_kwargs": {"factor": 2.0}}, "without wrapper_class"),
+        ({"vec_env_kwargs": {"start_method": "spawn"}}, "choose vec_env_cls"),
+        ({"monitor_kwargs": {"allow_early_resets": False}}, "vec_env_cls=DummyVecEnv"),
+        ({"reward": "max_ent", "wrapper_class": Doubled}, "needs the native batch"),
+        ({"env_kwargs": {"horizon": 4}}, "horizon given twice"),
+        ({"env_kwargs": {"reward": "success"}}, "an argument of make_vec_env itself"),
+        ({"env_kwargs": {"autoreset_mode": "NextStep"}}, "same-step mode"),
+        ({"n_envs": 0}, "n_envs=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"start_index": -1}, "start_index=-1"),
+    ],
+)
+def test_arguments_that_exclude_each_other(given, message):
+    with pytest.raises(ValueError, match=message):
+        make_vec_env("Tightrope", **{"n_envs": 2, "horizon": 3, **given})
+
+
 # -- with stable-baselines3's own tools --------------------------------------------------------------------------------
 
 
 def test_monitor_and_evaluation_of_our_policies():
-    envs = VecMonitor(make_vec_env("Tightrope", 16, horizon=8))
+    envs = make_vec_env("Tightrope", 16, horizon=8)
     assert is_vecenv_wrapped(envs, VecMonitor)
     stays = TabularPolicy([np.tile([1.0, 0.0], (2**h, 1)) for h in range(8)])
     assert evaluate_policy(stays, envs, 32) == (1.0, 0.0)
@@ -339,7 +468,7 @@ def test_max_ent_reward_is_the_log_ratio():
     envs = make_vec_env("ARLinear", 5, reward="max_ent", horizon=6, seed=1)
     task = envs.get_attr("task")[0]
     model = PPO("MlpPolicy", envs, device="cpu", n_steps=6, batch_size=30, seed=0)
-    assert envs.bind(model) is envs
+    assert envs.bind(model) is envs.venv  # the reward is inside the monitor
     observations = envs.reset()
     rng = np.random.default_rng(0)
     for step in range(8):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.base import Agent, FitReport
 from agents.rl.callbacks import DistanceCallback
-from agents.rl.rewards import MAX_ENT, REWARDS, MaxEntropyReward
+from agents.rl.rewards import MAX_ENT, REWARDS
 from agents.rl.sb3_policy import SB3Policy
 from agents.rl.sb3_vec_env import make_vec_env
 from agents.rl.seeding import global_generators_restored
@@ -117,10 +116,9 @@ class SB3Agent(Agent):
         seed = int(rng.integers(2**31))
         with global_generators_restored(), limited_threads(1):
             envs = make_vec_env(self.task, check_int("n_envs", self.n_envs, minimum=1), reward=reward)
-            monitored = VecMonitor(envs)
-            model = ALGORITHMS[self.algorithm](env=monitored, seed=seed, **arguments)
-            if isinstance(envs, MaxEntropyReward):
-                envs.bind(model)
+            model = ALGORITHMS[self.algorithm](env=envs, seed=seed, **arguments)
+            if reward == MAX_ENT:
+                cast(Any, envs).bind(model)
             policy = SB3Policy(model, self.task, temperature=self.temperature)
             watch = None
             if self.measure_every is not None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeGuard, cast
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.env_util import make_vec_env as make_single_envs
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from agents.rl.rewards import MAX_ENT, REWARDS, MaxEntropyReward
-from ntp_envs import Task, TokenVectorEnv
-from ntp_envs._validation import check_in, did_you_mean
+from ntp_envs import Task, TokenEnv, TokenVectorEnv
+from ntp_envs._validation import check_in, check_int, did_you_mean
 from ntp_envs.env import check_options, check_prompt
 
 __all__ = ["TokenVecEnv", "make_vec_env"]
@@ -293,19 +296,44 @@ def pick(batched: Any, row: int) -> Any:
 
 
 def make_vec_env(
-    task: Task | str, n_envs: int = 1, *, reward: str | None = None, seed: int | None = None, **arguments: Any
+    task: Task | str,
+    n_envs: int = 1,
+    seed: int | None = None,
+    start_index: int = 0,
+    monitor_dir: str | None = None,
+    wrapper_class: Callable[..., gym.Env[Any, Any]] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    vec_env_cls: type[VecEnv] | None = None,
+    vec_env_kwargs: Mapping[str, Any] | None = None,
+    monitor_kwargs: Mapping[str, Any] | None = None,
+    wrapper_kwargs: Mapping[str, Any] | None = None,
+    *,
+    reward: str | None = None,
+    **arguments: Any,
 ) -> VecEnv:
-    """A batch of environments for stable-baselines3.
+    """A batch of environments for stable-baselines3, monitored as by its own function of this name.
+
+    It has that function's arguments, and the batch is the native one, a `TokenVecEnv` inside a ``VecMonitor`` (its
+    ``unwrapped``; make it yourself to do without the monitor). With ``wrapper_class`` or ``vec_env_cls`` the
+    environments are single ones, made by stable-baselines3's function itself; such a batch is slower.
 
     Args:
         task: a task, the name of a family, or a Gymnasium id such as ``"ntp/Contamination-v0"``.
         n_envs: B.
-        reward: as `ntp_envs.TokenEnv`, or ``"max_ent"`` (`MaxEntropyReward`, to be bound to the model once made).
-        seed: of the prompts, used at the first reset.
+        seed: of the prompts, used at the first reset. Single environments are seeded with seed, seed + 1, ...
+        start_index: number of the first environment, in the names of the monitor's files.
+        monitor_dir: folder for the monitor's file(s): ``<start_index>.monitor.csv`` for the whole native batch, one a
+            single environment. ``stable_baselines3.common.monitor.load_results`` reads both.
+        wrapper_class, wrapper_kwargs: wrapper of each single environment, and its arguments.
+        env_kwargs: the same as ``**arguments``.
+        vec_env_cls, vec_env_kwargs: such as ``SubprocVecEnv``, and its arguments.
+        monitor_kwargs: of the monitor, such as ``info_keywords``, the only one that the native batch's knows.
+        reward: as `ntp_envs.TokenEnv`, or ``"max_ent"`` (`MaxEntropyReward`; ``bind`` it to the model once made).
         **arguments: of `ntp_envs.TokenVectorEnv`, parameters of the family among them.
 
     Raises:
-        ValueError, TypeError: an unknown name or argument (the nearest is suggested), or a value out of range.
+        ValueError, TypeError: an unknown name or argument (the nearest is suggested), a value out of range, or
+            arguments that exclude each other.
 
     >>> envs = make_vec_env("Tightrope", 8, horizon=4)
     >>> envs.reset().shape
@@ -313,15 +341,78 @@ def make_vec_env(
     """
     if reward is not None:
         check_in("reward", reward, REWARDS)
+    arguments = _merged(arguments, env_kwargs)
     if "autoreset_mode" in arguments:
         raise ValueError("autoreset_mode cannot be chosen here: stable-baselines3 needs the same-step mode.")
-    arguments = {**arguments, "autoreset_mode": AutoresetMode.SAME_STEP}
+    if "reward" in arguments:
+        raise ValueError("env_kwargs has 'reward', which is an argument of make_vec_env itself; give it there.")
+    single = wrapper_class is not None or vec_env_cls is not None
+    if wrapper_class is None and wrapper_kwargs:
+        raise ValueError(f"wrapper_kwargs={dict(wrapper_kwargs)} without wrapper_class would be ignored.")
+    if vec_env_kwargs and not single:
+        raise ValueError(
+            f"vec_env_kwargs={dict(vec_env_kwargs)}: the native batch has no such arguments; choose vec_env_cls, "
+            "for example stable_baselines3.common.vec_env.SubprocVecEnv."
+        )
     arguments["reward"] = "expert_log_prob" if reward == MAX_ENT else reward
-    if isinstance(task, str) and task in gym.registry:
+    n_envs, start_index = check_int("n_envs", n_envs, minimum=1), check_int("start_index", start_index, minimum=0)
+    if seed is not None:
+        seed = check_int("seed", seed, minimum=0)
+    if single:
+        if reward == MAX_ENT:
+            raise ValueError(
+                "reward='max_ent' compares the policy's actions with the expert's, and wrappers of single environments "
+                "may change them; it needs the native batch. Leave out wrapper_class and vec_env_cls."
+            )
+        return make_single_envs(
+            partial(_single, task),
+            n_envs,
+            seed,
+            start_index,
+            monitor_dir,
+            wrapper_class,
+            {"expert_info": False, **arguments},
+            cast(Any, vec_env_cls),
+            dict(vec_env_kwargs or {}),
+            dict(monitor_kwargs or {}),
+            dict(wrapper_kwargs or {}),
+        )
+    for name in monitor_kwargs or {}:
+        if name != "info_keywords":
+            raise ValueError(
+                f"monitor_kwargs has {name!r}; the native batch has one monitor, a VecMonitor, which knows only "
+                "'info_keywords'. Give vec_env_cls=DummyVecEnv for single environments with a Monitor each."
+            )
+    arguments["autoreset_mode"] = AutoresetMode.SAME_STEP
+    if _has_id(task):
         envs = gym.make_vec(task, num_envs=n_envs, **arguments)
     else:
         envs = TokenVectorEnv(n_envs, task, **arguments)
-    adapted = TokenVecEnv(envs)
+    batch: VecEnv = TokenVecEnv(envs)
     if seed is not None:
-        adapted.seed(seed)
-    return MaxEntropyReward(adapted) if reward == MAX_ENT else adapted
+        batch.action_space.seed(seed + start_index)
+        batch.seed(seed)
+    filename = None if monitor_dir is None else str(Path(monitor_dir) / str(start_index))
+    return VecMonitor(
+        MaxEntropyReward(batch) if reward == MAX_ENT else batch, filename, **cast(Any, monitor_kwargs or {})
+    )
+
+
+def _merged(arguments: Mapping[str, Any], more: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments given by name and as ``env_kwargs``."""
+    both = sorted(arguments.keys() & (more or {}).keys())
+    if both:
+        raise ValueError(f"{', '.join(both)} given twice, by name and in env_kwargs; give each once.")
+    return {**arguments, **(more or {})}
+
+
+def _has_id(task: Task | str) -> TypeGuard[str]:
+    return isinstance(task, str) and task in gym.registry
+
+
+def _single(task: Task | str, *, max_episode_steps: int | None = None, **arguments: Any) -> gym.Env[Any, Any]:
+    """One environment, as ``gym.make`` makes it."""
+    if _has_id(task):
+        return gym.make(task, max_episode_steps=max_episode_steps, **arguments)
+    env = TokenEnv(task, **arguments)
+    return env if max_episode_steps in (None, -1) else gym.wrappers.TimeLimit(env, max_episode_steps)

@@ -51,7 +51,7 @@ def compare(family: str, num_envs: int, arguments: dict[str, Any], monitored: bo
 
     arguments = {"horizon": HORIZON, **arguments}
     around: Callable[[Any], Any] = VecMonitor if monitored else lambda envs: envs
-    ours = around(make_vec_env(family, num_envs, **arguments))
+    ours = around(make_vec_env(family, num_envs, **arguments).unwrapped)  # without its monitor
     peer = around(DummyVecEnv([lambda: TokenEnv(family, **arguments)] * num_envs))
     ours_s = peer_s = np.inf
     for _ in range(repeats):
