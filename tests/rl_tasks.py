@@ -1,11 +1,11 @@
-"""A task on which an entropy bonus and a maximum-entropy reward differ."""
+"""Small tasks: one on which an entropy bonus and a maximum-entropy reward differ, one of any size."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from ntp_envs import BernoulliClass, TableAutomaton, Task
+from ntp_envs import BernoulliClass, BestInClass, FiniteClass, TableAutomaton, Task, UniformPolicy
 
 
 @dataclass(frozen=True)
@@ -31,3 +31,27 @@ class Fork(Task):
 
     def best_in_class(self):
         raise NotImplementedError("no test asks for it")
+
+
+@dataclass(frozen=True)
+class Dice(Task):
+    """Tokens of any number and length that are all alike, after one of the vocabulary as the prompt."""
+
+    vocab_size: int = 2
+    horizon: int = 1
+
+    prompt_length = 1
+
+    @cached_property
+    def expert(self):
+        return UniformPolicy(self.vocab_size)
+
+    @cached_property
+    def policy_class(self):
+        return FiniteClass([self.expert])
+
+    def prompt_law(self):
+        return np.arange(self.vocab_size)[:, None], np.full(self.vocab_size, 1 / self.vocab_size)
+
+    def best_in_class(self):
+        return BestInClass(self.expert, 0.0, "the expert is in the class")

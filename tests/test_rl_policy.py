@@ -19,6 +19,7 @@ from stable_baselines3.common.logger import configure
 from agents.rl import DistanceCallback, SB3Policy, make_vec_env
 from ntp_envs import TabularPolicy, UniformPolicy, distance, make_task
 from ntp_envs._numerics import all_sequences
+from ntp_envs.observations import OBSERVATION_FORMS
 
 torch.set_num_threads(1)
 TASK = make_task("Contamination", horizon=3)
@@ -29,7 +30,7 @@ def untrained(algorithm=PPO, task=TASK, *, seed=0, scale=3.0, form="multi_discre
     if algorithm is DQN:
         own.setdefault("buffer_size", 64)
     envs = make_vec_env(task, 2, observation=form)
-    policy = "MlpPolicy" if form == "multi_discrete" else "MultiInputPolicy"
+    policy = "MultiInputPolicy" if form == "dict" else "MlpPolicy"
     model = algorithm(policy, envs, device="cpu", seed=seed, **own)
     if algorithm is not DQN:
         with torch.no_grad():
@@ -44,7 +45,7 @@ def everything(task):
     return np.repeat(prompts, len(tokens), axis=0), np.tile(tokens, (len(prompts), 1))
 
 
-@pytest.mark.parametrize("form", ["multi_discrete", "dict"])
+@pytest.mark.parametrize("form", OBSERVATION_FORMS)
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
 def test_log_probs_are_the_models_own(algorithm, form):
     """Against what the model itself says of actions at the observations that the environment gives."""

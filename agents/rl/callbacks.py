@@ -35,7 +35,8 @@ class DistanceCallback(BaseCallback):
             (nats, expert first).
         n: sequences drawn, where it is sampled.
         seed: of the draws.
-        temperature: of DQN, as in `SB3Policy`.
+        temperature: of DQN and QRDQN, as in `SB3Policy`.
+        use_masking: of MaskablePPO, as in `SB3Policy` and its own ``learn``.
 
     Attributes:
         history: ``(environment steps, DistanceCurve)`` of each measurement. It begins anew with a training that begins
@@ -63,6 +64,7 @@ class DistanceCallback(BaseCallback):
         n: int = 2_000,
         seed: int = 0,
         temperature: float = 0.0,
+        use_masking: bool = True,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
@@ -79,10 +81,11 @@ class DistanceCallback(BaseCallback):
         self.n = check_int("n", n, minimum=4)
         self.seed = check_int("seed", seed, minimum=0)
         self.temperature = temperature
+        self.use_masking = use_masking
         self.history: list[tuple[int, DistanceCurve]] = []
 
     def _on_training_start(self) -> None:
-        self._policy = SB3Policy(self.model, self.task, temperature=self.temperature)
+        self._policy = SB3Policy(self.model, self.task, temperature=self.temperature, use_masking=self.use_masking)
         if self.model.num_timesteps == 0:
             self.history = []  # a new list: whoever kept the last training's has it still
         else:  # what lies ahead is of a training that this one, an earlier state of it, does not continue

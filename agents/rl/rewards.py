@@ -31,9 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-from stable_baselines3.dqn.policies import DQNPolicy
 
-from agents.rl.sb3_policy import action_log_probs, check_spaces, network_of
+from agents.rl.sb3_policy import action_log_probs, check_spaces, has_masks, has_values, is_recurrent, network_of
 from ntp_envs import Task
 from ntp_envs.env import REWARDS as ENVIRONMENT_REWARDS
 
@@ -94,14 +93,21 @@ class MaxEntropyReward(VecEnvWrapper):
             model: an actor-critic model (PPO, A2C), or its policy. Bind again after replacing it, as by ``load``.
 
         Raises:
-            TypeError: a model without a stochastic policy of its own, such as DQN.
+            TypeError: a model without a stochastic policy of its own, such as DQN, or whose law is not a function of
+                the observation alone (RecurrentPPO, MaskablePPO).
             ValueError: a model with other spaces.
         """
         network = network_of(model)
-        if isinstance(network, DQNPolicy):
+        if has_values(network):
             raise TypeError(
                 "the maximum-entropy reward needs the log-probability of what a stochastic policy drew; DQN is greedy "
                 "and learns from old data. Use PPO or A2C."
+            )
+        if is_recurrent(network) or has_masks(network):
+            raise TypeError(
+                f"the maximum-entropy reward needs a policy that is a function of the observation; the law of "
+                f"{type(network).__name__} also depends on {'its state' if is_recurrent(network) else 'masks'}. "
+                "Use PPO or A2C."
             )
         check_spaces(network, self.task)
         self.network = network

@@ -23,7 +23,7 @@ __all__ = ["TokenVecEnv", "make_vec_env"]
 
 #: attributes of the environment that may change between steps; the others are fixed when it is made
 SETTABLE = ("log_prob_floor", "render_mode")
-METHODS = ("get_wrapper_attr", "render", "reset")
+METHODS = ("action_masks", "get_wrapper_attr", "render", "reset")
 #: infos that describe the state returned, which after an autoreset is the next sequence's first
 OF_THE_STATE = ("expert_probs",)
 FINAL = ("final_obs", "final_info")
@@ -43,7 +43,8 @@ class TokenVecEnv(VecEnv):
       and ``action_space`` are those of the single sequence. `set_attr` keeps names the environment does not have
       apart for each index; of the environment's own it sets those that may change (``log_prob_floor``,
       ``render_mode``), for all at once.
-    * `env_method` knows ``reset`` (with ``options={"prompt": ...}``), ``render`` and ``get_wrapper_attr``.
+    * `env_method` knows ``reset`` (with ``options={"prompt": ...}``), ``render``, ``action_masks`` and
+      ``get_wrapper_attr``.
 
     Args:
         envs: a `ntp_envs.TokenVectorEnv` with ``autoreset_mode="SameStep"``, or Gymnasium vector wrappers around one.
@@ -203,6 +204,9 @@ class TokenVecEnv(VecEnv):
         rows = self._rows(indices)
         if method_name == "reset":
             return self._reset_rows(rows, *method_args, **method_kwargs)
+        if method_name == "action_masks":
+            masks = self.envs.unwrapped.action_masks(*method_args, **method_kwargs)
+            return [masks[i] for i in rows]
         if method_name == "render":
             pictures = self.envs.render(*method_args, **method_kwargs)
             return [None if pictures is None else pictures[i] for i in rows]
