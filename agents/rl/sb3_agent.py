@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
 from agents.base import Agent, FitReport
 from agents.rl.callbacks import DistanceCallback
@@ -60,7 +61,8 @@ class SB3Agent(Agent):
         measure_every: environment steps between measurements of the distance to the expert, kept in ``history_``;
             ``None`` for none.
         model_kwargs: arguments of the algorithm, such as ``{"learning_rate": 1e-3}``; ``"policy"`` is
-            ``"MlpPolicy"`` unless given. (A mapping, so that the agent's parameters can be listed and cloned.)
+            ``"MlpPolicy"`` unless given, and with ``"MultiInputPolicy"`` the observations are ``"dict"``. (A mapping,
+            so that the agent's parameters can be listed and cloned.)
 
     Attributes after `fit`, besides the usual:
         fit_report_: ``objective`` is the mean return of the last 100 training episodes, at the policies that wrote
@@ -112,10 +114,12 @@ class SB3Agent(Agent):
         reward = self._checked_reward()
         self._check_demonstrations(demonstrations)
         steps = check_int("total_timesteps", self.total_timesteps, minimum=1)
+        check_int("n_envs", self.n_envs, minimum=1)
         arguments = self._arguments()
         seed = int(rng.integers(2**31))
         with global_generators_restored(), limited_threads(1):
-            envs = make_vec_env(self.task, check_int("n_envs", self.n_envs, minimum=1), reward=reward)
+            form = self._observation_form(arguments["policy"])
+            envs = make_vec_env(self.task, self.n_envs, reward=reward, observation=form)
             model = ALGORITHMS[self.algorithm](env=envs, seed=seed, **arguments)
             if reward == MAX_ENT:
                 cast(Any, envs).bind(model)
@@ -159,6 +163,20 @@ class SB3Agent(Agent):
             ours["batch_size"] = rollout // 4 if rollout % 4 == 0 and rollout >= 8 else rollout
             ours["normalize_advantage"] = False
         return {**ours, **given}
+
+    def _observation_form(self, policy: Any) -> str:
+        """The observations that a policy, a name or a class, is made for."""
+        known = ALGORITHMS[self.algorithm].policy_aliases
+        if isinstance(policy, str):
+            policy = known[check_in("model_kwargs['policy']", policy, [name for name in known if name != "CnnPolicy"])]
+        if not (isinstance(policy, type) and issubclass(policy, BasePolicy)):
+            raise TypeError(
+                f"model_kwargs['policy']={policy!r} must be a name ('MlpPolicy', 'MultiInputPolicy') or a policy class "
+                "of stable-baselines3."
+            )
+        if issubclass(policy, known["CnnPolicy"]):
+            raise ValueError(f"model_kwargs['policy']={policy.__name__} reads images; the observations are tokens.")
+        return "dict" if issubclass(policy, known["MultiInputPolicy"]) else "multi_discrete"
 
     def _checked_reward(self) -> str:
         check_in("algorithm", self.algorithm, ALGORITHMS)
