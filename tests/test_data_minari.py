@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ntp_envs import Demonstrations, Exactness, collect, make_task
+from ntp_envs.observations import OBSERVATION_FORMS
 
 minari = pytest.importorskip("minari")
 h5py = pytest.importorskip("h5py")
@@ -92,6 +93,15 @@ def test_minari_reads_complete_episodes(data):
         assert np.isnan(episode.infos.get("expert_log_prob", [np.nan])[-1])  # nothing is written after the end
 
 
+def test_sizes_that_are_read_back_can_be_added_up():
+    """As learners do to find the width of their first layer."""
+    collect(make_task("PathStar"), 2, np.random.default_rng(0)).to_minari("wide-v0")
+    dataset = minari.load_dataset("wide-v0")
+    space = dataset.recover_environment().observation_space
+    assert sum(dataset.observation_space.nvec) == sum(space.nvec) == space.nvec.astype(float).sum() > 255
+    assert dataset[0].observations.dtype == space.dtype
+
+
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_the_recorded_environment_replays_every_episode(name):
     small(name).to_minari("replay-v0")
@@ -161,9 +171,9 @@ def test_the_source_may_name_a_task_that_is_not_there():
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["noversion", "a b-v0", "../up-v0", "/abs-v0", "", None])
+@pytest.mark.parametrize("name", ["noversion", "a b-v0", "../up-v0", "/abs-v0", "", None, "a/first-v0"])
 def test_malformed_ids_are_refused_and_leave_nothing(root, name):
-    with pytest.raises(ValueError, match="namespace/name-v0"):
+    with pytest.raises(ValueError, match=r"namespace/name-v0.*at least two of them in a namespace"):
         small().to_minari(name)
     assert not root.exists() or not any(root.iterdir())
 
@@ -255,10 +265,79 @@ def test_episodes_are_checked(observations, actions, message):
         Demonstrations.from_minari(dataset)
 
 
-def test_other_observation_forms_are_refused():
-    env = gym.make("ntp/Contamination-v0", horizon=1, observation="dict")
-    dataset = foreign({"env": env}, {"prompt": np.array([[0], [0]]), "tokens": np.array([[2], [1]])}, np.array([1]))
-    with pytest.raises(ValueError, match="its spaces are Dict"):
+def recorded(env, data, spoil=lambda observations: None):
+    """The demonstrations, stepped through the environment and recorded without `to_minari`."""
+    buffers = []
+    for i, (prompt, tokens) in enumerate(zip(data.prompts, data.tokens)):
+        seen = [env.reset(options={"prompt": prompt})[0], *(env.step(token)[0] for token in tokens)]
+        if isinstance(seen[0], dict):
+            observations = {key: np.stack([observation[key] for observation in seen]) for key in seen[0]}
+        else:
+            observations = np.stack(seen)
+        if i == len(data) - 1:
+            spoil(observations)
+        last = np.arange(len(tokens)) == len(tokens) - 1
+        buffers.append(EpisodeBuffer(None, None, None, observations, tokens, 0.0 * tokens, last, ~last & last, {}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return minari.create_dataset_from_buffers("foreign-v0", buffers, env=env)
+
+
+@pytest.mark.parametrize("form", OBSERVATION_FORMS)
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_recordings_in_every_form_of_observations(name, form):
+    data = small(name)
+    recorded(gym.make(f"ntp/{name}-v0", observation=form, **SMALL[name]), data)
+    back = Demonstrations.from_minari("foreign-v0")
+    np.testing.assert_array_equal(back.prompts, data.prompts)
+    np.testing.assert_array_equal(back.tokens, data.tokens)
+    assert (back.vocab_size, back.exactness) == (data.vocab_size, None)
+    assert back.source["parameters"] == data.source["parameters"]
+
+
+def set_entry(place, value, key=None):
+    def spoil(observations):
+        (observations if key is None else observations[key])[place] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("form", "spoil", "message"),
+    [
+        ("multi_discrete", set_entry((3, 0), 1), "not its prompt and actions so far"),
+        ("dict", set_entry((3, 0), 1, "prompt"), "not its prompt and actions so far"),
+        ("dict", set_entry((3, 0), 2, "tokens"), "not its prompt and actions so far"),
+        ("dict", set_entry((3, 0), 200, "tokens"), r"whole numbers in \[0, 2\]"),
+        ("dict", set_entry((slice(None), 0), 2, "prompt"), "prompt outside the vocabulary"),
+        ("one_hot", set_entry((0, slice(0, 3)), [0, 1, 0]), "not its prompt and actions so far"),
+        ("one_hot", set_entry((0, 0), 0.5), "not one-hot"),
+        ("one_hot", set_entry((2, slice(6, 9)), 0), "not one-hot"),
+        ("one_hot", set_entry((2, 7), np.nan), "not one-hot"),
+    ],
+)
+def test_spoilt_observations_in_every_form(form, spoil, message):
+    data = Demonstrations(np.zeros((2, 1), int), np.array([[1, 0, 0, 1], [0, 1, 1, 0]]), vocab_size=2)
+    dataset = recorded(gym.make("ntp/Contamination-v0", horizon=4, observation=form), data, spoil)
+    with pytest.raises(ValueError, match=f"'foreign-v0' .*: episode 1.*{message}"):
+        Demonstrations.from_minari(dataset)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Dict(tokens=gym.spaces.MultiDiscrete([3])),
+        gym.spaces.Box(0, 1, (5,), np.float32),
+        gym.spaces.Box(-1, 1, (6,), np.float32),
+        gym.spaces.MultiDiscrete([3, 3, 3]),
+    ],
+)
+def test_other_spaces_are_refused(space):
+    env = gym.make("ntp/Contamination-v0", horizon=1)
+    sample = space.sample()
+    two = {"tokens": np.stack([sample["tokens"]] * 2)} if isinstance(sample, dict) else np.stack([sample] * 2)
+    dataset = foreign({"env": env, "observation_space": space}, two, np.array([1]))
+    with pytest.raises(ValueError, match=r"its spaces are .*or another form of it: dict, one_hot"):
         Demonstrations.from_minari(dataset)
 
 

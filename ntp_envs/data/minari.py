@@ -20,10 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs._extras import import_extra
-from ntp_envs.data.episodes import environment_spec, episode_observations, episode_rewards, known_task
+from ntp_envs.data.episodes import environment_spec, episode_rewards, known_task
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.env import _OWN_ARGUMENTS
-from ntp_envs.observations import token_space
+from ntp_envs.observations import (
+    OBSERVATION_FORMS,
+    Sizes,
+    episode_observations,
+    observation_form,
+    split_observation,
+    token_space,
+)
 from ntp_envs.registration import NAMESPACE
 from ntp_envs.tasks.base import Task
 from ntp_envs.tasks.registry import make_task, task_names
@@ -99,7 +106,7 @@ def to_minari(
                 next(batches),
                 env=spec,
                 eval_env=spec,
-                observation_space=token_space(cast(Task, demonstrations), "multi_discrete"),
+                observation_space=_recorded_space(demonstrations),
                 action_space=gym.spaces.Discrete(demonstrations.vocab_size),
                 algorithm_name=algorithm_name or str(source.get("by", "unknown")),
                 author=author,
@@ -121,8 +128,9 @@ def from_minari(dataset: Any) -> Demonstrations:
     """Read a Minari dataset of token sequences, and check every episode of it.
 
     What `to_minari` wrote comes back bit for bit. A dataset collected from ``ntp/...`` environments in another way
-    (Minari's ``DataCollector``, datasets combined) is read too; its prompt length and vocabulary are then those of the
-    recorded environment, and its ``exactness`` is ``None``. So is that of a dataset with episodes added or removed.
+    (Minari's ``DataCollector``, datasets combined) is read too, in any form of observations; its prompt length and
+    vocabulary are then those of the recorded environment, and its ``exactness`` is ``None``. So is that of a dataset
+    with episodes added or removed.
 
     Args:
         dataset: a dataset id under Minari's root, or a ``minari.MinariDataset`` (of which only the selected episodes
@@ -189,6 +197,12 @@ def _episodes(demonstrations: Demonstrations, task: Task | None) -> Iterator[lis
         ]
 
 
+def _recorded_space(demonstrations: Demonstrations) -> gym.spaces.MultiDiscrete[Any]:
+    """The environment's space, as int64: Minari reads sizes back in a space's dtype, where their sum would wrap."""
+    length = demonstrations.prompt_length + demonstrations.horizon
+    return gym.spaces.MultiDiscrete(np.full(length, demonstrations.vocab_size + 1), dtype=np.int64)
+
+
 def _free_path(dataset_id: str) -> Path:
     """Where the dataset will lie, after checks that its id is well formed and not taken."""
     from minari.dataset.minari_dataset import parse_dataset_id
@@ -229,39 +243,34 @@ class _Refused(Exception):
 def _read(dataset: Any) -> Demonstrations:
     fields, prompt_length, horizon, expected = _layout(dataset)
     vocab_size = fields["vocab_size"]
-    spaces = _Shape(prompt_length, horizon, vocab_size)
-    wanted = token_space(cast(Task, spaces), "multi_discrete")
-    if dataset.observation_space != wanted or dataset.action_space != gym.spaces.Discrete(vocab_size):
+    sizes = Sizes(vocab_size, horizon, prompt_length)
+    form = observation_form(sizes, dataset.observation_space)
+    if form is None or dataset.action_space != gym.spaces.Discrete(vocab_size):
+        wanted = token_space(sizes, "multi_discrete")
         raise _Refused(
             f"its spaces are {dataset.observation_space} and {dataset.action_space}; for {prompt_length} prompt tokens "
-            f"and {horizon} tokens they are {wanted} and {gym.spaces.Discrete(vocab_size)}"
+            f"and {horizon} tokens they are {wanted} (or another form of it: {', '.join(OBSERVATION_FORMS[1:])}) and "
+            f"{gym.spaces.Discrete(vocab_size)}"
         )
-    lines, infos = [], []
+    prompts, lines, infos = [], [], []
     for episode in dataset.iterate_episodes():
-        tokens = _checked_tokens(episode, spaces)
-        lines.append(np.concatenate([episode.observations[0, :prompt_length].astype(np.int64), tokens]))
+        prompt, tokens = _checked_sequence(episode, sizes)
+        prompts.append(prompt)
+        lines.append(tokens)
         infos.append(_checked_infos(episode, horizon, expected))
     if not lines:
         raise _Refused("it has no episodes")
     if len({frozenset(info) for info in infos}) > 1:
         raise _Refused("some episodes have expert log-probabilities or weights and others have none")
-    both = np.stack(lines)
-    if len(both) != fields.pop("episodes"):
+    if len(lines) != fields.pop("episodes"):
         fields["exactness"] = None  # episodes were added or left out: no longer the law
     return Demonstrations(
-        both[:, :prompt_length],
-        both[:, prompt_length:],
+        np.stack(prompts),
+        np.stack(lines),
         weights=np.array([info[WEIGHT][0] for info in infos]) if WEIGHT in infos[0] else None,
         expert_log_probs=np.stack([info[LOG_PROB][:-1] for info in infos]) if LOG_PROB in infos[0] else None,
         **fields,
     )
-
-
-class _Shape:
-    """What `token_space` wants to know of a task."""
-
-    def __init__(self, prompt_length: int, horizon: int, vocab_size: int) -> None:
-        self.prompt_length, self.horizon, self.vocab_size = prompt_length, horizon, vocab_size
 
 
 def _layout(dataset: Any) -> tuple[dict[str, Any], int, int, set[str] | None]:
@@ -287,22 +296,26 @@ def _layout(dataset: Any) -> tuple[dict[str, Any], int, int, set[str] | None]:
     return fields, task.prompt_length, task.horizon, None
 
 
-def _checked_tokens(episode: Any, shape: _Shape) -> NDArray[np.int64]:
-    """``(H,)`` tokens of an episode that is one complete sequence, seen as the environment shows it."""
-    horizon, prompt_length = shape.horizon, shape.prompt_length
-    observations, tokens = np.asarray(episode.observations), np.asarray(episode.actions)
-    if tokens.shape != (horizon,) or len(observations) != horizon + 1:
+def _checked_sequence(episode: Any, sizes: Sizes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``(P,)`` prompt and ``(H,)`` tokens of an episode that is one complete sequence, as the environment shows it."""
+    horizon, vocab_size = cast(int, sizes.horizon), sizes.vocab_size
+    try:
+        starts, written, _ = split_observation(sizes, episode.observations)  # (H + 1, P) and (H + 1, H)
+    except ValueError as error:
+        raise _Refused(f"episode {episode.id}: {error}") from error
+    tokens = np.asarray(episode.actions)
+    if tokens.shape != (horizon,) or len(written) != horizon + 1:
         raise _Refused(
-            f"episode {episode.id} has {len(tokens)} actions and {len(observations)} observations; "
+            f"episode {episode.id} has {len(tokens)} actions and {len(written)} observations; "
             f"{horizon} and {horizon + 1} are needed"
         )
-    if not np.issubdtype(tokens.dtype, np.integer) or tokens.min() < 0 or tokens.max() >= shape.vocab_size:
-        raise _Refused(f"episode {episode.id} has an action outside the vocabulary [0, {shape.vocab_size - 1}]")
-    tokens = tokens.astype(np.int64)
-    prompt = observations[0, :prompt_length].astype(np.int64)
-    if prompt_length and (prompt.min() < 0 or prompt.max() >= shape.vocab_size):
-        raise _Refused(f"episode {episode.id} has a prompt outside the vocabulary [0, {shape.vocab_size - 1}]")
-    if not np.array_equal(observations, episode_observations(prompt[None], tokens[None], shape.vocab_size)[0]):
+    if not np.issubdtype(tokens.dtype, np.integer) or tokens.min() < 0 or tokens.max() >= vocab_size:
+        raise _Refused(f"episode {episode.id} has an action outside the vocabulary [0, {vocab_size - 1}]")
+    prompt, tokens = starts[0], tokens.astype(np.int64)
+    if prompt.size and prompt.max() >= vocab_size:
+        raise _Refused(f"episode {episode.id} has a prompt outside the vocabulary [0, {vocab_size - 1}]")
+    shown = np.concatenate([starts, written], axis=1)
+    if not np.array_equal(shown, episode_observations(prompt[None], tokens[None], vocab_size)[0]):
         raise _Refused(f"episode {episode.id} has observations that are not its prompt and actions so far")
     for key, values, last in (
         ("terminations", episode.terminations, True),
@@ -313,7 +326,7 @@ def _checked_tokens(episode: Any, shape: _Shape) -> NDArray[np.int64]:
             raise _Refused(
                 f"episode {episode.id} must end by termination after exactly {horizon} tokens; see its {key}"
             )
-    return tokens
+    return prompt, tokens
 
 
 def _checked_infos(episode: Any, horizon: int, expected: set[str] | None) -> dict[str, NDArray[np.float64]]:
