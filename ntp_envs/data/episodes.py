@@ -11,14 +11,14 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from ntp_envs._validation import check_generator, check_int
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.env import TokenEnv, resolve_reward
-from ntp_envs.observations import episode_observations
 from ntp_envs.registration import environment_id
 from ntp_envs.tasks.base import Task
 from ntp_envs.tasks.registry import make_task, task_class, task_names
 
-__all__ = ["environment_spec", "episode_observations", "episode_rewards", "known_task"]
+__all__ = ["drawn", "environment_spec", "episode_rewards", "known_task"]
 
 
 def episode_rewards(
@@ -77,6 +77,26 @@ def environment_spec(task: Task | None) -> EnvSpec | None:
     spec = copy.deepcopy(known)
     spec.kwargs.update(task.parameters())
     return spec
+
+
+def drawn(
+    demonstrations: Demonstrations, n: int | None, rng: np.random.Generator | None, library: str
+) -> Demonstrations:
+    """Equally weighted demonstrations: all of them, or ``n`` draws in proportion to their weights.
+
+    Raises:
+        ValueError: a draw is needed or asked for, and there is no ``rng``.
+    """
+    weights = demonstrations.weights
+    unequal = weights is not None and bool((weights != weights[0]).any())
+    if n is None and not unequal:
+        return demonstrations
+    if rng is None:
+        why = f"the demonstrations have unequal weights, which {library} cannot use" if unequal else f"n={n} is a draw"
+        raise ValueError(f"{why}; pass rng=np.random.default_rng(seed) to draw n sequences in proportion to them.")
+    n = len(demonstrations) if n is None else check_int("n", n, minimum=1)
+    rows = check_generator(rng).choice(len(demonstrations), size=n, p=demonstrations.normalised_weights())
+    return demonstrations.subset(rows)
 
 
 def _misfit(demonstrations: Demonstrations, task: Task) -> str:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs._extras import import_extra
-from ntp_envs._validation import check_generator, check_in, check_int
-from ntp_envs.data.episodes import episode_observations, episode_rewards, known_task
+from ntp_envs._validation import check_generator, check_in
+from ntp_envs.data.episodes import drawn, episode_rewards, known_task
 from ntp_envs.demonstrations import Demonstrations
-from ntp_envs.observations import split_observation, token_space
+from ntp_envs.observations import episode_observations, split_observation, token_space
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
 
@@ -65,7 +65,7 @@ def to_imitation(
     types = None
     if form != "arrays":
         types = import_extra("imitation.data.types", what=f"form={form!r} (form='arrays' does not)", install=INSTALL)
-    demos = _drawn(demonstrations, n, rng)
+    demos = drawn(demonstrations, n, rng, "imitation")
     observations = episode_observations(demos.prompts, demos.tokens, demos.vocab_size)  # (n, H + 1, P + H)
     infos = np.array([{} for _ in range(demos.tokens.size)], dtype=object)
     if demos.expert_log_probs is not None:
@@ -120,20 +120,6 @@ def imitation_expert(task: Task, *, policy: Policy | None = None, rng: np.random
             raise NotImplementedError("call predict with NumPy observations")
 
     return Expert(token_space(task, "multi_discrete"), Discrete(task.vocab_size))
-
-
-def _drawn(demonstrations: Demonstrations, n: int | None, rng: np.random.Generator | None) -> Demonstrations:
-    """Equally weighted demonstrations: all of them, or ``n`` draws in proportion to their weights."""
-    weights = demonstrations.weights
-    unequal = weights is not None and bool((weights != weights[0]).any())
-    if n is None and not unequal:
-        return demonstrations
-    if rng is None:
-        why = "the demonstrations have unequal weights, which imitation cannot use" if unequal else f"n={n} is a draw"
-        raise ValueError(f"{why}; pass rng=np.random.default_rng(seed) to draw n sequences in proportion to them.")
-    n = len(demonstrations) if n is None else check_int("n", n, minimum=1)
-    rows = check_generator(rng).choice(len(demonstrations), size=n, p=demonstrations.normalised_weights())
-    return demonstrations.subset(rows)
 
 
 def _trajectories(
