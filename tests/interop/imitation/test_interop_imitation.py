@@ -1,6 +1,6 @@
 """`imitation` trains on our environments and reaches what our learner reaches; skipped where it is not installed.
 
-Run with ``.ci/interop-imitation``, which installs it in an environment of its own.
+Run with ``.ci/interop imitation``, which installs it in an environment of its own.
 """
 
 import numpy as np
@@ -11,10 +11,12 @@ pytest.importorskip("stable_baselines3")
 torch = pytest.importorskip("torch")
 
 import train  # noqa: E402  (beside this file)
+from imitation.algorithms.bc import BC  # noqa: E402
 from imitation.data import types  # noqa: E402
 from imitation.data.rollout import flatten_trajectories  # noqa: E402
 
-from ntp_envs import UniformPolicy, collect, make_task  # noqa: E402
+from agents.rl import SB3Policy  # noqa: E402
+from ntp_envs import TokenEnv, UniformPolicy, collect, make_task, task_names  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +52,25 @@ def test_bc_reaches_the_distance_of_log_loss():
     scale = 3 / (4 * train.N_DEMONSTRATIONS)  # parameters over 4 n: the expected distance of the maximum likelihood
     assert same.mean() < 3 * scale < uniform / 100
     assert cloned["BC, its own network"].max() < uniform / 10
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_bc_takes_every_family_at_its_defaults(name, rng):
+    task = make_task(name)
+    env = TokenEnv(task)
+    demos = collect(task, 4, rng).to_imitation()
+    cloner = BC(
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        rng=rng,
+        demonstrations=demos,
+        batch_size=4,
+        device="cpu",
+    )
+    before = SB3Policy(cloner.policy, task).next_log_probs(demos.obs[:1, : task.prompt_length], np.empty((1, 0), int))
+    cloner.train(n_batches=2, progress_bar=False)
+    after = SB3Policy(cloner.policy, task).next_log_probs(demos.obs[:1, : task.prompt_length], np.empty((1, 0), int))
+    assert np.isfinite(after).all() and (before != after).any()
 
 
 def test_dagger_learns_from_our_expert():

@@ -1,7 +1,7 @@
 """`imitation` 1.0.1 (its BC, DAgger and GAIL) on environments of this suite: the numbers, as a script and for a test.
 
 Its pins are old, but installed without its dependencies it works on current gymnasium and stable-baselines3;
-``.ci/interop-imitation`` makes such an environment from nothing and runs everything here.
+``.ci/interop imitation`` makes such an environment from nothing and runs everything here.
 """
 
 from __future__ import annotations
