@@ -131,6 +131,7 @@ def _plain(found: Evaluation) -> dict[str, Any]:
     return {
         "task": found.task,
         "n": found.n,
+        "caveat": found.caveat,
         "totals": [{k: number(v) for k, v in row.items()} for row in found.totals()],
         "positions": [{k: number(v) for k, v in row.items()} for row in found.rows()],
         "samples": [sample._asdict() for sample in found.samples],
@@ -153,6 +154,7 @@ def show_evaluation(words: list[str]) -> int:
         interval = f"[{row['lower']:.4g}, {row['upper']:.4g}]"
         totals.add_row(row["measure"].replace("_", " "), f"{row['value']:.4g}", escape(interval))
     stdout.print(totals)
+    stdout.print(escape(found.caveat), soft_wrap=True)
     places = RichTable(title="by position")
     for name in ("h", *BY_POSITION):
         places.add_column(name.replace("_", " "), justify="right")

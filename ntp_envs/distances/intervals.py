@@ -22,6 +22,7 @@ __all__ = [
     "normal_quantile",
     "one_sided_hellinger2_interval",
     "score_interval",
+    "student_margin",
     "unseen_probability",
 ]
 
@@ -74,6 +75,18 @@ def normal_interval(
     centre = np.asarray(mean, dtype=np.float64)
     margin = normal_quantile(confidence) * np.asarray(std_error, dtype=np.float64)
     return centre - margin, centre + margin
+
+
+def student_margin(std_error: float, n: int, *, confidence: float = CONFIDENCE) -> float:
+    """``t * std_error``, t the quantile of Student's distribution for the mean of ``n`` numbers; ``nan`` if n is 1.
+
+    >>> round(student_margin(1.0, 5), 3)
+    2.776
+    """
+    from scipy.special import stdtrit
+
+    level = check_confidence(confidence)
+    return float(stdtrit(n - 1, 0.5 + 0.5 * level)) * std_error if n > 1 else float("nan")
 
 
 def score_interval(

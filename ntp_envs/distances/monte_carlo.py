@@ -21,7 +21,6 @@ Coverage ``P(P / Q >= N)`` is a frequency among the sequences drawn from P in bo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,16 +29,9 @@ from numpy.typing import ArrayLike, NDArray
 from ntp_envs._validation import check_generator, check_in, check_int
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances._common import check_metrics, check_pair
+from ntp_envs.distances._sampled_curves import Level, Moments, bridge_curves, one_sided_curve
 from ntp_envs.distances.coverage import DEFAULT_THRESHOLDS, check_thresholds
-from ntp_envs.distances.intervals import (
-    CONFIDENCE,
-    average_interval,
-    each_of,
-    normal_interval,
-    one_sided_hellinger2_interval,
-    score_interval,
-    unseen_probability,
-)
+from ntp_envs.distances.intervals import CONFIDENCE
 from ntp_envs.distances.result import DistanceCurve
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
@@ -57,9 +49,6 @@ SAMPLED_METRICS = ("hellinger2", "tv", "kl", "coverage")
 
 #: tokens read together: bounds the memory (some tens of MB) whatever n and H
 BLOCK_TOKENS = 2**19
-
-#: error of a running log-ratio, so that two equal laws are not found to differ by a rounding error
-ROUNDING = 1e-14
 
 
 def monte_carlo_distances(
@@ -117,7 +106,7 @@ def monte_carlo_distances(
     check_generator(rng)
     check_in("estimator", estimator, ("bridge", "one-sided"))
     levels, log_levels = check_thresholds(thresholds)
-    level = _Level(confidence, simultaneous)
+    level = Level(confidence, simultaneous)
 
     def log_ratios(source: Policy, count: int) -> Iterator[FloatArray]:
         for rows in _pieces(count, task.horizon):
@@ -127,12 +116,12 @@ def monte_carlo_distances(
 
     if estimator == "one-sided":
         moments = _collect(log_ratios(p, n), _one_sided_functions(names, log_levels))
-        return {name: _one_sided_curve(name, moments[name], levels, level) for name in names}
+        return {name: one_sided_curve(name, moments[name], levels, level) for name in names}
     functions = _bridge_functions(names)
     frequencies = _one_sided_functions(tuple(set(names) & {"coverage"}), log_levels)
     from_p = _collect(log_ratios(p, n - n // 2), functions | frequencies)
     from_q = _collect(log_ratios(q, n // 2), functions)
-    return _bridge_curves(names, from_p, from_q, levels, level, n)
+    return bridge_curves(names, from_p, from_q, levels, level, n)
 
 
 def one_sided_distances(
@@ -175,7 +164,7 @@ def one_sided_distances(
     """
     names = _check_sampled(metrics)
     levels, log_levels = check_thresholds(thresholds)
-    level = _Level(confidence, simultaneous)
+    level = Level(confidence, simultaneous)
     _check_draws("the demonstrations", demonstrations, {"p": p, "q": q})
     n = len(demonstrations)
     stored = demonstrations.expert_log_probs
@@ -192,7 +181,7 @@ def one_sided_distances(
             yield _running_log_ratio(of_p, q.log_probs(prompts, tokens))
 
     moments = _collect(log_ratios(), _one_sided_functions(names, log_levels))
-    return {name: _one_sided_curve(name, moments[name], levels, level) for name in names}
+    return {name: one_sided_curve(name, moments[name], levels, level) for name in names}
 
 
 def bridge_distances(
@@ -236,7 +225,7 @@ def bridge_distances(
     """
     names = _check_sampled(metrics)
     levels, log_levels = check_thresholds(thresholds)
-    level = _Level(confidence, simultaneous)
+    level = Level(confidence, simultaneous)
     if of_p.horizon != of_q.horizon:
         raise ValueError(f"of_p has horizon={of_p.horizon} and of_q {of_q.horizon}; they must be equal.")
     for name, sample in (("of_p", of_p), ("of_q", of_q)):
@@ -257,7 +246,7 @@ def bridge_distances(
     frequencies = _one_sided_functions(tuple(set(names) & {"coverage"}), log_levels)
     from_p = _collect(log_ratios("p", of_p), functions | frequencies)
     from_q = _collect(log_ratios("q", of_q), functions)
-    return _bridge_curves(names, from_p, from_q, levels, level, len(of_p) + len(of_q))
+    return bridge_curves(names, from_p, from_q, levels, level, len(of_p) + len(of_q))
 
 
 # -- functions of the log-ratio ----------------------------------------------------------------------------------------
@@ -300,20 +289,7 @@ def _one_sided_functions(names: Iterable[str], log_levels: FloatArray) -> LogRat
 # -- sums over sequences -----------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Moments:
-    """Mean and squared standard error of the mean of one function, ``(H,)`` or ``(H, T)``."""
-
-    mean: FloatArray
-    variance: FloatArray
-    n: int
-
-    @property
-    def std_error(self) -> FloatArray:
-        return np.sqrt(self.variance)
-
-
-def _collect(log_ratios: Iterable[FloatArray], functions: LogRatioFunctions) -> dict[str, _Moments]:
+def _collect(log_ratios: Iterable[FloatArray], functions: LogRatioFunctions) -> dict[str, Moments]:
     """Moments over blocks of ``(B, H)`` log-ratios (sums of squares about block means, combined as by Chan et al.)."""
     n = 0
     mean: dict[str, FloatArray] = {}
@@ -334,7 +310,7 @@ def _collect(log_ratios: Iterable[FloatArray], functions: LogRatioFunctions) -> 
         n += b
     with np.errstate(invalid="ignore"):
         return {
-            name: _Moments(mean[name], np.where(np.isposinf(mean[name]), 0.0, squares[name] / (n * max(n - 1, 1))), n)
+            name: Moments(mean[name], np.where(np.isposinf(mean[name]), 0.0, squares[name] / (n * max(n - 1, 1))), n)
             for name in functions
         }
 
@@ -361,7 +337,7 @@ def _running_log_ratio(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
     return ratio
 
 
-# -- curves ------------------------------------------------------------------------------------------------------------
+# -- checks ------------------------------------------------------------------------------------------------------------
 
 
 def _check_sampled(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -383,122 +359,3 @@ def _check_draws(name: str, draws: Demonstrations, policies: dict[str, Policy | 
             raise ValueError(
                 f"{letter} has vocab_size={policy.vocab_size} and {name} {draws.vocab_size}; they must be equal."
             )
-
-
-@dataclass(frozen=True)
-class _Level:
-    """The level of the intervals as it was asked for."""
-
-    confidence: float
-    simultaneous: bool
-
-    def __post_init__(self) -> None:
-        self.of_each(1)  # checks both
-
-    def of_each(self, count: int) -> float:
-        """The level of each of so many intervals."""
-        return each_of(self.confidence, count, simultaneous=self.simultaneous)
-
-    def curve(
-        self,
-        name: str,
-        method: str,
-        value: FloatArray,
-        ends: tuple[FloatArray, FloatArray],
-        std_error: FloatArray,
-        n: int,
-        *,
-        fewest: int,
-        thresholds: FloatArray | None = None,
-    ) -> DistanceCurve:
-        """The result from n draws, ``fewest`` of which come from the law that fewest come from."""
-        return DistanceCurve(
-            name,
-            value,
-            *ends,
-            method,
-            n,
-            std_error,
-            thresholds,
-            confidence=float(self.confidence),
-            simultaneous=bool(self.simultaneous),
-            unseen=float(unseen_probability(fewest, confidence=self.of_each(value.size))),
-        )
-
-
-def _bridge_curves(
-    names: Iterable[str],
-    from_p: dict[str, _Moments],
-    from_q: dict[str, _Moments],
-    levels: FloatArray,
-    level: _Level,
-    n: int,
-) -> dict[str, DistanceCurve]:
-    return {
-        name: _coverage_curve(from_p[name], levels, "monte carlo (bridge)", level, n)
-        if name == "coverage"
-        else _bridge_curve(name, from_p[name], from_q[name], level)
-        for name in names
-    }
-
-
-def _bridge_curve(name: str, from_p: _Moments, from_q: _Moments, level: _Level) -> DistanceCurve:
-    value = 0.5 * (from_p.mean + from_q.mean)
-    std_error = np.where(np.isposinf(value), 0.0, 0.5 * np.sqrt(from_p.variance + from_q.variance))
-    bound = {"hellinger2": 2.0, "tv": 1.0, "kl": np.inf}[name]
-    rounding = ROUNDING**2 if name == "hellinger2" else ROUNDING  # it is quadratic in the log-ratio
-    ends = average_interval(
-        (from_p.mean, from_q.mean),
-        (from_p.std_error, from_q.std_error),
-        (from_p.n, from_q.n),
-        bound=bound,
-        confidence=level.of_each(value.size),
-    )
-    ends = _widen(ends, rounding, bound)
-    n, fewest = from_p.n + from_q.n, min(from_p.n, from_q.n)
-    return level.curve(name, "monte carlo (bridge)", value, ends, std_error, n, fewest=fewest)
-
-
-def _widen(ends: tuple[FloatArray, FloatArray], rounding: float, bound: float) -> tuple[FloatArray, FloatArray]:
-    """The interval with room for rounding errors on both sides, within [0, bound]."""
-    lower, upper = ends
-    return np.clip(lower - rounding, 0.0, bound), np.clip(upper + rounding, 0.0, bound)
-
-
-def _coverage_curve(moments: _Moments, levels: FloatArray, method: str, level: _Level, n: int) -> DistanceCurve:
-    share = moments.mean
-    ends = score_interval(share, moments.std_error, moments.n, confidence=level.of_each(share.size))
-    return level.curve("coverage", method, share, ends, moments.std_error, n, fewest=moments.n, thresholds=levels)
-
-
-def _one_sided_curve(name: str, moments: _Moments, levels: FloatArray, level: _Level) -> DistanceCurve:
-    method, n, mean, std_error = "monte carlo (one-sided)", moments.n, moments.mean, moments.std_error
-    if name == "coverage":
-        return _coverage_curve(moments, levels, method, level, n)
-    bound, confidence = {"hellinger2": 2.0, "tv": 1.0, "kl": np.inf}[name], level.of_each(mean.size)
-    if name == "hellinger2":
-        ends = one_sided_hellinger2_interval(mean, n, confidence=confidence)
-    elif name == "tv":
-        ends = score_interval(mean, std_error, n, confidence=confidence)
-    else:
-        ends = _one_sided_kl_interval(mean, std_error, n, confidence)
-    value = np.clip(mean, 0.0, bound)
-    return level.curve(name, method, value, _widen(ends, ROUNDING, bound), std_error, n, fewest=n)
-
-
-def _one_sided_kl_interval(
-    mean: FloatArray, std_error: FloatArray, n: int, confidence: float
-) -> tuple[FloatArray, FloatArray]:
-    """A normal interval, and what n draws that are all alike leave open.
-
-    An event E of P-probability d may be undrawn. What was drawn has Q-probability at least ``(1 - d) e^(-mean)``, so
-    Q(E) is at most ``d + mean`` and KL at least ``mean - d (mean + log(1 + mean / d))``. From above there is no bound;
-    the convention is that of `score_interval`.
-    """
-    unseen = unseen_probability(n, confidence=confidence)
-    lower, upper = normal_interval(mean, std_error, confidence=confidence)
-    with np.errstate(invalid="ignore"):
-        known = np.maximum(mean, 0.0)
-        low = mean - unseen * (known + np.log1p(known / unseen))
-    low = np.where(np.isposinf(mean), np.inf, low)
-    return np.minimum(lower, low), np.maximum(upper, mean + 2.0 * unseen)

@@ -73,7 +73,7 @@ def evaluate(
         )
     target = demos.tokens
     weights = np.ones(len(demos)) if demos.weights is None else demos.weights
-    best, log_probs = _forced(policy, demos)
+    best, log_probs, costs = _forced(policy, demos)
     greedy = GreedyPolicy(policy).sample(demos.prompts, task.horizon, rng)
     sampled = policy.sample(demos.prompts, task.horizon, rng)
 
@@ -108,6 +108,7 @@ def evaluate(
             for rows in zip(demos.prompts[:samples], target, greedy, sampled)
         ),
         effective_n=float(weights.sum() ** 2 / (weights @ weights)),
+        cross_entropy_range=costs,
     )
 
 
@@ -133,17 +134,21 @@ def _check_shapes(policy: Policy, task: Task, demos: Demonstrations) -> None:
             )
 
 
-def _forced(policy: Policy, demos: Demonstrations) -> tuple[IntArray, FloatArray]:
-    """The most probable token after each true prefix, and the log-probability of the true token: both ``(n, H)``."""
+def _forced(policy: Policy, demos: Demonstrations) -> tuple[IntArray, FloatArray, tuple[FloatArray, FloatArray]]:
+    """The most probable token after each true prefix and the log-probability of the true token, both ``(n, H)``; and
+    the least and the most that any token would cost after any of these prefixes, in nats, ``(H,)`` each."""
     best = np.empty_like(demos.tokens)
+    low, high = np.zeros(demos.horizon), np.full(demos.horizon, -np.inf)  # log-probabilities
     log_probs = np.empty(demos.tokens.shape)
     rows = max(1, BLOCK // (demos.horizon * demos.vocab_size))
     for start in range(0, len(demos), rows):
         block = slice(start, start + rows)
         law = policy.forced_log_probs(demos.prompts[block], demos.tokens[block])
         best[block] = first_best(law)
+        low, high = np.minimum(low, law.min(axis=(0, 2))), np.maximum(high, law.max(axis=(0, 2)))
         log_probs[block] = np.take_along_axis(law, demos.tokens[block][:, :, None], axis=2)[:, :, 0]
-    return best, np.minimum(log_probs, 0.0)  # rounding may leave a log-probability at +1e-16
+    high = np.minimum(high, 0.0)  # rounding may leave a log-probability at +1e-16
+    return best, np.minimum(log_probs, 0.0), (0.0 - high, 0.0 - low)
 
 
 def _mean(values: FloatArray, weights: FloatArray) -> tuple[Any, Any]:

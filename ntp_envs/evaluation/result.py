@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs._validation import check_in, check_int
-from ntp_envs.distances.intervals import score_interval
+from ntp_envs.distances.intervals import CONFIDENCE, check_confidence, score_interval, unseen_probability
 
 __all__ = ["BY_POSITION", "TOTALS", "Evaluation", "SampleText"]
 
@@ -65,8 +65,8 @@ class Evaluation:
         n: number of demonstrations.
         forced_accuracy, greedy_accuracy, sampled_accuracy: ``(H,)`` share of tokens equal to the demonstration's.
         forced_exact, greedy_exact, sampled_exact: share of sequences equal to the demonstration's.
-        sequence_probability: mean probability of the demonstrated sequence given its prompt. Where the prompt decides
-            the answer it is the expectation of ``sampled_exact``, with less noise.
+        sequence_probability: mean probability of the demonstrated sequence given its prompt: the expectation of
+            ``sampled_exact``, with less noise.
         cross_entropy: ``(H,)`` mean ``-log pi(a_h | x, a_<h)`` in nats, infinite where a demonstrated token has
             probability zero.
         impossible: ``(H,)`` share of demonstrated tokens of probability zero.
@@ -77,6 +77,8 @@ class Evaluation:
         std_errors: standard errors by name of the measure, of the same shape.
         samples: some prompts with what was written after them.
         effective_n: 1 over the sum of squared normalised weights; n without weights.
+        cross_entropy_range: the least and the most nats, ``(H,)`` each, that any token would cost after any of the
+            demonstrated prefixes; infinite where the policy excludes a token. ``None``: not known.
     """
 
     task: str
@@ -97,6 +99,7 @@ class Evaluation:
     effective_n: float
     backtracking_accepted: float | None = None
     backtracking_cost: float | None = None
+    cross_entropy_range: tuple[FloatArray, FloatArray] | None = None
 
     @property
     def horizon(self) -> int:
@@ -133,44 +136,77 @@ class Evaluation:
         """The mean cross-entropy in bits."""
         return self.mean_cross_entropy / math.log(2.0)
 
-    def interval(self, name: str) -> tuple[Any, Any]:
-        """``(lower, upper)``: the 95 % interval of a measure, shaped like it.
+    def interval(self, name: str, *, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+        """``(lower, upper)``: the interval of a measure, shaped like it; by position, each holds by itself.
 
-        Wilson's score interval for shares (at the standard error reached), a score interval for cross-entropies, both
-        ends infinite for an infinite one. Demonstrations count as independent draws; where they are the complete law
-        of a task only the sampled measures have sampling error, and the other intervals are too wide.
+        Wilson's score interval for shares (at the standard error reached; with weights, at least that of as many draws
+        as the weights are worth), a score interval for cross-entropies, both ends infinite for an infinite one.
+        Demonstrations count as independent draws; where they are the complete law of a task only the sampled measures
+        have sampling error, and the other intervals are too wide.
+
+        A mean cross-entropy, and with it perplexity and bits, may rest on rare demonstrations that n draws do not
+        show. Their probability is limited by n, and what they cost by ``cross_entropy_range``: the upper end has
+        room for that, and is far above the value where the policy is sure of itself and n is small. Where the policy
+        excludes tokens there is no such limit, and the interval does not show what has not been drawn: see `caveat`.
 
         Args:
             name: one of `BY_POSITION` or `TOTALS`.
+            confidence: level of the interval.
 
         Raises:
             ValueError: an unknown name, success of a task without one, or backtracking that was not asked for.
         """
+        check_confidence(confidence)
         check_in("name", name, (*BY_POSITION, *TOTALS))
         if name in _OF_CROSS_ENTROPY:
-            lower, upper = self.interval("mean_cross_entropy")
+            lower, upper = self.interval("mean_cross_entropy", confidence=confidence)
             return _OF_CROSS_ENTROPY[name](lower), _OF_CROSS_ENTROPY[name](upper)
         value = getattr(self, name)
         if value is None:
             why = "backtrack=None" if name.startswith("backtracking") else f"{self.task} has no notion of success"
             raise ValueError(f"{name} was not measured ({why}), so it has no interval.")
-        bound = math.inf if name in _UNBOUNDED else 1.0
+        least, most = self._range(name)
         # an infinite mean has an infinite standard error; its interval does not depend on it
         error = np.where(np.isfinite(self.std_errors[name]), self.std_errors[name], 0.0)
-        lower, upper = score_interval(value, error, max(1, round(self.effective_n)), bound=bound)
+        if self.effective_n < 0.999 * self.n and name not in _UNBOUNDED:  # weighted: Wilson's, for so many draws
+            share = np.clip(value, 0.0, 1.0)
+            error = np.maximum(error, np.sqrt(share * (1.0 - share) / self.effective_n))
+        over, n = np.maximum(value - least, 0.0), self.effective_n
+        lower, upper = (
+            least + end for end in score_interval(over, error, n, bound=most - least, confidence=confidence)
+        )
         return (lower, upper) if name in BY_POSITION else (float(lower), float(upper))
+
+    def _range(self, name: str) -> tuple[Any, Any]:
+        """The least and the largest value that a measure can have for one demonstration."""
+        if name not in _UNBOUNDED:
+            return 0.0, 1.0
+        if name == "backtracking_cost" or self.cross_entropy_range is None:
+            return 0.0, math.inf
+        least, most = self.cross_entropy_range
+        return (least, most) if name in BY_POSITION else (float(least.mean()), float(most.mean()))
+
+    @property
+    def caveat(self) -> str:
+        """What the intervals of cross-entropy, perplexity and bits do not show, or why they are wide; one sentence."""
+        rare = f"Demonstrations of probability below {float(unseen_probability(self.effective_n)):.2g} may not be among"
+        _, most = self._range("mean_cross_entropy")
+        if math.isfinite(most):
+            return f"{rare} these {self.n}; the upper ends allow up to {most:.3g} nats a token for them."
+        return f"{rare} these {self.n}; what they add to a cross-entropy has no bound here, and is not in its interval."
 
     def rows(self) -> list[dict[str, Any]]:
         """One mapping a position: ``h`` (from 1) and the measures by position."""
         measured = {name: getattr(self, name) for name in BY_POSITION}
         return [{"h": h + 1, **{name: float(v[h]) for name, v in measured.items()}} for h in range(self.horizon)]
 
-    def totals(self) -> list[dict[str, Any]]:
+    def totals(self, *, confidence: float = CONFIDENCE) -> list[dict[str, Any]]:
         """One mapping for each measure of the whole that was made: ``measure``, ``value``, ``lower``, ``upper``."""
         known = [name for name in TOTALS if getattr(self, name) is not None]
         return [
-            dict(zip(("measure", "value", "lower", "upper"), (name, getattr(self, name), *self.interval(name))))
+            dict(zip(("measure", "value", "lower", "upper"), (name, getattr(self, name), *ends)))
             for name in known
+            for ends in [self.interval(name, confidence=confidence)]
         ]
 
     def table(self, positions: int = 12) -> str:
@@ -179,6 +215,7 @@ class Evaluation:
         for row in self.totals():
             name = row["measure"].replace("_", " ")
             lines.append(f"{name:<24}{row['value']:>9.4g}   [{row['lower']:.4g}, {row['upper']:.4g}]")
+        lines += ["", f"95 % intervals. {self.caveat}"]
         shown = self.some_rows(positions)
         if shown:
             lines += ["", f"{'h':>5}" + "".join(f"{name.split('_')[0]:>12}" for name in BY_POSITION)]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._numerics import first_best, sample_categorical
 from ntp_envs._validation import check_generator, check_in, check_int, check_tokens
-from ntp_envs.distances.intervals import score_interval
+from ntp_envs.distances.intervals import CONFIDENCE, score_interval
 from ntp_envs.errors import NotTractableError
 from ntp_envs.evaluation._checks import check_policy
 from ntp_envs.policies import Policy
@@ -51,10 +51,10 @@ class SearchResult:
         """Share of prompts answered and accepted with at most ``budget`` drawn tokens: the curve of the search."""
         return float((self.accepted & (self.drawn <= budget)).mean())
 
-    def interval(self, budget: float = np.inf) -> tuple[float, float]:
-        """Wilson's 95 % interval of `share_within`."""
+    def interval(self, budget: float = np.inf, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Wilson's interval of `share_within` (`ntp_envs.distances.score_interval`)."""
         share, n = self.share_within(budget), len(self.accepted)
-        lower, upper = score_interval(share, np.sqrt(share * (1.0 - share) / n), n)
+        lower, upper = score_interval(share, np.sqrt(share * (1.0 - share) / n), n, confidence=confidence)
         return float(lower), float(upper)
 
     def __repr__(self) -> str:

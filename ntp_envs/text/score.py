@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs.distances.intervals import CONFIDENCE, student_margin
 from ntp_envs.policies import Policy
 
 __all__ = ["BitsPerChar", "text_log_probs"]
@@ -51,8 +52,14 @@ class BitsPerChar:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Normal 95 % interval of ``value``."""
-        return self.value - 1.96 * self.std_error, self.value + 1.96 * self.std_error
+        """The 95 % interval of ``value``."""
+        return self.interval_at(CONFIDENCE)
+
+    def interval_at(self, confidence: float) -> tuple[float, float]:
+        """The interval of ``value`` at a level of confidence: Student's t over the blocks."""
+        blocks = min(BLOCKS, self.n_tokens)
+        margin = student_margin(self.std_error, blocks, confidence=confidence)
+        return self.value - margin, self.value + margin
 
     @classmethod
     def of(
