@@ -144,6 +144,14 @@ def plot_series(axes: Axes, series: Series, learner: str, **changes: Any) -> Non
     axes.plot(series.x, series.mean, **look)
     if series.sampled:
         axes.fill_between(series.x, series.lower, series.upper, color=look["color"], alpha=0.22, linewidth=0)
+        say_band(axes)
+
+
+def say_band(axes: Axes, at: str = "each point") -> None:
+    """Under the x axis, once: what the bands are."""
+    label, words = axes.get_xlabel(), f"bands: 95 % at {at}"
+    if words not in label:
+        axes.set_xlabel(f"{label}\n({words})")
 
 
 def log2_axis(axes: Axes, values: Sequence[float], *, which: str = "x") -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.statistics import loglog_slope
 from experiments.study import Record
 from ntp_envs import Demonstrations, Policy, Task, distance
 from ntp_envs._numerics import ROUNDING
 from ntp_envs.distances.approximation import WELL_SPECIFIED
 from ntp_envs.errors import NotTractableError
 
-__all__ = ["POPULATION", "SLOPE_IN_H", "draw", "horizon_slopes", "measured", "named", "passing"]
+__all__ = ["POPULATION", "SLOPE_IN_H", "SLOPE_IN_K", "draw", "measured", "named", "passing"]
 
 POPULATION = math.inf  # the label n of a population fit
-SLOPE_IN_H = "slope of log C_apx in log H"
+SLOPE_IN_H, SLOPE_IN_K = "slope of log C_apx in log H", "slope of log C_apx in log K"
 
 
 def measured(
@@ -45,26 +43,6 @@ def named(task: str, learner: str, horizon: int, n: float, chunk: int | None = N
     """Labels of a record."""
     labels: dict[str, str | int | float] = {"task": task, "learner": learner, "H": horizon, "n": n}
     return labels if chunk is None else {**labels, "K": chunk}
-
-
-def horizon_slopes(records: Iterable[Record]) -> list[Record]:
-    """The slope of log C_apx in log H of each learner, over the horizons above its K; none where there are not two.
-
-    For the records of one cell, so that its replicates give the slope an interval.
-    """
-    groups: dict[tuple[tuple[str, str | int | float], ...], dict[float, float]] = {}
-    for record in records:
-        H = float(record.labels.get("H", math.nan))
-        if record.metric == "C_apx" and float(record.labels.get("K", 0)) < H:
-            place = tuple((name, value) for name, value in record.labels.items() if name != "H")
-            groups.setdefault(place, {})[H] = record.value
-    found = []
-    for place, factors in groups.items():
-        slope = loglog_slope(list(factors), list(factors.values()))
-        if math.isfinite(slope):
-            method = f"least squares, H={min(factors):g}..{max(factors):g}"
-            found.append(Record(SLOPE_IN_H, slope, dict(place), method=method))
-    return found
 
 
 def draw(task: Task, n: int, rng: np.random.Generator) -> Demonstrations:

@@ -56,7 +56,7 @@ class Record:
     """One measured number.
 
     Records of different cells with equal part, labels and metric are replicates: the summary gives their mean and a
-    95 % bootstrap interval, at least as wide as their own intervals make that of a mean.
+    95 % interval (Student's t), at least as wide as their own intervals make that of a mean.
 
     Attributes:
         metric: what was measured (``"C_apx"``, ``"hellinger2"``, ``"seconds"``).

@@ -13,11 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.statistics import mean_interval
+from experiments.statistics import interval_words, mean_interval, slope_interval
 from experiments.store import CellResult
-from experiments.study import LABELS, Cell, Study, keyed_rng
+from experiments.study import LABELS, Cell, Record, Study, keyed_rng
 
-__all__ = ["Series", "Summary", "SummaryRow", "derived", "summarise", "summary_lines", "write_csv"]
+__all__ = [
+    "Series",
+    "Summary",
+    "SummaryRow",
+    "derived",
+    "intervals_over",
+    "slope_rows",
+    "summarise",
+    "summary_lines",
+    "write_csv",
+]
 
 
 @dataclass(frozen=True)
@@ -29,9 +39,11 @@ class SummaryRow:
         labels: its place in the sweep.
         metric: what was measured.
         mean: over replicates.
-        lower, upper: 95 % interval: bootstrap over replicates, the record's own for a single one, else the mean.
+        lower, upper: 95 % interval: over replicates (`experiments.statistics.mean_interval`), the record's own for a
+            single one; both ``nan`` where there is none. Equal to the mean where that is exact.
         seeds: number of replicates; 0 for a derived number.
         method: how it was obtained.
+        replicates: ``(seeds,)`` the numbers the mean is of, in the order of the cells; not in the file.
     """
 
     part: str
@@ -42,6 +54,12 @@ class SummaryRow:
     upper: float
     seeds: int
     method: str = ""
+    replicates: tuple[float, ...] = ()
+
+    @property
+    def top(self) -> float:
+        """The upper end, or the mean where there is no interval: where a label goes."""
+        return self.mean if math.isnan(self.upper) else self.upper
 
     def __getitem__(self, label: str) -> Any:
         return self.labels.get(label)
@@ -50,6 +68,47 @@ class SummaryRow:
 def derived(part: str, metric: str, value: float, method: str, **labels: Any) -> SummaryRow:
     """A number computed from other rows, for `Analysis.rows`."""
     return SummaryRow(part, labels, metric, value, value, value, 0, method)
+
+
+def slope_rows(
+    rows: Iterable[SummaryRow], x: str, metric: str, *, above: str | None = None, offset: float = 0.0
+) -> list[SummaryRow]:
+    """The log-log slope in the label ``x`` of every group of rows that agree in part and all other labels.
+
+    The one definition of a slope in the studies: `experiments.statistics.slope_interval` of the replicates. Groups
+    without two values of ``x`` have none, nor have those with a mean that is not positive.
+
+    Args:
+        rows: of one metric.
+        x: ``"H"`` or ``"K"``.
+        metric: what the slope is called.
+        above: only rows whose ``x`` is above this label of theirs.
+        offset: taken from every number first.
+    """
+    groups: dict[tuple[Any, ...], dict[float, SummaryRow]] = {}
+    for row in rows:
+        if row[x] is not None and (above is None or row[x] > (row[above] or 0)):
+            others = tuple(sorted((name, value) for name, value in row.labels.items() if name != x))
+            groups.setdefault((row.part, others), {})[row[x]] = row
+    found = []
+    for (part, others), at in groups.items():
+        xs = sorted(at)
+        seeds = {len(at[value].replicates) for value in xs}
+        if len(seeds) == 1:  # else a cell failed, and the means are all there is
+            values = np.array([at[value].replicates for value in xs], dtype=np.float64)
+        else:
+            values = np.array([[at[value].mean] for value in xs])
+        slope, lower, upper = slope_interval(xs, values - offset)
+        if math.isfinite(slope):
+            method = f"least squares, {x}={xs[0]:g}..{xs[-1]:g}"
+            found.append(SummaryRow(part, dict(others), metric, slope, lower, upper, min(seeds), method))
+    return found
+
+
+def intervals_over(rows: Iterable[SummaryRow], what: str = "data sets") -> str:
+    """`interval_words` of rows that may differ in their number of replicates: of the fewest among those with several."""
+    several = [row.seeds for row in rows if row.seeds > 1]
+    return interval_words(min(several, default=1), what)
 
 
 class Series(NamedTuple):
@@ -154,23 +213,35 @@ def _gathered(
             groups.setdefault(place, []).append(record)
     rows = []
     for (part, labels, metric, method), records in groups.items():
+        values = tuple(record.value for record in records)
         if len(records) == 1:
-            (record,) = records
-            mean = record.value
-            lower, upper = (mean if end is None else end for end in (record.lower, record.upper))
+            mean, (lower, upper) = values[0], _own_interval(records[0])
         else:
             rng = keyed_rng(seed, "bootstrap")  # the same resamples for all, so that equal data have equal intervals
-            mean, lower, upper = mean_interval([record.value for record in records], rng)
+            mean, lower, upper = mean_interval(values, rng)
             below, above = (_pooled(records, end) for end in ("lower", "upper"))
-            lower, upper = min(lower, mean - below), max(upper, mean + above)
-        rows.append(SummaryRow(part, dict(labels), metric, mean, lower, upper, len(records), method))
+            if below > 0.0 or above > 0.0:
+                lower, upper = float(np.fmin(lower, mean - below)), float(np.fmax(upper, mean + above))
+        rows.append(SummaryRow(part, dict(labels), metric, mean, lower, upper, len(records), method, values))
     return rows
+
+
+def _own_interval(record: Record) -> tuple[float, float]:
+    """Of a number that was measured once.
+
+    Exact for one data set (a finite ``n``), it says nothing of the next: no interval.
+    """
+    if record.lower is None or record.upper is None:
+        return math.nan, math.nan
+    if not record.upper > record.lower and math.isfinite(float(record.labels.get("n", math.inf))):
+        return math.nan, math.nan
+    return record.lower, record.upper
 
 
 def _pooled(records: Sequence[Any], end: str) -> float:
     """How far the mean of replicates may be off on one side by their own errors, taken to be independent.
 
-    A bootstrap over two or three replicates knows their spread badly; the interval is at least this wide.
+    Two or three replicates know their spread badly; the interval is at least this wide.
     """
     gaps = [record.value - own for record in records if (own := getattr(record, end)) is not None]
     return math.sqrt(math.fsum(gap**2 for gap in gaps)) / len(records) if np.isfinite(gaps).all() else 0.0
@@ -201,8 +272,7 @@ def summary_lines(study: Study, summary: Summary) -> tuple[list[str], list[list[
             *(row[label] for label in labels),
             row.metric,
             row.mean,
-            row.lower,
-            row.upper,
+            *(None if math.isnan(end) else end for end in (row.lower, row.upper)),
             row.seeds,
             row.method,
         ]

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntp_envs._rollouts import Rollouts
 from ntp_envs._validation import check_int
 from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.distances.intervals import CONFIDENCE
 from ntp_envs.distances.result import DistanceCurve
 from ntp_envs.distances.two_sample import TwoSampleResult
 from ntp_envs.env import TokenEnv
@@ -80,9 +81,11 @@ class _Recording:
         method: str = "auto",
         n: int | None = None,
         rng: np.random.Generator | None = None,
+        confidence: float = CONFIDENCE,
+        simultaneous: bool = False,
         **options: Any,
     ) -> DistanceCurve:
-        """The distance from the expert to the rollouts in the window, at every prefix length, with 95 % intervals.
+        """The distance from the expert to the rollouts in the window, at every prefix length, with intervals.
 
         With a policy, the rollouts are taken as draws from it: call `clear` whenever it has changed. Without one, only
         two-sample tests are possible, against as many fresh sequences of the expert (prompts from the task's law), or
@@ -99,6 +102,8 @@ class _Recording:
             n: fresh sequences of the expert; as many as there are rollouts by default.
             rng: source of all randomness, by default the same at every call; the environment's is not touched. It must
                 not be seeded as the environment was: prompts of both sides would coincide.
+            confidence: level of the intervals.
+            simultaneous: make the intervals of all lengths hold together (Bonferroni), not each by itself.
             **options: of the estimator, such as ``lengths`` of a test or ``thresholds`` of a coverage profile.
 
         Raises:
@@ -106,6 +111,7 @@ class _Recording:
             TypeError, ValueError: no or too few finished rollouts, a policy with another vocabulary or horizon, or one
                 that gives a rollout probability zero.
         """
+        options |= {"confidence": confidence, "simultaneous": simultaneous}
         return self.rollouts.curve(metric, policy=policy, method=method, n=n, rng=rng, **options)
 
     def test(

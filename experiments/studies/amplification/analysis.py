@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.learners import BEST, CHUNKED, IMPROPER, LEARNERS
-from experiments.measure import SLOPE_IN_H
-from experiments.statistics import loglog_slope
+from experiments.measure import SLOPE_IN_H, SLOPE_IN_K
+from experiments.statistics import interval_words
 from experiments.studies.amplification.catalogue import figures
 from experiments.studies.amplification.options import AmplificationOptions
 from experiments.studies.amplification.sweep import RARE_RATIOS
 from experiments.study import Analysis
-from experiments.summary import Series, Summary, SummaryRow, derived
+from experiments.summary import Summary, SummaryRow, slope_rows
 from experiments.tables import Table, number, with_interval
 
 __all__ = ["analyse"]
 
-IN_H, IN_K = SLOPE_IN_H, "slope of log C_apx in log K"
+IN_H, IN_K = SLOPE_IN_H, SLOPE_IN_K
 
 
 def learner_rows(options: AmplificationOptions) -> list[tuple[str, int | None]]:
@@ -30,38 +30,18 @@ def title_of(learner: str, K: int | None) -> str:
     return learner if K is None else f"{learner}, K={K}"
 
 
-def horizon_slopes(options: AmplificationOptions, summary: Summary) -> list[SummaryRow]:
+def horizon_slopes(summary: Summary) -> list[SummaryRow]:
     """Slopes in H of every learner, over the horizons above its K where there are at least two."""
-    rows = []
-    for part in ("horizon, population", "horizon, samples"):
-        for learner, K in learner_rows(options):
-            series = summary.series("H", "C_apx", part=part, learner=learner, K=K)
-            series = Series(*(column[series.x > (K or 0)] for column in series))
-            slope = loglog_slope(series.x, series.mean)
-            if slope == slope:
-                labels = {"learner": learner} if K is None else {"learner": learner, "K": K}
-                rows.append(derived(part, IN_H, slope, _span("H", series), **labels))
-    return rows
+    rows = [row for row in summary.select("C_apx") if row.part in ("horizon, population", "horizon, samples")]
+    return slope_rows(rows, "H", IN_H, above="K")
 
 
 def chunk_slopes(summary: Summary) -> list[SummaryRow]:
     """Slope in K of the chunked estimator from K = 16 to H / 2, where it is neither a token's nor a document's."""
-    rows = []
-    for part, learner in (("chunk, population", CHUNKED), ("chunk, population", IMPROPER), ("chunk, samples", CHUNKED)):
-        whole = summary.series("K", "C_apx", part=part, learner=learner)
-        if not len(whole.x):
-            continue
-        horizon = max(summary.distinct("H", part=part))
-        inside = (whole.x >= min(16, horizon / 8)) & (whole.x <= horizon / 2)
-        series = Series(*(column[inside] for column in whole))
-        slope = loglog_slope(series.x, series.mean)
-        if slope == slope:
-            rows.append(derived(part, IN_K, slope, _span("K", series), learner=learner, H=int(horizon)))
-    return rows
-
-
-def _span(name: str, series: Series) -> str:
-    return f"least squares, {name}={series.x[0]:g}..{series.x[-1]:g}"
+    places = (("chunk, population", CHUNKED), ("chunk, population", IMPROPER), ("chunk, samples", CHUNKED))
+    rows = [row for part, learner in places for row in summary.select("C_apx", part=part, learner=learner)]
+    inside = [row for row in rows if min(16, row["H"] / 8) <= row["K"] <= row["H"] / 2]
+    return slope_rows(inside, "K", IN_K)
 
 
 def horizon_table(options: AmplificationOptions, summary: Summary, slopes: Summary, part: str, title: str) -> Table:
@@ -75,11 +55,14 @@ def horizon_table(options: AmplificationOptions, summary: Summary, slopes: Summa
                 with_interval(found[0].mean, found[0].lower, found[0].upper, _digits(part)) if len(found) else ""
             )
         if any(cells):
-            slope = slopes.value(IN_H, part=part, learner=learner, K=K)
-            lines.append([title_of(learner, K), *cells, f"{slope:.3f}" if slope == slope else ""])
+            slope = [
+                with_interval(row.mean, row.lower, row.upper)
+                for row in slopes.select(IN_H, part=part, learner=learner, K=K)
+            ]
+            lines.append([title_of(learner, K), *cells, *(slope or [""])])
     note = "Slope: least squares of log C_apx on log H."
     if part.endswith("samples"):
-        note = f"Mean and 95 % bootstrap interval of the mean over {options.seeds} data sets. {note}"
+        note = f"{interval_words(options.seeds)}. {note}"
     return Table(title, ["learner", *(f"H={H}" for H in options.horizons), "slope"], lines, note)
 
 
@@ -136,7 +119,7 @@ def rare_table(summary: Summary) -> Table:
 
 def analyse(options: AmplificationOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
-    slopes = Summary([*horizon_slopes(options, summary), *chunk_slopes(summary)])
+    slopes = Summary([*horizon_slopes(summary), *chunk_slopes(summary)])
     titles = {
         "horizon, population": "C_apx against the horizon: Contamination A, infinitely many demonstrations",
         "horizon, samples": f"C_apx against the horizon: Contamination eps=.01, n={options.n}",

@@ -61,7 +61,7 @@ def figures(options: AmplificationOptions, summary: Summary, slopes: Summary) ->
             "horizon-samples",
             f"All learners, {options.n} demonstrations",
             f"Contamination with eps=.01, n={options.n}, {options.seeds} data sets: the same picture, but smoothing "
-            "with 1/H stops helping as 1/(2H) falls below eps (bands: 95 % bootstrap intervals of the mean).",
+            "with 1/H stops helping as 1/(2H) falls below eps (bands: 95 % intervals of the mean at each point).",
             lambda: horizon_figure(
                 f"The same from {options.n} demonstrations",
                 summary,

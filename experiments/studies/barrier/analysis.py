@@ -6,11 +6,12 @@ from typing import Any
 
 from experiments.learners import CHUNKED
 from experiments.measure import POPULATION, SLOPE_IN_H
+from experiments.statistics import interval_words
 from experiments.studies.barrier.catalogue import figures
 from experiments.studies.barrier.options import BarrierOptions
 from experiments.studies.barrier.sweep import BOUND, NEXT_TOKEN, SETS, TIES, Learner, learners_at, switch_horizon
 from experiments.study import Analysis
-from experiments.summary import Summary
+from experiments.summary import Summary, slope_rows
 from experiments.tables import Table, with_interval
 
 __all__ = ["analyse"]
@@ -20,7 +21,11 @@ PARTS = {"multi-scale, samples": "samples", "multi-scale, population": "populati
 
 def analyse(options: BarrierOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
+    parts = [row for part in PARTS for row in summary.select("C_apx", part=part)]
+    slopes = slope_rows(parts, "H", SLOPE_IN_H, above="K")
+    summary = Summary([*summary, *slopes], summary.timings)
     return Analysis(
+        rows=slopes,
         tables=[
             data_table(options, summary),
             slope_table(options, summary),
@@ -66,7 +71,7 @@ def data_table(options: BarrierOptions, summary: Summary) -> Table:
     ]
     ties = [interval(summary, TIES, 2, part=part, n=n, H=H) for n, part in numbers(options)]
     lines.append([f"({TIES}, log-loss)", *ties])
-    note = f"Mean and 95 % bootstrap interval of the mean over {options.seeds} data sets; the best in class has 1."
+    note = f"{interval_words(options.seeds)}; the best in class has 1."
     heads = ["learner", *(heading(n) for n, _ in numbers(options))]
     return Table(f"C_apx in the multi-scale game at H={H}, eta={options.eta}", heads, lines, note)
 
@@ -80,7 +85,7 @@ def slope_table(options: BarrierOptions, summary: Summary) -> Table:
         ]
         for learner, K in learners_at(max(options.horizons), options.chunks)
     ]
-    note = "Least squares in each data set, over the horizons above K; 95 % bootstrap intervals of the mean slope."
+    note = f"{interval_words(options.seeds)}. Slope of the means, over the horizons above K."
     return Table(
         f"Slope of log C_apx in log H, H={min(options.horizons)}..{max(options.horizons)} (multi-scale game)",
         ["learner", *(heading(n) for n, _ in numbers(options))],
@@ -100,7 +105,7 @@ def halving_table(options: BarrierOptions, summary: Summary) -> Table:
                 lines.append([f"{title_of((learner, K))}, {heading(n)}", *cells])
     lines.append(["lower bound, layer by layer", *(f"{summary.value(BOUND, part=part, H=H):g}" for H in horizons)])
     lines.append(["optimum", *("1" for _ in horizons)])
-    note = f"Mean and 95 % bootstrap interval over {options.halving_seeds} draws of the game (and of the data)."
+    note = f"{interval_words(options.halving_seeds, 'draws of the game (and of the data)')}."
     return Table(f"{SETS} in the halving game", ["learner", *(f"H={H}" for H in horizons)], lines, note)
 
 

@@ -21,8 +21,8 @@ def figures(options: BarrierOptions, summary: Summary) -> list[FigureSpec]:
         FigureSpec(
             "headline",
             "Does more data help?",
-            f"{SEES} Multi-scale consistency game, {options.seeds} data sets a point, bands: 95 % bootstrap intervals "
-            "of the mean. With more data a next-token learner sees better which of its options is lightest, takes the "
+            f"{SEES} Multi-scale consistency game, {options.seeds} data sets a point, bands: 95 % intervals of "
+            "the mean at each. With more data a next-token learner sees better which of its options is lightest, takes the "
             "finest error sets and ends at (1 - eta) H; learners that look further use the same data to find the "
             "shared ones. At n=100 most error sets have not been hit once: options tie, the first one is taken, and "
             "nobody can tell sets apart.",
@@ -42,8 +42,7 @@ def figures(options: BarrierOptions, summary: Summary) -> list[FigureSpec]:
             "Halving game, population: each layer offers a random half of the previous layer's error sets, all of the "
             "same mass, so that ties are all a layer sees. Any learner that decides layer by layer, even one that "
             "randomises and remembers its choices, uses 1 + (H - 1)/2 sets or more in expectation; taking the first "
-            f"attains it. One set would do. Means over {options.halving_seeds} draws of the game, 95 % bootstrap "
-            "intervals.",
+            f"attains it. One set would do. Means over {options.halving_seeds} draws of the game, 95 % intervals.",
             lambda: halving_figure(options, summary),
         ),
         FigureSpec(
@@ -53,7 +52,7 @@ def figures(options: BarrierOptions, summary: Summary) -> list[FigureSpec]:
             "all layers and still changes to the worse policy at H=28.7; fewer demonstrations blur the switch, more "
             "make it certain (of 100 documents none is rare in 37 % of the data sets, and then log-loss cannot go "
             "wrong). Smoothing with 1/H puts it off by a few tokens. The rho-estimator (population) keeps the "
-            f"better one. Means over {options.rare_seeds} data sets, 95 % bootstrap intervals.",
+            f"better one. Means over {options.rare_seeds} data sets, 95 % intervals.",
             lambda: rare_figure(options, summary),
         ),
     ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from agents import Agent
 from experiments.learners import CHUNKED, LAYERWISE, build_learner, fit_population
-from experiments.measure import POPULATION, draw, horizon_slopes, measured, named
+from experiments.measure import POPULATION, draw, measured, named
 from experiments.studies.barrier.options import BarrierOptions
 from experiments.study import Cell, Record
 from ntp_envs.policy_classes import ErrorSetPolicy
@@ -51,7 +51,7 @@ def multi_scale_population(
         records += measured(task, fit_population(learner, task, rng, K), labels, rng)
         unit = H if learner == "rho" else K or 1
         records.append(Record("C_apx in closed form", task.chunk_factor(unit), labels, method="theory"))
-    return [*records, *horizon_slopes(records)]
+    return records
 
 
 def multi_scale_samples(
@@ -68,7 +68,7 @@ def multi_scale_samples(
             records += measured(task, agent.policy_, labels, rng)
             if learner == "log-loss":
                 records.append(Record(TIES, agent.fit_report_.details["ties"] / H, labels))
-    return [*records, *horizon_slopes(records)]
+    return records
 
 
 def halving(*, H: int, n: int | None, replicate: int, chunks: Sequence[int], rng: np.random.Generator) -> list[Record]:

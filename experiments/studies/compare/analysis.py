@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from experiments.specs import short_names, takes_horizon
+from experiments.statistics import interval_words
 from experiments.studies.compare.drawing import comparison_figure
 from experiments.studies.compare.estimates import Estimates, Interval
 from experiments.studies.compare.options import CompareOptions
@@ -45,7 +46,12 @@ def table(estimates: Estimates) -> Table:
         lines.append([f"{names[task]}, H={H}", *[""] * (len(heads) - 1)])
         for agent in options.agents:
             lines.append([f"{INDENT}{agent}", *_line(estimates, task, H, agent)][: len(heads)])
-    return Table(f"{options.seeds} data sets of n={options.n} demonstrations, the same for all", heads, lines, _note())
+    return Table(
+        f"{options.seeds} data sets of n={options.n} demonstrations, the same for all",
+        heads,
+        lines,
+        _note(options.seeds),
+    )
 
 
 def _line(estimates: Estimates, task: str, H: int, agent: str) -> list[str]:
@@ -68,9 +74,9 @@ def _line(estimates: Estimates, task: str, H: int, agent: str) -> list[str]:
     ]
 
 
-def _note() -> str:
+def _note(seeds: int) -> str:
     return (
-        "Mean [95 % bootstrap interval]. D_H^2: squared Hellinger distance to the expert, in [0, 2]; C_apx: over that "
+        f"{interval_words(seeds)}. D_H^2: squared Hellinger distance to the expert, in [0, 2]; C_apx: over that "
         "of the best in class, empty where the class contains the expert. Slope: of log C_apx (else log D_H^2) in "
         "log H. Expert queries: demonstrated tokens n H, and what the agent asked for beyond them."
     )

@@ -1,27 +1,25 @@
-"""From single runs to means, paired differences and slopes, each with a 95 % bootstrap interval over the seeds."""
+"""From single runs to means, paired differences and slopes, each with its 95 % interval over the seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from experiments.fits import NOTHING, SECONDS
 from experiments.measure import SLOPE_IN_H
-from experiments.statistics import loglog_slope, mean_interval
+from experiments.statistics import mean_interval, paired_difference, slope_interval
 from experiments.studies.compare.options import CompareOptions
 from experiments.studies.compare.sweep import NOT_APPLICABLE, QUERIES, RUNS, SEED, STEPS
 from experiments.study import Label, keyed_rng
 from experiments.summary import Summary, SummaryRow
 
-__all__ = ["DISTANCE_SLOPE", "MEANS", "Estimates", "Slope", "minus", "slope_interval"]
+__all__ = ["DISTANCE_SLOPE", "MEANS", "Estimates", "Slope", "minus"]
 
 MEANS = "means"  # the part of the study that holds what is estimated from the runs
 DISTANCE_SLOPE = "slope of log D_H^2 in log H"
-RESAMPLES = 4999
 
 Interval = tuple[float, float, float]
 
@@ -29,37 +27,6 @@ Interval = tuple[float, float, float]
 def minus(metric: str, baseline: str) -> str:
     """The name of a paired difference."""
     return f"{metric} minus that of {baseline}"
-
-
-def slope_interval(x: Sequence[float], values: ArrayLike, rng: np.random.Generator) -> Interval:
-    """The log-log slope of the mean in ``x``, and the ends of its 95 % percentile bootstrap interval.
-
-    Args:
-        x: ``(m,)`` positive numbers.
-        values: ``(m, s)`` replicates at each of them; they are resampled together, by column.
-        rng: source of the resampling.
-
-    Returns:
-        ``(slope, lower, upper)``; ``nan`` where a mean is not positive, and an interval of width zero where too many
-        resampled means are not, or there is one replicate.
-
-    >>> import numpy as np
-    >>> slope_interval([1, 2, 4], [[3, 3], [6, 6], [12, 12]], np.random.default_rng(0))
-    (1.0, 1.0, 1.0)
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    slope = loglog_slope(x, sample.mean(axis=1))
-    if sample.shape[1] < 2 or not np.isfinite(slope):
-        return slope, slope, slope
-    rows = rng.integers(sample.shape[1], size=(RESAMPLES, sample.shape[1]))
-    means = sample[:, rows].mean(axis=2)  # (m, resamples)
-    logs = np.log(means[:, (means > 0).all(axis=0)])
-    if logs.shape[1] < 0.99 * RESAMPLES:
-        return slope, slope, slope
-    at = np.log(np.asarray(x, dtype=np.float64))
-    at -= at.mean()
-    lower, upper = np.quantile(at @ logs / (at @ at), [0.025, 0.975])
-    return slope, round(float(lower), 9), round(float(upper), 9)
 
 
 class Slope(NamedTuple):
@@ -132,9 +99,8 @@ class Estimates:
         if not common:
             return None
         ours, theirs = (self.runs(task, H, name, metric) for name in (agent, self.options.baseline))
-        gaps = np.array([ours[seed] - theirs[seed] for seed in common])
-        size = max(1.0, *(abs(theirs[seed]) for seed in common))
-        return mean_interval(np.where(np.abs(gaps) < NOTHING * size, 0.0, gaps), _rng())
+        pairs = ([runs[seed] for seed in common] for runs in (ours, theirs))
+        return paired_difference(*pairs, _rng(), rounding=NOTHING)
 
     def slope(self, task: str, agent: str) -> Slope | None:
         """Slope in H of C_apx, or of the distance where there is no factor; ``None`` with fewer than two horizons."""
@@ -143,7 +109,7 @@ class Estimates:
             seeds = sorted(set.intersection(*(set(values) for values in runs.values()))) if runs else []
             if len(runs) >= 2 and seeds:
                 values = np.array([[runs[H][seed] for seed in seeds] for H in runs])
-                interval = slope_interval(list(runs), values, _rng())
+                interval = slope_interval(list(runs), values)
                 return Slope(name, interval, list(runs), len(seeds)) if np.isfinite(interval[0]) else None
         return None
 

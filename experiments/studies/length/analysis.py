@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from experiments.statistics import interval_words
 from experiments.studies.length.drawings import (
     LINEAR,
     format_figure,
@@ -34,7 +35,7 @@ from experiments.studies.length.sweep import (
     trade_formats,
 )
 from experiments.study import Analysis, FigureSpec
-from experiments.summary import Summary
+from experiments.summary import Summary, intervals_over
 from experiments.tables import Table, number, with_interval
 
 __all__ = ["analyse"]
@@ -58,7 +59,7 @@ def format_table(summary: Summary) -> Table:
             lines.append([name, shape_of(summary, FORMATS, name), cells[0], closed[0], cells[1], closed[1], *cells[2:]])
     heads = ["format", "shape", "token, true prefix", "limit", "answer", "limit", "whole chain", "answer, sampled"]
     note = (
-        "Share right on fresh prompts, mean and 95 % bootstrap interval over data sets; greedy but in the last column. "
+        f"Share right on fresh prompts, greedy but in the last column. {intervals_over(summary.select(part=FORMATS))}. "
         "Limits are closed forms for the population optimum."
     )
     return Table(f"Formats of the chain, {n} demonstrations", heads, lines, note)
@@ -75,9 +76,8 @@ def trade_table(options: LengthOptions, summary: Summary) -> Table:
             lines.append([name, rows[0]["H"], rows[0]["V"], parameters.get("degree", 1), weights, said])
     heads = ["format", "T", "V", "degree", "weights", "demonstrations"]
     note = (
-        f"Demonstrations until {options.target:.0%} of all prompts are answered right (greedy), mean and 95 % "
-        f"bootstrap interval over data sets, n={options.trade_bits} bits, k={options.trade_subset_size}; inf: not from "
-        f"{options.most}. Degree: signs multiplied in a feature."
+        f"Demonstrations until {options.target:.0%} of all prompts are answered right (greedy), n={options.trade_bits} bits, k={options.trade_subset_size}; inf: not from "
+        f"{options.most}. {interval_words(options.seeds)}. Degree: signs multiplied in a feature."
     )
     return Table("Length against samples", heads, lines, note)
 
@@ -94,7 +94,8 @@ def mix_table(summary: Summary) -> Table:
             ]
         lines.append(line)
     heads = ["p", "sampled", "(1+p)/2", "greedy", "limit", "length", "1+p(d-1)"]
-    note = "Share of answers right and tokens before the end, mean and 95 % bootstrap interval, beside closed forms."
+    note = "Share of answers right and tokens before the end, beside closed forms. "
+    note += f"{intervals_over(summary.select(part=MIX))}."
     return Table("ParityMix: accuracy against the share of chains", heads, lines, note)
 
 
@@ -182,7 +183,7 @@ def mix_findings(summary: Summary) -> list[str]:
 def analyse(options: LengthOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
     n, k = options.bits, options.subset_size
-    spread = f"mean and 95 % bootstrap interval over {options.seeds} data sets"
+    spread = interval_words(options.seeds)
     figures = [
         FigureSpec(
             "headline",
@@ -212,7 +213,7 @@ def analyse(options: LengthOptions, summary: Summary) -> Analysis:
             "mix",
             "Why do rewarded answers grow?",
             f"ParityMix, d={options.mix_bits}, {options.mix_n} demonstrations or samples a round; lines: closed forms, "
-            f"points: mean and 95 % bootstrap interval over {options.mix_seeds} data sets. With fewer samples they "
+            f"points: samples. {interval_words(options.mix_seeds)}. With fewer samples they "
             "lag behind: shares then differ between prompts, and 2 p/(1 + p) is concave.",
             lambda: mix_figure(summary),
         ),

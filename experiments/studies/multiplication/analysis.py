@@ -37,7 +37,7 @@ from experiments.studies.multiplication.sweep import (
     TRAINED,
 )
 from experiments.study import Analysis, FigureSpec
-from experiments.summary import Summary, SummaryRow, derived
+from experiments.summary import Summary, SummaryRow, derived, intervals_over
 from experiments.tables import Table, number
 from ntp_envs.tasks import Multiplication
 
@@ -110,8 +110,8 @@ def column_table(summary: Summary) -> Table:
         rows = [summary.select(metric, part=COLUMNS, addends=addends) for metric in measures]
         lines.append([str(addends), *(shown(row[0]) if len(row) else "" for row in rows)])
     note = (
-        "Log-loss in the class of ColumnAddition, judged on fresh columns; mean over data sets with 95 % bootstrap "
-        "intervals, none where all data sets agree. Guessing a digit costs ln 10 = 2.303 nats."
+        "Log-loss in the class of ColumnAddition, judged on fresh columns. "
+        f"{intervals_over(summary.select(part=COLUMNS))}, none where all data sets agree. Guessing a digit costs ln 10 = 2.303 nats."
     )
     heads = ["digits", "carry", "digit after it", "both", "digit alone", "nats, digit alone"]
     return Table("One column of written addition", heads, lines, note)

@@ -181,7 +181,7 @@ def answers(axes: Axes, summary: Summary, digits: int, cot: str) -> None:
         axes.errorbar([row.mean], [number], xerr=error, fmt="none", ecolor="black", elinewidth=1.2, capsize=2)
         inside = row.mean > 0.75
         axes.text(
-            0.03 if inside else row.upper + 0.04,
+            0.03 if inside else row.top + 0.04,
             number,
             f"{short[learner]} {row.mean:.2f}",
             va="center",

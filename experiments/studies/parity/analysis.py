@@ -6,11 +6,12 @@ from typing import Any
 
 from experiments.learners import CHUNK_KR
 from experiments.measure import SLOPE_IN_H
+from experiments.statistics import interval_words
 from experiments.studies.parity.catalogue import figures
 from experiments.studies.parity.options import ParityOptions
 from experiments.studies.parity.sweep import BITS, IN_CLASS, Fit, fits_linear, fits_parity
 from experiments.study import Analysis
-from experiments.summary import Summary
+from experiments.summary import Summary, slope_rows
 from experiments.tables import Table, with_interval
 
 __all__ = ["analyse"]
@@ -21,9 +22,12 @@ NOTHING = 1e-8  # distances below are what rounding leaves of 0
 
 def analyse(options: ParityOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
+    contaminated = [row for row in summary.select("C_apx") if row.part.startswith("contaminated")]
+    slopes = slope_rows(contaminated, "H", SLOPE_IN_H, above="K")
+    summary = Summary([*summary, *slopes], summary.timings)
     parity = fits_parity(options.bounds)
     horizons = [EPISODE * R for R in sorted(options.episodes)]
-    spread = f"Mean and 95 % bootstrap interval of the mean over {options.seeds} data sets."
+    spread = f"{interval_words(options.seeds)}."
     tables = [
         horizon_table(
             "D_H^2 on NoisyParity, population", summary, "parity, population", "hellinger2", parity, horizons
@@ -39,7 +43,7 @@ def analyse(options: ParityOptions, summary: Summary) -> Analysis:
         rows = fits_linear(options.bounds, options.chunks, max(lengths))
         title = f"C_apx on the contaminated linear class, {data}"
         tables.append(horizon_table(title, summary, part, "C_apx", rows, sorted(lengths), slopes=True, note=note))
-    return Analysis(tables=tables, figures=figures(options, summary), findings=findings(options, summary))
+    return Analysis(rows=slopes, tables=tables, figures=figures(options, summary), findings=findings(options, summary))
 
 
 def title_of(fit: Fit) -> str:
@@ -51,7 +55,7 @@ def title_of(fit: Fit) -> str:
 def interval(summary: Summary, metric: str, digits: int, **labels: Any) -> str:
     """The one number with these labels, with its interval; empty where there is none."""
     rows = summary.select(metric, **labels)
-    if len(rows) and rows[0].upper < NOTHING:
+    if len(rows) and rows[0].top < NOTHING:
         return "< 1e-8"
     return with_interval(rows[0].mean, rows[0].lower, rows[0].upper, digits) if len(rows) else ""
 

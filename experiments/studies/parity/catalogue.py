@@ -33,7 +33,7 @@ def figures(options: ParityOptions, summary: Summary) -> list[FigureSpec]:
         FigureSpec(
             "parity-samples",
             "Is the error on parity one of learning?",
-            f"{PARITY} n={options.n}, {options.seeds} data sets, bands: 95 % bootstrap intervals of the mean. "
+            f"{PARITY} n={options.n}, {options.seeds} data sets, bands: 95 % intervals of the mean at each point. "
             "Log-loss, both smoothings, rho and chunked rho all have the factor of the best policy; only leaving the "
             "class gets below 1. (Distances end at 2, so the factor of any policy that is wrong a little in every "
             "episode comes back to 1.)",
@@ -51,8 +51,8 @@ def figures(options: ParityOptions, summary: Summary) -> list[FigureSpec]:
         FigureSpec(
             "contaminated-samples",
             "The same from samples, at longer horizons",
-            f"{CONTAMINATED} n={options.linear_n}, {options.seeds} data sets, bands: 95 % bootstrap intervals of the "
-            "mean. Smoothing with 1/H helps only while 1/H is large beside the contamination; long chunks of ChunkKR "
+            f"{CONTAMINATED} n={options.linear_n}, {options.seeds} data sets, bands: 95 % intervals of the mean "
+            "at each point. Smoothing with 1/H helps only while 1/H is large beside the contamination; long chunks of ChunkKR "
             "cost data, as each of 2^K strings has a probability of its own.",
             lambda: contaminated_figure(options, summary, sampled=True),
         ),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.learners import BEST, CHUNK_KR, CHUNKED, LEARNERS, build_learner, population_for
-from experiments.measure import POPULATION, horizon_slopes, measured, named
+from experiments.measure import POPULATION, measured, named
 from experiments.studies.parity.options import ParityOptions
 from experiments.study import Cell, Record
 from ntp_envs import Demonstrations, Task, collect, make_task
@@ -109,7 +109,7 @@ def linear(
         demonstrations = None if n is None else collect(task, n, rng)
         for fit in fits_linear(bounds, chunks, H):
             records += fitted(fit, task, demonstrations, fit.B, rng)
-    return [*records, *horizon_slopes(records)]
+    return records
 
 
 def cells(options: ParityOptions) -> Iterator[Cell]:

@@ -52,8 +52,11 @@ def name_of(node: int, length: int) -> str:
 
 def band(axes: Axes, series: Series, **look: Any) -> Any:
     """A line with its 95 % interval as a band."""
+    from experiments.figures import say_band
+
     (line,) = axes.plot(series.x, series.mean, **look, marker="o" if len(series.x) == 1 else "")
     axes.fill_between(series.x, series.lower, series.upper, color=look["color"], alpha=0.15, linewidth=0)
+    say_band(axes, "each point")
     return line
 
 

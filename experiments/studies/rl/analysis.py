@@ -6,7 +6,7 @@ import math
 
 from experiments.fits import SECONDS
 from experiments.learners import BEST
-from experiments.statistics import loglog_slope
+from experiments.statistics import interval_words
 from experiments.studies.rl.drawings import (
     SUCCESS_REWARD,
     cost_figure,
@@ -30,7 +30,7 @@ from experiments.studies.rl.sweep import (
     TASKS,
 )
 from experiments.study import Analysis, FigureSpec
-from experiments.summary import Summary, SummaryRow, derived
+from experiments.summary import Summary, SummaryRow, derived, intervals_over, slope_rows
 from experiments.tables import Table, number, with_interval
 
 __all__ = ["GAP", "SLOPE", "analyse"]
@@ -76,7 +76,8 @@ def distance_table(summary: Summary) -> Table:
         ]
         if any(learner in names for names in shown.values()):
             lines.append([learner, *cells])
-    note = "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H, in [0, 2], mean and 95 % bootstrap interval."
+    over = intervals_over(row for task in TASKS for name in shown[task] for row in final(summary, task, name))
+    note = f"Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H, in [0, 2]. {over}."
     return Table("Distance to the expert", ["learner", *TASKS], lines, note)
 
 
@@ -94,8 +95,9 @@ def comparison_table(summary: Summary, task: str) -> Table:
         cells += [f"{queries:,.0f}" if math.isfinite(queries) else "-", number(seconds, 2)]
         lines.append([learner, *cells])
     note = (
-        "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H, mean and 95 % bootstrap interval; entropy and expert "
-        "log-probability in nats a token, reverse KL in nats a sequence, expert log-probabilities at least -20 a token."
+        "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H; entropy and expert "
+        "log-probability in nats a token, reverse KL in nats a sequence, expert log-probabilities at least -20 a token. "
+        f"{intervals_over(row for name in shown_learners(summary, task) for row in final(summary, task, name))}."
     )
     return Table(task, ["learner", "D_H^2", *heads.values(), "expert queries", "seconds"], lines, note)
 
@@ -122,9 +124,7 @@ def cost_rows(summary: Summary) -> list[SummaryRow]:
         labels = {"task": "Tightrope", "learner": learner}
         gap = float(abs(found.mean / wanted.mean - 1).max())
         rows.append(derived(COSTS, GAP, gap, "over the horizons", **labels))
-        if len(found.x) > 1:
-            method = f"least squares, H={found.x[0]:g}..{found.x[-1]:g}"
-            rows.append(derived(COSTS, SLOPE, loglog_slope(found.x, found.mean), method, **labels))
+        rows += slope_rows(summary.select(COST, part=COSTS, learner=learner), "H", SLOPE)
     return rows
 
 
@@ -207,7 +207,7 @@ def analyse(options: RLOptions, summary: Summary) -> Analysis:
         FigureSpec(
             "headline",
             "Which rewards recover the expert's distribution?",
-            "Distance curves: means and 95 % bootstrap intervals over seeds. The expert of Tightrope is deterministic, "
+            f"Distance curves: {words}, at each h. The expert of Tightrope is deterministic, "
             "so there every reward that makes sense recovers it; elsewhere the expert's log-probability is maximised "
             "by one sequence, and task success by any sequence that succeeds.",
             lambda: curve_figure(summary, "Only the maximum-entropy reward aims at the expert's distribution"),
@@ -216,7 +216,7 @@ def analyse(options: RLOptions, summary: Summary) -> Analysis:
         else FigureSpec(
             "headline",
             "How far are the imitation learners from the expert?",
-            "Without PPO (--no-rl). Distance curves: means and 95 % bootstrap intervals over data sets.",
+            f"Without PPO (--no-rl). Distance curves: {words}, at each h.",
             lambda: curve_figure(summary, "How far are the imitation learners from the expert?"),
         )
     )
@@ -225,14 +225,14 @@ def analyse(options: RLOptions, summary: Summary) -> Analysis:
         FigureSpec(
             "entropy",
             "Which policies collapse to a mode?",
-            "Entropy rate with 95 % bootstrap intervals; dashed: the expert's. The numbers are the probability of the "
+            f"Entropy rate. {interval_words(options.seeds)}; dashed: the expert's. The numbers are the probability of the "
             "policy's most likely sequence: 1 is a point mass.",
             lambda: entropy_figure(summary),
         ),
         FigureSpec(
             "return",
             "Does a higher return mean nearer to the expert?",
-            "Means with 95 % bootstrap intervals; dashed: what the expert itself scores. Its distribution is at the "
+            f"{interval_words(options.seeds)}; dashed: what the expert itself scores. Its distribution is at the "
             "bottom of that line; a higher score is farther away, as is a lower one.",
             lambda: return_figure(summary),
         ),

@@ -46,7 +46,7 @@ def shown_learners(summary: Summary, task: str) -> list[str]:
 
 def curve_figure(summary: Summary, title: str) -> Figure:
     """The distance curve of every learner, a panel for each task."""
-    from experiments.figures import new_panels
+    from experiments.figures import new_panels, say_band
 
     figure, panels = new_panels(
         title,
@@ -62,6 +62,7 @@ def curve_figure(summary: Summary, title: str) -> Figure:
             look = looks()[learner]
             (names[learner],) = axes.plot(series.x, series.mean, **look, label=learner)
             axes.fill_between(series.x, series.lower, series.upper, color=look["color"], alpha=0.2, linewidth=0)
+            say_band(axes, "each h")
     order = [name for name in looks() if name in names]
     figure.legend([names[name] for name in order], order, loc="outside lower center", ncols=len(order), fontsize=9)
     panels[0].set_ylim(-0.03, None)
@@ -92,7 +93,7 @@ def entropy_figure(summary: Summary) -> Figure:
                 mode = summary.value(MODE, part=REWARDED, task=task, learner=learner)
                 axes.annotate(
                     f"{mode:.2g}",
-                    (row.upper, height),
+                    (row.top, height),
                     xytext=(8, 0),
                     textcoords="offset points",
                     va="center",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from experiments.fits import SECONDS
 from experiments.learners import CHUNK_KR, CHUNKED
+from experiments.statistics import interval_words
 from experiments.studies.robust.drawings import comparison_figure, smoothing_figure
 from experiments.studies.robust.options import RobustOptions
 from experiments.studies.robust.sweep import BY_LOG_LOSS, BY_RHO, CHOSEN, FAMILIES, TASKS
@@ -26,7 +27,7 @@ def comparison_table(options: RobustOptions, summary: Summary) -> Table:
             line.append(number(summary.timings.value(SECONDS, learner=name, task=task), 2))
         lines.append(line)
     heads = [head for task in TASKS for head in (task, "seconds")]
-    note = f"Mean and 95 % bootstrap interval of the mean over {options.seeds} data sets; seconds of one processor."
+    note = f"{interval_words(options.seeds)}; seconds of one processor."
     return Table("C_apx of the robust variants", ["learner", *heads], lines, note)
 
 
@@ -102,7 +103,7 @@ def analyse(options: RobustOptions, summary: Summary) -> Analysis:
         FigureSpec(
             "headline",
             "Do smoothing and cross-validation bridge the gap?",
-            "Means and 95 % bootstrap intervals over data sets; dashed: the best policy of the class. Cross-validation "
+            f"{interval_words(options.seeds)}; dashed: the best policy of the class. Cross-validation "
             "by held-out log-loss repeats the mistake of log-loss; by held-out rho it finds the better setting. "
             "Smoothing stays in the class, and cannot do what the class cannot (NoisyParity). The ARLinear instance "
             "(width 2, radius 24) was picked among a few for its large factor: in single trials with width 1 a lambda "

@@ -36,7 +36,7 @@ def comparison_figure(options: RobustOptions, summary: Summary) -> Figure:
             )
             axes.plot([row.mean], [height], "o", color=colour, markersize=7)
             note: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9, "color": colour}
-            axes.annotate(f"{row.mean:.2g}", (max(row.upper, row.mean), height), xytext=(8, 0), **note)
+            axes.annotate(f"{row.mean:.2g}", (max(row.top, row.mean), height), xytext=(8, 0), **note)
         low, high = axes.dataLim.x0, axes.dataLim.x1
         axes.set_xlim(low / 1.4, high * (high / low) ** 0.25)
         ticks = [10.0**k for k in range(-4, 4) if low / 1.4 <= 10.0**k <= high]

@@ -43,7 +43,7 @@ SLOPE = "bits a character saved by ten times the compute"
 CORRELATION = "rank correlation of held-out bits and the characters until the distance passes 1"
 #: a frontier that the last step of compute improves by less is called flat (bits a character)
 FLAT = 0.05
-#: of one training; of several they are bootstrap intervals of that difference over the replicates
+#: of one training; of several they are intervals of that difference over the replicates
 INTERVALS = f"95 % intervals are of the difference to the {COMMON_ORDER}-gram on the same text."
 #: rank correlation from which on the loss is said to tell the drift
 TELLS = -0.95

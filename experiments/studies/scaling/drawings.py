@@ -137,7 +137,7 @@ def drift_figure(summary: Summary, options: ScalingOptions, title: str) -> Figur
     if axes.get_legend_handles_labels()[0]:
         legend_title = f"larger: more compute ({budgets[0]} to {budgets[-1]} GFLOP)"
         axes.legend(loc="upper right", title=legend_title, fontsize=10, title_fontsize=9)
-        top = max(passed.upper for points in found.values() for _, passed in points)
+        top = max(passed.top for points in found.values() for _, passed in points)
         log2_axis(axes, [2.0**k for k in range(-2, 10) if 2.0**k < 2 * top], which="y")
         axes.set_ylim(0.6, 1.4 * top)
     return figure

@@ -61,8 +61,11 @@ def curve_of(summary: Summary, kind: str, size: int) -> Series:
 
 def drawn(axes: Axes, series: Series, look: dict[str, Any]) -> None:
     """A line and its band."""
+    from experiments.figures import say_band
+
     axes.plot(series.x, series.mean, **look)
     axes.fill_between(series.x, series.lower, series.upper, color=look["color"], alpha=0.22, linewidth=0)
+    say_band(axes, "each h")
 
 
 def drift_figure(options: TextOptions, summary: Summary) -> Figure:
@@ -183,7 +186,7 @@ def bits_figure(options: TextOptions, summary: Summary) -> Figure:
     for y, (row, look) in enumerate(rows):
         axes.plot([row.lower, row.upper], [y, y], color=look["color"], linewidth=3, alpha=0.4)
         axes.plot([row.mean], [y], "o", color=look["color"], markersize=8)
-        axes.annotate(f"{row.mean:.2f}", (row.upper, y), xytext=(6, 0), textcoords="offset points", va="center")
+        axes.annotate(f"{row.mean:.2f}", (row.top, y), xytext=(6, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(rows)), labels=[str(row["learner"]) for row, _ in rows])
     axes.set_xlim(0.0, 1.12 * float(axes.dataLim.x1))
     for row in experts:

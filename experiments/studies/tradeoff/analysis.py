@@ -9,12 +9,13 @@ import numpy as np
 
 from experiments.fits import MEGABYTES, SECONDS
 from experiments.learners import CHUNK_KR, CHUNKED, IMPROPER
-from experiments.statistics import growth_factor, loglog_slope
+from experiments.measure import SLOPE_IN_K
+from experiments.statistics import growth_factor, interval_words, loglog_slope
 from experiments.studies.tradeoff.drawings import bound_figure, trade_figure
 from experiments.studies.tradeoff.options import TradeoffOptions
-from experiments.studies.tradeoff.sweep import CONTAMINATION, EXCESS_SLOPE_IN_K, LIMIT, PARITY, SLOPE_IN_K
+from experiments.studies.tradeoff.sweep import CONTAMINATION, EXCESS_SLOPE_IN_K, LIMIT, PARITY
 from experiments.study import Analysis, FigureSpec
-from experiments.summary import Summary
+from experiments.summary import Summary, SummaryRow, slope_rows
 from experiments.tables import Table, number, with_interval
 
 __all__ = ["analyse"]
@@ -41,7 +42,7 @@ def contamination_table(options: TradeoffOptions, summary: Summary) -> Table:
         cost = [number(summary.timings.value(metric, **place), 3) for metric in (SECONDS, MEGABYTES)]
         lines.append([f"{learner}, K={K}", shown(summary, "C_apx", **place), number(exact), number(line), *cost])
     heads = ["learner", "C_apx", "independent chunks, n=inf", "1 + H/K", "seconds", "megabytes"]
-    note = f"Mean and 95 % bootstrap interval of the mean over {options.seeds} data sets"
+    note = interval_words(options.seeds)
     note += f" ({options.long_seeds} for K={', '.join(map(str, options.long_chunks))})." if options.long_chunks else "."
     note += " Seconds are of one processor."
     return Table(f"Contamination, H={options.horizon}, n={options.n}: what chunks buy and cost", heads, lines, note)
@@ -59,6 +60,18 @@ def parity_table(options: TradeoffOptions, summary: Summary) -> Table:
     return Table(title, ["learner", *(f"B={B:g}" for B in options.bounds)], lines, note)
 
 
+def slopes_in_chunks(options: TradeoffOptions, summary: Summary) -> list[SummaryRow]:
+    """Slopes in K of each chunked learner, over the chunk lengths of every data set.
+
+    Of the factor, and of what exceeds 1, which is proportional to 1/K if the factor is 1 + H/K.
+    """
+    found = []
+    for learner, chunks in ((CHUNK_KR, options.chunks), (CHUNKED, options.rho_chunks)):
+        rows = [row for row in summary.select("C_apx", part=CONTAMINATION, learner=learner) if row["K"] in chunks]
+        found += slope_rows(rows, "K", SLOPE_IN_K) + slope_rows(rows, "K", EXCESS_SLOPE_IN_K, offset=1.0)
+    return found
+
+
 def findings(options: TradeoffOptions, summary: Summary) -> list[str]:
     """What the numbers say, with the numbers."""
     said = []
@@ -66,9 +79,8 @@ def findings(options: TradeoffOptions, summary: Summary) -> list[str]:
         for metric in (SLOPE_IN_K, EXCESS_SLOPE_IN_K):
             for row in summary.select(metric, part=CONTAMINATION, learner=learner):
                 said.append(
-                    f"S{metric[1:]} at "
-                    f"H={options.horizon}, n={options.n}, {learner}: {row.mean:.3f} (95 % interval {row.lower:.3f} to "
-                    f"{row.upper:.3f}; {row.method})."
+                    f"S{metric[1:]} at H={options.horizon}, n={options.n}, {learner}: "
+                    f"{with_interval(row.mean, row.lower, row.upper)} ({row.method}; {interval_words(row.seeds)})."
                 )
     reference = summary.series("K", "C_apx", part=LIMIT)
     inside = np.isin(reference.x, options.chunks)
@@ -110,12 +122,14 @@ def findings(options: TradeoffOptions, summary: Summary) -> list[str]:
 
 def analyse(options: TradeoffOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
+    slopes = slopes_in_chunks(options, summary)
+    summary = Summary([*summary, *slopes], summary.timings)
     H = options.horizon
     figures = [
         FigureSpec(
             "headline",
             "What longer chunks buy, and what they cost",
-            f"Contamination, H={H}, n={options.n} (bands: 95 % bootstrap intervals over data sets). Left: the factor "
+            f"Contamination, H={H}, n={options.n} (bands: {interval_words(options.seeds)}, at each K). Left: the factor "
             "falls as 1 + H/K. Middle and right: ChunkKR pays for each step down with time and memory that grow "
             "exponentially in K; in this class of one parameter the rho games stay cheap.",
             lambda: trade_figure(
@@ -154,4 +168,4 @@ def analyse(options: TradeoffOptions, summary: Summary) -> Analysis:
         ),
     ]
     tables = [contamination_table(options, summary), parity_table(options, summary)]
-    return Analysis(tables=tables, figures=figures, findings=findings(options, summary))
+    return Analysis(rows=slopes, tables=tables, figures=figures, findings=findings(options, summary))

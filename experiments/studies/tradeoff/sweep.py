@@ -9,16 +9,15 @@ import numpy as np
 from experiments.fits import costed_fit, measured_fit
 from experiments.learners import CHUNK_KR, CHUNKED, IMPROPER, build_learner, fit_population
 from experiments.measure import POPULATION, measured, named
-from experiments.statistics import loglog_slope
 from experiments.studies.amplification.sweep import SAMPLED
 from experiments.studies.tradeoff.options import TradeoffOptions
 from experiments.study import Cell, Record
 from ntp_envs import Demonstrations, Task, collect, make_task
 
-__all__ = ["CONTAMINATION", "EXCESS_SLOPE_IN_K", "LIMIT", "PARITY", "SLOPE_IN_K", "cells"]
+__all__ = ["CONTAMINATION", "EXCESS_SLOPE_IN_K", "LIMIT", "PARITY", "cells"]
 
 CONTAMINATION, LIMIT, PARITY = "contamination", "contamination, limit", "parity"
-SLOPE_IN_K, EXCESS_SLOPE_IN_K = "slope of log C_apx in log K", "slope of log (C_apx - 1) in log K"
+EXCESS_SLOPE_IN_K = "slope of log (C_apx - 1) in log K"
 
 
 def fitted(
@@ -63,28 +62,7 @@ def contamination(
     for learner, K in learners:
         bound = B if learner == CHUNK_KR else None
         records += fitted(task, demonstrations, learner, K, place, rng, B=bound, memory=replicate == 0)
-    return [*records, *(slopes(records) if whole else [])]
-
-
-def slopes(records: Sequence[Record]) -> list[Record]:
-    """Slopes in K of each chunked learner on this data set; the data sets then give them intervals.
-
-    Of the factor, and of what exceeds 1, which is proportional to 1/K if the factor is 1 + H/K.
-    """
-    found = []
-    for learner in (CHUNK_KR, CHUNKED):
-        factors = {
-            int(record.labels["K"]): record.value
-            for record in records
-            if record.metric == "C_apx" and record.labels["learner"] == learner
-        }
-        labels = {name: records[0].labels[name] for name in ("task", "H", "n")}
-        for metric, offset in ((SLOPE_IN_K, 0.0), (EXCESS_SLOPE_IN_K, 1.0)):
-            slope = loglog_slope(list(factors), [factor - offset for factor in factors.values()])
-            if slope == slope:
-                method = f"least squares, K={min(factors)}..{max(factors)}"
-                found.append(Record(metric, slope, {**labels, "learner": learner}, method=method))
-    return found
+    return records
 
 
 def limit(*, H: int, K: int, rng: np.random.Generator) -> list[Record]:

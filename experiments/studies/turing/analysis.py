@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from experiments.statistics import interval_words
 from experiments.studies.turing.drawings import control_figure, headline_figure, step_figure
 from experiments.studies.turing.options import TuringOptions
 from experiments.studies.turing.sweep import (
@@ -21,7 +22,7 @@ from experiments.studies.turing.sweep import (
     TRAINED,
 )
 from experiments.study import Analysis, FigureSpec
-from experiments.summary import Summary
+from experiments.summary import Summary, intervals_over
 from experiments.tables import Table, with_interval
 
 __all__ = ["analyse"]
@@ -45,7 +46,8 @@ def runs_table(summary: Summary, part: str, task: str) -> Table:
                 shown(summary, EXACT, part=part, task=task, learner=learner, chain=chain, length=L) for L in lengths
             ]
             lines.append([f"{learner}, {chain}", *cells])
-    note = "Share of prompts whose whole answer greedy decoding writes; mean and 95 % bootstrap interval."
+    note = "Share of prompts whose whole answer greedy decoding writes. "
+    note += f"{intervals_over(summary.select(EXACT, part=part, task=task))}."
     return Table(f"Exact match, {task}", ["learner", *(f"{UNITS[task]}={L}" for L in lengths)], lines, note)
 
 
@@ -60,7 +62,7 @@ def step_table(summary: Summary) -> Table:
         for machine in (BEAVER, PARITY, INCREMENT)
         for learner in LEARNERS
     ]
-    note = "Given true configurations; ``|`` is not counted. Mean and 95 % bootstrap interval over data sets."
+    note = f"Given true configurations; ``|`` is not counted. {intervals_over(summary.select(part=STEPS))}."
     return Table(
         "Fresh cells right after n random configurations", ["machine, learner", *(f"n={n}" for n in sizes)], lines, note
     )
@@ -130,7 +132,7 @@ def analyse(options: TuringOptions, summary: Summary) -> Analysis:
         "answer needs no chain. What a chain buys depends on the function, not on the machine that computes it.",
         *step_finding(summary),
     ]
-    spread = f"Means and 95 % bootstrap intervals over {options.seeds} data sets."
+    spread = f"{interval_words(options.seeds)}."
     figures = [
         FigureSpec(
             "headline",
