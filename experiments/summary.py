@@ -106,7 +106,7 @@ def slope_rows(
 
 
 def intervals_over(rows: Iterable[SummaryRow], what: str = "data sets") -> str:
-    """`interval_words` of rows that may differ in their number of replicates: of the fewest among those with several."""
+    """`interval_words` of rows that may differ in their replicates: of the fewest among those that have several."""
     several = [row.seeds for row in rows if row.seeds > 1]
     return interval_words(min(several, default=1), what)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.driver import run_study
-from experiments.measure import POPULATION, SLOPE_IN_H, draw, horizon_slopes
+from experiments.measure import POPULATION, SLOPE_IN_H, draw
 from experiments.studies import load_study
 from experiments.studies.barrier.options import BarrierOptions
 from experiments.studies.barrier.sweep import (
@@ -19,7 +19,7 @@ from experiments.studies.barrier.sweep import (
     rare_mode,
     switch_horizon,
 )
-from experiments.study import Record
+from experiments.summary import SummaryRow, slope_rows
 from ntp_envs import collect, make_task
 
 RNG = np.random.default_rng(0)
@@ -143,11 +143,13 @@ def test_drawing_counts_has_the_law_of_collecting():
 
 
 def test_slopes_leave_out_the_horizons_up_to_the_chunk():
-    records = [
-        Record("C_apx", float(H), {"learner": "a", "H": H, "K": K}) for H, K in itertools.product((2, 4, 8), (1, 4))
+    rows = [
+        SummaryRow("part", {"learner": "a", "H": H, "K": K}, "C_apx", float(H), H, H, 1, "", (float(H),))
+        for H, K in itertools.product((2, 4, 8), (1, 4))
     ]
-    (slope,) = horizon_slopes(records)  # K = 4 has one horizon left
-    assert slope.value == pytest.approx(1.0) and slope.labels == {"learner": "a", "K": 1}
+    (slope,) = slope_rows(rows, "H", SLOPE_IN_H, above="K")  # K = 4 has one horizon left
+    assert slope.mean == pytest.approx(1.0) and slope.labels == {"learner": "a", "K": 1}
+    assert slope.seeds == 1 and np.isnan([slope.lower, slope.upper]).all()
     assert slope.method == "least squares, H=2..8"
 
 

@@ -17,7 +17,7 @@ from experiments.measure import SLOPE_IN_H
 from experiments.specs import Spec, build_agent, build_task, parse_spec, split_specs, takes_horizon
 from experiments.studies import load_study
 from experiments.studies.compare.analysis import verdict
-from experiments.studies.compare.estimates import DISTANCE_SLOPE, MEANS, minus, slope_interval
+from experiments.studies.compare.estimates import DISTANCE_SLOPE, MEANS, minus
 from experiments.studies.compare.options import CompareOptions
 from experiments.studies.compare.sweep import CONVERGED, NOT_APPLICABLE, QUERIES, RUNS, STEPS, run
 from ntp_envs import make_task
@@ -317,33 +317,3 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path):
     again = run_study(STUDY, options, out=tmp_path / "run")
     assert again.reused == 6 and len(log.read_text().splitlines()) == 6
     assert again.summary.rows == outcome.summary.rows
-
-
-# -- the slope ---------------------------------------------------------------------------------------------------------
-
-
-@examples(30)
-@given(st.floats(-2, 2), st.floats(0.01, 10), st.integers(0, 1000))
-def test_a_power_law_has_its_exponent_and_no_interval(exponent, scale, seed):
-    x = [4, 16, 64]
-    values = scale * np.repeat(np.array(x, dtype=float)[:, None], 5, axis=1) ** exponent
-    found = slope_interval(x, values, np.random.default_rng(seed))
-    np.testing.assert_allclose(found, exponent, atol=2e-9)
-
-
-def test_the_interval_of_a_slope_covers_the_truth():
-    rng, x, inside = np.random.default_rng(0), np.array([8.0, 16.0, 32.0]), 0
-    for _ in range(200):
-        values = x[:, None] ** 0.7 * rng.gamma(4.0, 0.25, size=(3, 20))
-        _, lower, upper = slope_interval(x, values, rng)
-        inside += lower <= 0.7 <= upper
-    assert 174 <= inside <= 199  # 190 expected if calibrated; the percentile interval is a little short at 20
-
-
-def test_slopes_that_are_not_defined():
-    rng = np.random.default_rng(0)
-    assert math.isnan(slope_interval([1, 2], [[0, 0], [1, 1]], rng)[0])
-    assert math.isnan(slope_interval([1], [[1, 2]], rng)[0])
-    slope, lower, upper = slope_interval([1, 2], [[0, 0, 1], [2, 2, 2]], rng)
-    assert slope == lower == upper, "some resamples have mean 0: no interval"
-    assert slope_interval([1, 2], [[1], [2]], rng) == (1.0, 1.0, 1.0)

@@ -22,8 +22,8 @@ def figures(options: BarrierOptions, summary: Summary) -> list[FigureSpec]:
             "headline",
             "Does more data help?",
             f"{SEES} Multi-scale consistency game, {options.seeds} data sets a point, bands: 95 % intervals of "
-            "the mean at each. With more data a next-token learner sees better which of its options is lightest, takes the "
-            "finest error sets and ends at (1 - eta) H; learners that look further use the same data to find the "
+            "the mean at each. With more data a next-token learner sees better which of its options is lightest, takes "
+            "the finest error sets and ends at (1 - eta) H; learners that look further use the same data to find the "
             "shared ones. At n=100 most error sets have not been hit once: options tie, the first one is taken, and "
             "nobody can tell sets apart.",
             lambda: data_figure(options, summary),

@@ -76,8 +76,9 @@ def trade_table(options: LengthOptions, summary: Summary) -> Table:
             lines.append([name, rows[0]["H"], rows[0]["V"], parameters.get("degree", 1), weights, said])
     heads = ["format", "T", "V", "degree", "weights", "demonstrations"]
     note = (
-        f"Demonstrations until {options.target:.0%} of all prompts are answered right (greedy), n={options.trade_bits} bits, k={options.trade_subset_size}; inf: not from "
-        f"{options.most}. {interval_words(options.seeds)}. Degree: signs multiplied in a feature."
+        f"Demonstrations until {options.target:.0%} of all prompts are answered right (greedy), n={options.trade_bits} "
+        f"bits, k={options.trade_subset_size}; inf: not from {options.most}. {interval_words(options.seeds)}. "
+        "Degree: signs multiplied in a feature."
     )
     return Table("Length against samples", heads, lines, note)
 
@@ -188,7 +189,7 @@ def analyse(options: LengthOptions, summary: Summary) -> Analysis:
         FigureSpec(
             "headline",
             "Which chains of thought make a parity learnable?",
-            f"ParityCoT, n={n}, k={k}, log-loss in a class linear in the whole prefix; greedy answers, {spread}. T: "
+            f"ParityCoT, n={n}, k={k}, log-loss in a class linear in the whole prefix; greedy answers. {spread}. T: "
             "tokens written, V: vocabulary. count: the number of ones in binary; token: that number as one token; "
             "andxor: and, then exclusive or, with each bit; prefix: running parities; xor_3: those after bits 3, 5, 7, "
             "... An exclusive or of fair bits is not a linear step, so the last two and none guess; the log-loss "
@@ -199,14 +200,14 @@ def analyse(options: LengthOptions, summary: Summary) -> Analysis:
             "trade",
             "What does a short chain cost?",
             f"ParityCoT, n={options.trade_bits}, k={options.trade_subset_size}: demonstrations until "
-            f"{options.target:.0%} of all prompts are answered right, {spread}. Dashed: xor_q in a class with products "
+            f"{options.target:.0%} of all prompts are answered right. {spread}. Dashed: xor_q in a class with products "
             "of q signs, down to no chain at all.",
             lambda: trade_figure(options, summary),
         ),
         FigureSpec(
             "formats",
             "Does teacher-forced accuracy show it?",
-            f"ParityCoT, n={n}, k={k}, {max(options.n)} demonstrations, {spread}; black ticks: closed forms.",
+            f"ParityCoT, n={n}, k={k}, {max(options.n)} demonstrations. {spread}; black ticks: closed forms.",
             lambda: format_figure(summary),
         ),
         FigureSpec(

@@ -111,7 +111,8 @@ def column_table(summary: Summary) -> Table:
         lines.append([str(addends), *(shown(row[0]) if len(row) else "" for row in rows)])
     note = (
         "Log-loss in the class of ColumnAddition, judged on fresh columns. "
-        f"{intervals_over(summary.select(part=COLUMNS))}, none where all data sets agree. Guessing a digit costs ln 10 = 2.303 nats."
+        f"{intervals_over(summary.select(part=COLUMNS))}, none where all data sets agree. "
+        "Guessing a digit costs ln 10 = 2.303 nats."
     )
     heads = ["digits", "carry", "digit after it", "both", "digit alone", "nats, digit alone"]
     return Table("One column of written addition", heads, lines, note)

@@ -52,8 +52,8 @@ def figures(options: ParityOptions, summary: Summary) -> list[FigureSpec]:
             "contaminated-samples",
             "The same from samples, at longer horizons",
             f"{CONTAMINATED} n={options.linear_n}, {options.seeds} data sets, bands: 95 % intervals of the mean "
-            "at each point. Smoothing with 1/H helps only while 1/H is large beside the contamination; long chunks of ChunkKR "
-            "cost data, as each of 2^K strings has a probability of its own.",
+            "at each point. Smoothing with 1/H helps only while 1/H is large beside the contamination; long chunks of "
+            "ChunkKR cost data, as each of 2^K strings has a probability of its own.",
             lambda: contaminated_figure(options, summary, sampled=True),
         ),
     ]

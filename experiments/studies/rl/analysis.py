@@ -95,8 +95,8 @@ def comparison_table(summary: Summary, task: str) -> Table:
         cells += [f"{queries:,.0f}" if math.isfinite(queries) else "-", number(seconds, 2)]
         lines.append([learner, *cells])
     note = (
-        "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H; entropy and expert "
-        "log-probability in nats a token, reverse KL in nats a sequence, expert log-probabilities at least -20 a token. "
+        "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H; entropy and expert log-probability in nats a "
+        "token, reverse KL in nats a sequence, expert log-probabilities at least -20 a token. "
         f"{intervals_over(row for name in shown_learners(summary, task) for row in final(summary, task, name))}."
     )
     return Table(task, ["learner", "D_H^2", *heads.values(), "expert queries", "seconds"], lines, note)
@@ -207,7 +207,7 @@ def analyse(options: RLOptions, summary: Summary) -> Analysis:
         FigureSpec(
             "headline",
             "Which rewards recover the expert's distribution?",
-            f"Distance curves: {words}, at each h. The expert of Tightrope is deterministic, "
+            f"Distance curves at each h. {interval_words(options.seeds)}. The expert of Tightrope is deterministic, "
             "so there every reward that makes sense recovers it; elsewhere the expert's log-probability is maximised "
             "by one sequence, and task success by any sequence that succeeds.",
             lambda: curve_figure(summary, "Only the maximum-entropy reward aims at the expert's distribution"),
@@ -216,7 +216,7 @@ def analyse(options: RLOptions, summary: Summary) -> Analysis:
         else FigureSpec(
             "headline",
             "How far are the imitation learners from the expert?",
-            f"Without PPO (--no-rl). Distance curves: {words}, at each h.",
+            f"Without PPO (--no-rl). Distance curves at each h. {interval_words(options.seeds)}.",
             lambda: curve_figure(summary, "How far are the imitation learners from the expert?"),
         )
     )
@@ -225,8 +225,8 @@ def analyse(options: RLOptions, summary: Summary) -> Analysis:
         FigureSpec(
             "entropy",
             "Which policies collapse to a mode?",
-            f"Entropy rate. {interval_words(options.seeds)}; dashed: the expert's. The numbers are the probability of the "
-            "policy's most likely sequence: 1 is a point mass.",
+            f"Entropy rate. {interval_words(options.seeds)}; dashed: the expert's. The numbers are the probability of "
+            "the policy's most likely sequence: 1 is a point mass.",
             lambda: entropy_figure(summary),
         ),
         FigureSpec(

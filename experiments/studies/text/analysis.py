@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from experiments.learners import CHUNKED
@@ -191,9 +192,10 @@ def network_finding(options: TextOptions, summary: Summary) -> list[str]:
         if not exact:
             continue
         name, change = str(row["learner"]).removesuffix(", network"), row.mean / exact[0].mean - 1.0
-        told = (
-            f"the intervals ({options.network_seeds} replicates) {'are apart' if apart(row, exact[0]) else 'overlap'}"
-        )
+        told = "without intervals"
+        if not (math.isnan(row.upper) or math.isnan(exact[0].upper)):
+            verdict = "are apart" if apart(row, exact[0]) else "overlap"
+            told = f"the intervals ({options.network_seeds} replicates) {verdict}"
         said.append(
             f"Training on whole documents ({name}) {'lowers' if change < 0 else 'does not lower'} the distance against "
             f"the maximum likelihood of the same class: {100 * change:+.0f} %, {told}."

@@ -89,7 +89,7 @@ def drift_figure(options: TextOptions, summary: Summary) -> Figure:
     labels = []
     for place, series in curves.items():
         look = looks(options)[place]
-        kept = series.lower <= MEASURABLE
+        kept = ~(series.lower > MEASURABLE)
         start = Series(*(np.concatenate([[0.0], column[kept]]) for column in series))  # nothing written, no distance
         drawn(axes, start, look)
         if not np.isfinite(leaving[place][0]) or leaving[place][0] > right:

@@ -129,7 +129,7 @@ def analyse(options: TradeoffOptions, summary: Summary) -> Analysis:
         FigureSpec(
             "headline",
             "What longer chunks buy, and what they cost",
-            f"Contamination, H={H}, n={options.n} (bands: {interval_words(options.seeds)}, at each K). Left: the factor "
+            f"Contamination, H={H}, n={options.n} ({interval_words(options.seeds)}, at each K). Left: the factor "
             "falls as 1 + H/K. Middle and right: ChunkKR pays for each step down with time and memory that grow "
             "exponentially in K; in this class of one parameter the rho games stay cheap.",
             lambda: trade_figure(

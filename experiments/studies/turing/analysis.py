@@ -62,7 +62,7 @@ def step_table(summary: Summary) -> Table:
         for machine in (BEAVER, PARITY, INCREMENT)
         for learner in LEARNERS
     ]
-    note = f"Given true configurations; ``|`` is not counted. {intervals_over(summary.select(part=STEPS))}."
+    note = f"Given true configurations; ``|`` is not counted. {intervals_over(summary.select(CELLS, part=STEP))}."
     return Table(
         "Fresh cells right after n random configurations", ["machine, learner", *(f"n={n}" for n in sizes)], lines, note
     )
