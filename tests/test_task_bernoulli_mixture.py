@@ -1,5 +1,9 @@
 """BernoulliMixture: published ratios, closed forms against enumeration, populations."""
 
+import decimal
+import math
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -58,6 +62,75 @@ def test_a_long_horizon_refuses_a_population_of_its_size():
     with pytest.raises(NotTractableError, match="closed forms"):
         task.population()
     assert len(task.population(chunk=8)) == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "chunk"),
+    [
+        ("BernoulliMixture", {"horizon": 20_000}, None),
+        ("BernoulliMixture", {"horizon": 20_001}, 12_000),
+        ("Contamination", {"horizon": 20_000}, 1_001),
+        ("ConsistencyGame", {"horizon": 1 << 13, "eps": 1e-6}, None),
+        ("NoisyParity", {"bits": 14, "subset": (0, 1), "episodes": 1_000}, None),
+        ("RareMode", {"horizon": 10**9}, None),
+        ("Tightrope", {"horizon": 10**9, "eps": 1e-3}, None),
+    ],
+)
+def test_a_population_too_large_is_refused_before_it_takes_memory(name, parameters, chunk):
+    task = make_task(name, **parameters)
+    tracemalloc.start()
+    try:
+        with pytest.raises(NotTractableError, match=r"documents of \d+ tokens, more than 67108864 tokens"):
+            task.population(chunk=chunk)
+        assert tracemalloc.get_traced_memory()[1] < 5e7  # the smallest of them would take 1.1 GB
+    finally:
+        tracemalloc.stop()
+
+
+# -- distances that are tiny -------------------------------------------------------------------------------------------
+
+
+def by_decimals(horizon, weight, q, theta):
+    """Distances between the mixture and Bern(theta)^T in 60 digits, written out."""
+    with decimal.localcontext() as context:
+        context.prec = 60
+        w, q, theta, half = (decimal.Decimal(x) for x in (weight, q, theta, 0.5))
+        found = dict.fromkeys(("kl", "tv", "hellinger2"), decimal.Decimal(0))
+        for k in range(horizon + 1):
+            choose = math.comb(horizon, k)
+            p = choose * ((1 - w) * half**horizon + w * q**k * (1 - q) ** (horizon - k))
+            r = choose * theta**k * (1 - theta) ** (horizon - k)
+            found["kl"] += p * (p / r).ln()
+            found["tv"] += abs(p - r) / 2
+            found["hellinger2"] += (p.sqrt() - r.sqrt()) ** 2
+        return {metric: float(value) for metric, value in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("horizon", "weight", "q", "theta"),
+    [
+        (64, 1e-9, 0.50001, 0.5),
+        (1000, 1e-14, 0.7, 0.5),
+        (300, 0.01, 0.5 + 1e-9, 0.5),
+        (64, 0.3, 0.9, 0.4),
+        (200, 1e-3, 0.99, 1e-4),
+        (30, 0.5, 0.6, 0.999),
+        (1, 0.5, 0.6, 0.7),
+    ],
+)
+def test_distances_keep_their_relative_accuracy(horizon, weight, q, theta):
+    task = make_task("BernoulliMixture", horizon=horizon, weight=weight, q=q)
+    for metric, value in by_decimals(horizon, weight, q, theta).items():
+        assert task.distance_to(theta, metric) == pytest.approx(value, rel=1e-12 + 1e-14 * horizon, abs=1e-17 * value)
+
+
+def test_tiny_distance_at_a_long_horizon():
+    """To leading order KL is ``H w^2 d^2 / (2 theta (1 - theta))`` and the squared Hellinger distance half of that."""
+    horizon, weight, off = 10_000, 0.01, 2.0**-30
+    task = make_task("BernoulliMixture", horizon=horizon, weight=weight, q=0.5 + off)
+    kl = horizon * (weight * off) ** 2 / (2 * 0.25)
+    assert task.distance_to(0.5, "kl") == pytest.approx(kl, rel=1e-4)
+    assert task.distance_to(0.5) == pytest.approx(kl / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize(

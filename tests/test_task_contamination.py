@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
+from scipy.stats import binom
 
 from ntp_envs import BernoulliPolicy, Task, make_task, register_task, task_names
 from ntp_envs.tasks._bernoulli_law import count_distance
@@ -64,6 +65,35 @@ def test_population_has_the_chunk_laws_it_claims(eps, p, q, horizon, data):
             np.bincount(true, weights=truth, minlength=length + 1),
             atol=1e-12,
         )
+
+
+@pytest.mark.parametrize(
+    ("horizon", "chunk"), [(64, None), (64, 33), (1000, 700), (50, 49), (50, 26), (9, 1), (64, 16)]
+)
+def test_a_population_has_the_size_that_is_said(horizon, chunk):
+    """At most 2 (H + 1), and with a chunk 2 (K + r + 1): not one for each pair of counts."""
+    size = chunk or horizon
+    found = len(make_task("Contamination", horizon=horizon, p=0.1, q=0.6).population(chunk=chunk))
+    assert size + 1 <= found / 2 <= size + horizon % size + 1 <= horizon + 1
+
+
+def test_rare_counts_keep_their_weight_in_a_short_last_chunk():
+    """Weights far below 1e-16, of full chunks and of the shorter one alike, keep their relative accuracy."""
+    task = make_task("Contamination", horizon=17, eps=1e-3, p=1e-5, q=1e-4)
+    demos = task.population(chunk=10)
+    weights, events = demos.normalised_weights(), task.policy_class.events(demos.prompts, demos.tokens)
+    for piece, length in ((slice(0, 10), 10), (slice(10, 17), 7)):
+        seen = np.bincount(events[:, piece].sum(axis=1), weights=weights, minlength=length + 1)
+        law = sum(w * binom.pmf(np.arange(length + 1), length, t) for w, t in ((1 - 1e-3, 1e-5), (1e-3, 1e-4)))
+        np.testing.assert_allclose(seen, law, rtol=1e-12)
+
+
+@pytest.mark.parametrize("horizon", [2000, 20_000])
+def test_the_error_of_the_best_in_class_is_within_its_tolerance(horizon):
+    """The two components are mutually singular in the limit: the best member is the heavier one, at 2 (1 - sqrt .7)."""
+    best = make_task("Contamination", horizon=horizon, eps=0.3, p=0.1, q=0.4).best_in_class()
+    limit = 2 * (1 - np.sqrt(0.7))
+    assert abs(best.hellinger2 - limit) <= best.tolerance < 1e-10
 
 
 def test_parameters_rebuild_the_task():

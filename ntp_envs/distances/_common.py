@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ntp_envs.demonstrations import Demonstrations
     from ntp_envs.tasks.base import Task
 
-__all__ = ["check_metrics", "check_pair", "kl_terms", "prompt_masses"]
+__all__ = ["check_metrics", "check_pair", "prompt_masses"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -62,22 +62,3 @@ def prompt_masses(task: Task) -> tuple[IntArray, FloatArray]:
     prompts, masses = task.prompt_law()
     possible = masses > 0
     return np.asarray(prompts, dtype=np.int64)[possible], np.asarray(masses, dtype=np.float64)[possible]
-
-
-def kl_terms(log_p: FloatArray, log_q: FloatArray, p: FloatArray, q: FloatArray) -> FloatArray:
-    """``p log(p / q) - p + q`` elementwise: non-negative terms that sum to KL(p, q) where p and q have equal mass.
-
-    Accurate relative to each term when p and q nearly agree (``p u^2 / 2 (1 + u / 3 (1 + ...))``, u = log q - log p).
-    0 where p = q = 0, q where only p is 0, and ``inf`` where only q is 0.
-    """
-    with np.errstate(invalid="ignore"):
-        u = log_q - log_p
-        plain = q - p - p * u
-    out = np.where(np.isneginf(log_p), q, plain)
-    small = np.abs(u) < 0.1  # false for nan
-    v = u[small]
-    tail = np.ones_like(v)
-    for k in range(10, 2, -1):
-        tail = 1.0 + v / k * tail
-    out[small] = 0.5 * p[small] * v * v * tail
-    return out

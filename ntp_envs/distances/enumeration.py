@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ntp_envs._numerics import kl_terms
 from ntp_envs._validation import check_int
-from ntp_envs.distances._common import check_metrics, check_pair, kl_terms, prompt_masses
+from ntp_envs.distances._common import check_metrics, check_pair, prompt_masses
 from ntp_envs.distances.coverage import DEFAULT_THRESHOLDS, check_thresholds
 from ntp_envs.distances.result import METRICS, DistanceCurve
 from ntp_envs.errors import NotTractableError

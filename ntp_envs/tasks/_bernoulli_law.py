@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, xlog1py, xlogy
 
-from ntp_envs._numerics import ROUNDING, binomial_log_coefficients, first_best, squared_sqrt_gap
+from ntp_envs._numerics import ROUNDING, binomial_log_coefficients, first_best, kl_terms
 from ntp_envs._validation import check_int
 from ntp_envs.automata import BernoulliMixturePolicy
 from ntp_envs.policy_classes import BernoulliClass
-from ntp_envs.tasks.base import BestInClass
+from ntp_envs.tasks.base import BestInClass, Task, check_population_size
 
 __all__ = ["best_bernoulli", "count_distance", "count_log_law", "count_representatives"]
 
@@ -25,19 +25,46 @@ def count_log_law(expert: BernoulliMixturePolicy, length: int) -> FloatArray:
     return binomial_log_coefficients(length) + expert.log_path_probs(np.arange(length + 1), length)
 
 
+def _log_ratios(expert: BernoulliMixturePolicy, theta: float, length: int) -> FloatArray:
+    """``(length + 1,)`` log(expert / Bernoulli(theta)) of a sequence with k events, relatively accurate near 0 too.
+
+    With l_j the log-ratio of component j it is ``log1p(sum w_j expm1(l_j))``: the coefficients, and the size of the
+    log-probabilities, have dropped out before anything is rounded. Only for theta inside (0, 1).
+    """
+    k, weights = np.arange(length + 1), np.exp(expert.log_weights)
+    with np.errstate(divide="ignore", over="ignore"):
+        event = np.log1p((expert.thetas - theta) / theta)
+        none = np.log1p((theta - expert.thetas) / (1.0 - theta))
+        with np.errstate(invalid="ignore"):  # 0 * -inf
+            parts = np.where(k[:, None] > 0, k[:, None] * event, 0.0)
+            parts = parts + np.where(k[:, None] < length, (length - k)[:, None] * none, 0.0)  # (k, J)
+        excess = np.expm1(np.minimum(parts, 1.0)) @ weights
+        near = (parts < 1.0).all(axis=1) & (excess > -0.5)
+        return np.where(near, np.log1p(excess), np.logaddexp.reduce(parts + expert.log_weights, axis=1))
+
+
 def count_distance(expert: BernoulliMixturePolicy, theta: float, length: int, metric: str = "hellinger2") -> float:
-    """Squared Hellinger distance, total variation or KL (nats) between expert and Bernoulli(theta), over counts."""
+    """Squared Hellinger distance, total variation or KL (nats) between expert and Bernoulli(theta), over counts.
+
+    A sum of non-negative terms, each accurate relative to its size, times what the binomial coefficients are off by:
+    about 1e-15 times the length.
+    """
     k = np.arange(length + 1)
-    log_p = count_log_law(expert, length)
     log_q = binomial_log_coefficients(length) + xlogy(k, theta) + xlog1py(length - k, -theta)
-    if metric == "hellinger2":
-        return float(squared_sqrt_gap(log_p, log_q).sum())
-    if metric == "tv":
-        return float(0.5 * np.abs(np.exp(log_p) - np.exp(log_q)).sum())
-    if metric == "kl":
-        p = np.exp(log_p)
+    if 0.0 < theta < 1.0:
+        gap = _log_ratios(expert, theta, length)
+        log_p = log_q + gap
+    else:
+        log_p = count_log_law(expert, length)
         with np.errstate(invalid="ignore"):
-            return float(np.where(p > 0, p * (log_p - log_q), 0.0).sum())
+            gap = np.where(np.isneginf(log_p), -np.inf, log_p - log_q)
+    high = np.exp(np.maximum(log_p, log_q))
+    if metric == "hellinger2":
+        return min(float(high @ np.expm1(-0.5 * np.abs(gap)) ** 2), 2.0)
+    if metric == "tv":
+        return min(float(0.5 * high @ -np.expm1(-np.abs(gap))), 1.0)
+    if metric == "kl":
+        return float(kl_terms(np.zeros(length + 1), -gap, np.exp(log_p), np.exp(log_q)).sum())
     raise ValueError(f"metric={metric!r} must be 'hellinger2', 'tv' or 'kl'.")
 
 
@@ -75,27 +102,47 @@ def best_bernoulli(
         candidates.append((float(found.fun), theta_at(found.x)))
     candidates.sort(key=lambda found: found[1])  # of equal values, as of two mirror images, that of the smaller theta
     value, theta = candidates[int(first_best(-np.array([value for value, _ in candidates]), slack=ROUNDING))]
-    return BestInClass(policy_class.policy(theta), value, "one-dimensional minimisation", tolerance=1e-12)
+    tolerance = 1e-12 + 1e-15 * horizon  # the second is the rounding of the binomial coefficients
+    return BestInClass(policy_class.policy(theta), value, "one-dimensional minimisation", tolerance=tolerance)
 
 
-def count_representatives(
-    expert: BernoulliMixturePolicy, horizon: int, chunk: int | None
-) -> tuple[NDArray[np.int64], FloatArray, frozenset[int]]:
-    """Event patterns ``(R, H)``, weights ``(R,)`` and the units for which they are an exact population.
+def count_representatives(task: Task, chunk: int | None) -> tuple[NDArray[np.int64], FloatArray, frozenset[int]]:
+    """Event patterns ``(R, H)``, weights ``(R,)`` and the units for which they are an exact population; R <= H + 1.
 
     Of whole sequences the expert's density is that of the count too; of their chunks it is not, as it depends on what
     precedes them.
 
     Without ``chunk``: k events first, for k = 0..H. With ``chunk`` = K: every chunk holds the same number k of events,
-    weighted by the law of a chunk, which by exchangeability is the expert's law at horizon K; where K does not divide
-    H the shorter last chunk has its own count, independent of the others (a chunk learner sums over chunks).
+    weighted by the law of a chunk, which by exchangeability is the expert's law at horizon K. Where K does not divide H
+    the shorter last chunk has a count of its own. A chunk learner sums over chunks, so that any joint law of the two
+    counts will do; `_coupling` needs K + r + 1 pairs, r = H mod K.
+
+    Raises:
+        NotTractableError: more than 2**26 tokens for all prompts together.
     """
+    expert, horizon = task.expert, task.horizon
+    assert isinstance(expert, BernoulliMixturePolicy)
     size = horizon if chunk is None else check_int("chunk", chunk, minimum=1, maximum=horizon)
     full, rest = divmod(horizon, size)
-    patterns = np.tril(np.ones((size + 1, size), dtype=np.int64), -1)  # row k starts with k ones
-    events, weights = np.tile(patterns, (1, full)), np.exp(count_log_law(expert, size))
-    if rest:
-        tails = np.tril(np.ones((rest + 1, rest), dtype=np.int64), -1)
-        events = np.column_stack([np.repeat(events, rest + 1, axis=0), np.tile(tails, (size + 1, 1))])
-        weights = np.outer(weights, np.exp(count_log_law(expert, rest))).ravel()
-    return events, weights / weights.sum(), frozenset({1, size})
+    check_population_size(task, (size + rest + 1) * len(task.prompt_law()[0]))
+    whole, tail, weights = _coupling(np.exp(count_log_law(expert, size)), np.exp(count_log_law(expert, rest)))
+    place = np.arange(horizon)
+    counts = np.where(place < full * size, whole[:, None], tail[:, None])
+    return (place % size < counts).astype(np.int64), weights / weights.sum(), frozenset({1, size})
+
+
+def _coupling(p: FloatArray, q: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
+    """Pairs (i, j) and weights with marginals p and q, at most ``len(p) + len(q) - 1`` of them.
+
+    Both laws are laid along [0, 1] and cut where either has an edge, smallest masses first, so that these keep their
+    relative accuracy.
+    """
+    one, two = np.argsort(p, kind="stable"), np.argsort(q, kind="stable")
+    edges = [np.cumsum(law[order] / law.sum()) for law, order in ((p, one), (q, two))]
+    edges[0][-1] = edges[1][-1] = 1.0
+    ends = np.union1d(*edges)
+    masses = np.diff(ends, prepend=0.0)
+    i, j = (order[np.searchsorted(edge, ends)] for order, edge in zip((one, two), edges))
+    order = np.lexsort((j, i))
+    order = order[masses[order] > 0.0]
+    return i[order], j[order], masses[order]

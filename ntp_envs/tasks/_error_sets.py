@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntp_envs.automata import TableAutomaton
 from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.policy_classes import ErrorSetClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
+from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task, check_population_size
 
 __all__ = ["ErrorSetTask", "check_total_mass", "usual_eps"]
 
@@ -100,6 +100,7 @@ class ErrorSetTask(Task):
     def population(self, chunk: int | None = None) -> Demonstrations:
         """Every context once, weighted by its mass, followed by H zeros: the complete law."""
         prompts, weights = self.prompt_law()
+        check_population_size(self, len(prompts))
         return Demonstrations(
             prompts,
             np.zeros((len(prompts), self.horizon), dtype=np.int64),

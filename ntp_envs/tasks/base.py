@@ -27,6 +27,19 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
+MAX_POPULATION_TOKENS = 1 << 26
+
+
+def check_population_size(task: Task, documents: int) -> None:
+    """`NotTractableError` where so many documents of the task's length are too many, before memory is taken."""
+    if documents * task.horizon > MAX_POPULATION_TOKENS:
+        raise NotTractableError(
+            f"this population of {task.name}(horizon={task.horizon}) has {documents} documents of {task.horizon} "
+            f"tokens, more than {MAX_POPULATION_TOKENS} tokens in all; use a shorter horizon or chunk, "
+            "collect(task, n, rng), or the task's closed forms."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class BestInClass:
     """The member of the policy class nearest to the expert in squared Hellinger distance at the full horizon.

@@ -10,14 +10,11 @@ import numpy as np
 from ntp_envs._validation import check_int, check_probability
 from ntp_envs.automata import BernoulliMixturePolicy
 from ntp_envs.demonstrations import Demonstrations, Exactness
-from ntp_envs.errors import NotTractableError
 from ntp_envs.policy_classes import BernoulliClass
 from ntp_envs.tasks._bernoulli_law import best_bernoulli, count_distance, count_representatives
 from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
 
 __all__ = ["BernoulliMixture"]
-
-MAX_POPULATION_TOKENS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -100,17 +97,12 @@ class BernoulliMixture(Task):
         return BestTheta(found.policy.theta, found.hellinger2, metric)  # type: ignore[attr-defined]
 
     def population(self, chunk: int | None = None) -> Demonstrations:
-        """One document for each number of ones (a chunk), weighted.
+        """One document for each number of ones (a chunk), weighted: H + 1 or fewer; K + r + 1 with r = H mod K.
 
         Raises:
-            NotTractableError: more than 2**25 tokens in all; `log_loss_theta` and `distance_to` are closed forms.
+            NotTractableError: more than 2**26 tokens in all; `log_loss_theta` and `distance_to` are closed forms.
         """
-        if (self.horizon if chunk is None else chunk) * self.horizon > MAX_POPULATION_TOKENS:
-            raise NotTractableError(
-                f"the population of BernoulliMixture(horizon={self.horizon}) has about {self.horizon + 1} documents of "
-                f"{self.horizon} tokens; use the closed forms log_loss_theta() and distance_to(), or collect."
-            )
-        tokens, weights, units = count_representatives(self.expert, self.horizon, chunk)
+        tokens, weights, units = count_representatives(self, chunk)
         return Demonstrations(
             np.empty((len(tokens), 0), dtype=np.int64),
             tokens,

@@ -75,8 +75,13 @@ class Contamination(Task):
         return self._best_in_class
 
     def population(self, chunk: int | None = None) -> Demonstrations:
-        """One document for each number of flips (a chunk), weighted: 2 (H + 1) or fewer documents."""
-        flips, weights, units = count_representatives(self.expert, self.horizon, chunk)
+        """One document for each prompt and number of flips (a chunk), weighted: 2 (H + 1) or fewer; with ``chunk`` = K
+        2 (K + r + 1) or fewer, r = H mod K.
+
+        Raises:
+            NotTractableError: more than 2**26 tokens in all.
+        """
+        flips, weights, units = count_representatives(self, chunk)
         prompts = np.repeat([[0], [1]], len(flips), axis=0)
         tokens = (np.cumsum(np.tile(flips, (2, 1)), axis=1) + prompts) % 2
         return Demonstrations(

@@ -17,7 +17,7 @@ from ntp_envs.automata import TableAutomaton
 from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.features import EpisodeBits
 from ntp_envs.policy_classes import ARLinearClass
-from ntp_envs.tasks.base import FOLLOWS, BestInClass, FloatArray, IntArray, Task
+from ntp_envs.tasks.base import FOLLOWS, BestInClass, FloatArray, IntArray, Task, check_population_size
 
 __all__ = ["NoisyParity"]
 
@@ -212,6 +212,8 @@ class NoisyParity(Task):
         """
         strings = all_sequences(2, self.bits + 1)
         complete = len(strings) ** self.episodes <= MAX_COMPLETE_LAW
+        if not complete:
+            check_population_size(self, len(strings))
         drawn = all_sequences(2, self.horizon) if complete else strings
         nothing = np.empty((len(drawn), 0), dtype=np.int64)
         weights = np.exp(self.expert.log_probs(nothing, drawn).sum(axis=1))

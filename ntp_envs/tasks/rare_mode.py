@@ -14,7 +14,7 @@ from ntp_envs._validation import check_int, check_probability, check_real
 from ntp_envs.automata import TableAutomaton
 from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.policy_classes import FiniteClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
+from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task, check_population_size
 
 __all__ = ["RareMode"]
 
@@ -120,6 +120,7 @@ class RareMode(Task):
 
     def population(self, chunk: int | None = None) -> Demonstrations:
         """The two documents and their probabilities: the complete law."""
+        check_population_size(self, 2)
         return Demonstrations(
             np.empty((2, 0), dtype=np.int64),
             np.repeat([[0], [1]], self.horizon, axis=1),

@@ -15,7 +15,7 @@ from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import FiniteClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray
+from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, check_population_size
 from ntp_envs.tasks.target import TargetTask
 
 __all__ = ["CopyPolicy", "Snowball"]
@@ -187,6 +187,7 @@ class Snowball(TargetTask):
 
     def population(self, chunk: int | None = None) -> Demonstrations:
         """One demonstration: all of them are free of errors, which is all that the class looks at."""
+        check_population_size(self, 1)
         zeros = np.zeros((1, self.horizon), dtype=np.int64)
         everywhere = frozenset(range(1, self.horizon + 1))
         return Demonstrations(

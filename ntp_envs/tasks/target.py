@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.deterministic import TargetPolicy
 from ntp_envs.errors import NotTractableError
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
+from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task, check_population_size
 
 __all__ = ["TargetTask"]
 
@@ -46,6 +46,7 @@ class TargetTask(Task):
     def population(self, chunk: int | None = None) -> Demonstrations:
         """The complete law where the prompts can be listed: every prompt with its answer, exact for every learner."""
         prompts, probabilities = self.prompt_law()
+        check_population_size(self, len(prompts))
         return Demonstrations(
             prompts,
             self.targets(prompts),

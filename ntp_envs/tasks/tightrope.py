@@ -15,7 +15,7 @@ from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import BernoulliClass, FiniteClass, PolicyClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
+from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task, check_population_size
 
 __all__ = ["Tightrope"]
 
@@ -150,6 +150,7 @@ class Tightrope(Task):
 
     def population(self, chunk: int | None = None) -> Demonstrations:
         """The one document of the expert: the complete law."""
+        check_population_size(self, 1)
         return Demonstrations(
             np.empty((1, 0), dtype=np.int64),
             np.zeros((1, self.horizon), dtype=np.int64),
