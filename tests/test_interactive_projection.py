@@ -20,6 +20,7 @@ from ntp_envs import (
     BernoulliPolicy,
     FiniteClass,
     MarkovClass,
+    NGramClass,
     ProductClass,
     TabularPolicy,
 )
@@ -164,3 +165,55 @@ def test_drawn_labels_follow_the_laws(rng):
     labels = Labels(np.zeros((20_000, 0), int), np.zeros((20_000, 1), int), laws, np.ones((20_000, 1)))
     shares = np.exp(labels.drawn(rng).log_laws).mean(axis=(0, 1))
     assert np.abs(shares - [0.2, 0.3, 0.5]).max() < 4 * np.sqrt(0.25 / 20_000)
+
+
+def parts_of(law, laws, weights):
+    """The mass of a law that some labels exclude, and its reverse divergence elsewhere, in plain Python."""
+    excluded = rest = 0.0
+    for label, weight in zip(laws, weights):
+        for p, q in zip(law, label):
+            if p > 0 and q == 0:
+                excluded += weight * p
+            elif p > 0:
+                rest += weight * p * math.log(p / q)
+    return excluded, rest
+
+
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([2, 3]))
+@examples(40)
+def test_reverse_where_every_token_is_excluded_by_some_label(seed, size):
+    """Of the laws with the least excluded mass the one with the least divergence elsewhere: against a grid of laws."""
+    rng = np.random.default_rng(seed)
+    weight = rng.uniform(0.5, 2.0)
+    sure = np.eye(size) if rng.random() < 0.5 else 1 - np.eye(size)  # each token excluded by as much
+    laws = np.concatenate([sure / sure.sum(axis=1, keepdims=True), rng.dirichlet(np.ones(size), size=2)])
+    weights = np.concatenate([np.full(size, weight), rng.uniform(0.1, 2.0, 2)])
+    with np.errstate(divide="ignore"):
+        labels = Labels(
+            np.zeros((len(laws), 0), int), np.zeros((len(laws), 1), int), np.log(laws)[:, None], weights[:, None]
+        )
+    steps = np.array([p for p in itertools.product(range(61), repeat=size) if sum(p) == 60]) / 60
+    classes = [MarkovClass(size, 0), NGramClass(size, 1)] + [BernoulliClass(), BernoulliClass(0.3)] * (size == 2)
+    for members in classes:
+        policy, report = project(members, labels, divergence="reverse")
+        found = np.exp(policy.next_log_probs(np.zeros((1, 0), int), np.zeros((1, 0), int))[0])
+        excluded, rest = parts_of(found, laws, weights)
+        total = weights.sum()
+        assert report.details["excluded_mass"] == pytest.approx(excluded / total)
+        assert report.details["divergence_elsewhere"] == pytest.approx(rest / total)
+        inside = [
+            p
+            for p in steps
+            if not isinstance(members, BernoulliClass) or 0.0 <= p[1] - members.theta_min <= 1 - 2 * members.theta_min
+        ]
+        for law in inside:
+            other = parts_of(law, laws, weights)
+            assert other[0] > excluded + 1e-9 or (other[0] > excluded - 1e-9 and other[1] >= rest - 1e-9)
+
+
+def test_reverse_with_tied_exclusions_by_hand():
+    """2 sum pi log pi - pi_0 log .9 - pi_1 log .1 is least at the law proportional to the roots of .9 and .1."""
+    with np.errstate(divide="ignore"):
+        laws = np.log(np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[0.9, 0.1]]]))
+    labels = Labels(np.zeros((3, 0), int), np.zeros((3, 1), int), laws, np.ones((3, 1)))
+    assert project(BernoulliClass(), labels, divergence="reverse")[0].theta == pytest.approx(0.25)

@@ -76,10 +76,10 @@ class Dictionaries:
         return [math.fsum(weight * math.exp(law[a]) for weight, law in told) / total for a in range(self.size)]
 
     def geometric(self, told):
-        """As the limit of excluded tokens with the same tiny probability: those excluded least stay."""
-        total = sum(weight for weight, _ in told)
+        """Of the tokens excluded least, the geometric mean over the laws that allow each."""
         excluded = [math.fsum(weight for weight, law in told if law[a] == -math.inf) for a in range(self.size)]
-        logs = [math.fsum(w * law[a] for w, law in told if law[a] > -math.inf) / total for a in range(self.size)]
+        others = math.fsum(weight for weight, _ in told) - min(excluded)
+        logs = [math.fsum(w * law[a] for w, law in told if law[a] > -math.inf) / others for a in range(self.size)]
         least = [value <= min(excluded) + 1e-12 for value in excluded]
         mass = [math.exp(log) if stays else 0.0 for log, stays in zip(logs, least)]
         return [value / sum(mass) for value in mass]

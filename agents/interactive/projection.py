@@ -5,7 +5,9 @@ divergences need only sums over the prefixes that a class cannot tell apart:
 
 * forward, ``KL(law || pi)``: log-loss with soft labels. The sums of probabilities are counts, which need not be whole.
 * reverse, ``KL(pi || law)``: over a context with total weight W and mean log-law l it is ``W KL(pi || exp l)`` and a
-  constant, so that the best pi is the geometric mean of the laws, normalised.
+  constant, so that the best pi is the geometric mean of the laws, normalised. A token that some laws exclude is left
+  out; where they exclude every token, those excluded by the least weight stay, and the mean is over the laws that
+  allow each.
 """
 
 from __future__ import annotations
@@ -187,9 +189,10 @@ def _nearest(labels: Labels, contexts: IntArray, log_laws: FloatArray, n_context
         largest = counts.max(axis=1, keepdims=True)  # a row may weigh next to nothing, as in steps by vanishing slopes
         return _likeliest_above(counts / np.where(largest > 0, largest, 1.0), 0.0)
     excluded, sums = _log_law_sums(labels, contexts, log_laws, n_contexts)
-    totals = _pooled(contexts, labels.weights[:, :, None], n_contexts)
-    allowed = excluded <= excluded.min(axis=1, keepdims=True) * (1 + ROUNDING)
-    logits = np.where(allowed, sums / np.where(totals > 0, totals, 1.0), -np.inf)
+    least = excluded.min(axis=1, keepdims=True)
+    allowed = excluded <= least * (1 + ROUNDING)
+    others = _pooled(contexts, labels.weights[:, :, None], n_contexts) - least  # each token is excluded by as much
+    logits = np.where(allowed, sums / np.where(others > 0, others, 1.0), -np.inf)
     probs = np.exp(logits - logits.max(axis=1, keepdims=True))
     return probs / probs.sum(axis=1, keepdims=True)
 
