@@ -6,7 +6,6 @@ import copy
 import inspect
 import pickle
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,16 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ntp_envs import Demonstrations, Policy, PolicyClass
+from ntp_envs._archives import MAX_BYTES, read_archive
 from ntp_envs._validation import check_generator, check_names, keywords_of, plain
 
 __all__ = ["Agent", "ConvergenceWarning", "FitReport", "NotFittedError", "unfitted"]
-
-
-#: what unpickling a damaged file, or one whose classes are gone, can raise
-_UNREADABLE = (
-    *(zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, OSError, EOFError),
-    *(ValueError, LookupError, AttributeError, ImportError, TypeError, MemoryError),
-)
 
 
 class ConvergenceWarning(UserWarning):
@@ -229,23 +222,28 @@ class Agent(ABC):
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Any:
+    def load(cls, path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:
         """Read what `save` wrote.
+
+        Args:
+            path: of the file.
+            max_bytes: refuse a file that says that it unpacks to more.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a corrupt file or one of something else.
+            ValueError: a corrupt file, one of something else, or one too large.
             TypeError: an agent of another class.
         """
         try:
-            with zipfile.ZipFile(path) as archive:
-                if not archive.read("format").decode().startswith(cls.FORMAT):
-                    raise ValueError("it is not an agent")
-                agent = pickle.loads(archive.read("agent.pickle"))
+            found = read_archive(path, max_bytes)
+            if not found["format"].decode().startswith(cls.FORMAT):
+                raise ValueError("it is not an agent")
+            agent = pickle.loads(found["agent.pickle"])
         except FileNotFoundError:
             raise
-        except _UNREADABLE as error:
-            raise ValueError(f"{path} is not a readable agent file ({error}); write it with save().") from error
+        except Exception as error:  # a damaged file, or one whose classes are gone, raises a dozen kinds
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"{path} is not a readable agent file ({reason}); write it with save().") from error
         if not isinstance(agent, cls):
             raise TypeError(
                 f"{path} holds a {type(agent).__name__}, not a {cls.__name__}; use {type(agent).__name__}.load."

@@ -17,7 +17,7 @@ from ntp_envs._validation import (
     keywords_of,
     small_int_dtype,
 )
-from ntp_envs.demonstrations import Demonstrations, collect
+from ntp_envs.demonstrations import Demonstrations, collect, source_of
 from ntp_envs.distances._common import check_policy
 from ntp_envs.distances.monte_carlo import SAMPLED_METRICS, bridge_distances, one_sided_distances
 from ntp_envs.distances.result import DistanceCurve
@@ -102,7 +102,7 @@ class Rollouts:
         lines = self._lines[order].astype(np.int64)
         source: dict[str, Any] = {"by": "rollouts", "finished": self.finished, "dropped": self.dropped}
         if isinstance(self.expert, Task):
-            source |= {"task": self.expert.name, "parameters": self.expert.parameters()}
+            source |= source_of(self.expert)
         return Demonstrations(
             lines[:, : self.prompt_length], lines[:, self.prompt_length :], vocab_size=self.vocab_size, source=source
         )

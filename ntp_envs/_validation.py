@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "as_array",
     "check_generator",
     "check_in",
     "check_int",
@@ -22,11 +23,15 @@ __all__ = [
     "check_probability",
     "check_real",
     "check_tokens",
+    "check_weights",
     "did_you_mean",
     "keywords_of",
     "plain",
     "small_int_dtype",
 ]
+
+#: the sum of weights; its square is finite and positive
+LIGHTEST, HEAVIEST = 1e-150, 1e150
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -153,9 +158,53 @@ def check_generator(rng: Any) -> np.random.Generator:
     return rng
 
 
+def as_array(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
+    """``value`` as an array, which may be its own; what is masked would come back as if it were data, and is refused.
+
+    Raises:
+        TypeError: masked entries, or what is not numbers (complex ones neither) where ``dtype`` is given.
+        ValueError: nested lists of different lengths.
+    """
+    if np.ma.is_masked(value):
+        count = int(np.ma.count_masked(value))
+        raise TypeError(
+            f"{name} is a masked array with {count} masked entries, which would be read as data; leave their rows out, "
+            "or fill them: array.filled(value)."
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be read as an array: {error}") from error
+    if dtype is None:
+        return array
+    if array.size and array.dtype != object and not np.can_cast(array.dtype, dtype, casting="same_kind"):
+        raise TypeError(f"{name} has dtype {array.dtype}; numbers that fit {np.dtype(dtype)} are needed.")
+    try:
+        return array.astype(dtype, copy=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} holds something that is not a number: {error}.") from error
+
+
+def check_weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
+    """``(n,)`` float64 weights: finite, non-negative, with a sum whose square is neither infinite nor zero."""
+    array = as_array("weights", weights, np.float64)
+    if array.shape != (n,):
+        raise ValueError(f"weights has shape {array.shape}; ({n},) is needed.")
+    if not np.isfinite(array).all() or (array < 0).any() or not (array > 0).any():
+        raise ValueError("weights must be finite, non-negative and not all zero.")
+    with np.errstate(over="ignore"):
+        total = float(array.sum())
+    if not LIGHTEST <= total <= HEAVIEST:
+        raise ValueError(
+            f"weights sum to {total:g}; the sum must lie in [{LIGHTEST:g}, {HEAVIEST:g}]. Only their ratios count for "
+            "most learners: divide by the largest, weights / weights.max()."
+        )
+    return array
+
+
 def check_tokens(name: str, array: ArrayLike, vocab_size: int, *, width: int | None = None) -> NDArray[np.int64]:
     """``array`` as ``(B, width)`` int64 tokens in ``[0, vocab_size)``; the message names the first bad entry."""
-    tokens = np.asarray(array)
+    tokens = as_array(name, array)
     if tokens.ndim != 2:
         raise ValueError(
             f"{name} has shape {tokens.shape}; it must be two-dimensional, one sequence a row "

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._numerics import log_bernoulli, prefix_codes
-from ntp_envs._validation import check_in, check_int, check_probability
+from ntp_envs._validation import as_array, check_in, check_int, check_probability
 from ntp_envs.policies import Cursor, SequentialPolicy, normalised_log_probs
 
 __all__ = [
@@ -82,7 +82,7 @@ class TableAutomaton(AutomatonPolicy):
         self, probs: ArrayLike, transitions: ArrayLike, initial: ArrayLike = 0, *, prompt_length: int = 0
     ) -> None:
         log_probs = normalised_log_probs("probs", probs)
-        moves = np.asarray(transitions)
+        moves = as_array("transitions", transitions)
         if log_probs.ndim not in (2, 3) or moves.ndim not in (2, 3) or log_probs.shape[-2:] != moves.shape[-2:]:
             raise ValueError(
                 f"probs has shape {log_probs.shape} and transitions {moves.shape}; both must be (S, A) or (H, S, A)."
@@ -91,7 +91,7 @@ class TableAutomaton(AutomatonPolicy):
         lengths = [len(table) for table in (log_probs, moves) if table.ndim == 3]
         super().__init__(log_probs.shape[-1], horizon=min(lengths, default=None), prompt_length=prompt_length)
         self._emissions, self._transitions = log_probs, self._check_states("transitions", moves)
-        starts = self._check_states("initial", np.asarray(initial))
+        starts = self._check_states("initial", as_array("initial", initial))
         prompts = self.vocab_size ** (self.prompt_length or 0)
         if starts.shape not in ((), (prompts,)):
             raise ValueError(f"initial has shape {starts.shape}; an integer or ({prompts},) is needed.")

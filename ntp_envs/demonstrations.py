@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._validation import check_generator, check_int, check_tokens
+from ntp_envs._archives import MAX_BYTES, array_digest, array_of, read_archive
+from ntp_envs._validation import as_array, check_generator, check_int, check_tokens, check_weights
 
 if TYPE_CHECKING:
     from ntp_envs.policies import Policy
@@ -23,6 +23,7 @@ __all__ = ["Demonstrations", "Exactness", "collect"]
 
 FORMAT = "ntp-envs demonstrations"
 FORMAT_VERSION = 1
+ARRAYS = {"prompts", "tokens", "weights", "expert_log_probs"}
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,15 @@ class Demonstrations:
         vocab_size: A; tokens lie in [0, A).
         weights: ``(n,)`` non-negative weights, any positive sum; ``None`` means one each.
         expert_log_probs: ``(n, H)`` log-probabilities of the tokens under the expert, in nats.
-        source: where they came from (task name and parameters, seed, file). Kept as JSON would: tuples become lists,
-            NumPy scalars numbers.
+        source: where they came from (task name and parameters, seed, file): what JSON can hold. Kept as JSON would:
+            tuples become lists, NumPy scalars numbers.
         exactness: set by `Task.population`; ``None`` for samples.
 
+    The arrays are read-only and its own: copies, unless what was given cannot change (other demonstrations' arrays).
+
     Raises:
-        ValueError, TypeError: empty data, shapes that do not match, a token outside the vocabulary, bad weights.
+        ValueError, TypeError: empty data, shapes that do not match, a token outside the vocabulary, bad weights, masked
+            arrays, a ``source`` that JSON cannot hold.
 
     >>> import numpy as np
     >>> demos = Demonstrations(np.zeros((3, 1), int), np.ones((3, 4), int), vocab_size=2)
@@ -93,10 +97,10 @@ class Demonstrations:
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        put("source", _plain(self.source))
+        put("source", _plain(self.source, "source"))
         put("vocab_size", check_int("vocab_size", self.vocab_size, minimum=1))
-        put("tokens", check_tokens("tokens", self.tokens, self.vocab_size))
-        put("prompts", check_tokens("prompts", self.prompts, self.vocab_size))
+        put("tokens", _own(self.tokens, check_tokens("tokens", self.tokens, self.vocab_size)))
+        put("prompts", _own(self.prompts, check_tokens("prompts", self.prompts, self.vocab_size)))
         n, horizon = self.tokens.shape
         if n == 0:
             raise ValueError("there are no demonstrations (tokens has 0 rows); at least one is needed.")
@@ -105,19 +109,20 @@ class Demonstrations:
         if len(self.prompts) != n:
             raise ValueError(f"prompts has {len(self.prompts)} rows and tokens {n}; one prompt a sequence is needed.")
         if self.weights is not None:
-            weights = np.asarray(self.weights, dtype=np.float64)
-            if weights.shape != (n,):
-                raise ValueError(f"weights has shape {weights.shape}; ({n},) is needed.")
-            if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
-                raise ValueError("weights must be finite, non-negative and not all zero.")
-            put("weights", weights)
+            put("weights", _own(self.weights, check_weights(self.weights, n)))
         if self.expert_log_probs is not None:
-            log_probs = np.asarray(self.expert_log_probs, dtype=np.float64)
+            log_probs = as_array("expert_log_probs", self.expert_log_probs, np.float64)
             if log_probs.shape != (n, horizon):
                 raise ValueError(f"expert_log_probs has shape {log_probs.shape}; {(n, horizon)} is needed.")
             if np.isnan(log_probs).any() or (log_probs > 1e-9).any():
                 raise ValueError("expert_log_probs must be log-probabilities: at most 0 and not NaN.")
-            put("expert_log_probs", log_probs)
+            put("expert_log_probs", _own(self.expert_log_probs, log_probs))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False  # pickle forgets
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -131,6 +136,11 @@ class Demonstrations:
     def prompt_length(self) -> int:
         """P, the number of prompt tokens."""
         return self.prompts.shape[1]
+
+    @property
+    def are_draws(self) -> bool:
+        """Whether every sequence counts as one draw: no population, and no weights but equal ones."""
+        return self.exactness is None and (self.weights is None or bool((self.weights == self.weights[0]).all()))
 
     def normalised_weights(self) -> NDArray[np.float64]:
         """``(n,)`` weights that sum to one."""
@@ -182,32 +192,41 @@ class Demonstrations:
             arrays["weights"] = self.weights
         if self.expert_log_probs is not None:
             arrays["expert_log_probs"] = self.expert_log_probs
+        meta["arrays"] = {name: array_digest(array) for name, array in arrays.items()}
         np.savez_compressed(path, meta=np.array(json.dumps(meta)), **arrays)
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Demonstrations:
-        """Read what `save` wrote.
+    def load(cls, path: str | Path, *, max_bytes: int = MAX_BYTES) -> Demonstrations:
+        """Read what `save` wrote; what was written comes back, or an error.
+
+        Args:
+            path: of the file.
+            max_bytes: refuse a file that says that it unpacks to more.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a corrupt file, a file of something else, or one written by a newer version.
+            ValueError: a corrupt file, a file of something else, one written by a newer version, or one too large.
         """
         path = Path(path)
+        check_int("max_bytes", max_bytes, minimum=1)
         try:
-            with np.load(path, allow_pickle=False) as data:
-                return cls(
-                    prompts=data["prompts"],
-                    tokens=data["tokens"],
-                    weights=data["weights"] if "weights" in data else None,
-                    expert_log_probs=data["expert_log_probs"] if "expert_log_probs" in data else None,
-                    **cls._read_metadata(json.loads(str(data["meta"]))),
-                )
-        except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
+            found = read_archive(path, max_bytes)
+            arrays = {name.removesuffix(".npy"): array_of(name, data) for name, data in found.items()}
+            meta = json.loads(str(arrays.pop("meta")))
+            fields = cls._read_metadata(meta)
+            if unknown := sorted(arrays.keys() - ARRAYS):
+                raise ValueError(f"it holds an array {unknown[0]!r}")
+            # files of earlier releases have no such list
+            if "arrays" in meta and meta["arrays"] != {name: array_digest(array) for name, array in arrays.items()}:
+                raise ValueError("its arrays are not those that it lists")
+            return cls(**arrays, **fields)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # of a damaged file, zipfile, zlib, json and numpy raise a dozen kinds
+            reason = str(error) or type(error).__name__
             raise ValueError(
-                f"{path} is not a readable demonstrations file ({error}); write it with save()."
+                f"{path} is not a readable demonstrations file ({reason}); write it with save()."
             ) from error
 
     def _metadata(self) -> dict[str, Any]:
@@ -261,13 +280,47 @@ class Demonstrations:
         return to_imitation(self, **options)
 
 
-def _plain(value: Any) -> Any:
-    """``value`` as it comes back from JSON, so that what is read equals what was written."""
+def _own(given: Any, array: NDArray[Any]) -> NDArray[Any]:
+    """``array`` read-only, copied if whoever holds ``given`` could still change it."""
+    fresh = isinstance(given, (list, tuple)) or (
+        isinstance(given, np.ndarray) and not np.may_share_memory(given, array)
+    )
+    if not fresh and not _is_frozen(array):
+        array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def _is_frozen(array: Any) -> bool:
+    """Whether nobody can write to this memory: read-only from the view to what it is a view of."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return array is None or isinstance(array, bytes)
+
+
+def _plain(value: Any, place: str, *, otherwise: Callable[[Any], Any] | None = None) -> Any:
+    """``value`` as it comes back from JSON, so that what is read equals what was written.
+
+    What JSON cannot hold becomes ``otherwise`` of it, or is a ``TypeError`` that names its ``place``.
+    """
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, f"{place}[{key!r}]", otherwise=otherwise) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+        return [_plain(item, f"{place}[{index}]", otherwise=otherwise) for index, item in enumerate(value)]
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if otherwise is not None:
+        return otherwise(value)
+    fix = "use .tolist()" if isinstance(value, np.ndarray) else "use a number, text, a list or a mapping"
+    raise TypeError(f"{place} is a {type(value).__name__}, which a file of demonstrations cannot hold; {fix}.")
+
+
+def source_of(task: Task, **more: Any) -> dict[str, Any]:
+    """Where demonstrations of a task come from, as `Demonstrations` keeps it; odd parameters as their ``repr``."""
+    return {"task": task.name, "parameters": _plain(task.parameters(), "parameters", otherwise=repr), **more}
 
 
 def collect(
@@ -301,9 +354,5 @@ def collect(
         tokens,
         vocab_size=task.vocab_size,
         expert_log_probs=task.expert.log_probs(prompts, tokens) if expert_log_probs else None,
-        source={
-            "task": task.name,
-            "parameters": task.parameters(),
-            "by": "expert" if policy is None else repr(policy),
-        },
+        source=source_of(task, by="expert" if policy is None else repr(policy)),
     )

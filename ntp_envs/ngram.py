@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import check_int, check_real, check_tokens
+from ntp_envs._validation import as_array, check_int, check_real, check_tokens, check_weights
 from ntp_envs.policies import Cursor, SequentialPolicy
 
 __all__ = ["NGramLevel", "NGramPolicy"]
@@ -119,8 +119,8 @@ class NGramPolicy(SequentialPolicy):
         vocab_size = check_int("vocab_size", vocab_size, minimum=1)
         order = check_int("order", order, minimum=1)
         escape = check_real("escape", escape, minimum=0.0)
-        written = check_tokens("tokens", np.asarray(tokens), vocab_size)
-        before = check_tokens("prompts", np.asarray(prompts), vocab_size)
+        written = check_tokens("tokens", tokens, vocab_size)
+        before = check_tokens("prompts", prompts, vocab_size)
         if not written.size or len(before) != len(written):
             raise ValueError(
                 f"prompts has shape {before.shape} and tokens {written.shape}; the same number of rows, and at least "
@@ -143,7 +143,7 @@ class NGramPolicy(SequentialPolicy):
     @classmethod
     def fit_text(cls, text: ArrayLike, vocab_size: int, order: int, *, escape: float = 1.0) -> NGramPolicy:
         """The model of one long ``(L,)`` text; its first n - 1 tokens are context only. L >= n is needed."""
-        line = np.asarray(text)
+        line = as_array("text", text)
         order = check_int("order", order, minimum=1)
         if line.ndim != 1 or len(line) < order:
             raise ValueError(f"text has shape {line.shape}; one row of at least order={order} tokens is needed.")
@@ -305,12 +305,7 @@ def _witten_bell(keys: IntArray, counts: FloatArray, contexts: int, vocab_size: 
 
 
 def _sequence_weights(weights: ArrayLike | None, count: int) -> FloatArray:
-    array = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
-    if array.shape != (count,):
-        raise ValueError(f"weights has shape {array.shape}; ({count},) is needed.")
-    if not np.isfinite(array).all() or (array < 0).any() or array.sum() <= 0:
-        raise ValueError("weights must be finite, non-negative and not all zero.")
-    return array
+    return np.ones(count) if weights is None else check_weights(weights, count)
 
 
 def _check_level(k: int, level: NGramLevel, contexts: int, vocab_size: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ntp_envs._validation import small_int_dtype
+from ntp_envs._validation import as_array, small_int_dtype
 
 __all__ = [
     "OBSERVATION_FORMS",
@@ -198,4 +198,4 @@ def _lines(array: NDArray[Any], vocab_size: int, length: int | None) -> IntArray
 
 def as_numpy(array: Any) -> NDArray[Any]:
     """An array or tensor, wherever it is, as a NumPy array."""
-    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    return as_array("array", array.detach().cpu() if hasattr(array, "detach") else array)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._numerics import first_best, prefix_codes, sample_categorical
-from ntp_envs._validation import check_generator, check_int, check_tokens
+from ntp_envs._validation import as_array, check_generator, check_int, check_tokens
 from ntp_envs.observations import Sizes, split_observation
 
 __all__ = [
@@ -39,7 +39,7 @@ def normalised_log_probs(name: str, probs: ArrayLike, *, atol: float = 1e-9) -> 
 
     Raises ``ValueError`` naming the first bad row and its sum.
     """
-    table = np.asarray(probs, dtype=np.float64)
+    table = as_array(name, probs, np.float64)
     if table.ndim == 0 or table.shape[-1] < 1:
         raise ValueError(f"{name} has shape {table.shape}; the last axis must hold probability vectors.")
     if not np.isfinite(table).all() or (table < 0).any():
@@ -234,7 +234,7 @@ class CallablePolicy(Policy):
         self._checked = False
 
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        log_probs = np.asarray(self.function(prompts, tokens), dtype=np.float64)
+        log_probs = as_array("what the function returned", self.function(prompts, tokens), np.float64)
         if not self._checked:
             if log_probs.shape != (len(tokens), self.vocab_size):
                 raise ValueError(
@@ -274,7 +274,7 @@ class TabularPolicy(Policy):
     """
 
     def __init__(self, tables: Sequence[ArrayLike], *, prompt_length: int = 0) -> None:
-        arrays = [np.asarray(table, dtype=np.float64) for table in tables]
+        arrays = [as_array("tables", table, np.float64) for table in tables]
         if not arrays or arrays[0].ndim == 0:
             raise ValueError("tables is empty; one array of probabilities a token position is needed.")
         vocab_size, prompt_length = arrays[0].shape[-1], check_int("prompt_length", prompt_length, minimum=0)

@@ -114,6 +114,7 @@ class WrongLogProbs(Fair):
 
 class Mutates(Fair):
     def _fit(self, demonstrations, policy_class, rng):
+        demonstrations.tokens.flags.writeable = True
         demonstrations.tokens[0] = 1 - demonstrations.tokens[0]
         return super()._fit(demonstrations, policy_class, rng)
 

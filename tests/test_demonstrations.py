@@ -1,12 +1,36 @@
 """Demonstrations: checked on construction, round trip through files, say what they are exact for."""
 
+import copy
+import dataclasses
+import pickle
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 
-from ntp_envs import BernoulliClass, Demonstrations, Exactness, UniformPolicy, collect, make_task
+from agents import ChunkedRhoBC, LogLossBC, RhoEstimatorBC
+from ntp_envs import (
+    ARLinearClass,
+    BernoulliClass,
+    Demonstrations,
+    Exactness,
+    MarkovPolicy,
+    MixturePolicy,
+    NGramPolicy,
+    ProductClass,
+    TabularPolicy,
+    UniformPolicy,
+    collect,
+    distance,
+    evaluate,
+    make_task,
+    two_sample_test,
+)
+from ntp_envs.evaluation import backtracking_search
+from ntp_envs.features import WindowOneHot
 
 TASK = make_task("Contamination", horizon=6, eps=0.2, p=0.1, q=0.9, theta_min=0.01)
 
@@ -115,3 +139,172 @@ def test_exactness_covers_its_units_in_its_statistic_only():
     assert exact.covers(2, flips.grid(5))
     assert Exactness(everything=True).covers(None, tokens)
     assert "[1, 2]" in exact.describe()
+
+
+@pytest.mark.parametrize("name", ["prompts", "tokens", "weights", "expert_log_probs"])
+def test_demonstrations_own_their_arrays(name, tmp_path):
+    given = {
+        "prompts": np.zeros((3, 1), int),
+        "tokens": np.ones((3, 4), int),
+        "weights": np.ones(3),
+        "expert_log_probs": np.full((3, 4), -1.0),
+    }
+    data = demos(**given)
+    before = getattr(data, name).copy()
+    given[name][0] = 0 if name == "tokens" else 1
+    np.testing.assert_array_equal(getattr(data, name), before)
+    derived = (
+        data,
+        data.subset(np.array([2, 0])),
+        data.subset(slice(0, 2)),
+        data.pooled(),
+        dataclasses.replace(data, source={"x": 1}),
+        pickle.loads(pickle.dumps(data)),
+        copy.copy(data),
+        copy.deepcopy(data),
+        Demonstrations.load(data.save(tmp_path / "demos")),
+    )
+    for one in derived:
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(one, name)[0] = 0
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda base: base,
+        lambda base: base[:, :],
+        lambda base: np.asfortranarray(base),
+        lambda base: memoryview(base),
+        lambda base: _read_only(base[:]),
+        lambda base: np.lib.stride_tricks.as_strided(base, writeable=False),
+        lambda base: np.broadcast_to(base, (3, 4)),
+    ],
+)
+def test_views_of_an_array_that_can_change_are_copied(view):
+    base = np.ones((3, 4), np.int64)
+    data = demos(tokens=view(base))
+    base[:] = 0
+    assert (data.tokens == 1).all() and (base == 0).all() and base.flags.writeable
+
+
+def _read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def test_arrays_that_cannot_change_are_shared_and_none_is_copied_twice():
+    data = demos(tokens=np.ones((3, 400_000), np.int64))
+    assert np.shares_memory(dataclasses.replace(data, source={"x": 1}).tokens, data.tokens)
+    assert np.shares_memory(data.subset(slice(0, 2)).tokens, data.tokens)
+    for dtype in (np.int64, np.uint8):
+        array = np.ones((3, 400_000), dtype)
+        tracemalloc.start()
+        demos(tokens=array)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.5 * data.tokens.nbytes
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.full(3, 1e308), r"weights sum to inf; the sum must lie in \[1e-150, 1e\+150\].*weights / weights.max"),
+        (np.array([1e308, 1e308, 0.0]), "weights sum to inf"),
+        (np.full(3, 1e200), "weights sum to 3e\\+200"),
+        (np.full(3, 5e-324), "weights sum to 1.4"),
+        (np.array([-1e308, 1.0, 1.0]), "non-negative"),
+        (np.array([np.inf, 1.0, 1.0]), "finite"),
+        (np.array([1 + 1j, 1, 1]), "dtype complex128"),
+        (np.array(["1", "2", "3"]), "dtype <U1"),
+        ([1.0, [2.0], 3.0], "weights cannot be read as an array"),
+        (np.array([1.0, object(), 2.0], dtype=object), "not a number"),
+    ],
+)
+def test_weights_that_no_learner_could_use_are_refused(weights, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        demos(weights=weights)
+
+
+@pytest.mark.parametrize("scale", [1e-140, 1e-30, 1e30, 1e140])
+def test_the_scale_of_the_weights_does_not_matter(scale, rng):
+    data = collect(TASK, 200, rng)
+    weights = rng.random(200)
+    plain, scaled = (dataclasses.replace(data, weights=w) for w in (weights, scale * weights))
+    np.testing.assert_allclose(scaled.normalised_weights(), plain.normalised_weights(), rtol=1e-12)
+    for agent in (LogLossBC(), RhoEstimatorBC(), ChunkedRhoBC(chunk=2)):
+        fits = [agent.clone().fit(one, TASK.policy_class).policy_.theta for one in (plain, scaled)]
+        assert fits[0] == pytest.approx(fits[1], abs=1e-6)
+    one, two = (
+        evaluate(UniformPolicy(2), TASK, rng=np.random.default_rng(0), demonstrations=d) for d in (plain, scaled)
+    )
+    assert one.effective_n == pytest.approx(two.effective_n)
+
+
+MASKED = {
+    "prompts": np.ma.masked_equal([[0], [1], [0]], 1),
+    "tokens": np.ma.masked_equal([[0, 1], [0, 1], [0, 0]], 1),
+    "weights": np.ma.masked_greater([1.0, 2.0, 3.0], 2.5),
+    "expert_log_probs": np.ma.masked_less(np.array([[0.0, -9.0]] * 3), -5.0),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_entries_are_refused_and_masked_arrays_without_any_are_data(name):
+    base = {"tokens": np.zeros((3, 2), int)}
+    count = int(MASKED[name].mask.sum())
+    with pytest.raises(TypeError, match=f"{name} is a masked array with {count} masked entries.*filled"):
+        demos(**base | {name: MASKED[name]})
+    np.testing.assert_array_equal(
+        getattr(demos(**base | {name: np.ma.array(MASKED[name].data)}), name), MASKED[name].data
+    )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda masked: MarkovPolicy(masked, 0),
+        lambda masked: TabularPolicy([masked]),
+        lambda masked: MixturePolicy([UniformPolicy(2)] * 2, masked[0]),
+        lambda masked: TASK.expert.predict(masked.astype(int)),
+        lambda masked: ARLinearClass(WindowOneHot(2, 0), 3.0).policy(masked[0, :1]),
+        lambda masked: ProductClass([[UniformPolicy(2)]] * 2).policy(masked[0].astype(int)),
+        lambda masked: distance(TASK.expert, UniformPolicy(2), TASK, metric="coverage", thresholds=2 + masked[0]),
+        lambda masked: NGramPolicy.fit_text(masked[0].astype(int), 2, 1),
+        lambda masked: NGramPolicy.fit(np.zeros((2, 0), int), np.zeros((2, 3), int), 2, 1, weights=masked[0]),
+        lambda masked: backtracking_search(
+            UniformPolicy(10), make_task("Snowball"), masked.astype(int), rng=np.random.default_rng(0)
+        ),
+    ],
+)
+def test_masked_arrays_are_refused_wherever_arrays_come_in(call):
+    with pytest.raises(TypeError, match="masked entr"):
+        call(np.ma.array([[0.5, 0.5]], mask=[[True, False]]))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"theta": np.zeros(3)}, r"source\['theta'\] is a ndarray.*tolist"),
+        ({"a": {"b": [1, {"c": np.zeros(2)}]}}, r"source\['a'\]\['b'\]\[1\]\['c'\] is a ndarray"),
+        ({"who": object()}, r"source\['who'\] is a object.*number, text"),
+        ({"who": {1, 2}}, r"source\['who'\] is a set"),
+    ],
+)
+def test_a_source_that_no_file_holds_is_refused_by_its_key(source, message):
+    with pytest.raises(TypeError, match=message):
+        demos(source=source)
+
+
+def test_equal_weights_are_draws_and_populations_are_not(rng):
+    one, two = collect(TASK, 60, rng), collect(TASK, 60, rng)
+    halves = dataclasses.replace(two, weights=np.full(60, 0.5))
+    for method in ("classifier", "n-gram", "mmd"):
+        plain, weighted = (two_sample_test(one, q, rng=np.random.default_rng(1), method=method) for q in (two, halves))
+        np.testing.assert_array_equal(plain.curve.values, weighted.curve.values)
+    for bad in (
+        dataclasses.replace(two, weights=np.arange(1.0, 61.0)),
+        dataclasses.replace(halves, exactness=Exactness(everything=True)),
+    ):
+        with pytest.raises(ValueError, match="weighted"):
+            two_sample_test(one, bad, rng=np.random.default_rng(1))

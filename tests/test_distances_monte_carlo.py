@@ -265,6 +265,6 @@ def test_bad_arguments():
         one_sided_distances(demos, tabular_instance()[0], p=p)
     with pytest.raises(ValueError, match="number of sequences in the demonstrations=1"):
         one_sided_distances(demos.subset(np.array([0])), q, p=p)
-    weighted = Demonstrations(demos.prompts, demos.tokens, vocab_size=2, weights=np.ones(3))
+    weighted = Demonstrations(demos.prompts, demos.tokens, vocab_size=2, weights=np.arange(1.0, 4.0))
     with pytest.raises(ValueError, match="weighted"):
         one_sided_distances(weighted, q, p=p)

@@ -380,7 +380,7 @@ def test_bad_arguments():
         mmd_test(p, q, rng=0)
     with pytest.raises(TypeError, match="p must be Demonstrations, not list"):
         mmd_test([[0]], q, rng=rng)
-    weighted = Demonstrations(q.prompts, q.tokens, vocab_size=q.vocab_size, weights=np.ones(10))
+    weighted = Demonstrations(q.prompts, q.tokens, vocab_size=q.vocab_size, weights=np.arange(10.0))
     with pytest.raises(ValueError, match="q is weighted"):
         ngram_test(p, weighted, rng=rng)
     with pytest.raises(ValueError, match="number of sequences in q=7 must be an integer >= 8"):

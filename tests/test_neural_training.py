@@ -148,7 +148,7 @@ def test_the_loss_of_several_heads_written_out(rng):
     with torch.no_grad():
         objective.ahead.normal_(generator=torch.Generator().manual_seed(2))
     p = rng.dirichlet(np.ones(len(demos)))
-    batch = [torch.from_numpy(array) for array in (demos.prompts, demos.tokens, p.astype(np.float32))]
+    batch = [torch.tensor(array) for array in (demos.prompts, demos.tokens, p.astype(np.float32))]
     with torch.no_grad():
         loss, first = (float(value) for value in objective(*batch))
         hidden = objective.network(batch[0], batch[1][:, :-1]).numpy()

@@ -115,7 +115,7 @@ class ModulePolicy(Policy):
             weight = next(self.module.parameters(), None)
             device = "cpu" if weight is None else weight.device
         with torch.no_grad():
-            found = self.module(torch.from_numpy(np.ascontiguousarray(ids)).to(device))
+            found = self.module(torch.from_numpy(np.require(ids, requirements=["C", "W"])).to(device))
         logits = getattr(found, "logits", found)
         if not isinstance(logits, torch.Tensor) or logits.shape[:2] != ids.shape or logits.ndim != 3:
             shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__

@@ -166,7 +166,7 @@ def train(
 
 
 def _tensor(tokens: NDArray[np.int64], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(tokens)).to(device)
+    return torch.from_numpy(np.require(tokens, requirements=["C", "W"])).to(device)
 
 
 def _floats(array: NDArray[np.float64] | None, device: torch.device) -> torch.Tensor | None:

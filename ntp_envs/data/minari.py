@@ -8,7 +8,6 @@ prompt length, source and exactness into the dataset's metadata, under ``ntp_env
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -76,7 +75,7 @@ def to_minari(
 
     Raises:
         ImportError: the extra ``data`` is not installed.
-        ValueError: a malformed or taken id, a task that does not fit, a source that JSON cannot hold.
+        ValueError: a malformed or taken id, a task that does not fit.
 
     References:
         Minari, Farama Foundation: the standard for offline reinforcement-learning datasets.
@@ -93,10 +92,6 @@ def to_minari(
         "weights": demonstrations.weights is not None,
         "expert_log_probs": demonstrations.expert_log_probs is not None,
     }
-    try:
-        json.dumps(block)
-    except TypeError as error:
-        raise ValueError(f"the source of the demonstrations cannot be written as JSON ({error}): {source}.") from error
     batches = _episodes(demonstrations, task)
     try:
         with warnings.catch_warnings():  # recommendations for published data; the docstring gives them

@@ -112,7 +112,7 @@ def check_samples(
                 f"{name} must be Demonstrations, not {type(sample).__name__}; "
                 "wrap arrays in Demonstrations(prompts, tokens, vocab_size=A)."
             )
-        if sample.weights is not None:
+        if not sample.are_draws:
             raise ValueError(f"{name} is weighted; draws of equal weight are needed: collect(task, n, rng).")
         check_int(f"the number of sequences in {name}", len(sample), minimum=minimum)
     for what in ("vocab_size", "prompt_length", "horizon"):

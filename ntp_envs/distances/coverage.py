@@ -11,7 +11,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs.distances._common import kl_terms
+from ntp_envs._numerics import kl_terms
+from ntp_envs._validation import as_array
 
 __all__ = ["DEFAULT_THRESHOLDS", "check_thresholds", "coverage_bound_hellinger2", "coverage_bound_kl"]
 
@@ -29,7 +30,7 @@ def check_thresholds(thresholds: ArrayLike) -> tuple[FloatArray, FloatArray]:
     Raises:
         ValueError: none given, or one that is not finite and positive.
     """
-    array = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+    array = np.atleast_1d(as_array("thresholds", thresholds, np.float64))
     if array.ndim != 1 or not array.size:
         raise ValueError(f"thresholds has shape {array.shape}; a non-empty list of numbers is needed.")
     if not (np.isfinite(array) & (array > 0)).all():
@@ -62,9 +63,9 @@ def coverage_bound_kl(kl: ArrayLike, threshold: float) -> FloatArray:
     """
     x = np.array([_log_ratio_counted(threshold)])
     if x <= 0.0:  # N within 1e-9 of 1: ratios of 1 count
-        return np.ones_like(np.asarray(kl, dtype=np.float64))
+        return np.ones_like(as_array("kl", kl, np.float64))
     (bracket,) = kl_terms(np.zeros(1), -x, np.ones(1), np.exp(-x))
-    return np.minimum(np.asarray(kl, dtype=np.float64) / bracket, 1.0)
+    return np.minimum(as_array("kl", kl, np.float64) / bracket, 1.0)
 
 
 def coverage_bound_hellinger2(hellinger2: ArrayLike, threshold: float) -> FloatArray:
@@ -84,5 +85,5 @@ def coverage_bound_hellinger2(hellinger2: ArrayLike, threshold: float) -> FloatA
     """
     x = _log_ratio_counted(threshold)
     if x <= 0.0:  # N within 1e-9 of 1: ratios of 1 count
-        return np.ones_like(np.asarray(hellinger2, dtype=np.float64))
-    return np.minimum(np.asarray(hellinger2, dtype=np.float64) / math.expm1(-0.5 * x) ** 2, 1.0)
+        return np.ones_like(as_array("hellinger2", hellinger2, np.float64))
+    return np.minimum(as_array("hellinger2", hellinger2, np.float64) / math.expm1(-0.5 * x) ** 2, 1.0)

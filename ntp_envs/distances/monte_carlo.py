@@ -352,7 +352,7 @@ def _check_sampled(metrics: Iterable[str]) -> tuple[str, ...]:
 
 def _check_draws(name: str, draws: Demonstrations, policies: dict[str, Policy | None]) -> None:
     check_int(f"the number of sequences in {name}", len(draws), minimum=2)
-    if draws.weights is not None:
+    if not draws.are_draws:
         raise ValueError(f"{name} are weighted; draws of equal weight are needed: collect(task, n, rng).")
     for letter, policy in policies.items():
         if policy is not None and policy.vocab_size != draws.vocab_size:

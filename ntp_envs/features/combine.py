@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import check_int
+from ntp_envs._validation import as_array, check_int
 from ntp_envs.features.base import ContextFeatureMap, FeatureStates, FloatArray
 
 __all__ = ["CallableFeatures", "Concatenated", "PairwiseProducts"]
@@ -125,7 +125,7 @@ class CallableFeatures(ContextFeatureMap):
         super().__init__(vocab_size, n_context)
 
     def context(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        u = np.asarray(self.function(prompts, tokens), dtype=np.float64)
+        u = as_array("what the function returned", self.function(prompts, tokens), np.float64)
         if u.shape != (len(tokens), self.n_context):
             raise ValueError(f"the features have shape {u.shape}; {(len(tokens), self.n_context)} is needed.")
         norms = np.sqrt((u * u).sum(axis=1))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import check_real
+from ntp_envs._validation import as_array, check_real
 from ntp_envs.automata import AutomatonPolicy
 from ntp_envs.features import ContextFeatureMap, FeatureMap
 from ntp_envs.features.indicators import IndexArray, IndicatorFeatureMap, IndicatorMatrices
@@ -64,7 +64,7 @@ class ARLinearPolicy(Policy):
             features.vocab_size, horizon=features.horizon, prompt_length=getattr(features, "prompt_length", None)
         )
         self.features = features
-        self.theta = np.array(theta, dtype=np.float64)
+        self.theta = as_array("theta", theta, np.float64).copy()
         if self.theta.shape != (features.dimension,):
             raise ValueError(f"theta has shape {self.theta.shape}; ({features.dimension},) is needed.")
         if not np.isfinite(self.theta).all():
@@ -223,7 +223,7 @@ class ARLinearClass(PolicyClass):
 
     def policy(self, theta: ArrayLike) -> ARLinearPolicy:
         """The member with these ``(d,)`` parameters; ``ValueError`` outside the ball (by more than 1e-9, relative)."""
-        norm = float(np.linalg.norm(np.asarray(theta, dtype=np.float64)))
+        norm = float(np.linalg.norm(as_array("theta", theta, np.float64)))
         if norm > self.radius * (1 + 1e-9):
             raise ValueError(
                 f"theta has norm {norm:.9g}; the class is the ball of radius {self.radius:g}. "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._numerics import prefix_codes
-from ntp_envs._validation import check_int
+from ntp_envs._validation import as_array, check_int
 from ntp_envs.automata import AutomatonPolicy
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes.base import PolicyClass
@@ -112,7 +112,7 @@ class ErrorSetClass(ProductClass):
 
 
 def _check_contexts(name: str, contexts: ArrayLike, n_contexts: int) -> IntArray:
-    ids = np.asarray(contexts)
+    ids = as_array(name, contexts)
     if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"{name} must be a non-empty list of integers, not shape {ids.shape} of {ids.dtype}.")
     if ids.min() < 0 or ids.max() >= n_contexts:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 
-from ntp_envs._validation import check_int
+from ntp_envs._validation import as_array, check_int
 from ntp_envs.policies import Cursor, SequentialPolicy
 from ntp_envs.policy_classes.base import PolicyClass
 
@@ -113,7 +113,7 @@ class PositionalLinearPolicy(SequentialPolicy):
 
 def _checked(step: LinearStep, h: int, vocab_size: int, n_positions: int) -> LinearStep:
     sources = np.asarray(step.sources)
-    weights, bias = np.asarray(step.weights, dtype=np.float64), np.asarray(step.bias, dtype=np.float64)
+    weights, bias = as_array("weights", step.weights, np.float64), as_array("bias", step.bias, np.float64)
     if sources.ndim != 1 or (sources.size and not np.issubdtype(sources.dtype, np.integer)):
         raise ValueError(f"steps[{h}].sources must be a vector of integer positions, not {sources!r}.")
     sources = sources.astype(np.int64)

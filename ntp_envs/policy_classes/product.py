@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import check_int
+from ntp_envs._validation import as_array, check_int
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes.base import PolicyClass
 
@@ -78,7 +78,7 @@ class ProductClass(PolicyClass):
 
     def check_options(self, options: ArrayLike) -> NDArray[np.int64]:
         """``options`` as an ``(H,)`` int64 array, each in range; ``ValueError`` otherwise."""
-        chosen = np.asarray(options)
+        chosen = as_array("options", options)
         if chosen.shape != (len(self.n_options),):
             raise ValueError(f"options has shape {chosen.shape}; ({len(self.n_options)},) is needed, one a layer.")
         for h, option in enumerate(chosen):

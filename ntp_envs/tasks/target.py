@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs.demonstrations import Demonstrations, Exactness
+from ntp_envs.demonstrations import Demonstrations, Exactness, source_of
 from ntp_envs.deterministic import TargetPolicy
 from ntp_envs.errors import NotTractableError
 from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task, check_population_size
@@ -52,7 +52,7 @@ class TargetTask(Task):
             self.targets(prompts),
             vocab_size=self.vocab_size,
             weights=probabilities,
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
+            source=source_of(self, by="population"),
             exactness=Exactness(everything=True),
         )
 
