@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 __all__ = ["THREADS", "kernels", "one_thread"]
 
@@ -54,10 +55,10 @@ def _limited() -> ExitStack:
         limits.callback(_restore, {name: os.environ.get(name) for name in _VARIABLES})
         os.environ.update(dict.fromkeys(_VARIABLES, str(THREADS)))
         limits.enter_context(threadpool_limits(THREADS))
-        if "torch" in sys.modules:
-            from agents.torch_threads import limited_threads
-
-            limits.enter_context(limited_threads(THREADS))
+        torch: Any = sys.modules.get("torch")
+        if torch is not None:
+            limits.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(THREADS)
         return limits.pop_all()
 
 

@@ -10,7 +10,7 @@ import agents
 import experiments
 import ntp_envs
 
-EXTRAS = ("agents.neural", "agents.rl", "agents.torch_threads")
+EXTRAS = ("agents.neural", "agents.rl", "agents.torch_state")
 TORCH_INSIDE = ("experiments.studies.scaling.flops",)  # can be imported without it, but its example cannot run
 MODULES = [
     found.name

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from agents.neural import ARCHITECTURES, NetworkClass, TorchPolicy  # noqa: E402
 from agents.neural import policy as policy_module  # noqa: E402
 from agents.neural.devices import resolve_device  # noqa: E402
-from agents.torch_threads import limited_threads  # noqa: E402
+from agents.torch_state import own_torch_state  # noqa: E402
 
 A, P, H = 4, 6, 5
 SPECS = {
@@ -299,7 +299,7 @@ def test_the_number_of_threads_makes_no_difference():
     policy, (prompts, tokens) = spec.policy(network_of(spec)), sequences(spec, n=500)
     laws = []
     for threads in (1, 2):
-        with limited_threads(threads):
+        with own_torch_state(threads=threads):
             laws.append(policy.forced_log_probs(prompts, tokens))
             assert torch.get_num_threads() == threads
     np.testing.assert_array_equal(*laws)

@@ -13,6 +13,7 @@ except ImportError as error:
     ) from error
 
 from agents.neural.agent import NeuralBC
+from agents.neural.checkpoints import CheckpointError
 from agents.neural.classes import ARCHITECTURES, NetworkClass
 from agents.neural.clipped_ratio import NeuralClippedRatioBC
 from agents.neural.modes import MODES
@@ -25,6 +26,7 @@ del torch
 __all__ = [
     "ARCHITECTURES",
     "MODES",
+    "CheckpointError",
     "ModulePolicy",
     "NetworkClass",
     "NeuralBC",

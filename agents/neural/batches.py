@@ -107,10 +107,6 @@ class ReferencedBatches(StoredBatches):
         rows = self._rows(rng)
         return self.prompts[rows], self.tokens[rows], None, self.reference[rows]
 
-    def fingerprint(self) -> Any:
-        reference = b"" if self.reference is None else np.ascontiguousarray(self.reference).tobytes()
-        return {**super().fingerprint(), "reference": hashlib.sha256(reference).hexdigest()}
-
 
 class OnlineBatches(Batches):
     """New prompts and the expert's answers at every step: no sequence is seen twice, but by chance.
@@ -128,4 +124,4 @@ class OnlineBatches(Batches):
         return prompts, self.task.expert.sample(prompts, self.task.horizon, rng), None
 
     def fingerprint(self) -> Any:
-        return {"task": self.task.name, "parameters": repr(self.task.parameters()), "size": self.size}
+        return {"task": self.task.fingerprint(), "size": self.size}

@@ -6,17 +6,20 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from agents.base import Agent
     from agents.neural.training import Run
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "identity", "plain"]
 
-FORMAT = "ntp-envs training run 1"
+FORMAT = "ntp-envs training run 2"
 _UNREADABLE = (
     *(OSError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile),
     *(ValueError, LookupError, AttributeError, TypeError),
@@ -32,11 +35,11 @@ class Checkpoint:
     Args:
         folder: made if it is not there; the file in it is ``run.pt``.
         every: steps between two writes.
-        settings: what identifies the run, as JSON holds it; a file of other settings is refused.
+        settings: what identifies the run: all that its result depends on; a file of other settings is refused.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, every: int, settings: dict[str, Any]) -> None:
-        self.path, self.every, self.settings = Path(folder) / "run.pt", every, json.loads(json.dumps(settings))
+        self.path, self.every, self.settings = Path(folder) / "run.pt", every, plain(settings)
 
     def save(self, run: Run) -> None:
         """Write the run, replacing what was there at once."""
@@ -63,7 +66,7 @@ class Checkpoint:
         """Put ``run`` where the file left off; without a file, leave it as it is.
 
         Raises:
-            ValueError: the file cannot be read, or is of a run with other settings (the message names them).
+            CheckpointError: the file cannot be read, or is of a run with other settings (the message names them).
         """
         if not self.path.exists():
             return
@@ -79,10 +82,10 @@ class Checkpoint:
             run.generator.set_state(content["generator"].cpu())
             run.step = int(content["step"])
             run.losses, run.gradient_norms = content["losses"].tolist(), content["gradient_norms"].tolist()
-        except _OtherRun:
+        except CheckpointError:
             raise
         except _UNREADABLE as error:
-            raise ValueError(
+            raise CheckpointError(
                 f"{self.path} is not a readable checkpoint ({error}); delete it to train from the beginning."
             ) from error
 
@@ -90,11 +93,38 @@ class Checkpoint:
         names = sorted(n for n in {*theirs, *self.settings} if theirs.get(n) != self.settings.get(n))
         if names:
             pairs = ", ".join(f"{n}: {theirs.get(n)!r} there, {self.settings.get(n)!r} now" for n in names)
-            raise _OtherRun(
+            raise CheckpointError(
                 f"{self.path} is the checkpoint of a run with other settings ({pairs}); use another folder, or "
                 "delete it."
             )
 
 
-class _OtherRun(ValueError):
-    """A checkpoint of other settings."""
+#: hyper-parameters that the result does not depend on
+FREE = ("checkpoint", "checkpoint_every", "on_step", "on_step_every", "progress")
+
+
+def identity(agent: Agent, *, free: Sequence[str] = (), **resolved: Any) -> dict[str, Any]:
+    """What a training run of an agent depends on: every hyper-parameter but those that are known to be free.
+
+    So one that is added to an agent is part of its checkpoints' identity without being named.
+
+    Args:
+        agent: whose.
+        free: more names that make no difference, or that ``resolved`` tells better.
+        resolved: data, seeds and the like, and hyper-parameters as they come out on this machine.
+    """
+    given = {name: value for name, value in agent.get_params(deep=False).items() if name not in (*FREE, *free)}
+    return {"agent": type(agent).__name__, **given, "threads": torch.get_num_threads(), **resolved}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be gone on from: it is damaged, or of a run with other settings, data or seed."""
+
+
+def plain(value: Any) -> Any:
+    """Anything as JSON holds it: numbers of numpy as numbers, what JSON has no form for as its ``repr``."""
+
+    def other(item: Any) -> Any:
+        return item.tolist() if isinstance(item, np.generic | np.ndarray) else repr(item)
+
+    return json.loads(json.dumps(value, default=other))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from agents.neural.networks import ACTIVATIONS, Network, Transformer, WindowNetwork
+from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, PolicyClass, Task
 from ntp_envs._validation import check_in, check_int, check_real
 
@@ -136,10 +137,10 @@ class NetworkClass(PolicyClass):
 
     def initialised(self, generator: torch.Generator) -> Network:
         """A network on the CPU whose float32 weights are drawn from ``generator``, and from nothing else."""
-        network = self.empty().to_empty(device="cpu")
-        with torch.no_grad():
+        with own_torch_state():
+            network = self.empty().to_empty(device="cpu")
             network.initialise(generator)
-        return network
+            return network.requires_grad_()
 
     def policy(self, parameters: Any, /, *, teacherless: bool = False, device: str = "cpu") -> TorchPolicy:
         """The policy with these weights, which are copied.
@@ -171,7 +172,8 @@ class NetworkClass(PolicyClass):
                     f"the weight {name!r} has shape {given.get(name, 'missing')}, this network has "
                     f"{wanted.get(name, 'none of that name')}; the weights belong to another NetworkClass."
                 )
-        copies = {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+        with own_torch_state():
+            copies = {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
         for name, value in copies.items():
             if not torch.isfinite(value).all():
                 raise ValueError(

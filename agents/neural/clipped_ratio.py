@@ -35,7 +35,8 @@ class NeuralClippedRatioBC(SequenceAgent):
         chunk: K, tokens a unit, their losses added; ``None`` is whole sequences.
         trims, steps, learning_rate: of the starts, as in `NeuralRhoBC`.
         ratio_steps, ratio_learning_rate: of the descent from each.
-        batch_size, clip, device, threads, checkpoint, checkpoint_every, progress: as in `agents.neural.NeuralBC`.
+        batch_size, clip, precision, device, threads, checkpoint, checkpoint_every, progress: as in
+            `agents.neural.NeuralBC`.
 
     Raises:
         ValueError: on `fit`, parameters out of range, or demonstrations without ``expert_log_probs``.
@@ -64,6 +65,7 @@ class NeuralClippedRatioBC(SequenceAgent):
         ratio_learning_rate: float = 5e-3,
         batch_size: int | None = 256,
         clip: float | None = 1.0,
+        precision: str = "float32",
         device: str = "auto",
         threads: int | None = 1,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -77,6 +79,7 @@ class NeuralClippedRatioBC(SequenceAgent):
             learning_rate=learning_rate,
             batch_size=batch_size,
             clip=clip,
+            precision=precision,
             device=device,
             threads=threads,
             checkpoint=checkpoint,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +16,14 @@ from ntp_envs._validation import check_in, check_int
 __all__ = ["MODES", "Mode", "Objective"]
 
 MODES = ("tf", "teacherless", "mtp_k", "first_token_only")
+#: other names that people know, and what to write for them
+_MEANT = {
+    **dict.fromkeys(
+        ("reverse", "reversed"), "reversal is an option of the task: make_task('PathStar', reverse=True), for one"
+    ),
+    **dict.fromkeys(("teacher_forcing", "teacher forcing", "teacher-forcing", "next_token", "ntp"), "use 'tf'"),
+    **dict.fromkeys(("mtp", "multi_token"), "use 'mtp_k' with k=2 or more"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,9 +55,11 @@ class Mode:
     positions: Sequence[int] = (0,)
 
     def __post_init__(self) -> None:
+        if self.name in _MEANT:
+            raise ValueError(f"mode={self.name!r} is not one of {', '.join(map(repr, MODES))}; {_MEANT[self.name]}.")
         check_in("mode", self.name, MODES)
         check_int("k", self.k, minimum=1)
-        if isinstance(self.positions, int) or not len(self.positions):
+        if np.ndim(self.positions) != 1 or not len(self.positions):
             raise ValueError(f"positions={self.positions!r} must be a list of token positions, such as (0,).")
         if self.name == "first_token_only":
             for position in self.positions:
@@ -92,18 +103,22 @@ class Objective(nn.Module):
         inputs = tokens[:, :-1]
         if self.mode.teacherless:
             inputs = torch.full_like(inputs, self.vocab_size)
-        hidden = self.network(prompts, inputs)  # (B, T, e)
-        if len(columns) < tokens.shape[1]:
-            hidden, tokens = hidden[:, columns], tokens[:, columns]
-        first = _cross_entropy(self.network.out(hidden), tokens, weights)
-        total = first
-        if self.ahead is not None:
-            for j, head in enumerate(self.ahead[: tokens.shape[1] - 1], start=1):
-                total = total + _cross_entropy(hidden[:, :-j] @ head, tokens[:, j:], weights)
-        return total / len(columns), first.detach()
+        with self.network.products():
+            hidden = self.network(prompts, inputs)  # (B, T, e)
+            if len(columns) < tokens.shape[1]:
+                hidden, tokens = hidden[:, columns], tokens[:, columns]
+            heads = [self.network.out(hidden)]
+            if self.ahead is not None:
+                heads += [hidden[:, :-j] @ head for j, head in enumerate(self.ahead[: tokens.shape[1] - 1], start=1)]
+        losses = [_cross_entropy(logits, tokens[:, j:], weights) for j, logits in enumerate(heads)]
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return total / len(columns), losses[0].detach()
 
 
 def _cross_entropy(logits: Tensor, tokens: Tensor, weights: Tensor | None) -> Tensor:
-    """Nats a sequence: ``(B, T, A)`` logits, ``(B, T)`` tokens, ``(B,)`` weights -> a scalar."""
+    """Nats a sequence: ``(B, T, A)`` logits, ``(B, T)`` tokens, ``(B,)`` weights -> a scalar, not below float32."""
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
     losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape).sum(1)
     return losses.mean() if weights is None else weights @ losses

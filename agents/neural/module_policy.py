@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.neural.devices import resolve_device
+from agents.torch_state import own_torch_state
 from ntp_envs import Policy
 from ntp_envs._validation import check_int
 from ntp_envs.policies import check_sequences
@@ -25,8 +26,10 @@ class ModulePolicy(Policy):
 
     That is what nanoGPT-like modules return, and what the models of the `transformers` library have in ``.logits`` of
     their output; both are taken. The module is used as it is: it is put into evaluation mode while it is asked and
-    left in the mode it was in, and its weights, device and precision stay. Each next token is one pass over the whole
-    prefix; for long sequences from many prompts subclass `ntp_envs.policies.SequentialPolicy` with a cache instead.
+    left in the mode it was in, and its weights, device and precision stay. Settings of the caller's that change what
+    torch computes (`torch.autocast`, default types and so on) make no difference: put them into ``forward``. Each next
+    token is one pass over the whole prefix; for long sequences from many prompts subclass
+    `ntp_envs.policies.SequentialPolicy` with a cache instead.
 
     Args:
         module: causal, so that logits at a place depend on nothing after it.
@@ -114,8 +117,15 @@ class ModulePolicy(Policy):
         if device is None:
             weight = next(self.module.parameters(), None)
             device = "cpu" if weight is None else weight.device
-        with torch.no_grad():
-            found = self.module(torch.from_numpy(np.require(ids, requirements=["C", "W"])).to(device))
+        with own_torch_state(device=device):
+            try:
+                found = self.module(torch.from_numpy(np.require(ids, requirements=["C", "W"])).to(device))
+            except (IndexError, AssertionError, RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"the module fails on ids of shape {ids.shape} ({type(error).__name__}: {error}). It must read ids "
+                    f"up to {ids.max(initial=0)} and {ids.shape[1]} of them in a row: look at begin={self.begin} and "
+                    f"vocab_size={self.vocab_size}, and at the horizon against the longest sequence that it takes."
+                ) from error
         logits = getattr(found, "logits", found)
         if not isinstance(logits, torch.Tensor) or logits.shape[:2] != ids.shape or logits.ndim != 3:
             shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -124,7 +134,8 @@ class ModulePolicy(Policy):
             )
         if logits.shape[2] < self.vocab_size:
             raise ValueError(f"the module has logits for {logits.shape[2]} tokens, {self.vocab_size} are needed.")
-        law = torch.log_softmax(logits[:, :, : self.vocab_size].to("cpu", torch.float64), dim=-1).numpy()
+        with own_torch_state():
+            law = torch.log_softmax(logits[:, :, : self.vocab_size].to("cpu", torch.float64), dim=-1).numpy()
         if np.isnan(law).any():
             raise ValueError("the module returned logits that are not a number.")
         return law

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,15 @@ class Network(nn.Module):
     """What the trainer and `TorchPolicy` know of a network. The token A is the dummy of teacherless training."""
 
     out: nn.Linear
+    #: what products of matrices are taken in while it trains: ``"float32"`` or ``"bf16"``
+    precision = "float32"
+
+    def products(self) -> AbstractContextManager[Any]:
+        """Inside, products of matrices are taken in ``precision``; weights, sums and norms stay as they are."""
+        if self.precision == "float32":
+            return nullcontext()
+        # no cache: it would outlive the weights' next update inside an autocast of the caller's
+        return torch.autocast(self.out.weight.device.type, torch.bfloat16, cache_enabled=False)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights, from this generator only. Called without gradients."""
@@ -106,7 +116,7 @@ class WindowNetwork(Network):
         embedding = F.pad(self.embedding, (0, 0, 0, 1))  # (A + 2, e): the last row, zero, is before the beginning
         places = slice(first, first + ids.shape[1]) if self.positional else slice(0, 1)
         # what each token adds from each place: ten times cheaper than mapping every occurrence
-        table = torch.einsum("ae,nweo->nwao", embedding, self.mix[places])  # (N or 1, W, A + 2, e)
+        table = torch.einsum("ae,nweo->nwao", embedding, self.mix[places]).to(embedding.dtype)  # (N or 1, W, A + 2, e)
         n, size = table.shape[0], table.shape[2]
         rows = torch.arange(n * self.window, device=ids.device).view(n, self.window) * size
         x = F.embedding_bag((ids + rows).flatten(0, 1), table.flatten(0, 2), mode="sum")  # (B N, e)

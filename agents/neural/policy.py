@@ -14,7 +14,7 @@ from torch import Tensor
 from agents.neural.classes import NetworkClass
 from agents.neural.devices import resolve_device
 from agents.neural.networks import Network, State
-from agents.torch_threads import limited_threads
+from agents.torch_state import own_torch_state
 from ntp_envs import Policy
 from ntp_envs._validation import check_tokens
 from ntp_envs.policies import Cursor, check_sequences
@@ -33,8 +33,8 @@ class TorchPolicy(Policy):
     Weights are kept as they were trained (float32) and evaluated in float64, so that the ways to ask agree: a cursor
     (window buffer, or cache of keys and values), `next_log_probs` from scratch and the one-pass `forced_log_probs`
     differ by rounding, below 1e-10 in the tests, and so do batches of different sizes, which are cut into chunks of
-    bounded memory. Equal calls give equal bits on one machine: on the CPU, evaluation takes one thread. Pickling keeps
-    the weights, and gives back a policy on the CPU.
+    bounded memory. Equal calls give equal bits on one machine, whatever torch's settings: on the CPU, evaluation takes
+    one thread. Pickling keeps the weights, and gives back a policy on the CPU.
 
     Args:
         network_class: the specification.
@@ -68,9 +68,11 @@ class TorchPolicy(Policy):
     @cached_property
     def network(self) -> Network:
         """The network in float64, ready to be evaluated."""
-        network = self.network_class.empty()
-        network.load_state_dict(self.state, assign=True)
-        return network.to(device=self.device, dtype=torch.float64).eval().requires_grad_(False)
+        with own_torch_state():
+            network = self.network_class.empty()
+            copies = {name: value.to(self.device, torch.float64, copy=True) for name, value in self.state.items()}
+            network.load_state_dict(copies, assign=True)
+            return network.eval().requires_grad_(False)
 
     # -- whole sequences -----------------------------------------------------------------------------------------------
 
@@ -105,11 +107,11 @@ class TorchPolicy(Policy):
         """``(b, T + 1, e)``."""
         if self.teacherless:
             inputs = np.full_like(inputs, self.vocab_size)
-        with limited_threads(1), torch.no_grad():
+        with own_torch_state(threads=1):
             return self.network(self.tensor(prompts), self.tensor(inputs))
 
     def _log_probs(self, hidden: Tensor) -> FloatArray:
-        with limited_threads(1), torch.no_grad():
+        with own_torch_state(threads=1):
             return torch.log_softmax(self.network.out(hidden), dim=-1).cpu().numpy()
 
     def tensor(self, tokens: NDArray[np.integer]) -> Tensor:
@@ -126,9 +128,9 @@ class TorchPolicy(Policy):
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         prompts = check_tokens("prompts", prompts, self.vocab_size, width=self.prompt_length)
-        with limited_threads(1), torch.no_grad():
+        with own_torch_state(threads=1):
             parts = [self.network.begin(self.tensor(prompts[rows])) for rows in self._chunks(len(prompts), 1)]
-        return _TorchCursor(self, *_joined(parts), step=0)
+            return _TorchCursor(self, *_joined(parts), step=0)
 
 
 class _TorchCursor(Cursor):
@@ -145,8 +147,10 @@ class _TorchCursor(Cursor):
         return self._law.copy()
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
-        picked = self.policy.tensor(rows)
-        return self._read(self.hidden[picked], tuple(part[picked] for part in self.state), tokens)
+        with own_torch_state(threads=1):
+            picked = self.policy.tensor(rows)
+            hidden, state = self.hidden[picked], tuple(part[picked] for part in self.state)
+        return self._read(hidden, state, tokens)
 
     def advance(self, tokens: IntArray) -> Cursor:
         return self._read(self.hidden, self.state, tokens)
@@ -155,7 +159,7 @@ class _TorchCursor(Cursor):
         policy = self.policy
         if self.step + 1 < policy.network_class.horizon:  # after the last token there is nothing more to say
             read = np.full(len(tokens), policy.vocab_size) if policy.teacherless else tokens
-            with limited_threads(1), torch.no_grad():
+            with own_torch_state(threads=1):
                 hidden, state = policy.network.read(state, policy.tensor(read), self.step)
         return _TorchCursor(policy, hidden, state, self.step + 1)
 

@@ -53,8 +53,8 @@ class NeuralRhoBC(SequenceAgent):
         game_steps: of each best reply and each learner.
         learning_rate, game_learning_rate: largest learning rates of the two; both fall as a cosine.
         tol: see above, in pay-off, which is at most one a unit.
-        batch_size, clip, device, threads, checkpoint, checkpoint_every, progress: as in `agents.neural.NeuralBC`;
-            every stage has a folder of its own in ``checkpoint``.
+        batch_size, clip, precision, device, threads, checkpoint, checkpoint_every, progress: as in
+            `agents.neural.NeuralBC`; every stage has a folder of its own in ``checkpoint``.
 
     Source: the estimator is Baraud and Birge's (2018); that it avoids error amplification is Rohatgi et al. (2025,
     arXiv:2502.12465); the double oracle (McMahan et al. 2003) with trimmed starts is ours.
@@ -68,6 +68,8 @@ class NeuralRhoBC(SequenceAgent):
     >>> agent.fit_report_.details["pool"][:3]
     ['log-loss', 'trimmed 0.05', 'trimmed 0.2']
     """
+
+    LATER = ("rounds", "tol")
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class NeuralRhoBC(SequenceAgent):
         tol: float = 0.02,
         batch_size: int | None = 256,
         clip: float | None = 1.0,
+        precision: str = "float32",
         device: str = "auto",
         threads: int | None = 1,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -96,6 +99,7 @@ class NeuralRhoBC(SequenceAgent):
             learning_rate=learning_rate,
             batch_size=batch_size,
             clip=clip,
+            precision=precision,
             device=device,
             threads=threads,
             checkpoint=checkpoint,

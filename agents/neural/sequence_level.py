@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, FitReport
 from agents.neural.batches import ReferencedBatches
-from agents.neural.checkpoints import Checkpoint
+from agents.neural.checkpoints import Checkpoint, identity
 from agents.neural.classes import NetworkClass, check_network
 from agents.neural.devices import evaluation_device, resolve_device
 from agents.neural.modes import Mode, Objective
@@ -22,7 +24,7 @@ from agents.neural.policy import TorchPolicy
 from agents.neural.progress import Report
 from agents.neural.sequence_objectives import TrimmedLogLoss
 from agents.neural.training import Run, Settings, train
-from agents.torch_threads import limited_threads
+from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs._validation import check_int, check_real
 
@@ -43,6 +45,8 @@ class Player:
         self.chunk = agent.unit(data)
         self.starts = [positions.start for positions in data.chunks(self.chunk)]
         self.device = resolve_device(agent.device)
+        known = data.expert_log_probs
+        self.expert = None if known is None else hashlib.sha256(known.tobytes()).hexdigest()
         self.seed = int(rng.integers(2**31))
         self.stages = 0
 
@@ -70,14 +74,23 @@ class Player:
         """
         agent, number = self.agent, self.stages
         self.stages += 1
-        settings = Settings(steps=steps, learning_rate=rate, clip=agent.clip)
+        settings = Settings(steps=steps, learning_rate=rate, clip=agent.clip, precision=agent.precision)
         batches = ReferencedBatches(self.data, agent.batch_size, reference)
         run = Run.begin(objective, settings, (self.seed + 2 * number + 1, self.seed + 2 * number + 2), self.device)
         checkpoint = None
         if agent.checkpoint is not None:
-            identity = {"network": asdict(self.spec), "data": batches.fingerprint(), "seed": self.seed, "stage": name}
+            # what a stage refers to is the outcome of the stages before, which were made of all this too
+            stage = identity(
+                agent,
+                free=(*agent.LATER, "batch_size"),
+                network=asdict(self.spec),
+                data={**batches.fingerprint(), "expert": self.expert},
+                seed=self.seed,
+                stage=name,
+                device=self.device.type,
+            )
             folder = Path(agent.checkpoint) / f"{number:02d}-{name}"
-            checkpoint = Checkpoint(folder, every=agent.checkpoint_every, settings={**identity, **asdict(settings)})
+            checkpoint = Checkpoint(folder, every=agent.checkpoint_every, settings=stage)
         tokens = batches.size * self.data.horizon
         train(run, batches, settings, checkpoint=checkpoint, progress=agent.progress, tokens_per_step=tokens)
         return self.spec.policy(run.objective.network, device=evaluation_device(self.device))
@@ -112,6 +125,9 @@ class SequenceAgent(Agent):
 
     supports = (NetworkClass,)
 
+    #: hyper-parameters that no stage depends on, but only how many there are and what is said at the end
+    LATER: ClassVar[tuple[str, ...]] = ()
+
     def __init__(
         self,
         *,
@@ -121,6 +137,7 @@ class SequenceAgent(Agent):
         learning_rate: float,
         batch_size: int | None,
         clip: float | None,
+        precision: str,
         device: str,
         threads: int | None,
         checkpoint: str | os.PathLike[str] | None,
@@ -133,6 +150,7 @@ class SequenceAgent(Agent):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.clip = clip
+        self.precision = precision
         self.device = device
         self.threads = threads
         self.checkpoint = checkpoint
@@ -151,13 +169,13 @@ class SequenceAgent(Agent):
         check_int("checkpoint_every", self.checkpoint_every, minimum=1)
         if self.batch_size is not None:
             check_int("batch_size", self.batch_size, minimum=1)
-        Settings(steps=self.steps, learning_rate=self.learning_rate, clip=self.clip)
+        Settings(steps=self.steps, learning_rate=self.learning_rate, clip=self.clip, precision=self.precision)
         for alpha in self.trims:
             if not 0.0 < check_real("trims", alpha) < 1.0:
                 raise ValueError(f"trims={self.trims!r} must hold shares in (0, 1).")
         self._check_own(demonstrations)
         threads = None if self.threads is None else check_int("threads", self.threads, minimum=1)
-        with limited_threads(threads):
+        with own_torch_state(threads=threads, grad=True):
             return self._play(Player(self, ReferencedBatches.kept(demonstrations), spec, rng))
 
     def _check_own(self, demonstrations: Demonstrations) -> None:

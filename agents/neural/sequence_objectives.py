@@ -33,7 +33,9 @@ class SequenceObjective(nn.Module):
             weights: ``(B,)``, of sum 1; ``None`` is equal weights.
             reference: ``(B, C, R)`` log-probabilities of the C units under R other policies.
         """
-        log_probs = torch.log_softmax(self.network.out(self.network(prompts, tokens[:, :-1])), dim=-1)  # (B, H, A)
+        with self.network.products():
+            logits = self.network.out(self.network(prompts, tokens[:, :-1]))  # (B, H, A)
+        log_probs = torch.log_softmax(logits.float() if logits.dtype == torch.bfloat16 else logits, dim=-1)
         taken = log_probs.gather(2, tokens[:, :, None])[:, :, 0]
         units = torch.stack([part.sum(1) for part in taken.split(self.chunk, 1)], 1)  # (B, C)
         if weights is None:

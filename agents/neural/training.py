@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from agents.neural.batches import Batches
-from agents.neural.checkpoints import Checkpoint
-from agents.neural.networks import Dropout
+from agents.neural.checkpoints import Checkpoint, CheckpointError
+from agents.neural.networks import Dropout, Network
 from agents.neural.progress import Report, reporting
 from ntp_envs._validation import check_in, check_int, check_real
 
-__all__ = ["SCHEDULES", "Run", "Settings", "train"]
+__all__ = ["PRECISIONS", "SCHEDULES", "Run", "Settings", "train"]
 
 SCHEDULES = ("cosine", "constant")
+PRECISIONS = ("float32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,14 @@ class Settings:
     Args:
         steps: updates of the weights.
         learning_rate: its largest value.
-        schedule: ``"cosine"`` falls to zero at the last step, ``"constant"`` stays.
+        schedule: ``"cosine"`` falls along half a cosine that would reach zero one step after the last, ``"constant"``
+            stays.
         warmup: steps over which the learning rate first rises, linearly.
         weight_decay: of AdamW, on every weight.
         clip: largest norm of the gradient (of the loss in nats a counted token); ``None`` is no limit.
+        precision: ``"float32"``, or ``"bf16"``: products of matrices are taken in bfloat16 (8 significant bits),
+            forward and backward, on the CPU and on a GPU alike; it is faster where there are units for it. The weights,
+            their moments, norms and the loss stay in float32, and policies are evaluated in float64 as ever.
 
     >>> Settings(steps=10, learning_rate=1.0, warmup=2).learning_rate_at(0)
     0.5
@@ -44,14 +50,20 @@ class Settings:
     warmup: int = 0
     weight_decay: float = 0.0
     clip: float | None = 1.0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        check_int("steps", self.steps, minimum=1)
-        check_real("learning_rate", self.learning_rate, minimum=0.0)
+        keep = partial(object.__setattr__, self)  # the checked values are those that are used
+        keep("steps", check_int("steps", self.steps, minimum=1))
+        keep("learning_rate", check_real("learning_rate", self.learning_rate, minimum=0.0))
         check_in("schedule", self.schedule, SCHEDULES)
-        check_int("warmup", self.warmup, minimum=0, maximum=self.steps)
-        check_real("weight_decay", self.weight_decay, minimum=0.0)
-        if self.clip is not None and check_real("clip", self.clip, minimum=0.0) == 0:
+        keep("warmup", check_int("warmup", self.warmup, minimum=0, maximum=self.steps))
+        keep("weight_decay", check_real("weight_decay", self.weight_decay, minimum=0.0))
+        check_in("precision", self.precision, PRECISIONS)
+        if self.clip is None:
+            return
+        keep("clip", check_real("clip", self.clip, minimum=0.0))
+        if self.clip == 0:
             raise ValueError("clip=0 leaves no gradient; use a positive number, or None for no limit.")
 
     def learning_rate_at(self, step: int) -> float:
@@ -93,6 +105,8 @@ class Run:
         for module in objective.modules():
             if isinstance(module, Dropout):
                 module.generator = generator
+            if isinstance(module, Network):
+                module.precision = settings.precision
         optimiser = torch.optim.AdamW(
             objective.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -151,7 +165,7 @@ def train(
     if checkpoint is not None:
         checkpoint.restore(run)
         if run.step > settings.steps:
-            raise ValueError(
+            raise CheckpointError(
                 f"{checkpoint.path} has done {run.step} steps, more than steps={settings.steps}; use another folder."
             )
     with reporting(progress, start=run.step, steps=settings.steps, tokens_per_step=tokens_per_step) as report:

@@ -18,7 +18,7 @@ from agents.rl.rewards import MAX_ENT, REWARDS
 from agents.rl.sb3_policy import SB3Policy
 from agents.rl.sb3_vec_env import make_vec_env
 from agents.rl.seeding import global_generators_restored
-from agents.torch_threads import limited_threads
+from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, DistanceCurve, Policy, PolicyClass, Task
 from ntp_envs._validation import check_in, check_int, did_you_mean
 from ntp_envs.env import resolve_reward
@@ -117,7 +117,7 @@ class SB3Agent(Agent):
         check_int("n_envs", self.n_envs, minimum=1)
         arguments = self._arguments()
         seed = int(rng.integers(2**31))
-        with global_generators_restored(), limited_threads(1):
+        with global_generators_restored(), own_torch_state(threads=1, grad=True):
             form = self._observation_form(arguments["policy"])
             envs = make_vec_env(self.task, self.n_envs, reward=reward, observation=form)
             model = ALGORITHMS[self.algorithm](env=envs, seed=seed, **arguments)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from agents.rl.seeding import global_generators_restored
+from agents.torch_state import own_torch_state
 from ntp_envs import Policy, Task
 from ntp_envs._validation import check_real
 from ntp_envs.env import accepted_tokens
@@ -108,7 +109,7 @@ class SB3Policy(Policy):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         kind, weights = state["network"]
-        with global_generators_restored():  # a new network draws its first weights
+        with global_generators_restored(), own_torch_state():  # a new network draws its first weights
             network = kind.load(io.BytesIO(weights), device="cpu")  # type: ignore[arg-type]
         vars(self).update({**state, "network": network})
 
@@ -136,7 +137,7 @@ class _RecurrentCursor(Cursor):
         """The law of the next token, and the states after the present observation."""
         if self._read is None:
             network: Any = evaluating(self.policy.network)
-            with torch.no_grad():
+            with own_torch_state():
                 observations = observe(self.policy.task, self.prompts, self.tokens, self.policy.form)
                 inputs = network.obs_to_tensor(observations)[0]
                 states = self._states
@@ -159,7 +160,7 @@ def action_log_probs(
     stable-baselines3's ``predict``. ``masks`` ``(B, A)`` are the actions that may be chosen, by default all.
     """
     reader: Any = evaluating(network)
-    with torch.no_grad():
+    with own_torch_state():
         inputs = reader.obs_to_tensor(observations)[0]
         if not has_values(network):
             logits = reader.get_distribution(inputs).distribution.logits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,6 +105,26 @@ class Task(ABC):
     def parameters(self) -> dict[str, Any]:
         """The parameters that rebuild this task: ``make_task(task.name, **task.parameters())``."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this task from another, here or in another process, as JSON holds it: to know old results by.
+
+        Name and parameters are not all: a law may depend on what a parameter only names, such as a file, or on the
+        code of the family. So a hash of some sequences drawn with a fixed seed is part of it. A family that reads a
+        file adds a hash of the content.
+
+        >>> from ntp_envs import make_task
+        >>> make_task("Contamination").fingerprint()["name"]
+        'Contamination'
+        """
+        rng = np.random.default_rng(0)
+        prompts = self.sample_prompts(16, rng)
+        drawn = np.concatenate([prompts, self.expert.sample(prompts, self.horizon, rng)], axis=1).astype("<i8")
+        return {
+            "name": self.name,
+            "parameters": repr(self.parameters()),
+            "law": hashlib.sha256(drawn.tobytes()).hexdigest()[:16],
+        }
 
     # -- the law of the demonstrations -------------------------------------------------------------------------------
 

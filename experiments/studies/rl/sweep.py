@@ -114,7 +114,7 @@ def rewarded(
     *, task: str, learner: str, H: int, steps: int, n_envs: int, replicate: int, rng: np.random.Generator
 ) -> list[Record]:
     """PPO trained for one reward."""
-    from agents.torch_threads import limited_threads
+    from agents.torch_state import own_torch_state
 
     made = build_task(task, H)
     agent = make_agent(
@@ -126,7 +126,7 @@ def rewarded(
         n_envs=n_envs,
         model_kwargs=PPO,
     )
-    with limited_threads(1):
+    with own_torch_state(threads=1):
         shapes = collect(made, 1, rng)  # only its shapes are read
         fit = costed_fit(agent, shapes, made.policy_class, int(rng.integers(1 << 31)), memory=False)
         labels: dict[str, Label] = {"task": task, "learner": learner, "H": made.horizon}
