@@ -18,7 +18,7 @@ from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs._archives import MAX_BYTES, read_archive
 from ntp_envs._validation import check_generator, check_names, keywords_of, plain
 
-__all__ = ["Agent", "ConvergenceWarning", "FitReport", "NotFittedError", "unfitted"]
+__all__ = ["Agent", "ConvergenceWarning", "FitReport", "NotFittedError", "in_subfolder", "unfitted"]
 
 
 class ConvergenceWarning(UserWarning):
@@ -212,10 +212,14 @@ class Agent(ABC):
         try:
             body = pickle.dumps(self)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"{type(self).__name__} cannot be saved ({error}); policies made of lambdas or local functions cannot "
-                "be pickled, use module-level functions."
-            ) from error
+            culprits = [name for name, value in self.get_params(deep=False).items() if not _pickles(value)]
+            which = f"because of {', '.join(culprits)} " if culprits else ""
+            advice = "lambdas and local functions cannot be pickled: use functions of a module" + (
+                f", or set_params({', '.join(f'{name}=...' for name in culprits)}) to something else before saving"
+                if culprits
+                else ", in policies too"
+            )
+            raise ValueError(f"{type(self).__name__} cannot be saved {which}({error}); {advice}.") from error
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("format", f"{self.FORMAT} 1")
             archive.writestr("agent.pickle", body)
@@ -249,6 +253,23 @@ class Agent(ABC):
                 f"{path} holds a {type(agent).__name__}, not a {cls.__name__}; use {type(agent).__name__}.load."
             )
         return agent
+
+
+def _pickles(value: Any) -> bool:
+    try:
+        pickle.dumps(value)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def in_subfolder(agent: Agent, name: str) -> Agent:
+    """The agent, set to keep its checkpoints, and those of agents in it, in a subfolder of where it would.
+
+    For whoever fits an agent several times: what was learned from one part of the data is no checkpoint of another.
+    """
+    kept = {key: value for key, value in agent.get_params().items() if key.rpartition("__")[2] == "checkpoint"}
+    return agent.set_params(**{key: Path(folder) / name for key, folder in kept.items() if folder is not None})
 
 
 def unfitted(value: Any) -> Any:

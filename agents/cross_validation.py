@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, FitReport, unfitted
+from agents.base import Agent, FitReport, in_subfolder, unfitted
 from agents.log_loss import _best, _evidence
 from agents.rho_game import TAU_SCALE
 from agents.splits import shuffled_folds
@@ -48,7 +48,8 @@ class CrossValidatedBC(Agent):
     overfitting to guard against, so that the population serves to fit and to judge, once.
 
     Args:
-        agent: the agent; it is cloned, never fitted itself. Its own hyper-parameters are ``agent__lam`` and so on.
+        agent: the agent; it is cloned, never fitted itself. Its own hyper-parameters are ``agent__lam`` and so on. One
+            with a folder of checkpoints gets a subfolder for each candidate and fold.
         grid: lists of values by name of a hyper-parameter of ``agent`` (nested ones too): ``{"lam": [0.01, 0.1]}``.
         criterion: ``"log_loss"`` or ``"rho"``.
         folds: at least 2 and at most the number of demonstrations. A weighted demonstration is in one fold, with its
@@ -123,8 +124,13 @@ class CrossValidatedBC(Agent):
                 judged.append(
                     np.concatenate(
                         [
-                            self._judge(parameters, rest, fold, policy_class, np.random.default_rng(seed))
-                            for (rest, fold), seed in zip(splits, seeds)
+                            self._judge(
+                                in_subfolder(self._candidate(parameters), f"candidate-{c}-fold-{k}"),
+                                *split,
+                                policy_class,
+                                np.random.default_rng(seed),
+                            )
+                            for k, (split, seed) in enumerate(zip(splits, seeds))
                         ],
                         axis=1,
                     )
@@ -158,7 +164,7 @@ class CrossValidatedBC(Agent):
         self.best_index_ = int(fine[best])
         self.best_params_ = candidates[self.best_index_]
         self.best_score_ = float(columns["mean_test_score"][best])
-        self.best_agent_ = self._candidate(self.best_params_)
+        self.best_agent_ = in_subfolder(self._candidate(self.best_params_), "chosen")
         self.best_agent_.fit(demonstrations, policy_class, rng=np.random.default_rng(last))
         report = FitReport(
             objective=-self.best_score_,
@@ -197,15 +203,15 @@ class CrossValidatedBC(Agent):
 
     def _judge(
         self,
-        parameters: dict[str, Any],
+        candidate: Agent,
         rest: Demonstrations,
         fold: Demonstrations,
         policy_class: PolicyClass,
         rng: np.random.Generator,
     ) -> FloatArray:
         """``(2, n)`` for the sequences of a fold: number of zero-density tokens, log-likelihood of the others."""
-        policy = self._candidate(parameters).fit(rest, policy_class, rng=rng).policy_
-        log_probs = chunk_log_densities({_label(parameters): policy}, fold, range(fold.horizon))[:, :, 0]
+        policy = candidate.fit(rest, policy_class, rng=rng).policy_
+        log_probs = chunk_log_densities({str(candidate): policy}, fold, range(fold.horizon))[:, :, 0]
         return _evidence(log_probs.T, np.ones(fold.horizon), 0.0, fold.vocab_size)
 
     def _warn_of_failures(self, candidates: list[dict[str, Any]], errors: list[str]) -> None:

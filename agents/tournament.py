@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, FitReport
+from agents.base import Agent, FitReport, in_subfolder
 from agents.rho_game import TAU_SCALE, rho_tau, solve_finite_game
 from agents.splits import holdout_split
 from ntp_envs import Demonstrations, Policy, PolicyClass
@@ -285,13 +285,13 @@ class TournamentBC(Agent):
             agent._check_fit_input(rest, policy_class)  # all of them, before the first expensive fit
         *seeds, last = rng.integers(1 << 63, size=len(agents) + 1)
         self.agents_ = {
-            name: agent.clone().fit(rest, policy_class, rng=np.random.default_rng(seed))
-            for (name, agent), seed in zip(agents.items(), seeds)
+            name: in_subfolder(agent.clone(), f"member-{k}").fit(rest, policy_class, rng=np.random.default_rng(seed))
+            for k, ((name, agent), seed) in enumerate(zip(agents.items(), seeds))
         }
         self.tournament_ = tournament({name: agent.policy_ for name, agent in self.agents_.items()}, held_out, tau=tau)
         self.best_agent_ = self.agents_[self.tournament_.winner]
         if self.refit:
-            again = agents[self.tournament_.winner].clone()
+            again = in_subfolder(agents[self.tournament_.winner].clone(), "chosen")
             self.best_agent_ = again.fit(demonstrations, policy_class, rng=np.random.default_rng(last))
         report = FitReport(
             objective=self.tournament_.value,

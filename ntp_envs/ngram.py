@@ -129,16 +129,31 @@ class NGramPolicy(SequentialPolicy):
         line = np.concatenate([before[:, max(before.shape[1] - order + 1, 0) :], written], axis=1)
         mass = np.zeros(line.shape)
         mass[:, line.shape[1] - written.shape[1] :] = _sequence_weights(weights, len(written))[:, None]
-        levels, nodes, contexts = [], np.zeros(line.shape, dtype=np.int64), 1
-        for k in range(order):
-            keys, edges = _number(nodes * vocab_size + line, contexts * vocab_size)
-            counts = np.bincount(edges.ravel(), weights=mass.ravel(), minlength=len(keys)).astype(np.float64)
-            levels.append(_witten_bell(keys, counts, contexts, vocab_size, escape))
-            contexts = len(keys) + 1
-            if k + 1 < order:
-                nodes[:, 0] = len(keys)
-                nodes[:, 1:] = edges[:, :-1]
-        return cls(levels, vocab_size)
+        starts = np.arange(len(line)) * line.shape[1]
+        return cls(_counted(line.ravel(), mass.ravel(), starts, vocab_size, order, escape), vocab_size)
+
+    @classmethod
+    def fit_documents(
+        cls, text: ArrayLike, starts: ArrayLike, vocab_size: int, order: int, *, escape: float = 1.0
+    ) -> NGramPolicy:
+        """The model of documents of any lengths, one after another in ``(L,)`` tokens; all tokens are counted.
+
+        Args:
+            text: the tokens.
+            starts: ``(D,)`` where each document begins, ascending from 0; no context reaches across.
+            vocab_size, order, escape: as for `fit`.
+
+        >>> model = NGramPolicy.fit_documents([0, 1, 0, 0, 1], [0, 2], vocab_size=2, order=2)
+        >>> np.exp(model.next_log_probs(np.empty((1, 0), int), np.empty((1, 0), int))).round(3).tolist()
+        [[0.857, 0.143]]
+        """
+        vocab_size, order = check_int("vocab_size", vocab_size, minimum=1), check_int("order", order, minimum=1)
+        escape = check_real("escape", escape, minimum=0.0)
+        line, begins = np.asarray(text), np.asarray(starts)
+        if line.ndim != 1 or begins.ndim != 1 or not len(begins) or begins[0] != 0 or (np.diff(begins) <= 0).any():
+            raise ValueError(f"text has shape {line.shape} and starts {begins!r}; one row and ascending places from 0.")
+        line = check_tokens("text", line[None], vocab_size)[0]
+        return cls(_counted(line, np.ones(len(line)), begins, vocab_size, order, escape), vocab_size)
 
     @classmethod
     def fit_text(cls, text: ArrayLike, vocab_size: int, order: int, *, escape: float = 1.0) -> NGramPolicy:
@@ -284,6 +299,22 @@ class _NGramCursor(Cursor):
 
     def advance(self, tokens: IntArray) -> Cursor:
         return _NGramCursor(self.policy, self.policy._step(self.nodes, np.asarray(tokens)), self.step + 1)
+
+
+def _counted(
+    line: IntArray, mass: FloatArray, starts: IntArray, vocab_size: int, order: int, escape: float
+) -> list[NGramLevel]:
+    """Tables of sequences, one after another in ``(L,)`` tokens, that begin at ``starts``; each token has a mass."""
+    levels, nodes, contexts = [], np.zeros(len(line), dtype=np.int64), 1
+    for k in range(order):
+        keys, edges = _number(nodes * vocab_size + line, contexts * vocab_size)
+        counts = np.bincount(edges, weights=mass, minlength=len(keys)).astype(np.float64)
+        levels.append(_witten_bell(keys, counts, contexts, vocab_size, escape))
+        contexts = len(keys) + 1
+        if k + 1 < order:
+            nodes[1:] = edges[:-1]
+            nodes[starts] = len(keys)
+    return levels
 
 
 def _number(keys: IntArray, universe: int) -> tuple[IntArray, IntArray]:

@@ -80,7 +80,7 @@ def test_anything_can_be_read_as_bytes():
 
 
 def test_a_second_task_reads_and_fits_nothing_again(harbour, monkeypatch):
-    monkeypatch.setattr(data_module, "load_text", lambda *a, **k: pytest.fail("read again"))
+    monkeypatch.setattr(data_module.Vocabulary, "build", lambda *a, **k: pytest.fail("made again"))
     again = Text(**SMALL | {"horizon": 9, "learner_order": 1})
     assert again.data is harbour.data
     assert again.expert.levels is harbour.expert.levels
@@ -93,15 +93,20 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     path.write_text("abab" * 100)
     old = Text(**SMALL | {"corpus": str(path)})
     assert old.decode(old.data.train.tokens[:4]) == "abab"
+    pickled, copied, state = pickle.dumps(old), replace(old), path.stat()
     path.write_text("cdcd" * 100)
-    os.utime(path, ns=(1, 1))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))  # the same name, size and date
     new = Text(**SMALL | {"corpus": str(path)})
-    assert new == old and new.data.sha256 != old.data.sha256
+    assert new != old and old == copied and new.parameters() == old.parameters() and len({old, copied, new}) == 2
+    assert new.data.sha256 != old.data.sha256 and new.fingerprint() != old.fingerprint() == copied.fingerprint()
+    with pytest.raises(ValueError, match="has changed since this task was saved"):
+        _ = pickle.loads(pickled).data
     assert new.decode(new.data.train.tokens[:4]) == "cdcd"
     assert old.decode(old.sample_prompts(1, np.random.default_rng(0))[0])[0] in "ab"
     os.remove(path)
     with pytest.raises(FileNotFoundError):
         Text(**SMALL | {"corpus": str(path)})
+    assert Text(**SMALL) != "text"
     assert old.expert.order == 3  # which the task can still fit
 
 

@@ -1,8 +1,15 @@
 """Where text comes from: files of every kind, the standard library, a hub that is not there."""
 
+import bz2
+import gzip
+import io
+import lzma
 import os
+import sqlite3
 import sys
+import tarfile
 import types
+import zipfile
 
 import pytest
 
@@ -31,6 +38,19 @@ TEXT = "Grüße aus Köln, naïve café, 数独 🙂.\nSecond line.\n"
         (b"\xef\xbb\xbfa\r\n\r\nb\r", "a\n\nb\n"),
         (b"no end of line", "no end of line"),
         ("\ufeffa\ufeffb".encode(), "a\ufeffb"),  # only the first is a mark
+        (TEXT.encode("utf-16"), TEXT),
+        (b"\xff\xfe" + TEXT.encode("utf-16-le"), TEXT),
+        (b"\xfe\xff" + TEXT.replace("\n", "\r\n").encode("utf-16-be"), TEXT),
+        (b"\xff\xfe\0\0" + TEXT.encode("utf-32-le"), TEXT),
+        (b"\0\0\xfe\xff" + TEXT.encode("utf-32-be"), TEXT),
+        (gzip.compress(TEXT.encode()), TEXT),
+        (gzip.compress(TEXT[:9].encode()) + gzip.compress(TEXT[9:].encode()), TEXT),
+        (gzip.compress(TEXT.encode("utf-16")), TEXT),
+        (bz2.compress(TEXT.encode()), TEXT),
+        (lzma.compress(TEXT.encode()), TEXT),
+        (b"BZhang and ORC, PAR1", "BZhang and ORC, PAR1"),  # text that begins as binary files do
+        (b"ORC is not a format here", "ORC is not a format here"),
+        (b"GIF89a, GGUF", "GIF89a, GGUF"),
     ],
 )
 def test_utf8_marks_and_line_ends(tmp_path, data, text):
@@ -40,11 +60,13 @@ def test_utf8_marks_and_line_ends(tmp_path, data, text):
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 12, 25, 26, 27, 28, 31, 32, 1000])
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_max_chars_counts_characters_not_bytes(tmp_path, count, mark):
-    path = written(tmp_path, mark + TEXT.encode())
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_max_chars_counts_characters_not_bytes(tmp_path, count, encoding, pack):
+    data = pack(TEXT.encode(encoding))
+    path = written(tmp_path, data)
     assert load_text(path, max_chars=count) == TEXT[:count]
-    assert load_bytes(path, max_chars=count) == (mark + TEXT.encode())[:count]
+    assert load_bytes(path, max_chars=count) == data[:count]
 
 
 def test_max_chars_may_cut_a_character_or_a_line_end(tmp_path):
@@ -68,7 +90,10 @@ def test_a_very_long_line(tmp_path):
         (b"\xef\xbb\xbfabc\xffdef", "byte offset 6"),
         ("Grüße".encode("latin-1") + b" und", "byte offset 2: .*tokens='byte'"),
         ("Grüß".encode()[:-1], "byte offset 4: unexpected end"),
-        ("Grüße".encode("utf-16"), "mark of UTF-16"),
+        (b"\xff\xfe" + b"a\0\0", "is not UTF-16 .byte offset 4"),
+        (b"\xff\xfe\0\0" + b"a\0\0\0\0\0\x11\0", "is not UTF-32 .byte offset 8"),
+        (b"\xff\xfea\0\0\0", "zero character at 1"),
+        (b"\xff\xfe", "nothing but a byte order mark"),
         ("Grüße".encode("utf-16-be"), "zero byte at byte offset 0"),
     ],
 )
@@ -82,6 +107,87 @@ def test_what_is_not_text_is_refused_with_the_offset(tmp_path, data, message):
     else:
         with pytest.raises(ValueError, match="is an empty file"):
             load_bytes(path)
+
+
+def zipped(name):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, TEXT)
+    return stream.getvalue()
+
+
+def tarred():
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("text.txt"))
+    return stream.getvalue()
+
+
+def database(path):
+    with sqlite3.connect(path) as made:
+        made.execute("create table t (x)")
+    return path.read_bytes()
+
+
+def from_pyarrow(path, kind):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"text": ["one", "two"]})
+    if kind == "parquet":
+        pytest.importorskip("pyarrow.parquet").write_table(table, path)
+    elif kind == "arrow file":
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+    return path.read_bytes()
+
+
+PLAIN_PDF = b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\ntrailer\n<< /Root 1 0 R >>\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda path: zipped("text.txt"), "is a zip archive .docx, xlsx"),
+        (lambda path: zipped("word/document.xml"), "zip archive"),
+        (lambda path: zipfile.ZipFile(path, "w").close() or path.read_bytes(), "empty zip archive"),
+        (lambda path: tarred(), "tar archive"),
+        (lambda path: gzip.compress(tarred()), "tar archive"),
+        (lambda path: gzip.compress(zipped("a")), "zip archive"),
+        (lambda path: b"\x28\xb5\x2f\xfd\x24\x05" + bytes(9), "zstandard-compressed file.*zstd -d"),
+        (lambda path: b"7z\xbc\xaf\x27\x1c\x00\x04" + bytes(9), "7z archive"),
+        (lambda path: PLAIN_PDF, "is a PDF, not a text file; export the text from it first: pdftotext"),
+        (lambda path: b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "is a PDF"),
+        (database, "is an SQLite database"),
+        (lambda path: from_pyarrow(path, "parquet"), "is a parquet file"),
+        (lambda path: from_pyarrow(path, "arrow file"), "is an Arrow file"),
+        (lambda path: from_pyarrow(path, "arrow stream"), "is an Arrow stream"),
+        (lambda path: b"\x89PNG\r\n\x1a\n" + bytes(20), "is a picture"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path, make, named):
+    path = written(tmp_path, make(tmp_path / "made"))
+    for limit in (None, 300):
+        with pytest.raises(ValueError, match=rf"{named}.*tokens='byte'"):
+            load_text(path, max_chars=limit)
+    assert load_bytes(path)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_damaged_and_boundless_compressed_files(tmp_path, pack, monkeypatch):
+    data = pack((TEXT * 50).encode())
+    for damaged in (data[:-9], data[:20], data[:30] + b"\0\1\2\3" + data[34:]):
+        with pytest.raises(ValueError, match="begins as a .* file and cannot be unpacked"):
+            load_text(written(tmp_path, damaged))
+    with pytest.raises(ValueError, match="with nothing in it"):
+        load_text(written(tmp_path, pack(b"")))
+    monkeypatch.setattr(corpus, "UNPACKED_LIMIT", 1000)
+    path = written(tmp_path, pack(b"a" * 1001))
+    with pytest.raises(ValueError, match="unpacks to more than 1000 bytes; read a part of it with max_chars"):
+        load_text(path)
+    assert load_text(path, max_chars=7) == "a" * 7
+    assert len(load_text(written(tmp_path, pack(b"a" * 1000)))) == 1000
 
 
 def test_a_bad_byte_behind_max_chars_is_not_read(tmp_path):

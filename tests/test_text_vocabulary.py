@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from laws import examples
 
 from ntp_envs.text import Vocabulary, split_words
-from ntp_envs.text.vocabulary import MAX_VOCAB, UNKNOWN
+from ntp_envs.text.vocabulary import GROWN, MAX_VOCAB, UNKNOWN
 
 anything = st.text(min_size=1, max_size=200)
 hypothetically = examples(200)
@@ -95,7 +95,8 @@ def test_all_bytes_need_no_unknown():
 
 def test_sizes_stay_moderate():
     many = "".join(chr(c) for c in range(0x4E00, 0x5200))
-    assert Vocabulary.build(many, "char").size == MAX_VOCAB["char"] == 96
+    assert Vocabulary.build("a" * 20_000 + many, "char").size == MAX_VOCAB["char"] == 96
+    assert Vocabulary.build("".join(map(chr, range(0x4E00, 0x9000))), "char").size == GROWN == 4096
     assert Vocabulary.build(" ".join(many), "word").size == MAX_VOCAB["word"] == 1000
 
 

@@ -90,13 +90,22 @@ class Checkpoint:
             ) from error
 
     def _check_settings(self, theirs: dict[str, Any]) -> None:
-        names = sorted(n for n in {*theirs, *self.settings} if theirs.get(n) != self.settings.get(n))
+        there, now = _flat(theirs), _flat(self.settings)
+        names = sorted(n for n in {*there, *now} if there.get(n) != now.get(n))
         if names:
-            pairs = ", ".join(f"{n}: {theirs.get(n)!r} there, {self.settings.get(n)!r} now" for n in names)
+            pairs = ", ".join(f"{n}: {there.get(n)!r} there, {now.get(n)!r} now" for n in names)
             raise CheckpointError(
                 f"{self.path} is the checkpoint of a run with other settings ({pairs}); use another folder, or "
                 "delete it."
             )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One level, with names such as ``data.size``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 #: hyper-parameters that the result does not depend on

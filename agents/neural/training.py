@@ -37,8 +37,8 @@ class Settings:
         weight_decay: of AdamW, on every weight.
         clip: largest norm of the gradient (of the loss in nats a counted token); ``None`` is no limit.
         precision: ``"float32"``, or ``"bf16"``: products of matrices are taken in bfloat16 (8 significant bits),
-            forward and backward, on the CPU and on a GPU alike; it is faster where there are units for it. The weights,
-            their moments, norms and the loss stay in float32, and policies are evaluated in float64 as ever.
+            forward and backward, on the CPU and on a GPU alike; it is faster where there are units for it. The
+            weights, their moments, norms and the loss stay in float32, and policies are evaluated in float64 as ever.
 
     >>> Settings(steps=10, learning_rate=1.0, warmup=2).learning_rate_at(0)
     0.5

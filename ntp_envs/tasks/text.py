@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields
+import warnings
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -17,9 +18,10 @@ from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import MixturePolicy, Policy
 from ntp_envs.policy_classes.ngram import NGramClass
 from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
-from ntp_envs.text.data import TextData, TextPart, least_length, load_data
-from ntp_envs.text.score import BitsPerChar, text_log_probs
-from ntp_envs.text.vocabulary import TOKENS
+from ntp_envs.text.data import RECORDS, TextData, TextPart, least_length, load_data
+from ntp_envs.text.records import EndedPolicy
+from ntp_envs.text.score import BitsPerChar, document_log_probs, text_log_probs
+from ntp_envs.text.vocabulary import TOKENS, TOO_MANY, UnknownTokensWarning
 
 __all__ = ["Text"]
 
@@ -53,28 +55,41 @@ class Text(Task):
     in 30 characters (expert of order 2, contamination 0.03, infinitely many demonstrations) it is at a distance of 0.14
     after 64 tokens, where `clean` is at 0.030.
 
+    With ``records="lines"`` the corpus is a file of documents, one a line, and the line end is the *end token*: the
+    expert models whole documents, from their beginnings, and no context reaches from one into the next. A prompt is the
+    first P tokens of a document drawn uniformly among those that have as many; then H tokens are written: a document
+    that ends earlier is filled up with end tokens, which the expert writes with probability one after the first, and
+    one that goes on is cut off. `windows` are beginnings of real documents, filled up in the same way. The last
+    documents are held out, and every one is scored by `bits_per_char` from its beginning; its end counts as a token of
+    one character there, the line end of the file.
+
     The corpus is read, and the parameters are checked against it, when the task is made; a second task with the same
-    text reads and fits nothing again in the same process, unless the file has changed in the meantime. A task keeps
-    the text it was made with. Equality is of parameters: two tasks made before and after a change of the file are
-    equal, and the ``sha256`` that `windows` writes into ``source`` tells them apart.
+    text fits nothing again in the same process. A task keeps the text it was made with, and is equal to another if
+    parameters and text (its ``data.sha256``) are; one that was pickled refuses to read another text than it had.
 
     Args:
-        corpus: ``"default"`` (the help topics that come with CPython, which need no download), the path of a UTF-8
-            file, or ``"hf:OWNER/NAME"``, a Hugging Face data set such as ``hf:roneneldan/TinyStories`` (extra ``hf``
-            and a network); see `ntp_envs.text.load_text`.
+        corpus: ``"default"`` (the help topics that come with CPython, which need no download), the path of a text
+            file (perhaps compressed), or ``"hf:OWNER/NAME"``, a Hugging Face data set such as
+            ``hf:roneneldan/TinyStories`` (extra ``hf`` and a network); see `ntp_envs.text.load_text`.
         tokens: ``"char"``, ``"byte"`` (reads any file) or ``"word"``; see `ntp_envs.text.Vocabulary`.
         lower: lower-case the text first.
         expert_order: n of the expert: it sees n - 1 tokens.
         horizon: H, tokens to write.
         prompt_length: P.
         learner_order: n of ``policy_class``.
-        max_vocab: largest vocabulary, one token for everything rare included; ``None`` is 96 characters, 256 bytes or
-            1000 words.
+        max_vocab: largest vocabulary, one token for everything rare included; ``None`` is 256 bytes, 1000 words, or 96
+            characters: more, up to 4096, where those leave more than 5 % of the text unknown.
         max_chars: characters (bytes) of the corpus to read, from its beginning; ``None`` is all of it (5 million of a
             data set).
-        held_out: share of the characters, at the end, that the expert and its vocabulary are not fitted to.
+        held_out: share of the characters (of the documents, with records), at the end, that the expert and its
+            vocabulary are not fitted to.
         contamination: in [0, 1), probability that a whole document is shuffled text. The corpus, the prompts, `windows`
             and the scale of `bits_per_char` are those of the text as it is.
+        records: ``None``, one stretch of text, or ``"lines"``, a document on each line that is not blank (see above);
+            white space around it is cut off.
+
+    Warns:
+        UnknownTokensWarning: more than 5 % of the tokens are the unknown one; the message has the share and the knob.
 
     Raises:
         OSError, ValueError, TypeError, ImportError: at construction, with the reason and the way round: a corpus that
@@ -96,6 +111,7 @@ class Text(Task):
     max_chars: int | None = None
     held_out: float = 0.1
     contamination: float = 0.0
+    records: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.corpus, str) or not self.corpus:
@@ -113,9 +129,33 @@ class Text(Task):
         check_probability("held_out", self.held_out)
         if check_real("contamination", self.contamination, minimum=0.0) >= 1.0:
             raise ValueError(f"contamination={self.contamination} must be below 1; at 1 nothing of the text is left.")
+        if self.records is not None:
+            check_in("records", self.records, RECORDS)
         self._check_lengths(self.data)
+        if self.data.unknown_share > TOO_MANY:
+            warnings.warn(self._about_unknown(), UnknownTokensWarning, stacklevel=3)
+
+    def _about_unknown(self) -> str:
+        roomy, kinds = self.data.roomy_vocab, {"char": "characters", "byte": "bytes", "word": "words"}[self.tokens]
+        knob = f"Raise max_vocab: {roomy} leaves at most 1 % of the text unknown that the expert is fitted to"
+        if roomy <= self.vocab_size:
+            knob = "They do not occur in the part that the vocabulary is built from: use a longer text"
+        return (
+            f"{100 * self.data.unknown_share:.1f} % of the tokens of corpus={self.corpus!r} are unknown: not among the "
+            f"{self.vocab_size - 1} most frequent {kinds}. Nobody spells them out, so bits a character are too few and "
+            f"what is written is full of U+FFFD. {knob}" + (", or tokens='char'." if self.tokens == "word" else ".")
+        )
 
     def _check_lengths(self, data: TextData) -> None:
+        if self.records is not None:
+            for part, what in ((data.train, "to fit to"), (data.held_out, "held out")):
+                if not len(self._begins(part)):
+                    raise ValueError(
+                        f"corpus={self.corpus!r} has no document {what} of at least prompt_length={self.prompt_length} "
+                        f"tokens; the longest of {len(part.document_lengths)} has {part.document_lengths.max()}. Use a "
+                        "shorter prompt_length."
+                    )
+            return
         window = self.prompt_length + self.horizon
         train = max(window, self.expert_order)
         found = len(data.train), len(data.held_out)
@@ -128,22 +168,42 @@ class Text(Task):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The parameters only: another process reads the corpus anew."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """The parameters, and by what to know the text: another process reads the corpus anew."""
+        return {**self.parameters(), "_sha256": self.data.sha256}
+
+    def __eq__(self, other: object) -> bool:
+        """Equal parameters, and the same text."""
+        if type(other) is not type(self):
+            return NotImplemented
+        assert isinstance(other, Text)
+        return self.parameters() == other.parameters() and self.data.sha256 == other.data.sha256
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.parameters().values()))
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "sha256": self.data.sha256}
 
     # -- the text ------------------------------------------------------------------------------------------------------
 
     @cached_property
     def data(self) -> TextData:
         """The corpus as tokens, in two parts, with its vocabulary and the ``sha256`` of what was read."""
-        return load_data(
+        data = load_data(
             self.corpus,
             tokens=self.tokens,
             lower=self.lower,
             max_vocab=self.max_vocab,
             max_chars=self.max_chars,
             held_out=self.held_out,
+            records=self.records,
         )
+        if vars(self).get("_sha256", data.sha256) != data.sha256:
+            raise ValueError(
+                f"corpus={self.corpus!r} has changed since this task was saved; make the task anew to use what is there"
+                " now."
+            )
+        return data
 
     @property
     def vocab_size(self) -> int:  # type: ignore[override]
@@ -155,11 +215,17 @@ class Text(Task):
         return self.data.vocabulary.encode(text.lower() if self.lower else text)
 
     def decode(self, tokens: NDArray[np.integer]) -> str:
-        """The text of one ``(t,)`` row of tokens; U+FFFD for the unknown token."""
-        return self.data.vocabulary.decode(tokens)
+        """The text of one ``(t,)`` row of tokens, up to the first end token; U+FFFD for the unknown token."""
+        ends = np.flatnonzero(np.asarray(tokens) == self.end)
+        return self.data.vocabulary.decode(tokens[: ends[0] + 1] if len(ends) else tokens)
+
+    @property
+    def end(self) -> int | None:
+        """The end token, of documents; ``None`` without ``records``."""
+        return self.data.end
 
     def windows(self, n: int, rng: np.random.Generator, *, held_out: bool = False) -> Demonstrations:
-        """``n`` stretches of the text itself, P + H tokens each, at places drawn uniformly.
+        """``n`` stretches of the text itself, P + H tokens each, at places drawn uniformly (beginnings of documents).
 
         Args:
             n: how many, at least 1; they may overlap.
@@ -168,7 +234,7 @@ class Text(Task):
         """
         n = check_int("n", n, minimum=1)
         part = self._part(held_out)
-        lines = part.tokens[self._starts(part, n, rng)[:, None] + np.arange(self.prompt_length + self.horizon)]
+        lines = part.lines(self._starts(part, n, rng), self.prompt_length + self.horizon, self.end)
         return Demonstrations(
             lines[:, : self.prompt_length],
             lines[:, self.prompt_length :],
@@ -184,9 +250,10 @@ class Text(Task):
     def bits_per_char(self, policy: Policy, *, held_out: bool = True, window: int | None = None) -> BitsPerChar:
         """How well a policy predicts the text: bits a character (and a token), with a standard error.
 
-        Every token of the part but the first P is predicted once, from the tokens before it (teacher forcing). The
-        text is read in windows, each after the P tokens before it, so a context is cut only where it would reach
-        further back than that.
+        Every token of the part (of each document) but the first P is predicted once, from the tokens before it (teacher
+        forcing). The text is read in windows, each after the P tokens before it, so a context is cut only where it
+        would reach further back than that. The end token of a document is one of its tokens, of one character: what
+        fills up a short one is not scored.
 
         Args:
             policy: over the task's vocabulary.
@@ -204,19 +271,29 @@ class Text(Task):
             "window", (policy.horizon or WINDOW) if window is None else window, minimum=1, maximum=policy.horizon
         )
         part, unknown = self._part(held_out), self.data.vocabulary.unknown
-        log_probs = text_log_probs(policy, part.tokens, prompt_length=self.prompt_length, window=length)
-        scored = slice(self.prompt_length, None)
+        scored: Any = slice(self.prompt_length, None)
+        if self.end is None:
+            log_probs = text_log_probs(policy, part.tokens, prompt_length=self.prompt_length, window=length)
+        else:
+            log_probs, scored = document_log_probs(
+                policy, part, end=self.end, prompt_length=self.prompt_length, window=length
+            )
         share = 0.0 if unknown is None else float((part.tokens[scored] == unknown).mean())
         return BitsPerChar.of(log_probs, part.lengths[scored], unknown_share=share)
 
     def _part(self, held_out: bool) -> TextPart:
         return self.data.held_out if held_out else self.data.train
 
-    def _places(self, part: TextPart) -> int:
-        return len(part) - self.prompt_length - self.horizon + 1
+    def _begins(self, part: TextPart) -> IntArray | range:
+        """Where a demonstration may begin."""
+        if part.starts is None:
+            return range(len(part) - self.prompt_length - self.horizon + 1)
+        return part.starts[part.document_lengths >= self.prompt_length]
 
     def _starts(self, part: TextPart, n: int, rng: np.random.Generator) -> IntArray:
-        return check_generator(rng).integers(self._places(part), size=n)
+        begins = self._begins(part)
+        drawn = check_generator(rng).integers(len(begins), size=n)
+        return drawn if isinstance(begins, range) else begins[drawn]
 
     # -- the task ------------------------------------------------------------------------------------------------------
 
@@ -228,19 +305,19 @@ class Text(Task):
         return MixturePolicy([self.clean, self.shuffled], [1.0 - self.contamination, self.contamination])
 
     @cached_property
-    def clean(self) -> NGramPolicy:
-        """The n-gram model of order ``expert_order`` of the training part."""
+    def clean(self) -> Policy:
+        """The n-gram model of order ``expert_order`` of the training part; of documents, up to their end."""
         return self._model(self.expert_order)
 
     @cached_property
-    def shuffled(self) -> NGramPolicy:
-        """Tokens drawn independently with the (smoothed) frequencies of the training part."""
+    def shuffled(self) -> Policy:
+        """Tokens drawn independently with the (smoothed) frequencies of the training part; of documents, to the end."""
         return self._model(1)
 
-    def _model(self, order: int) -> NGramPolicy:
+    def _model(self, order: int) -> Policy:
         policy = copy.copy(_fitted(self.data, order))
         policy.prompt_length = self.prompt_length
-        return policy
+        return policy if self.end is None else EndedPolicy(policy, self.end)
 
     @cached_property
     def policy_class(self) -> NGramClass:
@@ -252,15 +329,16 @@ class Text(Task):
 
     @cached_property
     def _prompt_law(self) -> tuple[IntArray, FloatArray] | None:
-        places = self._places(self.data.train)
+        begins = self._begins(self.data.train)
+        places, at = len(begins), np.arange(len(begins)) if isinstance(begins, range) else begins
         number, lasts = np.zeros(places, dtype=np.int64), np.zeros(1, dtype=np.int64)  # of each place's prompt so far
         for offset in range(self.prompt_length):  # longer prompts are never fewer
-            number = number * self.vocab_size + self.data.train.tokens[offset : offset + places]
+            number = number * self.vocab_size + self.data.train.tokens[at + offset]
             _, lasts, number = np.unique(number, return_index=True, return_inverse=True)
             number = number.ravel()
             if len(lasts) > MAX_PROMPTS:
                 return None
-        prompts = self.data.train.tokens[lasts[:, None] + np.arange(self.prompt_length)]
+        prompts = self.data.train.tokens[at[lasts][:, None] + np.arange(self.prompt_length)]
         return prompts, np.bincount(number, minlength=len(lasts)) / places
 
     def prompt_law(self) -> tuple[IntArray, FloatArray]:
@@ -283,4 +361,6 @@ class Text(Task):
 
 @lru_cache(maxsize=8)
 def _fitted(data: TextData, order: int) -> NGramPolicy:
+    if data.train.starts is not None:
+        return NGramPolicy.fit_documents(data.train.tokens, data.train.starts, data.vocabulary.size, order)
     return NGramPolicy.fit_text(data.train.tokens, data.vocabulary.size, order)

@@ -2,13 +2,16 @@
 
 from ntp_envs.text.corpus import load_bytes, load_text
 from ntp_envs.text.data import TextData, TextPart, load_data
+from ntp_envs.text.records import EndedPolicy
 from ntp_envs.text.score import BitsPerChar, text_log_probs
-from ntp_envs.text.vocabulary import Vocabulary, split_words
+from ntp_envs.text.vocabulary import UnknownTokensWarning, Vocabulary, split_words
 
 __all__ = [
     "BitsPerChar",
+    "EndedPolicy",
     "TextData",
     "TextPart",
+    "UnknownTokensWarning",
     "Vocabulary",
     "load_bytes",
     "load_data",

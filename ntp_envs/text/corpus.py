@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
+import gzip
 import importlib
+import lzma
 import os
 import stat
+import zlib
 from typing import Any, NoReturn
 
 from ntp_envs._extras import import_extra
 
-__all__ = ["DEFAULT", "HUB_LIMIT", "HUB_PREFIX", "corpus_key", "load_bytes", "load_text"]
+__all__ = ["DEFAULT", "HUB_LIMIT", "HUB_PREFIX", "UNPACKED_LIMIT", "load_bytes", "load_text"]
 
 DEFAULT = "default"
 HUB_PREFIX = "hf:"
 #: characters of a Hugging Face data set that are read where no limit is given
 HUB_LIMIT = 5_000_000
 
-BOMS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+#: bytes that a compressed file may unpack to where no limit is given
+UNPACKED_LIMIT = 1 << 30
+
+#: byte order marks and their encodings; that of UTF-32 begins with one of UTF-16
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+#: compressed files that are read, by their first bytes: a name and what opens them
+PACKED: dict[bytes, tuple[str, Any]] = {
+    b"\x1f\x8b": ("gzip", gzip.open),
+    b"BZh": ("bzip2", bz2.open),
+    b"\xfd7zXZ\0": ("xz", lzma.open),
+}
+#: what else a file may be by its first bytes, and how to get at the text in it
+UNPACK, EXPORT = "unpack it first", "export the text from it first"
+CONTAINERS = {
+    b"PK\x03\x04": ("a zip archive (docx, xlsx, odt and epub files are some too)", UNPACK),
+    b"PK\x05\x06": ("an empty zip archive", UNPACK),
+    b"(\xb5/\xfd": ("a zstandard-compressed file", f"{UNPACK}: zstd -d"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", UNPACK),
+    b"Rar!\x1a\x07": ("a rar archive", UNPACK),
+    b"\x04\x22\x4d\x18": ("an lz4-compressed file", UNPACK),
+    b"\x1f\x9d": ("a compress-ed file (.Z)", UNPACK),
+    b"%PDF-": ("a PDF", f"{EXPORT}: pdftotext"),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("a document of old Microsoft Office", EXPORT),
+    b"PAR1": ("a parquet file", EXPORT),
+    b"ARROW1": ("an Arrow file", EXPORT),
+    b"\xff\xff\xff\xff": ("an Arrow stream", EXPORT),
+    b"FEA1": ("a feather file", EXPORT),
+    b"ORC": ("an ORC file", EXPORT),
+    b"Obj\x01": ("an Avro file", EXPORT),
+    b"SQLite format 3\0": ("an SQLite database", EXPORT),
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file", EXPORT),
+    b"\x93NUMPY": ("a numpy array", EXPORT),
+    b"\x80\x04": ("a pickle", EXPORT),
+    b"\x80\x05": ("a pickle", EXPORT),
+    b"GGUF": ("the weights of a language model", EXPORT),
+    b"\x89PNG": ("a picture", EXPORT),
+    b"\xff\xd8\xff": ("a picture", EXPORT),
+    b"GIF8": ("a picture", EXPORT),
+    b"\x7fELF": ("a program", EXPORT),
+}
 
 
 def load_text(corpus: str = DEFAULT, *, max_chars: int | None = None) -> str:
@@ -28,13 +77,15 @@ def load_text(corpus: str = DEFAULT, *, max_chars: int | None = None) -> str:
             Python in it, in alphabetical order of topics; it differs a little between versions of Python);
             ``"hf:OWNER/NAME"``, the column ``text`` of the training split of a Hugging Face data set, read as a stream
             (needs the extra ``hf`` and a network), one blank line between records; anything else is the path of a
-            UTF-8 file (write ``./default`` for a file of that name).
+            file (write ``./default`` for one of that name): text in UTF-8, or in UTF-16 or UTF-32 with a byte order
+            mark, perhaps compressed by gzip, bzip2 or xz.
         max_chars: read this many characters from the beginning at most. Unlimited for files, `HUB_LIMIT` for data
             sets, if ``None``.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError, OSError: there is no such file to read.
-        ValueError: a file that is empty or not UTF-8 text, with the offset of the first bad byte; a Python without
+        ValueError: a file that is empty or not text, with the offset of the first bad byte, or the name of what it is
+            (an archive, a PDF, ...); a compressed file that is damaged, or larger than 1 GiB inside; a Python without
             help topics; a data set without texts.
         ImportError: a data set is asked for and the library ``datasets`` is missing.
 
@@ -46,14 +97,17 @@ def load_text(corpus: str = DEFAULT, *, max_chars: int | None = None) -> str:
     elif corpus.startswith(HUB_PREFIX):
         text = _from_hub(corpus[len(HUB_PREFIX) :], HUB_LIMIT if max_chars is None else max_chars)
     else:
-        # at most 4 bytes a character, and 3 of the mark
-        text = _decoded(corpus, _read(corpus, None if max_chars is None else 4 * max_chars + 3), max_chars is not None)
+        # at most 4 bytes a character, and 4 of the mark
+        data = _unpacked(corpus, None if max_chars is None else 4 * max_chars + 4)
+        text = _decoded(corpus, data, max_chars is not None)
     text = _with_newlines(text)
     return text if max_chars is None else text[:max_chars]
 
 
 def load_bytes(corpus: str = DEFAULT, *, max_chars: int | None = None) -> bytes:
-    """A corpus as bytes: a file as it is, whatever it holds; the others as UTF-8. ``max_chars`` counts bytes here.
+    """A corpus as bytes: a file as it is, whatever it holds (what is compressed stays so); the others as UTF-8.
+
+    ``max_chars`` counts bytes here.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError, OSError, ValueError, ImportError: as `load_text`.
@@ -63,15 +117,6 @@ def load_bytes(corpus: str = DEFAULT, *, max_chars: int | None = None) -> bytes:
     else:
         data = _read(corpus, max_chars)
     return data if max_chars is None else data[:max_chars]
-
-
-def corpus_key(corpus: str) -> tuple[Any, ...]:
-    """What identifies the content of a corpus without reading it: for a file, its real path, size and time."""
-    if corpus == DEFAULT or corpus.startswith(HUB_PREFIX):
-        return (corpus,)
-    path = _checked_path(corpus)
-    state = os.stat(path)
-    return (os.path.realpath(path), state.st_size, state.st_mtime_ns, state.st_ino)
 
 
 def _with_newlines(text: str) -> str:
@@ -165,21 +210,52 @@ def _read(corpus: str, limit: int | None) -> bytes:
     return data
 
 
-def _decoded(corpus: str, data: bytes, cut: bool) -> str:
-    """Strict UTF-8; of a file that was ``cut`` the last character may be incomplete."""
-    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
-    fix = "save it as UTF-8, or read it as bytes with tokens='byte'"
-    for mark, name in BOMS.items():
-        if data.startswith(mark):
-            raise ValueError(f"corpus={corpus!r} begins with the mark of {name} (byte offset 0); {fix}.")
-    zero = data.find(b"\0")
-    if zero >= 0:
-        raise ValueError(f"corpus={corpus!r} is not a text file: it has a zero byte at byte offset {zero}; {fix}.")
+def _unpacked(corpus: str, limit: int | None) -> bytes:
+    """The bytes of a file, or of what is compressed in it, at most so many."""
+    head = _read(corpus, 8)
+    name, unpack = next((how for magic, how in PACKED.items() if head.startswith(magic)), ("", None))
+    if unpack is None or (name == "bzip2" and not head[3:4].isdigit()):
+        return _read(corpus, limit)
+    most = UNPACKED_LIMIT if limit is None else limit
     try:
-        text, _ = codecs.utf_8_decode(data[start:], "strict", not cut)
-    except UnicodeDecodeError as error:
-        offset = start + error.start
-        raise ValueError(f"corpus={corpus!r} is not UTF-8 (byte offset {offset}: {error.reason}); {fix}.") from None
+        with unpack(_checked_path(corpus), "rb") as file:
+            data = file.read(most + (limit is None))
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(
+            f"corpus={corpus!r} begins as a {name} file and cannot be unpacked ({error}); write it again, or give a "
+            "text file."
+        ) from error
+    if len(data) > most:
+        raise ValueError(f"corpus={corpus!r} unpacks to more than {most} bytes; read a part of it with max_chars.")
+    if not data:
+        raise ValueError(f"corpus={corpus!r} is a {name} file with nothing in it; a text is needed.")
+    return data
+
+
+def _decoded(corpus: str, data: bytes, cut: bool) -> str:
+    """Strict UTF-8, or what a mark says; of a file that was ``cut`` the last character may be incomplete."""
+    mark, encoding = next(((m, e) for m, e in MARKS.items() if data.startswith(m)), (b"", "utf-8"))
+    fix = "save it as UTF-8, or read it as bytes with tokens='byte'"
+    name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
+    zero = data.find(b"\0") if encoding == "utf-8" else -1
+    try:
+        if data.startswith(b"%PDF-"):  # which may be plain ASCII
+            raise ValueError
+        if zero >= 0:
+            raise ValueError(f"is not a text file: it has a zero byte at byte offset {zero}; {fix}")
+        text = codecs.getincrementaldecoder(encoding)("strict").decode(data[len(mark) :], final=not cut)
+        if "\0" in text:
+            raise ValueError(f"is not a text file: it has a zero character at {text.index(chr(0))}; {fix}")
+    except ValueError as error:
+        kind, what = next((kind for magic, kind in CONTAINERS.items() if data.startswith(magic)), ("", ""))
+        if data[257:262] == b"ustar":
+            kind, what = "a tar archive", UNPACK
+        reason = str(error)
+        if kind:
+            reason = f"is {kind}, not a text file; {what}, or read it as bytes with tokens='byte'"
+        elif isinstance(error, UnicodeDecodeError):
+            reason = f"is not {name} (byte offset {len(mark) + error.start}: {error.reason}); {fix}"
+        raise ValueError(f"corpus={corpus!r} {reason}.") from None
     if not text:
         raise ValueError(f"corpus={corpus!r} holds nothing but a byte order mark; a text is needed.")
     return text

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ntp_envs.distances.intervals import CONFIDENCE, student_margin
 from ntp_envs.policies import Policy
+from ntp_envs.text.data import TextPart
 
-__all__ = ["BitsPerChar", "text_log_probs"]
+__all__ = ["BitsPerChar", "document_log_probs", "text_log_probs"]
 
 #: contiguous blocks of a text whose scatter gives the standard error
 BLOCKS = 32
@@ -23,8 +24,8 @@ BATCH_TOKENS = 1 << 15
 class BitsPerChar:
     """Cross-entropy of a policy on a text, teacher-forced.
 
-    ``float()`` of it is ``value``. What the unknown token stands for is not spelled out, so the bits are a little
-    optimistic where ``unknown_share`` is not small.
+    ``float()`` of it is ``value``. What the unknown token stands for is not spelled out, so the bits are too few by
+    what it hides: compare values only where ``unknown_share``, which ``str()`` shows, is small or the same.
 
     Attributes:
         value: bits a character (a byte, where tokens are bytes); ``inf`` if some token has probability zero.
@@ -44,6 +45,10 @@ class BitsPerChar:
 
     def __float__(self) -> float:
         return self.value
+
+    def __str__(self) -> str:
+        unknown = f", {100 * self.unknown_share:.2g} % unknown tokens" if self.unknown_share > 0 else ""
+        return f"{self.value:.3f} bits a character (+- {self.std_error:.3f}{unknown})"
 
     @property
     def perplexity(self) -> float:
@@ -87,6 +92,10 @@ def text_log_probs(
     """``(L - P,)`` log-probabilities of the tokens of a text after the first P, in nats.
 
     The text is cut into windows of ``window`` tokens; each is read after the P tokens before it.
+
+    >>> from ntp_envs import UniformPolicy
+    >>> text_log_probs(UniformPolicy(2), np.array([0, 1, 1, 0]), prompt_length=1, window=2).round(3).tolist()
+    [-0.693, -0.693, -0.693]
     """
     count = len(text) - prompt_length
     full = count // window
@@ -101,3 +110,34 @@ def text_log_probs(
         line = text[None, full * window :]
         out[full * window :] = policy.log_probs(line[:, :prompt_length], line[:, prompt_length:])[0]
     return out
+
+
+def document_log_probs(
+    policy: Policy, part: TextPart, *, end: int, prompt_length: int, window: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """``(n,)`` log-probabilities (nats) of the tokens of documents after the first P of each, and where they are.
+
+    Documents are read from their beginnings, longer ones in windows as in `text_log_probs`. Those of fewer than P
+    tokens are left out.
+    """
+    assert part.starts is not None
+    stops = np.append(part.starts[1:], len(part))
+    scored = np.maximum(stops - part.starts - prompt_length, 0)  # the end token of each included
+    pieces = -(-scored // window)
+    first = np.repeat(np.cumsum(pieces) - pieces, pieces)
+    begins = np.repeat(part.starts, pieces) + window * (np.arange(pieces.sum()) - first)
+    counts = np.minimum(np.repeat(stops, pieces) - begins - prompt_length, window)
+    out = np.empty(counts.sum())
+    into = np.cumsum(counts) - counts
+    order, done = np.argsort(counts, kind="stable"), 0  # those of like lengths together: little is filled up
+    while done < len(order):
+        longest = counts[order[done : done + max(1, BATCH_TOKENS // (prompt_length + 1))]].max()
+        rows = order[done : done + max(1, BATCH_TOKENS // (prompt_length + longest))]
+        longest = counts[rows].max()
+        lines = part.lines(begins[rows], prompt_length + longest, end)
+        found = policy.log_probs(lines[:, :prompt_length], lines[:, prompt_length:])
+        for row, log_probs in zip(rows, found):
+            out[into[row] : into[row] + counts[row]] = log_probs[: counts[row]]
+        done += len(rows)
+    places = np.repeat(begins + prompt_length - into, counts) + np.arange(len(out))
+    return out, places
