@@ -178,7 +178,7 @@ def test_what_is_no_text_is_named(tmp_path, make, named):
 def test_damaged_and_boundless_compressed_files(tmp_path, pack, monkeypatch):
     data = pack((TEXT * 50).encode())
     for damaged in (data[:-9], data[:20], data[:30] + b"\0\1\2\3" + data[34:]):
-        with pytest.raises(ValueError, match="begins as a .* file and cannot be unpacked"):
+        with pytest.raises(ValueError, match=r"begins as a .* file and cannot be unpacked"):
             load_text(written(tmp_path, damaged))
     with pytest.raises(ValueError, match="with nothing in it"):
         load_text(written(tmp_path, pack(b"")))
