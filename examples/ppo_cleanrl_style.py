@@ -4,7 +4,8 @@
 
 It needs torch (``pip install 'ntp-envs[neural]'``). All sequences have H tokens and start together, so a rollout of H
 steps is a batch of whole sequences; ``autoreset_mode="SameStep"`` returns the next start with the last reward, so that
-no step is wasted. At the end the network, adapted as a plain callable, is measured against the expert.
+no step is wasted, and ``observation="one_hot"`` gives what a network takes. At the end the network, adapted as a plain
+callable, is measured against the expert.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from torch import nn
 from torch.distributions import Categorical
 
 from ntp_envs import CallablePolicy, distance
+from ntp_envs.observations import observe
 
 
 @dataclass
@@ -43,26 +45,23 @@ class Args:
 class ActorCritic(nn.Module):
     """Two small networks on the one-hot line of prompt and tokens so far."""
 
-    def __init__(self, length: int, vocab_size: int) -> None:
+    def __init__(self, width: int, vocab_size: int) -> None:
         super().__init__()
-        self.size = vocab_size + 1  # "not yet" is one more
         self.actor, self.critic = (
-            nn.Sequential(nn.Linear(length * self.size, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, n))
+            nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, n))
             for n in (vocab_size, 1)
         )
 
     def forward(self, observations: torch.Tensor) -> tuple[Categorical, torch.Tensor]:
-        x = nn.functional.one_hot(observations.long(), self.size).float().flatten(1)  # (B, P + H) -> (B, (P+H)(A+1))
-        return Categorical(logits=self.actor(x)), self.critic(x).squeeze(1)
+        return Categorical(logits=self.actor(observations)), self.critic(observations).squeeze(1)  # of (B, (P+H)(A+1))
 
 
 def as_policy(network: ActorCritic, task) -> CallablePolicy:
     """The network as an `ntp_envs.Policy`: a function of prompts (B, P) and tokens (B, t) so far."""
 
     def log_probs(prompts, tokens):
-        missing = np.full((len(tokens), task.horizon - tokens.shape[1]), task.vocab_size)
         with torch.no_grad():
-            law, _ = network(torch.as_tensor(np.concatenate([prompts, tokens, missing], axis=1)))
+            law, _ = network(torch.as_tensor(observe(task, prompts, tokens, "one_hot")))
         return torch.log_softmax(law.logits.double(), dim=1).numpy()
 
     return CallablePolicy(log_probs, task.vocab_size, horizon=task.horizon, prompt_length=task.prompt_length)
@@ -73,13 +72,19 @@ def train(args: Args):
     torch.manual_seed(args.seed)
     parameters = {"horizon": args.horizon} if args.horizon else {}
     envs = gym.make_vec(
-        args.env_id, num_envs=args.num_envs, reward=args.reward, autoreset_mode="SameStep", **parameters
+        args.env_id,
+        num_envs=args.num_envs,
+        reward=args.reward,
+        observation="one_hot",
+        autoreset_mode="SameStep",
+        **parameters,
     )
     task = envs.unwrapped.task
     T, B = task.horizon, args.num_envs
-    network = ActorCritic(task.prompt_length + T, task.vocab_size)
+    width = envs.single_observation_space.shape[0]
+    network = ActorCritic(width, task.vocab_size)
     optimizer = torch.optim.Adam(network.parameters(), lr=args.learning_rate, eps=1e-5)
-    obs = torch.zeros((T, B, task.prompt_length + T), dtype=torch.uint8)
+    obs = torch.zeros((T, B, width))
     actions = torch.zeros((T, B), dtype=torch.long)
     log_probs, rewards, dones, values = (torch.zeros((T, B)) for _ in range(4))
     next_obs = torch.as_tensor(envs.reset(seed=args.seed)[0])

@@ -38,9 +38,9 @@ def test_it_runs(example, capsys, given, printed):
 
 def test_the_adapted_network_is_its_law(example):
     """Against the network at the observations of the environment itself."""
-    envs = gym.make_vec("ntp/Contamination-v0", num_envs=2, horizon=3)
+    envs = gym.make_vec("ntp/Contamination-v0", num_envs=2, horizon=3, observation="one_hot")
     torch.manual_seed(0)
-    network = example["ActorCritic"](4, 2)
+    network = example["ActorCritic"](4 * 3, 2)
     policy = example["as_policy"](network, envs.unwrapped.task)
     prompts, tokens = np.array([[0], [1]]), np.array([[0, 0, 1], [1, 1, 0]])
     observations, _ = envs.reset(options={"prompts": prompts})
