@@ -236,8 +236,8 @@ class TokenEnv(gym.Env[Any, Any]):
             raise ResetNeeded("render was called before reset; call env.reset() first.")
         return frames(self.task, self.render_mode, self.prompt[None], self.tokens[None])[0]
 
-    def written(self, number: int) -> IntArray:
-        """``(P + t,)`` prompt and tokens of the sequence of this number (``_number``): the current one or the last.
+    def _line_of(self, number: int) -> IntArray:
+        """``(P + t,)`` prompt and tokens of the sequence of this ``_number``: the current one, or the last.
 
         Raises:
             LookupError: another one, which is forgotten.

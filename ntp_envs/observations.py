@@ -134,7 +134,7 @@ def _outline(space: spaces.Space[Any]) -> Any:
     if isinstance(space, spaces.MultiDiscrete):
         return space.nvec.tolist()
     if isinstance(space, spaces.Box):
-        return space.shape, space.low.tolist(), space.high.tolist()
+        return space.shape, {float(end) for bounds in (space.low, space.high) for end in (bounds.min(), bounds.max())}
     return repr(space)
 
 

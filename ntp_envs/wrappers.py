@@ -254,7 +254,7 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
         prompt, tokens = self._prompt, self._tokens[: self._written]
         length = self._written
         if self._own is not None:
-            line, split = self._own.written(self._number), self._own.task.prompt_length
+            line, split = self._own._line_of(self._number), self._own.task.prompt_length
             prompt, tokens = (line[:split] if self._read_prompt is None else prompt), line[split:]
             length = len(tokens)
         self._written = AWAITED
@@ -422,7 +422,7 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
             task = self._own_singles[0].task
             lines = empty_lines(task, len(rows))
             for line, row in zip(lines, rows):
-                written = self._own_singles[row].written(int(self._numbers[row]))
+                written = self._own_singles[row]._line_of(int(self._numbers[row]))
                 line[: len(written)] = written
             return split_observation(task, lines)
         if self._mode is AutoresetMode.SAME_STEP:

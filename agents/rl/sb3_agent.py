@@ -20,7 +20,7 @@ from agents.rl.sb3_vec_env import make_vec_env
 from agents.rl.seeding import global_generators_restored
 from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, DistanceCurve, Policy, PolicyClass, Task
-from ntp_envs._validation import check_in, check_int, did_you_mean
+from ntp_envs._validation import check_in, check_int, check_names
 from ntp_envs.env import resolve_reward
 
 __all__ = ["ALGORITHMS", "SB3Agent"]
@@ -151,8 +151,7 @@ class SB3Agent(Agent):
         for name in given:
             if name in _OURS:
                 raise ValueError(f"model_kwargs has {name!r}, which the agent sets itself (seed comes from rng).")
-            if name not in known:
-                raise ValueError(f"{self.algorithm} has no argument {name!r}.{did_you_mean(name, known)}")
+        check_names(f"{self.algorithm} has no argument", given, known)
         ours: dict[str, Any] = {"policy": "MlpPolicy", "gamma": 1.0, "device": "cpu"}
         if self.algorithm == "DQN":
             ours["buffer_size"] = min(1_000_000, max(self.total_timesteps, self.n_envs))
