@@ -329,7 +329,7 @@ def as_token(action: Any) -> int:
         return -1
 
 
-def accepted_tokens(task: Task, prompts: IntArray, tokens: IntArray) -> NDArray[np.bool_]:
+def accepted_tokens(task: Task, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> NDArray[np.bool_]:
     """``(B, A)`` which next tokens after ``(B, P)`` prompts and ``(B, t)`` tokens the task's verifier accepts."""
     shape = len(tokens), task.vocab_size
     if tokens.shape[1] == task.horizon or not task.has_verifier:

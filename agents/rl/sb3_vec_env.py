@@ -205,7 +205,7 @@ class TokenVecEnv(VecEnv):
         if method_name == "reset":
             return self._reset_rows(rows, *method_args, **method_kwargs)
         if method_name == "action_masks":
-            masks = self.envs.unwrapped.action_masks(*method_args, **method_kwargs)
+            masks = self._base.action_masks(*method_args, **method_kwargs)
             return [masks[i] for i in rows]
         if method_name == "render":
             pictures = self.envs.render(*method_args, **method_kwargs)
