@@ -108,7 +108,7 @@ def test_log_loss_amplifies_contamination_and_rho_does_not(outcome):
         name: outcome.summary.select(SLOPE_IN_H, part=part, learner=name, K=None)[0] for name in ("log-loss", "rho")
     }
     assert slopes["log-loss"].seeds == SMALL.seeds
-    assert slopes["log-loss"].mean > 0.5 and slopes["log-loss"].lower > slopes["rho"].upper < 0.3
+    assert slopes["log-loss"].lower > 0.6 and slopes["rho"].upper < 0.3
     (steep,) = outcome.summary.select("C_apx", part=part, learner="log-loss", H=64)
     (flat,) = outcome.summary.select("C_apx", part=part, learner="rho", H=64)
     (chunk,) = outcome.summary.select("C_apx", part=part, learner="ChunkKR", K=4, H=64)
