@@ -17,7 +17,7 @@ from ntp_envs.distances._two_sample import (
     permuted_labels,
     pooled_lines,
 )
-from ntp_envs.distances.intervals import CONFIDENCE, each_of, normal_interval, score_interval, unseen_probability
+from ntp_envs.distances.intervals import CONFIDENCE, each_of, normal_interval, score_interval
 
 __all__ = ["mmd_test"]
 
@@ -53,8 +53,8 @@ def mmd_test(
     The interval contains three others. A normal one: variance of the first-order projection plus the variance of the
     permutation null, which holds near equality too, where it is conservative. One on the scale of MMD, which is a
     difference of means of a quantity in a range of ``R = sqrt(2 sum_t discount^t)``, the score interval, because the
-    variance of few events grows with their probability. And room for an event of each law that no draw has shown: of
-    probability d it moves MMD by at most d R.
+    variance of few events grows with their probability. And room for an event that the smaller sample shows not even
+    twice (pairs are all that the estimator sees): of probability d it moves MMD by at most d R.
 
     Args:
         p, q: the samples, at least 2 unweighted sequences each.
@@ -116,7 +116,7 @@ def _at_least_what_shows(
     sizes: tuple[int, int],
     confidence: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """The interval with the score interval of MMD and with events that no draw has shown; ``ranges`` are R."""
+    """The interval with the score interval of MMD and with an event drawn at most once; ``ranges`` are R."""
     mmd = np.sqrt(np.maximum(values, 0.0))
     share = np.minimum(mmd / ranges, 1.0)
     # near 0 the error of a square root says nothing; it is at most that of as many Bernoulli draws
@@ -124,7 +124,8 @@ def _at_least_what_shows(
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(mmd > 0, np.minimum(std_error / (2.0 * mmd * ranges), at_most), 0.0)
     low, high = score_interval(share, error, min(sizes), confidence=confidence)
-    unseen = float(np.hypot(*unseen_probability(sizes, confidence=confidence)))
+    once = 1.0 / min(sizes)
+    unseen = score_interval(once, once * np.sqrt(1.0 - once), min(sizes), confidence=confidence)[1]
     low = np.maximum(np.minimum(low, share - unseen), 0.0) * ranges
     high = np.maximum(high, share + unseen) * ranges
     return np.minimum(ends[0], low**2), np.maximum(ends[1], np.minimum(high, ranges) ** 2)

@@ -174,14 +174,15 @@ def _interval(
         surest = (_surest_ngrams(shares[:, j], shares[:, j + 3], sizes[j], sizes[j + 3]) for j in (1, 2))
         sets = np.stack([surplus > 0, surplus < 0, *surest], axis=1)
         if seen is None:
-            scores = sets[codes[:, :length]].mean(axis=1)  # (N, 4) share of the first tokens whose n-gram is chosen
+            chosen = sets[codes[:, :length]].sum(axis=1)  # (N, 4) how many of the first tokens end a chosen n-gram
         else:
             for block in codes[:, start:length].T:
                 seen[np.arange(len(codes)), block] += 1.0
-            scores, start = seen @ sets.astype(np.float64) / length, int(length)
-        _, _, high, std_error = _difference(scores[:, 0], labels, confidence)
-        _, _, other_high, _ = _difference(scores[:, 1], ~labels, confidence)
-        low, lower, _, _ = _difference(np.where(halves, scores[:, 3], scores[:, 2]), labels, confidence)
+            chosen, start = np.rint(seen @ sets.astype(np.float64)).astype(np.int64), int(length)
+        _, _, high, std_error = _difference(chosen[:, 0], length, labels, confidence)
+        _, _, other_high, _ = _difference(chosen[:, 1], length, ~labels, confidence)
+        twin = np.where(halves, chosen[:, 3], chosen[:, 2])
+        low, lower, _, _ = _difference(twin, length, labels, confidence)
         out[:, column] = low, max(lower, 0.0), min(max(high, other_high), 1.0), std_error
     return out[0], out[1], out[2], out[3]
 
@@ -197,18 +198,20 @@ def _surest_ngrams(in_p: FloatArray, in_q: FloatArray, n_p: int, n_q: int) -> ND
     return chosen
 
 
-def _difference(scores: FloatArray, labels: NDArray[np.bool_], confidence: float) -> tuple[float, float, float, float]:
-    """Mean of ``(N,)`` scores in [0, 1] in the first sample less that in the second: value, interval, error."""
-    a, b = scores[labels], scores[~labels]
-    errors = [sample.std(ddof=1) / np.sqrt(len(sample)) for sample in (a, b)]
-    (low_a, high_a), (low_b, high_b) = (
-        score_interval(sample.mean(), error, len(sample), confidence=confidence)
-        for sample, error in zip((a, b), errors)
+def _difference(
+    counts: IntArray, length: int, labels: NDArray[np.bool_], confidence: float
+) -> tuple[float, float, float, float]:
+    """Mean of ``(N,)`` counts over ``length`` in the first sample less that in the second: value, interval, error."""
+    samples = [counts[chosen] / length for chosen in (labels, ~labels)]
+    n_a, n_b = (len(sample) for sample in samples)
+    errors = [sample.std(ddof=1) / np.sqrt(len(sample)) for sample in samples]
+    (mean_a, low_a, high_a), (mean_b, low_b, high_b) = (
+        (sample.mean(), *score_interval(sample.mean(), error, len(sample), confidence=confidence))
+        for sample, error in zip(samples, errors)
     )
-    mean_a, mean_b = a.mean(), b.mean()
-    value = mean_a - mean_b
+    value = (int(counts[labels].sum()) * n_b - int(counts[~labels].sum()) * n_a) / (n_a * n_b * int(length))
     return (
-        float(value),
+        value,
         float(value - np.hypot(mean_a - low_a, high_b - mean_b)),
         float(value + np.hypot(high_a - mean_a, mean_b - low_b)),
         float(np.hypot(*errors)),
