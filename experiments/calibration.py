@@ -181,7 +181,7 @@ def _distances() -> Iterator[CalibrationCell]:
                 lower, upper = _curves(*place, repetitions)[metric]
                 return lower - truth, upper - truth
 
-            hidden = metric == "kl" and estimator == "one-sided" and name.startswith("default")
+            hidden = metric == "kl" and name.startswith("default")
             yield CalibrationCell(f'`distance`, "{metric}", {estimator}', name, draw, documented=not hidden)
     p, q, task, n = next(iter(_pairs().values()))
     truth = distance_curves(p, q, task, method="enumeration")["tv"].values
@@ -239,7 +239,7 @@ def _two_samples() -> Iterator[CalibrationCell]:
             f'`two_sample_test`, "{method}"',
             f"{n_p} and {n_q} sequences of {horizon}, coins of {a:g} and {b:.3g}",
             _repeated(_tested(method, n_p, n_q, horizon, a, b), _coin_truth(method, horizon, a, b)),
-            200 if method == "classifier" else 1000,
+            200 if method == "classifier" else 500,
         )
 
 

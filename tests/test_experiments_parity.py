@@ -16,7 +16,7 @@ from ntp_envs import make_task
 UNIFORM = 0.211146
 CHUNK_KR = {1.0: 0.144929, 2.0: 0.078695, 4.0: 0.003021, 8.0: 0.0}
 SMALL = ParityOptions(
-    episodes=(1, 2, 16), n=300, seeds=3, population_horizons=(4, 8), horizons=(8, 64), linear_n=2000, chunks=(4,)
+    episodes=(1, 2, 16), n=300, seeds=6, population_horizons=(4, 8), horizons=(8, 64), linear_n=2000, chunks=(4,)
 )
 
 

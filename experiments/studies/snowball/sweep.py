@@ -13,7 +13,7 @@ from experiments.measure import POPULATION
 from experiments.studies.snowball.options import SnowballOptions
 from experiments.study import Cell, Label, Record
 from ntp_envs import Policy
-from ntp_envs.distances import normal_interval
+from ntp_envs.distances import score_interval
 from ntp_envs.evaluation import SearchResult, backtracking_search, best_of, evaluate
 from ntp_envs.tasks import CleverHansPolicy, PathStar, Snowball
 
@@ -71,9 +71,9 @@ def share_record(found: SearchResult, labels: dict[str, Label], budget: float = 
 
 
 def token_record(found: SearchResult, labels: dict[str, Label]) -> Record:
-    """Mean tokens drawn over the length of the answer, with a normal interval."""
+    """Mean tokens drawn over the length of the answer, with a score interval."""
     drawn: NDArray[np.float64] = found.drawn / found.tokens.shape[1]
-    lower, upper = normal_interval(drawn.mean(), drawn.std() / np.sqrt(len(drawn)))
+    lower, upper = score_interval(drawn.mean(), drawn.std() / np.sqrt(len(drawn)), len(drawn), bound=np.inf)
     return Record(TOKENS, float(drawn.mean()), labels, float(lower), float(upper), f"sampled, n={len(drawn)}")
 
 
