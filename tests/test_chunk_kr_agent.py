@@ -355,3 +355,27 @@ def test_pooling_is_exact():
 
 def whole_features(tokens):
     return WindowOneHot(2, 2).context(np.zeros((len(tokens), 0), int), tokens)
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
+def test_a_loose_tolerance_is_reached_as_a_tight_one_is(tol):
+    for seed in range(6):
+        tokens = np.random.default_rng(seed).integers(0, 2, size=(6, 4))
+        demos = Demonstrations(np.zeros((6, 0), int), tokens, vocab_size=2)
+        report = ChunkKR(2, norm_bound=0.36, tol=tol).fit(demos, ARLinearClass(WindowOneHot(2, 2), 5.0)).fit_report_
+        assert report.converged and report.gap <= tol
+
+
+@given(seed=st.integers(0, 10_000), rank=st.integers(1, 3))
+@examples(10)
+def test_every_low_rank_gives_a_policy(seed, rank):
+    rng = np.random.default_rng(seed)
+    demos = Demonstrations(np.zeros((6, 0), int), rng.integers(0, 2, size=(6, 3)), vocab_size=2)
+    fit = ChunkKR(int(rng.integers(1, 4)), norm_bound=1.0, low_rank=rank).fit(
+        demos, ARLinearClass(WindowOneHot(2, 1), 5.0)
+    )
+    everything = all_sequences(2, 3)
+    log_probs = fit.policy_.log_probs(np.zeros((8, 0), int), everything).sum(axis=1)
+    assert np.exp(log_probs).sum() == pytest.approx(1.0, abs=1e-9)
+    if rank == 1:  # all that is left of the space is the constant
+        assert np.allclose(log_probs, -3 * np.log(2))

@@ -201,3 +201,10 @@ def test_layered_automaton_is_the_product_of_its_layers(rng):
     prompts = rng.integers(2, size=(10, 1))
     flips = np.diff(np.column_stack([prompts, tokens]), axis=1) != 0
     assert np.exp(policy.log_probs(prompts, tokens)) == pytest.approx(np.where(flips, [0.2, 0.7, 0.4], [0.8, 0.3, 0.6]))
+
+
+@pytest.mark.parametrize("tol", [1e-8, 1e-3, 0.1])
+def test_forward_training_converges_to_its_tolerance_in_nats_a_sequence(tol, rng):
+    task = make_task("ARLinear", horizon=8)
+    report = ForwardTraining(task, rollouts=50, tol=tol).fit(collect_from(task, 20, rng), task.policy_class).fit_report_
+    assert report.converged and report.gap <= tol * (1 + 1e-12)

@@ -21,7 +21,8 @@ RELAXATION = 1.6
 CHECK_EVERY = 10
 #: the two penalties stay within this factor of where they start
 PENALTY_SPAN = 1e8
-#: an entry of the law may differ from the function by this much at the end (the solver aims lower)
+#: an entry of the law may differ from the function by this much at the end (a smaller tolerance is
+#: aimed at too)
 FEASIBLE = 1e-5
 #: after this many iterations without success, Newton steps take over where one costs at most NEWTON_WORK = N r^2
 PATIENCE = 400
@@ -55,9 +56,13 @@ class Solution:
     projection_seconds: float
     dual: FloatArray
 
+    def excess(self, tol: float) -> float:
+        """How many times too large the gap is for ``tol``, or the infeasibility for ``min(tol, FEASIBLE)`` an entry."""
+        return max(self.certificate.gap / tol, self.infeasibility / min(tol, FEASIBLE))
+
     def acceptable(self, tol: float) -> bool:
-        """No feasible law is better by more than ``tol``, and this one is feasible to 1e-5 an entry."""
-        return self.certificate.gap <= tol and self.infeasibility <= FEASIBLE
+        """No feasible law is better by more than ``tol``, and this one is feasible to that and to 1e-5 an entry."""
+        return self.excess(tol) <= 1.0
 
 
 def solve_admm(
@@ -73,15 +78,16 @@ def solve_admm(
 
     Copies y = c (ball) and z = phi c (simplices). As ``phi.T @ phi`` is diagonal the linear system of the c-step is
     solved by a division, and the two penalties can be balanced separately, each by its own residuals, at no cost.
-    Over-relaxation 1.6 (Boyd et al. 2011, section 3.4). Stops when the certificate is at most ``tol``. Where the
-    coordinates are few and the constraints many (low rank), first-order steps crawl: after 400 iterations Newton steps
-    on the augmented Lagrangian (`minimise_augmented`) finish the work.
+    Over-relaxation 1.6 (Boyd et al. 2011, section 3.4). Stops when the solution is `Solution.acceptable`; one that
+    is not, after ``max_iterations`` or where rounding allows no more, is the best seen. Where the coordinates are few
+    and the constraints many (low rank), or the multipliers vanish at the optimum, first-order steps crawl: after 400
+    iterations Newton steps on the augmented Lagrangian (`minimise_augmented`) finish the work.
 
     Args:
         embedding: coordinates.
         weights: ``(n, S)``, summing to one.
         radius: norm bound B, feasible.
-        tol: on ``certificate.gap``, and on ``infeasibility``.
+        tol: on ``certificate.gap``, and on ``infeasibility``, which is at most 1e-5 for a larger one too.
         max_iterations: 2 products with phi each; no Newton steps are taken at 400 or fewer.
         start: a solution of a nearby problem.
     """
@@ -114,15 +120,16 @@ def solve_admm(
         dual_z, dual_y = _ratio(z - z_before, v), _ratio(y - y_before, u)
         residuals = {"primal": max(primal_z, primal_y), "dual": dual_z}
         found = _solution(embedding, weights, radius, c, f, z, -penalty_z * v, residuals, iteration, spent)
-        best = _better(best, found)
-        if _error(best) <= tol:
+        best = _better(best, found, tol)
+        if best.acceptable(tol):
             return best
         scale = _balance(primal_z, dual_z, penalty_z, limits)
         penalty_z, v = penalty_z * scale, v / scale
         scale = _balance(primal_y, dual_y, penalty_y, limits)
         penalty_y, u = penalty_y * scale, u / scale
     if newton and max_iterations > PATIENCE and not (best and best.acceptable(tol)):
-        best = _better(best, _finish(embedding, weights, radius, y, penalty_z, v, penalty_y * u, tol, iteration, spent))
+        found = _finish(embedding, weights, radius, y, penalty_z, v, penalty_y * u, tol, iteration, spent)
+        best = _better(best, found, tol)
     assert best is not None
     return replace(best, iterations=max(iteration, best.iterations), projection_seconds=spent)
 
@@ -178,12 +185,8 @@ def _solution(
     return Solution(inside * c, law, certificate, infeasibility, residuals, iterations, spent, dual)
 
 
-def _error(solution: Solution) -> float:
-    return max(solution.certificate.gap, solution.infeasibility)
-
-
-def _better(old: Solution | None, new: Solution) -> Solution:
-    return new if old is None or _error(new) <= _error(old) else old
+def _better(old: Solution | None, new: Solution, tol: float) -> Solution:
+    return new if old is None or new.excess(tol) <= old.excess(tol) else old
 
 
 def _ratio(change: FloatArray, size: FloatArray) -> float:

@@ -54,12 +54,14 @@ class ChunkKR(Agent):
     Args:
         chunk: K.
         norm_bound: B. By default the K-th power of one of .6, .75, 1, 1.5, 2, 4, 8 by the likelihood of held-out chunks
-            (a quarter of the sequences, drawn by ``rng``; smoothed by one part in the number of training chunks).
+            (a quarter of the sequences, drawn by ``rng``; smoothed by one part in one more than the training chunks,
+            weights left aside).
             Populations are scored on themselves, and the smallest bound that is as good as the next two is taken; with
             fewer than 8 sequences B = 1.
         solver: ``"admm"``, or ``"gda"``: projected gradient descent-ascent, as the algorithm is written down, which is
             unreliable and there for study.
-        tol: on the gap, in nats a sequence.
+        tol: on the gap, in nats a sequence. The law at the data prefixes is feasible to ``tol`` over the chunks of a
+            sequence, and to 1e-5, an entry.
         max_iterations: of the solver, for each program; by default 5000 for ``"admm"`` and 200 for ``"gda"``.
         low_rank: rank of the coordinates; by default all up to 4096 points, and 1024 above.
         max_points: refuse more points than this.
@@ -145,7 +147,8 @@ class ChunkKR(Agent):
             warnings.warn(
                 f"ChunkKR(solver={self.solver!r}) stopped after {iterations} iterations with gap {gap:.3g} nats a "
                 f"sequence (tol={self.tol:g}) and infeasibility {worst:.3g} (limit {FEASIBLE:g}); raise "
-                f"max_iterations or tol, lower norm_bound (now {bound:.4g})"
+                f"max_iterations, lower norm_bound (now {bound:.4g})"
+                + (f", or raise tol to {1.1 * gap:.1g}" if gap > self.tol and worst <= FEASIBLE else "")
                 + ("." if self.solver == "admm" else ", or use solver='admm'."),
                 ConvergenceWarning,
                 stacklevel=3,

@@ -60,6 +60,8 @@ class AugmentedResult:
         residual: largest ``|phi c - rows|``, or excess of the norm.
         steps: Newton steps.
         slope: gradient norm of the last subproblem.
+        converged: residual, slope and the pull of a moving anchor are within the tolerance (the last two at least as
+            small as rounding allows).
     """
 
     c: FloatArray
@@ -69,6 +71,7 @@ class AugmentedResult:
     residual: float
     steps: int
     slope: float
+    converged: bool
 
 
 def minimise_augmented(
@@ -107,14 +110,16 @@ def minimise_augmented(
         problem.row_dual, problem.ball_dual = row_dual, ball_dual
     c = project_onto_ball(start, radius)
     residual = previous = math.inf
-    steps, slope = 0, math.inf
+    steps, slope, converged = 0, math.inf, False
     rows = np.zeros((len(phi) // size, size))
     while steps < max_steps:
         target = max(0.1 * tol, min(1e-3, 0.01 * residual))
         c, used, slope = problem.minimise(c, target, max_steps - steps)
         steps += used
         rows, residual, drift = problem.update(c, moving)
-        if residual <= tol and max(slope, drift) <= max(tol, 1e-13 * (1.0 + float(np.abs(problem.row_dual).max()))):
+        rounding = 1e-13 * (1.0 + float(np.abs(problem.row_dual).max()))
+        converged = residual <= tol and max(slope, drift) <= max(tol, rounding)
+        if converged:
             break
         if residual > 0.25 * previous or used == 0:
             if problem.penalty >= LARGEST_PENALTY:
@@ -122,7 +127,7 @@ def minimise_augmented(
             problem.penalty *= GROWTH
         previous = residual
     return AugmentedResult(
-        project_onto_ball(c, radius), rows, problem.row_dual, problem.ball_dual, residual, steps, slope
+        project_onto_ball(c, radius), rows, problem.row_dual, problem.ball_dual, residual, steps, slope, converged
     )
 
 

@@ -27,7 +27,7 @@ def solve_gda(
 
     Unreliable: F is not smooth where f and f' both vanish, and constant steps cycle between faces of the simplices
     (Rohatgi et al. 2025 assume the projection oracle; our reading). It starts at the uniform law, takes steps of
-    ``step`` over the curvature of F there, and returns the iterate of the highest likelihood. The certificate prices
+    ``step`` over the curvature of F there, and returns the iterate of the smallest certificate. The certificate prices
     it with the multipliers of `solve_admm`, so it is as tight as for the recommended solver.
 
     Args:

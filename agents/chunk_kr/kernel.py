@@ -61,7 +61,7 @@ def log_chunk_kernel(tree: Tree, sequences: FloatArray, seen: KernelRange | None
         grown = np.empty((len(half), 2, half.shape[1]))
         np.subtract(log_kernel, np.log1p(half), out=grown[:, 0])  # token 0: v = -u
         np.subtract(log_kernel, np.log1p(-half), out=grown[:, 1])
-        log_kernel = grown.reshape(-1, half.shape[1])
+        log_kernel = grown.reshape(2 * len(half), half.shape[1])
     if seen is not None:
         seen.see(log_kernel)
     return log_kernel

@@ -44,11 +44,13 @@ class Projection:
         residual: largest violation of a constraint: distance of a row from its simplex (per entry), or of the norm
             from the radius.
         iterations: Newton steps.
-        converged: the residual and the optimality error are within the tolerance.
+        slope: optimality error: the norm of the gradient of the last subproblem, in the units of ``point``.
+        converged: the residual and the slope are within the tolerance, or the slope is as small as rounding allows.
     """
 
     point: FloatArray
     residual: float
+    slope: float
     iterations: int
     converged: bool
 
@@ -136,7 +138,7 @@ def _solve(x: FloatArray, phi: FloatArray, size: int, radius: float, tol: float,
         tol=tol,
         max_steps=max_iterations,
     )
-    return Projection(found.c, found.residual, found.steps, found.residual <= tol)
+    return Projection(found.c, found.residual, found.slope, found.steps, found.converged)
 
 
 class _Simplices(RowTerm):

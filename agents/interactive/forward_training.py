@@ -81,7 +81,7 @@ class ForwardTraining(InteractiveAgent):
         task: the `ntp_envs.Task` to interact with.
         rollouts: prefixes a layer.
         labels: ``"soft"``, the expert's whole law (cross-entropy), or ``"sampled"``, one token drawn from it.
-        tol: as in `agents.LogLossBC`.
+        tol: as in `agents.LogLossBC`, in nats a sequence: each of the H layers is fitted to ``tol / H``.
 
     Raises:
         TypeError, ValueError: on `fit`, as `InteractiveAgent`, and for parameters out of range.
@@ -108,7 +108,7 @@ class ForwardTraining(InteractiveAgent):
         rollouts = check_int("rollouts", self.rollouts, minimum=1)
         sampled = check_in("labels", self.labels, ("soft", "sampled")) == "sampled"
         tol = check_real("tol", self.tol, minimum=0.0)
-        horizon, total, gap = session.task.horizon, np.zeros(2), 0.0
+        horizon, total, gap, converged = session.task.horizon, np.zeros(2), 0.0, True
 
         def ask(policy: Policy, layer: int) -> Labels:
             labels = session.visit_layer(policy, rollouts, layer)
@@ -126,13 +126,13 @@ class ForwardTraining(InteractiveAgent):
             automaton = True
             for h in range(horizon):
                 labels = ask(policy, h)
-                member, report = project(policy_class, labels, tol=tol)
+                member, report = project(policy_class, labels, tol=tol / horizon)
                 layers.append(member)
                 automaton = isinstance(member, AutomatonPolicy) and automaton
                 automaton = automaton and same_states(layers[0], member, labels.prompts, horizon)
                 policy = LayeredAutomaton(layers) if automaton else ProductPolicy(layers)
                 total += report.details["excluded_mass"], report.details["divergence_elsewhere"]
-                gap += report.gap
+                gap, converged = gap + report.gap, converged and report.converged
         details = {"excluded_mass": float(total[0]), "divergence_elsewhere": float(total[1])}
-        report = FitReport(np.inf if total[0] > 0 else float(total[1]), gap, gap <= horizon * tol, horizon, details)
+        report = FitReport(np.inf if total[0] > 0 else float(total[1]), gap, converged, horizon, details)
         return policy, with_details(report, "KL(expert || policy), layer by layer on its own prefixes")
