@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices, one worker a core: BLAS threads only spin
 
+import random
+import time
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -12,6 +15,27 @@ from laws import USUAL
 settings.register_profile("repeat", deadline=None, derandomize=True, max_examples=USUAL)
 settings.register_profile("explore", deadline=None, derandomize=False, max_examples=10 * USUAL, print_blob=True)
 settings.load_profile("repeat")
+
+BEGUN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seconds",
+        type=float,
+        help="begin no test after so many seconds; --hypothesis-seed draws the order, so that each has its turn",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--seconds") is not None:
+        random.Random(config.getoption("--hypothesis-seed")).shuffle(items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    seconds = item.config.getoption("--seconds")
+    if seconds is not None and time.monotonic() - BEGUN > seconds:
+        pytest.skip(f"not reached within {seconds:g} seconds")
 
 
 @pytest.fixture
