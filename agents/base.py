@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ntp_envs import Demonstrations, Policy, PolicyClass
+from ntp_envs import Demonstrations, FiniteClass, Policy, PolicyClass
 from ntp_envs._archives import MAX_BYTES, read_archive
 from ntp_envs._validation import check_generator, check_names, keywords_of, plain
 
@@ -38,7 +38,8 @@ class FitReport:
         gap: a proved bound on how far that value is from optimal; 0 where exact, ``nan`` where none is known.
         converged: the gap is within the learner's tolerance.
         iterations: of the main loop.
-        details: anything else worth keeping (JSON-like values).
+        details: anything else worth keeping (JSON-like values). In a finite class ``"index"`` is the number of the
+            member that was chosen.
     """
 
     objective: float
@@ -103,6 +104,9 @@ class Agent(ABC):
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
         policy, report = self._fit(demonstrations, policy_class, generator)
+        if isinstance(policy_class, FiniteClass) and "index" not in report.details:
+            chosen = [index for index, member in enumerate(policy_class) if member is policy]
+            report.details.update({"index": chosen[0]} if chosen else {})
         if policy.prompt_length is None:
             policy = copy.copy(policy)  # the original may belong to the class, or to the task
             policy.prompt_length = demonstrations.prompt_length

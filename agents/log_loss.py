@@ -139,7 +139,7 @@ def _finite(
     evidence = np.stack(
         [
             _evidence(policy.log_probs(data.prompts, data.tokens), weights, smoothing, data.vocab_size).sum(axis=1)
-            for policy in policy_class
+            for policy in policy_class.readers()
         ],
         axis=1,
     )  # (2, M)

@@ -77,7 +77,7 @@ def _finite(
             + "or raise memory_gb."
         )
     log_densities = np.empty((len(rows), len(policy_class)))
-    for j, policy in enumerate(policy_class):
+    for j, policy in enumerate(policy_class.readers()):
         sums = np.add.reduceat(policy.log_probs(data.prompts, data.tokens), starts, axis=1)  # (n, chunks)
         log_densities[:, j] = sums[rows, chunks]
     game = solve_finite_game(log_densities, weights, settings.tau)

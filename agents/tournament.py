@@ -14,6 +14,7 @@ from agents.rho_game import TAU_SCALE, rho_tau, solve_finite_game
 from agents.splits import holdout_split
 from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs._validation import check_in
+from ntp_envs.checked import checked_policy
 
 __all__ = ["CommonSupports", "TournamentBC", "TournamentResult", "chunk_log_densities", "play", "tournament"]
 
@@ -139,7 +140,8 @@ def chunk_log_densities(
     """``(n, C, M)`` log-densities of the chunks that begin at ``starts``, given their prefix, in nats."""
     out = np.empty((len(demonstrations), len(starts), len(policies)))
     for j, (name, policy) in enumerate(policies.items()):
-        log_probs = policy.log_probs(demonstrations.prompts, demonstrations.tokens)
+        reader = checked_policy(f"policy {name!r}", policy)
+        log_probs = reader.log_probs(demonstrations.prompts, demonstrations.tokens)
         if not log_probs.max() <= 1e-6:
             raise ValueError(
                 f"log_probs of policy {name!r} must be log-probabilities, at most 0 and not NaN; their largest is "
@@ -192,8 +194,16 @@ def _named(what: str, items: Any, kind: type) -> dict[str, Any]:
         if not isinstance(name, str):
             raise TypeError(f"{what} has the key {name!r}; names must be strings.")
         if not isinstance(item, kind):
-            raise TypeError(f"{what}[{name}] must be a {kind.__module__.split('.')[0]}.{kind.__name__}, not {item!r}.")
+            hint = f"; make one, {item.__name__}(...)" if isinstance(item, type) and issubclass(item, kind) else ""
+            wanted = f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+            raise TypeError(f"{what}[{name}] must be an instance of {wanted}, not {item!r}{hint}.")
     return named
+
+
+def _index_of(agent: Agent) -> dict[str, Any]:
+    """Which member of a finite class a fitted agent chose, for the report of the one it was fitted by."""
+    details = agent.fit_report_.details
+    return {"index": details["index"]} if "index" in details else {}
 
 
 class CommonSupports:
@@ -304,6 +314,7 @@ class TournamentBC(Agent):
                 "learned_from": len(rest),
                 "held_out": len(held_out),
                 "refit": bool(self.refit),
+                **_index_of(self.best_agent_),
             },
         )
         return self.best_agent_.policy_, report

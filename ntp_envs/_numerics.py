@@ -98,6 +98,8 @@ def sample_categorical(log_probs: FloatArray, rng: np.random.Generator) -> NDArr
     A token of probability zero is never drawn.
     """
     cumulative = np.cumsum(np.exp(log_probs), axis=1)
+    if np.isnan(cumulative[:, -1]).any():
+        raise ValueError("a policy returned NaN for the law of the next token, so that nothing can be drawn from it.")
     level = rng.random(len(log_probs)) * cumulative[:, -1]
     return np.minimum((cumulative <= level[:, None]).sum(axis=1), log_probs.shape[1] - 1)
 

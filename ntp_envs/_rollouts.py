@@ -17,8 +17,8 @@ from ntp_envs._validation import (
     keywords_of,
     small_int_dtype,
 )
+from ntp_envs.checked import check_policy
 from ntp_envs.demonstrations import Demonstrations, collect, source_of
-from ntp_envs.distances._common import check_policy
 from ntp_envs.distances.monte_carlo import SAMPLED_METRICS, bridge_distances, one_sided_distances
 from ntp_envs.distances.result import DistanceCurve
 from ntp_envs.distances.two_sample import TWO_SAMPLE_METHODS, TwoSampleResult, two_sample_test
@@ -53,7 +53,7 @@ class Rollouts:
         self.expert = expert
         self.window = check_int("window", window, minimum=1)
         self.vocab_size, self.horizon, self.prompt_length = expert.vocab_size, expert.horizon, expert.prompt_length
-        self.policy = None if policy is None else self._checked(policy)
+        self.policy = None if policy is None else check_policy("policy", policy, self.expert)
         dtype = small_int_dtype(self.vocab_size - 1)
         self._lines = np.zeros((self.window, self.prompt_length + self.horizon), dtype=dtype)
         self.clear()
@@ -140,7 +140,7 @@ class Rollouts:
         """A distance from the expert to the rollouts at every prefix length; see `RolloutDistance.curve`."""
         check_in("method", method, CURVE_METHODS)
         check_in("metric", metric, dict.fromkeys((*SAMPLED_METRICS, *_TEST_OF_METRIC)))
-        writer = self.policy if policy is None else self._checked(policy)
+        writer = self.policy if policy is None else check_policy("policy", policy, self.expert)
         chosen = self._choose(metric, writer) if method == "auto" else method
         if chosen in TWO_SAMPLE_METHODS:
             if _TEST_OF_METRIC.get(metric) != chosen:
@@ -188,15 +188,6 @@ class Rollouts:
             return curve
         note = f"no known expert: against {len(self.expert)} demonstrations"
         return dataclasses.replace(curve, method=f"{curve.method}, {note}")
-
-    def _checked(self, policy: Policy) -> Policy:
-        check_policy("policy", policy, self.expert)
-        if policy.prompt_length not in (None, self.prompt_length):
-            raise ValueError(
-                f"policy has prompt_length={policy.prompt_length} and the expert {self.prompt_length}; "
-                "they must be equal."
-            )
-        return policy
 
 
 def _own_generator() -> np.random.Generator:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ntp_envs._archives import MAX_BYTES, array_digest, array_of, read_archive
 from ntp_envs._validation import as_array, check_generator, check_int, check_tokens, check_weights
+from ntp_envs.checked import check_policy
 
 if TYPE_CHECKING:
     from ntp_envs.policies import Policy
@@ -348,11 +349,13 @@ def collect(
     n = check_int("n", n, minimum=1)
     check_generator(rng)
     prompts = task.sample_prompts(n, rng)
-    tokens = (policy or task.expert).sample(prompts, task.horizon, rng)
+    expert = check_policy("expert", task.expert, task)
+    writer = expert if policy is None else check_policy("policy", policy, task)
+    tokens = writer.sample(prompts, task.horizon, rng)
     return Demonstrations(
         prompts,
         tokens,
         vocab_size=task.vocab_size,
-        expert_log_probs=task.expert.log_probs(prompts, tokens) if expert_log_probs else None,
+        expert_log_probs=expert.log_probs(prompts, tokens) if expert_log_probs else None,
         source=source_of(task, by="expert" if policy is None else repr(policy)),
     )

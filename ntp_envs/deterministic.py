@@ -64,6 +64,8 @@ class GreedyPolicy(SequentialPolicy):
 
 
 def _decoded(log_probs: FloatArray) -> FloatArray:
+    if np.isnan(log_probs).any():
+        raise ValueError("a policy returned NaN for the law of the next token, so that none is the most probable.")
     return one_hot_log_probs(first_best(log_probs), log_probs.shape[-1])
 
 

@@ -414,7 +414,7 @@ def test_bad_arguments_of_the_bridge():
     sample = collect(task, 20, rng)
     with pytest.raises(ValueError, match="policy q gives probability 0 to a sequence of of_q"):
         bridge_distances(sample, collect(task, 200, rng, policy=UniformPolicy(2)), p=task.expert, q=never)
-    with pytest.raises(ValueError, match="q has vocab_size=3 and of_p 2"):
+    with pytest.raises(ValueError, match="q has vocab_size=3 and the demonstrations 2"):
         bridge_distances(sample, sample, p=task.expert, q=UniformPolicy(3))
     short = Demonstrations(sample.prompts, sample.tokens[:, :2], vocab_size=2)
     with pytest.raises(ValueError, match="of_p has horizon=5 and of_q 2"):

@@ -249,8 +249,8 @@ PROMPTS = np.zeros((3, 5), dtype=int)
     ("error", "message", "change"),
     [
         (TypeError, "policy must be an ntp_envs.Policy", {"policy": None}),
-        (ValueError, "policy has 3 tokens and Snowball 10", {"policy": UniformPolicy(3)}),
-        (ValueError, "defined for 4 tokens", {"policy": make_task("Snowball", horizon=4).sloppy_copier()}),
+        (ValueError, "policy has vocab_size=3 and the task Snowball 10", {"policy": UniformPolicy(3)}),
+        (ValueError, "defined for at most 4 tokens", {"policy": make_task("Snowball", horizon=4).sloppy_copier()}),
         (ValueError, "5 columns are needed", {"prompts": PROMPTS[:, :4]}),
         (ValueError, "no prompts", {"prompts": PROMPTS[:0]}),
         (TypeError, "Generator", {"rng": 1}),

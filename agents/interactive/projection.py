@@ -129,7 +129,7 @@ def _finite(
     policy_class: FiniteClass, labels: Labels, *, divergence: str = "forward", tol: float = 0.0
 ) -> tuple[Policy, FitReport]:
     check_in("divergence", divergence, DIVERGENCES)
-    parts = np.stack([_parts_along(policy, labels, divergence) for policy in policy_class], axis=1)  # (2, M)
+    parts = np.stack([_parts_along(policy, labels, divergence) for policy in policy_class.readers()], axis=1)  # (2, M)
     chosen = int(_best(parts * [[1], [-1]])[0])
     return policy_class.policy(chosen), _report(parts[:, chosen])
 

@@ -104,7 +104,7 @@ class ClippedRatioBC(Agent):
     >>> task = make_task("RareMode", horizon=256)  # log-loss prefers policy 1, at 22.6 times the distance
     >>> demos = collect(task, 2000, np.random.default_rng(0), expert_log_probs=True)
     >>> agent = ClippedRatioBC().fit(demos, task.policy_class)
-    >>> task.policy_class.policies.index(agent.policy_)
+    >>> agent.fit_report_.details["index"]
     0
     """
 

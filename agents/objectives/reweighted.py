@@ -88,7 +88,7 @@ def minimise_bounded(
 def _finite(
     policy_class: FiniteClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
 ) -> tuple[Policy, FitReport]:
-    values = [_value(loss, policy, demonstrations) for policy in policy_class]
+    values = [_value(loss, policy, demonstrations) for policy in policy_class.readers()]
     best = _least(values)
     return policy_class.policy(best), FitReport(values[best], gap=0.0)
 

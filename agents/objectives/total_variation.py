@@ -56,7 +56,7 @@ class TotalVariationBC(Agent):
     >>> from ntp_envs import make_task
     >>> task = make_task("RareMode", horizon=8)
     >>> agent = TotalVariationBC().fit(task.population(), task.policy_class)
-    >>> task.policy_class.policies.index(agent.policy_), agent.fit_report_.details["probabilities"]
+    >>> agent.fit_report_.details["index"], agent.fit_report_.details["probabilities"]
     (0, 'enumeration')
     """
 
@@ -77,7 +77,7 @@ class TotalVariationBC(Agent):
         samples = check_int("samples", self.samples, minimum=1)
         data = demonstrations.pooled()
         weights = data.normalised_weights()
-        members = policy_class.policies
+        members = policy_class.readers()
         on_data = _log_densities(members, data.prompts, data.tokens)
         n_prompts = len(np.unique(data.prompts, axis=0))
         exact = n_prompts * data.vocab_size**data.horizon <= MAX_POINTS
@@ -110,7 +110,7 @@ class TotalVariationBC(Agent):
         details = {"objective": "largest discrepancy on Scheffe sets", "method": method, "wins": wins.tolist()}
         details["probabilities"] = "enumeration" if exact else f"Monte Carlo, {samples} sequences a member"
         radius = 0.0 if exact else math.sqrt(math.log(2 * len(members) ** 3 / 0.05) / (2 * samples))
-        return members[winner], FitReport(float(worst[winner]), gap=2 * radius, details=details)
+        return policy_class.policy(winner), FitReport(float(worst[winner]), gap=2 * radius, details=details)
 
 
 def _pairs(size: int) -> Iterator[tuple[int, int]]:

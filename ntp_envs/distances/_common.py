@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs._validation import check_in
+from ntp_envs.checked import check_policy
 from ntp_envs.distances.result import METRICS
 from ntp_envs.policies import Policy
 
 if TYPE_CHECKING:
-    from ntp_envs.demonstrations import Demonstrations
     from ntp_envs.tasks.base import Task
 
 __all__ = ["check_metrics", "check_pair", "prompt_masses"]
@@ -34,27 +34,9 @@ def check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
     return tuple(check_in("metric", name, METRICS) for name in names)
 
 
-def check_policy(name: str, policy: object, task: Task | Demonstrations) -> None:
-    """One policy against a task: its type, vocabulary and horizon."""
-    if not isinstance(policy, Policy):
-        raise TypeError(
-            f"{name} must be an ntp_envs.Policy, not {type(policy).__name__}; wrap a function in CallablePolicy."
-        )
-    if policy.vocab_size != task.vocab_size:
-        raise ValueError(
-            f"{name} has vocab_size={policy.vocab_size} and the task {task.vocab_size}; they must be equal."
-        )
-    if policy.horizon is not None and policy.horizon < task.horizon:
-        raise ValueError(
-            f"{name} is defined for at most {policy.horizon} tokens; the task's horizon is {task.horizon}. "
-            "Use a policy for that horizon, or a task with a shorter one."
-        )
-
-
-def check_pair(p: Policy, q: Policy, task: Task) -> None:
-    """Both policies against the task; raises ``TypeError`` or ``ValueError`` naming the one that does not fit."""
-    check_policy("p", p, task)
-    check_policy("q", q, task)
+def check_pair(p: Policy, q: Policy, task: Task) -> tuple[Policy, Policy]:
+    """Both policies against the task, as they are to be read (`check_policy`)."""
+    return check_policy("p", p, task), check_policy("q", q, task)
 
 
 def prompt_masses(task: Task) -> tuple[IntArray, FloatArray]:

@@ -72,10 +72,11 @@ def automaton_distances(
     0.197969
     """
     names = check_metrics(metrics)
-    check_pair(p, q, task)
+    checked = check_pair(p, q, task)
     for name, policy in (("p", p), ("q", q)):
         if not isinstance(policy, AutomatonPolicy):
             raise TypeError(f"{name} must be an AutomatonPolicy, not {type(policy).__name__}; use enumeration.")
+    p, q = checked  # type: ignore[assignment]
     levels, log_levels = check_thresholds(thresholds)
     columns: dict[str, list[float | FloatArray]] = {name: [] for name in names}
     for layer in _layers(p, q, task, names):

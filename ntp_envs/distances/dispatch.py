@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ntp_envs._validation import check_generator, check_in, check_int
 from ntp_envs.automata import AutomatonPolicy
+from ntp_envs.checked import own_cursor
 from ntp_envs.distances._common import check_metrics, check_pair, prompt_masses
 from ntp_envs.distances.automaton import automaton_distances
 from ntp_envs.distances.coverage import DEFAULT_THRESHOLDS, check_thresholds
@@ -127,7 +128,7 @@ def distance_curves(
     """
     names = check_metrics(metrics)
     check_in("method", method, METHODS)
-    check_pair(p, q, task)
+    p, q = check_pair(p, q, task)
     check_thresholds(thresholds)
     check_int("n", n, minimum=4)
     each_of(confidence, 1, simultaneous=simultaneous)
@@ -187,7 +188,7 @@ def _try_enumeration(
 ) -> dict[str, DistanceCurve]:
     """Enumerate if that is sure to be quick; else walk a little way, in case few prefixes are possible at all."""
     limit = AUTO_PREFIXES
-    if any(type(policy).cursor is Policy.cursor for policy in (p, q)):
+    if not (own_cursor(p) and own_cursor(q)):
         limit = AUTO_PREFIXES_SLOW
     try:
         if tree_size(task, len(prompt_masses(task)[0])) > limit:

@@ -79,7 +79,7 @@ def enumeration_distances(
     0.9365
     """
     names = check_metrics(metrics)
-    check_pair(p, q, task)
+    p, q = check_pair(p, q, task)
     max_prefixes = check_int("max_prefixes", max_prefixes, minimum=1)
     levels, log_levels = check_thresholds(thresholds)
     prompts, masses = prompt_masses(task)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._validation import check_generator, check_in, check_int
+from ntp_envs.checked import check_policy
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances._common import check_metrics, check_pair
 from ntp_envs.distances._sampled_curves import Level, Moments, bridge_curves, one_sided_curve
@@ -101,7 +102,7 @@ def monte_carlo_distances(
     True
     """
     names = _check_sampled(metrics)
-    check_pair(p, q, task)
+    p, q = check_pair(p, q, task)
     n = check_int("n", n, minimum=4)
     check_generator(rng)
     check_in("estimator", estimator, ("bridge", "one-sided"))
@@ -165,7 +166,8 @@ def one_sided_distances(
     names = _check_sampled(metrics)
     levels, log_levels = check_thresholds(thresholds)
     level = Level(confidence, simultaneous)
-    _check_draws("the demonstrations", demonstrations, {"p": p, "q": q})
+    _check_draws("the demonstrations", demonstrations)
+    p, q = None if p is None else check_policy("p", p, demonstrations), check_policy("q", q, demonstrations)
     n = len(demonstrations)
     stored = demonstrations.expert_log_probs
     if p is None and stored is None:
@@ -229,7 +231,8 @@ def bridge_distances(
     if of_p.horizon != of_q.horizon:
         raise ValueError(f"of_p has horizon={of_p.horizon} and of_q {of_q.horizon}; they must be equal.")
     for name, sample in (("of_p", of_p), ("of_q", of_q)):
-        _check_draws(name, sample, {"p": p, "q": q})
+        _check_draws(name, sample)
+        p, q = check_policy("p", p, sample), check_policy("q", q, sample)
 
     def log_ratios(name: str, sample: Demonstrations) -> Iterator[FloatArray]:
         for rows in _pieces(len(sample), sample.horizon):
@@ -350,12 +353,7 @@ def _check_sampled(metrics: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _check_draws(name: str, draws: Demonstrations, policies: dict[str, Policy | None]) -> None:
+def _check_draws(name: str, draws: Demonstrations) -> None:
     check_int(f"the number of sequences in {name}", len(draws), minimum=2)
     if not draws.are_draws:
         raise ValueError(f"{name} are weighted; draws of equal weight are needed: collect(task, n, rng).")
-    for letter, policy in policies.items():
-        if policy is not None and policy.vocab_size != draws.vocab_size:
-            raise ValueError(
-                f"{letter} has vocab_size={policy.vocab_size} and {name} {draws.vocab_size}; they must be equal."
-            )

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from ntp_envs._numerics import first_best
 from ntp_envs._validation import check_generator, check_int
+from ntp_envs.checked import check_policy
 from ntp_envs.demonstrations import Demonstrations, collect
 from ntp_envs.deterministic import GreedyPolicy
-from ntp_envs.evaluation._checks import check_policy
 from ntp_envs.evaluation.result import Evaluation, SampleText
 from ntp_envs.evaluation.search import backtracking_search
 from ntp_envs.policies import Policy
@@ -65,7 +65,8 @@ def evaluate(
     check_generator(rng)
     check_int("samples", samples, minimum=0)
     demos = collect(task, n, rng) if demonstrations is None else demonstrations
-    _check_shapes(policy, task, demos)
+    policy = check_policy("policy", policy, task)
+    _check_shapes(task, demos)
     if demos.exactness is not None and not demos.exactness.everything:
         raise ValueError(
             f"the demonstrations are representatives, {demos.exactness.describe()}; what is measured here depends on "
@@ -121,8 +122,7 @@ _PROPERTIES = (
 )
 
 
-def _check_shapes(policy: Policy, task: Task, demos: Demonstrations) -> None:
-    check_policy(policy, task)
+def _check_shapes(task: Task, demos: Demonstrations) -> None:
     if not isinstance(demos, Demonstrations):
         raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demos).__name__}.")
     for name in ("vocab_size", "horizon", "prompt_length"):
@@ -147,6 +147,8 @@ def _forced(policy: Policy, demos: Demonstrations) -> tuple[IntArray, FloatArray
         best[block] = first_best(law)
         low, high = np.minimum(low, law.min(axis=(0, 2))), np.maximum(high, law.max(axis=(0, 2)))
         log_probs[block] = np.take_along_axis(law, demos.tokens[block][:, :, None], axis=2)[:, :, 0]
+    if np.isnan(log_probs).any():
+        raise ValueError("policy returned NaN for the log-probability of a demonstrated token.")
     high = np.minimum(high, 0.0)  # rounding may leave a log-probability at +1e-16
     return best, np.minimum(log_probs, 0.0), (0.0 - high, 0.0 - low)
 

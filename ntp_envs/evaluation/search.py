@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._numerics import first_best, sample_categorical
 from ntp_envs._validation import check_generator, check_in, check_int, check_tokens
+from ntp_envs.checked import check_policy
 from ntp_envs.distances.intervals import CONFIDENCE, score_interval
 from ntp_envs.errors import NotTractableError
-from ntp_envs.evaluation._checks import check_policy
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
 
@@ -113,9 +113,12 @@ def backtracking_search(
     >>> found.share_within(), bool(found.drawn.mean() < 1.2 * 30)
     (1.0, True)
     """
-    prompts = _checked(policy, task, prompts, rng)
+    policy, prompts = _checked(policy, task, prompts, rng)
     if not task.has_verifier:
-        raise NotTractableError(f"{task.name} has no verifier to backtrack with; best_of needs task.success only.")
+        raise NotTractableError(
+            f"{task.name} has no verifier to backtrack with."
+            + (" best_of needs its success only." if task.has_success else " It has no success either.")
+        )
     horizon = task.horizon
     if depth is not None:
         check_int("depth", depth, minimum=1)
@@ -240,7 +243,7 @@ def best_of(policy: Policy, task: Task, prompts: ArrayLike, k: int, *, rng: np.r
     >>> bool(abs(found.share_within() - (1 - (1 - 0.9**10) ** 5)) < 0.1)
     True
     """
-    prompts = _checked(policy, task, prompts, rng)
+    policy, prompts = _checked(policy, task, prompts, rng)
     check_int("k", k, minimum=1)
     verdict = _verdict(task)
     n, horizon = len(prompts), task.horizon
@@ -267,10 +270,10 @@ def _verdict(task: Task) -> Callable[[IntArray, IntArray], BoolArray]:
     raise NotTractableError(f"{task.name} has neither a verifier nor a success, so no answer can be chosen.")
 
 
-def _checked(policy: Policy, task: Task, prompts: ArrayLike, rng: np.random.Generator) -> IntArray:
+def _checked(policy: Policy, task: Task, prompts: ArrayLike, rng: np.random.Generator) -> tuple[Policy, IntArray]:
     check_generator(rng)
-    check_policy(policy, task)
+    policy = check_policy("policy", policy, task)
     checked = check_tokens("prompts", prompts, task.vocab_size, width=task.prompt_length)
     if not len(checked):
         raise ValueError("there are no prompts (0 rows); at least one is needed.")
-    return checked
+    return policy, checked

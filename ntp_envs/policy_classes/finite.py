@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs.checked import checked_policy
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes.base import PolicyClass
 
@@ -46,6 +47,10 @@ class FiniteClass(PolicyClass):
     def policy(self, index: int) -> Policy:
         return self.policies[index]
 
+    def readers(self) -> list[Policy]:
+        """The members as a learner reads them: those of others are checked at every step (`checked_policy`)."""
+        return [checked_policy(f"member {index}", policy) for index, policy in enumerate(self.policies)]
+
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> NDArray[np.float64]:
         """``(M, B, H)`` teacher-forced log-probabilities of every member."""
-        return np.stack([policy.log_probs(prompts, tokens) for policy in self.policies])
+        return np.stack([policy.log_probs(prompts, tokens) for policy in self.readers()])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs._validation import as_array, check_int
+from ntp_envs.checked import checked_policy
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes.base import PolicyClass
 
@@ -67,10 +68,8 @@ class ProductClass(PolicyClass):
     def option_log_probs(self, layer: int, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """``(B, n_options[layer])`` log-probability of token ``layer`` given what precedes it, under each option."""
         rows, token = np.arange(len(tokens)), tokens[:, layer]
-        return np.stack(
-            [option.next_log_probs(prompts, tokens[:, :layer])[rows, token] for option in self.layers[layer]],
-            axis=1,
-        )
+        options = (checked_policy(f"layer {layer}, option {j}", option) for j, option in enumerate(self.layers[layer]))
+        return np.stack([option.next_log_probs(prompts, tokens[:, :layer])[rows, token] for option in options], axis=1)
 
     def policy(self, options: ArrayLike) -> Policy:
         """The member that takes option ``options[h]`` at layer h."""
