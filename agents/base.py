@@ -276,6 +276,12 @@ def in_subfolder(agent: Agent, name: str) -> Agent:
     return agent.set_params(**{key: Path(folder) / name for key, folder in kept.items() if folder is not None})
 
 
+def chosen_index(agent: Agent) -> dict[str, Any]:
+    """Which member of a finite class a fitted agent chose, for the report of an agent that fitted it."""
+    details = agent.fit_report_.details
+    return {"index": details["index"]} if "index" in details else {}
+
+
 def unfitted(value: Any) -> Any:
     """A hyper-parameter with the agents in it cloned, in lists, tuples and dicts too; anything else as it is."""
     if isinstance(value, Agent):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, FitReport, in_subfolder, unfitted
+from agents.base import Agent, FitReport, chosen_index, in_subfolder, unfitted
 from agents.log_loss import _best, _evidence
 from agents.rho_game import TAU_SCALE
 from agents.splits import shuffled_folds
@@ -171,6 +171,7 @@ class CrossValidatedBC(Agent):
             gap=0.0,
             converged=self.best_agent_.fit_report_.converged,
             details={
+                **chosen_index(self.best_agent_),
                 "objective": "held-out log-loss" if criterion == "log_loss" else "worst loss in a held-out tournament",
                 "best_params": self.best_params_,
                 "candidates": len(candidates),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, FitReport, in_subfolder
+from agents.base import Agent, FitReport, chosen_index, in_subfolder
 from agents.rho_game import TAU_SCALE, rho_tau, solve_finite_game
 from agents.splits import holdout_split
 from ntp_envs import Demonstrations, Policy, PolicyClass
@@ -200,12 +200,6 @@ def _named(what: str, items: Any, kind: type) -> dict[str, Any]:
     return named
 
 
-def _index_of(agent: Agent) -> dict[str, Any]:
-    """Which member of a finite class a fitted agent chose, for the report of the one it was fitted by."""
-    details = agent.fit_report_.details
-    return {"index": details["index"]} if "index" in details else {}
-
-
 class CommonSupports:
     """The value of `Agent.supports` for an agent made of others: the policy classes that all of them can fit.
 
@@ -314,7 +308,7 @@ class TournamentBC(Agent):
                 "learned_from": len(rest),
                 "held_out": len(held_out),
                 "refit": bool(self.refit),
-                **_index_of(self.best_agent_),
+                **chosen_index(self.best_agent_),
             },
         )
         return self.best_agent_.policy_, report

@@ -43,19 +43,21 @@ def check_policy(name: str, policy: object, task: Task | Demonstrations) -> Poli
         raise TypeError(
             f"{name} must be an ntp_envs.Policy, not {type(policy).__name__}; wrap a function in CallablePolicy."
         )
-    whole = f"the task {task.name}" if hasattr(task, "expert") else "the demonstrations"
+    whole, whose = (
+        ("the task", "the task's") if hasattr(task, "name") else ("the demonstrations", "the demonstrations'")
+    )
     if policy.vocab_size != task.vocab_size:
         raise ValueError(
             f"{name} has vocab_size={policy.vocab_size} and {whole} {task.vocab_size}; they must be equal."
         )
+    if policy.horizon is not None and policy.horizon < task.horizon:
+        raise ValueError(
+            f"{name} is defined for at most {policy.horizon} tokens; {whose} horizon is {task.horizon}. "
+            "Use a policy for that horizon, or a shorter one here."
+        )
     if policy.prompt_length not in (None, task.prompt_length):
         raise ValueError(
             f"{name} has prompt_length={policy.prompt_length} and {whole} {task.prompt_length}; they must be equal."
-        )
-    if policy.horizon is not None and policy.horizon < task.horizon:
-        raise ValueError(
-            f"{name} is defined for at most {policy.horizon} tokens; the horizon of {whole} is {task.horizon}. "
-            "Use a policy for that horizon, or a shorter one here."
         )
     return checked_policy(name, policy)
 
@@ -116,7 +118,7 @@ def _law(name: str, found: ArrayLike, shape: tuple[int, ...], step: int, possibl
             raise ValueError(f"{name} returned NaN for the law of the next token {where}.")
         raise ValueError(
             f"{name} is not normalised: {where} the probabilities of the next token sum to {sums[row]:.6g}, not 1. "
-            "It must return log-probabilities; for logits apply log_softmax, scipy.special.log_softmax(logits, axis=-1)."
+            "It must return log-probabilities: apply log_softmax to logits, scipy.special.log_softmax(logits, axis=-1)."
         )
     return law
 
@@ -233,7 +235,7 @@ class _CheckedAutomaton(AutomatonPolicy):
 
     def emissions(self, step: int) -> FloatArray:
         shape = (self.n_states, self.vocab_size)
-        return _law(f"emissions of {self.name}", self.of.emissions(step), shape, step, np.ones(shape[0], dtype=bool))
+        return _law(self.name, self.of.emissions(step), shape, step, np.ones(shape[0], dtype=bool))
 
     def transitions(self, step: int) -> IntArray:
         return self._states("transitions", self.of.transitions(step), (self.n_states, self.vocab_size))

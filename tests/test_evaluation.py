@@ -252,7 +252,7 @@ TASK = make_task("Contamination", horizon=4)
         (ValueError, "n=0", {"n": 0}),
         (ValueError, "samples=-1", {"samples": -1}),
         (TypeError, "demonstrations must be ntp_envs.Demonstrations", {"demonstrations": np.zeros((3, 4), int)}),
-        (ValueError, "policy has vocab_size=3 and the task Contamination 2", {"policy": UniformPolicy(3)}),
+        (ValueError, "policy has vocab_size=3 and the task 2", {"policy": UniformPolicy(3)}),
         (ValueError, "defined for at most 2 tokens", {"policy": TabularPolicy.random(2, 2, rng())}),
         (
             ValueError,

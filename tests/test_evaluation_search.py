@@ -249,7 +249,7 @@ PROMPTS = np.zeros((3, 5), dtype=int)
     ("error", "message", "change"),
     [
         (TypeError, "policy must be an ntp_envs.Policy", {"policy": None}),
-        (ValueError, "policy has vocab_size=3 and the task Snowball 10", {"policy": UniformPolicy(3)}),
+        (ValueError, "policy has vocab_size=3 and the task 10", {"policy": UniformPolicy(3)}),
         (ValueError, "defined for at most 4 tokens", {"policy": make_task("Snowball", horizon=4).sloppy_copier()}),
         (ValueError, "5 columns are needed", {"prompts": PROMPTS[:, :4]}),
         (ValueError, "no prompts", {"prompts": PROMPTS[:0]}),

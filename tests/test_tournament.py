@@ -342,7 +342,7 @@ def test_supports_what_all_agents_support():
         ({}, {}, ValueError, "policies is empty"),
         (UniformPolicy(2), {}, TypeError, "must be a list or a mapping of Policy objects, not UniformPolicy"),
         ("policies", {}, TypeError, "not str"),
-        ([UniformPolicy(2), LogLossBC()], {}, TypeError, r"policies\[1\] must be an instance of ntp_envs.Policy, not LogLossBC"),
+        ([UniformPolicy(2), LogLossBC()], {}, TypeError, r"policies\[1\] must be .* ntp_envs.Policy, not LogLossBC"),
         ({1: UniformPolicy(2)}, {}, TypeError, "names must be strings"),
         ([UniformPolicy(2), UniformPolicy(3)], {}, ValueError, "policy '1' has 3 tokens, the demonstrations 2"),
         ([TabularPolicy([[0.5, 0.5]])], {}, ValueError, "defined for at most 1 tokens"),
@@ -369,7 +369,7 @@ class _Wrong(UniformPolicy):
 @pytest.mark.parametrize("value", [np.nan, 0.1, np.inf])
 def test_what_is_not_a_density_is_refused(value):
     demos = random_demos(np.random.default_rng(0), 3)
-    with pytest.raises(ValueError, match="log_probs of policy 'bad' .*must be log-probabilities"):
+    with pytest.raises(ValueError, match=r"log_probs of policy 'bad' .*must be log-probabilities"):
         tournament({"good": UniformPolicy(2), "bad": _Wrong(value)}, demos)
     with pytest.raises(TypeError, match=r"must be ntp_envs.Demonstrations, not list"):
         tournament([UniformPolicy(2)], [])
