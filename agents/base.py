@@ -72,6 +72,11 @@ class Agent(ABC):
     #: whether the learner reads ``Demonstrations.expert_log_probs``, which a population has to be exact for, too
     reads_expert: ClassVar[bool] = False
 
+    @property
+    def needs_expert_log_probs(self) -> bool:
+        """Whether `fit` needs demonstrations with ``expert_log_probs``, for itself or for an agent inside it."""
+        return self.reads_expert or any(agent.needs_expert_log_probs for agent in self._nested().values())
+
     @abstractmethod
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
@@ -134,9 +139,11 @@ class Agent(ABC):
         if exact is not None and unit != 0 and not exact.covers(unit, policy_class, expert=self.reads_expert):
             looks_at = "single layers" if unit is None else f"chunks of {unit} token(s)"
             looks_at += " and at the expert's probabilities" if self.reads_expert else ""
+            chunked = unit is not None and policy_class.statistic == exact.statistic and not self.reads_expert
+            better = f"task.population(chunk={unit}), or samples: " if chunked else "samples: "
             raise ValueError(
                 f"{type(self).__name__} looks at {looks_at} of {type(policy_class).__name__}, for which this "
-                f"population is not exact: {exact.describe()}. Use task.population(chunk=...) or collect."
+                f"population is not exact: {exact.describe()}. Use {better}collect(task, n, rng)."
             )
 
     # -- parameters, as in scikit-learn --------------------------------------------------------------------------------

@@ -136,7 +136,8 @@ class CrossValidatedBC(Agent):
                     )
                 )
             except Exception as error:
-                errors[c] = f"{type(error).__name__}: {error}"
+                kind = next(kind.__name__ for kind in type(error).__mro__ if not kind.__name__.startswith("_"))
+                errors[c] = f"{kind}: {error}"
                 if strict or (not judged and all(errors)):
                     which = "" if strict else f"all {len(candidates)} candidates failed, the last of them: "
                     raise ValueError(f"{which}{self.agent!r} with {parameters}: {errors[c]}") from error

@@ -53,6 +53,10 @@ _agents: Registry[Agent] = Registry(
     built_in=BUILT_IN,
     accepts=lambda item: isinstance(item, type) and issubclass(item, Agent) and not inspect.isabstract(item),
     requirement="a subclass of agents.Agent that defines _fit",
+    elsewhere={
+        **{name: f"agents.neural:{name}" for name in ("NeuralBC", "NeuralClippedRatioBC", "NeuralRhoBC")},
+        "SB3Agent": "agents.rl:SB3Agent",
+    },
 )
 
 
@@ -75,7 +79,8 @@ def make_agent(name: str, **parameters: Any) -> Agent:
     """Build an agent by name.
 
     Args:
-        name: an agent (`agent_names` lists them), or ``package.module:Class`` for one of your own.
+        name: an agent (`agent_names` lists them; ``NeuralBC``, ``NeuralClippedRatioBC``, ``NeuralRhoBC`` and
+            ``SB3Agent`` too, which need an extra), or ``package.module:Class`` for one of your own.
         **parameters: its hyper-parameters; the rest keep their defaults.
 
     Raises:

@@ -55,7 +55,7 @@ def check_agent(
     *,
     rng: np.random.Generator | None = None,
     problems: Sequence[Problem] | None = None,
-    skip: Collection[str] = (),
+    skip: Collection[str] | str = (),
     atol: float = 1e-4,
 ) -> None:
     """Check that an agent keeps the contract of `agents.Agent`.
@@ -65,7 +65,7 @@ def check_agent(
         rng: draws the problems; a generator seeded with 0 by default.
         problems: what to fit; by default one small problem for each kind of class in ``agent.supports``
             (`default_problems`), with A = 2 and 3 tokens, and prompts of 0, 1 and 2.
-        skip: names in `CHECKS` that do not apply, such as ``"weights"`` for a learner that bootstraps or splits.
+        skip: names in `CHECKS`, or one, that do not apply: ``"weights"`` for a learner that bootstraps or splits.
         atol: largest difference of a next-token probability where two fits need only nearly agree (weights against
             repetitions). The default is the square root of 1e-8, the loss to which iterative learners fit here.
 
@@ -77,6 +77,7 @@ def check_agent(
     """
     if not isinstance(agent, Agent):
         raise TypeError(f"{agent!r} must be an instance of a subclass of agents.Agent.")
+    skip = (skip,) if isinstance(skip, str) else skip
     for name in skip:
         check_in("skip", name, CHECKS)
     problems = default_problems(agent, rng) if problems is None else list(problems)

@@ -113,7 +113,8 @@ def run_evaluate(settings: EvaluateSettings) -> tuple[Evaluation, Agent | None]:
     else:
         agent = build_agent(settings.agent, task)
         policy_class = task.policy_class if settings.network is None else network_class(settings.network, task)
-        policy = agent.fit(collect(task, settings.demonstrations, fit_rng), policy_class, rng=fit_rng).policy_
+        demonstrations = collect(task, settings.demonstrations, fit_rng, expert_log_probs=agent.needs_expert_log_probs)
+        policy = agent.fit(demonstrations, policy_class, rng=fit_rng).policy_
         if settings.save is not None:
             agent.save(settings.save)
     found = evaluate(policy, task, n=settings.n, rng=rng, samples=settings.samples, backtrack=settings.backtrack)

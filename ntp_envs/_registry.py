@@ -23,6 +23,7 @@ class Registry(Generic[T]):
         built_in: the suite's own; read at every look-up.
         accepts: whether an object is a class of this kind.
         requirement: in words, what ``accepts`` wants.
+        elsewhere: names of the suite's own that need an extra, and where they are; found, but not among `names`.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class Registry(Generic[T]):
         built_in: Mapping[str, type[T]],
         accepts: Callable[[Any], bool],
         requirement: str,
+        elsewhere: Mapping[str, str] | None = None,
     ) -> None:
         self.kind, self.group, self.built_in = kind, group, built_in
         self.accepts, self.requirement = accepts, requirement
+        self.elsewhere = elsewhere or {}
         self.registered: dict[str, type[T]] = {}
 
     def register(self, item: type[T]) -> type[T]:
@@ -60,8 +63,9 @@ class Registry(Generic[T]):
         for known in (self.built_in, self.registered):
             if name in known:
                 return known[name]
-        if ":" in name:
-            module, _, attribute = name.partition(":")
+        place = self.elsewhere.get(name, name)
+        if ":" in place:
+            module, _, attribute = place.partition(":")
             try:
                 return self._check(getattr(importlib.import_module(module), attribute))
             except (ImportError, AttributeError, ValueError) as error:
@@ -72,7 +76,8 @@ class Registry(Generic[T]):
                 return self._check(points[name].load())
             except (ImportError, AttributeError) as error:
                 raise ValueError(f"{self.kind} {name!r}, installed as {points[name].value}: {error}.") from error
-        raise ValueError(f"unknown {self.kind} {name!r}.{did_you_mean(name, self.names())}")
+        known = [*self.names(), *self.elsewhere]
+        raise ValueError(f"unknown {self.kind} {name!r}.{did_you_mean(name, known)}")
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}

@@ -176,7 +176,7 @@ def test_search_reads_checked_laws():
     prompts, copier = task.sample_prompts(5, RNG(0)), task.sloppy_copier()
     for search in (backtracking_search, lambda *args, rng: best_of(*args, 3, rng=rng)):
         search(Spoilt(lambda law: law, copier), task, prompts, rng=RNG(0))
-        with pytest.raises(ValueError, match="sum to 2.01375"):
+        with pytest.raises(ValueError, match=r"sum to 2\.01375"):
             search(Spoilt(lambda law: law + 0.7, copier), task, prompts, rng=RNG(0))
 
 
@@ -246,7 +246,7 @@ def test_logits_are_refused_and_their_log_softmax_is_right(rng):
     table = rng.normal(size=(2, 2))
     logits = CallablePolicy(lambda x, y: table[y[:, -1]] if y.shape[1] else np.log([[0.5, 0.5]] * len(y)), 2)
     mended = CallablePolicy(lambda x, y: log_softmax(logits.function(x, y), axis=1), 2)
-    with pytest.raises(ValueError, match="q .CallablePolicy. is not normalised.*apply log_softmax to logits"):
+    with pytest.raises(ValueError, match=r"q .CallablePolicy. is not normalised.*apply log_softmax to logits"):
         distance(TASK.expert, logits, TASK)
     same = TableAutomaton(
         np.vstack([np.exp(log_softmax(table, axis=1)), [0.5, 0.5]]), [[0, 1]] * 3, initial=[2, 2], prompt_length=1

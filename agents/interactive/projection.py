@@ -253,7 +253,7 @@ def _ar_linear(
     if excluded.any():
         raise ValueError(
             "reverse KL is infinite for every autoregressive linear policy: the labels exclude a token at a "
-            "visited prefix. Use divergence='forward', or labels mixed with a little of the uniform law."
+            "visited prefix. Use divergence='forward', or mix a little of the uniform law in: floor=1e-3."
         )
     loss = _ReverseLoss(policy_class, table[seen], totals[seen], sums[seen])
     fits = [

@@ -46,9 +46,14 @@ def run(
     """One agent on one data set, which every other agent gets too."""
     place = built(task, horizon)
     key = f"compare {task} horizon={horizon} n={n} replicate={replicate}"
-    demonstrations = collect(place, n, shared_rng(rng, f"{key}: demonstrations"))
-    labels = {**named(task, agent, place.horizon, n), SEED: replicate}
     learner = build_agent(agent, place)
+    demonstrations = collect(
+        place,
+        n,
+        shared_rng(rng, f"{key}: demonstrations"),  # the same data, with or without what the expert says of them
+        expert_log_probs=learner.needs_expert_log_probs,
+    )
+    labels = {**named(task, agent, place.horizon, n), SEED: replicate}
     reason = why_not(learner, place, demonstrations)
     if reason is None:
         try:
