@@ -145,7 +145,7 @@ class OutputFolder:
             raise FolderError(
                 f"{self.path} is not empty and holds no run of ours (no config.json); choose another folder with --out."
             ) from None
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        except Exception as error:  # a damaged file raises whatever json and what is read from it do
             raise FolderError(
                 f"{self.config} is not the config.json of a run ({error!r}); choose another folder with --out."
             ) from error

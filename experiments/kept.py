@@ -27,7 +27,7 @@ def kept_or_made(path: Path, make: Callable[[], Sequence[Record]]) -> list[Recor
     if path.exists():
         try:
             return [Record(**plain) for plain in json.loads(path.read_text(encoding="utf-8"))]
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # a damaged file raises whatever json and what is read from it do
             raise ValueError(f"{path} does not hold records ({error}); delete it to make them again.") from error
     records = list(make())
     unfinished = path.with_suffix(".partial")

@@ -69,12 +69,15 @@ class ResultStore:
             self._db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", (*line, result.seconds))
 
     def results(self) -> Mapping[str, CellResult]:
-        """Everything kept so far, by cell key."""
-        lines = self._db.execute("SELECT key, records, error, seconds FROM cells")
-        return {
-            key: CellResult(key, tuple(Record(**record) for record in json.loads(records)), error, seconds)
-            for key, records, error, seconds in lines
-        }
+        """Everything kept so far, by cell key; ``ValueError`` if the file is damaged."""
+        try:
+            lines = self._db.execute("SELECT key, records, error, seconds FROM cells")
+            return {
+                key: CellResult(key, tuple(Record(**record) for record in json.loads(records)), error, seconds)
+                for key, records, error, seconds in lines
+            }
+        except Exception as error:  # a damaged file raises whatever sqlite3, json and what is read from it do
+            raise ValueError(f"{self.path} is not a readable results file ({error}); move it away.") from error
 
     def close(self) -> None:
         self._db.close()

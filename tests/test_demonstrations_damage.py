@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from agents import Agent, LogLossBC
+from experiments.kept import kept_or_made
+from experiments.store import CellResult, ResultStore
+from experiments.study import Cell, Record
 from ntp_envs import Demonstrations, collect, make_task
 
 TASK = make_task("Contamination", horizon=6, eps=0.2, p=0.1, q=0.9, theta_min=0.01)
@@ -211,3 +214,26 @@ def test_whatever_a_reader_raises_becomes_the_one_error(tmp_path, rng, monkeypat
     for load, path in ((Demonstrations.load, saved), (Agent.load, fitted)):
         with pytest.raises(ValueError, match=f"is not a readable .*{str(error) or type(error).__name__}"):
             load(path)
+
+
+def test_damaged_results_of_a_run_are_named_too(tmp_path, rng):
+    cell = Cell("part", test_damaged_results_of_a_run_are_named_too, {"n": 3})
+    path = tmp_path / "results.sqlite"
+    with ResultStore(path) as store:
+        store.put(cell, CellResult(cell.key, tuple(Record("m", float(i), {"i": i}) for i in range(99)), None, 1.0))
+        whole_run = dict(store.results())
+    data, refused = path.read_bytes(), 0
+    for changed in mutations(data, 200, rng):
+        path.write_bytes(changed)
+        try:
+            with ResultStore(path) as store:
+                store.results()
+        except ValueError as error:
+            assert "is not a readable results file" in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 20 and len(whole_run) == 1
+    config = tmp_path / "records.json"
+    for text in ("[" * 100_000, "[1]", '{"a": 1}', "{", "null", '[{"measure": 3}]'):
+        config.write_text(text)
+        with pytest.raises(ValueError, match="does not hold records"):
+            kept_or_made(config, list)
