@@ -88,7 +88,7 @@ class SB3Policy(Policy):
             return reader.log_probs()
         masks = None
         if self.use_masking and has_masks(self.network):
-            masks = accepted_tokens(self.task, prompts, tokens)
+            masks = accepted_tokens(self.task, np.asarray(prompts, np.int64), np.asarray(tokens, np.int64))
         observations = observe(self.task, prompts, tokens, self.form)
         return action_log_probs(self.network, observations, temperature=self.temperature, masks=masks)
 
