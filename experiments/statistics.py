@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ntp_envs._numerics import ROUNDING
 from ntp_envs.distances.intervals import CONFIDENCE, check_confidence, student_margin
 
 __all__ = ["growth_factor", "interval_words", "loglog_slope", "mean_interval", "paired_difference", "slope_interval"]
@@ -57,7 +58,7 @@ def mean_interval(
     mean = float(sample.mean())
     if not np.isfinite(sample).all():
         return mean, mean, mean
-    if np.ptp(sample) == 0.0:
+    if np.ptp(sample) <= ROUNDING * np.abs(sample).max():  # equal, whichever way each was rounded
         return float(sample[0]), NAN, NAN
     margin = student_margin(float(sample.std(ddof=1)) / np.sqrt(n), n, confidence=confidence)
     lower, upper = mean - margin, mean + margin

@@ -388,6 +388,8 @@ def test_intervals_of_replicates_cover_the_mean(draw, n):
 def test_equal_replicates_have_no_interval(value, n):
     mean, low, high = mean_interval([value] * n, np.random.default_rng(0))
     assert mean == value and np.isnan([low, high]).all()
+    rounded = value * (1 + 1e-15 * np.arange(n))  # another processor's last bits
+    assert np.isnan(mean_interval(rounded, np.random.default_rng(0))[1:]).all()
     assert with_interval(mean, low, high) == number(value, 3)
 
 
