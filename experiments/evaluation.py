@@ -133,6 +133,7 @@ def _plain(found: Evaluation) -> dict[str, Any]:
         "task": found.task,
         "n": found.n,
         "caveat": found.caveat,
+        "unknown_share": found.unknown_share,
         "totals": [{k: number(v) for k, v in row.items()} for row in found.totals()],
         "positions": [{k: number(v) for k, v in row.items()} for row in found.rows()],
         "samples": [sample._asdict() for sample in found.samples],
@@ -154,6 +155,8 @@ def show_evaluation(words: list[str]) -> int:
     for row in found.totals():
         interval = f"[{row['lower']:.4g}, {row['upper']:.4g}]"
         totals.add_row(row["measure"].replace("_", " "), f"{row['value']:.4g}", escape(interval))
+    if found.unknown_share > 0:
+        totals.add_row("share of unknown tokens", f"{found.unknown_share:.4g}", "")
     stdout.print(totals)
     stdout.print(escape(found.caveat), soft_wrap=True)
     places = RichTable(title="by position")

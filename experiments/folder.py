@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ __all__ = ["FolderError", "OutputFolder", "run_settings"]
 PACKAGES = ("numpy", "scipy", "gymnasium", "ntp-envs")
 #: the setting that may change when a run is continued: other kernels round otherwise, and no result hangs on rounding
 KERNELS = "kernels"
+#: what a task's parameters in an option may hold
+QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 
 
 class FolderError(ValueError):
@@ -42,7 +47,25 @@ def run_settings(study: Study, options: Any, *, quick: bool, seed: int) -> dict[
         "threads": THREADS,
         KERNELS: kernels(),
     }
+    if files := _named_files(settings["options"]):
+        settings["files"] = files
     return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+
+
+def _named_files(options: Mapping[str, Any]) -> dict[str, str]:
+    """The sha256 of every file that is read: one that an option is, or that a task in ``tasks`` has in quotes."""
+    words = [(name, item) for name, value in options.items() for item in (value if type(value) is tuple else (value,))]
+    names = [item for _, item in words if isinstance(item, str)]
+    names += [quoted for name, item in words if name == "tasks" for pair in QUOTED.findall(item) for quoted in pair]
+    return {name: _sha256(name) for name in names if name and os.path.isfile(os.path.expanduser(name))}
+
+
+def _sha256(name: str) -> str:
+    digest = hashlib.sha256()
+    with open(os.path.expanduser(name), "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str:

@@ -1,6 +1,8 @@
 """The study text at tiny sizes: what it measures, what it refuses, and that a changed file is another experiment."""
 
 import dataclasses
+import gzip
+import hashlib
 import json
 import math
 import os
@@ -38,6 +40,7 @@ from experiments.studies.text.sweep import cells
 from experiments.summary import Series, Summary
 from ntp_envs import distance
 from ntp_envs.tasks import Text
+from ntp_envs.text import UnknownTokensWarning
 
 FILES = Path(__file__).parent / "data"
 HARBOUR = str(FILES / "harbour.txt")
@@ -268,12 +271,14 @@ def run(tmp_path, corpus, *more):
     [
         ((VERSE + "\u00e9\u4e16\U0001f600 na\u00efve\n" * 9).encode(), ()),
         (b"\xef\xbb\xbf" + VERSE.encode(), ()),
-        (VERSE.replace("\n", "\r\n").encode(), ()),
+        (VERSE.replace("\n", "\r\n").encode("utf-16"), ()),
+        (gzip.compress(VERSE.encode()), ()),
+        (VERSE.replace(" ", "\n").encode(), ("--records", "lines", "--prompt-length", "1")),
         (VERSE.replace("\n", " ").encode() * 100, ()),
         (VERSE.encode(), ("--tokens", "word", "--max-vocab", "20")),
         (bytes(range(256)) * 5, ("--tokens", "byte", "--no-lower")),
     ],
-    ids=["utf-8", "mark", "crlf", "long line", "words", "bytes"],
+    ids=["utf-8", "mark", "crlf", "gz", "records", "long line", "words", "bytes"],
 )
 def test_other_texts_work(tmp_path, capsys, content, more):
     path = tmp_path / "text.txt"
@@ -293,7 +298,7 @@ def test_other_texts_work(tmp_path, capsys, content, more):
         (b"", (), "is an empty file"),
         (b"\xef\xbb\xbf", (), "nothing but a byte order mark"),
         (b"PK\x03\x04\x00\x00" * 99, (), "tokens='byte'"),
-        (VERSE.encode("utf-16"), (), "UTF-16"),
+        (VERSE.encode("utf-16") + b"\0", (), "UTF-16"),
         (b"\xff\xfe\xfd" * 99, (), "UTF-"),
         (b"too short", (), "is too short"),
         (VERSE.encode(), ("--horizon", "200"), "is too short"),
@@ -355,11 +360,50 @@ def test_a_changed_file_is_another_experiment(tmp_path, capsys):
     assert "were taken from the earlier run" in capsys.readouterr().err
     assert (tmp_path / "o" / "summary.csv").read_text() == before
     path.write_text(VERSE.replace("e", "o"))
-    assert run(tmp_path, path) == 0
+    assert run(tmp_path, path) == 2
+    assert f"files.{path}: " in capsys.readouterr().err
+    assert run(tmp_path, path, "--overwrite") == 0
     assert "were taken" not in capsys.readouterr().err
     assert (tmp_path / "o" / "summary.csv").read_text() != before
     with sqlite3.connect(tmp_path / "o" / "results.sqlite") as store:
         assert store.execute("SELECT COUNT(*) FROM cells WHERE error IS NOT NULL").fetchone() == (0,)
+
+
+def test_the_names_of_cells_do_not_speak_of_records_unless_there_are_some():
+    """Seeds are made from them: the numbers of a text as one stretch are those of before there were records."""
+    plain, records = (checked_texts(dataclasses.replace(SMALL, records=how)) for how in (None, "lines"))
+    assert list(plain[MAIN]) == [
+        *("corpus", "tokens", "lower", "expert_order", "horizon", "prompt_length", "learner_order"),
+        *("max_vocab", "max_chars", "held_out", "contamination", "sha256"),
+    ]
+    assert all(text["records"] == "lines" for text in records.values())
+
+
+def test_small_vocabularies_on_purpose_are_not_warned_of(recwarn):
+    checked_texts(SMALL)
+    assert not recwarn.list
+    checked_texts(dataclasses.replace(SMALL, max_vocab=5))
+    assert [warning.category for warning in recwarn.list] == [UnknownTokensWarning]
+
+
+def test_a_changed_file_is_another_run_of_any_study(tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    path.write_text(VERSE)
+    task = f"Text(corpus={str(path)!r}, prompt_length=2, expert_order=2)"
+    words = ["run", "compare", "--agents", "NGramBC,LogLossBC", "--tasks", task, "--horizons", "4", "--n", "50"]
+    words += ["--seeds", "1", "--workers", "1", "--out", str(tmp_path / "o")]
+    assert main(words) == 0
+    assert json.loads((tmp_path / "o" / "config.json").read_text())["files"] == {
+        str(path): hashlib.sha256(VERSE.encode()).hexdigest()
+    }
+    before = (tmp_path / "o" / "summary.csv").read_text()
+    state = path.stat()
+    path.write_text(VERSE.replace("e", "o"))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert main(words) == 2
+    assert f"files.{path}: " in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    assert (tmp_path / "o" / "summary.csv").read_text() != before
 
 
 def test_a_file_that_changes_during_a_run_stops_its_cells(tmp_path):

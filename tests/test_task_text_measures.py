@@ -1,7 +1,9 @@
 """Text: bits a character, and distances to its expert."""
 
 import math
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +17,11 @@ from ntp_envs import (
     UniformPolicy,
     collect,
     distance,
+    evaluate,
+    make_task,
 )
 from ntp_envs.tasks import Text
-from ntp_envs.text import BitsPerChar, split_words
+from ntp_envs.text import BitsPerChar, UnknownTokensWarning, split_words
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +152,72 @@ def test_prompts_of_the_default_are_sampled_not_listed():
     assert learner.order == 2
     curve = distance(task.expert, learner, task, n=200)
     assert curve.horizon == 64 and curve.values[0] < curve.values[-1]
+
+
+# -- scripts of many characters ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chinese(tmp_path_factory):
+    """110 000 characters of the CJK block: frequencies by a law of Zipf, and half of the successors are usual ones."""
+    rng = np.random.default_rng(0)
+    frequencies = np.cumsum(1 / (np.arange(3500) + 20) ** 1.1)
+    usual = np.searchsorted(frequencies, frequencies[-1] * rng.random((3500, 8)))
+    free = np.searchsorted(frequencies, frequencies[-1] * rng.random(110_000))
+    bound, which = rng.random(110_000) < 0.5, rng.integers(8, size=110_000)
+    text = [0]
+    for i in range(1, 110_000):
+        text.append(usual[text[-1], which[i]] if bound[i] else free[i])
+    path = tmp_path_factory.mktemp("zh") / "text.txt"
+    path.write_text("".join(chr(0x4E00 + c) for c in text), encoding="utf-8")
+    return str(path)
+
+
+def unknown_by_hand(task):
+    text = Path(task.corpus).read_text(encoding="utf-8")
+    found = sorted(Counter(text[: len(task.data.train)]).items(), key=lambda item: (-item[1], item[0]))
+    common = {symbol for symbol, _ in found[: task.vocab_size - 1]}
+    return sum(symbol not in common for symbol in text) / len(text)
+
+
+def test_the_default_vocabulary_fits_the_script(chinese, recwarn):
+    task = Text(chinese)
+    assert not recwarn.list
+    assert 2500 < task.vocab_size <= 3501
+    train = Path(chinese).read_text(encoding="utf-8")[: len(task.data.train)]
+    counts = sorted(Counter(train).values())
+    left = sum(counts[: len(counts) - task.vocab_size + 1])
+    assert left <= 0.01 * len(train) < left + counts[len(counts) - task.vocab_size + 1]  # one less would be too few
+    score = task.bits_per_char(task.expert)
+    assert score.value > 7 and 0 < score.unknown_share < 0.05
+    assert f"{100 * score.unknown_share:.2g} % unknown tokens" in str(score)
+
+
+@pytest.mark.parametrize("max_vocab", [96, 1000])
+def test_many_unknown_tokens_are_warned_of_with_the_share_and_the_knob(chinese, max_vocab):
+    with pytest.warns(UnknownTokensWarning) as caught:
+        task = Text(chinese, max_vocab=max_vocab)
+    share = unknown_by_hand(task)
+    assert task.data.unknown_share == pytest.approx(share) and share > 0.05
+    message = str(caught[0].message)
+    assert message.startswith(f"{100 * share:.1f} % of the tokens")
+    roomy = int(re.search(r"Raise max_vocab: (\d+) leaves at most 1 %", message)[1])
+    assert roomy == Text(chinese).vocab_size
+    assert "% unknown tokens" in str(task.bits_per_char(task.expert))
+
+
+def test_texts_in_few_characters_keep_96(recwarn):
+    task = Text()
+    assert task.vocab_size < 96 and not recwarn.list
+    assert task.data.unknown_share < 1e-4
+
+
+def test_an_evaluation_shows_the_share(chinese):
+    with pytest.warns(UnknownTokensWarning):
+        task = Text(chinese, max_vocab=96, horizon=8)
+    demos = task.windows(200, np.random.default_rng(0), held_out=True)
+    found = evaluate(task.expert, task, demonstrations=demos, rng=np.random.default_rng(0), samples=0)
+    assert found.unknown_share == pytest.approx((demos.tokens == 95).mean())
+    assert f"unknown tokens{found.unknown_share:>19.4g}" in found.table()
+    plain = evaluate(UniformPolicy(2), make_task("Contamination", horizon=2), n=9, rng=np.random.default_rng(0))
+    assert plain.unknown_share == 0 and "unknown" not in plain.table()

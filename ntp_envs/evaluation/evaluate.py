@@ -110,6 +110,7 @@ def evaluate(
         ),
         effective_n=float(weights.sum() ** 2 / (weights @ weights)),
         cross_entropy_range=costs,
+        unknown_share=float(weights @ (target == task.unknown_token).mean(axis=1) / weights.sum()),
     )
 
 

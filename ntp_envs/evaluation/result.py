@@ -79,6 +79,8 @@ class Evaluation:
         effective_n: 1 over the sum of squared normalised weights; n without weights.
         cross_entropy_range: the least and the most nats, ``(H,)`` each, that any token would cost after any of the
             demonstrated prefixes; infinite where the policy excludes a token. ``None``: not known.
+        unknown_share: share of the demonstrated tokens that are the task's unknown token, which hides what it stands
+            for: cross-entropy, perplexity and bits are too low by that.
     """
 
     task: str
@@ -100,6 +102,7 @@ class Evaluation:
     backtracking_accepted: float | None = None
     backtracking_cost: float | None = None
     cross_entropy_range: tuple[FloatArray, FloatArray] | None = None
+    unknown_share: float = 0.0
 
     @property
     def horizon(self) -> int:
@@ -216,6 +219,8 @@ class Evaluation:
             name = row["measure"].replace("_", " ")
             lines.append(f"{name:<24}{row['value']:>9.4g}   [{row['lower']:.4g}, {row['upper']:.4g}]")
         lines += ["", f"95 % intervals. {self.caveat}"]
+        if self.unknown_share > 0:
+            lines.append(f"{'unknown tokens':<24}{self.unknown_share:>9.4g}   (what they hide is in no measure)")
         shown = self.some_rows(positions)
         if shown:
             lines += ["", f"{'h':>5}" + "".join(f"{name.split('_')[0]:>12}" for name in BY_POSITION)]

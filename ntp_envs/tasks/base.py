@@ -71,6 +71,8 @@ class Task(ABC):
     vocab_size: int
     horizon: int
     prompt_length: int
+    #: a token that stands for others, whose probability says little of what it hides; most tasks have none
+    unknown_token: int | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

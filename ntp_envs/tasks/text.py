@@ -133,7 +133,7 @@ class Text(Task):
             check_in("records", self.records, RECORDS)
         self._check_lengths(self.data)
         if self.data.unknown_share > TOO_MANY:
-            warnings.warn(self._about_unknown(), UnknownTokensWarning, stacklevel=3)
+            warnings.warn(self._about_unknown(), UnknownTokensWarning, stacklevel=4)
 
     def _about_unknown(self) -> str:
         roomy, kinds = self.data.roomy_vocab, {"char": "characters", "byte": "bytes", "word": "words"}[self.tokens]
@@ -223,6 +223,11 @@ class Text(Task):
     def end(self) -> int | None:
         """The end token, of documents; ``None`` without ``records``."""
         return self.data.end
+
+    @property
+    def unknown_token(self) -> int | None:  # type: ignore[override]
+        """The token for everything rare; ``None`` where all 256 bytes have their own."""
+        return self.data.vocabulary.unknown
 
     def windows(self, n: int, rng: np.random.Generator, *, held_out: bool = False) -> Demonstrations:
         """``n`` stretches of the text itself, P + H tokens each, at places drawn uniformly (beginnings of documents).

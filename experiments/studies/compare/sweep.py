@@ -34,10 +34,19 @@ def shared_rng(rng: np.random.Generator, key: str) -> np.random.Generator:
     return keyed_rng(sequence.entropy, key)
 
 
-@lru_cache(maxsize=4)
 def built(task: str, horizon: int | None) -> Task:
     """The task; kept, because agents come one after another and it remembers its best in class."""
-    return build_task(task, horizon)
+    made = build_task(task, horizon)
+    try:
+        return kept(made)
+    except TypeError:  # one with parameters that cannot be hashed
+        return made
+
+
+@lru_cache(maxsize=4)
+def kept(task: Task) -> Task:
+    """The first of equal tasks: of the same parameters, and the same files."""
+    return task
 
 
 def run(

@@ -18,7 +18,7 @@ from experiments.studies.scaling.curves import (
     trainings,
 )
 from experiments.studies.scaling.drawings import compute_figure, drift_figure, window_figure
-from experiments.studies.scaling.measures import COMMON_ORDER, KL, PASSING, TRAIN_BITS
+from experiments.studies.scaling.measures import COMMON_ORDER, KL, PASSING, TRAIN_BITS, UNKNOWN
 from experiments.studies.scaling.options import ScalingOptions
 from experiments.studies.scaling.sweep import (
     ARCHITECTURES,
@@ -80,10 +80,17 @@ def frontier_table(summary: Summary, options: ScalingOptions) -> Table:
         f"Held-out bits a character, after them the best width e. {INTERVALS} Every learner has the same {options.n} "
         f"windows of {options.horizon} characters."
         f"{' One training each: what another seed would change is not in the intervals.' if options.seeds == 1 else ''}"
+        f"{unknown_said(summary)}"
     )
     return Table(
         "Equal data and compute", ["best width", *(flops(budget) for budget in sorted(options.budgets))], lines, note
     )
+
+
+def unknown_said(summary: Summary) -> str:
+    """A sentence on the characters that nobody spells out, empty where there are none."""
+    share = summary.value(UNKNOWN, part=REFERENCE)
+    return f" Of the characters {100 * share:.2g} % are unknown tokens, whose bits are too few." if share > 0 else ""
 
 
 def training_table(summary: Summary, options: ScalingOptions) -> Table:

@@ -15,12 +15,13 @@ from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
 from ntp_envs.tasks import Text
 from ntp_envs.text import BitsPerChar, text_log_probs
 
-__all__ = ["ABOVE", "BITS", "COMMON_ORDER", "KL", "LEVEL", "PASSING", "TRAIN_BITS", "judged", "passing"]
+__all__ = ["ABOVE", "BITS", "COMMON_ORDER", "KL", "LEVEL", "PASSING", "TRAIN_BITS", "UNKNOWN", "judged", "passing"]
 
 BITS, TRAIN_BITS = "bits a character, held out", "bits a character, training windows"
 #: of the Witten-Bell model that all are compared with on the same text, which takes out most of the text's own scatter
 COMMON_ORDER = 3
 ABOVE = f"bits a character above the {COMMON_ORDER}-gram, held out"
+UNKNOWN = "share of unknown tokens, held out"
 KL = "KL(expert || policy) (nats a character)"
 #: of the squared Hellinger distance, which is in [0, 2]
 LEVEL = 1.0

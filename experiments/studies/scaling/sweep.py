@@ -13,7 +13,7 @@ import numpy as np
 from agents import make_agent
 from experiments.networks import require_torch
 from experiments.studies.scaling.flops import steps_within, training_flops
-from experiments.studies.scaling.measures import judged
+from experiments.studies.scaling.measures import UNKNOWN, judged
 from experiments.studies.scaling.options import ScalingOptions
 from experiments.study import Cell, Label, Record, keyed_rng
 from ntp_envs import Demonstrations, NGramClass
@@ -179,7 +179,8 @@ def reference(
     if order is None:
         labels: dict[str, Label] = {"task": task.name, "learner": EXPERT, "H": H, "window": task.expert_order - 1}
         nats = -float(task.expert.log_probs(windows.prompts, windows.tokens).sum(axis=1).mean())
-        return judged(task, task.expert, windows, nats, labels, 0, rng)
+        unknown = task.bits_per_char(task.expert).unknown_share
+        return [Record(UNKNOWN, unknown, labels), *judged(task, task.expert, windows, nats, labels, 0, rng)]
     agent = make_agent("NGramBC").fit(windows, NGramClass(task.vocab_size, order), rng=rng)
     labels = {"task": task.name, "learner": NGRAM, "H": H, "n": n, "window": order - 1}
     counted = Record(FLOPS, float(n * H * order), labels, method="additions to counts")

@@ -50,10 +50,18 @@ def learner_table(options: TextOptions, summary: Summary) -> Table:
     note = (
         "Squared Hellinger distance (0 to 2) of the learner's law from the expert's after h tokens, the length at "
         "which it is 1, and bits a character of the held-out text, with 95 % intervals: over replicates, and for the "
-        "bits over blocks of the text."
+        f"bits over blocks of the text.{unknown_said(summary)}"
     )
     heads = ["learner", *(f"distance, h={h}" for h in lengths), "tokens until it is 1", "bits a character"]
     return Table("Distance over the horizon", heads, lines, note)
+
+
+def unknown_said(summary: Summary) -> str:
+    """A sentence on the tokens that nobody spells out, empty where there are none."""
+    share = summary.value(UNKNOWN, part=MAIN, learner=EXPERT)
+    if not share > 0:
+        return ""
+    return f" Of its tokens {100 * share:.2g} % are unknown ones, which nobody spells out: the bits are too few."
 
 
 def score_table(options: TextOptions, summary: Summary) -> Table:
@@ -70,6 +78,7 @@ def score_table(options: TextOptions, summary: Summary) -> Table:
     note = (
         "On windows of the held-out text, after the true prefix: share of tokens that the learner finds most probable, "
         "perplexity a token, and cross-entropy of the first and the last token. 95 % intervals."
+        f"{unknown_said(summary)}"
     )
     return Table("Teacher forcing on text that nobody has seen", heads, lines, note)
 
@@ -153,11 +162,9 @@ def bits_finding(options: TextOptions, summary: Summary) -> list[str]:
         return []
     read = next(str(row["sha256"]) for row in summary.select(BITS, part=MAIN, learner=EXPERT))
     where = f"corpus {options.corpus!r}, sha256 {read}..."
-    said = f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {expert}."
-    unknown = summary.value(UNKNOWN, part=MAIN, learner=EXPERT)
-    if unknown > 0.005:
-        said += f" Of its tokens {100 * unknown:.2g} % are unknown ones, which nobody spells out: the bits are too few."
-    return [said]
+    return [
+        f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {expert}.{unknown_said(summary)}"
+    ]
 
 
 def dial_finding(options: TextOptions, summary: Summary) -> list[str]:
@@ -232,7 +239,7 @@ def analyse(options: TextOptions, summary: Summary) -> Analysis:
             "bits",
             "How well does each learner predict text that nobody has seen?",
             "Bits a character of the held-out end of the text under teacher forcing; bars: 95 % intervals from the "
-            "scatter of blocks of the text, which all learners share.",
+            f"scatter of blocks of the text, which all learners share.{unknown_said(summary)}",
             lambda: bits_figure(options, summary),
         ),
         FigureSpec(

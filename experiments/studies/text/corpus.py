@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from experiments.studies.text.options import TextOptions
 from ntp_envs.tasks import Text
+from ntp_envs.text import UnknownTokensWarning
 
 __all__ = ["checked_texts", "read"]
 
@@ -18,6 +20,8 @@ MAIN, DIAL, NETWORKS = "drift", "dial", "networks"
 def parameters(options: TextOptions, part: str) -> dict[str, Any]:
     """Parameters of the part's task, but for the length of the documents where there are several."""
     text = {name: getattr(options, name) for name in ("corpus", "tokens", "lower", "max_chars")}
+    if options.records is not None:  # cells of one stretch of text keep their names, and with them their seeds
+        text["records"] = options.records
     if part == MAIN:
         sizes = {name: getattr(options, name) for name in ("max_vocab", "expert_order", "horizon", "prompt_length")}
         return {**text, **sizes}
@@ -41,7 +45,10 @@ def checked_texts(options: TextOptions) -> dict[str, dict[str, Any]]:
     found = {}
     for part in (MAIN, DIAL, NETWORKS):
         try:
-            task = Text(**parameters(options, part))
+            with warnings.catch_warnings():
+                if part != MAIN:  # whose vocabularies are small on purpose, and whose bits are not shown
+                    warnings.simplefilter("ignore", UnknownTokensWarning)
+                task = Text(**parameters(options, part))
         except (OSError, ImportError) as error:
             raise ValueError(str(error)) from error
         except ValueError as error:
@@ -51,6 +58,8 @@ def checked_texts(options: TextOptions) -> dict[str, dict[str, Any]]:
                 raise
             raise ValueError(f"{error} That is {where[part]}={asked[part]} here.") from error
         found[part] = {**task.parameters(), "sha256": task.data.sha256}
+        if options.records is None:
+            del found[part]["records"]
     return found
 
 
@@ -62,7 +71,9 @@ def read(text: Mapping[str, Any], **changes: Any) -> Text:
     """
     parameters = {**text, **changes}
     begun = parameters.pop("sha256")
-    task = Text(**parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownTokensWarning)  # `checked_texts` has let it through, once
+        task = Text(**parameters)
     if task.data.sha256 != begun:
         raise ValueError(f"corpus={task.corpus!r} has changed since this run began; start the run again.")
     return task

@@ -19,14 +19,17 @@ class TextOptions:
     """The text, and sizes of the sweep; the defaults are the full study."""
 
     corpus: str = "default"
-    """Text to work on: the path of a UTF-8 file, "hf:OWNER/NAME" for a Hugging Face data set, or the help topics that
+    """Text to work on: the path of a text file, "hf:OWNER/NAME" for a Hugging Face data set, or the help topics that
     come with Python."""
+    records: Literal["lines"] | None = None
+    """One document a line, each with an end, instead of one stretch of text."""
     tokens: Literal["char", "byte", "word"] = "char"
     """What a token is; bytes read any file."""
     lower: bool = True
     """Lower-case the text first."""
     max_vocab: int | None = None
-    """Largest vocabulary of the first part; by default 96 characters, 256 bytes or 1000 words."""
+    """Largest vocabulary of the first part; by default 96 characters (more where the script has more), 256 bytes or
+    1000 words."""
     max_chars: int | None = None
     """Read this much of the text at most."""
     expert_order: int = 6
