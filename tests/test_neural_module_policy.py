@@ -104,3 +104,28 @@ def test_refusals():
         ModulePolicy(broken, 4, prompt_length=1).log_probs(np.zeros((1, 1), int), np.zeros((1, 2), int))
     with pytest.raises(ValueError, match="at most 2 tokens"):
         ModulePolicy(Counting(4), 4, prompt_length=1, horizon=2).log_probs(np.zeros((1, 1), int), np.zeros((1, 3), int))
+
+
+@pytest.mark.parametrize("begin", [9, 5])
+def test_ids_that_the_module_has_no_embedding_for(begin):
+    gpt = torch.nn.Sequential(torch.nn.Embedding(5, 8), torch.nn.Linear(8, 5))
+    policy = ModulePolicy(gpt, 5, prompt_length=0, begin=begin)
+    with pytest.raises(ValueError, match=rf"must read ids up to {begin} and 3 of them.*begin={begin}") as caught:
+        policy.log_probs(np.empty((2, 0), int), np.zeros((2, 3), int))
+    assert isinstance(caught.value.__cause__, IndexError)
+
+
+def test_a_module_that_reads_no_further():
+    class Short(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.place = torch.nn.Parameter(torch.zeros(4, 5))
+
+        def forward(self, ids):
+            assert ids.shape[1] <= 4, "block size"
+            return self.place[: ids.shape[1]].expand(len(ids), -1, -1)
+
+    policy = ModulePolicy(Short(), 5, prompt_length=1)
+    assert policy.log_probs(np.zeros((2, 1), int), np.zeros((2, 4), int)).shape == (2, 4)
+    with pytest.raises(ValueError, match=r"AssertionError: block size.*horizon against the longest"):
+        policy.log_probs(np.zeros((2, 1), int), np.zeros((2, 5), int))

@@ -306,6 +306,14 @@ def test_online_runs_resume_too(tmp_path):
     assert weights(fit(given, checkpoint=tmp_path, checkpoint_every=2, **options)) == weights(whole)
 
 
+def test_the_cosine_would_reach_zero_one_step_after_the_last():
+    for steps, warmup in ((1, 0), (2, 0), (10, 0), (100, 0), (100, 20)):
+        settings = Settings(steps=steps, learning_rate=1.0, warmup=warmup)
+        rates = [settings.learning_rate_at(step) for step in range(warmup, steps + 1)]
+        assert rates == pytest.approx(np.cos(np.linspace(0, np.pi / 2, len(rates))) ** 2, abs=1e-12)
+        assert rates[-2] > 0.0002 and rates[-1] == pytest.approx(0, abs=1e-12)
+
+
 def test_a_constant_schedule_can_be_prolonged(tmp_path):
     fit(steps=5, schedule="constant", checkpoint=tmp_path)
     longer = fit(steps=9, schedule="constant", checkpoint=tmp_path)
@@ -365,6 +373,11 @@ def test_damaged_checkpoints_are_refused(tmp_path):
         ({"threads": 0}, ValueError, "threads=0"),
         ({"device": "toaster"}, ValueError, "device='toaster'"),
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every=0"),
+        ({"mode": "reverse"}, ValueError, "reversal is an option of the task: make_task.*reverse=True"),
+        ({"mode": "teacher_forcing"}, ValueError, "use 'tf'"),
+        ({"mode": "mtp"}, ValueError, "use 'mtp_k'"),
+        ({"mode": "first_token_only", "positions": np.int64(0)}, ValueError, "must be a list of token positions"),
+        ({"mode": "first_token_only", "positions": 0}, ValueError, "must be a list of token positions"),
         ({"on_step_every": 0}, ValueError, "on_step_every=0"),
         ({"on_step": 3}, TypeError, "on_step=3 must be"),
         ({"progress": 1}, TypeError, "progress=1 must be"),

@@ -1,6 +1,13 @@
-"""Everything in the README and the exercises runs: each python block in a fresh interpreter; links lead somewhere."""
+"""Everything that the README, the documents and the examples tell a reader to type is run; links lead somewhere.
 
+Blocks and inline commands are collected from the pages. One that is not run by a rule below fails the tests.
+"""
+
+import importlib.util
+import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,28 +15,254 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
+EXAMPLE = ROOT / "examples" / "third_party_agent"
+CI = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / ".ci").iterdir()))
+
+# -- Python ------------------------------------------------------------------------------------------------------------
+
 BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{number}")
+    (page, number, kind, block)
     for page in PAGES
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S))
+    for number, (kind, block) in enumerate(re.findall(r"```(\w+)\n(.*?)```", page.read_text("utf-8"), flags=re.S))
 ]
+#: ``py`` blocks need extras and are long; each number that makes them so, and a smaller one
+SHORTER = {
+    "steps=250": "steps=3",
+    "20_000": "2_000",
+    "every=4_000": "every=1_000",
+    "total_timesteps=60_000": "total_timesteps=800",
+    "n_epochs=4": "n_epochs=1",
+}
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_python_blocks_run(block, tmp_path):
-    done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, cwd=tmp_path)
+def names(blocks):
+    return [f"{page.relative_to(ROOT)}-{number}" for page, number, *_ in blocks]
+
+
+PYTHON = [item for item in BLOCKS if item[2] in ("python", "py")]
+
+
+@pytest.mark.parametrize(("page", "number", "kind", "block"), PYTHON, ids=names(PYTHON))
+def test_python_blocks_run(page, number, kind, block, tmp_path):
+    wanted = set(re.findall(r"^(?:from|import) (torch|stable_baselines3|imitation|minari)", block, flags=re.M))
+    wanted |= {"torch"} if "agents.neural" in block else set()
+    for module in sorted(wanted):
+        pytest.importorskip(module)
+    assert kind == "py" or not wanted, "a block that needs an extra is marked py"
+    if kind == "py":
+        for number_there, smaller in SHORTER.items():
+            block = block.replace(number_there, smaller)
+    strict = ["-W", "error"] if kind == "python" else []
+    done = subprocess.run(
+        [sys.executable, *strict, "-c", block], capture_output=True, text=True, cwd=tmp_path, env=environment()
+    )
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_to_files_exist(page):
-    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+def test_shortened_numbers_are_there():
+    blocks = "".join(block for _, _, kind, block in BLOCKS if kind == "py")
+    assert all(number in blocks for number in SHORTER)
+
+
+def test_blocks_are_of_kinds_that_are_run():
+    assert {kind for _, _, kind, _ in BLOCKS} <= {"python", "py", "bash"}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert len(re.findall(r"^```\w+$", text, flags=re.M)) == len(re.findall(r"^```$", text, flags=re.M))
+
+
+def environment(**more):
+    path = os.pathsep.join([str(ROOT), str(EXAMPLE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg", "COLUMNS": "200", **more}
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+#: what is taken for a command where it stands in backquotes: a program, and something after it
+INLINE = re.compile(r"(?:ntp-bench|pip3?|python3?|pytest|uv|git|cd|bash|sh|ruff|mypy|make|source|curl)\s+\S|\.ci/\S")
+PLACEHOLDERS = re.compile(r"<[a-z]+>|\b[A-Z]{4,}\b|\.\.\.")
+
+
+def commands_of(text):
+    """The commands of a page, one each, whatever they are joined with."""
+    lines = [line for kind, block in re.findall(r"```(\w+)\n(.*?)```", text, flags=re.S) if kind == "bash"
+             for line in block.replace("\\\n", " ").splitlines()]  # fmt: skip
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    lines += [code for code in re.findall(r"`([^`\n]+)`", prose) if INLINE.match(code)]
+    found = []
+    for line in lines:
+        words = list(shlex.shlex(line, posix=True, punctuation_chars=";&|"))
+        command = []
+        for word in shlex.split(line, comments=True):
+            if word in ("&&", ";", "||"):
+                found.append(command)
+                command = []
+            else:
+                command.append(word)
+        found.append(command)
+        assert words
+    return [tuple(command) for command in found if command]
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page.read_text(encoding="utf-8"))})
+
+
+def without_folder(command):
+    """``.venv/bin/python`` is python."""
+    program = re.sub(r"^\.venv/bin/", "", command[0])
+    return (re.sub(r"^python3$", "python", program), *command[1:])
+
+
+#: words that make a run of each study a matter of seconds; the last value of an option counts
+SMALL = {
+    "amplification": "--horizons 4 8 --chunks 2 --n 50 --seeds 2 --chunk-horizon 8 --sampled-chunk-horizon 8"
+    " --control-n 20 --control-horizons 4 --control-seeds 2",
+    "text": "--neural no --seeds 1 --horizon 8 --prompt-length 3 --expert-order 3 --orders 1 2 --windows 1 --n 60"
+    " --draws 40 --mlp-window 2 --small-vocab 4 --dial-horizons 8 --dial-n 40 --chunks 2 --network-vocab 4"
+    " --network-horizon 8 --network-n 40 --max-chars 20000",
+    "pathstar": "--network-degrees 2 --forcing-steps 2 --reversed-steps 2 --second-steps 2 --teacherless-steps 2"
+    " --degrees 2 --lengths 4 --length 4 --nodes 8 --n 50 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1"
+    " --heads 1",
+    "compare": "--horizons 4 8 --n 40 --seeds 2",
+    "rl": "--steps 64 --n-envs 8 --n 40 --seeds 1 --horizon 4 --horizons 16 --rounds 2",
+}
+NEEDS = {"rl": "stable_baselines3", "pathstar": "torch"}
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A folder with a file for the commands that read one, and the example package as if it was installed."""
+    (tmp_path / "book.txt").write_text((ROOT / "tests" / "data" / "harbour.txt").read_text("utf-8"), encoding="utf-8")
+    project = (EXAMPLE / "pyproject.toml").read_text(encoding="utf-8")
+    info = tmp_path / "site" / "trimmed_imitation-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: trimmed-imitation\nVersion: 0.1.0\n")
+    groups = re.findall(r'\[project\.entry-points\."([\w.]+)"\]\n((?:\w+ = .*\n)+)', project)
+    assert len(groups) == 2
+    (info / "entry_points.txt").write_text(
+        "".join(f"[{name}]\n{lines.replace(chr(34), '')}" for name, lines in groups), encoding="utf-8"
+    )
+    return tmp_path
+
+
+#: reads the words of the page as they are, then runs them with more words behind
+PARSE_AND_RUN = """
+import json, sys
+from experiments.cli import main, parse_run
+from experiments.evaluation import parse_evaluate
+from experiments.studies import load_study
+words, more = json.loads(sys.argv[1])
+if words[0] == "run":
+    parse_run(load_study(words[1]), words[2:])
+if words[0] == "evaluate":
+    parse_evaluate(words[1:])
+sys.exit(main(words + more))
+"""
+
+
+def run_words(words, more, folder):
+    env = environment()
+    env["PYTHONPATH"] += os.pathsep + str(folder / "site")
+    command = [sys.executable, "-c", PARSE_AND_RUN, json.dumps([words, more])]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+
+
+BENCH = sorted({command[1:] for command in map(without_folder, COMMANDS) if command[0] == "ntp-bench"})
+
+
+@pytest.mark.parametrize("words", BENCH, ids=" ".join)
+def test_every_command_of_ours_runs(words, workplace):
+    """Read in full; run with smaller numbers where it would take long."""
+    more = []
+    if words[0] == "run":
+        pytest.importorskip(NEEDS.get(words[1], "numpy"))
+        assert words[1] in SMALL, f"give small numbers for the study {words[1]} in SMALL"
+        more = [*SMALL[words[1]].split(), "--workers", "1", "--out", "small"]
+    elif words[0] == "evaluate":
+        more = ["--demonstrations", "60", "--n", "20"]
+    done = run_words(words, more, workplace)
+    assert done.returncode == 0, done.stderr + done.stdout
+    if words[0] == "run":
+        assert (workplace / "small" / "report.html").stat().st_size > 1000
+    if words[0] == "list":
+        assert all(study in done.stdout for study in ("text", "compare")) and "LoadedCoin" in done.stdout
+
+
+#: the rest: what is run in full by a script of CI, and by what words the script can be told to do so
+IN_CI = {
+    "the two marked commands": ("python -m venv .venv", "python -m pytest", 'pip install --quiet -e .[test]',
+                                "pip install --quiet -e ."),
+    "the benchmarks": ("python -m experiments.benchmarks.<name>",),
+    "libraries": ("pip install stable-baselines3 datasets jsonpickle tqdm tensorboard",
+                  "pip install --no-deps imitation==1.0.1"),
+    "extras": ("pip install ntp-envs[neural]", "pip install ntp-envs[rl]", "pip install ntp-envs[data]",
+               "pip install -e .[bench,rl]"),
+    "the example": ("pip install examples/third_party_agent",),
+    "other processors": ("python tests/kernels.py",),
+}  # fmt: skip
+OTHERS = [" ".join(command) for command in map(without_folder, COMMANDS) if command[0] != "ntp-bench"]
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_every_other_command_is_run_by_ci(command):
+    if command.startswith(".ci/"):
+        path = ROOT / command.split()[0]
+        assert os.access(path, os.X_OK)
+        return
+    assert any(command in commands for commands in IN_CI.values()), f"nobody runs {command!r}"
+    if "[" in command:
+        project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        for extra in re.search(r"\[(.*)\]", command)[1].split(","):
+            assert re.search(rf"^{extra} = \[", project, flags=re.M), extra
+            assert re.search(rf"\[[\w,]*\b{extra}\b[\w,]*\]", CI), f"no script of CI installs the extra {extra}"
+    elif "benchmarks" in command:
+        for name in BENCHMARKS:
+            assert importlib.util.find_spec(f"experiments.benchmarks.{name}")
+        assert 'python -m "experiments.benchmarks.$name" --quick' in CI
+    elif command.startswith("python tests/"):
+        assert command.split()[1] in CI
+    elif command.startswith("pip") and "-e" not in command.split():
+        wanted = [word for word in command.split()[2:] if not word.startswith("-")]
+        assert all(re.search(rf"[\s(\"]{re.escape(word)}", CI) for word in wanted), wanted
+    else:
+        assert "command: main job" in CI and "command: tests" in CI
+
+
+BENCHMARKS = re.findall(r"\| `(\w+)` \|$", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
+
+
+def test_the_list_of_what_ci_runs_is_not_longer_than_the_pages():
+    assert {command for commands in IN_CI.values() for command in commands} <= set(OTHERS)
+    found = sorted(path.stem for path in (ROOT / "experiments" / "benchmarks").glob("[!_]*.py"))
+    assert sorted(BENCHMARKS) == found
+
+
+def test_a_command_that_nobody_runs_is_seen():
+    page = "Text `ntp-bench run text --quick`, then `uv pip install it`.\n```bash\ncd x && pip install y  # note\n```\n"
+    assert commands_of(page) == [
+        ("cd", "x"),
+        ("pip", "install", "y"),
+        ("ntp-bench", "run", "text", "--quick"),
+        ("uv", "pip", "install", "it"),
+    ]
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_named_files_exist(page):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#]+)\)", text)
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    places = (ROOT, page.parent)
+    named = [name for name in re.findall(r"`((?:[\w.]+/)*[\w.]+(?:\.(?:py|md|toml)|/))`", text) if "runs/" not in name]
+    missing += [name for name in named if not any((place / name).exists() for place in places)]
     assert not missing
 
 
 def test_the_two_commands_are_marked_for_ci():
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     for mark in ("main job", "tests"):
         assert re.search(rf"<!-- command: {mark} -->\n```bash\n[^\n]+\n```", text)

@@ -218,9 +218,9 @@ class Evaluation:
         for row in self.totals():
             name = row["measure"].replace("_", " ")
             lines.append(f"{name:<24}{row['value']:>9.4g}   [{row['lower']:.4g}, {row['upper']:.4g}]")
-        lines += ["", f"95 % intervals. {self.caveat}"]
         if self.unknown_share > 0:
             lines.append(f"{'unknown tokens':<24}{self.unknown_share:>9.4g}   (what they hide is in no measure)")
+        lines += ["", f"95 % intervals. {self.caveat}"]
         shown = self.some_rows(positions)
         if shown:
             lines += ["", f"{'h':>5}" + "".join(f"{name.split('_')[0]:>12}" for name in BY_POSITION)]
