@@ -1,6 +1,7 @@
 """Selection by Scheffe sets: its guarantee on random classes, its pieces against brute force."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from scipy.stats import binom
 
 from agents import TotalVariationBC
 from agents.testing import check_agent
-from ntp_envs import BernoulliClass, Demonstrations, FiniteClass, TabularPolicy, collect, make_task
+from ntp_envs import (
+    BernoulliClass,
+    BernoulliPolicy,
+    Demonstrations,
+    FiniteClass,
+    NotTractableError,
+    TabularPolicy,
+    collect,
+    make_task,
+)
 from ntp_envs._numerics import all_sequences
 
 
@@ -117,6 +127,45 @@ def test_prompts_are_weighed_as_in_the_data(rng):
     assert agent.fit_report_.objective == pytest.approx(min(scores), abs=1e-12)
 
 
+def test_a_tournament_takes_a_sample_of_each_member_and_memory_of_one(rng):
+    """Evaluations are M^2 samples, comparisons 2 M^2, and no array holds M^2 samples."""
+    task = make_task("Contamination", horizon=32, eps=0.05)
+    data, members = collect(task, 50, rng), FiniteClass(BernoulliClass(0.01, on="flips").grid(20).policies)
+    tracemalloc.start()
+    agent = TotalVariationBC("tournament", samples=1000).fit(data, members)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.4e6 < 8 * 20 * 20 * 1000
+    ones, flips = np.arange(33), task.policy_class.events(data.prompts, data.tokens).sum(axis=1)
+    thetas = np.array([member.theta for member in members])
+    f, mu = np.array([binom.pmf(ones, 32, theta) for theta in thetas]), np.bincount(flips, minlength=33) / 50
+    off = np.array([[[abs((f[i] - mu)[f[j] > f[k]].sum()) for k in range(20)] for j in range(20)] for i in range(20)])
+    wins = [sum(off[j, j, k] < off[k, j, k] for k in range(20)) for j in range(20)]
+    chosen = agent.fit_report_.details["index"]
+    assert wins[chosen] >= max(wins) - 4  # 1000 samples
+    assert agent.fit_report_.objective == pytest.approx(off[chosen][[chosen], :].max(), abs=agent.fit_report_.gap)
+
+
+def test_classes_far_too_large_are_refused_at_once(rng):
+    data = collect(make_task("Contamination", horizon=32), 5, rng)
+    many = FiniteClass(BernoulliClass(0.01, on="flips").grid(1000).policies)
+    with pytest.raises(NotTractableError, match=r"1000 policies .* 4.1e\+12 comparisons .* smaller samples="):
+        TotalVariationBC().fit(data, many)
+    with pytest.raises(NotTractableError, match=r"tournament among 1000 policies .* densities of 1.31e\+11 tokens"):
+        TotalVariationBC("tournament").fit(data, many)
+
+
+@pytest.mark.parametrize("method", ["minimum distance", "tournament"])
+def test_ties_go_to_the_smallest_index(method):
+    """Data and members that a swap of the two tokens maps to one another: whatever the rounding."""
+    for one, two in ((0.1, 0.3), (0.2, 0.7), (0.45, 0.9), (1 / 3, 0.8)):
+        swapped = [BernoulliPolicy(theta) for theta in (one, 1 - one, two, 1 - two)]
+        tokens = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 0]])
+        data = Demonstrations(np.zeros((4, 0), int), tokens, 2)
+        agent = TotalVariationBC(method).fit(data, FiniteClass(swapped))
+        assert agent.fit_report_.details["index"] % 2 == 0
+
+
 def test_contamination_is_given_up_on():
     task = make_task("Contamination", horizon=256)
     grid = task.policy_class.grid(9)
@@ -135,6 +184,8 @@ def test_it_keeps_the_contract(method):
         (TotalVariationBC("yatracos"), ValueError, "method='yatracos' is not an option"),
         (TotalVariationBC(samples=0), ValueError, "samples=0"),
         (TotalVariationBC(samples="many"), TypeError, "samples='many'"),
+        (TotalVariationBC(memory_gb=-1), ValueError, "memory_gb=-1"),
+        (TotalVariationBC(memory_gb=1e-9), NotTractableError, r"2 policies needs about .* GB \(memory_gb=1e-09\)"),
     ],
 )
 def test_bad_input(agent, error, message):

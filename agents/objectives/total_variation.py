@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent, FitReport
-from ntp_envs import Demonstrations, FiniteClass, Policy, PolicyClass
+from ntp_envs import Demonstrations, FiniteClass, NotTractableError, Policy, PolicyClass
 from ntp_envs._numerics import ROUNDING, TIE, all_sequences, first_best
-from ntp_envs._validation import check_in, check_int
+from ntp_envs._validation import check_in, check_int, check_real
 
 __all__ = ["METHODS", "TotalVariationBC"]
 
@@ -20,6 +20,8 @@ IntArray = NDArray[np.int64]
 
 METHODS = ("minimum distance", "tournament")
 MAX_POINTS = 1 << 14
+MAX_COMPARISONS = 1 << 40
+MAX_TOKENS = 1 << 34
 
 
 class TotalVariationBC(Agent):
@@ -33,13 +35,13 @@ class TotalVariationBC(Agent):
       expert P, ``TV(f_i, P) <= 3 min_j TV(f_j, P) + 2 Delta`` with ``Delta = max_jk |mu(A_jk) - P(A_jk)|``, by three
       triangle inequalities; Delta is of order ``sqrt(log(M) / n)``, and 0 for a population. M^3 probabilities.
     * ``"tournament"``: j beats k if ``f_j(A_jk)`` is nearer to ``mu(A_jk)`` than ``f_k(A_jk)`` is; most
-      wins take it. Between two members the same factor 3 holds; among more the constant is larger (9). M^2
+      wins take it. Between two members the same factor 3 holds; among more the constant is larger (9). 2 M^2
       probabilities.
 
-    Ties go to the first member, and log-densities within 1e-9 nats of each other are equal.
-
     The probabilities are under the demonstrations' prompts, exact by enumeration while there are at most 16384
-    sequences of prompts and tokens, and otherwise means over ``samples`` sequences drawn from each member.
+    sequences of prompts and tokens, and otherwise means over ``samples`` sequences drawn from each member, on which all
+    M members are evaluated, one drawer at a time. Ties (probabilities within 1e-12, log-densities within 1e-9 nats) go
+    to the first member, and win nothing.
 
     ``objective`` of the report is the winner's largest discrepancy ``max_jk |f_i(A_jk) - mu(A_jk)|`` over the sets that
     the method compares it on, in [0, 1]. ``gap`` is 0 where exact; otherwise twice the radius within which all sampled
@@ -48,8 +50,11 @@ class TotalVariationBC(Agent):
     Args:
         method: ``"minimum distance"`` or ``"tournament"``.
         samples: a member, where they are needed.
+        memory_gb: refuse a fit that needs more.
 
     Raises:
+        NotTractableError: on `fit`, more than ``memory_gb``, densities of more than 2**34 tokens (M^2 samples H;
+            minutes), or more than 2**40 comparisons of two densities (M^3 samples, or M^2 by tournament).
         TypeError: on `fit`, a class that is not finite.
         ValueError: on `fit`, an unknown method, or ``samples`` below 1.
 
@@ -62,9 +67,10 @@ class TotalVariationBC(Agent):
 
     supports = (FiniteClass,)
 
-    def __init__(self, method: str = "minimum distance", *, samples: int = 4096) -> None:
+    def __init__(self, method: str = "minimum distance", *, samples: int = 4096, memory_gb: float = 4.0) -> None:
         self.method = method
         self.samples = samples
+        self.memory_gb = memory_gb
 
     def unit(self, demonstrations: Demonstrations) -> int | None:
         return demonstrations.horizon
@@ -75,51 +81,81 @@ class TotalVariationBC(Agent):
         assert isinstance(policy_class, FiniteClass)  # `supports` says so
         method = check_in("method", self.method, METHODS)
         samples = check_int("samples", self.samples, minimum=1)
-        data = demonstrations.pooled()
+        data, members = demonstrations.pooled(), policy_class.readers()
         weights = data.normalised_weights()
-        members = policy_class.readers()
-        on_data = _log_densities(members, data.prompts, data.tokens)
         n_prompts = len(np.unique(data.prompts, axis=0))
         exact = n_prompts * data.vocab_size**data.horizon <= MAX_POINTS
-        if exact:
-            prompts, tokens, masses = _everything(data, weights)
-            points = _log_densities(members, prompts, tokens)  # (M, N)
-            law = np.exp(points) * masses
-
-            def probabilities(j: int, k: int) -> FloatArray:
-                return law @ (points[j] > points[k] + TIE)
-
-        else:
-            chosen = data.prompts[rng.choice(len(data), size=samples, p=weights)]
-            drawn = [_log_densities(members, chosen, m.sample(chosen, data.horizon, rng)) for m in members]
-            sampled = np.stack(drawn)  # (who drew, who judges, samples)
-
-            def probabilities(j: int, k: int) -> FloatArray:
-                return (sampled[:, j] > sampled[:, k] + TIE).mean(axis=1)
-
+        points = n_prompts * data.vocab_size**data.horizon if exact else samples
+        memory_gb = check_real("memory_gb", self.memory_gb, minimum=0.0)
+        _check_size(method, len(members), points, data, 1 if exact else len(members), memory_gb)
+        on_data = _log_densities(members, data.prompts, data.tokens)
+        mu = np.stack([_more(row, on_data) @ weights for row in on_data])  # (M, M) mu(A_jk)
+        draws = _enumerated(members, data, weights) if exact else _drawn(members, data, weights, samples, rng)
         worst, wins = np.zeros(len(members)), np.zeros(len(members), dtype=np.int64)
-        for j, k in _pairs(len(members)):
-            inside = on_data[j] > on_data[k] + TIE
-            off = np.abs(probabilities(j, k) - weights @ inside)  # (M,)
-            if method == "minimum distance":
-                worst = np.maximum(worst, off)
-            else:
-                worst[[j, k]] = np.maximum(worst[[j, k]], off[[j, k]])
-                wins[j] += off[j] < off[k] - ROUNDING
-        winner = int(first_best(-worst, slack=ROUNDING) if method == "minimum distance" else np.argmax(wins))
-        details = {"objective": "largest discrepancy on Scheffe sets", "method": method, "wins": wins.tolist()}
-        details["probabilities"] = "enumeration" if exact else f"Monte Carlo, {samples} sequences a member"
-        radius = 0.0 if exact else math.sqrt(math.log(2 * len(members) ** 3 / 0.05) / (2 * samples))
+        if method == "minimum distance":
+            for i, (log_densities, law) in enumerate(draws):
+                off = (np.abs(_more(row, log_densities) @ law - mu[j]) for j, row in enumerate(log_densities))
+                worst[i] = max(row.max() for row in off)
+            winner, n_sets = int(first_best(-worst, slack=ROUNDING)), len(members) ** 3
+        else:
+            nearness = np.empty((2, len(members), len(members)))  # of f_j on A_jk, and of f_j on A_kj
+            for j, (log_densities, law) in enumerate(draws):
+                nearness[0, j] = np.abs(_more(log_densities[j], log_densities) @ law - mu[j])
+                nearness[1, j] = np.abs(_more(log_densities, log_densities[j]) @ law - mu[:, j])
+            wins = (nearness[0] < nearness[1].T - ROUNDING).sum(axis=1)
+            worst, winner, n_sets = nearness.max(axis=(0, 2)), int(np.argmax(wins)), 2 * len(members) ** 2
+        details = {
+            "objective": "largest discrepancy on Scheffe sets",
+            "index": winner,
+            "method": method,
+            "wins": wins.tolist(),
+            "probabilities": "enumeration" if exact else f"Monte Carlo, {samples} sequences a member",
+        }
+        radius = 0.0 if exact else math.sqrt(math.log(2 * n_sets / 0.05) / (2 * samples))
         return policy_class.policy(winner), FitReport(float(worst[winner]), gap=2 * radius, details=details)
 
 
-def _pairs(size: int) -> Iterator[tuple[int, int]]:
-    return ((j, k) for j in range(size) for k in range(size) if j != k)
+def _check_size(method: str, members: int, points: int, data: Demonstrations, drawers: int, memory_gb: float) -> None:
+    """What a fit takes, said before it is taken: densities of all members on sets of points, and comparisons."""
+    comparisons = members**2 * points * (members if method == "minimum distance" else 1)
+    tokens = members * drawers * points * data.horizon
+    needed = 8e-9 * members * (3 * points + len(data) + members)
+    if needed <= memory_gb and comparisons <= MAX_COMPARISONS and tokens <= MAX_TOKENS:
+        return
+    raise NotTractableError(
+        f"{method} among {members} policies needs about {needed:.3g} GB (memory_gb={memory_gb:g}), densities of "
+        f"{tokens:.3g} tokens (at most {MAX_TOKENS:.3g}) and {comparisons:.3g} comparisons of densities (at most "
+        f"{MAX_COMPARISONS:.3g}). Use fewer policies, a smaller samples=, method='tournament', or RhoEstimatorBC."
+    )
+
+
+def _more(one: FloatArray, others: FloatArray) -> NDArray[np.bool_]:
+    """``(M, n)`` where the first of two log-densities is larger, by more than rounding."""
+    return one > others + TIE
 
 
 def _log_densities(members: list[Policy], prompts: IntArray, tokens: IntArray) -> FloatArray:
     """``(M, n)`` log-probabilities of whole sequences given their prompts."""
     return np.stack([member.log_probs(prompts, tokens).sum(axis=1) for member in members])
+
+
+def _enumerated(
+    members: list[Policy], data: Demonstrations, weights: FloatArray
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """For each member in turn: ``(M, N)`` log-densities of all on all sequences, and ``(N,)`` its law on them."""
+    prompts, tokens, masses = _everything(data, weights)
+    log_densities = _log_densities(members, prompts, tokens)
+    return ((log_densities, np.exp(own) * masses) for own in log_densities)
+
+
+def _drawn(
+    members: list[Policy], data: Demonstrations, weights: FloatArray, samples: int, rng: np.random.Generator
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """For each member in turn: ``(M, samples)`` log-densities of all on what it draws, and equal weights."""
+    chosen = data.prompts[rng.choice(len(data), size=samples, p=weights)]
+    for member in members:
+        tokens = member.sample(chosen, data.horizon, rng)
+        yield _log_densities(members, chosen, tokens), np.full(samples, 1.0 / samples)
 
 
 def _everything(data: Demonstrations, weights: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
