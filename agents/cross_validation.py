@@ -44,8 +44,9 @@ class CrossValidatedBC(Agent):
     * ``"rho"``: the winner of the rho game among the candidates, each pairwise result summed over the held-out
       demonstrations of all folds. Being bounded, a result does not grow with the horizon, as log-losses do.
 
-    Ties, within a relative rounding of 1e-12, go to the first in the grid. Exact populations are not split: there is no
-    overfitting to guard against, so that the population serves to fit and to judge, once.
+    Ties, within 1e-12 (relative for ``"log_loss"``, absolute for ``"rho"``), go to the first in the grid. Exact
+    populations are not split: there is no overfitting to guard against, so that the population serves to fit and to
+    judge, once.
 
     Args:
         agent: the agent; it is cloned, never fitted itself. Its own hyper-parameters are ``agent__lam`` and so on. One
@@ -73,8 +74,9 @@ class CrossValidatedBC(Agent):
             that are not in a list, ``folds`` that do not fit; every candidate failed; a population that is not exact
             for single tokens (``"log_loss"``) or whole sequences (``"rho"``).
 
-    Randomness: one permutation, and one seed for each fold that all candidates share, so that a candidate's score does
-    not depend on what else is in the grid.
+    Randomness: one permutation, and one seed for each fold that all candidates share, so that the policies compared do
+    not depend on what else is in the grid. Nor do scores of ``"log_loss"``; a score of ``"rho"`` is the worst loss
+    against the others.
 
     >>> from agents import SmoothedLogLossBC
     >>> from ntp_envs import collect, make_task

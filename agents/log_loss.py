@@ -47,8 +47,9 @@ def maximise_likelihood(
         tol: for classes where the maximum is found by iteration; ignored where it is exact.
 
     Returns:
-        The policy and a report whose ``objective`` is the mean log-loss of a sequence, in nats (``inf`` if every
-        member gives some demonstration probability zero; ``details`` then has its two parts).
+        The policy and a report whose ``objective`` is the mean log-loss of a sequence, in nats: ``inf`` if every member
+        gives some demonstration probability zero, and ``details`` then has the two parts that are compared,
+        ``"zero_density_tokens"`` and ``"log_loss_elsewhere"``.
 
     >>> import numpy as np
     >>> demos = Demonstrations(np.zeros((1, 0), int), np.array([[0, 0, 0, 1]]), vocab_size=2)
@@ -181,7 +182,11 @@ def _product(
 def _counted(counts: FloatArray, probs: FloatArray, smoothing: float) -> FitReport:
     """The report from ``(C, A)`` expected counts a sequence and the next-token probabilities chosen for them."""
     smoothed = (1 - smoothing) * probs + smoothing / probs.shape[1]
-    return FitReport(objective=-float(xlogy(counts, smoothed).sum()), gap=0.0)
+    impossible = smoothed == 0.0
+    zeros = float(counts[impossible].sum())
+    rest = -float(xlogy(counts, np.where(impossible, 1.0, smoothed)).sum())
+    details = {"zero_density_tokens": zeros, "log_loss_elsewhere": rest}
+    return FitReport(objective=np.inf if zeros > 0 else rest, gap=0.0, details=details)
 
 
 @maximise_likelihood.register

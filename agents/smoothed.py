@@ -21,7 +21,8 @@ class SmoothedLogLossBC(Agent):
 
     Our reading of the robustified next-token prediction of Rohatgi et al. (arXiv 2502.12465), whose full text we do
     not follow. A token that a candidate calls impossible costs it at most ``log(A / lam)`` instead of infinity.
-    Returning the smoothed policy instead would cost about H lam / 2 in squared Hellinger distance.
+    Returning the smoothed policy instead would cost up to about ``H lam (1 - 1/A)`` in squared Hellinger distance,
+    which deterministic policies reach; next to nothing where pi is nearly uniform.
 
     Exact for finite, product, Bernoulli and Markov classes. For autoregressive linear classes the objective is not
     concave: see `agents.smoothed_ar_linear` for what is certified there.

@@ -55,7 +55,7 @@ class NGramPolicy(SequentialPolicy):
     with c(w, a) how often a followed w, c(w) their sum and T(w) the number of different tokens that did: our reading
     of method C of Witten and Bell (1991, IEEE Trans. Inf. Theory 37, "The zero-frequency problem"), in the
     interpolated form of Chen and Goodman (1999, section 2.6). Every token has positive probability after every
-    context.
+    context, as long as ``escape`` is positive and no weight is so large that its share underflows.
 
     Args:
         levels: tables for contexts of 0, 1, ..., n - 1 tokens.

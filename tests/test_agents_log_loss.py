@@ -301,3 +301,11 @@ def test_well_specified_finite_class_meets_its_bound():
         assert max(values) <= 2 * np.log(len(thetas) * 40 / 1e-3) / n
         means.append(np.mean(values))
     assert max(means) <= 2 * (np.log(len(thetas)) + 1) / n
+
+
+@pytest.mark.parametrize("policy_class", [BernoulliClass(0.0, 0.0), FiniteClass([BernoulliPolicy(0.0)])])
+def test_an_infinite_loss_comes_in_two_parts(policy_class):
+    data = Demonstrations(np.zeros((2, 0), int), np.array([[0, 0, 0, 1], [0, 0, 1, 1]]), vocab_size=2)
+    _, report = maximise_likelihood(policy_class, data)
+    assert report.objective == np.inf
+    assert report.details["zero_density_tokens"] == pytest.approx(1.5) and report.details["log_loss_elsewhere"] == 0.0

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from agents import LogLossBC, SmoothedLogLossBC
-from ntp_envs import BernoulliClass, Demonstrations, FiniteClass, ProductClass, TabularPolicy, collect, make_task
+from ntp_envs import (
+    BernoulliClass,
+    Demonstrations,
+    FiniteClass,
+    MarkovClass,
+    ProductClass,
+    TabularPolicy,
+    collect,
+    make_task,
+)
 from ntp_envs.tasks._bernoulli_law import count_distance
 
 
@@ -104,10 +113,16 @@ def test_one_over_nh_does_not_mend_samples_either():
     assert factors["1/(nH)"] > 0.95 * factors[0.0] > 20
 
 
-def test_returning_the_smoothed_policy_would_cost_h_lam_over_two():
-    """Why pi itself is returned: a deterministic member against its smoothed form, D_H^2 = 2 (1 - (1-lam/2)^(H/2))."""
-    horizon, lam = 64, 1 / 64
-    agent = SmoothedLogLossBC(lam).fit(demos(horizon=horizon), BernoulliClass())
-    assert agent.policy_.theta == 0.0
-    smoothed = 2 * (1 - (1 - lam / 2) ** (horizon / 2))
-    assert smoothed == pytest.approx(horizon * lam / 2, rel=0.15)
+@pytest.mark.parametrize("size", [2, 8, 64])
+def test_returning_the_smoothed_policy_would_cost_up_to_h_lam(size):
+    """Why pi itself is returned: a deterministic pi writes one sequence, a uniform one is not changed by smoothing."""
+    horizon, lam = 10, 1e-3
+    for first, cost in ((0, horizon * lam * (1 - 1 / size)), (np.arange(size)[:, None], 0.0)):
+        tokens = np.broadcast_to(first, (size, horizon))
+        data = Demonstrations(np.zeros((size, 0), int), tokens, vocab_size=size)
+        pi = SmoothedLogLossBC(lam).fit(data, MarkovClass(size, 0)).policy_.log_probs(data.prompts, tokens)
+        affinity = np.exp(0.5 * (pi + np.log((1 - lam) * np.exp(pi) + lam / size)).sum(axis=1))  # of each sequence
+        if cost:
+            assert 2 * (1 - affinity[0]) == pytest.approx(cost, rel=0.01)
+        else:
+            np.testing.assert_allclose(affinity, np.exp(pi.sum(axis=1)), rtol=1e-9)

@@ -233,6 +233,17 @@ def test_the_same_seed_gives_the_same_table_whatever_else_is_in_the_grid():
     assert not np.array_equal(one, scores([0.3, 0.6, 0.9], 2))
 
 
+def test_a_score_of_the_tournament_depends_on_what_else_is_in_the_grid():
+    task = make_task("Contamination", horizon=64, eps=0.01, p=1e-4, q=1 - 1e-4, theta_min=1e-4)
+    demos = collect(task, 500, np.random.default_rng(0))
+    scores = [
+        CrossValidatedBC(SmoothedLogLossBC(), {"lam": grid}, criterion="rho").fit(demos, task.policy_class)
+        for grid in ([0.0], [0.0, 0.1])
+    ]
+    alone, beside = (agent.cv_results_["mean_test_score"][0] for agent in scores)
+    assert alone == 0.0 and beside == pytest.approx(-0.0548, abs=1e-3)
+
+
 # -- what the criteria see ---------------------------------------------------------------------------------------------
 
 

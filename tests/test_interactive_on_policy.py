@@ -228,3 +228,29 @@ def test_adversarial_imitation_warns_when_it_still_moves():
     with pytest.warns(ConvergenceWarning, match="still moves.*lower step=10"):
         agent.fit(data, MarkovClass(2, 1))
     assert not agent.fit_report_.converged and np.isnan(agent.fit_report_.gap)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_the_bias_of_the_reported_divergence_does_not_grow_with_the_horizon(order):
+    """Learner and expert alike: what is reported is sampling noise, within the bound of the docstring."""
+    means = {}
+    for horizon in (4, 32):
+        found = []
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            tokens = (rng.random((400, horizon)) < 0.4).astype(int)
+            data = Demonstrations(np.zeros((400, 0), int), tokens, 2)
+            agent = AdversarialImitation(order=order, rounds=1, rollouts=400, settle=1e6)
+            found.append(agent.fit(data, BernoulliClass(0.4, 0.4 + 1e-9), rng=rng).fit_report_.objective)
+        means[horizon] = np.mean(found)
+        bound = (2 ** (order + 1) - 1) / 8 * (1 / 400 + 1 / 400)
+        assert 0.2 * bound < means[horizon] < 1.2 * bound
+    assert means[32] < 1.5 * means[4]
+
+
+@pytest.mark.parametrize("rollouts", [50, 800])
+def test_the_noise_floor_of_distillation(rollouts):
+    task = make_task("Contamination", horizon=16)
+    agent = OnPolicyDistillation(task, rounds=4, rollouts=rollouts, settle=1e6)
+    change = agent.fit(task.population(), task.policy_class, rng=np.random.default_rng(0)).fit_report_.details["change"]
+    assert change <= 1 / np.sqrt(rollouts * 16)

@@ -242,3 +242,14 @@ def test_bad_uses():
     with pytest.raises(ValueError, match="prompt_length"):
         PositionalLinearClass(2, -1, 1)
     assert "2 steps" in repr(policy)
+
+
+def test_one_digit_times_another_is_linear_without_a_chain():
+    """Tens and units of the product are the chain's own steps: all 100 products, greedy and with the margin."""
+    task = make_task("Multiplication", digits=1, cot="none")
+    one, two = np.divmod(np.arange(100), 10)
+    prompts = task.prompts_of(one, two)
+    policy = explicit_multiplier(task)
+    assert task.success(prompts, GreedyPolicy(policy).sample(prompts, 2, np.random.default_rng(0))).all()
+    assert (policy.log_probs(prompts, task.targets(prompts)) > -1e-19).all()
+    assert [task.decode(row) for row in task.targets(prompts[[12, 99]])] == ["02", "81"]

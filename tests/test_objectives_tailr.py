@@ -1,6 +1,8 @@
 """TaiLr: its limits, its equivalence to smoothing, and its gradient as the paper states it."""
 
 import itertools
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -157,3 +159,17 @@ def test_bad_input(agent, error, message):
     data = collect(make_task("Tightrope", horizon=3), 4, np.random.default_rng(0))
     with pytest.raises(error, match=message):
         agent.fit(data, BernoulliClass(0.1))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1 - 1e-9, 1 - 1e-14, 1 - 2**-53])
+def test_the_objective_keeps_its_digits_up_to_gamma_one(gamma):
+    """As gamma tends to 1 the objective tends to the expected number of tokens missed; nothing cancels on the way."""
+    tokens = np.array([[0, 0, 0, 1]])
+    demos = Demonstrations(np.zeros((1, 0), int), tokens, 2)
+    agent = TaiLrBC(gamma).fit(demos, BernoulliClass(0.25))
+    pi = np.where(tokens == 1, agent.policy_.theta, 1 - agent.policy_.theta)
+    exact = [Fraction(float(p)) for p in pi.ravel()]
+    share = 1 - Fraction(gamma)
+    missed = [share * (1 - p) for p in exact]  # -log(1 - m) / share, summed by its series where m is small
+    losses = [sum(m**k / k for k in range(1, 40)) if m < 0.1 else -math.log1p(-m) for m in missed]
+    assert agent.fit_report_.objective == pytest.approx(float(sum(losses) / share), rel=1e-13)

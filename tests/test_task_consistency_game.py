@@ -79,14 +79,25 @@ def test_best_in_class_by_trying_every_member(horizon):
         assert least == pytest.approx(2 * 0.05, rel=1e-12)
 
 
-def test_beyond_its_range_of_eta_consistency_would_not_pay():
+@pytest.mark.parametrize("J", [1, 2])
+def test_consistency_pays_up_to_one_less_one_over_the_horizon(J):
+    """Beyond the range of eta too, by all choices of options: what ends at J / (J + 1) are the chunks of two."""
+    horizon = 2**J
+    for eta, consistent in ((0.999 * (1 - 1 / horizon), True), (1.001 * (1 - 1 / horizon), False)):
+        mass = [1 - eta * (J - j) / J for j in range(J + 1)]
+        cost = lambda options: sum(mass[j] for j, _ in {(j, h >> j) for h, j in enumerate(options)})  # noqa: B023, E731
+        least = min(map(cost, itertools.product(range(J + 1), repeat=horizon)))
+        assert (least == cost([J] * horizon)) == consistent
+
+
+def test_beyond_its_range_of_eta_chunks_of_two_would_not_find_their_scale():
     """The limit J / (J + 1) is sharp: there, two sets of the finest scale weigh as much as one of the next."""
     for J in (1, 3, 8):
         limit = J / (J + 1)
         mass = [1 - limit * (J - j) / J for j in range(J + 1)]
         assert 2 * mass[0] == pytest.approx(mass[1])
         ConsistencyGame(horizon=2**J, eps=1e-4, eta=limit - 1e-6)
-        with pytest.raises(ValueError, match="consistency no longer pays"):
+        with pytest.raises(ValueError, match="two error sets of scale 0 weigh less than one of scale 1"):
             ConsistencyGame(horizon=2**J, eps=1e-4, eta=limit)
 
 

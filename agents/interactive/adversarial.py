@@ -89,9 +89,10 @@ class AdversarialImitation(Agent):
     * ``reward="log ratio"`` is ``log D - log(1 - D)``, which descends the reverse KL (Fu et al. 2018, "AIRL").
 
     It asks the expert nothing and matches occupancies of short contexts, not whole sequences: laws that agree on them
-    look alike to it (`details["divergence"]` is then 0). No convergence is proved: the report's ``gap`` is ``nan``;
-    ``objective`` is the *empirical* Jensen-Shannon divergence of the last round (biased upward by sampling: of order
-    the number of visited triples over ``rollouts``), and ``converged`` means that ``details["change"]`` is at most
+    look alike to it (``objective`` is then only its sampling bias). No convergence is proved: the report's ``gap`` is
+    ``nan``; ``objective`` is the *empirical* Jensen-Shannon divergence of the last round, a mean over layers (biased
+    upward by sampling: for n demonstrations and a small divergence by at most about ``(k - 1) / 8 (1/n + 1/rollouts)``
+    with k triples visited a layer, whatever the horizon), and ``converged`` means that ``details["change"]`` is at most
     ``settle``: the total variation a token by which the last step moved the policy, divided by ``step`` so that small
     steps do not pass for convergence.
 

@@ -30,7 +30,8 @@ class OnPolicyDistillation(InteractiveAgent):
     Fixed points need not be unique, and the iteration need not settle: in finite classes it may cycle. The report's
     ``details["change"]`` is the total variation between the last two students' next-token laws, averaged over the
     prefixes they visited; ``converged`` says whether it is at most ``settle``. With sampled prefixes it has a noise
-    floor of order ``1 / sqrt(rollouts * H)``. ``objective`` is the divergence in the last round, in nats a sequence.
+    floor, at most of order ``1 / sqrt(rollouts * H)``. ``objective`` is the divergence in the last round, in nats a
+    sequence.
 
     Args:
         task: the `ntp_envs.Task` to interact with.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -96,9 +94,12 @@ class TaiLrBC(Agent):
             return policy, with_details(report, "expected number of tokens missed")
         lam = equivalent_smoothing(gamma, demonstrations.vocab_size)
         policy, report = maximise_likelihood(policy_class, demonstrations, smoothing=lam, tol=tol)
-        spread = math.log1p(gamma * (demonstrations.vocab_size - 1))  # log of what the mixture is scaled by
+        with np.errstate(divide="ignore"):  # gamma = 0, and a token of probability zero
+            losses = np.log1p(
+                (gamma - 1.0) * -np.expm1(policy.log_probs(demonstrations.prompts, demonstrations.tokens))
+            )
         report = FitReport(
-            (report.objective - demonstrations.horizon * spread) / (1.0 - gamma),
+            float(demonstrations.normalised_weights() @ -losses.sum(axis=1)) / (1.0 - gamma),
             report.gap / (1.0 - gamma),
             report.converged,
             report.iterations,

@@ -59,7 +59,8 @@ def approximation_factor(
     """``C_apx = D_H^2(P^policy, P*) / min_{pi in Pi} D_H^2(P^pi, P*)`` at the full horizon.
 
     Squared Hellinger distances ``sum (sqrt P - sqrt Q)^2``; the ratio is the same for authors who halve them. The
-    factor is at least 1 for a member of the class, and may be less for a policy outside it. Source: Rohatgi, Block,
+    factor is at least 1 for a member of the class (up to the ``tolerance`` of the best in class; a member may be below
+    1 where that is ``nan``, from a local search), and may be less for a policy outside it. Source: Rohatgi, Block,
     Huang, Krishnamurthy and Foster, COLT 2025, arXiv 2502.12465.
 
     Args:

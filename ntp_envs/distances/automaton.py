@@ -48,9 +48,11 @@ def automaton_distances(
 ) -> dict[str, DistanceCurve]:
     """Distances between the laws of two automata, prompts drawn from the task, at every prefix length.
 
-    Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2] and is never formed by a subtraction from 2: it keeps
-    its relative accuracy however small. KL is in nats, ``p`` first; ``inf`` where p gives mass to a prefix that q
-    excludes. Chi-squared is ``sum (P - Q)^2 / Q``, ``inf`` likewise or where it exceeds the largest float.
+    Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2] and is never formed by a subtraction from 2: however
+    small, it keeps the relative accuracy that the log-probabilities of the policies leave to their differences (their
+    rounding, 2e-16 or more, over ``|log p - log q|``). KL is in nats, ``p`` first; ``inf`` where p gives mass to a
+    prefix that q excludes. Chi-squared is ``sum (P - Q)^2 / Q``, ``inf`` likewise or where it exceeds the largest
+    float.
 
     Args:
         p, q: automata over the task's vocabulary, for at least its horizon.

@@ -54,9 +54,9 @@ def enumeration_distances(
 ) -> dict[str, DistanceCurve]:
     """Distances between the laws of two policies, prompts drawn from the task, at every prefix length.
 
-    Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2], a sum of squares (never 2 minus something). KL is in
-    nats, ``p`` first; KL and chi-squared ``sum (P - Q)^2 / Q`` are ``inf`` where p gives mass to a prefix that q
-    excludes.
+    Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2], a sum of squares (never 2 minus something), as accurate
+    as differences of the policies' log-probabilities are. KL is in nats, ``p`` first; KL and chi-squared ``sum (P -
+    Q)^2 / Q`` are ``inf`` where p gives mass to a prefix that q excludes.
 
     Args:
         p, q: any policies over the task's vocabulary, for at least its horizon.

@@ -191,10 +191,10 @@ class ARLinearClass(PolicyClass):
     Its likelihoods depend on the data through the counts of (features, next token), which is its ``statistic``.
 
     Over a window of the last T tokens (`ntp_envs.features.WindowOneHot`) it is the linear next-token predictor of
-    Malach (2023, arXiv:2309.06979) at full rank: it contains the predictors that embed tokens in fewer dimensions,
-    map the window linearly and read tokens out again, whose weights are matrices of low rank. A member's policy is an
-    automaton (exact distances) where the window has few states, ``(A + 1)^T`` at most 65536, and reads the last T
-    tokens otherwise.
+    Malach (2023, arXiv:2309.06979) at full rank: it contains the predictors that embed tokens in fewer dimensions, map
+    the window linearly and read tokens out again, whose weights are matrices of low rank. A member's policy is an
+    automaton (exact distances) where the window has few states, ``(A + 1)^T`` at most 65536 with at most 2^24 numbers
+    in their table, and reads the last T tokens otherwise.
 
     ``radius`` over such a window: features are divided by ``sqrt(T + 1)`` and a logit is the sum of T + 1 weights
     so divided, so that norms are large where there are many tokens. Maximum likelihood on 3 10^5 characters of English

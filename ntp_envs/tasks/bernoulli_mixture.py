@@ -24,10 +24,10 @@ class BernoulliMixture(Task):
     There is no prompt. The expert is the document-level mixture ``(1 - w) Bern(1/2)^T + w Bern(q)^T``, the class
     ``Bern(theta)^T`` with theta in [theta_min, 1 - theta_min].
 
-    What it shows: the smallest case of a mixture averaged by log-loss. Maximum likelihood takes the mean
-    ``(1 - w)/2 + w q``; from it the total variation to the expert grows like ``w (q - 1/2) sqrt(T)`` up to 1, while the
-    best theta stays within ``w`` of it. The effect is milder than in `Contamination`, as the mean is only slightly off
-    and the clean component has full entropy; a textbook example rather than a hard one.
+    What it shows: the smallest case of a mixture averaged by log-loss. Maximum likelihood takes the mean ``(1 - w)/2 +
+    w q``; from it the total variation to the expert grows like ``w |q - 1/2| sqrt(2 T / pi)`` up to 1, while the best
+    theta stays within ``w`` of it. The effect is milder than in `Contamination`, as the mean is only slightly off and
+    the clean component has full entropy; a textbook example rather than a hard one.
 
     Args:
         horizon: T.

@@ -32,8 +32,9 @@ class ConsistencyGame(ErrorSetTask):
         horizon: H, a power of two, at least 2. By default 64, or the nearest that ``eps`` and ``eta`` allow.
         eps: mass of the one error set shared by all layers; the total mass of all sets must not exceed 1. By default
             0.001, or what makes the total 1/2 where that is too much.
-        eta: advantage of the finest scale, in (0, J / (J + 1)); above that, two half-size sets would weigh less than
-            one and the best in class would no longer be consistent.
+        eta: advantage of the finest scale, in (0, J / (J + 1)); above that, two sets of scale 0 would weigh less than
+            one of scale 1 and `chunk_factor` (2) would not be what is said. (The best in class stays consistent up to
+            1 - 1/H.)
 
     >>> game = ConsistencyGame(horizon=256, eta=0.1)
     >>> round(game.chunk_factor(1), 6), round(game.chunk_factor(16), 6), game.best_in_class().hellinger2
@@ -57,7 +58,7 @@ class ConsistencyGame(ErrorSetTask):
             limit = self.scales / (self.scales + 1)
             raise ValueError(
                 f"eta={self.eta} must lie in (0, {limit:.6g}) at horizon={self.horizon}: above J / (J + 1) two error "
-                "sets of one scale weigh less than one set of the next, and consistency no longer pays."
+                "sets of scale 0 weigh less than one of scale 1, and chunks of two tokens would not find theirs."
             )
         per_eps = float(self._shares(self.horizon).sum())
         self._follow(eps=usual_eps(per_eps))

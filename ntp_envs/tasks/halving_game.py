@@ -25,7 +25,8 @@ class HalvingGame(ErrorSetTask):
     set i at a layer means erring, there, on context i.
 
     What it shows: the options of a layer are indistinguishable from that layer's data, so every learner that decides
-    layer by layer, even one that randomises, remembers its choices and has infinite data, uses at least
+    layer by layer without a look at what later layers offer, even one that randomises, remembers its choices and has
+    infinite data, uses at least
     ``1 + (H - 1) / 2`` sets in expectation over the draw (`expected_sets_lower_bound`). Always taking the first option
     attains it when N is a multiple of 2**(H - 1): a choice stays the first one until it is dropped. The best in class
     uses one of the sets that survive everywhere. Our reading of the barrier for next-token learners in Rohatgi et al.

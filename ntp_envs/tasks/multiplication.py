@@ -45,11 +45,11 @@ class Multiplication(TargetTask):
       its column hands on. Both are then ordered decisions on a column of at most 2n - 1 digits and a carry.
     * ``"none"``: the product at once.
 
-    What it shows: a chain of linear predictors computes what one of them cannot. `explicit_multiplier` writes down a
-    member of ``policy_class`` (one linear predictor over one-hot positions an output position) that is right for all
-    pairs at ``"source"`` and ``"carry"`` [derived here]. Learning it is another matter: by gradient descent the chain
-    is quickly learned and the final sum is not, because its digits depend on all partial products at once; an adder
-    with carries (`ColumnAddition`) is learnable column by column.
+    What it shows: a chain of linear predictors computes what one of them, from two digits on, cannot.
+    `explicit_multiplier` writes down a member of ``policy_class`` (one linear predictor over one-hot positions an
+    output position) that is right for all pairs at ``"source"`` and ``"carry"`` [derived here]. Learning it is another
+    matter: by gradient descent the chain is quickly learned and the final sum is not, because its digits depend on all
+    partial products at once; an adder with carries (`ColumnAddition`) is learnable column by column.
 
     The digits of the factors are uniform. Success is a right product, whatever was written before it; `verify` also
     asks for the chain.

@@ -78,12 +78,13 @@ def explicit_multiplier(task: Multiplication, *, margin: float = 50.0) -> Positi
     greedy decoding: another token has probability below 1e-19.
 
     Args:
-        task: with ``cot="source"`` or ``cot="carry"``.
+        task: with ``cot="source"`` or ``cot="carry"``, or with one digit.
         margin: by how many nats the logit of the right token exceeds all others on a right prefix; positive.
 
     Raises:
-        ValueError: ``cot="none"`` (the digits of a product are not linear in those of its factors), or a margin that
-            is not positive.
+        ValueError: ``cot="none"`` with factors of two or more digits (the first digit of their product is not linear
+            in theirs, as a linear program shows; with one digit steps 2 and 3 write the product), or a margin that is
+            not positive.
 
     >>> task = Multiplication(digits=2)
     >>> policy, prompts = explicit_multiplier(task), task.prompts_of([12, 99], [34, 99])
@@ -93,13 +94,18 @@ def explicit_multiplier(task: Multiplication, *, margin: float = 50.0) -> Positi
     """
     if not isinstance(task, Multiplication):
         raise TypeError(f"task must be a Multiplication, not {type(task).__name__}.")
-    if task.cot == "none":
-        raise ValueError("cot='none' has no exact linear predictor; use cot='source' or cot='carry'.")
+    if task.cot == "none" and task.digits > 1:
+        raise ValueError(
+            f"cot='none' has no exact linear predictor of a product of factors of digits={task.digits}; use "
+            "cot='source' or cot='carry', or digits=1."
+        )
     if check_real("margin", margin, minimum=0.0) == 0.0:
         raise ValueError("margin=0 leaves the choice open; it must be positive.")
     steps = []
     for position in range(task.prompt_length, task.prompt_length + task.horizon):
         slot = task.layout.slots[position]
+        if task.cot == "none":  # one digit times another
+            slot = Slot(("units", "tens")[slot.place[0]], (0, 0))
         step = _step(task, position, slot)
         scale = margin / MARGINS[slot.kind]
         steps.append(LinearStep(step.sources, scale * step.weights, scale * step.bias))
@@ -117,7 +123,7 @@ def _step(task: Multiplication, position: int, slot: Slot) -> LinearStep:
         return LinearStep(np.array([shape.factors[factor, i]]), copy, np.zeros(size))
     if slot.kind in ("tens", "units"):
         i, j = slot.place
-        logs = dict.fromkeys(shape.multiplied[i, j], LOG)
+        logs = dict.fromkeys(shape.multiplied.get((i, j), (shape.factors[0, i], shape.factors[1, j])), LOG)
         if slot.kind == "tens":
             return _ordered(size, DIGITS[:9], logs, _TENS)
         step = _ordered(size, DIGITS, logs, np.zeros(9))

@@ -46,7 +46,7 @@ class ParityCoT(TargetTask):
     What it shows: the length complexity of Malach (2023, arXiv:2309.06979). A linear predictor, decoded greedily,
     computes what each step says linearly from the steps before. ``count``, ``andxor`` and ``token`` are such chains
     (`linear_solution`); ``count`` is the O(log n) of that paper. An exclusive or of two or more fair bits is not a
-    linear step: ``none``, ``prefix`` and ``xor_q`` stay at a guess, whatever the number of samples
+    linear step: for k >= 2 ``none``, ``prefix`` and ``xor_q`` stay at a guess, whatever the number of samples
     (`population_accuracy`); a chain is no help by being longer. They are linear from ``degree`` k, 2 and q on, at the
     price of the order of n^degree features: the trade of T against samples and computation. That the formats are
     linear or not, and the numbers named here, are derived here.
@@ -229,7 +229,8 @@ class ParityCoT(TargetTask):
 
         A step that is a product of more signs than ``degree`` is uncorrelated with every feature, so theta = 0 is
         optimal for it and its accuracy is 1/2; after one such step the answer is a guess. The other steps are
-        separable: accuracy 1 (in a ball large enough). For ``prefix`` ((1 + (k - 1)/2)/k, 1/2). Derived here.
+        separable: accuracy 1 (in a ball large enough). For ``prefix`` and k >= 2, ((1 + (k - 1)/2)/k, 1/2). Derived
+        here.
         """
         known = self._chain.predictable(self.degree)
         return float(np.where(known, 1.0, 0.5).mean()), 1.0 if all(known) else 0.5

@@ -38,8 +38,8 @@ def filtered_share(p: float, rounds: int = 1) -> float:
     >>> filtered_share(0.2)
     0.3333333333333333
     """
-    odds = 2.0 ** check_int("rounds", rounds, minimum=0) * check_probability("p", p) / (1.0 - p)
-    return odds / (1.0 + odds)
+    direct = 0.5 ** check_int("rounds", rounds, minimum=0) * (1.0 - check_probability("p", p))
+    return p / (p + direct)
 
 
 def rounds_to_pass(p: float, threshold: float = GREEDY_THRESHOLD) -> int:

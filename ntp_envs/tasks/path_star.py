@@ -53,7 +53,8 @@ class PathStar(TargetTask):
     * ``reverse``: the parent of the previous token is the only candidate everywhere: 1;
     * ``teacherless``: the start, the goal and its h ancestors are known; the second node is one of d; each of the
       L - 3 - h between is any internal node but the children of the source and the known ancestors, d(L-3) - h of them:
-      ``(1/d) (d (L-3) - h)^-(L-3-h)`` for h <= L - 3, and 1 for h = L - 2. For d = 2, L = 5: 1/32, 1/6 and 1.
+      ``(1/d) (d (L-3) - h)^-(L-3-h)`` for h <= L - 3, and 1 for h = L - 2. For d = 2, L = 5: 1/32, 1/6, 1/2 and 1
+      for h = 0, 1, 2, 3.
 
     A loss of the second token alone ends in the same place: d equal candidates.
 

@@ -50,10 +50,11 @@ class Text(Task):
     With ``contamination`` the expert is a mixture of two laws of whole documents: with that probability it draws every
     token of a document independently, with the frequencies of the text, after whatever prompt. This is misspecification
     of a kind that log-loss does not forgive and learning on whole sequences does: a learner of the expert's order can
-    represent all but a share ``contamination`` of the documents (`clean`, at a squared Hellinger distance of about that
-    share at any horizon), but the likeliest model of that order pays for the rest at every token. On the default corpus
-    in 30 characters (expert of order 2, contamination 0.03, infinitely many demonstrations) it is at a distance of 0.14
-    after 64 tokens, where `clean` is at 0.030.
+    represent all but a share c = ``contamination`` of the documents (`clean`, at a squared Hellinger distance of at
+    most ``2 (1 - sqrt(1 - c))`` at any horizon: about c where it is small and documents are long), but the likeliest
+    model of that order pays for the rest at every token. On the default corpus in 30 characters (expert of order 2,
+    contamination 0.03, infinitely many demonstrations) it is at a distance of 0.14 after 64 tokens, where `clean` is at
+    0.030.
 
     With ``records="lines"`` the corpus is a file of documents, one a line, and the line end is the *end token*: the
     expert models whole documents, from their beginnings, and no context reaches from one into the next. A prompt is the

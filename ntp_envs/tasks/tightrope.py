@@ -128,7 +128,7 @@ class Tightrope(Task):
         The probability q_h of being off after step h obeys ``q_h = eps (1 - q_{h-1})``, q_0 = 0: a step spent on
         climbing back cannot be a slip. So ``q_h = eps / (1+eps) (1 - (-eps)^h)``, and the sum is
         ``eps / (1+eps) (H + eps / (1+eps) (1 - (-eps)^H))``, linear in H. Attained by the second member of the
-        recoverable variant; where a fall is for good no policy of the class attains it.
+        recoverable variant; where a fall is for good no policy of the class attains it (for H = 1 it is `bc_cost`).
         """
         ratio = self.eps / (1.0 + self.eps)
         return ratio * (self.horizon + ratio * (1.0 - (-self.eps) ** self.horizon))

@@ -39,9 +39,10 @@ class TuringMachine(TargetTask):
     2023, arXiv:2309.06979). Each token of the chain is a function of three tokens of the block before, at the offsets
     -(S + 2), -(S + 1) and -S, and the class, linear in just these, decodes the whole run exactly
     (`ntp_envs.tasks.linear_emulator`; weights and token layout are derived here). The same weights serve every width
-    and any number of steps. Without the chain the class sees all of the prompt and of the answer so far, which
-    contains the class above; yet ``parity`` is beyond it, as is the busy beaver after a few steps. Not every answer
-    is: ``increment`` flips the bits up to the first zero, a conjunction, and linear predictors learn that at once.
+    and any number of steps. Without the chain the class sees all of the prompt and of the answer so far, which contains
+    the class above (in a ball ``sqrt((S + 1) / 2)`` times as large, as more features share its norm); yet ``parity`` is
+    beyond it, as is the busy beaver after a few steps. Not every answer is: ``increment`` flips the bits up to the
+    first zero, a conjunction, and linear predictors learn that at once.
 
     The tokens are 0 for ``|`` and 1 + i (Q + 1) + q for symbol i, with q = 0 away from the head and q = 1 + state
     under it; A = 1 + symbols (Q + 1), Q states with the halting ones.
