@@ -150,6 +150,7 @@ def _ar_linear(
         tol=settings.tol,
         candidates=settings.candidates,
         memory_gb=settings.memory_gb,
+        time_limit=settings.time_limit,
         rng=settings.rng,
     )
     reply_gap = game.reply_value - game.value
@@ -157,7 +158,7 @@ def _ar_linear(
         warnings.warn(
             f"the search in the rho game ended after {game.rounds} rounds and {game.candidates} candidates with value "
             f"{game.value:.3g}; the best reply tried is worth {reply_gap:.3g} more. Raise "
-            f"candidates={settings.candidates} or tol={settings.tol:g}.",
+            f"candidates={settings.candidates}, time_limit={settings.time_limit:g} or tol={settings.tol:g}.",
             ConvergenceWarning,
             stacklevel=5,
         )
@@ -270,7 +271,8 @@ class RhoEstimatorBC(_RhoAgent):
         tau: ``"ratio"`` or ``"psi"``.
         tol: see above.
         memory_gb: refuse a fit that needs more, with `NotTractableError`.
-        time_limit: seconds for each integer program of a product class; past it, `ConvergenceWarning`.
+        time_limit: seconds for each integer program of a product class, and for the search in an autoregressive linear
+            class (which may run over by a few local searches); past it, `ConvergenceWarning`.
         candidates: with which the search starts in an autoregressive linear class; more find more of its modes.
 
     Source: Baraud and Birge (2018) for the estimator; its use for imitation is our reading of Rohatgi et al. (2025,

@@ -13,8 +13,8 @@ horizon, if learning parities with noise is hard (Rohatgi et al., 2025, arXiv:25
 3. Certificate: the winner meets all candidates, random members of the class at every scale, and local best replies
    from many starts. If one is better, the rounds go on with it.
 
-Guaranteed: the exact solution of the finite game over the candidates (if the search was cut short: the best of those
-that were tested). Measured: the best reply that the certificate found, a *lower* bound on the worst case over the ball.
+Guaranteed: the exact solution of the finite game over the candidates (if the search was cut short, by the number of
+candidates or by time: the best of those that were tested). Measured: the best reply that the certificate found, a *lower* bound on the worst case over the ball.
 Not guaranteed: that no better reply, or no better theta, exists.
 
 One fact helps. F(theta, .) has a local maximum at theta itself exactly if theta is a local maximum of the likelihood,
@@ -24,6 +24,7 @@ likelihood is *the* rho-estimator, with value 0, unless a reply some way off bea
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,8 @@ class LinearSolution:
         replies: how many replies theta was tested against in the end.
         rounds: finite games solved.
         points: distinct chunks.
-        predicted_seconds: what the cost model said before the search started.
+        predicted_seconds: what the cost model said before the search started; in a large ball, where likelihoods are
+            all but flat, it may take ten times as long.
     """
 
     theta: FloatArray
@@ -95,6 +97,7 @@ def solve_linear_game(
     tol: float = 1e-6,
     candidates: int = 32,
     memory_gb: float = 4.0,
+    time_limit: float = 60.0,
     rng: np.random.Generator,
 ) -> LinearSolution:
     """A theta in the ball with a small worst case; see above for what is guaranteed.
@@ -107,6 +110,9 @@ def solve_linear_game(
         tol: replies better by less than ``tol`` times the value (and 1e-9 a chunk) are not followed up.
         candidates: how many to start with. The search ends with at most 32 times as many.
         memory_gb: refuse to start if more is needed.
+        time_limit: seconds of search; past it the best of the candidates that were tested is returned, not ``settled``,
+            with its certificate as always. Looked at between local searches, so that a fit may take a few of these, and
+            the certificate, longer.
         rng: source of the random parts of the data and of the random replies. One seed is taken from it: how many
             steps the search takes changes nothing that is drawn from it afterwards.
 
@@ -129,7 +135,7 @@ def solve_linear_game(
     data = ChunkLikelihood(policy_class.features, used, chunk)
     predicted = cost.check_game(data)
     own = np.random.default_rng(rng.integers(1 << 32, size=4))
-    search = _Search(RhoPayoffs(data, policy_class.radius, tau), tol, candidates, own)
+    search = _Search(RhoPayoffs(data, policy_class.radius, tau), tol, candidates, time_limit, own)
     search.run()
     replies, values = search.certificate()
     best = int(values.argmax())
@@ -199,7 +205,8 @@ def _seconds(data: ChunkLikelihood) -> float:
 class _Search:
     """Candidates, their log-densities, and which of them have been tested by a search for replies."""
 
-    def __init__(self, game: RhoPayoffs, tol: float, number: int, rng: np.random.Generator) -> None:
+    def __init__(self, game: RhoPayoffs, tol: float, number: int, time_limit: float, rng: np.random.Generator) -> None:
+        self.deadline = time.monotonic() + time_limit
         self.game, self.tol, self.rng = game, tol, rng
         self.number, self.most = number, GROWTH * number
         total = float(game.data.weights.sum())
@@ -219,7 +226,8 @@ class _Search:
             self.log_densities = np.hstack([self.log_densities, self.game.data.log_densities(thetas)])
 
     def full(self) -> bool:
-        return len(self.thetas) >= self.most
+        """Whether there is no room, or no time, for more candidates."""
+        return len(self.thetas) >= self.most or time.monotonic() >= self.deadline
 
     def payoffs(self, index: int) -> FloatArray:
         """``(M,)`` F of a candidate against all."""
@@ -295,6 +303,8 @@ class _Search:
         worst = np.max([-self.payoffs(int(k)) for k in against], axis=0)  # F is antisymmetric
         seen = [self.winner, *self.widened_from]
         for start in self._distinct(np.argsort(worst, kind="stable"), seen, OTHER_STARTS):
+            if self.full():
+                return
             self.widened_from.append(int(start))
             self.test(int(start))
             self.descend(int(start))

@@ -309,6 +309,21 @@ def test_unfinished_searches_warn():
     assert report.details["reply_gap"] == pytest.approx(report.details["reply_value"] - report.objective, abs=1e-15)
 
 
+@pytest.mark.parametrize("time_limit", [0.0, 0.3])
+def test_a_search_out_of_time_says_so_and_keeps_its_certificate(time_limit, rng):
+    """Random sequences in a large ball, where likelihoods are all but flat and the search is long."""
+    demos = Demonstrations(np.zeros((20, 0), int), rng.integers(0, 4, size=(20, 4)), vocab_size=4)
+    policy_class = ARLinearClass(WindowOneHot(4, 2), 1000.0)
+    with pytest.warns(ConvergenceWarning, match=f"time_limit={time_limit:g} or tol"):
+        agent = RhoEstimatorBC(time_limit=time_limit).fit(demos, policy_class)
+    report = agent.fit_report_
+    assert not report.converged and np.isnan(report.gap)
+    assert report.objective <= report.details["reply_value"] <= 1.0
+    uniform = demos.horizon * np.log(1 / 4)  # a reply that any search knows of is no better than what is reported
+    own = agent.policy_.log_probs(demos.prompts, demos.tokens).sum(axis=1)
+    assert np.tanh(0.5 * (uniform - own)).mean() <= report.details["reply_value"] + 1e-12
+
+
 def test_the_generator_decides():
     task = ARLinear(horizon=16, width=1, kind="contamination", misspecification=1.0, radius=16.0, eps=0.05)
     demos = collect(task, 200, np.random.default_rng(5))

@@ -86,8 +86,9 @@ class ClippedRatioBC(Agent):
 
     Exact in finite classes, and in product classes with ``chunk=1``. Elsewhere the objective is not convex and has
     kinks; it is descended through smooth approximations from the maximum likelihood, without a certificate (``gap`` is
-    ``nan``; see `agents.objectives.minimise_bounded`). Where no gradient is left, because every demonstration has ratio
-    0 at the start, it stays there.
+    ``nan``; see `agents.objectives.minimise_bounded`): ``converged`` says that a step no longer lowers the loss by
+    ``tol``, which at a kink may be about 1e-3 above a local minimum. Where no gradient is left, because every
+    demonstration has ratio 0 at the start, it stays there.
 
     Args:
         beta: > 0.

@@ -75,8 +75,10 @@ def minimise_bounded(
     """The member of a class with the least mean loss of a sequence.
 
     Finite classes, and product classes if the loss is by token: exact, ties to the smallest index (``gap`` 0). Other
-    classes: a local minimum (``gap`` ``nan``), reached from the maximum likelihood or, in the Bernoulli class, from the
-    best point of a grid. `ntp_envs.NotTractableError` in autoregressive linear classes of more than 8192 weights.
+    classes: a point from which a step towards the reweighted fit no longer lowers the loss by ``tol`` (``gap`` ``nan``;
+    of a smooth loss a stationary point, of one with kinks near a local minimum), reached from the maximum likelihood
+    or, in the Bernoulli class, from the best point of a grid. `ntp_envs.NotTractableError` in autoregressive linear
+    classes of more than 8192 weights.
     """
     raise TypeError(
         f"{type(policy_class).__name__} is not known here; write a function for it and register it with "
