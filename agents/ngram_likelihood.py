@@ -24,11 +24,12 @@ BLOCK_CELLS = 1 << 20
 class NGramBC(Agent):
     """The interpolated Witten-Bell n-gram model of the demonstrations: `ntp_envs.ngram.NGramPolicy`.
 
-    The standard smoothed estimate. It is not the maximum likelihood (that is ``LogLossBC``, which gives tokens not
-    seen after a context probability zero), but a consistent estimate of it: the share of shorter contexts vanishes
-    as counts grow. Every token keeps positive probability. Prompts are context; their tokens are not counted. A
-    demonstration of weight w counts as w copies, so the total weight matters; of an exact population, which stands
-    for infinitely many samples, nothing is smoothed. Source: our reading of Witten and Bell (1991), method C.
+    The standard smoothed estimate. It is not the maximum likelihood (that is ``LogLossBC``, which gives tokens not seen
+    after a context probability zero), but a consistent estimate of it: the share of shorter contexts vanishes as counts
+    grow. Every token keeps positive probability (but for an exact population, see below). Prompts are context; their
+    tokens are not counted. A demonstration of weight w counts as w copies, so the total weight matters; of an exact
+    population, which stands for infinitely many samples, nothing is smoothed. Source: our reading of Witten and Bell
+    (1991), method C.
 
     Args:
         order: n, at most that of the class; ``None`` is the class's own.

@@ -14,8 +14,8 @@ horizon, if learning parities with noise is hard (Rohatgi et al., 2025, arXiv:25
    from many starts. If one is better, the rounds go on with it.
 
 Guaranteed: the exact solution of the finite game over the candidates (if the search was cut short, by the number of
-candidates or by time: the best of those that were tested). Measured: the best reply that the certificate found, a *lower* bound on the worst case over the ball.
-Not guaranteed: that no better reply, or no better theta, exists.
+candidates or by time: the best of those that were tested). Measured: the best reply that the certificate found, a
+*lower* bound on the worst case over the ball. Not guaranteed: that no better reply, or no better theta, exists.
 
 One fact helps. F(theta, .) has a local maximum at theta itself exactly if theta is a local maximum of the likelihood,
 for either tau: at theta' = theta the gradient of F is a multiple of the likelihood's and so is its Hessian. So maximum

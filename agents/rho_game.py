@@ -111,7 +111,7 @@ def solve_finite_game(log_densities: FloatArray, weights: FloatArray, tau: str) 
 
     Args:
         log_densities: ``(n, M)`` log-density of every policy at every data point, in nats; ``-inf`` allowed.
-        weights: ``(n,)`` non-negative.
+        weights: ``(n,)`` non-negative, not all zero.
         tau: ``"ratio"`` or ``"psi"``.
 
     Time: for large games, one float32 tanh an entry and evaluated row. Memory: that of the matrix; as much again if
@@ -122,6 +122,8 @@ def solve_finite_game(log_densities: FloatArray, weights: FloatArray, tau: str) 
     1
     """
     used = weights > 0
+    if not used.any():
+        raise ValueError("all weights are zero; at least one must be positive.")
     if not used.all():
         log_densities, weights = log_densities[used], weights[used]
     first, group = group_rows(log_densities)

@@ -92,3 +92,30 @@ def test_bad_parameters(parameters, error, message):
 def test_bad_prompts():
     with pytest.raises(ValueError, match="4 columns"):
         column(addends=3).targets(np.zeros((1, 3), dtype=int))
+
+
+@pytest.mark.parametrize(("addends", "share"), [(2, 0.750), (3, 0.664), (5, 0.553)])
+def test_without_the_carry_ten_sums_in_a_row_can_be_ordered(addends, share):
+    """Linear scores ``c s - breakpoints`` of the digits in the order of a window of ten sums, greedily decoded: no
+    logistic regression finds them, and none is right everywhere."""
+    task = make_task("ColumnAddition", addends=addends, carry=False)
+    prompts = np.stack([axis.ravel() for axis in np.indices((*[10] * addends, addends))], axis=1)  # all alike
+    prompts[:, -1] += 10
+    targets = task.targets(prompts)[:, 0]
+    sums = np.where(prompts >= 10, prompts - 10, prompts).sum(axis=1)  # tokens from 10 on are carries
+    np.testing.assert_array_equal(sums % 10, targets)
+    place, right = np.arange(10), []
+    for first in range(sums.max() - 8):
+        scores = place * sums[:, None] - np.cumsum([0, *(first + place[1:] - 0.5)])
+        right.append(((first + scores.argmax(axis=1)) % 10 == targets).mean())
+    assert max(right) == pytest.approx(share, abs=1e-3) and max(right) < 1
+
+
+def test_without_the_carry_log_loss_is_uniform_over_the_digits():
+    """Not over all tokens, which is theta = 0: the carries are never written."""
+    task = make_task("ColumnAddition", addends=2, carry=False)
+    agent = LogLossBC(tol=1e-6).fit(task.population(), task.policy_class)
+    assert agent.fit_report_.objective == pytest.approx(math.log(10), abs=1e-4)  # theta = 0 has log 12
+    prompts, _ = task.prompt_law()
+    law = np.exp(agent.policy_.next_log_probs(prompts, np.zeros((len(prompts), 0), int)))
+    np.testing.assert_allclose(law[:, :10], 0.1, atol=2e-3)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -164,3 +165,9 @@ def test_what_is_not_known_or_not_in_range():
         filtered_share(0.1, -1)
     with pytest.raises(ValueError, match="threshold"):
         rounds_to_pass(0.1, threshold=1.0)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 52, 1024, 10_000])
+def test_filtered_shares_after_any_number_of_rounds(rounds):
+    exact = Fraction(1, 5) / (Fraction(1, 5) + Fraction(4, 5) / 2**rounds)
+    assert filtered_share(0.2, rounds) == pytest.approx(float(exact), rel=1e-15)

@@ -338,3 +338,8 @@ def test_bad_arrays(rng):
 def test_clever_hans_needs_a_star():
     with pytest.raises(TypeError, match="task must be a PathStar, not Contamination"):
         CleverHansPolicy(Contamination())
+
+
+def test_the_numbers_of_the_docstring_for_two_arms_of_five():
+    found = [PathStar(degree=2, length=5, hops=h, teacherless=True).class_exact_match for h in range(4)]
+    assert found == pytest.approx([1 / 32, 1 / 6, 1 / 2, 1.0])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 
-from ntp_envs import make_task
+from ntp_envs import distance, make_task
 
 SETTINGS = examples(40)
 
@@ -115,3 +115,19 @@ def test_samples_are_consistent_and_rarely_rare(rng):
 def test_bad_parameters(parameters, error, message):
     with pytest.raises(error, match=message):
         make_task("RareMode", **parameters)
+
+
+@pytest.mark.parametrize("density_ratio", [1.5, 10.0, 1e6])
+def test_which_member_is_the_best(density_ratio):
+    """pi_0 wherever the mode is rare; pi_1 at large eps and long horizons, where log-loss is right to take it."""
+    for horizon in (2, 64, 1024):
+        task = make_task("RareMode", horizon=horizon, eps=0.103, density_ratio=density_ratio)
+        members = task.policy_class.policies
+        costs = [distance(task.expert, member, task).final for member in members]
+        assert costs[0] <= costs[1]
+        assert task.best_in_class().hellinger2 == pytest.approx(min(costs))
+    task = make_task("RareMode", horizon=1024, eps=0.45, density_ratio=density_ratio)
+    costs = [distance(task.expert, member, task).final for member in task.policy_class.policies]
+    assert costs[1] < costs[0] and task.log_loss_factor() == pytest.approx(1.0)
+    tv = distance(task.expert, task.policy_class.policies[1], task, metric="tv").final
+    assert tv == pytest.approx(0.5 - 0.45)

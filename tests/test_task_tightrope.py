@@ -134,3 +134,12 @@ def test_quadratic_against_linear():
 def test_bad_parameters(parameters, error, message):
     with pytest.raises(error, match=message):
         make_task("Tightrope", **parameters)
+
+
+def test_no_member_attains_the_cost_of_dagger_where_a_fall_is_for_good():
+    """But for one step, where there is nothing to climb back from."""
+    one = make_task("Tightrope", horizon=1, eps=0.1)
+    assert one.bc_cost() == pytest.approx(one.dagger_cost()) == pytest.approx(0.1)
+    for horizon in (2, 5, 64):
+        task = make_task("Tightrope", horizon=horizon, eps=0.1)
+        assert task.bc_cost() > task.dagger_cost() * 1.01  # the least cost in the class: slips of eps

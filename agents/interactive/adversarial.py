@@ -84,8 +84,8 @@ class AdversarialImitation(Agent):
     mirror-descent step, ``pi_new ∝ pi exp(step Q)`` at every visited prefix, projected back onto the class in reverse
     KL (`agents.interactive.project`). Q is the expected sum of rewards, by dynamic programming over contexts.
 
-    * ``reward="js"`` is the paper's, ``-log(1 - D)`` with D the probability of "expert": its sum is, up to a constant,
-      the gradient of the Jensen-Shannon divergence between the two occupancies.
+    * ``reward="js"`` is the paper's, ``-log(1 - D)`` with D the probability of "expert": its sum is, up to a constant
+      and a factor, minus the gradient of the Jensen-Shannon divergence between the two occupancies.
     * ``reward="log ratio"`` is ``log D - log(1 - D)``, which descends the reverse KL (Fu et al. 2018, "AIRL").
 
     It asks the expert nothing and matches occupancies of short contexts, not whole sequences: laws that agree on them

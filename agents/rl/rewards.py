@@ -47,9 +47,9 @@ class MaxEntropyReward(VecEnvWrapper):
 
     The policy is read when the step is taken, so this is the policy that collects; one more forward pass a step. The
     expert's part is at least the environment's ``log_prob_floor``, so the optimum is the expert with tokens that it
-    never writes at probability ``exp(log_prob_floor)``, e^-20 by default. The monitor that `make_vec_env` puts around
-    this wrapper (its ``bind`` is found through it) reports episode returns whose mean estimates
-    ``-KL(P^pi || P^expert)``.
+    never writes at probability ``exp(log_prob_floor)``, e^-20 by default (less where the expert has no law after them).
+    The monitor that `make_vec_env` puts around this wrapper (its ``bind`` is found through it) reports episode returns
+    whose mean estimates ``-KL(P^pi || P^expert)``.
 
     Use gamma = 1, no ``ent_coef``, and for PPO ``normalize_advantage=False``: at the optimum every advantage is zero,
     and normalising would blow the critic's errors up to unit size.

@@ -118,7 +118,10 @@ class NoisyParity(Task):
         return self._hellinger2(math.sqrt(self.noise / 2) + math.sqrt((1 - self.noise) / 2))
 
     def member_hellinger2(self, theta: FloatArray) -> float:
-        """Squared Hellinger distance, in [0, 2], of the member with these ``(n + 1,)`` parameters. Exact, any R."""
+        """Squared Hellinger distance, in [0, 2], of the member with these ``(n + 1,)`` parameters.
+
+        For any R, to rounding: about 1e-15 R, absolute.
+        """
         signs, features = self._answer_prefixes
         return self._hellinger2(float(self._agreement(signs * (features @ np.asarray(theta)))[0].mean()))
 
