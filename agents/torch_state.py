@@ -17,7 +17,7 @@ _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBac
 if hasattr(SDPBackend, "CUDNN_ATTENTION"):
     _ATTENTION.append(SDPBackend.CUDNN_ATTENTION)
 #: where newer versions of torch keep the precision of float32 products, from the general to the particular
-_PRECISIONS = [
+_PRECISIONS: list[Any] = [
     place
     for place in (
         torch.backends,

@@ -47,7 +47,7 @@ def run_settings(study: Study, options: Any, *, quick: bool, seed: int) -> dict[
         "threads": THREADS,
         KERNELS: kernels(),
     }
-    if files := _named_files(settings["options"]):
+    if files := _named_files(dataclasses.asdict(options)):
         settings["files"] = files
     return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 

@@ -78,7 +78,7 @@ def test_the_number_of_threads_of_the_machine_makes_no_difference():
 
 def test_known_by_its_path():
     assert make_agent("agents.neural:NeuralBC", mode="mtp_k", k=3).get_params()["k"] == 3
-    with pytest.raises(ValueError, match="Did you mean 'steps'"):
+    with pytest.raises(TypeError, match="Did you mean 'steps'"):
         make_agent("agents.neural:NeuralBC", step=3)
 
 

@@ -56,7 +56,9 @@ class TextPart:
         if self.starts is None:
             return self.tokens[at]
         stops = np.append(self.starts, len(self))[np.searchsorted(self.starts, begins, side="right")]
-        return np.where(at < stops[:, None], self.tokens[np.minimum(at, len(self) - 1)], end)
+        inside: NDArray[np.int64] = self.tokens[np.minimum(at, len(self) - 1)]
+        inside[at >= stops[:, None]] = end
+        return inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +158,7 @@ def _text_cut(corpus: str, text: Any, held_out: float) -> Cut:
 
 def _lines_cut(corpus: str, text: Any, held_out: float) -> Cut:
     """Documents, each with the line end that is its end token."""
-    end = b"\n" if isinstance(text, bytes) else "\n"
+    end: Any = b"\n" if isinstance(text, bytes) else "\n"
     documents = [line for line in map(type(text).strip, text.split(end)) if line]
     cut = len(documents) - math.floor(held_out * len(documents))
     if not 0 < cut < len(documents):
@@ -164,8 +166,8 @@ def _lines_cut(corpus: str, text: Any, held_out: float) -> Cut:
             f"corpus={corpus!r} is too short for records='lines': of its {len(documents)} documents (lines that are "
             f"not blank) held_out={held_out} must leave at least one to learn from and one to hold out."
         )
-    parts = documents[:cut], documents[cut:]
-    return tuple(end.join([*part, end[:0]]) for part in parts), (end[0],)  # type: ignore[return-value]
+    first, rest = (end.join([*part, end[:0]]) for part in (documents[:cut], documents[cut:]))
+    return (first, rest), (end[0],)
 
 
 def _part(vocabulary: Vocabulary, text: str | bytes, always: tuple[Any, ...]) -> TextPart:
