@@ -55,6 +55,7 @@ class TextPart:
         at = begins[:, None] + np.arange(length)
         if self.starts is None:
             return self.tokens[at]
+        assert end is not None
         stops = np.append(self.starts, len(self))[np.searchsorted(self.starts, begins, side="right")]
         inside: NDArray[np.int64] = self.tokens[np.minimum(at, len(self) - 1)]
         inside[at >= stops[:, None]] = end
