@@ -208,7 +208,7 @@ class _Game:
         near = np.geomspace(0.1 / self.m.max(), 30.0, 16)
         around = centre + np.concatenate([-near, near, [0.0]]) if np.isfinite(centre) else np.empty(0)
         edges = np.concatenate([np.arange(-40.0, 41.0, _GRID_STEP), around, self.ends])
-        return np.unique(np.clip(edges, *self.ends))
+        return np.unique(np.clip(edges, self.ends[0], self.ends[1]))
 
     def best_reply(self, own: float, tol: float, enough: float = np.inf) -> tuple[float, float, float]:
         """A value of F(own, .), an upper bound on all its values, and the reply with that value.

@@ -125,7 +125,9 @@ def count_representatives(task: Task, chunk: int | None) -> tuple[NDArray[np.int
     size = horizon if chunk is None else check_int("chunk", chunk, minimum=1, maximum=horizon)
     full, rest = divmod(horizon, size)
     check_population_size(task, (size + rest + 1) * len(task.prompt_law()[0]))
-    whole, tail, weights = _coupling(np.exp(count_log_law(expert, size)), np.exp(count_log_law(expert, rest)))
+    whole, tail, weights = np.arange(size + 1), np.zeros(size + 1, dtype=np.int64), np.exp(count_log_law(expert, size))
+    if rest:
+        whole, tail, weights = _coupling(weights, np.exp(count_log_law(expert, rest)))
     place = np.arange(horizon)
     counts = np.where(place < full * size, whole[:, None], tail[:, None])
     return (place % size < counts).astype(np.int64), weights / weights.sum(), frozenset({1, size})
