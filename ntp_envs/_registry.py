@@ -76,8 +76,7 @@ class Registry(Generic[T]):
                 return self._check(points[name].load())
             except (ImportError, AttributeError) as error:
                 raise ValueError(f"{self.kind} {name!r}, installed as {points[name].value}: {error}.") from error
-        known = [*self.names(), *self.elsewhere]
-        raise ValueError(f"unknown {self.kind} {name!r}.{did_you_mean(name, known)}")
+        raise ValueError(f"unknown {self.kind} {name!r}.{did_you_mean(name, [*self.names(), *self.elsewhere])}")
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}

@@ -76,7 +76,7 @@ def checked_policy(name: str, policy: Policy) -> Policy:
     if isinstance(policy, (_Checked, _CheckedAutomaton)):
         return policy
     if type(policy).__module__.partition(".")[0] not in OURS or isinstance(policy, CallablePolicy):
-        return (_CheckedAutomaton if isinstance(policy, AutomatonPolicy) else _Checked)(name, policy)
+        return _CheckedAutomaton(name, policy) if isinstance(policy, AutomatonPolicy) else _Checked(name, policy)
     inside = {key: _checked_parts(f"{name}.{key}", value) for key, value in vars(policy).items()}
     changed = {key: value for key, value in inside.items() if value is not vars(policy)[key]}
     if changed:
@@ -97,7 +97,8 @@ def _checked_parts(name: str, value: Any) -> Any:
 
 def own_cursor(policy: Policy) -> bool:
     """Whether the policy reads on from where it is, or else every prefix anew."""
-    return type(getattr(policy, "of", policy)).cursor is not Policy.cursor
+    inner = policy.of if isinstance(policy, _Checked) else policy
+    return type(inner).cursor is not Policy.cursor
 
 
 def _law(name: str, found: ArrayLike, shape: tuple[int, ...], step: int, possible: NDArray[np.bool_]) -> FloatArray:

@@ -213,7 +213,7 @@ class Demonstrations:
         check_int("max_bytes", max_bytes, minimum=1)
         try:
             found = read_archive(path, max_bytes)
-            arrays = {name.removesuffix(".npy"): array_of(name, data) for name, data in found.items()}
+            arrays: dict[str, Any] = {name.removesuffix(".npy"): array_of(name, data) for name, data in found.items()}
             meta = json.loads(str(arrays.pop("meta")))
             fields = cls._read_metadata(meta)
             if unknown := sorted(arrays.keys() - ARRAYS):

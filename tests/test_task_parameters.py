@@ -95,6 +95,7 @@ VALID = {
         "max_chars": (20_000, None),
         "held_out": (0.05, 0.3),
         "contamination": (0.0, 0.2),
+        "records": (None, "lines"),
     },
     "Tightrope": {"horizon": (1, 7, 300), "eps": (1e-9, 0.49), "recoverable": (True, False)},
     "TuringMachine": {
