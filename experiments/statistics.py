@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -60,7 +61,7 @@ def mean_interval(
         return mean, mean, mean
     if np.ptp(sample) <= ROUNDING * np.abs(sample).max():  # equal, whichever way each was rounded
         return float(sample[0]), NAN, NAN
-    margin = student_margin(float(sample.std(ddof=1)) / np.sqrt(n), n, confidence=confidence)
+    margin = student_margin(float(sample.std(ddof=1)) / math.sqrt(n), n, confidence=confidence)
     lower, upper = mean - margin, mean + margin
     if n >= MANY:
         from scipy.stats import bootstrap

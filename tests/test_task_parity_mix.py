@@ -148,7 +148,7 @@ def test_the_numbers_of_rounds():
         ({"p": 1.0}, ValueError, "p=1.0"),
         ({"p": "a"}, TypeError, "p='a'"),
         ({"radius": 0.0}, ValueError, "radius=0"),
-        ({"horizon": 5}, ValueError, "horizon"),
+        ({"horizon": 5}, TypeError, "unexpected keyword argument 'horizon'"),
     ],
 )
 def test_bad_parameters(parameters, error, message):

@@ -109,7 +109,7 @@ def test_samples_are_consistent_and_rarely_rare(rng):
         ({"eps": "small"}, TypeError, "eps='small'"),
         ({"density_ratio": 1.0}, ValueError, "density_ratio=1.0 must be above 1"),
         ({"density_ratio": float("inf")}, ValueError, "density_ratio=inf"),
-        ({"density": 3.0}, ValueError, "density_ratio"),
+        ({"density": 3.0}, TypeError, "unexpected keyword argument 'density'. Did you mean 'density_ratio'"),
     ],
 )
 def test_bad_parameters(parameters, error, message):

@@ -99,8 +99,8 @@ class Estimates:
         if not common:
             return None
         ours, theirs = (self.runs(task, H, name, metric) for name in (agent, self.options.baseline))
-        pairs = ([runs[seed] for seed in common] for runs in (ours, theirs))
-        return paired_difference(*pairs, _rng(), rounding=NOTHING)
+        first, second = ([runs[seed] for seed in common] for runs in (ours, theirs))
+        return paired_difference(first, second, _rng(), rounding=NOTHING)
 
     def slope(self, task: str, agent: str) -> Slope | None:
         """Slope in H of C_apx, or of the distance where there is no factor; ``None`` with fewer than two horizons."""
