@@ -1,9 +1,11 @@
 """Newton's method with conjugate gradients in a Euclidean ball, for softmax losses of 10^3 to 10^6 weights.
 
-Minimised is ``f(W) + mu |W|^2 / 2`` while the multiplier mu is steered to where ``|W| = radius``, or to nothing if the
-minimum lies inside. Each iteration solves two systems with ``H + mu I`` by conjugate gradients, preconditioned by the
-diagonal: one for the Newton step, one for the change of the solution with mu, from which the next mu follows by
-Hebden's rule (``1 / |W|`` is nearly linear in mu). The step to the new mu is searched for a decrease.
+Each iteration minimises the quadratic model of the loss at W over the ball, and searches the segment to its minimiser
+for a decrease; the segment stays in the ball. The minimum of the model over a few directions is exact (they are made
+orthonormal, and the small problem is diagonalised): W itself, the Newton step ``-(H + mu I)^-1 (g + mu W)`` at the last
+multiplier mu, and how its end changes with mu, which together reach the sphere or the inside, whichever is right. Both
+systems are solved by conjugate gradients, preconditioned by the diagonal. More such pairs are added, from where the
+minimum over those before lies, until the model is minimised as accurately as it predicts the loss.
 
 Certificate: the Frank-Wolfe gap ``<g, W> + radius |g|``, which by convexity bounds ``f(W) - min f`` over the ball. It
 is the smallest over mu of ``|g + mu W|^2 / (2 mu) + mu (radius^2 - |W|^2) / 2``, the bound that strong convexity of the
@@ -19,16 +21,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.ball_newton import Curvature, minimise_quadratic_in_ball
 from agents.indicator_rows import IndicatorRows
 
 __all__ = ["IndicatorFit", "newton_cg_in_ball"]
 
 FloatArray = NDArray[np.float64]
 
-ACCURACY = 0.2  # relative, of the two solutions of an iteration
+ACCURACY = 0.2  # relative, of a model's minimum, at most; and of the solutions that serve as directions
+ROUNDS = 4  # pairs of directions an iteration
 CG_STEPS = 200
-MOST = 10.0  # change of mu in one iteration, as a factor
-PATIENCE = 40  # iterations without a smaller gap: on separable data in a large ball it can stand still for twenty
+PATIENCE = 20  # iterations without a smaller gap
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,29 +54,26 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
         rows: the data.
         radius: of the ball, > 0.
         tol: gap to reach.
-        max_iterations: Newton iterations, of up to 400 passes over the data each (10 to 20, of 30, are usual).
+        max_iterations: Newton iterations (5 to 30 are usual, of 5 to 100 passes over the data each).
     """
     weights = np.zeros_like(rows.targets)
     loss, gradient = rows.loss_and_gradient(weights)
     mu = float(np.linalg.norm(gradient)) / (3 * radius)  # |W| at the minimum is at most |g(0)| / mu
     best = IndicatorFit(weights, loss, _gap(weights, gradient, radius), 0, mu)
+    noise = 1e-14 * float(rows.totals.sum())  # rounding of a gradient
     since = iteration = 0
+    accuracy, rounds = ACCURACY, 1
     while best.gap > tol and iteration < max_iterations and since < PATIENCE:
         iteration += 1
-        diagonal = rows.hessian_diagonal()
+        before = float(np.linalg.norm(gradient + mu * weights))
         # less penalty would not lower the gap by what matters, and let rounding decide where the loss is flat
-        least = max(0.1 * tol / radius**2, 1e-14 * float(diagonal.max()))
-        scales = diagonal + mu
-        step = _solve(rows, mu, -(gradient + mu * weights), scales)
-        target = weights + step
-        norm = float(np.linalg.norm(target))
-        shift = _solve(rows, mu, target, scales)  # minus the derivative of the target in mu
-        slope = float(np.vdot(target, shift))
-        new = mu + (norm - radius) / radius * norm**2 / slope if slope > 0.0 else mu / MOST
-        new = max(min(max(new, mu / MOST), mu * MOST), least)
-        step -= (new - mu) * shift
-        mu = new
-        weights, loss, gradient = _search(rows, radius, mu, weights, step, loss, gradient)
+        target, mu, left = _minimise_model(rows, radius, weights, gradient, mu, 0.1 * tol / radius**2, accuracy, rounds)
+        weights, loss, gradient, scale = _search(rows, radius, weights, target, loss, gradient)
+        if scale == 1.0:  # what the model did not foresee bounds what its minimum is worth (Eisenstat and Walker 1996)
+            unforeseen = abs(float(np.linalg.norm(gradient + mu * weights)) - left)
+            accuracy, rounds = min(max(unforeseen, noise) / before, ACCURACY), ROUNDS
+        else:
+            accuracy, rounds = ACCURACY, 1
         gap = _gap(weights, gradient, radius)
         since = 0 if gap < best.gap else since + 1
         if gap < best.gap:
@@ -85,40 +85,101 @@ def _gap(weights: FloatArray, gradient: FloatArray, radius: float) -> float:
     return max(float(np.vdot(gradient, weights)) + radius * float(np.linalg.norm(gradient)), 0.0)
 
 
-def _search(
+def _minimise_model(
     rows: IndicatorRows,
     radius: float,
-    mu: float,
     weights: FloatArray,
-    step: FloatArray,
-    loss: float,
     gradient: FloatArray,
-) -> tuple[FloatArray, float, FloatArray]:
-    """The first of the points ``W + 2^-k step``, put back into the ball, where the penalised loss is lower."""
+    mu: float,
+    least: float,
+    accuracy: float,
+    rounds: int,
+) -> tuple[FloatArray, float, float]:
+    """About the w that minimises ``<g, w - W> + (w - W)' H (w - W) / 2`` in the ball, the multiplier mu of the ball
+    there, and the norm of what is left of ``g + H (w - W) + mu w``, which is zero at the minimum."""
+    diagonal = rows.hessian_diagonal()
+    rounding = 1e-14 * float(diagonal.max())
+    mu = max(mu, least)
+    basis = _Basis(rows)
+    basis.add(weights)
+    norm = float(np.linalg.norm(weights))
+    linear = gradient - norm * basis.images[0] if basis.images else gradient
+    target, residual = weights, gradient + mu * weights
+    start = float(np.linalg.norm(residual))
+    for _ in range(rounds):
+        penalty = max(mu, rounding)
+        step = _solve(rows, penalty, -residual, diagonal + penalty, accuracy)
+        basis.add(step)
+        if mu > least or float(np.linalg.norm(target + step)) > radius:
+            basis.add(_solve(rows, penalty, target + step, diagonal + penalty, ACCURACY))
+        target, product, mu = basis.minimum(linear, radius, least)
+        residual = linear + product + mu * target
+        if float(np.linalg.norm(residual)) <= accuracy * start:
+            break
+    return target, mu, float(np.linalg.norm(residual))
 
-    def penalised(weights: FloatArray, loss: float) -> float:
-        return loss + 0.5 * mu * float(np.vdot(weights, weights))
 
-    before = penalised(weights, loss)
-    slope = min(float(np.vdot(gradient + mu * weights, step)), 0.0)
+class _Basis:
+    """A few orthonormal directions, and the second derivatives applied to each."""
+
+    def __init__(self, rows: IndicatorRows) -> None:
+        self.rows = rows
+        self.directions: list[FloatArray] = []
+        self.images: list[FloatArray] = []
+
+    def add(self, direction: FloatArray) -> None:
+        """One more, unless it is zero or, but for rounding, in the span of the others."""
+        norm = float(np.linalg.norm(direction))
+        if norm == 0.0:
+            return
+        new = direction / norm
+        for _ in range(2):
+            for other in self.directions:
+                new = new - float(np.vdot(other, new)) * other
+        norm = float(np.linalg.norm(new))
+        if norm > 1e-10:
+            self.directions.append(new / norm)
+            self.images.append(self.rows.hessian_times(self.directions[-1]))
+
+    def minimum(self, linear: FloatArray, radius: float, least: float) -> tuple[FloatArray, FloatArray, float]:
+        """The w in the span that minimises ``<linear, w> + w' (H + least I) w / 2`` in the ball, ``H w``, and least
+        plus the multiplier."""
+        hessian = np.array([[float(np.vdot(one, image)) for image in self.images] for one in self.directions])
+        slopes = np.array([float(np.vdot(one, linear)) for one in self.directions])
+        curvature = Curvature.of(slopes, 0.5 * (hessian + hessian.T), exact=False, ridge=least)
+        at, mu = minimise_quadratic_in_ball(curvature, slopes, radius)
+        w, product = np.zeros_like(linear), np.zeros_like(linear)
+        for coordinate, direction, image in zip(at, self.directions, self.images):
+            w += coordinate * direction
+            product += coordinate * image
+        return w, product, least + mu
+
+
+def _search(
+    rows: IndicatorRows, radius: float, weights: FloatArray, target: FloatArray, loss: float, gradient: FloatArray
+) -> tuple[FloatArray, float, FloatArray, float]:
+    """The first of the points ``W + 2^-k (target - W)`` where the loss is lower: with loss, gradient and 2^-k."""
+    move = target - weights
+    slope = min(float(np.vdot(gradient, move)), 0.0)
     scale = 1.0
     while True:
-        trial = weights + scale * step
-        trial *= min(1.0, radius / max(float(np.linalg.norm(trial)), 1e-300))
+        trial = weights + scale * move
+        trial *= min(1.0, radius / max(float(np.linalg.norm(trial)), 1e-300))  # rounding
         trial_loss, trial_gradient = rows.loss_and_gradient(trial)
-        if penalised(trial, trial_loss) <= before + 1e-4 * scale * slope + 1e-13 * abs(before) or scale < 1e-6:
-            return trial, trial_loss, trial_gradient
+        if trial_loss <= loss + 1e-4 * scale * slope + 1e-13 * abs(loss) or scale < 1e-6:
+            return trial, trial_loss, trial_gradient, scale
         scale *= 0.5
 
 
-def _solve(rows: IndicatorRows, mu: float, right: FloatArray, scales: FloatArray) -> FloatArray:
-    """``(H + mu I)^-1 right`` by conjugate gradients from zero, to a fifth of the norm of ``right`` in 1 / scales."""
+def _solve(rows: IndicatorRows, mu: float, right: FloatArray, scales: FloatArray, accuracy: float) -> FloatArray:
+    """``(H + mu I)^-1 right`` by conjugate gradients from zero, to ``accuracy`` times the norm of ``right`` in
+    1 / scales."""
     x, residual = np.zeros_like(right), right.copy()
     scaled = residual / scales
     direction = scaled.copy()
     size = start = float(np.vdot(residual, scaled))
     for _ in range(CG_STEPS):
-        if size <= ACCURACY**2 * start:
+        if size <= accuracy**2 * start:
             break
         product = rows.hessian_times(direction) + mu * direction
         along = size / float(np.vdot(direction, product))
