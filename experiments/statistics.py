@@ -30,8 +30,8 @@ def mean_interval(
     replicates. Under 20 a bootstrap alone misses too often: 15 % of the time with five normal ones.
 
     One replicate has no interval, nor have equal ones: they show no spread, and say nothing of what another one would
-    be. Replicates that jump now and then (a learner that fails on one data set of ten) are covered only as far as some
-    of them have jumped.
+    be. Few replicates show neither skewness nor jumps: five exponential ones are covered 87 % of the time, and those of
+    a learner that fails on one data set of five 68 % (``docs/calibration.md``).
 
     Args:
         values: ``(n,)`` replicates.

@@ -143,16 +143,17 @@ def one_sided_curve(name: str, moments: Moments, levels: FloatArray, level: Leve
 def _one_sided_kl_interval(
     mean: FloatArray, std_error: FloatArray, n: int, confidence: float
 ) -> tuple[FloatArray, FloatArray]:
-    """A normal interval, and what n draws that are all alike leave open.
+    """A normal interval, whose upper end is that of a score interval where this is farther (what makes KL large is
+    rare), and what n draws that are all alike leave open.
 
     An event E of P-probability d may be undrawn. What was drawn has Q-probability at least ``(1 - d) e^(-mean)``, so
-    Q(E) is at most ``d + mean`` and KL at least ``mean - d (mean + log(1 + mean / d))``. From above there is no bound;
-    the convention is that of `score_interval`.
+    Q(E) is at most ``d + mean`` and KL at least ``mean - d (mean + log(1 + mean / d))``. From above there is no bound.
     """
     unseen = unseen_probability(n, confidence=confidence)
     lower, upper = normal_interval(mean, std_error, confidence=confidence)
+    _, skewed = score_interval(np.maximum(mean, 0.0), std_error, n, bound=np.inf, confidence=confidence)
     with np.errstate(invalid="ignore"):
         known = np.maximum(mean, 0.0)
         low = mean - unseen * (known + np.log1p(known / unseen))
     low = np.where(np.isposinf(mean), np.inf, low)
-    return np.minimum(lower, low), np.maximum(upper, mean + 2.0 * unseen)
+    return np.minimum(lower, low), np.maximum(upper, skewed)

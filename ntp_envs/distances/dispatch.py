@@ -73,7 +73,8 @@ def distance(
             its own h.
 
     Returns:
-        A `DistanceCurve` whose ``method`` says how it was obtained.
+        A `DistanceCurve` whose ``method`` says how it was obtained, whose ``band`` what the intervals are, and whose
+        ``caveat`` what they cannot show: a sampled KL may rest on sequences that n draws have missed.
 
     Raises:
         NotTractableError: the method asked for cannot do this; the message gives the way round.

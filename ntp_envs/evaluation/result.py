@@ -171,6 +171,8 @@ class Evaluation:
         least, most = self._range(name)
         # an infinite mean has an infinite standard error; its interval does not depend on it
         error = np.where(np.isfinite(self.std_errors[name]), self.std_errors[name], 0.0)
+        if name in _UNBOUNDED:  # the spread about the sample's own mean is a little small
+            error = error * math.sqrt(self.effective_n / max(self.effective_n - 1.0, 0.5))
         if self.effective_n < 0.999 * self.n and name not in _UNBOUNDED:  # weighted: Wilson's, for so many draws
             share = np.clip(value, 0.0, 1.0)
             error = np.maximum(error, np.sqrt(share * (1.0 - share) / self.effective_n))
