@@ -153,7 +153,7 @@ def slope_interval(x: Sequence[float] | ArrayLike, values: ArrayLike, *, confide
     spread = float(parts.std(ddof=1)) if s > 1 else 0.0
     if spread <= 1e-12:
         return slope, NAN, NAN
-    margin = student_margin(spread / np.sqrt(s), s, confidence=confidence)
+    margin = student_margin(spread / math.sqrt(s), s, confidence=confidence)
     return slope, round(slope - margin, 9), round(slope + margin, 9)
 
 

@@ -200,6 +200,7 @@ IN_CI = {
                "pip install -e .[bench,rl]"),
     "the example": ("pip install examples/third_party_agent",),
     "other processors": ("python tests/kernels.py",),
+    "the intervals": ("python -m experiments.calibration",),
 }  # fmt: skip
 OTHERS = [" ".join(command) for command in map(without_folder, COMMANDS) if command[0] != "ntp-bench"]
 
@@ -220,6 +221,8 @@ def test_every_other_command_is_run_by_ci(command):
         for name in BENCHMARKS:
             assert importlib.util.find_spec(f"experiments.benchmarks.{name}")
         assert 'python -m "experiments.benchmarks.$name" --quick' in CI
+    elif command.endswith("calibration"):
+        assert f"{command} --out" in CI
     elif command.startswith("python tests/"):
         assert command.split()[1] in CI
     elif command.startswith("pip") and "-e" not in command.split():
