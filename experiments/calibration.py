@@ -33,6 +33,7 @@ from ntp_envs.distances import (
     two_sample_test,
 )
 from ntp_envs.evaluation import SearchResult, evaluate
+from ntp_envs.tasks import Contamination
 from ntp_envs.text.score import BitsPerChar
 
 FloatArray = NDArray[np.float64]
@@ -124,8 +125,8 @@ def _binomial(n: int, p: float) -> Callable[..., Ends]:
 
 def _pairs() -> dict[str, tuple[Policy, Policy, Task, int]]:
     """Two policies, a task and a number of draws, by name."""
-    contaminated = make_task("Contamination", horizon=10, eps=0.02, p=0.005, q=0.6, theta_min=0.005)
-    default = make_task("Contamination", horizon=8)
+    contaminated = Contamination(horizon=10, eps=0.02, p=0.005, q=0.6, theta_min=0.005)
+    default = Contamination(horizon=8)
     mean = BernoulliPolicy(default.eps * default.q + (1.0 - default.eps) * default.p, on="flips")
     rope = make_task("Tightrope", horizon=4, eps=1.6e-4)
     excluded = (  # after a 1 in the first state one goes on with 0, the other with 1
@@ -184,7 +185,7 @@ def _distances() -> Iterator[CalibrationCell]:
             hidden = metric == "kl" and name.startswith("default")
             yield CalibrationCell(f'`distance`, "{metric}", {estimator}', name, draw, documented=not hidden)
     p, q, task, n = next(iter(_pairs().values()))
-    truth = distance_curves(p, q, task, method="enumeration")["tv"].values
+    whole = distance_curves(p, q, task, method="enumeration")["tv"].values
     for simultaneous in (True, False):
 
         def band(rng: np.random.Generator, simultaneous: bool = simultaneous) -> tuple[Any, Any]:
@@ -195,7 +196,7 @@ def _distances() -> Iterator[CalibrationCell]:
         yield CalibrationCell(
             f"band of `distance`, {'simultaneous=True' if simultaneous else 'at each h'}",
             f"all {task.horizon} h together; tv, {next(iter(_pairs()))}",
-            _repeated(band, truth),
+            _repeated(band, whole),
             documented=simultaneous,
         )
     for n_p, n_q, slip in ((1000, 4, 0.2), (1000, 20, 0.1), (5000, 50, 0.02), (200, 200, 0.05), (20, 1000, 0.01)):
@@ -246,7 +247,12 @@ def _two_samples() -> Iterator[CalibrationCell]:
 def _tested(
     method: str, n_p: int, n_q: int, horizon: int, a: float, b: float
 ) -> Callable[[np.random.Generator], tuple[Any, Any]]:
-    options = {"classifier": {}, "mmd": {"permutations": 49}, "n-gram": {"permutations": 1, "order": 1}}[method]
+    every: dict[str, dict[str, Any]] = {
+        "classifier": {},
+        "mmd": {"permutations": 49},
+        "n-gram": {"permutations": 1, "order": 1},
+    }
+    options = every[method]
 
     def once(rng: np.random.Generator) -> tuple[Any, Any]:
         samples = _coins(rng, n_p, a, horizon), _coins(rng, n_q, b, horizon)
@@ -267,7 +273,7 @@ def _coin_truth(method: str, horizon: int, a: float, b: float) -> float:
 
 
 def _evaluations() -> Iterator[CalibrationCell]:
-    task = make_task("Contamination", horizon=8)
+    task = Contamination(horizon=8)
     mean = BernoulliPolicy(task.eps * task.q + (1.0 - task.eps) * task.p, on="flips")
     log_loss = _mean_cross_entropy(task, mean)
     for n in (100, 1000):
@@ -295,7 +301,7 @@ def _evaluations() -> Iterator[CalibrationCell]:
             )
 
     def read(rng: np.random.Generator) -> tuple[float, float]:
-        cost = np.where(rng.random(3200) < 0.3, np.log(0.2), np.log(0.8))
+        cost: FloatArray = np.where(rng.random(3200) < 0.3, np.log(0.2), np.log(0.8))
         return BitsPerChar.of(cost, np.ones(3200, dtype=np.int64)).interval
 
     truth = -(0.3 * np.log2(0.2) + 0.7 * np.log2(0.8))
@@ -339,12 +345,12 @@ def _replicates() -> Iterator[CalibrationCell]:
     }.items():
         draw, truth = draws[name]
         for n in sizes:
+
+            def averaged(rng: np.random.Generator, draw: Any = draw, n: int = n) -> Any:
+                return mean_interval(draw(rng, n), rng, resamples=999)[1:]
+
             yield CalibrationCell(
-                "`mean_interval`",
-                f"{n} replicates, {name}",
-                _repeated(lambda rng, draw=draw, n=n: mean_interval(draw(rng, n), rng, resamples=999)[1:], truth),
-                1000,
-                documented=n >= honest[name],
+                "`mean_interval`", f"{n} replicates, {name}", _repeated(averaged, truth), 1000, n >= honest[name]
             )
 
     def paired(rng: np.random.Generator) -> Any:
