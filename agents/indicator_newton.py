@@ -60,7 +60,7 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
     loss, gradient = rows.loss_and_gradient(weights)
     mu = float(np.linalg.norm(gradient)) / (3 * radius)  # |W| at the minimum is at most |g(0)| / mu
     best = IndicatorFit(weights, loss, _gap(weights, gradient, radius), 0, mu)
-    noise = 1e-14 * float(rows.totals.sum())  # rounding of a gradient
+    noise = 2e-15 * float(rows.totals.sum())  # rounding of a gradient
     since = iteration = 0
     accuracy, rounds = ACCURACY, 1
     while best.gap > tol and iteration < max_iterations and since < PATIENCE:

@@ -7,7 +7,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.chunk_kr.admm import Solution, solve_admm
+from agents.chunk_kr.admm import FEASIBLE, Solution, solve_admm
 from agents.chunk_kr.gap import certify
 from agents.chunk_kr.gram import Embedding
 from agents.chunk_kr.projection import project_onto_ball_and_simplices, project_onto_simplex
@@ -67,7 +67,7 @@ def solve_gda(
         certificate = certify(weights, law, phi, c, radius, reference.dual, fitted=f)
         if best is None or certificate.gap < best.certificate.gap:
             best = Solution(c, law, certificate, float(np.abs(law - f).max()), {}, iteration, spent, reference.dual)
-        if certificate.gap <= tol:
+        if best.certificate.gap <= tol and best.infeasibility <= FEASIBLE:
             break
     assert best is not None
     total = time.perf_counter() - clock
