@@ -301,7 +301,7 @@ def _evaluations() -> Iterator[CalibrationCell]:
             )
 
     def read(rng: np.random.Generator) -> tuple[float, float]:
-        cost: FloatArray = np.where(rng.random(3200) < 0.3, np.log(0.2), np.log(0.8))
+        cost = np.log(np.where(rng.random(3200) < 0.3, 0.2, 0.8))
         return BitsPerChar.of(cost, np.ones(3200, dtype=np.int64)).interval
 
     truth = -(0.3 * np.log2(0.2) + 0.7 * np.log2(0.8))
