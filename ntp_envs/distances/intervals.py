@@ -77,7 +77,7 @@ def normal_interval(
     return centre - margin, centre + margin
 
 
-def student_margin(std_error: float, n: int, *, confidence: float = CONFIDENCE) -> float:
+def student_margin(std_error: float, n: float, *, confidence: float = CONFIDENCE) -> float:
     """``t * std_error``, t the quantile of Student's distribution for the mean of ``n`` numbers; ``nan`` if n is 1.
 
     >>> round(student_margin(1.0, 5), 3)

@@ -17,7 +17,7 @@ from ntp_envs.distances._two_sample import (
     permuted_labels,
     pooled_lines,
 )
-from ntp_envs.distances.intervals import CONFIDENCE, each_of, normal_interval, score_interval
+from ntp_envs.distances.intervals import CONFIDENCE, each_of, normal_interval, normal_quantile, score_interval
 
 __all__ = ["mmd_test"]
 
@@ -50,11 +50,11 @@ def mmd_test(
     are by shuffling the labels of whole sequences. Values are unbiased, hence can be negative; neither they nor
     the interval is clipped.
 
-    The interval contains three others. A normal one: variance of the first-order projection plus the variance of the
-    permutation null, which holds near equality too, where it is conservative. One on the scale of MMD, which is a
-    difference of means of a quantity in a range of ``R = sqrt(2 sum_t discount^t)``, the score interval, because the
-    variance of few events grows with their probability. And room for an event that the smaller sample shows not even
-    twice (pairs are all that the estimator sees): of probability d it moves MMD by at most d R.
+    The variance of the estimate is that of its first-order projection plus that of the permutation null. The first is
+    in proportion to MMD^2 itself, as the projection is: the upper end is the D with ``D - value = z sd(D)``, the lower
+    end that of a normal interval. Near equality both are conservative. And there is room for an event that the smaller
+    sample shows not even twice (pairs are all that the estimator sees): of probability d it moves MMD by at most
+    ``d sqrt(2 sum_t discount^t)``.
 
     Args:
         p, q: the samples, at least 2 unweighted sequences each.
@@ -88,11 +88,11 @@ def mmd_test(
     terms = np.concatenate([runs.terms(labels[i : i + size]) for i in range(0, len(labels), size)])  # (R + 1, H)
     weights = np.power(discount, np.arange(1.0, p.horizon + 1.0), dtype=np.float64)
     statistics = np.cumsum(terms * weights, axis=1)[:, wanted - 1]  # (R + 1, L)
-    variance = runs.projection_variance(weights)[wanted - 1] + statistics[1:].var(axis=0)
-    values, std_error = statistics[0], np.sqrt(variance)
-    ends = normal_interval(values, std_error, confidence=level)
-    ranges = np.sqrt(2.0 * np.cumsum(weights)[wanted - 1])
-    lower, upper = _at_least_what_shows(values, std_error, ends, ranges, (len(p), len(q)), level)
+    projection, null = runs.projection_variance(weights)[wanted - 1], statistics[1:].var(axis=0)
+    values, std_error = statistics[0], np.sqrt(projection + null)
+    lower, upper = normal_interval(values, std_error, confidence=level)
+    upper = np.maximum(upper, _score_upper(values, projection, null, level))
+    lower, upper = _with_unseen(values, lower, upper, np.cumsum(weights)[wanted - 1], min(len(p), len(q)), level)
     return TwoSampleResult.at(
         wanted,
         (p, q),
@@ -108,27 +108,24 @@ def mmd_test(
     )
 
 
-def _at_least_what_shows(
-    values: FloatArray,
-    std_error: FloatArray,
-    ends: tuple[FloatArray, FloatArray],
-    ranges: FloatArray,
-    sizes: tuple[int, int],
-    confidence: float,
+def _score_upper(values: FloatArray, projection: FloatArray, null: FloatArray, confidence: float) -> FloatArray:
+    """The larger D with ``(D - value)^2 = z^2 (null + projection D / value)``.
+
+    A value within the null's error of 0 says nothing of its own projection, and counts there as that error.
+    """
+    z2 = normal_quantile(confidence) ** 2
+    scale = np.maximum(values, np.sqrt(null))
+    half = values + 0.5 * z2 * projection / np.where(scale > 0, scale, np.inf)
+    return half + np.sqrt(np.maximum(half**2 - values**2 + z2 * null, 0.0))
+
+
+def _with_unseen(
+    values: FloatArray, lower: FloatArray, upper: FloatArray, weights: FloatArray, n: int, confidence: float
 ) -> tuple[FloatArray, FloatArray]:
-    """The interval with the score interval of MMD and with an event drawn at most once; ``ranges`` are R."""
-    mmd = np.sqrt(np.maximum(values, 0.0))
-    share = np.minimum(mmd / ranges, 1.0)
-    # near 0 the error of a square root says nothing; it is at most that of as many Bernoulli draws
-    at_most = np.sqrt(share * (1.0 - share) / min(sizes))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(mmd > 0, np.minimum(std_error / (2.0 * mmd * ranges), at_most), 0.0)
-    low, high = score_interval(share, error, min(sizes), confidence=confidence)
-    once = 1.0 / min(sizes)
-    unseen = score_interval(once, once * np.sqrt(1.0 - once), min(sizes), confidence=confidence)[1]
-    low = np.maximum(np.minimum(low, share - unseen), 0.0) * ranges
-    high = np.maximum(high, share + unseen) * ranges
-    return np.minimum(ends[0], low**2), np.maximum(ends[1], np.minimum(high, ranges) ** 2)
+    """The interval with room for an event that n sequences show at most once; ``weights`` are ``sum_t discount^t``."""
+    once = score_interval(1.0 / n, np.sqrt((1.0 - 1.0 / n) / n**2), n, confidence=confidence)[1]
+    mmd, reach = np.sqrt(np.maximum(values, 0.0)), once * np.sqrt(2.0 * weights)
+    return np.minimum(lower, np.maximum(mmd - reach, 0.0) ** 2), np.maximum(upper, (mmd + reach) ** 2)
 
 
 class _PrefixRuns:

@@ -108,8 +108,9 @@ def evaluate(
             SampleText(*(task.decode(row) for row in rows))
             for rows in zip(demos.prompts[:samples], target, greedy, sampled)
         ),
-        effective_n=float(weights.sum() ** 2 / (weights @ weights)),
+        effective_n=_worth(weights),
         cross_entropy_range=costs,
+        error_n=_worth((weights / weights.max()) ** 2),
         unknown_share=float(weights @ (target == task.unknown_token).mean(axis=1) / weights.sum()),
     )
 
@@ -152,6 +153,12 @@ def _forced(policy: Policy, demos: Demonstrations) -> tuple[IntArray, FloatArray
         raise ValueError("policy returned NaN for the log-probability of a demonstrated token.")
     high = np.minimum(high, 0.0)  # rounding may leave a log-probability at +1e-16
     return best, np.minimum(log_probs, 0.0), (0.0 - high, 0.0 - low)
+
+
+def _worth(weights: FloatArray) -> float:
+    """How many equal weights have the same sum of squares, as a share of their sum."""
+    shares = weights / weights.max()
+    return float(shares.sum() ** 2 / (shares @ shares))
 
 
 def _mean(values: FloatArray, weights: FloatArray) -> tuple[Any, Any]:

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs._validation import check_in, check_int
-from ntp_envs.distances.intervals import CONFIDENCE, check_confidence, score_interval, unseen_probability
+from ntp_envs.distances.intervals import (
+    CONFIDENCE,
+    check_confidence,
+    normal_quantile,
+    score_interval,
+    student_margin,
+    unseen_probability,
+)
 
 __all__ = ["BY_POSITION", "TOTALS", "Evaluation", "SampleText"]
 
@@ -102,6 +109,7 @@ class Evaluation:
     backtracking_accepted: float | None = None
     backtracking_cost: float | None = None
     cross_entropy_range: tuple[FloatArray, FloatArray] | None = None
+    error_n: float | None = None
     unknown_share: float = 0.0
 
     @property
@@ -171,8 +179,9 @@ class Evaluation:
         least, most = self._range(name)
         # an infinite mean has an infinite standard error; its interval does not depend on it
         error = np.where(np.isfinite(self.std_errors[name]), self.std_errors[name], 0.0)
-        if name in _UNBOUNDED:  # the spread about the sample's own mean is a little small
-            error = error * math.sqrt(self.effective_n / max(self.effective_n - 1.0, 0.5))
+        if name in _UNBOUNDED:  # their spread is known by the sample only: Student's t for what its squares are worth
+            worth = max(self.error_n or self.effective_n, 2.0)
+            error = error * student_margin(1.0, worth, confidence=confidence) / normal_quantile(confidence)
         if self.effective_n < 0.999 * self.n and name not in _UNBOUNDED:  # weighted: Wilson's, for so many draws
             share = np.clip(value, 0.0, 1.0)
             error = np.maximum(error, np.sqrt(share * (1.0 - share) / self.effective_n))
