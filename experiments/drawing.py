@@ -19,6 +19,7 @@ __all__ = [
     "Line",
     "draw_lines",
     "factor_axis",
+    "log_range",
     "plain_log_axis",
     "room_for_labels",
     "shades",
@@ -77,9 +78,15 @@ def factor_axis(axes: Axes) -> None:
     axes.set_ylim(0.8, 1.5 * float(axes.dataLim.y1))
 
 
+def log_range(axes: Axes, axis: str = "y") -> tuple[float, float]:
+    """The least and the largest number drawn that a logarithmic axis can show; intervals that reach to 0 run off it."""
+    drawn = axes.dataLim
+    return (drawn.minposx, drawn.x1) if axis == "x" else (drawn.minposy, drawn.y1)
+
+
 def plain_log_axis(axes: Axes) -> None:
     """A logarithmic y axis that ends just outside the data, with 1, 3, 10, ... written out."""
-    low, high = axes.dataLim.y0, axes.dataLim.y1
+    low, high = log_range(axes)
     axes.set_yscale("log")
     ticks = [base * 10.0**k for k in range(-9, 6) for base in (1, 3) if low / 2 < base * 10.0**k < 2 * high]
     axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])

@@ -47,16 +47,15 @@ def run_settings(study: Study, options: Any, *, quick: bool, seed: int) -> dict[
         "threads": THREADS,
         KERNELS: kernels(),
     }
-    if files := _named_files(dataclasses.asdict(options)):
+    if files := _read_files(study, dataclasses.asdict(options)):
         settings["files"] = files
     return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 
-def _named_files(options: Mapping[str, Any]) -> dict[str, str]:
-    """The sha256 of every file that is read: one that an option is, or that a task in ``tasks`` has in quotes."""
-    words = [(name, item) for name, value in options.items() for item in (value if type(value) is tuple else (value,))]
-    names = [item for _, item in words if isinstance(item, str)]
-    names += [quoted for name, item in words if name == "tasks" for pair in QUOTED.findall(item) for quoted in pair]
+def _read_files(study: Study, options: Mapping[str, Any]) -> dict[str, str]:
+    """The sha256 of every file that is read: one that `Study.reads` names, or that a task of ``tasks`` quotes."""
+    names = [options[name] for name in study.reads]
+    names += [quoted for task in options.get("tasks", ()) for pair in QUOTED.findall(task) for quoted in pair]
     return {name: _sha256(name) for name in names if name and os.path.isfile(os.path.expanduser(name))}
 
 

@@ -87,11 +87,14 @@ def local_executor(workers: int) -> Iterator[Executor]:
         yield pool
     except BaseException:
         processes = list((getattr(pool, "_processes", None) or {}).values())
+        manager = getattr(pool, "_executor_manager_thread", None)
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
         for process in processes:
             process.join(timeout=5.0)
+        if manager is not None:  # it closes a pipe that the interpreter, when it ends, writes to while it is alive
+            manager.join(timeout=5.0)
         raise
     pool.shutdown()
 

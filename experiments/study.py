@@ -172,6 +172,8 @@ class Study:
         cells: the cells for given options, in the order of the summary; keys are distinct.
         analyse: tables and figures from the summary of the cells that succeeded.
         labels: label columns beside `LABELS`.
+        reads: options that may name a file which the cells read; what is in it belongs to the settings of a run. (So
+            do files that an option ``tasks`` names in quotes.)
     """
 
     name: str
@@ -180,6 +182,7 @@ class Study:
     cells: Callable[[Any], Iterable[Cell]]
     analyse: Callable[[Any, Summary], Analysis]
     labels: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not dataclasses.is_dataclass(self.options) or not callable(getattr(self.options, "quick", None)):

@@ -273,7 +273,7 @@ def test_the_two_commands_are_marked_for_ci():
 
 def test_the_best_in_class_of_the_example_task_is_the_best():
     """Where the chain is sticky a coin that all but always says 1 is nearer than the fair one; also by a finer grid."""
-    block = next(block.values[0] for block in BLOCKS if "class Sticky" in block.values[0])
+    block = next(block for *_, block in BLOCKS if "class Sticky" in block)
     code = "\n".join(
         [
             block,

@@ -204,7 +204,7 @@ def test_pieces_are_the_terms():
         ({"digits": 2.0}, TypeError, "digits=2.0"),
         ({"cot": "long"}, ValueError, "cot='long'"),
         ({"leading_zeros": 1}, TypeError, "leading_zeros=1"),
-        ({"horizon": 70}, ValueError, "horizon"),
+        ({"horizon": 70}, TypeError, "unexpected keyword argument 'horizon'"),
     ],
 )
 def test_bad_parameters(parameters, error, message):

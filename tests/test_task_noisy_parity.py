@@ -169,7 +169,7 @@ def test_parameters_round_trip_and_the_subset_is_sorted():
         ({"noise": -0.1}, ValueError, "noise=-0.1"),
         ({"episodes": 0}, ValueError, "episodes=0"),
         ({"radius": 0.0}, ValueError, "radius=0"),
-        ({"horizon": 10}, ValueError, "horizon"),
+        ({"horizon": 10}, TypeError, "unexpected keyword argument 'horizon'"),
     ],
 )
 def test_bad_parameters(parameters, error, message):

@@ -244,7 +244,7 @@ def test_prompts_are_listed_up_to_twelve_bits():
         ({"bits": 60, "degree": 5}, ValueError, "degree=5 gives"),
         ({"radius": 0.0}, ValueError, "radius=0"),
         ({"seed": -1}, ValueError, "seed=-1"),
-        ({"horizon": 3}, ValueError, "horizon"),
+        ({"horizon": 3}, TypeError, "unexpected keyword argument 'horizon'"),
     ],
 )
 def test_bad_parameters(parameters, error, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing import FACTOR, Line, draw_lines, plain_log_axis
+from experiments.drawing import FACTOR, Line, draw_lines, log_range, plain_log_axis
 from experiments.studies.robust.options import RobustOptions
 from experiments.studies.robust.sweep import FAMILIES, TASKS
 from experiments.summary import Series, Summary
@@ -37,7 +37,7 @@ def comparison_figure(options: RobustOptions, summary: Summary) -> Figure:
             axes.plot([row.mean], [height], "o", color=colour, markersize=7)
             note: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9, "color": colour}
             axes.annotate(f"{row.mean:.2g}", (max(row.top, row.mean), height), xytext=(8, 0), **note)
-        low, high = axes.dataLim.x0, axes.dataLim.x1
+        low, high = log_range(axes, "x")
         axes.set_xlim(low / 1.4, high * (high / low) ** 0.25)
         ticks = [10.0**k for k in range(-4, 4) if low / 1.4 <= 10.0**k <= high]
         axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])

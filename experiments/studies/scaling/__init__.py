@@ -14,4 +14,5 @@ STUDY = Study(
     cells=cells,
     analyse=analyse,
     labels=("budget", "width", "window"),
+    reads=("corpus",),
 )

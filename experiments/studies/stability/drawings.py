@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.drawing import FACTOR, PURPLES, Line, draw_lines, plain_log_axis
+from experiments.drawing import FACTOR, PURPLES, Line, draw_lines, log_range, plain_log_axis
 from experiments.fits import SECONDS
 from experiments.learners import CHUNK_KR
 from experiments.studies.stability.sweep import GROWTH, LOW_RANK, REFUSED, SHARE, TASKS
@@ -147,7 +147,7 @@ def solver_figure(summary: Summary) -> Figure:
 
 def decades(axes: Axes) -> None:
     """A logarithmic y axis with powers of ten written out."""
-    low, high = axes.dataLim.y0, axes.dataLim.y1
+    low, high = log_range(axes)
     axes.set_yscale("log")
     ticks = [10.0**k for k in range(-6, 7) if low / 10 < 10.0**k < 10 * high]
     axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])

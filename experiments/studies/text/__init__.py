@@ -14,4 +14,5 @@ STUDY = Study(
     cells=cells,
     analyse=analyse,
     labels=("kind", "size", "prompt", "text", "sha256"),
+    reads=("corpus",),
 )
