@@ -312,6 +312,7 @@ def test_kl_says_what_it_cannot_show():
 @given(mean=st.floats(-3, 2), n=st.integers(2, 10**5), confidence=st.sampled_from([0.5, 0.95, 0.999]))
 @example(mean=0.0, n=100, confidence=0.95)
 @example(mean=2.0, n=100, confidence=0.95)
+@example(mean=2.0**-22, n=2, confidence=0.95)
 def test_the_one_sided_interval_solves_its_inequality(mean, n, confidence):
     z = stats.norm.ppf(0.5 + confidence / 2)
 

@@ -221,6 +221,9 @@ def one_sided_hellinger2_interval(
     half = np.sqrt(np.maximum(inside, 0.0)) / (1.0 + c)
     centre = (m + 2.0 * c) / (1.0 + c)
     nearest = 2.0 * np.abs(m) / (2.0 + np.abs(m))
-    lower = np.where(inside < 0.0, 0.0, np.minimum(centre - half, np.maximum(m, 0.0)))
+    # the product of the ends is m^2 / (1 + c): the lower one has the accuracy of the upper
+    lower = np.where(
+        (inside < 0.0) | (m <= 0.0), 0.0, np.minimum(m**2 / ((1.0 + c) * np.maximum(centre + half, 1e-300)), m)
+    )
     upper = np.where(inside < 0.0, nearest, centre + half)
     return np.clip(lower, 0.0, 2.0), np.clip(upper, 0.0, 2.0)
