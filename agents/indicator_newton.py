@@ -36,7 +36,8 @@ PATIENCE = 20  # iterations without a smaller gap
 
 @dataclass(frozen=True, eq=False)
 class IndicatorFit:
-    """Where `newton_cg_in_ball` ended: ``(c, A)`` weights, their loss, its certified gap, and the multiplier."""
+    """Where `newton_cg_in_ball` ended: ``(c, A)`` weights, their loss, its certified gap, and the multiplier, 0
+    inside."""
 
     weights: FloatArray
     loss: float
@@ -98,8 +99,7 @@ def _minimise_model(
     """About the w that minimises ``<g, w - W> + (w - W)' H (w - W) / 2`` in the ball, the multiplier mu of the ball
     there, and the norm of what is left of ``g + H (w - W) + mu w``, which is zero at the minimum."""
     diagonal = rows.hessian_diagonal()
-    rounding = 1e-14 * float(diagonal.max())
-    mu = max(mu, least)
+    least = max(least, 1e-14 * float(diagonal.max()))
     basis = _Basis(rows)
     basis.add(weights)
     norm = float(np.linalg.norm(weights))
@@ -107,12 +107,12 @@ def _minimise_model(
     target, residual = weights, gradient + mu * weights
     start = float(np.linalg.norm(residual))
     for _ in range(rounds):
-        penalty = max(mu, rounding)
+        penalty = max(mu, least)
         step = _solve(rows, penalty, -residual, diagonal + penalty, accuracy)
         basis.add(step)
-        if mu > least or float(np.linalg.norm(target + step)) > radius:
+        if mu > 0.0 or float(np.linalg.norm(target + step)) > radius:
             basis.add(_solve(rows, penalty, target + step, diagonal + penalty, ACCURACY))
-        target, product, mu = basis.minimum(linear, radius, least)
+        target, product, mu = basis.minimum(linear, radius)
         residual = linear + product + mu * target
         if float(np.linalg.norm(residual)) <= accuracy * start:
             break
@@ -141,18 +141,17 @@ class _Basis:
             self.directions.append(new / norm)
             self.images.append(self.rows.hessian_times(self.directions[-1]))
 
-    def minimum(self, linear: FloatArray, radius: float, least: float) -> tuple[FloatArray, FloatArray, float]:
-        """The w in the span that minimises ``<linear, w> + w' (H + least I) w / 2`` in the ball, ``H w``, and least
-        plus the multiplier."""
+    def minimum(self, linear: FloatArray, radius: float) -> tuple[FloatArray, FloatArray, float]:
+        """The w in the span that minimises ``<linear, w> + w' H w / 2`` in the ball, ``H w``, and the multiplier."""
         hessian = np.array([[float(np.vdot(one, image)) for image in self.images] for one in self.directions])
         slopes = np.array([float(np.vdot(one, linear)) for one in self.directions])
-        curvature = Curvature.of(slopes, 0.5 * (hessian + hessian.T), exact=False, ridge=least)
+        curvature = Curvature.of(slopes, 0.5 * (hessian + hessian.T), exact=False)
         at, mu = minimise_quadratic_in_ball(curvature, slopes, radius)
         w, product = np.zeros_like(linear), np.zeros_like(linear)
         for coordinate, direction, image in zip(at, self.directions, self.images):
             w += coordinate * direction
             product += coordinate * image
-        return w, product, least + mu
+        return w, product, mu
 
 
 def _search(
