@@ -36,8 +36,7 @@ PATIENCE = 20  # iterations without a smaller gap
 
 @dataclass(frozen=True, eq=False)
 class IndicatorFit:
-    """Where `newton_cg_in_ball` ended: ``(c, A)`` weights, their loss, its certified gap, and the multiplier, 0
-    inside."""
+    """Where `newton_cg_in_ball` ended: ``(c, A)`` weights, their loss, its certified gap, and the multiplier."""
 
     weights: FloatArray
     loss: float
@@ -99,7 +98,8 @@ def _minimise_model(
     """About the w that minimises ``<g, w - W> + (w - W)' H (w - W) / 2`` in the ball, the multiplier mu of the ball
     there, and the norm of what is left of ``g + H (w - W) + mu w``, which is zero at the minimum."""
     diagonal = rows.hessian_diagonal()
-    least = max(least, 1e-14 * float(diagonal.max()))
+    rounding = 1e-14 * float(diagonal.max())
+    mu = max(mu, least)
     basis = _Basis(rows)
     basis.add(weights)
     norm = float(np.linalg.norm(weights))
@@ -107,12 +107,12 @@ def _minimise_model(
     target, residual = weights, gradient + mu * weights
     start = float(np.linalg.norm(residual))
     for _ in range(rounds):
-        penalty = max(mu, least)
+        penalty = max(mu, rounding)
         step = _solve(rows, penalty, -residual, diagonal + penalty, accuracy)
         basis.add(step)
-        if mu > 0.0 or float(np.linalg.norm(target + step)) > radius:
+        if mu > least or float(np.linalg.norm(target + step)) > radius:
             basis.add(_solve(rows, penalty, target + step, diagonal + penalty, ACCURACY))
-        target, product, mu = basis.minimum(linear, radius)
+        target, product, mu = basis.minimum(linear, radius, least)
         residual = linear + product + mu * target
         if float(np.linalg.norm(residual)) <= accuracy * start:
             break
@@ -141,17 +141,18 @@ class _Basis:
             self.directions.append(new / norm)
             self.images.append(self.rows.hessian_times(self.directions[-1]))
 
-    def minimum(self, linear: FloatArray, radius: float) -> tuple[FloatArray, FloatArray, float]:
-        """The w in the span that minimises ``<linear, w> + w' H w / 2`` in the ball, ``H w``, and the multiplier."""
+    def minimum(self, linear: FloatArray, radius: float, least: float) -> tuple[FloatArray, FloatArray, float]:
+        """The w in the span that minimises ``<linear, w> + w' (H + least I) w / 2`` in the ball, ``H w``, and least
+        plus the multiplier."""
         hessian = np.array([[float(np.vdot(one, image)) for image in self.images] for one in self.directions])
         slopes = np.array([float(np.vdot(one, linear)) for one in self.directions])
-        curvature = Curvature.of(slopes, 0.5 * (hessian + hessian.T), exact=False)
+        curvature = Curvature.of(slopes, 0.5 * (hessian + hessian.T), exact=False, ridge=least)
         at, mu = minimise_quadratic_in_ball(curvature, slopes, radius)
         w, product = np.zeros_like(linear), np.zeros_like(linear)
         for coordinate, direction, image in zip(at, self.directions, self.images):
             w += coordinate * direction
             product += coordinate * image
-        return w, product, mu
+        return w, product, least + mu
 
 
 def _search(
