@@ -58,20 +58,26 @@ def mutations(data: bytes, count: int, rng):
         yield bytes(changed)
 
 
-def test_a_damaged_file_gives_the_data_or_one_clear_error(tmp_path, rng):
-    demos, path = whole(rng), tmp_path / "damaged.npz"
-    data = demos.save(path).read_bytes()
+def refusals(path, count, rng, load, what, same):
+    """How many of so many damaged copies are refused, each by the one error; the others load as the same."""
     refused = 0
-    for changed in mutations(data, 1500, rng):
+    for changed in mutations(path.read_bytes(), count, rng):
         path.write_bytes(changed)
         try:
-            back = Demonstrations.load(path)
+            back = load(path)
         except ValueError as error:
-            assert str(error).startswith(f"{path} is not a readable demonstrations file (")  # noqa: PT017
+            assert str(error).startswith(f"{path} is not a readable {what} file (")  # noqa: PT017
             refused += 1
         else:
-            assert equal(back, demos)
-    assert refused > 1000
+            assert same(back)
+    return refused
+
+
+def test_a_damaged_file_gives_the_data_or_one_clear_error(tmp_path, rng):
+    demos = whole(rng)
+    path = demos.save(tmp_path / "damaged.npz")
+    found = refusals(path, 1500, rng, Demonstrations.load, "demonstrations", lambda back: equal(back, demos))
+    assert found > 1000
 
 
 def test_every_flip_of_a_name_is_seen(tmp_path, rng):
@@ -189,19 +195,10 @@ def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_pa
 
 
 def test_a_damaged_agent_is_the_agent_or_one_clear_error(tmp_path, rng):
-    agent, path = LogLossBC().fit(collect(TASK, 50, rng), TASK.policy_class), tmp_path / "agent.zip"
-    data = agent.save(path).read_bytes()
-    refused = 0
-    for changed in mutations(data, 600, rng):
-        path.write_bytes(changed)
-        try:
-            back = Agent.load(path)
-        except ValueError as error:
-            assert str(error).startswith(f"{path} is not a readable agent file (")  # noqa: PT017
-            refused += 1
-        else:
-            assert back.policy_.theta == agent.policy_.theta
-    assert refused > 400
+    agent = LogLossBC().fit(collect(TASK, 50, rng), TASK.policy_class)
+    path = agent.save(tmp_path / "agent.zip")
+    found = refusals(path, 600, rng, Agent.load, "agent", lambda back: back.policy_.theta == agent.policy_.theta)
+    assert found > 400
 
 
 @pytest.mark.parametrize("error", [RecursionError(), NotImplementedError("method 99"), MemoryError(), zlib.error("-3")])
