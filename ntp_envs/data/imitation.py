@@ -77,7 +77,7 @@ def to_imitation(
     dones[:, -1] = True
     arrays: dict[str, NDArray[Any]] = {
         "obs": observations[:, :-1].reshape(demos.tokens.size, -1),
-        "acts": demos.tokens.ravel().copy(),  # `imitation` makes its arrays read-only
+        "acts": demos.tokens.flatten(),  # a copy: ours are read-only
         "next_obs": observations[:, 1:].reshape(demos.tokens.size, -1),
         "dones": dones.ravel(),
         "infos": infos,

@@ -35,12 +35,6 @@ def test_its_own_types_agree_with_each_other(rng):
         assert getattr(flat, name).dtype == getattr(transitions, name).dtype
 
 
-def test_our_arrays_survive_its_read_only_flags(rng):
-    demos = collect(make_task("Contamination", horizon=5), 6, rng)
-    demos.to_imitation()
-    assert demos.tokens.flags.writeable and demos.prompts.flags.writeable
-
-
 def test_bc_reaches_the_distance_of_log_loss():
     cloned = train.run_bc()
     ours, same = cloned["LogLossBC"], cloned["BC, same class"]
