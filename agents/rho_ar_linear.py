@@ -251,7 +251,7 @@ class _Search:
             best = float(values.max())
             if self.better(best, self.value):
                 here = self.thetas[self.winner]
-                self.add(here + BEYOND[:, None] * (replies[int(values.argmax())] - here))
+                self.add(self.game.into_ball(here + BEYOND[:, None] * (replies[int(values.argmax())] - here)))
             if best > self.floor and self.descend(self.winner):
                 continue
             if not self.better(best, self.value):

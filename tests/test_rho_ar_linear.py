@@ -190,6 +190,18 @@ def test_brute_force_over_a_grid_in_two_dimensions(tau):
     assert min(worst(j) for j in [*near, *range(0, len(grid), 331)]) >= 0.99 * game.value
 
 
+def test_nobody_plays_outside_the_ball():
+    """A reply found near the sphere is followed further out, as far as the class goes."""
+    tokens = np.zeros((4, 18), int)
+    for row, (even, odd) in zip(tokens, [(0, 0), (5, 9), (6, 1), (9, 3)]):
+        row[0 : 2 * even : 2] = row[1 : 2 * odd + 1 : 2] = 1
+    demos = Demonstrations(np.zeros((4, 0), int), tokens, vocab_size=2, weights=np.array([0.579, 0.194, 0.149, 0.078]))
+    policy_class = ARLinearClass(Position(2, 2, wrap=True), 4.0)
+    game = solve_linear_game(policy_class, demos, 18, "psi", rng=np.random.default_rng(0))
+    assert np.linalg.norm([game.theta, game.reply], axis=1).max() <= 4.0 * (1 + 1e-9)
+    assert game.value < 0.01  # 0.0083; replies outside the ball would make it 0.028
+
+
 # -- learning ----------------------------------------------------------------------------------------------------------
 
 
