@@ -36,7 +36,8 @@ class FitReport:
     Attributes:
         objective: value of the learner's own objective (named in ``details["objective"]`` where it is not log-loss).
         gap: a proved bound on how far that value is from optimal; 0 where exact, ``nan`` where none is known.
-        converged: the gap is within the learner's tolerance.
+        converged: the gap is within the learner's tolerance. Where it is ``nan``, what the learner's docstring says,
+            which is about the search, not the optimum.
         iterations: of the main loop.
         details: anything else worth keeping (JSON-like values). In a finite class ``"index"`` is the number of the
             member that was chosen.

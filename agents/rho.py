@@ -12,7 +12,7 @@ import numpy as np
 from agents.base import Agent, ConvergenceWarning, FitReport
 from agents.log_loss import RegisteredClasses
 from agents.rho_game import TAU_SCALE, solve_finite_game
-from agents.rho_one_parameter import solve_bernoulli_game
+from agents.rho_one_parameter import OneParameterSolution, solve_bernoulli_game
 from agents.rho_product import solve_product_game
 from agents.rho_units import distinct_units
 from ntp_envs import (
@@ -100,16 +100,7 @@ def _bernoulli(
         settings.tau,
         tol=settings.tol,
     )
-    details = {
-        "theta": game.theta,
-        "reply": game.reply,
-        "reply_gap": game.reply_gap,
-        "slack": game.slack,
-        "points": game.points,
-    }
-    rounding = 1e-12 * len(chunks)
-    report = _report(settings, game.value, game.gap, game.evaluations, details, rounding=rounding)
-    return policy_class.policy(game.theta), report
+    return policy_class.policy(game.theta), _certified(settings, game, len(chunks))
 
 
 @solve_rho_game.register
@@ -140,8 +131,21 @@ def _product(
 def _ar_linear(
     policy_class: ARLinearClass, demonstrations: Demonstrations, settings: RhoSettings
 ) -> tuple[Policy, FitReport]:
-    from agents.rho_ar_linear import solve_linear_game
+    from agents.rho_ar_linear import solve_linear_game, solve_linear_game_on_line
 
+    if policy_class.features.dimension == 1:
+        line = solve_linear_game_on_line(
+            policy_class,
+            demonstrations,
+            settings.chunk,
+            settings.tau,
+            tol=settings.tol,
+            memory_gb=settings.memory_gb,
+            time_limit=settings.time_limit,
+        )
+        chunks = -(-demonstrations.horizon // settings.chunk)
+        advice = f"raise time_limit={settings.time_limit:g}, or use a larger tol"
+        return policy_class.policy([line.theta]), _certified(settings, line, chunks, advice=advice)
     game = solve_linear_game(
         policy_class,
         demonstrations,
@@ -166,7 +170,7 @@ def _ar_linear(
         "objective": "value of the finite rho game over the candidates",
         "tau": settings.tau,
         "chunk": settings.chunk,
-        "certificate": "best reply found: a lower bound on the worst case",
+        "certificate": "local: best reply found, a lower bound on the worst case; none that no theta is better",
         "reply_value": game.reply_value,
         "reply_gap": reply_gap,
         "candidates": game.candidates,
@@ -179,6 +183,21 @@ def _ar_linear(
     return policy_class.policy(game.theta), report
 
 
+def _certified(
+    settings: RhoSettings, game: OneParameterSolution, chunks: int, *, advice: str = "use a larger tol"
+) -> FitReport:
+    """Of a game with one parameter."""
+    details = {
+        "theta": game.theta,
+        "reply": game.reply,
+        "reply_gap": game.reply_gap,
+        "slack": game.slack,
+        "points": game.points,
+    }
+    rounding = 1e-12 * chunks
+    return _report(settings, game.value, game.gap, game.evaluations, details, rounding=rounding, advice=advice, level=7)
+
+
 def _report(
     settings: RhoSettings,
     value: float,
@@ -189,6 +208,7 @@ def _report(
     size: float | None = None,
     rounding: float = 1e-12,
     advice: str = "use a larger tol",
+    level: int = 6,
 ) -> FitReport:
     """Warns if ``gap`` is more than ``tol`` times ``size`` (by default the value), and more than rounding."""
     converged = gap <= settings.tol * (value if size is None else size) + rounding
@@ -197,7 +217,7 @@ def _report(
             f"the rho game ended with a gap of {gap:.3g} at value {value:.3g}: not solved to tol={settings.tol:g}; "
             f"{advice}.",
             ConvergenceWarning,
-            stacklevel=6,
+            stacklevel=level,
         )
     named = {"objective": "value of the rho game", "tau": settings.tau, "chunk": settings.chunk, **details}
     return FitReport(objective=value, gap=gap, converged=converged, iterations=iterations, details=named)
@@ -258,11 +278,13 @@ class RhoEstimatorBC(_RhoAgent):
     * `ProductClass`: exact, by integer programming if every option is deterministic on the data and by enumeration
       with pruning otherwise; see `agents.rho_product`.
 
-    * `ARLinearClass`: by search, see `agents.rho_ar_linear`. Guaranteed is the exact solution of the finite game over
-      the candidates that the search met; ``fit_report_.gap`` is ``nan``, as nothing bounds the worst case over the
-      whole ball from above or shows theta to be global: the game is not convex, and hard in general.
+    * `ARLinearClass` of dimension 1: as `BernoulliClass`, with a proved gap.
+    * `ARLinearClass` of more dimensions: by search, see `agents.rho_ar_linear`. Guaranteed is the exact solution of the
+      finite game over the candidates that the search met; ``fit_report_.gap`` is ``nan``, as nothing bounds the worst
+      case over the whole ball from above or shows theta to be global: the game is not convex, and hard in general.
       ``details["reply_value"]`` is the best of ``details["replies"]`` replies tried, a lower bound on the worst case.
-      `ConvergenceWarning` if that exceeds the value by more than ``tol``, relative, and 1e-9 a chunk.
+      ``converged`` says no more than that the search ended by itself and that this exceeds the value by at most
+      ``tol``, relative, and 1e-9 a chunk (`ConvergenceWarning` otherwise): a better theta may have been missed.
 
     Markov chains and other continuous classes are not supported. (One token a unit, over a convex class of next-token
     laws, the rho-estimator with ``"ratio"`` *is* maximum likelihood: use `LogLossBC`.)

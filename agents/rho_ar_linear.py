@@ -1,4 +1,7 @@
-"""The rho game in autoregressive linear classes of any dimension: local search, an exact finite game, a certificate.
+"""The rho game in autoregressive linear classes: local search, an exact finite game, a certificate.
+
+In one dimension `solve_linear_game_on_line` solves it to a proved gap over the whole class, by branch and bound
+(`agents.rho_one_parameter`). From two dimensions on `solve_linear_game` searches.
 
 The game ``min_theta max_theta' sum_i w_i tau(P_theta(i), P_theta'(i))`` over a ball is not convex in theta, and solving
 it is hard in general: for this class no efficient algorithm has an approximation factor below every polynomial in the
@@ -30,14 +33,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.rho_ar_linear_candidates import initial_candidates
+from agents.rho_ar_linear_candidates import initial_candidates, likeliest
 from agents.rho_ar_linear_search import RhoPayoffs, best_reply_from, descend, nearby
 from agents.rho_ar_linear_units import ChunkLikelihood
 from agents.rho_game import solve_finite_game
+from agents.rho_one_parameter import OneParameterSolution, solve_one_parameter_game
 from agents.softmax_rows import check_dimension
 from ntp_envs import ARLinearClass, Demonstrations, NotTractableError
 
-__all__ = ["LinearSolution", "solve_linear_game"]
+__all__ = ["LinearSolution", "solve_linear_game", "solve_linear_game_on_line"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -66,7 +70,8 @@ class LinearSolution:
         reply_value: its worst case over all replies tried, at least ``value``; a lower bound on that over the ball.
         reply: ``(d,)`` where that is attained.
         settled: the rounds ended by themselves. Otherwise theta is the best of the candidates that were tested.
-        converged: settled, and no reply tried is better than ``value`` by more than the tolerance.
+        converged: settled, and no reply tried is better than ``value`` by more than the tolerance. It is a statement
+            about theta alone: another theta with a smaller worst case may have been missed.
         candidates: how many.
         replies: how many replies theta was tested against in the end.
         rounds: finite games solved.
@@ -128,11 +133,7 @@ def solve_linear_game(
     >>> game.theta.round(3).tolist(), game.settled
     ([-8.406], True)
     """
-    used = demonstrations if demonstrations.weights is None else demonstrations.subset(demonstrations.weights > 0)
-    used = used.pooled()
-    cost = _Cost(policy_class, used, chunk, GROWTH * candidates, memory_gb)
-    cost.check_data()
-    data = ChunkLikelihood(policy_class.features, used, chunk)
+    data, cost = _data(policy_class, demonstrations, chunk, GROWTH * candidates, memory_gb)
     predicted = cost.check_game(data)
     own = np.random.default_rng(rng.integers(1 << 32, size=4))
     search = _Search(RhoPayoffs(data, policy_class.radius, tau), tol, candidates, time_limit, own)
@@ -152,6 +153,55 @@ def solve_linear_game(
         points=len(data),
         predicted_seconds=predicted,
     )
+
+
+def solve_linear_game_on_line(
+    policy_class: ARLinearClass,
+    demonstrations: Demonstrations,
+    chunk: int,
+    tau: str,
+    *,
+    tol: float = 1e-6,
+    memory_gb: float = 4.0,
+    time_limit: float = 60.0,
+) -> OneParameterSolution:
+    """The theta of a class of dimension 1 with the smallest worst case, and a proved gap.
+
+    Arguments and errors are those of `solve_linear_game`; past the time limit the gap may be large.
+
+    >>> from ntp_envs import make_task
+    >>> from ntp_envs.features import FlipSign
+    >>> task = make_task("Contamination", horizon=16)
+    >>> flips = ARLinearClass(FlipSign(), radius=11.5129)
+    >>> game = solve_linear_game_on_line(flips, task.population(), 16, "ratio")
+    >>> round(game.theta, 3), game.gap <= 1e-6 * game.value
+    (-8.406, True)
+    """
+    data, cost = _data(policy_class, demonstrations, chunk, 1, memory_gb)
+    cost.check_game(data)
+    features, counts, weights = data.line()
+    radius, tol_start = policy_class.radius, 0.1 * FLOOR * float(weights.sum())
+    return solve_one_parameter_game(
+        features,
+        counts,
+        weights,
+        (-radius, radius),
+        tau,
+        start=float(likeliest(data, data.weights, radius, np.zeros(1), tol_start)[0]),
+        tol=tol,
+        time_limit=time_limit,
+    )
+
+
+def _data(
+    policy_class: ARLinearClass, demonstrations: Demonstrations, chunk: int, most: int, memory_gb: float
+) -> tuple[ChunkLikelihood, _Cost]:
+    """The distinct chunks of positive weight, if their features fit in memory."""
+    used = demonstrations if demonstrations.weights is None else demonstrations.subset(demonstrations.weights > 0)
+    used = used.pooled()
+    cost = _Cost(policy_class, used, chunk, most, memory_gb)
+    cost.check_data()
+    return ChunkLikelihood(policy_class.features, used, chunk), cost
 
 
 class _Cost:

@@ -72,6 +72,31 @@ class ChunkLikelihood:
     def __len__(self) -> int:
         return len(self.weights)
 
+    def line(self) -> tuple[FloatArray, Any, FloatArray]:
+        """In dimension 1: features, counts and weights, as `agents.rho_one_parameter` takes them.
+
+        Contexts whose laws are the same, up to the names of the tokens, are pooled; and so are chunks that this makes
+        alike, where that leaves few numbers.
+        """
+        from scipy.sparse import csr_array, vstack
+
+        contexts, vocab_size = len(self.values), self.vocab_size
+        values = self.values * [0.0, 1.0] if self.binary else self.values[:, :, 0]  # (C, A)
+        order = np.argsort(values, axis=1, kind="stable")
+        values = np.take_along_axis(values, order, axis=1)
+        features, group = np.unique(values - values[:, :1], axis=0, return_inverse=True)
+        entries = vocab_size * group.reshape(-1, 1) + np.argsort(order, axis=1)  # for those of all contexts
+        every = np.arange(contexts * vocab_size)
+        pool = csr_array((np.ones(len(every)), (every, entries.ravel())), shape=(len(every), features.size))
+        parts = [slice(vocab_size * block.contexts.start, vocab_size * block.contexts.stop) for block in self.blocks]
+        counts = _dense_if_full(
+            vstack([csr_array(block.counts) @ pool[part] for block, part in zip(self.blocks, parts)])
+        )
+        if not isinstance(counts, np.ndarray):
+            return features, counts, self.weights
+        counts, group = np.unique(counts, axis=0, return_inverse=True)
+        return features, counts, np.bincount(group.ravel(), weights=self.weights).astype(np.float64)
+
     # -- passes --------------------------------------------------------------------------------------------------------
 
     def log_densities(self, thetas: FloatArray) -> FloatArray:
@@ -212,5 +237,9 @@ def _matrix(rows: IntArray, columns: IntArray, shape: tuple[int, int]) -> Any:
 
     counts = csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
     counts.sum_duplicates()
-    entries = math.prod(shape)
+    return _dense_if_full(counts)
+
+
+def _dense_if_full(counts: Any) -> Any:
+    entries = math.prod(counts.shape)
     return counts.toarray() if entries <= DENSE_ENTRIES and counts.nnz >= DENSE_FROM * entries else counts

@@ -1,37 +1,42 @@
-"""The rho game over a one-parameter Bernoulli class, solved to a stated tolerance with proved bounds.
+"""The rho game over a class with one parameter, solved to a stated tolerance with proved bounds.
 
-The data enter through the number of events k among the m tokens of each unit (a sequence, or a chunk), so n sequences
-become at most H + 1 weighted points. With eta the log-odds of theta the game is
-``min_eta g(eta), g(eta) = max_eta' F(eta, eta')``, ``F(eta, eta') = sum w tanh(s (L(eta') - L(eta)))``, with L
-the log-likelihood of (k, m).
+The class: next-token laws ``pi_eta(a | c) ~ exp(eta x[c, a])`` with a number x for every token in every context, and
+eta in an interval. A Bernoulli class is one context, ``x = (0, 1)`` and eta the log-odds, infinite ones included; an
+autoregressive linear class of dimension 1 has x its features. The data enter through the counts of (context, token)
+in each unit (a sequence, or a chunk), so n sequences of a Bernoulli class become at most H + 1 weighted points. The
+game is ``min_eta g(eta), g(eta) = max_eta' F(eta, eta')``, ``F(eta, eta') = sum w tanh(s (L(eta') - L(eta)))``, with L
+the log-likelihood of the counts.
 
-g is neither convex nor smooth, the best replies to eta sit at distances of order 1/m from it, and towards theta' = 0
-and 1 F is flat. So both players search by branch and bound, and one bound serves both: `_Game.bounds` bounds F(eta, .)
-from above on cells of log-odds, infinite ones included: each L is concave, so its range on a cell is known, and so is
-the range of its slope. Over all cells of replies that is an upper bound on g(eta); and as F is antisymmetric,
-``g >= F(., reply) = -F(reply, .)`` gives lower bounds on g in all cells of eta. The gap that is reported is the
-difference of the two, over the whole class, up to rounding (1e-13 of the total weight).
+g is neither convex nor smooth, the best replies to eta sit at distances of order 1/m from it (m tokens a unit), and
+towards the ends of the class F is flat. So both players search by branch and bound, and one bound serves both:
+`_Game.bounds` bounds F(eta, .) from above on cells of eta, infinite ones included: each L is concave, so its range on a
+cell is bounded, and so is the range of its slope. Over all cells of replies that is an upper bound on g(eta); and as F
+is antisymmetric, ``g >= F(., reply) = -F(reply, .)`` gives lower bounds on g in all cells of eta. The gap that is
+reported is the difference of the two, over the whole class, up to rounding (1e-13 of the total weight).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, xlogy
 
 from agents.rho_game import TAU_SCALE
 from ntp_envs._numerics import log_bernoulli
 
-__all__ = ["BernoulliSolution", "solve_bernoulli_game"]
+__all__ = ["OneParameterSolution", "solve_bernoulli_game", "solve_one_parameter_game"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _LOG_ZERO = -1e9  # stands for log 0: below k log theta for any float theta, and its difference with itself is 0
 _FLOOR = 2e-14  # values below this times the total weight count as zero: rounding
-_GRID_STEP = 1.0  # log-odds
 _LEVELS = 100  # of halving: the last cells are as small as rounding
 _MOST_CELLS = 4096  # open at a time in a search for a reply
 _ROUNDS = 10_000  # of the search for theta
@@ -41,17 +46,17 @@ _BLOCK = 1 << 17  # numbers worked on at a time
 
 
 @dataclass(frozen=True)
-class BernoulliSolution:
+class OneParameterSolution:
     """A certified solution.
 
     Attributes:
-        theta: the parameter.
+        theta: the parameter: the probability in a Bernoulli class, else eta.
         value: its worst case g, as far as the search for replies attained it.
         reply: a theta that attains it.
         reply_gap: how much better a reply may at most be than that (proved).
         slack: how much smaller than ``value`` g may at most be anywhere in the class (proved).
         evaluations: how often g was evaluated.
-        points: distinct (events, length) in the data.
+        points: distinct counts in the data, negligible ones left out.
     """
 
     theta: float
@@ -75,7 +80,7 @@ def solve_bernoulli_game(
     tau: str,
     *,
     tol: float = 1e-6,
-) -> BernoulliSolution:
+) -> OneParameterSolution:
     """``argmin_theta max_theta' sum_i w_i tau(P_theta(i), P_theta'(i))`` over an interval of theta.
 
     Args:
@@ -90,30 +95,69 @@ def solve_bernoulli_game(
     >>> round(half.theta, 6), half.value < 1e-15  # one token a unit: the maximum likelihood estimate
     (0.3, True)
     """
-    game = _Game(events, lengths, weights, tau, theta_range)
-    mean = float(np.clip(game.weights @ game.k / (game.weights @ game.m), *theta_range))
-    search = _Search(game, tol)
-    search.evaluate(_log_odds(mean))
+
+    def theta(eta: float) -> float:
+        return float(np.clip(expit(eta), *theta_range))
+
+    codes, group = np.unique((1 + int(lengths.max())) * lengths.astype(np.int64) + events, return_inverse=True)
+    m, k = np.divmod(codes, 1 + int(lengths.max()))
+    pooled = np.bincount(group, weights=weights).astype(np.float64)
+    found = solve_one_parameter_game(
+        np.array([[0.0, 1.0]]),
+        np.column_stack([m - k, k]),
+        pooled,
+        (_log_odds(theta_range[0]), _log_odds(theta_range[1])),
+        tau,
+        start=_log_odds(float(np.clip(pooled @ k / (pooled @ m), *theta_range))),
+        tol=tol,
+        nearest=lambda eta: _log_odds(theta(eta)),
+    )
+    return replace(found, theta=theta(found.theta), reply=theta(found.reply))
+
+
+def solve_one_parameter_game(
+    features: FloatArray,
+    counts: Any,
+    weights: FloatArray,
+    ends: tuple[float, float],
+    tau: str,
+    *,
+    start: float,
+    tol: float = 1e-6,
+    nearest: Callable[[float], float] = float,
+    time_limit: float = math.inf,
+) -> OneParameterSolution:
+    """The same over an interval of eta, for the class above.
+
+    Args:
+        features: ``(C, A)`` numbers x, finite, in every row from the smallest to the largest.
+        counts: ``(U, C A)`` counts of (context, token) in each unit, dense or sparse.
+        weights: ``(U,)`` positive weights.
+        ends: of the interval; they may be infinite in a Bernoulli class.
+        tau: ``"ratio"`` or ``"psi"``.
+        start: an eta that is likely to be good.
+        tol: the search ends when the gap is at most ``tol`` times the value, or as small as rounding.
+        nearest: the next eta that stands for a member of the class.
+        time_limit: seconds; past it the best so far is returned, with its gap. Looked at between evaluations of g.
+    """
+    search = _Search(_Game(features, counts, weights, tau, ends), tol, nearest, time.monotonic() + time_limit)
+    search.evaluate(start)
     search.run()
     value, upper, eta, reply = search.best
-    return BernoulliSolution(
-        theta=game.theta(eta),
+    return OneParameterSolution(
+        theta=eta,
         value=value,
-        reply=game.theta(reply),
+        reply=reply,
         reply_gap=upper - value,
         slack=max(value - search.least, 0.0),
         evaluations=len(search.seen),
-        points=len(game.k),
+        points=len(search.game.weights),
     )
 
 
 def _log_odds(theta: float) -> float:
     low, high = log_bernoulli(theta)
     return high - low
-
-
-def _log_theta(eta: FloatArray) -> FloatArray:
-    return np.maximum(-np.logaddexp(0.0, -eta), _LOG_ZERO)
 
 
 def _cells(edges: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -131,42 +175,70 @@ def _halves(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.concatenate([low, middle]), np.concatenate([middle, high])
 
 
+def _meeting(left: FloatArray, up: FloatArray, right: FloatArray, down: FloatArray, width: FloatArray) -> FloatArray:
+    """Where lines from both ends of a cell meet, with slopes ``up > 0 > down``; ``inf`` if it is infinite."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        height = left + up * np.clip((right - left - down * width) / (up - down), 0.0, width)
+    return np.where(np.isfinite(width), height, np.inf)
+
+
+def _sum_of_logs(counts: Any) -> FloatArray:
+    """``(U,)`` sums of N log N."""
+    counts = counts.copy()
+    counts.data = xlogy(counts.data, counts.data)
+    return np.asarray(counts.sum(axis=1))
+
+
 class _Game:
-    """Payoffs between log-odds, and bounds on them; infinite ones are theta = 0 and 1."""
+    """Payoffs between parameters, and bounds on them."""
 
     def __init__(
-        self,
-        events: NDArray[np.integer],
-        lengths: NDArray[np.integer],
-        weights: FloatArray,
-        tau: str,
-        theta_range: tuple[float, float],
+        self, features: FloatArray, counts: Any, weights: FloatArray, tau: str, ends: tuple[float, float]
     ) -> None:
-        points = []
-        for length in np.unique(lengths):
-            alike = lengths == length
-            pooled = np.bincount(events[alike], weights=weights[alike])
-            points += [(length, k, pooled[k]) for k in np.flatnonzero(pooled)]
-        points.sort(key=lambda point: point[2])
-        negligible = np.cumsum([weight for _, _, weight in points]) <= 1e-17 * weights.sum()
-        self.m, self.k, self.weights = np.array(points, dtype=np.float64)[~negligible].T
-        self.peaks = logit(self.k / self.m)  # where L is largest
+        from scipy.sparse import csr_array
+
+        order = np.argsort(weights, kind="stable")
+        order = order[np.cumsum(weights[order]) > 1e-17 * weights.sum()]  # the rest is negligible
+        self.weights, self.counts = weights[order], counts[order].T.astype(np.float64)
+        counts = csr_array(self.counts.T)
+        entries = np.arange(features.size)
+        visits = counts @ csr_array((np.ones(len(entries)), (entries, entries // features.shape[1])))  # (U, C)
         self.scale, self.floor = TAU_SCALE[tau], _FLOOR * float(self.weights.sum())
-        self.theta_range = theta_range
-        self.ends = [_log_odds(theta) for theta in theta_range]
+        self.highest = self.scale * (_sum_of_logs(counts) - _sum_of_logs(visits))  # L, contexts with laws of their own
+        self.tokens = float(visits.sum(axis=1).max())
+        self.features, self.ends = features, ends
+        self.unit = 1.0 / (float(np.ptp(features, axis=1).max()) or 1.0)  # of eta
 
-    def theta(self, eta: float) -> float:
-        return float(np.clip(expit(eta), *self.theta_range))
-
-    def _gaps(self, own: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """What an event, and what none, is worth more under ``others``: accurate too where the two are close."""
+    def _relative(self, eta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """``(M, C, A)`` features less that of the likeliest token, and log-probabilities, of a small relative error."""
+        likeliest = np.where(eta >= 0, self.features.shape[1] - 1, 0)  # (M,)
+        relative = self.features - self.features[:, likeliest].T[:, :, None]
         with np.errstate(invalid="ignore"):
-            step = others - own
-        near = np.abs(step) < 1.0
-        step = np.where(near, step, 0.0)
-        event = np.where(near, -np.log1p(expit(-own) * np.expm1(-step)), _log_theta(others) - _log_theta(own))
-        none = np.where(near, -np.log1p(expit(own) * np.expm1(step)), _log_theta(-others) - _log_theta(-own))
-        return self.scale * event, self.scale * none
+            logits = np.where(relative == 0, 0.0, eta[:, None, None] * relative)
+        others = np.arange(self.features.shape[1]) != likeliest[:, None, None]
+        law = logits - np.log1p(np.where(others, np.exp(logits), 0.0).sum(axis=2, keepdims=True))
+        return relative, np.where(np.isneginf(law), _LOG_ZERO, law)
+
+    def _total(self, by_entry: FloatArray) -> FloatArray:
+        """``(M, U)`` sums over the tokens of each unit, times s, from ``(M, C, A)``."""
+        return self.scale * np.asarray(by_entry.reshape(-1, self.features.size) @ self.counts)
+
+    def log_ratios(self, own: FloatArray, others: FloatArray) -> FloatArray:
+        """``(R, C, U)`` s (L(other) - L(own)), accurate too where the two are close."""
+        relative, law = self._relative(own)
+        ratios = self._total(self._relative(others)[1]) - self._total(law)[:, None]
+        with np.errstate(invalid="ignore"):
+            steps = others - own[:, None]
+        r, c = np.nonzero(np.abs(steps) < self.unit)
+        logits = steps[r, c][:, None, None] * relative[r]
+        change = np.log1p((np.exp(law)[r] * np.expm1(logits)).sum(axis=2, keepdims=True))
+        ratios[r, c] = self._total(logits - change)
+        return ratios
+
+    def slopes(self, eta: FloatArray) -> FloatArray:
+        """``(M, U)`` derivatives of s L."""
+        relative, law = self._relative(eta)
+        return self._total(relative - (np.exp(law) * relative).sum(axis=2, keepdims=True))
 
     def bounds(self, own: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """``(3, R, C)`` F(own, low), F(own, high), and upper bounds on F(own, .) in the cells [low, high] between.
@@ -174,40 +246,43 @@ class _Game:
         A bound is the smaller of two. One takes each tanh at its largest. The other stays below the lines from both
         ends whose slopes are the extremes that F can have in the cell.
         """
-        own = own[:, None]
-        event, none = self._gaps(own, self.peaks)
-        at_peak = np.tanh(event * self.k + none * (self.m - self.k))[:, None]  # (R, 1, points)
-        block = max(_BLOCK // at_peak.size, 1)
-        parts = [self._bounds(own, at_peak, low[i : i + block], high[i : i + block]) for i in range(0, len(low), block)]
+        block = max(_BLOCK // (len(own) * max(self.counts.shape)), 1)
+        parts = [self._bounds(own, low[i : i + block], high[i : i + block]) for i in range(0, len(low), block)]
         return np.concatenate(parts, axis=2)
 
-    def _bounds(self, own: FloatArray, at_peak: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
-        ends = [self._gaps(own, eta) for eta in (low, high)]
-        left, right = (np.tanh(e[..., None] * self.k + n[..., None] * (self.m - self.k)) for e, n in ends)
-        inside = (low[:, None] < self.peaks) & (self.peaks < high[:, None])
-        least, most = np.minimum(left, right), np.where(inside, at_peak, np.maximum(left, right))
+    def _bounds(self, own: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+        edges, at = np.unique(np.concatenate([low, high]), return_inverse=True)
+        ratios, slopes = self.log_ratios(own, edges), self.slopes(edges)
+        left, right = np.split(np.tanh(ratios)[:, at], 2, axis=1)
+        rise, fall = np.split(slopes[at], 2)  # (C, U), of concave functions: the extremes in the cell
+        with np.errstate(invalid="ignore"):
+            width = high - low
+        least, most = np.minimum(left, right), np.maximum(left, right)
+        cell, unit = np.nonzero((rise > 0) & (fall < 0))  # where L has its peak inside: below its tangents at both ends
+        if len(cell):
+            from_left, from_right = np.split(ratios[:, at], 2, axis=1)
+            peak = _meeting(
+                from_left[:, cell, unit], rise[cell, unit], from_right[:, cell, unit], fall[cell, unit], width[cell]
+            )
+            highest = self.highest - self._total(self._relative(own)[1])
+            most[:, cell, unit] = np.maximum(most[:, cell, unit], np.tanh(np.minimum(peak, highest[:, unit])))
         largest = most @ self.weights
-        # d tanh = 1 - tanh^2, dL / d eta = k - m theta
+        # d tanh = (1 - tanh^2) d(s L)
         crosses = (least <= 0) & (most >= 0)
         least, most = least**2, most**2
         steepest = 1.0 - np.where(crosses, 0.0, np.minimum(least, most))
         flattest = 1.0 - np.maximum(least, most)
-        down, up = (np.outer(expit(-eta), self.k) - np.outer(expit(eta), self.m - self.k) for eta in (high, low))
-        up = self.scale * (np.where(up > 0, steepest, flattest) * up @ self.weights)
-        down = self.scale * (np.where(down < 0, steepest, flattest) * down @ self.weights)
+        up = (np.where(rise > 0, steepest, flattest) * rise) @ self.weights
+        down = (np.where(fall < 0, steepest, flattest) * fall) @ self.weights
         left, right = left @ self.weights, right @ self.weights
-        with np.errstate(invalid="ignore", divide="ignore"):
-            width = high - low
-            crossing = np.clip((right - left - down * width) / (up - down), 0.0, width)
-            lines = np.where(up <= 0, left, np.where(down >= 0, right, left + up * crossing))
-        lines = np.where(np.isfinite(width), lines, np.inf)
+        lines = np.where(up <= 0, left, np.where(down >= 0, right, _meeting(left, up, right, down, width)))
         return np.stack([left, right, np.maximum(np.minimum(largest, lines), np.maximum(left, right))])
 
     def grid(self, centre: float) -> FloatArray:
         """Edges of cells to start from: even ones, and finer ones around a point at the scale of the data."""
-        near = np.geomspace(0.1 / self.m.max(), 30.0, 16)
+        near = self.unit * np.geomspace(0.1 / self.tokens, 30.0, 16)
         around = centre + np.concatenate([-near, near, [0.0]]) if np.isfinite(centre) else np.empty(0)
-        edges = np.concatenate([np.arange(-40.0, 41.0, _GRID_STEP), around, self.ends])
+        edges = np.concatenate([self.unit * np.arange(-40.0, 41.0), around, self.ends])
         return np.unique(np.clip(edges, self.ends[0], self.ends[1]))
 
     def best_reply(self, own: float, tol: float, enough: float = np.inf) -> tuple[float, float, float]:
@@ -234,16 +309,16 @@ class _Game:
 class _Search:
     """Cells of eta in which g may still be smaller than the best value found."""
 
-    def __init__(self, game: _Game, tol: float) -> None:
-        self.game, self.tol = game, tol
+    def __init__(self, game: _Game, tol: float, nearest: Callable[[float], float], deadline: float) -> None:
+        self.game, self.tol, self.nearest, self.deadline = game, tol, nearest, deadline
         self.best = (np.inf, np.inf, np.nan, np.nan)  # value, its upper bound, eta, reply
         self.replies: list[float] = []
         self.seen: set[float] = set()
         self.least = np.inf  # a lower bound on g in all cells done with
 
     def evaluate(self, eta: float) -> None:
-        """g at the float theta that is nearest, as far as it is needed; the replies join those known."""
-        eta = _log_odds(self.game.theta(eta))
+        """g at the member that is nearest, as far as it is needed; the replies join those known."""
+        eta = self.nearest(eta)
         if eta not in self.seen:
             self.seen.add(eta)
             value, upper, reply = self.game.best_reply(eta, 0.25 * self.tol, 1.05 * self.best[0])
@@ -267,6 +342,8 @@ class _Search:
             low, high, found, by = low[~done], high[~done], found[:, ~done], by[:, ~done]
             if not len(low):
                 return
+            if time.monotonic() >= self.deadline:
+                break
             order = np.argsort(found[2], kind="stable")
             first, rest = order[:_BATCH], order[_BATCH:]
             known = len(self.replies)
@@ -283,4 +360,4 @@ class _Search:
                 fresh, by_fresh = self.lower(low, high, np.arange(known, len(self.replies)))
                 better = fresh > found
                 found, by = np.where(better, fresh, found), np.where(better, by_fresh, by)
-        self.least = min(self.least, float(found[2].min()))  # out of rounds
+        self.least = min(self.least, float(found[2].min()))  # out of rounds, or of time

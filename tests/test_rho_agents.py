@@ -11,7 +11,7 @@ from laws import examples
 
 import agents.rho as rho_module
 from agents import ChunkedRhoBC, ConvergenceWarning, LogLossBC, RhoEstimatorBC
-from agents.rho_one_parameter import BernoulliSolution
+from agents.rho_one_parameter import OneParameterSolution
 from agents.testing import check_agent
 from ntp_envs import (
     BernoulliClass,
@@ -287,7 +287,7 @@ def test_refuses_classes_and_populations_it_cannot_do():
 
 
 def test_an_uncertified_fit_warns(monkeypatch):
-    loose = BernoulliSolution(0.2, value=0.1, reply=0.3, reply_gap=1e-3, slack=1e-4, evaluations=3, points=2)
+    loose = OneParameterSolution(0.2, value=0.1, reply=0.3, reply_gap=1e-3, slack=1e-4, evaluations=3, points=2)
     monkeypatch.setattr(rho_module, "solve_bernoulli_game", lambda *args, **kwargs: loose)
     demos = Demonstrations(np.zeros((3, 0), int), np.eye(3, 6, dtype=int), vocab_size=2)
     with pytest.warns(

@@ -194,7 +194,7 @@ def test_bounds_over_cells_hold_inside_them(seed):
     """Finite, infinite and tiny cells, seen from finite log-odds and from the ends of the class."""
     rng = np.random.default_rng(seed)
     events, lengths, weights, _, tau = random_shares(rng)
-    game = _Game(events, lengths, weights, tau, (0.0, 1.0))
+    game = _Game(np.array([[0.0, 1.0]]), np.column_stack([lengths - events, events]), weights, tau, (-np.inf, np.inf))
     own = rng.choice([rng.normal(scale=3.0), rng.normal(scale=20.0), -np.inf, np.inf], p=[0.5, 0.3, 0.1, 0.1])
     low = (own if np.isfinite(own) else 0.0) + rng.normal(scale=rng.choice([1e-9, 1e-3, 1.0, 10.0]))
     edges = [-np.inf, low, low + 10 ** rng.uniform(-9, 1.5), np.inf]
