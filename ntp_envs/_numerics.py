@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,12 +40,15 @@ def all_sequences(vocab_size: int, length: int) -> NDArray[np.int64]:
     return np.arange(vocab_size**length, dtype=np.int64)[:, None] // place % vocab_size
 
 
+@lru_cache(maxsize=8)
 def binomial_log_coefficients(n: int) -> FloatArray:
-    """``log C(n, k)`` for k = 0..n, shape ``(n + 1,)``."""
+    """``log C(n, k)`` for k = 0..n, shape ``(n + 1,)``; not to be written to, as searches ask for the same n."""
     from scipy.special import gammaln
 
     k = np.arange(n + 1)
-    return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    found = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    found.flags.writeable = False
+    return found
 
 
 def first_best(values: FloatArray, *, slack: FloatArray | float = TIE) -> NDArray[np.int64]:

@@ -78,8 +78,9 @@ class ProductClass(PolicyClass):
     def check_options(self, options: ArrayLike) -> NDArray[np.int64]:
         """``options`` as an ``(H,)`` int64 array, each in range; ``ValueError`` otherwise."""
         chosen = as_array("options", options)
-        if chosen.shape != (len(self.n_options),):
-            raise ValueError(f"options has shape {chosen.shape}; ({len(self.n_options)},) is needed, one a layer.")
+        sizes = self.n_options
+        if chosen.shape != (len(sizes),):
+            raise ValueError(f"options has shape {chosen.shape}; ({len(sizes)},) is needed, one a layer.")
         for h, option in enumerate(chosen):
-            check_int(f"options[{h}]", option, minimum=0, maximum=self.n_options[h] - 1)
+            check_int(f"options[{h}]", option, minimum=0, maximum=sizes[h] - 1)
         return chosen.astype(np.int64)
