@@ -10,7 +10,7 @@ import random
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,13 @@ class Problem:
     demonstrations: Demonstrations
 
 
+@dataclass(frozen=True, eq=False)
+class _Kept(Problem):
+    """A problem within one `check_agent`: checks that only look at a fit share one."""
+
+    fits: list[Agent] = field(default_factory=list, init=False)
+
+
 def check_agent(
     agent: Agent,
     *,
@@ -82,6 +89,7 @@ def check_agent(
         check_in("skip", name, CHECKS)
     problems = default_problems(agent, rng) if problems is None else list(problems)
     _require(problems, f"{_name(agent)}.supports fits none of the default problems; pass problems=[...].")
+    problems = [_Kept(problem.name, problem.policy_class, problem.demonstrations) for problem in problems]
     for name, check in CHECKS.items():
         if name not in skip:
             for problem in problems:
@@ -143,6 +151,14 @@ def _fitted(agent: Agent, problem: Problem, *, seed: int = 0) -> Agent:
         raise AssertionError(f"{agent!r} could not be fitted on {problem.name}: {error!r}") from error
     _require(result is clone, f"{_name(agent)}.fit must return self, not {result!r}.")
     return clone
+
+
+def _seen(agent: Agent, problem: Problem) -> Agent:
+    """A fitted clone to look at, not to fit again."""
+    fits = problem.fits if isinstance(problem, _Kept) else []
+    if not fits:
+        fits.append(_fitted(agent, problem))
+    return fits[0]
 
 
 def _law(agent: Agent, problem: Problem) -> NDArray[np.float64]:
@@ -231,7 +247,7 @@ def check_unfitted(agent: Agent, problem: Problem, atol: float) -> None:
 
 def check_fit(agent: Agent, problem: Problem, atol: float) -> None:
     """`fit` returns self and leaves ``policy_``, ``fit_report_`` and other names that end in an underscore."""
-    name, clone = _name(agent), _fitted(agent, problem)
+    name, clone = _name(agent), _seen(agent, problem)
     _require(isinstance(clone.policy_, Policy), f"{name}.policy_ must be an ntp_envs.Policy, not {clone.policy_!r}.")
     _require(isinstance(clone.fit_report_, FitReport), f"{name}.fit_report_ must be an agents.FitReport.")
     learned = set(vars(clone)) - set(agent.get_params())
@@ -241,7 +257,7 @@ def check_fit(agent: Agent, problem: Problem, atol: float) -> None:
 
 def check_policy(agent: Agent, problem: Problem, atol: float) -> None:
     """The policy is a law of sequences over the right vocabulary: normalised, consistent, can be sampled."""
-    demos, policy = problem.demonstrations, _fitted(agent, problem).policy_
+    demos, policy = problem.demonstrations, _seen(agent, problem).policy_
     where, shape = f"the policy {_name(agent)} learns on {problem.name}", demos.tokens.shape
     _require(
         policy.vocab_size == demos.vocab_size,
@@ -300,7 +316,7 @@ def check_purity(agent: Agent, problem: Problem, atol: float) -> None:
 
 def check_refit(agent: Agent, problem: Problem, atol: float) -> None:
     """Fitting again, after other data and with the same seed, is the same as a fresh fit."""
-    name, fresh = _name(agent), _fitted(agent, problem)
+    name, fresh = _name(agent), _seen(agent, problem)
     _require(_same_law(fresh, _fitted(agent, problem), problem), f"{name}: two fits with the same seed must agree.")
     demos = problem.demonstrations
     used = _fitted(agent, replace(problem, demonstrations=demos.subset(np.zeros(len(demos), dtype=np.int64))))
@@ -327,7 +343,7 @@ def check_weights(agent: Agent, problem: Problem, atol: float) -> None:
 
 def check_files(agent: Agent, problem: Problem, atol: float) -> None:
     """`save`, `load` and pickle keep the agent, fitted or not; what is not such a file is refused."""
-    name, fitted = _name(agent), _fitted(agent, problem)
+    name, fitted = _name(agent), _seen(agent, problem)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "agent"
         for kept, kind in ((agent.clone(), "an unfitted"), (fitted, "a fitted")):
