@@ -12,7 +12,7 @@ from ntp_envs.automata import (
     RestartedPolicy,
     TableAutomaton,
 )
-from ntp_envs.demonstrations import Demonstrations, Exactness, collect
+from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.deterministic import GreedyPolicy, TargetPolicy
 from ntp_envs.distances import (
     DistanceCurve,
@@ -42,6 +42,7 @@ from ntp_envs.policy_classes import (
 )
 from ntp_envs.registration import register_environment, register_known
 from ntp_envs.tasks import BestInClass, Task, make_task, register_task, task_names
+from ntp_envs.tasks.base import collect
 from ntp_envs.vector_env import TokenVectorEnv
 from ntp_envs.wrappers import RolloutDistance, VectorRolloutDistance
 

@@ -18,13 +18,13 @@ from ntp_envs._validation import (
     small_int_dtype,
 )
 from ntp_envs.checked import check_policy
-from ntp_envs.demonstrations import Demonstrations, collect, source_of
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances.monte_carlo import SAMPLED_METRICS, bridge_distances, one_sided_distances
 from ntp_envs.distances.result import DistanceCurve
 from ntp_envs.distances.two_sample import TWO_SAMPLE_METHODS, TwoSampleResult, two_sample_test
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
-from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.base import Task, collect, source_of
 
 __all__ = ["CURVE_METHODS", "Rollouts"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,10 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from ntp_envs._validation import as_array
 from ntp_envs.automata import AutomatonPolicy
 from ntp_envs.policies import CallablePolicy, Cursor, FloatArray, IntArray, Policy
-
-if TYPE_CHECKING:
-    from ntp_envs.demonstrations import Demonstrations
-    from ntp_envs.tasks.base import Task
 
 __all__ = ["check_policy", "checked_policy", "own_cursor"]
 
@@ -32,7 +28,18 @@ COMPARED = 16
 OURS = ("ntp_envs", "agents")
 
 
-def check_policy(name: str, policy: object, task: Task | Demonstrations) -> Policy:
+class Shape(Protocol):
+    """What a policy must fit: a task, or demonstrations."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def horizon(self) -> int: ...
+    @property
+    def prompt_length(self) -> int: ...
+
+
+def check_policy(name: str, policy: object, task: Shape) -> Policy:
     """A policy against a task, and the policy to read: itself, or checked at every step.
 
     Raises:

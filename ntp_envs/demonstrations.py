@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs._archives import MAX_BYTES, array_digest, array_of, read_archive
-from ntp_envs._validation import as_array, check_generator, check_int, check_tokens, check_weights
-from ntp_envs.checked import check_policy
+from ntp_envs._validation import as_array, check_int, check_tokens, check_weights
+from ntp_envs.policy_classes.base import PolicyClass
 
-if TYPE_CHECKING:
-    from ntp_envs.policies import Policy
-    from ntp_envs.policy_classes.base import PolicyClass
-    from ntp_envs.tasks.base import Task
-
-__all__ = ["Demonstrations", "Exactness", "collect"]
+__all__ = ["Demonstrations", "Exactness", "as_json"]
 
 FORMAT = "ntp-envs demonstrations"
 FORMAT_VERSION = 1
@@ -98,7 +95,7 @@ class Demonstrations:
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        put("source", _plain(self.source, "source"))
+        put("source", as_json(self.source, "source"))
         put("vocab_size", check_int("vocab_size", self.vocab_size, minimum=1))
         put("tokens", _own(self.tokens, check_tokens("tokens", self.tokens, self.vocab_size)))
         put("prompts", _own(self.prompts, check_tokens("prompts", self.prompts, self.vocab_size)))
@@ -262,23 +259,24 @@ class Demonstrations:
         return {"vocab_size": meta["vocab_size"], "source": meta["source"], "exactness": exact}
 
     def to_minari(self, dataset_id: str, **options: Any) -> Any:
-        """Write a Minari dataset and return it: `ntp_envs.data.to_minari` (extra ``data``)."""
-        from ntp_envs.data.minari import to_minari
-
-        return to_minari(self, dataset_id, **options)
+        """Deprecated: `ntp_envs.data.to_minari` with these demonstrations first."""
+        return _moved("to_minari")(self, dataset_id, **options)
 
     @classmethod
     def from_minari(cls, dataset: Any) -> Demonstrations:
-        """Read a Minari dataset, given or by its id, and check it: `ntp_envs.data.from_minari` (extra ``data``)."""
-        from ntp_envs.data.minari import from_minari
-
-        return from_minari(dataset)
+        """Deprecated: `ntp_envs.data.from_minari`."""
+        return _moved("from_minari")(dataset)
 
     def to_imitation(self, **options: Any) -> Any:
-        """Transitions or trajectories for the `imitation` library: `ntp_envs.data.to_imitation`."""
-        from ntp_envs.data.imitation import to_imitation
+        """Deprecated: `ntp_envs.data.to_imitation` with these demonstrations first."""
+        return _moved("to_imitation")(self, **options)
 
-        return to_imitation(self, **options)
+
+def _moved(name: str) -> Callable[..., Any]:
+    """What was a method and is a function of `ntp_envs.data`, above this module, as long as the old name answers."""
+    message = f"Demonstrations.{name} is now the function ntp_envs.data.{name}; this name goes in the next release."
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return getattr(importlib.import_module("ntp_envs.data"), name)
 
 
 def _own(given: Any, array: NDArray[Any]) -> NDArray[Any]:
@@ -301,15 +299,15 @@ def _is_frozen(array: Any) -> bool:
     return array is None or isinstance(array, bytes)
 
 
-def _plain(value: Any, place: str, *, otherwise: Callable[[Any], Any] | None = None) -> Any:
+def as_json(value: Any, place: str, *, otherwise: Callable[[Any], Any] | None = None) -> Any:
     """``value`` as it comes back from JSON, so that what is read equals what was written.
 
     What JSON cannot hold becomes ``otherwise`` of it, or is a ``TypeError`` that names its ``place``.
     """
     if isinstance(value, dict):
-        return {str(key): _plain(item, f"{place}[{key!r}]", otherwise=otherwise) for key, item in value.items()}
+        return {str(key): as_json(item, f"{place}[{key!r}]", otherwise=otherwise) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{place}[{index}]", otherwise=otherwise) for index, item in enumerate(value)]
+        return [as_json(item, f"{place}[{index}]", otherwise=otherwise) for index, item in enumerate(value)]
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, (str, int, float)):
         return value
@@ -317,45 +315,3 @@ def _plain(value: Any, place: str, *, otherwise: Callable[[Any], Any] | None = N
         return otherwise(value)
     fix = "use .tolist()" if isinstance(value, np.ndarray) else "use a number, text, a list or a mapping"
     raise TypeError(f"{place} is a {type(value).__name__}, which a file of demonstrations cannot hold; {fix}.")
-
-
-def source_of(task: Task, **more: Any) -> dict[str, Any]:
-    """Where demonstrations of a task come from, as `Demonstrations` keeps it; odd parameters as their ``repr``."""
-    return {"task": task.name, "parameters": _plain(task.parameters(), "parameters", otherwise=repr), **more}
-
-
-def collect(
-    task: Task,
-    n: int,
-    rng: np.random.Generator,
-    *,
-    policy: Policy | None = None,
-    expert_log_probs: bool = False,
-) -> Demonstrations:
-    """``n`` independent demonstrations from the task's expert (or another policy on the task's prompts).
-
-    Args:
-        task: gives the prompt law and the expert.
-        n: number of sequences, at least 1.
-        rng: source of all randomness.
-        policy: who demonstrates; the expert by default.
-        expert_log_probs: also store the expert's log-probability of each token.
-
-    >>> import numpy as np
-    >>> from ntp_envs import make_task
-    >>> collect(make_task("RareMode", horizon=8), 5, np.random.default_rng(0)).tokens.shape
-    (5, 8)
-    """
-    n = check_int("n", n, minimum=1)
-    check_generator(rng)
-    prompts = task.sample_prompts(n, rng)
-    expert = check_policy("expert", task.expert, task)
-    writer = expert if policy is None else check_policy("policy", policy, task)
-    tokens = writer.sample(prompts, task.horizon, rng)
-    return Demonstrations(
-        prompts,
-        tokens,
-        vocab_size=task.vocab_size,
-        expert_log_probs=expert.log_probs(prompts, tokens) if expert_log_probs else None,
-        source=source_of(task, by="expert" if policy is None else repr(policy)),
-    )

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs.automata import AutomatonPolicy
-from ntp_envs.demonstrations import Demonstrations, collect
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances.automaton import automaton_distances
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import BernoulliClass, FiniteClass, PolicyClass, ProductClass
-from ntp_envs.tasks.base import BestInClass, Task
+from ntp_envs.tasks.base import BestInClass, Task, collect
 
 __all__ = ["check_task"]
 

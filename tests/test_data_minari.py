@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ntp_envs import Demonstrations, Exactness, collect, make_task
+from ntp_envs.data import from_minari, to_minari
 from ntp_envs.observations import OBSERVATION_FORMS
 
 minari = pytest.importorskip("minari")
@@ -70,14 +71,14 @@ CASES = [pytest.param(data, id=name) for name, data in cases()]
 
 @pytest.mark.parametrize("data", CASES)
 def test_round_trip_is_bit_identical(data):
-    written = data.to_minari("ntp/case-v0")
-    assert_same(Demonstrations.from_minari("ntp/case-v0"), data)
-    assert_same(Demonstrations.from_minari(written), data)
+    written = to_minari(data, "ntp/case-v0")
+    assert_same(from_minari("ntp/case-v0"), data)
+    assert_same(from_minari(written), data)
 
 
 @pytest.mark.parametrize("data", CASES)
 def test_minari_reads_complete_episodes(data):
-    data.to_minari("case-v3")
+    to_minari(data, "case-v3")
     dataset = minari.load_dataset("case-v3")
     n, horizon = data.tokens.shape
     assert dataset.total_episodes == n and dataset.total_steps == n * horizon
@@ -95,7 +96,7 @@ def test_minari_reads_complete_episodes(data):
 
 def test_sizes_that_are_read_back_can_be_added_up():
     """As learners do to find the width of their first layer."""
-    collect(make_task("PathStar"), 2, np.random.default_rng(0)).to_minari("wide-v0")
+    to_minari(collect(make_task("PathStar"), 2, np.random.default_rng(0)), "wide-v0")
     dataset = minari.load_dataset("wide-v0")
     space = dataset.recover_environment().observation_space
     assert sum(dataset.observation_space.nvec) == sum(space.nvec) == space.nvec.astype(float).sum() > 255
@@ -104,7 +105,7 @@ def test_sizes_that_are_read_back_can_be_added_up():
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_the_recorded_environment_replays_every_episode(name):
-    small(name).to_minari("replay-v0")
+    to_minari(small(name), "replay-v0")
     dataset = minari.load_dataset("replay-v0")
     env = dataset.recover_environment()
     assert env.unwrapped.task == make_task(name, **SMALL[name])
@@ -120,7 +121,7 @@ def test_the_recorded_environment_replays_every_episode(name):
 
 def test_metadata_is_complete(root):
     data = small()
-    data.to_minari("ntp/full-v1", author="A. Author", author_email="a@b.c", code_permalink="link", description="words")
+    to_minari(data, "ntp/full-v1", author="A. Author", author_email="a@b.c", code_permalink="link", description="words")
     metadata = minari.load_dataset("ntp/full-v1").storage.metadata
     assert metadata["ntp_envs"]["source"] == data.source
     assert {key: metadata["ntp_envs"][key] for key in ("vocab_size", "prompt_length", "horizon", "episodes")} == {
@@ -132,14 +133,14 @@ def test_metadata_is_complete(root):
     assert (metadata["author"], metadata["author_email"]) == ({"A. Author"}, {"a@b.c"})
     assert (metadata["code_permalink"], metadata["description"]) == ("link", "words")
     assert metadata["algorithm_name"] == "expert" and metadata["requirements"][0].startswith("ntp-envs>=")
-    data.to_minari("ntp/plain-v1")
+    to_minari(data, "ntp/plain-v1")
     assert "Contamination" in minari.load_dataset("ntp/plain-v1").storage.metadata["description"]
 
 
 def test_part_of_a_dataset_keeps_weights_and_loses_exactness():
     data = make_task("Contamination", **SMALL["Contamination"]).population()
-    whole = data.to_minari("whole-v0")
-    part = Demonstrations.from_minari(whole.filter_episodes(lambda episode: episode.actions[0] == 1))
+    whole = to_minari(data, "whole-v0")
+    part = from_minari(whole.filter_episodes(lambda episode: episode.actions[0] == 1))
     chosen = data.subset(data.tokens[:, 0] == 1)
     assert_same(part, chosen)
     assert 0 < len(part) < len(data) and part.exactness is None and data.exactness is not None
@@ -147,8 +148,8 @@ def test_part_of_a_dataset_keeps_weights_and_loses_exactness():
 
 def test_combined_and_collected_datasets_are_read_through_their_environment():
     first, second = small(n=3), small(n=4)
-    combined = minari.combine_datasets([first.to_minari("a-v0"), second.to_minari("b-v0")], "both-v0")
-    back = Demonstrations.from_minari(combined)
+    combined = minari.combine_datasets([to_minari(first, "a-v0"), to_minari(second, "b-v0")], "both-v0")
+    back = from_minari(combined)
     np.testing.assert_array_equal(back.tokens, np.concatenate([first.tokens, second.tokens]))
     np.testing.assert_array_equal(
         back.expert_log_probs, np.concatenate([first.expert_log_probs, second.expert_log_probs])
@@ -159,13 +160,13 @@ def test_combined_and_collected_datasets_are_read_through_their_environment():
 def test_the_source_may_name_a_task_that_is_not_there():
     data = Demonstrations(np.zeros((2, 0), int), np.ones((2, 3), int), vocab_size=2, source={"task": "os:getcwd"})
     with pytest.warns(UserWarning, match="no task of the name 'os:getcwd'"):
-        dataset = data.to_minari("unknown-v0")
+        dataset = to_minari(data, "unknown-v0")
     assert dataset.env_spec is None and not any(episode.rewards.any() for episode in dataset)
-    assert_same(Demonstrations.from_minari(dataset), data)
+    assert_same(from_minari(dataset), data)
     shorter = small()
     shorter = Demonstrations(shorter.prompts, shorter.tokens[:, :2], vocab_size=2, source=shorter.source)
     with pytest.warns(UserWarning, match="horizon is 6 in the task and 2 in the data"):
-        shorter.to_minari("shorter-v0")
+        to_minari(shorter, "shorter-v0")
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -174,19 +175,19 @@ def test_the_source_may_name_a_task_that_is_not_there():
 @pytest.mark.parametrize("name", ["noversion", "a b-v0", "../up-v0", "/abs-v0", "", None, "a/first-v0"])
 def test_malformed_ids_are_refused_and_leave_nothing(root, name):
     with pytest.raises(ValueError, match=r"namespace/name-v0.*at least two of them in a namespace"):
-        small().to_minari(name)
+        to_minari(small(), name)
     assert not root.exists() or not any(root.iterdir())
 
 
 def test_taken_ids_and_wrong_tasks_are_refused():
     data = small()
-    data.to_minari("taken-v0")
+    to_minari(data, "taken-v0")
     with pytest.raises(ValueError, match=r"'taken-v0' is taken"):
-        data.to_minari("taken-v0")
+        to_minari(data, "taken-v0")
     with pytest.raises(ValueError, match="horizon is 5 in the task and 6 in the data"):
-        data.to_minari("other-v0", task=make_task("Tightrope", horizon=5))
+        to_minari(data, "other-v0", task=make_task("Tightrope", horizon=5))
     with pytest.raises(TypeError, match="must be an"):
-        data.to_minari("other-v0", task="Contamination")
+        to_minari(data, "other-v0", task="Contamination")
 
 
 def test_nothing_is_left_when_writing_fails(root, monkeypatch):
@@ -196,15 +197,15 @@ def test_nothing_is_left_when_writing_fails(root, monkeypatch):
     monkeypatch.setattr("ntp_envs.data.minari.BATCH", 4)
     monkeypatch.setattr(minari.MinariDataset, "update_dataset_from_buffer", full)
     with pytest.raises(OSError, match="disk full"):
-        small().to_minari("half-v0")
+        to_minari(small(), "half-v0")
     assert not (root / "half-v0").exists()
 
 
 def test_there_must_be_a_dataset():
     with pytest.raises(FileNotFoundError, match="no Minari dataset 'absent-v0'"):
-        Demonstrations.from_minari("absent-v0")
+        from_minari("absent-v0")
     with pytest.raises(TypeError, match="dataset id"):
-        Demonstrations.from_minari(3)
+        from_minari(3)
 
 
 def foreign(spaces, observations, actions, **metadata):
@@ -227,12 +228,12 @@ def test_foreign_datasets_are_refused():
     spaces = {"observation_space": gym.spaces.Box(-1, 1, (3,)), "action_space": gym.spaces.Discrete(2)}
     foreign(spaces, np.zeros((3, 3), np.float32), np.zeros(2, int))
     with pytest.raises(ValueError, match=r"'foreign-v0' is not .* not written by to_minari and records no environment"):
-        Demonstrations.from_minari("foreign-v0")
+        from_minari("foreign-v0")
     minari.delete_dataset("foreign-v0")
     cart = gym.make("CartPole-v1")
     foreign({"env": cart}, np.zeros((3, 4), np.float32), np.zeros(2, int))
     with pytest.raises(ValueError, match=r"its environment is CartPole-v1; 'ntp/...' is needed"):
-        Demonstrations.from_minari("foreign-v0")
+        from_minari("foreign-v0")
 
 
 LINE = [[0, 2, 2, 2], [0, 1, 2, 2], [0, 1, 0, 2], [0, 1, 0, 0]]  # prompt 0, tokens 1 0 0
@@ -255,10 +256,10 @@ def test_episodes_are_checked(observations, actions, message):
     env = gym.make("ntp/Contamination-v0", horizon=3)
     dataset = foreign({"env": env}, np.array(observations, np.uint8), np.array(actions))
     if message is None:
-        assert Demonstrations.from_minari(dataset).tokens.tolist() == [[1, 0, 0]]
+        assert from_minari(dataset).tokens.tolist() == [[1, 0, 0]]
         return
     with pytest.raises(ValueError, match=f"episode 0 .*{message}"):
-        Demonstrations.from_minari(dataset)
+        from_minari(dataset)
 
 
 def recorded(env, data, spoil=lambda observations: None):
@@ -284,7 +285,7 @@ def recorded(env, data, spoil=lambda observations: None):
 def test_recordings_in_every_form_of_observations(name, form):
     data = small(name)
     recorded(gym.make(f"ntp/{name}-v0", observation=form, **SMALL[name]), data)
-    back = Demonstrations.from_minari("foreign-v0")
+    back = from_minari("foreign-v0")
     np.testing.assert_array_equal(back.prompts, data.prompts)
     np.testing.assert_array_equal(back.tokens, data.tokens)
     assert (back.vocab_size, back.exactness) == (data.vocab_size, None)
@@ -316,7 +317,7 @@ def test_spoilt_observations_in_every_form(form, spoil, message):
     data = Demonstrations(np.zeros((2, 1), int), np.array([[1, 0, 0, 1], [0, 1, 1, 0]]), vocab_size=2)
     dataset = recorded(gym.make("ntp/Contamination-v0", horizon=4, observation=form), data, spoil)
     with pytest.raises(ValueError, match=f"'foreign-v0' .*: episode 1.*{message}"):
-        Demonstrations.from_minari(dataset)
+        from_minari(dataset)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +335,7 @@ def test_other_spaces_are_refused(space):
     two = {"tokens": np.stack([sample["tokens"]] * 2)} if isinstance(sample, dict) else np.stack([sample] * 2)
     dataset = foreign({"env": env, "observation_space": space}, two, np.array([1]))
     with pytest.raises(ValueError, match=r"its spaces are .*or another form of it: dict, one_hot"):
-        Demonstrations.from_minari(dataset)
+        from_minari(dataset)
 
 
 def spoil_json(change):
@@ -390,7 +391,7 @@ def cut(name):
     ],
 )
 def test_corrupt_datasets_are_named(root, spoil, message):
-    small().to_minari("broken-v0")
+    to_minari(small(), "broken-v0")
     spoil(root / "broken-v0" / "data")
     with pytest.raises(ValueError, match=rf"'broken-v0' is not a readable set of demonstrations: .*{message}"):
-        Demonstrations.from_minari("broken-v0")
+        from_minari("broken-v0")

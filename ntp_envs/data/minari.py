@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -346,6 +347,4 @@ def _minari(what: str) -> Any:
 
 
 def _version() -> str:
-    from ntp_envs import __version__
-
-    return __version__
+    return version("ntp-envs")

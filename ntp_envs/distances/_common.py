@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,7 @@ from ntp_envs._validation import check_in
 from ntp_envs.checked import check_policy
 from ntp_envs.distances.result import METRICS
 from ntp_envs.policies import Policy
-
-if TYPE_CHECKING:
-    from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.base import Task
 
 __all__ = ["check_metrics", "check_pair", "prompt_masses"]
 

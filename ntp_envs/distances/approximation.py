@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -10,9 +10,7 @@ from ntp_envs.distances.dispatch import distance
 from ntp_envs.distances.intervals import CONFIDENCE
 from ntp_envs.errors import WellSpecifiedError
 from ntp_envs.policies import Policy
-
-if TYPE_CHECKING:
-    from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.base import Task
 
 __all__ = ["approximation_factor"]
 

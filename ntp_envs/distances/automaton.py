@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +21,7 @@ from ntp_envs.distances._common import check_metrics, check_pair, prompt_masses
 from ntp_envs.distances.coverage import DEFAULT_THRESHOLDS, check_thresholds
 from ntp_envs.distances.result import METRICS, DistanceCurve
 from ntp_envs.errors import NotTractableError
-
-if TYPE_CHECKING:
-    from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.base import Task
 
 __all__ = ["MAX_PAIRS", "automaton_distances"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,9 +19,7 @@ from ntp_envs.distances.monte_carlo import SAMPLED_METRICS, monte_carlo_distance
 from ntp_envs.distances.result import DistanceCurve
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
-
-if TYPE_CHECKING:
-    from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.base import Task
 
 __all__ = ["METHODS", "distance", "distance_curves"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,9 +21,7 @@ from ntp_envs.distances.coverage import DEFAULT_THRESHOLDS, check_thresholds
 from ntp_envs.distances.result import METRICS, DistanceCurve
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Cursor, Policy
-
-if TYPE_CHECKING:
-    from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.base import Task
 
 __all__ = ["MAX_PREFIXES", "enumeration_distances", "tree_size"]
 

@@ -21,7 +21,6 @@ Coverage ``P(P / Q >= N)`` is a frequency among the sequences drawn from P in bo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,9 +35,7 @@ from ntp_envs.distances.intervals import CONFIDENCE
 from ntp_envs.distances.result import DistanceCurve
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
-
-if TYPE_CHECKING:
-    from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.base import Task
 
 __all__ = ["SAMPLED_METRICS", "bridge_distances", "monte_carlo_distances", "one_sided_distances"]
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from ntp_envs._numerics import first_best
 from ntp_envs._validation import check_generator, check_int
 from ntp_envs.checked import check_policy
-from ntp_envs.demonstrations import Demonstrations, collect
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.deterministic import GreedyPolicy
 from ntp_envs.evaluation.result import Evaluation, SampleText
 from ntp_envs.evaluation.search import backtracking_search
 from ntp_envs.policies import Policy
-from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.base import Task, collect
 
 __all__ = ["evaluate"]
 

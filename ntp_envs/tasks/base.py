@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._validation import plain
-from ntp_envs.demonstrations import Demonstrations
+from ntp_envs._validation import check_generator, check_int, plain
+from ntp_envs.checked import check_policy
+from ntp_envs.demonstrations import Demonstrations, as_json
 from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import PolicyClass
@@ -203,3 +204,45 @@ class Task(ABC):
     def decode(self, tokens: NDArray[np.integer]) -> str:
         """One ``(t,)`` row of tokens (of a prompt or an answer) as a person would read it."""
         return " ".join(str(int(token)) for token in tokens)
+
+
+def source_of(task: Task, **more: Any) -> dict[str, Any]:
+    """Where demonstrations of a task come from, as `Demonstrations` keeps it; odd parameters as their ``repr``."""
+    return {"task": task.name, "parameters": as_json(task.parameters(), "parameters", otherwise=repr), **more}
+
+
+def collect(
+    task: Task,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    policy: Policy | None = None,
+    expert_log_probs: bool = False,
+) -> Demonstrations:
+    """``n`` independent demonstrations from the task's expert (or another policy on the task's prompts).
+
+    Args:
+        task: gives the prompt law and the expert.
+        n: number of sequences, at least 1.
+        rng: source of all randomness.
+        policy: who demonstrates; the expert by default.
+        expert_log_probs: also store the expert's log-probability of each token.
+
+    >>> import numpy as np
+    >>> from ntp_envs import make_task
+    >>> collect(make_task("RareMode", horizon=8), 5, np.random.default_rng(0)).tokens.shape
+    (5, 8)
+    """
+    n = check_int("n", n, minimum=1)
+    check_generator(rng)
+    prompts = task.sample_prompts(n, rng)
+    expert = check_policy("expert", task.expert, task)
+    writer = expert if policy is None else check_policy("policy", policy, task)
+    tokens = writer.sample(prompts, task.horizon, rng)
+    return Demonstrations(
+        prompts,
+        tokens,
+        vocab_size=task.vocab_size,
+        expert_log_probs=expert.log_probs(prompts, tokens) if expert_log_probs else None,
+        source=source_of(task, by="expert" if policy is None else repr(policy)),
+    )

@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs.demonstrations import Demonstrations, Exactness, source_of
+from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.deterministic import TargetPolicy
 from ntp_envs.errors import NotTractableError
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task, check_population_size
+from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task, check_population_size, source_of
 
 __all__ = ["TargetTask"]
 

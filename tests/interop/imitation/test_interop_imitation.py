@@ -17,6 +17,7 @@ from imitation.data.rollout import flatten_trajectories  # noqa: E402
 
 from agents.rl import SB3Policy  # noqa: E402
 from ntp_envs import TokenEnv, UniformPolicy, collect, make_task, task_names  # noqa: E402
+from ntp_envs.data import to_imitation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def one_thread():
 
 def test_its_own_types_agree_with_each_other(rng):
     demos = collect(make_task("Contamination", horizon=5), 6, rng, expert_log_probs=True)
-    transitions, trajectories = demos.to_imitation(), demos.to_imitation(form="trajectories")
+    transitions, trajectories = to_imitation(demos), to_imitation(demos, form="trajectories")
     assert isinstance(transitions, types.Transitions)
     assert all(isinstance(trajectory, types.TrajectoryWithRew) for trajectory in trajectories)
     flat = flatten_trajectories(trajectories)  # the library's own way from the one to the other
@@ -52,7 +53,7 @@ def test_bc_reaches_the_distance_of_log_loss():
 def test_bc_takes_every_family_at_its_defaults(name, rng):
     task = make_task(name)
     env = TokenEnv(task)
-    demos = collect(task, 4, rng).to_imitation()
+    demos = to_imitation(collect(task, 4, rng))
     cloner = BC(
         observation_space=env.observation_space,
         action_space=env.action_space,

@@ -39,7 +39,7 @@ from ntp_envs import (
     distance,
     make_task,
 )
-from ntp_envs.data import imitation_expert
+from ntp_envs.data import imitation_expert, to_imitation
 
 N_DEMONSTRATIONS = 2000
 
@@ -113,7 +113,7 @@ def clone(task: Task, demos: Demonstrations, seed: int, *, markov: bool) -> Poli
             action_space=env.action_space,
             rng=np.random.default_rng(seed),
             policy=network,
-            demonstrations=demos.to_imitation(),
+            demonstrations=to_imitation(demos),
             batch_size=1000 if markov else 100,
             ent_weight=0.0,
             device="cpu",
@@ -156,7 +156,7 @@ def run_dagger(steps: int = 2500, horizon: int = 8, seed: int = 0) -> tuple[floa
             venv=venv,
             scratch_dir=folder,
             expert_policy=imitation_expert(task, rng=rng),
-            expert_trajs=collect(task, 20, rng).to_imitation(form="trajectories", task=task),
+            expert_trajs=to_imitation(collect(task, 20, rng), form="trajectories", task=task),
             bc_trainer=learner,
             rng=rng,
             custom_logger=quiet(folder),
@@ -180,7 +180,7 @@ def run_gail(steps: int = 40_960, horizon: int = 8, seed: int = 0) -> tuple[floa
         )
         before = distance_to_expert(task, SB3Policy(generator, task))
         trainer = GAIL(
-            demonstrations=collect(task, 500, rng).to_imitation(),
+            demonstrations=to_imitation(collect(task, 500, rng)),
             demo_batch_size=1024,
             venv=venv,
             gen_algo=generator,

@@ -10,7 +10,8 @@ import pytest
 minari = pytest.importorskip("minari")
 pytest.importorskip("jax")
 
-from ntp_envs import Demonstrations, make_task, task_names  # noqa: E402
+from ntp_envs import make_task, task_names  # noqa: E402
+from ntp_envs.data import from_minari  # noqa: E402
 from ntp_envs.observations import OBSERVATION_FORMS  # noqa: E402
 
 
@@ -43,7 +44,7 @@ def recorded(env, episodes=3):
 def test_recordings_in_every_form(name, form):
     dataset, prompts, tokens, laws = recorded(gym.make(f"ntp/{name}-v0", observation=form, expert_info=True))
     for source in ("recorded-v0", dataset):
-        back = Demonstrations.from_minari(source)
+        back = from_minari(source)
         np.testing.assert_array_equal(back.tokens, tokens)
         np.testing.assert_array_equal(back.prompts.reshape(prompts.shape), prompts)
     assert back.source["task"] == name and back.source["parameters"] == make_task(name).parameters()
@@ -56,4 +57,4 @@ def test_recordings_in_every_form(name, form):
 @pytest.mark.parametrize("name", task_names())
 def test_every_id_can_be_recorded(name):
     dataset, _, tokens, _ = recorded(gym.make(f"ntp/{name}-v0"), episodes=1)
-    np.testing.assert_array_equal(Demonstrations.from_minari(dataset).tokens, tokens)
+    np.testing.assert_array_equal(from_minari(dataset).tokens, tokens)
