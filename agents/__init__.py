@@ -1,19 +1,14 @@
 """Learners: everything with a ``fit``. Depends on ``ntp_envs``."""
 
-from agents.base import Agent, ConvergenceWarning, FitReport, NotFittedError
+from agents.base import Agent, BestInClass, ConvergenceWarning, FitReport, NotFittedError
 from agents.chunk_kr import ChunkKR, project_onto_ball_and_simplices
-from agents.cross_validation import CrossValidatedBC, FitFailedWarning
 from agents.interactive import AdversarialImitation, DAgger, ForwardTraining, OnPolicyDistillation, ScheduledSampling
-from agents.layerwise import LayerwiseBC
-from agents.log_loss import LogLossBC
-from agents.ngram_likelihood import NGramBC
+from agents.log_loss import LayerwiseBC, LogLossBC, NGramBC, SmoothedLogLossBC
 from agents.objectives import ClippedRatioBC, TaiLrBC, TotalVariationBC
-from agents.oracle import BestInClass
 from agents.perceptron import PerceptronBC
 from agents.registry import agent_names, make_agent, register_agent
 from agents.rho import ChunkedRhoBC, RhoEstimatorBC
-from agents.smoothed import SmoothedLogLossBC
-from agents.tournament import TournamentBC, TournamentResult, tournament
+from agents.selection import CrossValidatedBC, FitFailedWarning, TournamentBC, TournamentResult, tournament
 
 __all__ = [
     "AdversarialImitation",

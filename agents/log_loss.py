@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -21,13 +23,10 @@ from ntp_envs import (
     PolicyClass,
     ProductClass,
 )
-from ntp_envs._numerics import ROUNDING
-from ntp_envs._validation import check_real
-
-__all__ = ["LogLossBC", "RegisteredClasses", "choose_layers", "maximise_likelihood"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from ntp_envs.arrays import ROUNDING, FloatArray, IntArray
+from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.ngram import NGramLevel, NGramPolicy
+from ntp_envs.policy_classes import NGramClass
 
 
 @singledispatch
@@ -245,10 +244,220 @@ def _ar_linear(
     policy_class: ARLinearClass, demonstrations: Demonstrations, *, smoothing: float = 0.0, tol: float = 1e-8
 ) -> tuple[Policy, FitReport]:
     """Certified to ``tol``; smoothed, a stationary point that is reached from there."""
-    from agents.ar_linear_likelihood import maximum_likelihood
-    from agents.smoothed_ar_linear import minimise_smoothed
+    from agents.linear_likelihood import maximum_likelihood, minimise_smoothed
 
     theta, report = maximum_likelihood(policy_class.features, policy_class.radius, demonstrations, tol=tol)
     if smoothing > 0.0:
         theta, report = minimise_smoothed(policy_class, demonstrations, smoothing, start=theta, tol=tol)
     return policy_class.policy(theta), report
+
+
+# -- Learning n-gram models: the maximum likelihood, and the smoothed estimate of Witten and Bell ---------------------
+
+
+#: (context, token) cells that are made dense together
+BLOCK_CELLS = 1 << 20
+
+
+class NGramBC(Agent):
+    """The interpolated Witten-Bell n-gram model of the demonstrations: `ntp_envs.ngram.NGramPolicy`.
+
+    The standard smoothed estimate. It is not the maximum likelihood (that is ``LogLossBC``, which gives tokens not seen
+    after a context probability zero), but a consistent estimate of it: the share of shorter contexts vanishes as counts
+    grow. Every token keeps positive probability (but for an exact population, see below). Prompts are context; their
+    tokens are not counted. A demonstration of weight w counts as w copies, so the total weight matters; of an exact
+    population, which stands for infinitely many samples, nothing is smoothed. Source: our reading of Witten and Bell
+    (1991), method C.
+
+    Args:
+        order: n, at most that of the class; ``None`` is the class's own.
+
+    Attributes:
+        fit_report_: ``objective`` is the mean log-loss of a demonstration in nats, which this estimate does not
+            minimise: ``gap`` is ``nan``.
+
+    >>> import numpy as np
+    >>> demos = Demonstrations(np.zeros((1, 0), int), np.array([[0, 0, 0, 1]]), vocab_size=2)
+    >>> policy = NGramBC().fit(demos, NGramClass(2, order=1)).policy_
+    >>> np.exp(policy.next_log_probs(np.zeros((1, 0), int), np.zeros((1, 0), int))).round(4).tolist()  # (3 + 1)/6
+    [[0.6667, 0.3333]]
+    """
+
+    supports = (NGramClass,)
+
+    def __init__(self, *, order: int | None = None) -> None:
+        self.order = order
+
+    def _fit(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Policy, FitReport]:
+        largest = policy_class.order  # type: ignore[attr-defined]
+        order = largest if self.order is None else check_int("order", self.order, minimum=1, maximum=largest)
+        policy = _fitted(demonstrations, order, escape=1.0 if demonstrations.exactness is None else 0.0)
+        details = {"objective": "Witten-Bell estimate; its mean log-loss is reported, not minimised", "order": order}
+        return policy, FitReport(_log_loss(policy, demonstrations), gap=np.nan, details=details)
+
+
+@maximise_likelihood.register
+def _ngram(
+    policy_class: NGramClass, demonstrations: Demonstrations, *, smoothing: float = 0.0, tol: float = 0.0
+) -> tuple[Policy, FitReport]:
+    """Relative frequencies; smoothed, the best vector with entries >= lambda/A, then the floor taken off.
+
+    Contexts that do not occur in the data, which the likelihood says nothing about, get the law of the longest part
+    that does.
+    """
+    policy = _fitted(demonstrations, policy_class.order, escape=0.0)
+    if smoothing > 0.0:
+        levels = [_floored(level, policy.vocab_size, smoothing) for level in policy.levels]
+        policy = NGramPolicy(levels, policy.vocab_size)
+    return policy, FitReport(_log_loss(policy, demonstrations, smoothing), gap=0.0)
+
+
+def _fitted(demonstrations: Demonstrations, order: int, *, escape: float) -> NGramPolicy:
+    return NGramPolicy.fit(
+        demonstrations.prompts,
+        demonstrations.tokens,
+        demonstrations.vocab_size,
+        order,
+        weights=demonstrations.weights,
+        escape=escape,
+    )
+
+
+def _log_loss(policy: NGramPolicy, demonstrations: Demonstrations, smoothing: float = 0.0) -> float:
+    """Mean log-loss of a demonstration in nats, under ``(1 - smoothing) policy + smoothing / A``."""
+    log_probs = policy.log_probs(demonstrations.prompts, demonstrations.tokens)
+    if smoothing > 0.0:
+        log_probs = np.logaddexp(np.log1p(-smoothing) + log_probs, np.log(smoothing / policy.vocab_size))
+    weights = demonstrations.normalised_weights()
+    return -float(weights[weights > 0] @ log_probs[weights > 0].sum(axis=1))
+
+
+def _floored(level: NGramLevel, vocab_size: int, smoothing: float) -> NGramLevel:
+    """The frequencies of one level, changed as the smoothed likelihood wants; tokens never seen stay at zero."""
+    floor = smoothing / vocab_size
+    owner, token = level.keys // vocab_size, level.keys % vocab_size
+    own: NDArray[Any] = np.zeros(len(level.keys))
+    contexts = np.flatnonzero(np.bincount(owner, weights=level.own, minlength=len(level.keep)))
+    rows = max(1, BLOCK_CELLS // vocab_size)
+    for block in np.split(contexts, range(rows, len(contexts), rows)):
+        here = np.flatnonzero((owner >= block[0]) & (owner <= block[-1]) & (level.own > 0))
+        place = np.searchsorted(block, owner[here])
+        dense = np.zeros((len(block), vocab_size))
+        dense[place, token[here]] = level.own[here]
+        probs = np.maximum(_likeliest_above(dense, floor) - floor, 0.0)
+        own[here] = (probs / probs.sum(axis=1, keepdims=True))[place, token[here]]
+    return replace(level, own=own)
+
+
+# -- Robustified next-token prediction: log-loss after mixing every candidate with the uniform distribution -----------
+
+
+RULES = ("1/H", "1/(nH)")
+
+
+class SmoothedLogLossBC(Agent):
+    """Fit ``(1 - lam) pi + lam / A`` at every token by log-loss, and return pi itself, unsmoothed.
+
+    Our reading of the robustified next-token prediction of Rohatgi et al. (arXiv 2502.12465), whose full text we do
+    not follow. A token that a candidate calls impossible costs it at most ``log(A / lam)`` instead of infinity.
+    Returning the smoothed policy instead would cost up to about ``H lam (1 - 1/A)`` in squared Hellinger distance,
+    which deterministic policies reach; next to nothing where pi is nearly uniform.
+
+    Exact for finite, product, Bernoulli and Markov classes. For autoregressive linear classes the objective is not
+    concave: see `agents.linear_likelihood` for what is certified there.
+
+    Args:
+        lam: ``"1/H"``; ``"1/(nH)"``, n being the number of demonstrations (the sum of their weights, which count as
+            repetitions; in a population n is infinite, so that lam is 0 and the learner is `LogLossBC`); or a number
+            in [0, 1).
+        tol: as in `LogLossBC`.
+
+    Raises:
+        ValueError: on `fit`, an unknown rule, or a lam outside [0, 1). At H = 1 the rule ``"1/H"`` gives 1, which
+            would leave nothing to learn from.
+
+    >>> from ntp_envs import make_task
+    >>> task = make_task("Contamination", horizon=64)
+    >>> SmoothedLogLossBC().fit(task.population(), task.policy_class).policy_.theta
+    1e-05
+    """
+
+    supports = RegisteredClasses(maximise_likelihood)  # type: ignore[assignment]
+
+    def __init__(self, lam: float | str = "1/H", *, tol: float = 1e-8) -> None:
+        self.lam = lam
+        self.tol = tol
+
+    def smoothing(self, demonstrations: Demonstrations) -> float:
+        """The number that ``lam`` stands for with these demonstrations."""
+        if isinstance(self.lam, str):
+            rule = check_in("lam", self.lam, RULES)
+            n = 1.0
+            if rule == "1/(nH)" and demonstrations.exactness is not None:
+                n = math.inf
+            elif rule == "1/(nH)":
+                n = float(len(demonstrations) if demonstrations.weights is None else demonstrations.weights.sum())
+            lam = 1.0 / (n * demonstrations.horizon)
+        else:
+            lam = check_real("lam", self.lam, minimum=0.0)
+        if not lam < 1.0:
+            raise ValueError(
+                f"lam={self.lam!r} is {lam:g} for these demonstrations (H={demonstrations.horizon}); it must be in "
+                "[0, 1): at 1 all policies look alike. Give a number."
+            )
+        return lam
+
+    def _fit(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Policy, FitReport]:
+        lam = self.smoothing(demonstrations)
+        tol = check_real("tol", self.tol, minimum=0.0)
+        policy, report = maximise_likelihood(policy_class, demonstrations, smoothing=lam, tol=tol)
+        report.details.update(objective="log-loss of the smoothed policy", lam=lam)
+        return policy, report
+
+
+# -- Learning each layer of a product class by itself -----------------------------------------------------------------
+
+
+class LayerwiseBC(Agent):
+    """Behaviour cloning layer by layer: option h of a product class is chosen from layer-h data only.
+
+    It sees, for layer h, the law of (prompt, a_1:h) and the options of that layer, and takes the one with the least
+    log-loss; infinite losses are compared as in `LogLossBC`. In a product class no parameters are shared, so with
+    ``tie_break="first"`` it *is* `LogLossBC`. It stands for every next-token learner in the halving game, where ties
+    are all it can go by: there "first" keeps a set for as long as it is offered, which no learner of this kind beats.
+
+    Args:
+        tie_break: ``"first"`` takes the smallest index among equals, ``"random"`` draws one uniformly.
+
+    >>> import numpy as np
+    >>> from ntp_envs import BernoulliPolicy
+    >>> demos = Demonstrations(np.zeros((1, 0), int), np.array([[0, 1]]), vocab_size=2)
+    >>> options = [BernoulliPolicy(0.1), BernoulliPolicy(0.9)]
+    >>> agent = LayerwiseBC().fit(demos, ProductClass([options, options]))
+    >>> agent.policy_.log_probs(demos.prompts, demos.tokens).round(3).tolist()
+    [[-0.105, -0.105]]
+    """
+
+    supports = (ProductClass,)
+
+    def __init__(self, *, tie_break: str = "first") -> None:
+        self.tie_break = tie_break
+
+    def unit(self, demonstrations: Demonstrations) -> int | None:
+        return None
+
+    def _fit(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Policy, FitReport]:
+        assert isinstance(policy_class, ProductClass)  # `supports` says so
+        if check_in("tie_break", self.tie_break, ("first", "random")) == "first":
+            return choose_layers(policy_class, demonstrations)
+
+        def draw(best: NDArray[np.int64]) -> int:
+            return int(rng.choice(best))
+
+        return choose_layers(policy_class, demonstrations, pick=draw)

@@ -7,19 +7,13 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.base import Agent, ConvergenceWarning, FitReport
-from agents.softmax_rows import MEMORY_BYTES, SoftmaxRows, rows_of
+from agents.linear_rows import MEMORY_BYTES, SoftmaxRows, rows_of
 from ntp_envs import ARLinearClass, Demonstrations, Policy, PolicyClass
-from ntp_envs._numerics import ROUNDING, TIE, first_best
-from ntp_envs._validation import check_int
+from ntp_envs.arrays import ROUNDING, TIE, FloatArray, IntArray, first_best
+from ntp_envs.checks import check_int
 from ntp_envs.features import ContextFeatureMap, FeatureMap
-
-__all__ = ["PerceptronBC"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 LARGEST_BLOCK = 1024
 

@@ -5,22 +5,15 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from agents.base import Agent
+from agents.base import Agent, BestInClass
 from agents.chunk_kr import ChunkKR
-from agents.cross_validation import CrossValidatedBC
 from agents.interactive import AdversarialImitation, DAgger, ForwardTraining, OnPolicyDistillation, ScheduledSampling
-from agents.layerwise import LayerwiseBC
-from agents.log_loss import LogLossBC
-from agents.ngram_likelihood import NGramBC
+from agents.log_loss import LayerwiseBC, LogLossBC, NGramBC, SmoothedLogLossBC
 from agents.objectives import ClippedRatioBC, TaiLrBC, TotalVariationBC
-from agents.oracle import BestInClass
 from agents.perceptron import PerceptronBC
 from agents.rho import ChunkedRhoBC, RhoEstimatorBC
-from agents.smoothed import SmoothedLogLossBC
-from agents.tournament import TournamentBC
-from ntp_envs._registry import Registry, build
-
-__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "agent_class", "agent_names", "make_agent", "register_agent"]
+from agents.selection import CrossValidatedBC, TournamentBC
+from ntp_envs.registry import Registry, build
 
 ENTRY_POINT_GROUP = "ntp_envs.agents"
 BUILT_IN: dict[str, type[Agent]] = {

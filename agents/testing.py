@@ -33,10 +33,8 @@ from ntp_envs import (
     ProductClass,
     TabularPolicy,
 )
-from ntp_envs._validation import check_generator, check_in
+from ntp_envs.checks import check_generator, check_in
 from ntp_envs.features import WindowOneHot
-
-__all__ = ["CHECKS", "Problem", "check_agent", "default_problems"]
 
 HORIZON, SEQUENCES = 6, 40
 

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["own_torch_state"]
-
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 if hasattr(SDPBackend, "CUDNN_ATTENTION"):

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from experiments.statistics import mean_interval, paired_difference, slope_interval
-from experiments.study import keyed_rng
+from experiments.cells import keyed_rng
+from experiments.summary import mean_interval, paired_difference, slope_interval
 from ntp_envs import BernoulliPolicy, Demonstrations, Policy, TableAutomaton, Task, UniformPolicy, collect, make_task
+from ntp_envs.arrays import FloatArray
 from ntp_envs.distances import (
     DistanceCurve,
     bridge_distances,
@@ -36,7 +36,6 @@ from ntp_envs.evaluation import SearchResult, evaluate
 from ntp_envs.tasks import Contamination
 from ntp_envs.text.score import BitsPerChar
 
-FloatArray = NDArray[np.float64]
 Ends = tuple[FloatArray, FloatArray]
 
 COMMAND = "python -m experiments.calibration"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import signal
 import sys
@@ -17,11 +18,43 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from experiments.folder import FolderError
-from experiments.neighbours import shadowed_agents
+from experiments.run import FolderError
 from experiments.study import Study
 
-__all__ = ["main"]
+# -- Is the package ``agents`` that Python finds ours? Many people have one of their own ------------------------------
+
+
+def shadowed_agents() -> str | None:
+    """A message with the way round if something else is imported as ``agents``; ``None`` if all is well."""
+    ours = Path(__file__).resolve().parent.parent / "agents"
+    try:
+        found = importlib.import_module("agents")
+    except Exception as error:
+        return _message(f"`import agents` fails ({type(error).__name__}: {error})", ours)
+    file = getattr(found, "__file__", None)
+    places = [file] if file else list(getattr(found, "__path__", []))
+    is_ours = any(ours in (Path(place).resolve(), Path(place).resolve().parent) for place in places)
+    if is_ours and hasattr(found, "Agent"):
+        return None
+    if is_ours:
+        return (
+            f"the package `agents` at {ours} was imported without its contents; the installation is stale or another "
+            "distribution has replaced files of it. Install ntp-envs again, in an environment of its own."
+        )
+    return _message(f"the package `agents` that Python finds is {', '.join(places) or found!r}", ours)
+
+
+def _message(what: str, ours: Path) -> str:
+    return (
+        f"{what}, not the one of ntp-envs ({ours}). Something that comes earlier on sys.path shadows it: a folder or "
+        "file named agents in the current folder or on PYTHONPATH, or another installed distribution. Run "
+        f"`ntp-bench` from another folder, or put ours first: PYTHONPATH={ours.parent} ntp-bench ...; or install "
+        "ntp-envs in an environment of its own. `ntp_envs` works without it."
+    )
+
+
+# -- The command line: ``ntp-bench list``, ``run STUDY`` and ``evaluate TASK``, also as ``python -m experiments`` -----
+
 
 USAGE = """\
 ntp-bench: measure how next-token prediction drifts with the horizon
@@ -73,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {"list": _list, "run": _run, "evaluate": _evaluate}
     try:
         if words[0] not in commands:
-            from ntp_envs._validation import did_you_mean
+            from ntp_envs.checks import did_you_mean
 
             raise UsageError(f"unknown command {words[0]!r}.{did_you_mean(words[0], commands)}")
         if message := shadowed_agents():
@@ -184,8 +217,8 @@ def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
 def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from experiments.driver import run_study
-    from experiments.store import CellResult
+    from experiments.cells import CellResult
+    from experiments.run import run_study
 
     out = settings.out or Path("runs") / (study.name + ("-quick" if settings.quick else ""))
     stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)

@@ -1,19 +1,28 @@
-"""What the cells of the studies measure, and on what data."""
+"""What the cells of studies share: data, learners by name, fits with their cost, and evaluations as records."""
 
 from __future__ import annotations
 
 import math
+import time
+import tracemalloc
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.study import Record
-from ntp_envs import Demonstrations, Policy, Task, distance
-from ntp_envs._numerics import ROUNDING
-from ntp_envs.distances.approximation import WELL_SPECIFIED
-from ntp_envs.errors import NotTractableError
+from agents import Agent, ConvergenceWarning, make_agent
+from experiments.cells import Label, Record
+from ntp_envs import Demonstrations, Policy, PolicyClass, RestartedPolicy, Task, distance
+from ntp_envs.arrays import ROUNDING
+from ntp_envs.checks import NotTractableError, check_int
+from ntp_envs.distances.front import WELL_SPECIFIED
+from ntp_envs.evaluation import BY_POSITION, Evaluation
 
-__all__ = ["POPULATION", "SLOPE_IN_H", "SLOPE_IN_K", "draw", "measured", "named", "passing"]
+# -- What the cells of the studies measure, and on what data ----------------------------------------------------------
+
 
 POPULATION = math.inf  # the label n of a population fit
 SLOPE_IN_H, SLOPE_IN_K = "slope of log C_apx in log H", "slope of log C_apx in log K"
@@ -80,3 +89,231 @@ def passing(curve: NDArray[np.float64], level: float = 1.0) -> float:
     h = int(above[0])
     before = float(curve[h - 1]) if h else 0.0
     return h + (level - before) / (float(curve[h]) - before)
+
+
+# -- The learners of the studies under the names they have in tables and figures --------------------------------------
+
+
+#: name in the study: agent and its hyper-parameters
+LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "log-loss": ("LogLossBC", {}),
+    "smoothed 1/(nH)": ("SmoothedLogLossBC", {"lam": "1/(nH)"}),
+    "smoothed 1/H": ("SmoothedLogLossBC", {"lam": "1/H"}),
+    "rho": ("RhoEstimatorBC", {"tau": "ratio"}),
+    "rho psi": ("RhoEstimatorBC", {"tau": "psi"}),
+}
+#: learners of product classes, layer by layer; ties go to the first option, or to one at random
+LAYERWISE: dict[str, tuple[str, dict[str, Any]]] = {
+    "layerwise": ("LayerwiseBC", {}),
+    "layerwise, random ties": ("LayerwiseBC", {"tie_break": "random"}),
+}
+CHUNKED = "chunked rho"
+CHUNK_KR = "ChunkKR"
+IMPROPER = "improper chunks"
+BEST = "best in class"
+
+
+def build_learner(learner: str, task: Task, chunk: int | None = None, norm_bound: float | None = None) -> Agent:
+    """The agent of this name; another name is looked up as `agents.make_agent` does.
+
+    Args:
+        learner: a name of this module, or of an agent.
+        task: for ``BEST``.
+        chunk: K, for ``CHUNKED`` and ``CHUNK_KR``.
+        norm_bound: B, for ``CHUNK_KR``.
+    """
+    if learner == CHUNKED:
+        return make_agent("ChunkedRhoBC", chunk=chunk)
+    if learner == CHUNK_KR:
+        return make_agent("agents.chunk_kr:ChunkKR", chunk=chunk, norm_bound=norm_bound)
+    if learner == BEST:
+        return make_agent("BestInClass", task=task)
+    name, parameters = {**LEARNERS, **LAYERWISE}.get(learner, (learner, {}))
+    return make_agent(name, **parameters)
+
+
+def population_for(agent: Agent, task: Task) -> Demonstrations:
+    """A population that is exact for this agent."""
+    population = task.population()
+    unit = agent.unit(population)
+    exact = population.exactness
+    if not unit or exact is None or exact.covers(unit, task.policy_class):
+        return population
+    return task.population(chunk=unit)
+
+
+def fit_population(
+    learner: str, task: Task, rng: np.random.Generator, chunk: int | None = None, norm_bound: float | None = None
+) -> Policy:
+    """What the learner chooses with infinitely many demonstrations.
+
+    ``IMPROPER`` is not an agent: it is the limit of learners that get every chunk of K tokens right given what
+    precedes it, with no shared parameter, so that their chunks are independent (`RestartedPolicy`).
+    """
+    if learner == IMPROPER:
+        assert chunk is not None
+        return RestartedPolicy(task.expert, chunk)  # type: ignore[arg-type]
+    agent = build_learner(learner, task, chunk, norm_bound)
+    return agent.fit(population_for(agent, task), task.policy_class, rng=rng).policy_
+
+
+def powers_of_two(largest: int) -> list[int]:
+    """1, 2, 4, ... up to ``largest``."""
+    return [1 << k for k in range(largest.bit_length()) if 1 << k <= largest]
+
+
+# -- Fits with what they cost: processor seconds and megabytes, as records that depend on the machine -----------------
+
+
+SECONDS, MEGABYTES = "processor seconds of a fit", "peak megabytes of a fit"
+#: a distance below this is recorded as 0: fits are certified to about 1e-6 nats, and what is left is rounding error
+NOTHING = 1e-9
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted agent and what it took.
+
+    Attributes:
+        agent: fitted.
+        converged: it reached its tolerance; its warning, if not, is kept here and not shown.
+        seconds: of processor time, of all threads: other work on the machine does not count.
+        megabytes: peak of the memory allocated during the fit, ``nan`` where not measured.
+    """
+
+    agent: Agent
+    converged: bool
+    seconds: float
+    megabytes: float = field(default=float("nan"))
+
+    def records(self, labels: Mapping[str, Label]) -> list[Record]:
+        """The costs, marked as depending on the machine."""
+        found = [Record(SECONDS, self.seconds, labels, machine=True)]
+        if self.megabytes == self.megabytes:
+            found.append(Record(MEGABYTES, self.megabytes, labels, machine=True))
+        return found
+
+
+def costed_fit(
+    agent: Agent, demonstrations: Demonstrations, policy_class: PolicyClass, seed: int, *, memory: bool
+) -> Fit:
+    """Fit, and say what it cost.
+
+    Args:
+        agent: to fit.
+        demonstrations: to learn from.
+        policy_class: to choose from.
+        seed: of the fit, so that what it draws does not depend on what was fitted before.
+        memory: fit once more with all allocations traced, which is slow; the seconds are those of the first fit.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        before = time.process_time()
+        agent.fit(demonstrations, policy_class, rng=np.random.default_rng(seed))
+        seconds = time.process_time() - before
+        megabytes = _peak(agent.clone(), demonstrations, policy_class, seed) if memory else float("nan")
+    return Fit(agent, agent.fit_report_.converged, seconds, megabytes)
+
+
+def _peak(agent: Agent, demonstrations: Demonstrations, policy_class: PolicyClass, seed: int) -> float:
+    running = tracemalloc.is_tracing()
+    if not running:
+        tracemalloc.start()
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        agent.fit(demonstrations, policy_class, rng=np.random.default_rng(seed))
+        return (tracemalloc.get_traced_memory()[1] - before) / 1e6
+    finally:
+        if not running:
+            tracemalloc.stop()
+
+
+def measured_fit(task: Task, fit: Fit, labels: dict[str, Label], rng: np.random.Generator) -> list[Record]:
+    """How far the fitted policy is from the expert (`experiments.measure.measured`), and the cost of the fit."""
+    found = measured(task, fit.agent.policy_, labels, rng)
+    if found[0].value < NOTHING:
+        found = [replace(record, value=0.0, lower=0.0, upper=0.0) for record in found]
+    return [*found, *fit.records(labels)]
+
+
+# -- An evaluation as records of a study: by position under the label ``h``, and as a whole ---------------------------
+
+
+def evaluation_records(evaluation: Evaluation, labels: Mapping[str, Label]) -> list[Record]:
+    """Every measure of an `Evaluation` with its 95 % interval.
+
+    Args:
+        evaluation: what `ntp_envs.evaluation` returned.
+        labels: its place in the sweep. Measures by position (``forced_accuracy``, ...) get the label ``h`` in
+            addition, from 1; measures of the whole (``forced_exact``, ``mean_cross_entropy``, ...) do not. Labels
+            outside `experiments.cells.LABELS` must be named in ``Study.labels``.
+
+    Returns:
+        Records; success is left out where the task has none.
+
+    >>> import numpy as np
+    >>> from ntp_envs import UniformPolicy, make_task
+    >>> from ntp_envs.evaluation import evaluate
+    >>> task = make_task("Contamination", horizon=4)
+    >>> records = evaluation_records(evaluate(UniformPolicy(2), task, n=9, rng=np.random.default_rng(0)), {"H": 4})
+    >>> records[0].metric, records[0].labels
+    ('forced_accuracy', {'H': 4, 'h': 1})
+    """
+    method = f"evaluation, n={evaluation.n}"
+    records = []
+    for name in BY_POSITION:
+        lower, upper = evaluation.interval(name)
+        for h, value in enumerate(getattr(evaluation, name)):
+            place = {**labels, "h": h + 1}
+            records.append(Record(name, float(value), place, float(lower[h]), float(upper[h]), method))
+    for row in evaluation.totals():
+        records.append(Record(row["measure"], row["value"], labels, row["lower"], row["upper"], method))
+    return records
+
+
+# -- Networks in studies: they are trained where torch is installed, unless the user says otherwise -------------------
+
+
+def without_torch() -> str | None:
+    """Why no network can be trained here, with the way out; ``None`` where one can."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        return f"networks need torch, which the extra 'neural' brings: pip install \"ntp-envs[neural]\" ({error})"
+    return None
+
+
+def trains_networks(neural: str) -> bool:
+    """Whether a study trains networks.
+
+    Args:
+        neural: its option: ``"auto"`` (where torch is there), ``"yes"`` or ``"no"``.
+
+    Raises:
+        ValueError: ``"yes"``, and torch is missing.
+    """
+    if neural == "no":
+        return False
+    if neural == "yes":
+        require_torch(" Or leave the networks out with --neural no.")
+    return without_torch() is None
+
+
+def require_torch(otherwise: str = "") -> None:
+    """Raises:
+    ValueError: torch is missing; names the extra that brings it, and ``otherwise`` what else can be done.
+    """
+    if missing := without_torch():
+        raise ValueError(f"{missing}.{otherwise}")
+
+
+# -- Checks that the options of studies share -------------------------------------------------------------------------
+
+
+def check_distinct(name: str, values: Sequence[int], *, minimum: int = 1, maximum: int | None = None) -> None:
+    """``ValueError`` unless the option holds at least one integer, each once and within its range."""
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{name}={values} must hold distinct integers, at least one.")
+    for value in values:
+        check_int(name, value, minimum=minimum, maximum=maximum)

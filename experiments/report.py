@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.study import FigureSpec
-from experiments.tables import Table
-
-__all__ = ["Failure", "report_html"]
+from experiments.summary import Table
 
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }

@@ -29,101 +29,14 @@ A new study is a `Study` value named in `experiments.studies.STUDIES`:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from experiments.summary import Summary, SummaryRow
-    from experiments.tables import Table
-
-__all__ = ["LABELS", "Analysis", "Cell", "FigureSpec", "Record", "Study", "cell_rng", "keyed_rng"]
-
-#: label columns every study has; `Study.labels` may add to them. ``n`` is ``inf`` for a population fit.
-LABELS = ("task", "learner", "H", "h", "K", "n")
-
-Label = str | int | float
-
-
-@dataclass(frozen=True)
-class Record:
-    """One measured number.
-
-    Records of different cells with equal part, labels and metric are replicates: the summary gives their mean and a
-    95 % interval (Student's t), at least as wide as their own intervals make that of a mean.
-
-    Attributes:
-        metric: what was measured (``"C_apx"``, ``"hellinger2"``, ``"seconds"``).
-        value: the number.
-        labels: its place in the sweep; keys among `LABELS` and the study's own.
-        lower, upper: a 95 % interval of this one number, where it was estimated; the value itself where exact.
-        method: how it was obtained (``"automaton"``, ``"monte carlo (bridge), n=1000"``).
-        machine: depends on the machine (seconds, megabytes): goes to ``timings.csv``, never to ``summary.csv``; an
-            analysis finds it in `Summary.timings`.
-    """
-
-    metric: str
-    value: float
-    labels: Mapping[str, Label] = field(default_factory=dict)
-    lower: float | None = None
-    upper: float | None = None
-    method: str = ""
-    machine: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, floats exact."""
-        plain = dataclasses.asdict(self)
-        for name in ("value", "lower", "upper"):
-            plain[name] = None if plain[name] is None else float(plain[name])
-        plain["labels"] = {key: _plain(value) for key, value in self.labels.items()}
-        return plain
-
-
-def _plain(value: Any) -> Label:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One independent piece of a study: a pure function of its parameters and its own generator.
-
-    Attributes:
-        part: which part of the study it belongs to.
-        function: ``function(**parameters, rng=generator) -> list[Record]``; defined at module level, so that it can
-            be sent to another process.
-        parameters: JSON-like; with the part they are the cell's identity, from which its seed is derived.
-        scratch: the function also takes ``scratch``, a `pathlib.Path` of a folder of its own. What it leaves there is
-            still there if the run is stopped and started again (checkpoints of a training), and is removed when the
-            cell succeeds. The records must not depend on it.
-    """
-
-    part: str
-    function: Callable[..., Sequence[Record]]
-    parameters: Mapping[str, Any]
-    scratch: bool = False
-
-    @property
-    def key(self) -> str:
-        """The identity of the cell as text: equal for equal part and parameters, whatever their order."""
-        return f"{self.part} {json.dumps(dict(self.parameters), sort_keys=True)}"
-
-
-def keyed_rng(seed: int, key: str) -> np.random.Generator:
-    """A generator that depends on ``seed`` and on ``key`` only; different keys give independent streams."""
-    digest = hashlib.sha256(key.encode()).digest()
-    words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(words)))
-
-
-def cell_rng(seed: int, study: str, cell: Cell) -> np.random.Generator:
-    """The generator of a cell: it does not depend on the other cells, their order, or the number of workers."""
-    return keyed_rng(seed, f"{study} {cell.key}")
+from experiments.cells import Cell
+from experiments.summary import Summary, SummaryRow, Table
 
 
 @dataclass(frozen=True)

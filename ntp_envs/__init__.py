@@ -12,8 +12,8 @@ from ntp_envs.automata import (
     RestartedPolicy,
     TableAutomaton,
 )
+from ntp_envs.checks import NotTractableError, WellSpecifiedError
 from ntp_envs.demonstrations import Demonstrations, Exactness
-from ntp_envs.deterministic import GreedyPolicy, TargetPolicy
 from ntp_envs.distances import (
     DistanceCurve,
     approximation_factor,
@@ -24,10 +24,17 @@ from ntp_envs.distances import (
     two_sample_test,
 )
 from ntp_envs.env import TokenEnv
-from ntp_envs.errors import NotTractableError, WellSpecifiedError
 from ntp_envs.evaluation import Evaluation, backtracking_search, best_of, evaluate
 from ntp_envs.ngram import NGramPolicy
-from ntp_envs.policies import CallablePolicy, MixturePolicy, Policy, TabularPolicy, UniformPolicy
+from ntp_envs.policies import (
+    CallablePolicy,
+    GreedyPolicy,
+    MixturePolicy,
+    Policy,
+    TabularPolicy,
+    TargetPolicy,
+    UniformPolicy,
+)
 from ntp_envs.policy_classes import (
     ARLinearClass,
     ARLinearPolicy,

@@ -10,21 +10,9 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._numerics import log_bernoulli, prefix_codes
-from ntp_envs._validation import as_array, check_in, check_int, check_probability
+from ntp_envs.arrays import FloatArray, IntArray, log_bernoulli, prefix_codes
+from ntp_envs.checks import as_array, check_in, check_int, check_probability
 from ntp_envs.policies import Cursor, SequentialPolicy, normalised_log_probs
-
-__all__ = [
-    "AutomatonPolicy",
-    "BernoulliMixturePolicy",
-    "BernoulliPolicy",
-    "MarkovPolicy",
-    "RestartedPolicy",
-    "TableAutomaton",
-]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 class AutomatonPolicy(SequentialPolicy):

@@ -13,11 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import as_array
+from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.automata import AutomatonPolicy
-from ntp_envs.policies import CallablePolicy, Cursor, FloatArray, IntArray, Policy
-
-__all__ = ["check_policy", "checked_policy", "own_cursor"]
+from ntp_envs.checks import as_array
+from ntp_envs.policies import CallablePolicy, Cursor, Policy
 
 #: how far a sum of probabilities may be from 1
 ATOL = 1e-6

@@ -9,13 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import as_array, check_int, check_real, check_tokens, check_weights
+from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.checks import as_array, check_int, check_real, check_tokens, check_weights
 from ntp_envs.policies import Cursor, SequentialPolicy
-
-__all__ = ["NGramLevel", "NGramPolicy"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 #: (context, token) cells up to which a lookup goes through a table instead of a binary search
 TABLE_CELLS = 1 << 21

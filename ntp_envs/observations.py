@@ -17,22 +17,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ntp_envs._validation import as_array, small_int_dtype
-
-__all__ = [
-    "OBSERVATION_FORMS",
-    "Sizes",
-    "as_numpy",
-    "empty_lines",
-    "episode_observations",
-    "observation_form",
-    "observe",
-    "observed",
-    "split_observation",
-    "token_space",
-]
-
-IntArray = NDArray[np.int64]
+from ntp_envs.arrays import IntArray
+from ntp_envs.checks import as_array, small_int_dtype
 
 OBSERVATION_FORMS = ("multi_discrete", "dict", "one_hot")
 

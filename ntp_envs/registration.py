@@ -5,11 +5,9 @@ from __future__ import annotations
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
-from ntp_envs._validation import did_you_mean
+from ntp_envs.checks import did_you_mean
 from ntp_envs.tasks.base import Task
 from ntp_envs.tasks.registry import register_task, task_names
-
-__all__ = ["environment_id", "register_environment", "register_known"]
 
 NAMESPACE = "ntp"
 VERSION = 0  # changes when learning results could

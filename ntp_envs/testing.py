@@ -13,17 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs.arrays import FloatArray
 from ntp_envs.automata import AutomatonPolicy
+from ntp_envs.checks import NotTractableError
 from ntp_envs.demonstrations import Demonstrations
-from ntp_envs.distances.automaton import automaton_distances
-from ntp_envs.errors import NotTractableError
+from ntp_envs.distances.exact import automaton_distances
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import BernoulliClass, FiniteClass, PolicyClass, ProductClass
 from ntp_envs.tasks.base import BestInClass, Task, collect
-
-__all__ = ["check_task"]
-
-FloatArray = NDArray[np.float64]
 
 ENUMERATE_UP_TO = 2**14  # sequences, over all prompts
 BATCH = 16

@@ -15,24 +15,22 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs._validation import check_in, check_int, check_real, check_tokens, did_you_mean
+from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.checks import check_in, check_int, check_real, check_tokens, did_you_mean
 from ntp_envs.env import (
+    RENDER_MODES,
     ExpertReader,
     accepted_tokens,
     check_options,
     check_prompt,
+    frames,
     resolve_reward,
     resolve_task,
     warn_no_render_mode,
 )
 from ntp_envs.observations import OBSERVATION_FORMS, empty_lines, observed, token_space
-from ntp_envs.rendering import RENDER_MODES, frames
 from ntp_envs.tasks.base import Task
 
-__all__ = ["TokenVectorEnv"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Rows = IntArray | slice
 
 EVERY = slice(None)

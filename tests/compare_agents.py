@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agents import Agent, ConvergenceWarning, FitReport, LogLossBC
 from ntp_envs import ARLinearClass, BernoulliClass
-from ntp_envs.errors import NotTractableError
+from ntp_envs.checks import NotTractableError
 from ntp_envs.tasks import Contamination
 
 

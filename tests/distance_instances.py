@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ntp_envs import TableAutomaton, Task
-from ntp_envs.errors import NotTractableError
+from ntp_envs.checks import NotTractableError
 
 THRESHOLDS = (1.5, 2.0, 4.0, 16.0)
 

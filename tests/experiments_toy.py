@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
-from experiments.figures import end_labels, new_figure, plot_series
-from experiments.study import Analysis, Cell, FigureSpec, Record, Study
-from experiments.summary import derived
-from experiments.tables import Table
+from experiments.cells import Cell, Record
+from experiments.charts import end_labels, new_figure, plot_series
+from experiments.study import Analysis, FigureSpec, Study
+from experiments.summary import Table, derived
 
 
 @dataclass(frozen=True)

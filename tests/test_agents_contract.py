@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import ntp_envs._registry as lookup
+import ntp_envs.registry as lookup
 from agents import (
     Agent,
     BestInClass,
@@ -347,7 +347,7 @@ def test_the_oracle_knows_its_own_class_only():
 def test_agents_by_name():
     assert {"BestInClass", "LayerwiseBC", "LogLossBC", "SmoothedLogLossBC"} <= set(agent_names())
     assert isinstance(make_agent("LogLossBC"), LogLossBC)
-    assert isinstance(make_agent("agents.layerwise:LayerwiseBC", tie_break="random"), LayerwiseBC)
+    assert isinstance(make_agent("agents.log_loss:LayerwiseBC", tie_break="random"), LayerwiseBC)
     with pytest.raises(ValueError, match=r"unknown agent 'LoglossBC'.* Did you mean 'LogLossBC'"):
         make_agent("LoglossBC")
     with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'lamb'.* Did you mean 'lam'"):

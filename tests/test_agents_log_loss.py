@@ -28,7 +28,7 @@ from ntp_envs import (
     make_task,
 )
 from ntp_envs.features import FlipSign
-from ntp_envs.tasks._bernoulli_law import count_distance
+from ntp_envs.tasks.bernoulli import count_distance
 
 seeds = st.integers(0, 2**32 - 1)
 law = examples(40)

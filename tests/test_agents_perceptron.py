@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from agents import ConvergenceWarning, LogLossBC, PerceptronBC, make_agent
+from agents.linear_rows import SoftmaxRows, rows_of
 from agents.perceptron import _gathered
-from agents.softmax_rows import SoftmaxRows, rows_of
 from agents.testing import check_agent
 from ntp_envs import ARLinearClass, Demonstrations, MarkovClass, collect, make_task
 from ntp_envs.features import ContextFeatureMap, FeatureMap, FlipSign, WindowOneHot

@@ -14,7 +14,7 @@ from ntp_envs import (
     collect,
     make_task,
 )
-from ntp_envs.tasks._bernoulli_law import count_distance
+from ntp_envs.tasks.bernoulli import count_distance
 
 
 def demos(n=5, horizon=8, weights=None):

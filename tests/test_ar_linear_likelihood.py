@@ -11,9 +11,9 @@ from laws import examples
 from scipy.optimize import approx_fprime, minimize
 
 from agents import ConvergenceWarning, softmax_rows
-from agents.ar_linear_likelihood import maximum_likelihood
-from agents.ball_newton import Curvature, certified_gap, minimise_quadratic_in_ball
-from agents.softmax_rows import SoftmaxRows, rows_of
+from agents.ball import Curvature, certified_gap, minimise_quadratic_in_ball
+from agents.linear_likelihood import maximum_likelihood
+from agents.linear_rows import SoftmaxRows, rows_of
 from ntp_envs import ARLinearPolicy, BernoulliClass, Demonstrations, collect, make_task
 from ntp_envs.features import CallableFeatures, FeatureMap, FlipSign, PairwiseProducts, Position, WindowOneHot
 
@@ -191,8 +191,8 @@ def test_large_data_start_from_a_part(weighted):
 
 def test_a_large_vocabulary_uses_the_hessian_of_a_part(monkeypatch):
     """With no Hessian of all the data affordable at first, the answer is still certified."""
-    monkeypatch.setattr("agents.ar_linear_likelihood.FULL_HESSIAN_WORK", 0.0)
-    monkeypatch.setattr("agents.ar_linear_likelihood.SUBSET_ROWS", 500)
+    monkeypatch.setattr("agents.linear_likelihood.FULL_HESSIAN_WORK", 0.0)
+    monkeypatch.setattr("agents.linear_likelihood.SUBSET_ROWS", 500)
     features = CallableFeatures(waves, 4, 3)
     demos = draw(features, n=2000)
     _, report = maximum_likelihood(features, 10.0, demos, tol=1e-9)

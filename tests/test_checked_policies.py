@@ -39,7 +39,7 @@ from ntp_envs import (
 )
 from ntp_envs.automata import AutomatonPolicy, TableAutomaton
 from ntp_envs.checked import checked_policy
-from ntp_envs.distances.monte_carlo import bridge_distances, one_sided_distances
+from ntp_envs.distances.sampled import bridge_distances, one_sided_distances
 from ntp_envs.evaluation import backtracking_search, best_of
 from ntp_envs.policies import Cursor, SequentialPolicy
 

@@ -10,11 +10,11 @@ from laws import examples
 
 from agents import ChunkKR, ConvergenceWarning, LogLossBC
 from agents.chunk_kr import agent as agent_module
-from agents.chunk_kr.gap import best_reply
-from agents.chunk_kr.policy import ChunkKRAutomaton, ChunkKRPolicy
+from agents.chunk_kr.agent import ChunkKRAutomaton, ChunkKRPolicy
+from agents.chunk_kr.program import best_reply
 from agents.testing import Problem, check_agent
 from ntp_envs import BernoulliClass, BernoulliMixturePolicy, Demonstrations, RestartedPolicy, collect, make_task
-from ntp_envs._numerics import all_sequences
+from ntp_envs.arrays import all_sequences
 from ntp_envs.distances import approximation_factor, distance
 from ntp_envs.features import CallableFeatures, FlipSign, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass

@@ -10,14 +10,20 @@ from hypothesis import strategies as st
 from laws import examples
 from scipy.optimize import minimize
 
-from agents.chunk_kr.admm import solve_admm
-from agents.chunk_kr.features import PrefixReader, canonical_order, tree_keys
-from agents.chunk_kr.gap import best_reply, certify, game_value
-from agents.chunk_kr.gda import solve_gda
-from agents.chunk_kr.gram import cholesky_embedding, eigen_embedding, gram_matrix
-from agents.chunk_kr.kernel import KernelRange, log_chunk_kernel, sequence_features
-from agents.chunk_kr.likelihood import likelihood_prox
-from agents.chunk_kr.points import ChunkPoints
+from agents.chunk_kr.program import best_reply, certify, game_value, likelihood_prox
+from agents.chunk_kr.solvers import solve_admm, solve_gda
+from agents.chunk_kr.space import (
+    ChunkPoints,
+    KernelRange,
+    PrefixReader,
+    canonical_order,
+    cholesky_embedding,
+    eigen_embedding,
+    gram_matrix,
+    log_chunk_kernel,
+    sequence_features,
+    tree_keys,
+)
 from ntp_envs.features import CallableFeatures, FlipSign, WindowOneHot
 
 

@@ -8,7 +8,7 @@ from laws import examples
 from scipy.optimize import minimize
 
 from agents import project_onto_ball_and_simplices
-from agents.chunk_kr.projection import project_onto_simplex, smallest_feasible_norm
+from agents.chunk_kr.program import project_onto_simplex, smallest_feasible_norm
 
 
 def random_problem(seed, n, bits, extra, radius):

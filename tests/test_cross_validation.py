@@ -19,7 +19,7 @@ from agents import (
     TournamentBC,
 )
 from agents.chunk_kr import ChunkKR
-from agents.splits import shuffled_folds
+from agents.selection import shuffled_folds
 from agents.testing import check_agent
 from ntp_envs import (
     BernoulliClass,

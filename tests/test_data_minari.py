@@ -194,7 +194,7 @@ def test_nothing_is_left_when_writing_fails(root, monkeypatch):
     def full(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("ntp_envs.data.minari.BATCH", 4)
+    monkeypatch.setattr("ntp_envs.data.BATCH", 4)
     monkeypatch.setattr(minari.MinariDataset, "update_dataset_from_buffer", full)
     with pytest.raises(OSError, match="disk full"):
         to_minari(small(), "half-v0")

@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 
 from agents import Agent, LogLossBC
-from experiments.kept import kept_or_made
-from experiments.store import CellResult, ResultStore
-from experiments.study import Cell, Record
+from experiments.cells import Cell, CellResult, Record, ResultStore, kept_or_made
 from ntp_envs import Demonstrations, collect, make_task
 
 TASK = make_task("Contamination", horizon=6, eps=0.2, p=0.1, q=0.9, theta_min=0.01)

@@ -21,10 +21,10 @@ from ntp_envs import (
     distance,
     make_task,
 )
-from ntp_envs._numerics import binomial_log_coefficients
+from ntp_envs.arrays import binomial_log_coefficients
 from ntp_envs.distances import automaton as automaton_module
 from ntp_envs.distances import automaton_distances, enumeration, enumeration_distances
-from ntp_envs.tasks._bernoulli_law import count_distance
+from ntp_envs.tasks.bernoulli import count_distance
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

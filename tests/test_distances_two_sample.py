@@ -25,7 +25,7 @@ from ntp_envs.distances import (
     two_sample_ngram,
     two_sample_test,
 )
-from ntp_envs.distances._two_sample import permutation_p_values, permuted_labels, pooled_lines
+from ntp_envs.distances.two_sample import permutation_p_values, permuted_labels, pooled_lines
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

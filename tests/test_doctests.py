@@ -11,7 +11,7 @@ import experiments
 import ntp_envs
 
 EXTRAS = ("agents.neural", "agents.rl", "agents.torch_state")
-TORCH_INSIDE = ("experiments.studies.scaling.flops",)  # can be imported without it, but its example cannot run
+TORCH_INSIDE = ("experiments.studies.scaling",)  # can be imported without it, but its example cannot run
 MODULES = [
     found.name
     for package in (ntp_envs, agents, experiments)

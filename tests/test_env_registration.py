@@ -112,7 +112,7 @@ def test_a_family_by_its_path():
 def test_names_announced_by_a_package_are_not_imported(monkeypatch):
     from importlib.metadata import EntryPoint
 
-    from ntp_envs import _registry
+    from ntp_envs import registry as _registry
     from ntp_envs.registration import register_known
 
     announced = EntryPoint(name="Elsewhere", value="package_that_is_not_there:Elsewhere", group="ntp_envs.tasks")

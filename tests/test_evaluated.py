@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.evaluated import evaluation_records
+from experiments.measure import evaluation_records
 from ntp_envs import UniformPolicy, make_task
 from ntp_envs.evaluation import evaluate
 

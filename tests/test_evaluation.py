@@ -1,4 +1,4 @@
-"""`ntp_envs.evaluation.evaluate` against enumeration, closed forms, and the coverage of its intervals."""
+"""`ntp_envs.evaluation` against enumeration, closed forms, and the coverage of its intervals."""
 
 import importlib
 import itertools
@@ -21,10 +21,9 @@ from ntp_envs import (
     collect,
     make_task,
 )
-from ntp_envs.evaluation import Evaluation, SampleText, evaluate
-from ntp_envs.evaluation.result import BY_POSITION, TOTALS
+from ntp_envs.evaluation import BY_POSITION, TOTALS, Evaluation, SampleText, evaluate
 
-module = importlib.import_module("ntp_envs.evaluation.evaluate")  # the package gives the function that name
+module = importlib.import_module("ntp_envs.evaluation")  # the package gives the function that name
 
 
 def rng(seed=0):

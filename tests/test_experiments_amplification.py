@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
-from experiments.statistics import loglog_slope
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.amplification.options import AmplificationOptions
-from experiments.studies.amplification.sweep import consistency, control, population, rare_mode, samples
+from experiments.studies.amplification import AmplificationOptions, consistency, control, population, rare_mode, samples
+from experiments.summary import loglog_slope
 
 RNG = np.random.default_rng(0)
 

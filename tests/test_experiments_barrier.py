@@ -5,15 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
 from experiments.measure import POPULATION, SLOPE_IN_H, draw
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.barrier.options import BarrierOptions
-from experiments.studies.barrier.sweep import (
+from experiments.studies.barrier import (
     BOUND,
     NEXT_TOKEN,
     SETS,
     TIES,
+    BarrierOptions,
     halving,
     multi_scale_population,
     rare_mode,

@@ -12,8 +12,8 @@ import experiments_toy as toy
 import pytest
 
 from experiments.cli import main, parse_run
-from experiments.driver import reproduce_command, run_study
-from experiments.tables import number
+from experiments.run import reproduce_command, run_study
+from experiments.summary import number
 
 ROOT = Path(__file__).parent.parent
 TOY = "experiments_toy:STUDY"

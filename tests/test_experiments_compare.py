@@ -11,15 +11,23 @@ from hypothesis import strategies as st
 from laws import examples
 
 from experiments.cli import main, parse_run
-from experiments.driver import reproduce_command, run_study
-from experiments.fits import SECONDS
-from experiments.measure import SLOPE_IN_H
-from experiments.specs import Spec, build_agent, build_task, parse_spec, split_specs, takes_horizon
+from experiments.evaluation import Spec, build_agent, build_task, parse_spec, split_specs, takes_horizon
+from experiments.measure import SECONDS, SLOPE_IN_H
+from experiments.run import reproduce_command, run_study
 from experiments.studies import load_study
-from experiments.studies.compare.analysis import verdict
-from experiments.studies.compare.estimates import DISTANCE_SLOPE, MEANS, minus
-from experiments.studies.compare.options import CompareOptions
-from experiments.studies.compare.sweep import CONVERGED, NOT_APPLICABLE, QUERIES, RUNS, STEPS, run
+from experiments.studies.compare import (
+    CONVERGED,
+    DISTANCE_SLOPE,
+    MEANS,
+    NOT_APPLICABLE,
+    QUERIES,
+    RUNS,
+    STEPS,
+    CompareOptions,
+    minus,
+    run,
+    verdict,
+)
 from ntp_envs import make_task
 
 STUDY = load_study("compare")

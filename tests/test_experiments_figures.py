@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from laws import examples
 from scipy.optimize import LinearConstraint, minimize
 
-from experiments.figures import COLOURS, learner_style, new_figure, render, spread, styled
+from experiments.charts import COLOURS, learner_style, new_figure, render, spread, styled
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.floats(0.5, 30))

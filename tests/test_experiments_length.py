@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.length.options import LengthOptions
-from experiments.studies.length.sweep import (
+from experiments.studies.length import (
     ANSWER,
     CHAIN,
     CLOSED,
@@ -25,6 +24,7 @@ from experiments.studies.length.sweep import (
     SHARE,
     THRESHOLD,
     TRADE,
+    LengthOptions,
     accuracy,
     filtered,
     parity_formats,

@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 from agents import ConvergenceWarning, LogLossBC
-from experiments.driver import run_study
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.multiplication import sweep
-from experiments.studies.multiplication.analysis import PUBLISHED_ROW, analyse
-from experiments.studies.multiplication.drawings import chain_title
-from experiments.studies.multiplication.options import MultiplicationOptions
-from experiments.studies.multiplication.reading import SEGMENTS, at_end, decided, segment_of
-from experiments.studies.multiplication.sweep import (
+from experiments.studies.multiplication import (
     ALONE,
     ALONE_NATS,
     CARRY,
@@ -30,19 +25,28 @@ from experiments.studies.multiplication.sweep import (
     LINEAR,
     MLP,
     PRODUCT,
+    PUBLISHED_ROW,
+    SEGMENTS,
     STEP,
     SUCCESS,
     TRAINED,
+    MultiplicationOptions,
+    analyse,
+    at_end,
     cells,
     certified,
     chain_records,
+    chain_title,
     columns,
+    decided,
+    segment_of,
+    sweep,
 )
 from experiments.study import Analysis
 from experiments.summary import Summary, SummaryRow
 from ntp_envs import Demonstrations, collect
 from ntp_envs.features import WindowOneHot
-from ntp_envs.policy_classes.positional_linear import LinearStep, PositionalLinearPolicy
+from ntp_envs.policy_classes import LinearStep, PositionalLinearPolicy
 from ntp_envs.tasks import ColumnAddition, Multiplication, explicit_multiplier
 
 STUDY = load_study("multiplication")
@@ -215,7 +219,7 @@ def unstopped(tmp_path_factory):
 
 @pytest.mark.parametrize("where", ["training", "evaluating", "evaluating the last"])
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(where, unstopped, tmp_path, monkeypatch):
-    from agents.neural.batches import OnlineBatches
+    from agents.neural.training import OnlineBatches
 
     draws, evaluations = [], []
     draw, evaluate = OnlineBatches.draw, sweep.evaluate

@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
 from experiments.measure import SLOPE_IN_H
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.parity.options import ParityOptions
-from experiments.studies.parity.sweep import IN_CLASS, LINEAR, linear, parity
+from experiments.studies.parity import IN_CLASS, LINEAR, ParityOptions, linear, parity
 from ntp_envs import make_task
 
 # squared Hellinger distance of one episode, n=4, |S|=3, eta=.1, derived independently of this code

@@ -8,37 +8,43 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
-from experiments.kept import kept_or_made
+from experiments.cells import Record, kept_or_made
 from experiments.measure import POPULATION
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.pathstar import sweep
-from experiments.studies.pathstar.analysis import GAP, LEARNED, PUBLISHED_ROWS, backwards, headings, title_of
-from experiments.studies.pathstar.curves import Training, first_above
-from experiments.studies.pathstar.options import PathStarOptions
-from experiments.studies.pathstar.sweep import (
+from experiments.studies.pathstar import (
     CLOSED,
     EXPECTED,
     FORCED,
     FORCING,
+    GAP,
     GREEDY,
     HANS,
+    LEARNED,
     MODES,
     NATS,
     NETWORK,
     POINTER,
+    PUBLISHED_ROWS,
     REFERENCE,
     REVERSED,
     SAMPLED,
     SECOND,
     TEACHERLESS,
+    PathStarOptions,
+    Training,
+    backwards,
     copying,
+    first_above,
+    headings,
     hops_of,
     pointer,
     star,
+    sweep,
+    title_of,
     trained,
 )
-from experiments.study import Analysis, Record
+from experiments.study import Analysis
 from experiments.summary import Series, Summary, SummaryRow
 
 SMALL = PathStarOptions(
@@ -177,7 +183,7 @@ class Stop(KeyboardInterrupt):
 @pytest.mark.parametrize("where", ["training", "evaluating"])
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(where, outcome, tmp_path, monkeypatch):
     """Between a checkpoint and the next, or after a checkpoint and before the evaluation of it."""
-    from agents.neural.batches import OnlineBatches
+    from agents.neural.training import OnlineBatches
 
     draws, evaluations = [], []
     draw, evaluate = OnlineBatches.draw, sweep.evaluate

@@ -7,23 +7,31 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.rl.analysis import GAP, SLOPE, cost_findings, cost_rows
-from experiments.studies.rl.measures import ENTROPY, EXPERT_LOG_PROB, MODE, REVERSE_KL, SUCCESS, judged
-from experiments.studies.rl.options import RLOptions
-from experiments.studies.rl.sweep import (
+from experiments.studies.rl import (
     CLOSED_FORMS,
     COST,
     COSTS,
     DAGGER,
+    ENTROPY,
     EXPERT,
+    EXPERT_LOG_PROB,
+    GAP,
     IMITATION,
+    MODE,
     QUERIES,
+    REVERSE_KL,
     REWARDED,
     REWARDS,
+    SLOPE,
+    SUCCESS,
     TASKS,
+    RLOptions,
+    cost_findings,
+    cost_rows,
     costs,
+    judged,
     learners_of,
     rewarded,
 )

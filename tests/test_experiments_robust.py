@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.robust.options import RobustOptions
-from experiments.studies.robust.sweep import FAMILIES, TASKS, compared
+from experiments.studies.robust import FAMILIES, TASKS, RobustOptions, compared
 
 CONTAMINATION, LINEAR, PARITY = TASKS
 GRID = {"lams": (0.0, 0.01, 0.03), "chunks": (1, 5), "bounds": (1.0, 4.0), "K": 5, "folds": 2, "replicate": 0}

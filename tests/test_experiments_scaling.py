@@ -10,38 +10,45 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from experiments.driver import run_study  # noqa: E402
+from experiments.run import run_study  # noqa: E402
 from experiments.studies import load_study  # noqa: E402
-from experiments.studies.scaling.analysis import CORRELATION, SLOPE, analyse, flops  # noqa: E402
-from experiments.studies.scaling.curves import (  # noqa: E402
-    compared_windows,
-    frontier,
-    gain,
-    ngrams,
-    of,
-    rank_correlation,
-    slope,
-    trainings,
-)
-from experiments.studies.scaling.flops import steps_within, training_flops  # noqa: E402
-from experiments.studies.scaling.measures import ABOVE, BITS, KL, PASSING, TRAIN_BITS, passing  # noqa: E402
-from experiments.studies.scaling.options import ScalingOptions  # noqa: E402
-from experiments.studies.scaling.sweep import (  # noqa: E402
+from experiments.studies.scaling import (  # noqa: E402  # noqa: E402  # noqa: E402  # noqa: E402  # noqa: E402
+    ABOVE,
     ARCHITECTURES,
+    BITS,
+    CORRELATION,
     EPOCHS,
     EXPERT,
     FLOPS,
+    KL,
     LEAST_STEPS,
     NGRAM,
+    PASSING,
     REFERENCE,
     SECONDS,
+    SLOPE,
     STEPS,
     TOKENS,
+    TRAIN_BITS,
     TRAINING,
     Clock,
+    ScalingOptions,
+    analyse,
+    compared_windows,
+    flops,
+    frontier,
+    gain,
     network_for,
+    ngrams,
+    of,
+    passing,
+    rank_correlation,
     shared_windows,
+    slope,
+    steps_within,
     text_task,
+    training_flops,
+    trainings,
 )
 from experiments.summary import Summary, SummaryRow  # noqa: E402
 from ntp_envs import NGramClass, distance  # noqa: E402
@@ -95,7 +102,7 @@ def test_operations_are_those_that_torch_counts(architecture, changes):
     from torch.utils.flop_counter import FlopCounterMode
 
     from agents.neural import NetworkClass
-    from agents.neural.modes import Mode, Objective
+    from agents.neural.training import Mode, Objective
 
     spec = NetworkClass(architecture, 11, **{"prompt_length": 4, "horizon": 7, "width": 16, **changes})
     objective = Objective(spec.initialised(torch.Generator().manual_seed(0)), Mode("tf", horizon=7))

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.snowball.analysis import GAP, analyse
-from experiments.studies.snowball.options import SnowballOptions
-from experiments.studies.snowball.sweep import (
+from experiments.studies.snowball import (
     AGAIN,
     COST,
     CURVE,
@@ -15,6 +13,7 @@ from experiments.studies.snowball.sweep import (
     EXACT,
     FORM,
     FREE,
+    GAP,
     LEARNED,
     LENGTH,
     LOCAL,
@@ -22,6 +21,8 @@ from experiments.studies.snowball.sweep import (
     POSITIONS,
     SNOW,
     TOKENS,
+    SnowballOptions,
+    analyse,
     cells,
     costs,
 )

@@ -5,11 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.stability.analysis import longest_chunks
-from experiments.studies.stability.options import StabilityOptions
-from experiments.studies.stability.sweep import EXCESS, REFUSED, growth, low_rank
+from experiments.studies.stability import EXCESS, REFUSED, StabilityOptions, growth, longest_chunks, low_rank
 from experiments.summary import Summary, SummaryRow
 
 RNG = np.random.default_rng(0)

@@ -21,17 +21,27 @@ from laws import examples
 from scipy import stats
 
 import experiments
-from experiments.driver import reproduce_command, run_study
-from experiments.folder import FolderError, OutputFolder, run_settings
+from experiments.cells import Cell, CellResult, Record, ResultStore, cell_rng
 from experiments.measure import SLOPE_IN_H
-from experiments.runner import run_cell
-from experiments.statistics import interval_words, loglog_slope, mean_interval, paired_difference, slope_interval
-from experiments.store import CellResult, ResultStore
-from experiments.studies.compare.estimates import Estimates
-from experiments.studies.compare.options import CompareOptions
-from experiments.study import Analysis, Cell, Record, Study, cell_rng
-from experiments.summary import Series, Summary, SummaryRow, slope_rows, summarise, summary_lines
-from experiments.tables import Table, number, with_interval
+from experiments.run import FolderError, OutputFolder, reproduce_command, run_cell, run_settings, run_study
+from experiments.studies.compare import CompareOptions, Estimates
+from experiments.study import Analysis, Study
+from experiments.summary import (
+    Series,
+    Summary,
+    SummaryRow,
+    Table,
+    interval_words,
+    loglog_slope,
+    mean_interval,
+    number,
+    paired_difference,
+    slope_interval,
+    slope_rows,
+    summarise,
+    summary_lines,
+    with_interval,
+)
 from experiments.threads import one_thread
 
 QUICK = toy.ToyOptions.quick()
@@ -284,7 +294,7 @@ def test_cells_compute_on_one_thread_whatever_the_user_has_set(tmp_path, asked):
     here = Path(__file__).parent
     variables["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent)])
     code = (
-        "import sys, numpy, experiments_toy as toy; from experiments.driver import run_study\n"
+        "import sys, numpy, experiments_toy as toy; from experiments.run import run_study\n"
         "if __name__ == '__main__':\n"
         "    for workers in (1, 2):\n"
         "        run_study(toy.THREADED, out=f'{sys.argv[1]}/{workers}', workers=workers)\n"

@@ -12,31 +12,43 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import experiments.networks as networks_module
+import experiments.measure as networks_module
 from experiments.cli import main
-from experiments.driver import run_study
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.text.analysis import analyse
-from experiments.studies.text.corpus import DIAL, MAIN, NETWORKS, checked_texts, read
-from experiments.studies.text.drawings import additive, additive_inverse, exit_of
-from experiments.studies.text.drift import (
+from experiments.studies.text import (
     ACCURACY,
     BITS,
+    CLEAN,
+    CLIPPED,
+    DIAL,
     DISTANCE2,
+    EXACT,
     EXPERT,
     HALF,
+    MAIN,
     NATS,
+    NETWORK,
+    NETWORKS,
     REAL,
+    RHO,
     SAMPLE,
+    SHARE,
     UNKNOWN,
+    TextOptions,
+    additive,
+    additive_inverse,
+    analyse,
+    cells,
+    checked_texts,
+    dial_class,
+    exit_of,
     name_of,
     one_line,
     passing,
+    read,
     shown_lengths,
 )
-from experiments.studies.text.options import TextOptions
-from experiments.studies.text.shuffled import CLEAN, CLIPPED, EXACT, NETWORK, RHO, SHARE, dial_class
-from experiments.studies.text.sweep import cells
 from experiments.summary import Series, Summary
 from ntp_envs import distance
 from ntp_envs.tasks import Text
@@ -239,7 +251,7 @@ def test_networks_are_trained_and_resume(tmp_path):
 
 def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome, monkeypatch):
     monkeypatch.setattr(networks_module, "without_torch", lambda: 'pip install "ntp-envs[neural]"')
-    monkeypatch.setattr("experiments.studies.text.analysis.without_torch", lambda: 'pip install "ntp-envs[neural]"')
+    monkeypatch.setattr("experiments.studies.text.without_torch", lambda: 'pip install "ntp-envs[neural]"')
     auto = dataclasses.replace(SMALL, neural="auto")
     assert len(list(cells(auto))) == len(list(cells(SMALL)))
     found = analyse(auto, outcome.summary).findings[-1]

@@ -3,14 +3,20 @@
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
-from experiments.fits import MEGABYTES, SECONDS, costed_fit
-from experiments.learners import build_learner, fit_population
-from experiments.measure import SLOPE_IN_K, measured, named
-from experiments.statistics import growth_factor
+from experiments.measure import (
+    MEGABYTES,
+    SECONDS,
+    SLOPE_IN_K,
+    build_learner,
+    costed_fit,
+    fit_population,
+    measured,
+    named,
+)
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.tradeoff.options import TradeoffOptions
-from experiments.studies.tradeoff.sweep import EXCESS_SLOPE_IN_K, limit
+from experiments.studies.tradeoff import EXCESS_SLOPE_IN_K, TradeoffOptions, limit
+from experiments.summary import growth_factor
 from ntp_envs import collect, make_task
 
 RNG = np.random.default_rng(0)

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.driver import run_study
+from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.turing.options import TuringOptions
-from experiments.studies.turing.sweep import (
+from experiments.studies.turing import (
     BEAVER,
     CELLS,
     CHAIN,
@@ -18,6 +17,7 @@ from experiments.studies.turing.sweep import (
     PARITY,
     RUNS,
     STEP,
+    TuringOptions,
     chained,
     exact_match,
     hard_runs,

@@ -14,7 +14,7 @@ from agents import (
 from agents.interactive import Labels, project
 from agents.testing import Problem, check_agent
 from ntp_envs import CallablePolicy, MarkovClass, UniformPolicy, collect, make_task
-from ntp_envs.errors import NotTractableError
+from ntp_envs.checks import NotTractableError
 from ntp_envs.policy_classes import PolicyClass
 
 TASKS = {

@@ -13,9 +13,8 @@ from laws import examples
 from scipy import optimize, stats
 
 from experiments import calibration
-from experiments.figures import new_figure, plot_series
-from experiments.statistics import mean_interval, paired_difference, slope_interval
-from experiments.summary import Series
+from experiments.charts import new_figure, plot_series
+from experiments.summary import Series, mean_interval, paired_difference, slope_interval
 from ntp_envs import (
     BernoulliPolicy,
     Demonstrations,
@@ -39,8 +38,8 @@ from ntp_envs.distances import (
     score_interval,
     two_sample_test,
 )
-from ntp_envs.distances.intervals import one_sided_hellinger2_interval
 from ntp_envs.evaluation import backtracking_search, evaluate
+from ntp_envs.intervals import one_sided_hellinger2_interval
 from ntp_envs.text.score import BitsPerChar
 from ntp_envs.wrappers import RolloutDistance
 

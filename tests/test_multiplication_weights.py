@@ -8,7 +8,7 @@ import pytest
 
 from ntp_envs import GreedyPolicy, make_task
 from ntp_envs.policy_classes import LinearStep, PositionalLinearClass, PositionalLinearPolicy
-from ntp_envs.tasks.multiplication_weights import MARGINS, explicit_multiplier
+from ntp_envs.tasks.multiplication import MARGINS, explicit_multiplier
 
 MARGIN = 50.0
 CHAINS = ["source", "carry"]

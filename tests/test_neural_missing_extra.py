@@ -14,7 +14,7 @@ def python(code):
     "use",
     [
         "import agents.neural",
-        "from agents.neural.classes import NetworkClass",
+        "from agents.neural.network import NetworkClass",
         "from agents import make_agent; make_agent('agents.neural:NeuralBC')",
     ],
 )

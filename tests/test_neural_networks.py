@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from agents.neural import ARCHITECTURES, NetworkClass, TorchPolicy  # noqa: E402
 from agents.neural import policy as policy_module  # noqa: E402
-from agents.neural.devices import resolve_device  # noqa: E402
+from agents.neural.network import resolve_device  # noqa: E402
 from agents.torch_state import own_torch_state  # noqa: E402
 
 A, P, H = 4, 6, 5

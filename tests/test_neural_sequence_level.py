@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from agents import ConvergenceWarning  # noqa: E402
 from agents.neural import NetworkClass, NeuralBC, NeuralClippedRatioBC, NeuralRhoBC  # noqa: E402
-from agents.neural.sequence_objectives import ClippedRatio, Reply, TrimmedLogLoss, WorstReply  # noqa: E402
+from agents.neural.sequence_level import ClippedRatio, Reply, TrimmedLogLoss, WorstReply  # noqa: E402
 from agents.objectives import ClippedRatioLoss  # noqa: E402
 from agents.rho_game import rho_tau  # noqa: E402
 from agents.testing import Problem, check_agent  # noqa: E402

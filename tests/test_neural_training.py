@@ -9,9 +9,7 @@ torch = pytest.importorskip("torch")
 from agents import LogLossBC, make_agent  # noqa: E402
 from agents.neural import MODES, NetworkClass, NeuralBC  # noqa: E402
 from agents.neural.agent import _has_stopped_falling  # noqa: E402
-from agents.neural.batches import OnlineBatches, StoredBatches  # noqa: E402
-from agents.neural.modes import Mode, Objective  # noqa: E402
-from agents.neural.training import Run, Settings  # noqa: E402
+from agents.neural.training import Mode, Objective, OnlineBatches, Run, Settings, StoredBatches  # noqa: E402  # noqa: E402  # noqa: E402
 from agents.testing import HORIZON, Problem, _draw, check_agent  # noqa: E402
 from ntp_envs import ARLinearClass, Demonstrations, MarkovPolicy, collect, make_task  # noqa: E402
 from ntp_envs.evaluation import evaluate  # noqa: E402

@@ -15,7 +15,7 @@ import ntp_envs.ngram as ngram
 from agents import LogLossBC, NGramBC, SmoothedLogLossBC
 from agents.testing import check_agent, default_problems
 from ntp_envs import Demonstrations, Exactness, MarkovClass, MarkovPolicy, NGramClass, NGramPolicy, TabularPolicy
-from ntp_envs._numerics import all_sequences
+from ntp_envs.arrays import all_sequences
 
 NONE = np.empty((1, 0), dtype=np.int64)
 
@@ -281,7 +281,7 @@ def test_maximum_likelihood_is_that_of_the_markov_chain(agent, order, demos):
 
 
 def test_the_floor_is_taken_in_blocks(demos, monkeypatch):
-    import agents.ngram_likelihood as likelihood
+    import agents.log_loss as likelihood
 
     fits = []
     for cells in (likelihood.BLOCK_CELLS, 9):

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 
-import agents.interactive.dagger
-import agents.interactive.distillation
+import agents.interactive
 from agents import (
     AdversarialImitation,
     ChunkKR,
@@ -30,7 +29,7 @@ from agents import (
 from agents.interactive import Labels, project
 from agents.testing import CHECKS, Problem, check_agent
 from ntp_envs import Demonstrations, MarkovClass, NGramClass, NGramPolicy, TabularPolicy, collect
-from ntp_envs.errors import NotTractableError
+from ntp_envs.checks import NotTractableError
 from ntp_envs.tasks import Text
 
 DIVERGENCES = ("forward", "reverse")
@@ -177,7 +176,7 @@ def recorded(monkeypatch, module):
 
 
 def test_dagger_on_text(harbour, written, monkeypatch):
-    fitted = recorded(monkeypatch, agents.interactive.dagger)
+    fitted = recorded(monkeypatch, agents.interactive)
     agent = DAgger(harbour, rounds=2, rollouts=30).fit(written, harbour.policy_class)
     assert agent.fit_report_.details["expert_queries"] == 2 * 30 * 16 and len(fitted[-1].tokens) == 60 + 2 * 30
     best = Dictionaries(fitted[-1], 1, "forward")
@@ -186,7 +185,7 @@ def test_dagger_on_text(harbour, written, monkeypatch):
 
 @pytest.mark.parametrize("kind", DIVERGENCES)
 def test_distillation_on_text(kind, harbour, written, monkeypatch):
-    fitted = recorded(monkeypatch, agents.interactive.distillation)
+    fitted = recorded(monkeypatch, agents.interactive)
     agent = OnPolicyDistillation(harbour, divergence=kind, rounds=3, rollouts=50, settle=1.0)
     report = agent.fit(written, harbour.policy_class).fit_report_
     best = Dictionaries(fitted[-1], 1, kind)

@@ -22,7 +22,7 @@ from ntp_envs import (
     collect,
     make_task,
 )
-from ntp_envs._numerics import all_sequences
+from ntp_envs.arrays import all_sequences
 
 
 def laws(policies, horizon):

@@ -26,16 +26,16 @@ from ntp_envs.automata import BernoulliMixturePolicy, RestartedPolicy, TableAuto
 from ntp_envs.features import (
     ByPosition,
     CallableFeatures,
+    ChainProducts,
     EpisodeBits,
     OffsetsOneHot,
     PathPointers,
     Position,
+    PrefixSigns,
     PromptFeatures,
     WindowOneHot,
 )
-from ntp_envs.features.chain import ChainProducts, PrefixSigns
-from ntp_envs.policy_classes import PositionalLinearClass
-from ntp_envs.policy_classes.error_sets import ErrorSetClass, ErrorSetPolicy
+from ntp_envs.policy_classes import ErrorSetClass, ErrorSetPolicy, PositionalLinearClass
 
 PLAIN = (int, float, bool, str, tuple, list, dict, type(None))
 #: a constructor, its integer arguments, and what is to be read off the result

@@ -20,7 +20,7 @@ from ntp_envs import (
     TabularPolicy,
     UniformPolicy,
 )
-from ntp_envs._numerics import prefix_codes, sample_categorical, squared_sqrt_gap
+from ntp_envs.arrays import prefix_codes, sample_categorical, squared_sqrt_gap
 from ntp_envs.policies import check_sequences
 
 H = 4

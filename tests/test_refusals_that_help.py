@@ -21,7 +21,7 @@ from agents import (
 from agents.testing import CHECKS, check_agent
 from experiments.cli import main
 from ntp_envs import UniformPolicy, collect, evaluate, make_task
-from ntp_envs._validation import check_real
+from ntp_envs.checks import check_real
 from ntp_envs.evaluation import backtracking_search
 
 TASK = make_task("Contamination", horizon=6, eps=0.2, p=0.1, q=0.9, theta_min=0.01)

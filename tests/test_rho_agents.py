@@ -11,7 +11,7 @@ from laws import examples
 
 import agents.rho as rho_module
 from agents import ChunkedRhoBC, ConvergenceWarning, LogLossBC, RhoEstimatorBC
-from agents.rho_one_parameter import OneParameterSolution
+from agents.rho_game import OneParameterSolution
 from agents.testing import check_agent
 from ntp_envs import (
     BernoulliClass,

@@ -11,11 +11,8 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 
 from agents import ChunkedRhoBC, ConvergenceWarning, LogLossBC, RhoEstimatorBC
-from agents.rho_ar_linear import solve_linear_game, solve_linear_game_on_line
-from agents.rho_ar_linear_search import RhoPayoffs, best_reply_from
-from agents.rho_ar_linear_units import ChunkLikelihood
-from agents.rho_game import rho_tau
-from agents.rho_one_parameter import _Game
+from agents.rho_game import _Game, rho_tau
+from agents.rho_linear import ChunkLikelihood, RhoPayoffs, best_reply_from, solve_linear_game, solve_linear_game_on_line
 from agents.testing import check_agent, default_problems
 from ntp_envs import (
     ARLinearClass,
@@ -248,7 +245,7 @@ def test_how_long_a_search_takes_moves_nobody_else_s_draws(monkeypatch):
     policy_class = ARLinearClass(Position(2, 2, wrap=True), 8.0)
     drawn, rounds = set(), set()
     for most in (1, 60):
-        monkeypatch.setattr("agents.rho_ar_linear.ROUNDS", most)
+        monkeypatch.setattr("agents.rho_linear.ROUNDS", most)
         rng = np.random.default_rng(3)
         rounds.add(solve_linear_game(policy_class, demos, 12, "ratio", rng=rng).rounds)
         drawn.add(rng.random())

@@ -10,8 +10,7 @@ from laws import examples
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, logit, xlog1py, xlogy
 
-from agents.rho_game import rho_tau
-from agents.rho_one_parameter import _Game, solve_bernoulli_game
+from agents.rho_game import _Game, rho_tau, solve_bernoulli_game
 
 fixed = examples(40)
 

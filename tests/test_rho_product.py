@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from agents import ChunkedRhoBC, ConvergenceWarning, LayerwiseBC, RhoEstimatorBC, rho_product
+from agents.rho import least_union, solve_product_game
 from agents.rho_game import rho_tau
-from agents.rho_product import least_union, solve_product_game
 from ntp_envs import (
     BernoulliPolicy,
     Demonstrations,

@@ -15,7 +15,7 @@ def python(code):
     "use",
     [
         "import agents.rl",
-        "from agents.rl.sb3_agent import SB3Agent",
+        "from agents.rl.agent import SB3Agent",
         "from agents import make_agent; make_agent('agents.rl:SB3Agent')",
         "from experiments.benchmarks.sb3_stepping import run; run(quick=True)",
     ],

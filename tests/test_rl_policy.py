@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import configure
 
 from agents.rl import DistanceCallback, SB3Policy, make_vec_env
 from ntp_envs import TabularPolicy, UniformPolicy, distance, make_task
-from ntp_envs._numerics import all_sequences
+from ntp_envs.arrays import all_sequences
 from ntp_envs.observations import OBSERVATION_FORMS
 
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 
-from agents.splits import holdout_split, shuffled_folds
+from agents.selection import holdout_split, shuffled_folds
 from ntp_envs import Demonstrations, make_task
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from laws import examples
 from scipy.optimize import approx_fprime
 
-from agents.ar_linear_likelihood import maximum_likelihood
+from agents.linear_likelihood import maximum_likelihood
 from ntp_envs import NotTractableError, collect, make_task
 from ntp_envs.distances import distance
 

@@ -22,7 +22,7 @@ from ntp_envs import (
     UniformPolicy,
     make_task,
 )
-from ntp_envs.tasks.bernoulli_mixture import BernoulliMixture
+from ntp_envs.tasks.bernoulli import BernoulliMixture
 from ntp_envs.tasks.registry import BUILT_IN
 from ntp_envs.testing import check_task
 

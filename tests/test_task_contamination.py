@@ -10,7 +10,7 @@ from laws import examples
 from scipy.stats import binom
 
 from ntp_envs import BernoulliPolicy, Task, make_task, register_task, task_names
-from ntp_envs.tasks._bernoulli_law import count_distance
+from ntp_envs.tasks.bernoulli import count_distance
 
 SETTINGS = examples(25)
 probability = st.floats(0.02, 0.98)
@@ -130,7 +130,7 @@ def test_unknown_tasks_get_a_suggestion():
 
 
 def test_tasks_of_others_by_path_and_by_registration():
-    by_path = make_task("ntp_envs.tasks.contamination:Contamination", horizon=3)
+    by_path = make_task("ntp_envs.tasks.bernoulli:Contamination", horizon=3)
     assert by_path == make_task("Contamination", horizon=3)
     with pytest.raises(TypeError, match="frozen dataclass"):
         register_task(Task)

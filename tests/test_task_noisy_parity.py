@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 
-from agents.ar_linear_likelihood import maximum_likelihood
+from agents.linear_likelihood import maximum_likelihood
 from ntp_envs import ARLinearPolicy, UniformPolicy, collect, make_task
 from ntp_envs.distances import distance
 

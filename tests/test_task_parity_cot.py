@@ -11,7 +11,7 @@ from laws import examples
 
 from agents import LogLossBC
 from ntp_envs import GreedyPolicy, NotTractableError, collect, make_task
-from ntp_envs._numerics import all_sequences
+from ntp_envs.arrays import all_sequences
 from ntp_envs.tasks import ParityCoT
 
 QUICK = examples(40)

@@ -12,9 +12,9 @@ from laws import examples
 
 from agents import LogLossBC
 from ntp_envs import Demonstrations, GreedyPolicy, NotTractableError, collect, make_task
-from ntp_envs._numerics import all_sequences
+from ntp_envs.arrays import all_sequences
 from ntp_envs.tasks import ParityMix
-from ntp_envs.tasks.parity_mix import filtered_share, rounds_to_pass
+from ntp_envs.tasks.parity import filtered_share, rounds_to_pass
 
 QUICK = examples(60)
 

@@ -10,7 +10,7 @@ from laws import examples
 
 from agents import make_agent
 from ntp_envs import Demonstrations, NotTractableError, collect, distance, make_task
-from ntp_envs._numerics import all_sequences
+from ntp_envs.arrays import all_sequences
 from ntp_envs.evaluation import evaluate
 from ntp_envs.tasks import CopyPolicy, Snowball
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from harbour import FILES, HARBOUR, SMALL, train_and_held_out
 
-import ntp_envs.text.data as data_module
+import ntp_envs.text.corpus as data_module
 from ntp_envs import (
     Demonstrations,
     NGramPolicy,
@@ -25,7 +25,7 @@ from ntp_envs import (
 from ntp_envs.tasks import Text
 from ntp_envs.testing import check_task
 from ntp_envs.text import split_words
-from ntp_envs.text.data import least_length
+from ntp_envs.text.corpus import least_length
 
 
 @pytest.fixture(scope="module")

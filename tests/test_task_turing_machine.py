@@ -11,8 +11,7 @@ from laws import examples
 
 from ntp_envs import GreedyPolicy, NotTractableError, make_task
 from ntp_envs.tasks import TuringMachine, linear_emulator
-from ntp_envs.tasks.turing_linear import step_weights
-from ntp_envs.tasks.turing_tables import HALTING, MACHINES, TuringTable, read_machine
+from ntp_envs.tasks.turing_machine import HALTING, MACHINES, TuringTable, read_machine, step_weights
 
 RNG = np.random.default_rng(0)
 EXAMPLE = (("A", "_", "A", "x", "R"), ("A", "x", "B", "_", "L"), ("B", "_", "H", "x", "N"), ("B", "x", "A", "x", "N"))

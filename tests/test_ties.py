@@ -29,7 +29,7 @@ from ntp_envs import (
     evaluate,
     make_task,
 )
-from ntp_envs._numerics import TIE, all_sequences, first_best
+from ntp_envs.arrays import TIE, all_sequences, first_best
 from ntp_envs.features import ContextFeatureMap, WindowOneHot
 
 

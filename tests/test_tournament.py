@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from laws import examples
 
 from agents import Agent, FitReport, LayerwiseBC, LogLossBC, RhoEstimatorBC, SmoothedLogLossBC, TournamentBC, tournament
-from agents.splits import holdout_split
+from agents.selection import holdout_split
 from agents.testing import check_agent
 from ntp_envs import (
     BernoulliClass,

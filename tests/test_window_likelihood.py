@@ -19,13 +19,11 @@ from agents import (
     SmoothedLogLossBC,
     indicator_rows,
 )
-from agents.ar_linear_likelihood import maximum_likelihood
-from agents.indicator_newton import newton_cg_in_ball
-from agents.indicator_rows import IndicatorRows, distinct_rows, is_large, soft_indicator_rows
+from agents.ball import newton_cg_in_ball
 from agents.interactive import project
-from agents.interactive.labels import Labels
-from agents.smoothed_ar_linear import SmoothedLoss
-from agents.softmax_rows import check_dimension
+from agents.linear_likelihood import SmoothedLoss, maximum_likelihood
+from agents.linear_rows import IndicatorRows, check_dimension, distinct_rows, is_large, soft_indicator_rows
+from agents.projection import Labels
 from ntp_envs import ARLinearClass, ARLinearPolicy, Demonstrations, NotTractableError
 from ntp_envs.features import CallableFeatures, FlipSign, WindowOneHot
 

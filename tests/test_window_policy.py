@@ -7,11 +7,9 @@ from hypothesis import strategies as st
 from laws import examples
 
 from ntp_envs import ARLinearClass, ARLinearPolicy
-from ntp_envs.features import WindowOneHot
-from ntp_envs.features.indicators import IndicatorFeatureMap
+from ntp_envs.features import IndicatorFeatureMap, WindowOneHot
 from ntp_envs.policies import Policy
-from ntp_envs.policy_classes import ARLinearAutomaton
-from ntp_envs.policy_classes.ar_linear import linear_log_probs
+from ntp_envs.policy_classes import ARLinearAutomaton, linear_log_probs
 
 QUICK = examples(40)
 
@@ -109,8 +107,8 @@ def test_blocks_of_few_sequences_change_nothing(monkeypatch):
     rng = np.random.default_rng(1)
     prompts, tokens = rng.integers(0, 9, (40, 2)), rng.integers(0, 9, (40, 30))
     whole = policy.log_probs(prompts, tokens)
-    monkeypatch.setattr("ntp_envs.policy_classes.ar_linear.BLOCK_BYTES", 1)
-    monkeypatch.setattr("ntp_envs.features.indicators.BLOCK_ENTRIES", 1)
+    monkeypatch.setattr("ntp_envs.policy_classes.BLOCK_BYTES", 1)
+    monkeypatch.setattr("ntp_envs.features.BLOCK_ENTRIES", 1)
     np.testing.assert_allclose(policy.log_probs(prompts, tokens), whole, atol=1e-13)
 
 

@@ -13,13 +13,9 @@ except ImportError as error:
     ) from error
 
 from agents.neural.agent import NeuralBC
-from agents.neural.checkpoints import CheckpointError
-from agents.neural.classes import ARCHITECTURES, NetworkClass
-from agents.neural.clipped_ratio import NeuralClippedRatioBC
-from agents.neural.modes import MODES
-from agents.neural.module_policy import ModulePolicy
-from agents.neural.policy import TorchPolicy
-from agents.neural.rho import NeuralRhoBC
+from agents.neural.network import ARCHITECTURES, ModulePolicy, NetworkClass, TorchPolicy
+from agents.neural.sequence_level import NeuralClippedRatioBC, NeuralRhoBC
+from agents.neural.training import MODES, CheckpointError
 
 del torch
 

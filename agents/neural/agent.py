@@ -11,19 +11,23 @@ import numpy as np
 import torch
 
 from agents.base import Agent, FitReport
-from agents.neural.batches import Batches, OnlineBatches, StoredBatches
-from agents.neural.checkpoints import Checkpoint, identity
-from agents.neural.classes import NetworkClass, check_network
-from agents.neural.devices import evaluation_device, resolve_device
-from agents.neural.modes import Mode, Objective
-from agents.neural.policy import TorchPolicy
-from agents.neural.progress import Report
-from agents.neural.training import Run, Settings, train
+from agents.neural.network import NetworkClass, TorchPolicy, check_network, evaluation_device, resolve_device
+from agents.neural.training import (
+    Batches,
+    Checkpoint,
+    Mode,
+    Objective,
+    OnlineBatches,
+    Report,
+    Run,
+    Settings,
+    StoredBatches,
+    identity,
+    train,
+)
 from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, Policy, PolicyClass, Task
-from ntp_envs._validation import check_int
-
-__all__ = ["NeuralBC"]
+from ntp_envs.checks import check_int
 
 CURVE_POINTS = 200
 
@@ -50,7 +54,7 @@ class NeuralBC(Agent):
     that, two trainings differ as those of two seeds do.
 
     Args:
-        mode: ``"tf"``, ``"teacherless"``, ``"mtp_k"`` or ``"first_token_only"``: see `agents.neural.modes.Mode`.
+        mode: ``"tf"``, ``"teacherless"``, ``"mtp_k"`` or ``"first_token_only"``: see `agents.neural.training.Mode`.
         k: heads of ``"mtp_k"``.
         positions: of ``"first_token_only"``: which tokens count, from 0.
         steps: updates of the weights.

@@ -1,9 +1,10 @@
-"""Sequence-level alternatives to next-token log-loss for networks: what the learners share."""
+"""What a network can be asked of whole sequences: to beat given densities, to cover them, or to forget the worst."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,26 +12,125 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from agents.base import Agent, FitReport
-from agents.neural.batches import ReferencedBatches
-from agents.neural.checkpoints import Checkpoint, identity
-from agents.neural.classes import NetworkClass, check_network
-from agents.neural.devices import evaluation_device, resolve_device
-from agents.neural.modes import Mode, Objective
-from agents.neural.networks import Network
-from agents.neural.policy import TorchPolicy
-from agents.neural.progress import Report
-from agents.neural.sequence_objectives import TrimmedLogLoss
-from agents.neural.training import Run, Settings, train
+from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.neural.network import Network, NetworkClass, TorchPolicy, check_network, evaluation_device, resolve_device
+from agents.neural.training import (
+    Checkpoint,
+    Mode,
+    Objective,
+    ReferencedBatches,
+    Report,
+    Run,
+    Settings,
+    identity,
+    train,
+)
+from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
 from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, Policy, PolicyClass
-from ntp_envs._validation import check_int, check_real
+from ntp_envs.arrays import FloatArray
+from ntp_envs.checks import check_in, check_int, check_real
 
-__all__ = ["Player", "SequenceAgent"]
 
-FloatArray = NDArray[np.float64]
+class SequenceObjective(nn.Module):
+    """A network and a loss of its log-probabilities of units: chunks of K tokens given what precedes them.
+
+    Args:
+        network: what is trained.
+        chunk: K; H is whole sequences.
+    """
+
+    def __init__(self, network: Network, chunk: int) -> None:
+        super().__init__()
+        self.network, self.chunk = network, chunk
+
+    def forward(
+        self, prompts: Tensor, tokens: Tensor, weights: Tensor | None, reference: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, twice: to be minimised, and to be reported.
+
+        Args:
+            prompts: ``(B, P)``.
+            tokens: ``(B, H)``.
+            weights: ``(B,)``, of sum 1; ``None`` is equal weights.
+            reference: ``(B, C, R)`` log-probabilities of the C units under R other policies.
+        """
+        with self.network.products():
+            logits = self.network.out(self.network(prompts, tokens[:, :-1]))  # (B, H, A)
+        log_probs = torch.log_softmax(logits.float() if logits.dtype == torch.bfloat16 else logits, dim=-1)
+        taken = log_probs.gather(2, tokens[:, :, None])[:, :, 0]
+        units = torch.stack([part.sum(1) for part in taken.split(self.chunk, 1)], 1)  # (B, C)
+        if weights is None:
+            weights = units.new_full((len(units),), 1.0 / len(units))
+        loss = self.loss(units, weights, reference)
+        return loss, loss.detach()
+
+    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
+        """A scalar of ``(B, C)`` log-probabilities, ``(B,)`` weights of sum 1 and ``(B, C, R)`` references."""
+        raise NotImplementedError
+
+
+class Reply(SequenceObjective):
+    """Minus the pay-off of a reply in the rho game: ``-sum tanh(s (ours - theirs))``, against one reference."""
+
+    def __init__(self, network: Network, chunk: int, scale: float) -> None:
+        super().__init__(network, chunk)
+        self.scale = scale
+
+    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
+        assert reference is not None
+        return -(weights @ torch.tanh(self.scale * (units - reference[:, :, 0])).sum(1))
+
+
+class WorstReply(SequenceObjective):
+    """The pay-off of the best of R replies, ``max_r sum tanh(s (theirs_r - ours))``, smoothed by a soft maximum."""
+
+    SHARPNESS = 50.0
+
+    def __init__(self, network: Network, chunk: int, scale: float) -> None:
+        super().__init__(network, chunk)
+        self.scale = scale
+
+    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
+        assert reference is not None
+        payoffs = weights @ torch.tanh(self.scale * (reference - units[:, :, None])).sum(1)  # (R,)
+        return torch.logsumexp(self.SHARPNESS * payoffs, 0) / self.SHARPNESS
+
+
+class ClippedRatio(SequenceObjective):
+    """``1 - min(1, (ours / theirs)^beta)`` a unit, against one reference: the expert."""
+
+    def __init__(self, network: Network, chunk: int, beta: float) -> None:
+        super().__init__(network, chunk)
+        self.beta = beta
+
+    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
+        assert reference is not None
+        log_ratios = self.beta * (units - reference[:, :, 0])
+        return weights @ -torch.expm1(log_ratios.clamp(max=0.0)).sum(1)
+
+
+class TrimmedLogLoss(SequenceObjective):
+    """Log-loss a token of the batch without the share ``alpha`` of its weight that is least likely now."""
+
+    def __init__(self, network: Network, chunk: int, alpha: float) -> None:
+        super().__init__(network, chunk)
+        self.alpha = alpha
+
+    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
+        log_probs = units.sum(1)
+        order = torch.argsort(log_probs, stable=True)
+        below = torch.cumsum(weights[order], 0) - self.alpha  # weight up to here that is beyond the trimmed share
+        kept = torch.minimum(below.clamp(min=0.0), weights[order])
+        return -(kept @ log_probs[order]) / kept.sum() / self.tokens(units)
+
+    def tokens(self, units: Tensor) -> int:
+        return units.shape[1] * self.chunk
+
+
+# -- Sequence-level alternatives to next-token log-loss for networks: what the learners share -------------------------
 
 
 class Player:
@@ -185,3 +285,269 @@ class SequenceAgent(Agent):
     def _play(self, player: Player) -> tuple[Policy, FitReport]:
         """Learn; hyper-parameters are checked, and threads limited."""
         raise NotImplementedError
+
+
+# -- The clipped likelihood ratio for networks ------------------------------------------------------------------------
+
+
+class NeuralClippedRatioBC(SequenceAgent):
+    """``argmin_q E_p[1 - min(1, (q(o)/p(o))^beta)]`` over the policies of a network class, p being the expert.
+
+    The objective of `agents.ClippedRatioBC`, by stochastic gradients. It is bounded, so that the sequences that no
+    member explains cost a constant each; at ``beta=1`` on whole sequences it *is* the total variation distance. The
+    expert's probabilities of the demonstrations must be known (``collect(..., expert_log_probs=True)``).
+
+    It is descended from log-loss and from log-loss without the least likely sequences (``trims``), as it has no slope
+    where q is far below p; the best end on the data is returned, log-loss included. ``gap`` is ``nan``: no
+    certificate. ``converged`` says that the descent improved on where it started.
+
+    Args:
+        beta: > 0. Below 1 the slope reaches farther: 1/2 is a good choice for long sequences.
+        chunk: K, tokens a unit, their losses added; ``None`` is whole sequences.
+        trims, steps, learning_rate: of the starts, as in `NeuralRhoBC`.
+        ratio_steps, ratio_learning_rate: of the descent from each.
+        batch_size, clip, precision, device, threads, checkpoint, checkpoint_every, progress: as in
+            `agents.neural.NeuralBC`.
+
+    Raises:
+        ValueError: on `fit`, parameters out of range, or demonstrations without ``expert_log_probs``.
+
+    >>> from agents.neural import NetworkClass
+    >>> from ntp_envs import collect, make_task
+    >>> task = make_task("Contamination", horizon=16, eps=0.05, p=0.01, q=0.99)
+    >>> spec = NetworkClass("linear", 2, prompt_length=1, horizon=16, width=2, window=1)
+    >>> demos = collect(task, 200, np.random.default_rng(0), expert_log_probs=True)
+    >>> report = NeuralClippedRatioBC(steps=30, ratio_steps=20).fit(demos, spec).fit_report_
+    >>> 0 <= report.objective <= report.details["ends"]["log-loss"] <= 1
+    True
+    """
+
+    reads_expert = True
+
+    def __init__(
+        self,
+        beta: float = 0.5,
+        *,
+        chunk: int | None = None,
+        trims: Sequence[float] = (0.05,),
+        steps: int = 500,
+        ratio_steps: int = 300,
+        learning_rate: float = 1e-2,
+        ratio_learning_rate: float = 5e-3,
+        batch_size: int | None = 256,
+        clip: float | None = 1.0,
+        precision: str = "float32",
+        device: str = "auto",
+        threads: int | None = 1,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 100,
+        progress: bool | Report = False,
+    ) -> None:
+        super().__init__(
+            chunk=chunk,
+            trims=trims,
+            steps=steps,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            clip=clip,
+            precision=precision,
+            device=device,
+            threads=threads,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+        )
+        self.beta = beta
+        self.ratio_steps = ratio_steps
+        self.ratio_learning_rate = ratio_learning_rate
+
+    def _check_own(self, demonstrations: Demonstrations) -> None:
+        if check_real("beta", self.beta, minimum=0.0) == 0.0:
+            raise ValueError("beta=0 makes every policy alike; it must be positive.")
+        check_int("ratio_steps", self.ratio_steps, minimum=1)
+        Settings(steps=self.ratio_steps, learning_rate=self.ratio_learning_rate, clip=self.clip)
+        if demonstrations.expert_log_probs is None:
+            raise ValueError(
+                "the clipped ratio needs the expert's log-probabilities of the demonstrated tokens, and the "
+                "demonstrations have none; use collect(task, n, rng, expert_log_probs=True)."
+            )
+        if not np.isfinite(demonstrations.expert_log_probs).all():
+            raise ValueError("expert_log_probs has -inf: the expert cannot have written these demonstrations.")
+
+    def _play(self, player: Player) -> tuple[Policy, FitReport]:
+        data = player.data
+        assert data.expert_log_probs is not None
+        expert = player.units(data.expert_log_probs)  # (n, C)
+        starts = player.starts_of(self.trims)
+        ends: dict[str, TorchPolicy] = dict(starts)
+        for name, start in starts.items():
+            objective = ClippedRatio(player.copy(start), player.chunk, self.beta)
+            ends[f"{name}, descended"] = player.train(
+                "clipped", objective, self.ratio_steps, self.ratio_learning_rate, expert[:, :, None]
+            )
+        weights = data.normalised_weights()
+        losses = {}
+        for name, policy in ends.items():
+            log_ratios = self.beta * (player.densities(policy) - expert)
+            losses[name] = float(weights @ -np.expm1(np.minimum(log_ratios, 0.0)).sum(axis=1))
+        best = min(losses, key=lambda name: losses[name])
+        details = {
+            "objective": "E_p[1 - min(1, (q/p)^beta)], summed over units",
+            "chunk": player.chunk,
+            "ends": losses,
+            "start": best,
+        }
+        report = FitReport(losses[best], float("nan"), best not in starts, len(ends) - len(starts), details)
+        return ends[best], report
+
+
+# -- The rho-estimator for networks -----------------------------------------------------------------------------------
+
+
+class NeuralRhoBC(SequenceAgent):
+    """The rho-estimator over the policies of a network class, by a double oracle.
+
+    ``argmin_pi max_pi' sum_i w_i tau(P^pi(o_i), P^pi'(o_i))`` over whole sequences (or chunks) o_i, with
+    tau = tanh(l/2) (``"ratio"``) or tanh(l/4) (``"psi"``) of the log-ratio l: see `agents.RhoEstimatorBC`, which solves
+    the game in classes where that can be done. Here the game is not convex, and gradient descent-ascent from
+    log-loss does not leave it: the maximum likelihood is a stationary point of the game, and a local equilibrium.
+    So the learner keeps a pool of policies:
+
+    1. log-loss; then log-loss without the least likely sequences, once for each share in ``trims``: what
+       misspecification cannot explain is left out, which is where good replies are found;
+    2. ``rounds`` times: solve the finite game over the pool exactly (`agents.rho_game.solve_finite_game`); train a best
+       reply to its winner, from its worst opponent; train a learner against the whole pool, from the winner; add both;
+    3. return the winner of the last finite game.
+
+    What is guaranteed is that: among the policies of the pool, the returned one has the smallest worst case over the
+    pool, on the data. ``fit_report_.objective`` is that worst case. Nothing bounds the worst case over the whole class
+    (``gap`` is ``nan``); ``details["reply_gap"]`` is by how much the best reply trained in the last round exceeds what
+    the pool knew then, and `ConvergenceWarning` says where that is more than ``tol``.
+
+    Args:
+        tau: ``"ratio"`` or ``"psi"``.
+        chunk: K, tokens a unit, their pay-offs added; ``None`` is whole sequences.
+        rounds: of the double oracle.
+        trims: shares of the sequences left out by the first members of the pool, in (0, 1).
+        steps: of log-loss training, for each of the first members.
+        game_steps: of each best reply and each learner.
+        learning_rate, game_learning_rate: largest learning rates of the two; both fall as a cosine.
+        tol: see above, in pay-off, which is at most one a unit.
+        batch_size, clip, precision, device, threads, checkpoint, checkpoint_every, progress: as in
+            `agents.neural.NeuralBC`; every stage has a folder of its own in ``checkpoint``.
+
+    Source: the estimator is Baraud and Birge's (2018); that it avoids error amplification is Rohatgi et al. (2025,
+    arXiv:2502.12465); the double oracle (McMahan et al. 2003) with trimmed starts is ours.
+
+    >>> from agents.neural import NetworkClass
+    >>> from ntp_envs import collect, make_task
+    >>> task = make_task("Contamination", horizon=16, eps=0.05, p=0.01, q=0.99)
+    >>> spec = NetworkClass("linear", 2, prompt_length=1, horizon=16, width=2, window=1)
+    >>> demos = collect(task, 200, np.random.default_rng(0))
+    >>> agent = NeuralRhoBC(rounds=1, steps=30, game_steps=20, tol=1.0).fit(demos, spec)
+    >>> agent.fit_report_.details["pool"][:3]
+    ['log-loss', 'trimmed 0.05', 'trimmed 0.2']
+    """
+
+    LATER = ("rounds", "tol")
+
+    def __init__(
+        self,
+        tau: str = "ratio",
+        *,
+        chunk: int | None = None,
+        rounds: int = 4,
+        trims: Sequence[float] = (0.05, 0.2),
+        steps: int = 500,
+        game_steps: int = 200,
+        learning_rate: float = 1e-2,
+        game_learning_rate: float = 5e-3,
+        tol: float = 0.02,
+        batch_size: int | None = 256,
+        clip: float | None = 1.0,
+        precision: str = "float32",
+        device: str = "auto",
+        threads: int | None = 1,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 100,
+        progress: bool | Report = False,
+    ) -> None:
+        super().__init__(
+            chunk=chunk,
+            trims=trims,
+            steps=steps,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            clip=clip,
+            precision=precision,
+            device=device,
+            threads=threads,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+        )
+        self.tau = tau
+        self.rounds = rounds
+        self.game_steps = game_steps
+        self.game_learning_rate = game_learning_rate
+        self.tol = tol
+
+    def _check_own(self, demonstrations: Demonstrations) -> None:
+        check_in("tau", self.tau, TAU_SCALE)
+        check_int("rounds", self.rounds, minimum=1)
+        check_real("tol", self.tol, minimum=0.0)
+        check_int("game_steps", self.game_steps, minimum=1)
+        Settings(steps=self.game_steps, learning_rate=self.game_learning_rate, clip=self.clip)
+
+    def _play(self, player: Player) -> tuple[Policy, FitReport]:
+        pool = player.starts_of(self.trims)
+        densities = [player.densities(policy) for policy in pool.values()]
+        game = self._solved(player, densities)
+        reply_gap = 0.0
+        for number in range(1, self.rounds + 1):
+            names = list(pool)
+            reply = self._reply(player, pool[names[game.reply]], densities[game.index])
+            densities.append(player.densities(reply))
+            pool[f"reply {number}"] = reply
+            reply_gap = max(self._payoff(player, densities[game.index], densities[-1]) - game.value, 0.0)
+            learner = self._learner(player, pool[names[game.index]], densities)
+            densities.append(player.densities(learner))
+            pool[f"learner {number}"] = learner
+            game = self._solved(player, densities)
+        winner = list(pool)[game.index]
+        if reply_gap > self.tol:
+            warnings.warn(
+                f"the rho game ended after {self.rounds} rounds with value {game.value:.3g}; the best reply trained in "
+                f"the last was worth {reply_gap:.3g} more than the pool knew. Raise rounds={self.rounds}, "
+                f"game_steps={self.game_steps}, or tol={self.tol:g}.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        details = {
+            "objective": "value of the finite rho game over the pool",
+            "tau": self.tau,
+            "chunk": player.chunk,
+            "pool": list(pool),
+            "winner": winner,
+            "reply": list(pool)[game.reply],
+            "reply_gap": reply_gap,
+        }
+        return pool[winner], FitReport(game.value, float("nan"), reply_gap <= self.tol, self.rounds, details)
+
+    def _reply(self, player: Player, start: TorchPolicy, opponent: FloatArray) -> TorchPolicy:
+        objective = Reply(player.copy(start), player.chunk, TAU_SCALE[self.tau])
+        return player.train("reply", objective, self.game_steps, self.game_learning_rate, opponent[:, :, None])
+
+    def _learner(self, player: Player, start: TorchPolicy, opponents: list[FloatArray]) -> TorchPolicy:
+        objective = WorstReply(player.copy(start), player.chunk, TAU_SCALE[self.tau])
+        reference = np.stack(opponents, axis=2)
+        return player.train("learner", objective, self.game_steps, self.game_learning_rate, reference)
+
+    def _solved(self, player: Player, densities: list[FloatArray]) -> GameSolution:
+        n_units = densities[0].shape[1]
+        matrix = np.stack([density.ravel() for density in densities], axis=1)  # (n C, M)
+        return solve_finite_game(matrix, np.repeat(player.data.normalised_weights(), n_units), self.tau)
+
+    def _payoff(self, player: Player, ours: FloatArray, theirs: FloatArray) -> float:
+        payoffs = np.tanh(TAU_SCALE[self.tau] * (theirs - ours)).sum(axis=1)
+        return float(player.data.normalised_weights() @ payoffs)

@@ -1,24 +1,425 @@
-"""The one training loop: AdamW on batches, with a schedule, clipping, checkpoints and reports."""
+"""How far a training run is: a bar, a function of yours, or nothing."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable
+import os
+import pickle
+import time
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from agents.neural.batches import Batches
-from agents.neural.checkpoints import Checkpoint, CheckpointError
-from agents.neural.networks import Dropout, Network
-from agents.neural.progress import Report, reporting
-from ntp_envs._validation import check_in, check_int, check_real
+from agents.base import Agent
+from agents.neural.network import Dropout, Network
+from ntp_envs import Demonstrations, Task
+from ntp_envs.checks import check_in, check_int, check_real
 
-__all__ = ["PRECISIONS", "SCHEDULES", "Run", "Settings", "train"]
+#: called after every step with the step, its loss (nats a sequence) and the speed (tokens a second)
+Report = Callable[[int, float, float], None]
+
+
+@contextmanager
+def reporting(progress: bool | Report, *, start: int, steps: int, tokens_per_step: int) -> Iterator[Any]:
+    """Gives a function of (step, loss), to be called after every step.
+
+    Args:
+        progress: ``False`` is silence, ``True`` a bar on standard error, or a function of your own: see `Report`.
+        start: steps already done.
+        steps: of the whole run.
+        tokens_per_step: target tokens in a batch.
+    """
+    if not isinstance(progress, bool) and not callable(progress):
+        raise TypeError(f"progress={progress!r} must be True, False or a function of (step, loss, tokens a second).")
+    if progress is False:
+        yield lambda step, loss: None
+        return
+    begun = time.perf_counter()
+
+    def speed(step: int) -> float:
+        return (step - start) * tokens_per_step / max(time.perf_counter() - begun, 1e-9)
+
+    if progress is not True:
+        yield lambda step, loss: progress(step, loss, speed(step))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        row = bar.add_task("", total=steps, completed=start)
+        yield lambda step, loss: bar.update(
+            row, completed=step, description=f"loss {loss:.4f} nats a sequence, {speed(step):,.0f} tokens/s"
+        )
+
+
+# -- Where the batches come from: the demonstrations, or new ones from a task's expert at every step ------------------
+
+
+#: prompts (B, P), tokens (B, H), weights (B,) that sum to one or None for equal ones, and what else an objective reads
+Batch = tuple[Any, ...]
+
+
+class Batches(ABC):
+    """A source of batches that keeps nothing between them: all randomness is the generator's.
+
+    Attributes:
+        size: B, the sequences in a batch.
+    """
+
+    size: int
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """A new batch."""
+
+    @abstractmethod
+    def fingerprint(self) -> Any:
+        """What tells this source from another, as JSON would hold it."""
+
+
+class StoredBatches(Batches):
+    """Batches of demonstrations, drawn with replacement in proportion to their weights.
+
+    Equal demonstrations are pooled and those of weight zero left out, so that a demonstration of weight k is the same
+    as k copies. Where what is left fits into one batch, every batch is all of it with its weights, and nothing is
+    drawn: gradient descent on the exact loss.
+
+    Args:
+        demonstrations: samples, or a population.
+        batch_size: B; ``None`` is all.
+
+    >>> demos = Demonstrations(np.zeros((3, 0), int), np.array([[1], [0], [1]]), vocab_size=2)
+    >>> StoredBatches(demos, None).draw(np.random.default_rng(0))[2].round(3).tolist()
+    [0.333, 0.667]
+    """
+
+    def __init__(self, demonstrations: Demonstrations, batch_size: int | None) -> None:
+        pooled = demonstrations.pooled()
+        weights = pooled.normalised_weights()
+        kept = weights > 0
+        self.prompts, self.tokens, self.weights = pooled.prompts[kept], pooled.tokens[kept], weights[kept]
+        self.whole = batch_size is None or batch_size >= len(self.weights)
+        self.size = len(self.weights) if batch_size is None else min(batch_size, len(self.weights))
+        self._cumulative = np.cumsum(self.weights)
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        if self.whole:
+            return self.prompts, self.tokens, self.weights
+        rows = self._rows(rng)
+        return self.prompts[rows], self.tokens[rows], None
+
+    def _rows(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return np.searchsorted(self._cumulative, rng.random(self.size) * self._cumulative[-1], side="right")
+
+    def fingerprint(self) -> Any:
+        digest = hashlib.sha256()
+        for array in (self.prompts, self.tokens, self.weights):
+            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return {"demonstrations": digest.hexdigest(), "size": self.size}
+
+
+class ReferencedBatches(StoredBatches):
+    """Stored demonstrations, each with numbers of its own that the objective compares with.
+
+    Args:
+        demonstrations: as `kept` leaves them, so that there is one row each.
+        batch_size: B; ``None`` is all.
+        reference: ``(n, ...)`` one row a demonstration; ``None`` where the objective needs none.
+    """
+
+    def __init__(
+        self, demonstrations: Demonstrations, batch_size: int | None, reference: NDArray[np.float64] | None = None
+    ) -> None:
+        super().__init__(demonstrations, batch_size)
+        if reference is not None and len(reference) != len(self.weights):
+            raise ValueError(f"{len(reference)} rows of reference for {len(self.weights)} distinct demonstrations.")
+        self.reference = reference
+
+    @staticmethod
+    def kept(demonstrations: Demonstrations) -> Demonstrations:
+        """The distinct demonstrations of positive weight, in the order of the batches' rows."""
+        pooled = demonstrations.pooled()
+        return pooled.subset(pooled.normalised_weights() > 0)
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        if self.reference is None:
+            return super().draw(rng)
+        if self.whole:
+            return self.prompts, self.tokens, self.weights, self.reference
+        rows = self._rows(rng)
+        return self.prompts[rows], self.tokens[rows], None, self.reference[rows]
+
+
+class OnlineBatches(Batches):
+    """New prompts and the expert's answers at every step: no sequence is seen twice, but by chance.
+
+    Args:
+        task: gives both.
+        batch_size: B.
+    """
+
+    def __init__(self, task: Task, batch_size: int) -> None:
+        self.task, self.size = task, batch_size
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        prompts = self.task.sample_prompts(self.size, rng)
+        return prompts, self.task.expert.sample(prompts, self.task.horizon, rng), None
+
+    def fingerprint(self) -> Any:
+        return {"task": self.task.fingerprint(), "size": self.size}
+
+
+# -- What the network is asked to predict while it trains: the training modes -----------------------------------------
+
+
+MODES = ("tf", "teacherless", "mtp_k", "first_token_only")
+#: other names that people know, and what to write for them
+_MEANT = {
+    **dict.fromkeys(
+        ("reverse", "reversed"), "reversal is an option of the task: make_task('PathStar', reverse=True), for one"
+    ),
+    **dict.fromkeys(("teacher_forcing", "teacher forcing", "teacher-forcing", "next_token", "ntp"), "use 'tf'"),
+    **dict.fromkeys(("mtp", "multi_token"), "use 'mtp_k' with k=2 or more"),
+}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A training mode and its options.
+
+    * ``"tf"``: teacher forcing: every token given the prompt and the true tokens before it.
+    * ``"teacherless"``: the tokens after the prompt are replaced by a dummy in the input, so that each is predicted
+      from the prompt alone (Bachmann and Nagarajan 2024, arXiv:2403.06963, after Monea et al. 2023). The policy that
+      results runs the same way: its tokens are independent given the prompt.
+    * ``"mtp_k"``: teacher forcing with k heads, head j for the token j places on; the losses of the heads are added.
+      The policy uses the first, the others only shape what the network computes (Gloeckle et al. 2024,
+      arXiv:2404.19737; there a further head is a transformer layer, here a linear map).
+    * ``"first_token_only"``: teacher forcing with a loss on some positions only, the first by default.
+
+    Args:
+        name: one of `MODES`.
+        k: heads of ``"mtp_k"``.
+        positions: of ``"first_token_only"``: which tokens, counted from 0.
+        horizon: H, the number of tokens a sequence.
+
+    >>> Mode("first_token_only", positions=(1,), horizon=5).columns
+    (1,)
+    """
+
+    name: str
+    horizon: int
+    k: int = 2
+    positions: Sequence[int] = (0,)
+
+    def __post_init__(self) -> None:
+        if self.name in _MEANT:
+            raise ValueError(f"mode={self.name!r} is not one of {', '.join(map(repr, MODES))}; {_MEANT[self.name]}.")
+        check_in("mode", self.name, MODES)
+        check_int("k", self.k, minimum=1)
+        if np.ndim(self.positions) != 1 or not len(self.positions):
+            raise ValueError(f"positions={self.positions!r} must be a list of token positions, such as (0,).")
+        if self.name == "first_token_only":
+            for position in self.positions:
+                check_int("positions", position, minimum=0, maximum=self.horizon - 1)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The token positions that the loss counts."""
+        if self.name == "first_token_only":
+            return tuple(sorted({int(position) for position in self.positions}))
+        return tuple(range(self.horizon))
+
+    @property
+    def teacherless(self) -> bool:
+        """Whether the policy that results reads the dummy instead of tokens."""
+        return self.name == "teacherless"
+
+
+class Objective(nn.Module):
+    """A network with what is trained along with it; called on a batch, it gives the loss."""
+
+    def __init__(self, network: Network, mode: Mode) -> None:
+        super().__init__()
+        self.network, self.mode = network, mode
+        self.heads = mode.k if mode.name == "mtp_k" else 1
+        width, vocab_size = network.out.in_features, network.out.out_features
+        self.vocab_size = vocab_size
+        # heads 2, ..., k; zero to begin with, so that no random numbers are needed
+        self.ahead = nn.Parameter(torch.zeros(self.heads - 1, width, vocab_size)) if self.heads > 1 else None
+
+    def forward(self, prompts: Tensor, tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The loss to be minimised, in nats a counted token, and its part of the first head, in nats a sequence.
+
+        Args:
+            prompts: ``(B, P)``.
+            tokens: ``(B, H)``.
+            weights: ``(B,)``, of sum 1; ``None`` is equal weights.
+        """
+        columns = self.mode.columns
+        tokens = tokens[:, : columns[-1] + 1]  # nothing after the last column that counts matters
+        inputs = tokens[:, :-1]
+        if self.mode.teacherless:
+            inputs = torch.full_like(inputs, self.vocab_size)
+        with self.network.products():
+            hidden = self.network(prompts, inputs)  # (B, T, e)
+            if len(columns) < tokens.shape[1]:
+                hidden, tokens = hidden[:, columns], tokens[:, columns]
+            heads = [self.network.out(hidden)]
+            if self.ahead is not None:
+                heads += [hidden[:, :-j] @ head for j, head in enumerate(self.ahead[: tokens.shape[1] - 1], start=1)]
+        losses = [_cross_entropy(logits, tokens[:, j:], weights) for j, logits in enumerate(heads)]
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return total / len(columns), losses[0].detach()
+
+
+def _cross_entropy(logits: Tensor, tokens: Tensor, weights: Tensor | None) -> Tensor:
+    """Nats a sequence: ``(B, T, A)`` logits, ``(B, T)`` tokens, ``(B,)`` weights -> a scalar, not below float32."""
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape).sum(1)
+    return losses.mean() if weights is None else weights @ losses
+
+
+# -- Training runs in files: written whole or not at all, and continued as if they had never stopped ------------------
+
+
+FORMAT = "ntp-envs training run 2"
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile),
+    *(ValueError, LookupError, AttributeError, TypeError),
+)
+
+
+class Checkpoint:
+    """The file of one training run.
+
+    It holds all that the next step depends on: weights, optimiser, step, the states of both generators, and the
+    settings of the run. A run continued from it ends with the same bits as one that was not interrupted.
+
+    Args:
+        folder: made if it is not there; the file in it is ``run.pt``.
+        every: steps between two writes.
+        settings: what identifies the run: all that its result depends on; a file of other settings is refused.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, every: int, settings: dict[str, Any]) -> None:
+        self.path, self.every, self.settings = Path(folder) / "run.pt", every, plain(settings)
+
+    def save(self, run: Run) -> None:
+        """Write the run, replacing what was there at once."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": FORMAT,
+            "settings": json.dumps(self.settings),
+            "step": run.step,
+            "objective": run.objective.state_dict(),
+            "optimiser": run.optimiser.state_dict(),
+            "rng": json.dumps(run.rng.bit_generator.state),
+            "generator": run.generator.get_state(),
+            "losses": torch.tensor(run.losses, dtype=torch.float64),
+            "gradient_norms": torch.tensor(run.gradient_norms, dtype=torch.float64),
+        }
+        partial = self.path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            torch.save(content, partial)
+            os.replace(partial, self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def restore(self, run: Run) -> None:
+        """Put ``run`` where the file left off; without a file, leave it as it is.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is of a run with other settings (the message names them).
+        """
+        if not self.path.exists():
+            return
+        device = next(run.objective.parameters()).device
+        try:
+            content = torch.load(self.path, map_location=device, weights_only=True)
+            if content["format"] != FORMAT:
+                raise ValueError(f"it holds {content['format']!r}")
+            self._check_settings(json.loads(content["settings"]))
+            run.objective.load_state_dict(content["objective"])
+            run.optimiser.load_state_dict(content["optimiser"])
+            run.rng.bit_generator.state = json.loads(content["rng"])
+            run.generator.set_state(content["generator"].cpu())
+            run.step = int(content["step"])
+            run.losses, run.gradient_norms = content["losses"].tolist(), content["gradient_norms"].tolist()
+        except CheckpointError:
+            raise
+        except _UNREADABLE as error:
+            raise CheckpointError(
+                f"{self.path} is not a readable checkpoint ({error}); delete it to train from the beginning."
+            ) from error
+
+    def _check_settings(self, theirs: dict[str, Any]) -> None:
+        there, now = _flat(theirs), _flat(self.settings)
+        names = sorted(n for n in {*there, *now} if there.get(n) != now.get(n))
+        if names:
+            pairs = ", ".join(f"{n}: {there.get(n)!r} there, {now.get(n)!r} now" for n in names)
+            raise CheckpointError(
+                f"{self.path} is the checkpoint of a run with other settings ({pairs}); use another folder, or "
+                "delete it."
+            )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One level, with names such as ``data.size``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+#: hyper-parameters that the result does not depend on
+FREE = ("checkpoint", "checkpoint_every", "on_step", "on_step_every", "progress")
+
+
+def identity(agent: Agent, *, free: Sequence[str] = (), **resolved: Any) -> dict[str, Any]:
+    """What a training run of an agent depends on: every hyper-parameter but those that are known to be free.
+
+    So one that is added to an agent is part of its checkpoints' identity without being named.
+
+    Args:
+        agent: whose.
+        free: more names that make no difference, or that ``resolved`` tells better.
+        resolved: data, seeds and the like, and hyper-parameters as they come out on this machine.
+    """
+    given = {name: value for name, value in agent.get_params(deep=False).items() if name not in (*FREE, *free)}
+    return {"agent": type(agent).__name__, **given, "threads": torch.get_num_threads(), **resolved}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be gone on from: it is damaged, or of a run with other settings, data or seed."""
+
+
+def plain(value: Any) -> Any:
+    """Anything as JSON holds it: numbers of numpy as numbers, what JSON has no form for as its ``repr``."""
+
+    def other(item: Any) -> Any:
+        return item.tolist() if isinstance(item, np.generic | np.ndarray) else repr(item)
+
+    return json.loads(json.dumps(value, default=other))
+
+
+# -- The one training loop: AdamW on batches, with a schedule, clipping, checkpoints and reports ----------------------
+
 
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("float32", "bf16")
@@ -156,7 +557,7 @@ def train(
         settings: of the optimiser.
         checkpoint: where to keep the run, every few steps and at the end.
         after_step: called with the number of steps done.
-        progress: see `agents.neural.progress.reporting`.
+        progress: see `agents.neural.training.reporting`.
         tokens_per_step: target tokens in a batch, for the speed that is shown.
 
     Raises:

@@ -14,11 +14,9 @@ except ImportError as error:
         f"pip install 'ntp-envs[rl]' ({error})."
     ) from error
 
-from agents.rl.callbacks import DistanceCallback
-from agents.rl.rewards import MAX_ENT, REWARDS, MaxEntropyReward
-from agents.rl.sb3_agent import ALGORITHMS, SB3Agent
-from agents.rl.sb3_policy import SB3Policy
-from agents.rl.sb3_vec_env import TokenVecEnv, make_vec_env
+from agents.rl.agent import ALGORITHMS, DistanceCallback, SB3Agent
+from agents.rl.policy import SB3Policy
+from agents.rl.vec_env import MAX_ENT, REWARDS, MaxEntropyReward, TokenVecEnv, make_vec_env
 
 del stable_baselines3, torch
 

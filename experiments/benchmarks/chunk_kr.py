@@ -26,23 +26,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents import ChunkKR
-from agents.chunk_kr.admm import FEASIBLE, solve_admm
-from agents.chunk_kr.features import PrefixReader
-from agents.chunk_kr.gap import certify
-from agents.chunk_kr.gram import Embedding, eigen_embedding
-from agents.chunk_kr.points import chunk_groups, collect_points
+from agents.chunk_kr.program import certify
+from agents.chunk_kr.solvers import FEASIBLE, solve_admm
+from agents.chunk_kr.space import Embedding, PrefixReader, chunk_groups, collect_points, eigen_embedding
 from ntp_envs import Demonstrations
+from ntp_envs.arrays import FloatArray
 from ntp_envs.features import WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass
 
-__all__ = ["data", "main", "run"]
-
 GAP = 1e-6  # nats a chunk
 WIDTH = 11
-FloatArray = NDArray[np.float64]
 
 
 def data(prefixes: int, chunk: int, *, seed: int = 0) -> tuple[Demonstrations, ARLinearClass]:

@@ -29,8 +29,6 @@ from ntp_envs import BernoulliPolicy, DistanceCurve, Policy, Task
 from ntp_envs.distances import DEFAULT_THRESHOLDS, METRICS, automaton_distances, enumeration_distances
 from ntp_envs.tasks import Contamination
 
-__all__ = ["main", "run"]
-
 Arrays = dict[str, NDArray[np.float64]]
 LogProb = Callable[[Policy, NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 

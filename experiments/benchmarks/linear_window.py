@@ -27,13 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from agents.ar_linear_likelihood import maximum_likelihood
 from agents.base import FitReport
-from agents.indicator_rows import distinct_rows
+from agents.linear_likelihood import maximum_likelihood
+from agents.linear_rows import distinct_rows
 from ntp_envs import ARLinearPolicy, Demonstrations
 from ntp_envs.features import WindowOneHot
-
-__all__ = ["main", "run"]
 
 GAP = 1e-4  # nats a token
 RADIUS = 200.0

@@ -23,11 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.ar_linear_likelihood import maximum_likelihood
+from agents.linear_likelihood import maximum_likelihood
 from ntp_envs import ARLinearPolicy, Demonstrations
 from ntp_envs.features import WindowOneHot
-
-__all__ = ["main", "run"]
 
 GAP = 1e-8  # nats a token
 RADIUS = 20.0

@@ -26,8 +26,6 @@ from agents.rho_game import TAU_SCALE, solve_finite_game
 from ntp_envs import MarkovPolicy, MixturePolicy
 from ntp_envs.automata import markov_contexts
 
-__all__ = ["main", "run"]
-
 ORDER = 3
 
 

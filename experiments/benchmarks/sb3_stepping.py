@@ -20,8 +20,6 @@ import numpy as np
 from experiments.benchmarks.stepping import HORIZON, print_table
 from ntp_envs import TokenEnv
 
-__all__ = ["main", "run"]
-
 SETTINGS: list[tuple[str, dict[str, Any], bool]] = [
     ("Tightrope", {"reward": "success", "expert_info": False}, False),
     ("Contamination", {"reward": "expert_log_prob", "expert_info": False}, False),

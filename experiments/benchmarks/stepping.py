@@ -24,8 +24,6 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from ntp_envs import TokenEnv
 from ntp_envs.registration import environment_id
 
-__all__ = ["main", "run"]
-
 HORIZON = 64
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("Contamination", {"reward": "none", "expert_info": False}),

@@ -45,7 +45,7 @@ def load_study(name: str) -> Study:
         ValueError: an unknown name (the nearest is suggested), or one that cannot be imported.
     """
     from experiments.study import Study
-    from ntp_envs._validation import did_you_mean
+    from ntp_envs.checks import did_you_mean
 
     places = {**{point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}, **STUDIES}
     place = places.get(name, name)

@@ -1,13 +1,15 @@
 """Distances between rollout laws at every prefix length."""
 
-from ntp_envs.distances.approximation import approximation_factor
-from ntp_envs.distances.automaton import automaton_distances
-from ntp_envs.distances.coverage import DEFAULT_THRESHOLDS, coverage_bound_hellinger2, coverage_bound_kl
-from ntp_envs.distances.dispatch import METHODS, distance, distance_curves
-from ntp_envs.distances.enumeration import enumeration_distances
-from ntp_envs.distances.intervals import normal_interval, score_interval
-from ntp_envs.distances.monte_carlo import bridge_distances, monte_carlo_distances, one_sided_distances
-from ntp_envs.distances.result import METRICS, DistanceCurve
+from ntp_envs.distances.curve import (
+    DEFAULT_THRESHOLDS,
+    METRICS,
+    DistanceCurve,
+    coverage_bound_hellinger2,
+    coverage_bound_kl,
+)
+from ntp_envs.distances.exact import automaton_distances, enumeration_distances
+from ntp_envs.distances.front import METHODS, approximation_factor, distance, distance_curves
+from ntp_envs.distances.sampled import bridge_distances, monte_carlo_distances, one_sided_distances
 from ntp_envs.distances.two_sample import (
     TWO_SAMPLE_METHODS,
     TwoSampleResult,
@@ -16,6 +18,7 @@ from ntp_envs.distances.two_sample import (
     ngram_test,
     two_sample_test,
 )
+from ntp_envs.intervals import normal_interval, score_interval
 
 __all__ = [
     "DEFAULT_THRESHOLDS",

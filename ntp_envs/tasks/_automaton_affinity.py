@@ -7,16 +7,10 @@ entries are ``sqrt(p q)``, so one forward and one backward recursion give the va
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ntp_envs._numerics import TIE, first_best
+from ntp_envs.arrays import TIE, FloatArray, IntArray, first_best
 from ntp_envs.features import FeatureMap
-from ntp_envs.policy_classes.ar_linear import linear_log_probs
-
-__all__ = ["AutomatonAffinity", "minimise_in_ball"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from ntp_envs.policy_classes import linear_log_probs
 
 
 class AutomatonAffinity:

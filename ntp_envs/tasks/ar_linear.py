@@ -10,18 +10,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._numerics import all_sequences
-from ntp_envs._validation import check_in, check_int, check_probability, check_real
+from ntp_envs.arrays import FloatArray, IntArray, all_sequences
 from ntp_envs.automata import TableAutomaton
+from ntp_envs.checks import NotTractableError, check_in, check_int, check_probability, check_real
 from ntp_envs.demonstrations import Demonstrations, Exactness
-from ntp_envs.errors import NotTractableError
 from ntp_envs.features import FeatureStates, WindowOneHot
-from ntp_envs.policy_classes import ARLinearClass
-from ntp_envs.policy_classes.ar_linear import linear_log_probs
+from ntp_envs.policy_classes import ARLinearClass, linear_log_probs
 from ntp_envs.tasks._automaton_affinity import AutomatonAffinity, minimise_in_ball
-from ntp_envs.tasks.base import FOLLOWS, BestInClass, FloatArray, IntArray, Task
-
-__all__ = ["ARLinear"]
+from ntp_envs.tasks.base import FOLLOWS, BestInClass, Task
 
 KINDS = ("interaction", "contamination")
 MAX_COMPLETE_LAW = 1 << 16

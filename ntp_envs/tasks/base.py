@@ -13,20 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._validation import check_generator, check_int, plain
+from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checked import check_policy
-from ntp_envs.demonstrations import Demonstrations, as_json
-from ntp_envs.errors import NotTractableError
-from ntp_envs.policies import Policy
+from ntp_envs.checks import NotTractableError, check_generator, check_int, plain
+from ntp_envs.demonstrations import Demonstrations, Exactness, as_json
+from ntp_envs.policies import Policy, TargetPolicy
 from ntp_envs.policy_classes import PolicyClass
-
-__all__ = ["FOLLOWS", "BestInClass", "Task"]
 
 #: default of a parameter that follows from the others: ``None`` for the user, resolved when a task is made
 FOLLOWS: Any = None
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 MAX_POPULATION_TOKENS = 1 << 26
@@ -246,3 +241,51 @@ def collect(
         expert_log_probs=expert.log_probs(prompts, tokens) if expert_log_probs else None,
         source=source_of(task, by="expert" if policy is None else repr(policy)),
     )
+
+
+# -- Tasks with one right answer a prompt: the expert writes it, success is to write it too ---------------------------
+
+
+class TargetTask(Task):
+    """A `Task` whose answer is a function of the prompt. Subclasses are frozen dataclasses like any other family.
+
+    A subclass writes `targets`, `sample_prompts` and ``policy_class``. The expert is a `ntp_envs.policies`
+    ``TargetPolicy``: it knows the answer, and writes token h of it at step h whatever was written before, so that its
+    law is defined at every state. Success is exact match.
+    """
+
+    has_success = True
+
+    @abstractmethod
+    def targets(self, prompts: NDArray[np.integer]) -> IntArray:
+        """``(B, H)`` right answers to ``(B, P)`` prompts."""
+
+    @abstractmethod
+    def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray: ...
+
+    @cached_property
+    def expert(self) -> TargetPolicy:
+        return TargetPolicy(self.targets, self.vocab_size, horizon=self.horizon, prompt_length=self.prompt_length)
+
+    def prompt_law(self) -> tuple[IntArray, FloatArray]:
+        raise NotTractableError(f"the prompts of {self.name} are too many to list; use sample_prompts(n, rng).")
+
+    def best_in_class(self) -> BestInClass:
+        raise NotTractableError(f"the best in class of {self.name} is not known at these parameters.")
+
+    def population(self, chunk: int | None = None) -> Demonstrations:
+        """The complete law where the prompts can be listed: every prompt with its answer, exact for every learner."""
+        prompts, probabilities = self.prompt_law()
+        check_population_size(self, len(prompts))
+        return Demonstrations(
+            prompts,
+            self.targets(prompts),
+            vocab_size=self.vocab_size,
+            weights=probabilities,
+            source=source_of(self, by="population"),
+            exactness=Exactness(everything=True),
+        )
+
+    def success(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        """1 where the whole answer is right, 0 otherwise. Shape ``(B,)``."""
+        return (np.asarray(tokens) == self.targets(prompts)).all(axis=1).astype(np.float64)

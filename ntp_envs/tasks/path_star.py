@@ -10,17 +10,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._validation import check_generator, check_int, check_real, check_tokens
+from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.checks import NotTractableError, check_generator, check_int, check_real, check_tokens
 from ntp_envs.demonstrations import Demonstrations, Exactness
-from ntp_envs.deterministic import one_hot_log_probs
-from ntp_envs.errors import NotTractableError
-from ntp_envs.features.path_star import PathPointers, StarPrompts
-from ntp_envs.policies import Policy
+from ntp_envs.features import PathPointers, StarPrompts
+from ntp_envs.policies import Policy, one_hot_log_probs
 from ntp_envs.policy_classes import ARLinearClass
-from ntp_envs.tasks.base import FOLLOWS, BestInClass, FloatArray, IntArray
-from ntp_envs.tasks.target import TargetTask
-
-__all__ = ["CleverHansPolicy", "PathStar"]
+from ntp_envs.tasks.base import FOLLOWS, BestInClass, TargetTask
 
 SYMBOLS = ("|", "=", "/", "$")  # tokens N, N + 1, N + 2, N + 3
 MAX_PROMPTS = 1 << 14

@@ -9,14 +9,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._numerics import ROUNDING, first_best, log_bernoulli, squared_sqrt_gap
-from ntp_envs._validation import check_int, check_probability, check_real
+from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best, log_bernoulli, squared_sqrt_gap
 from ntp_envs.automata import TableAutomaton
+from ntp_envs.checks import check_int, check_probability, check_real
 from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.policy_classes import FiniteClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task, check_population_size
-
-__all__ = ["RareMode"]
+from ntp_envs.tasks.base import BestInClass, Task, check_population_size
 
 
 @dataclass(frozen=True)

@@ -5,26 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ntp_envs._registry import Registry, build
+from ntp_envs.registry import Registry, build
 from ntp_envs.tasks.ar_linear import ARLinear
 from ntp_envs.tasks.base import Task
-from ntp_envs.tasks.bernoulli_mixture import BernoulliMixture
-from ntp_envs.tasks.column_addition import ColumnAddition
-from ntp_envs.tasks.consistency_game import ConsistencyGame
-from ntp_envs.tasks.contamination import Contamination
-from ntp_envs.tasks.halving_game import HalvingGame
-from ntp_envs.tasks.multiplication import Multiplication
-from ntp_envs.tasks.noisy_parity import NoisyParity
-from ntp_envs.tasks.parity_cot import ParityCoT
-from ntp_envs.tasks.parity_mix import ParityMix
+from ntp_envs.tasks.bernoulli import BernoulliMixture, Contamination
+from ntp_envs.tasks.games import ConsistencyGame, HalvingGame
+from ntp_envs.tasks.multiplication import ColumnAddition, Multiplication
+from ntp_envs.tasks.parity import NoisyParity, ParityCoT, ParityMix
 from ntp_envs.tasks.path_star import PathStar
 from ntp_envs.tasks.rare_mode import RareMode
 from ntp_envs.tasks.snowball import Snowball
 from ntp_envs.tasks.text import Text
 from ntp_envs.tasks.tightrope import Tightrope
 from ntp_envs.tasks.turing_machine import TuringMachine
-
-__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_task", "register_task", "task_class", "task_names"]
 
 ENTRY_POINT_GROUP = "ntp_envs.tasks"
 BUILT_IN: dict[str, type[Task]] = {

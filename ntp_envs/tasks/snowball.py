@@ -9,16 +9,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._numerics import all_sequences
-from ntp_envs._validation import check_int, check_probability
+from ntp_envs.arrays import FloatArray, IntArray, all_sequences
+from ntp_envs.checks import NotTractableError, check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations, Exactness
-from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import FiniteClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, check_population_size
-from ntp_envs.tasks.target import TargetTask
-
-__all__ = ["CopyPolicy", "Snowball"]
+from ntp_envs.tasks.base import BestInClass, TargetTask, check_population_size
 
 #: prompts that `Snowball.prompt_law` lists at most
 MAX_PROMPTS = 1 << 12

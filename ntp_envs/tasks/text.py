@@ -11,19 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._validation import check_generator, check_in, check_int, check_probability, check_real
+from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.checks import NotTractableError, check_generator, check_in, check_int, check_probability, check_real
 from ntp_envs.demonstrations import Demonstrations
-from ntp_envs.errors import NotTractableError
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import MixturePolicy, Policy
-from ntp_envs.policy_classes.ngram import NGramClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task
-from ntp_envs.text.data import RECORDS, TextData, TextPart, least_length, load_data
-from ntp_envs.text.records import EndedPolicy
+from ntp_envs.policy_classes import NGramClass
+from ntp_envs.tasks.base import BestInClass, Task
+from ntp_envs.text.corpus import RECORDS, EndedPolicy, TextData, TextPart, least_length, load_data
 from ntp_envs.text.score import BitsPerChar, document_log_probs, text_log_probs
 from ntp_envs.text.vocabulary import TOKENS, TOO_MANY, UnknownTokensWarning
-
-__all__ = ["Text"]
 
 #: different prompts up to which `Text.prompt_law` lists them
 MAX_PROMPTS = 4096

@@ -9,15 +9,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._validation import check_int, check_probability
+from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.automata import AutomatonPolicy, TableAutomaton
+from ntp_envs.checks import NotTractableError, check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations, Exactness
-from ntp_envs.errors import NotTractableError
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import BernoulliClass, FiniteClass, PolicyClass
-from ntp_envs.tasks.base import BestInClass, FloatArray, IntArray, Task, check_population_size
-
-__all__ = ["Tightrope"]
+from ntp_envs.tasks.base import BestInClass, Task, check_population_size
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""TuringMachine: the tape after every step of a machine, which a linear next-token predictor can write."""
+"""Tables of Turing machines: how they are written, checked, and the ones that have names."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,15 +12,327 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._numerics import all_sequences
-from ntp_envs._validation import check_in, check_int, check_real
+from ntp_envs.arrays import FloatArray, IntArray, all_sequences
+from ntp_envs.checks import check_in, check_int, check_real, did_you_mean
 from ntp_envs.features import OffsetsOneHot, WindowOneHot
-from ntp_envs.policy_classes import ARLinearClass
-from ntp_envs.tasks.base import FOLLOWS, FloatArray, IntArray
-from ntp_envs.tasks.target import TargetTask
-from ntp_envs.tasks.turing_tables import TuringTable, read_machine
+from ntp_envs.policy_classes import ARLinearClass, ARLinearPolicy
+from ntp_envs.tasks.base import FOLLOWS, TargetTask
 
-__all__ = ["TuringMachine"]
+Row = tuple[str, str, str, str, str]
+
+#: names that a state without rows may have: the machine stops there
+HALTING = ("H", "Z", "halt")
+MOVES = {"L": -1, "N": 0, "R": 1}
+
+
+@dataclass(frozen=True)
+class TuringTable:
+    """A deterministic Turing machine on one tape.
+
+    Args:
+        rows: ``(state, symbol, next state, symbol written, move)``, one for every working state and symbol; moves are
+            ``"L"``, ``"R"`` and ``"N"`` (stay). The first row's state is the start, its symbol the blank.
+        word: symbols that an input may consist of; empty for machines that start on the blank tape.
+
+    Raises:
+        ValueError: a row given twice or missing, a next state that has no rows and is not in `HALTING`, no next state
+            in `HALTING`, a symbol written that no row reads, an unknown move.
+
+    >>> TuringTable((("A", "0", "H", "1", "R"), ("A", "1", "A", "0", "L"))).states
+    ('A', 'H')
+    """
+
+    rows: tuple[Row, ...]
+    word: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("the machine has no rows; (state, symbol, next state, symbol written, move) are needed.")
+        working, symbols = self._distinct(0), self.symbols
+        seen: set[tuple[str, str]] = set()
+        for state, symbol, following, written, move in self.rows:
+            where = f"the row of state {state!r} reading {symbol!r}"
+            if (state, symbol) in seen:
+                raise ValueError(f"{where} is given twice.")
+            seen.add((state, symbol))
+            if move not in MOVES:
+                raise ValueError(f"{where} has the move {move!r}; moves are {', '.join(MOVES)}.")
+            if written not in symbols:
+                raise ValueError(
+                    f"{where} writes {written!r}, a symbol that no row reads.{did_you_mean(written, symbols)}"
+                )
+            if following not in (*working, *HALTING):
+                raise ValueError(
+                    f"{where} goes to the unknown state {following!r}; give its rows, or halt in one of "
+                    f"{', '.join(HALTING)}.{did_you_mean(following, working)}"
+                )
+            if state in HALTING:
+                raise ValueError(f"{where} is a row of a halting state; {', '.join(HALTING)} have none.")
+        for state in working:
+            for symbol in symbols:
+                if (state, symbol) not in seen:
+                    raise ValueError(f"there is no row of state {state!r} reading {symbol!r}.")
+        if not any(row[2] in HALTING for row in self.rows):
+            raise ValueError(f"the machine has no halting state; some row must go to one of {', '.join(HALTING)}.")
+        if unknown := set(self.word) - set(symbols):
+            raise ValueError(f"word={self.word} has symbols {sorted(unknown)} that no row reads.")
+
+    def _distinct(self, column: int) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row[column] for row in self.rows))
+
+    @cached_property
+    def states(self) -> tuple[str, ...]:
+        """Working states in order of appearance, the start first; then the halting ones."""
+        return tuple(dict.fromkeys((*self._distinct(0), *(row[2] for row in self.rows if row[2] in HALTING))))
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Symbols in order of appearance, the blank first."""
+        return self._distinct(1)
+
+    @cached_property
+    def n_working(self) -> int:
+        """Number of states that do not halt."""
+        return len(self._distinct(0))
+
+    @cached_property
+    def step(self) -> IntArray:
+        """``(states, symbols, 3)``: next state, symbol written, move. Halting states keep all as it is."""
+        out = np.zeros((len(self.states), len(self.symbols), 3), dtype=np.int64)
+        out[:, :, 0] = np.arange(len(self.states))[:, None]
+        out[:, :, 1] = np.arange(len(self.symbols))
+        for state, symbol, following, written, move in self.rows:
+            place = self.states.index(state), self.symbols.index(symbol)
+            out[place] = self.states.index(following), self.symbols.index(written), MOVES[move]
+        return out
+
+    def run(self, cells: IntArray, head: IntArray, state: IntArray, steps: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Configurations before each of ``steps`` steps and after the last.
+
+        Args:
+            cells: ``(B, S)`` symbols.
+            head: ``(B,)`` cells of the heads, -1 where there is none.
+            state: ``(B,)`` states.
+            steps: how many.
+
+        Returns:
+            ``(B, steps + 1, S)`` cells, ``(B, steps + 1)`` heads and states. A head that moves over an end of the
+            tape is gone (-1), and nothing moves any more.
+        """
+        rows = np.arange(len(cells))
+        tapes = np.empty((len(cells), steps + 1, cells.shape[1]), dtype=np.int64)
+        heads, states = (np.empty((len(cells), steps + 1), dtype=np.int64) for _ in range(2))
+        cells, head, state = cells.copy(), head.copy(), state.copy()
+        for t in range(steps + 1):
+            tapes[:, t], heads[:, t], states[:, t] = cells, head, state
+            at = rows[head >= 0]
+            following, written, move = self.step[state[at], cells[at, head[at]]].T
+            cells[at, head[at]] = written
+            state[at] = following
+            head[at] += move
+            head[head >= cells.shape[1]] = -1  # -1 is where the other end is left to
+        return tapes, heads, states
+
+    def excursion(self, steps: int) -> tuple[int, int, int | None]:
+        """On the blank tape: cells visited to the left and right of the first, and the step at which it halts.
+
+        At most ``steps`` steps; the time is ``None`` where the machine has not halted by then.
+        """
+        tape: dict[int, int] = {}
+        head, state, left, right = 0, 0, 0, 0
+        for time in range(steps + 1):
+            left, right = max(left, -head), max(right, head)
+            if state >= self.n_working:
+                return left, right, time
+            if time < steps:
+                state, tape[head], move = (int(part) for part in self.step[state, tape.get(head, 0)])
+                head += move
+        return left, right, None
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+_ACTION = re.compile(r"([0-9])([LR])([A-Z])|---")
+
+
+def read_machine(machine: Any) -> tuple[str | tuple[Row, ...], TuringTable]:
+    """A machine as a user writes it: what to store (plain data, hashable), and its table.
+
+    Args:
+        machine: a name in `MACHINES`; the compact text of the busy beaver literature, states A, B, ... separated by
+            ``_``, each with what it writes, moves and goes to on 0, 1, ... (``"1RB1LB_1LA1RZ"``; ``---`` halts); rows
+            as `TuringTable` has them; or a mapping ``{(state, symbol): (next state, symbol written, move)}``, also
+            nested, ``{state: {symbol: (next state, symbol written, move)}}``.
+
+    Raises:
+        TypeError: something else.
+        ValueError: an unknown name, text that cannot be read, rows that `TuringTable` refuses.
+    """
+    if isinstance(machine, str):
+        if machine in MACHINES:
+            return machine, MACHINES[machine]
+        if re.fullmatch(r"[0-9A-Z_-]{3,}", machine):
+            return machine, TuringTable(tuple(_read_text(machine)))
+        raise ValueError(
+            f"machine={machine!r} is neither a name nor text such as '1RB1LB_1LA1RZ'.{did_you_mean(machine, MACHINES)}"
+        )
+    if isinstance(machine, Mapping):
+        rows = tuple(_read_mapping(machine))
+    elif isinstance(machine, Iterable):
+        rows = tuple(_read_row(row) for row in machine)
+    else:
+        raise TypeError(f"machine={machine!r} must be a name, a table or its text, not {type(machine).__name__}.")
+    return rows, TuringTable(rows)
+
+
+def _read_text(text: str) -> Iterable[Row]:
+    groups = text.split("_")
+    for letter, group in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", groups, strict=False):
+        actions = [group[i : i + 3] for i in range(0, len(group), 3)]
+        for symbol, action in enumerate(actions):
+            found = _ACTION.fullmatch(action)
+            if found is None:
+                raise ValueError(
+                    f"machine={text!r}: {action!r}, state {letter} reading {symbol}, is not a digit, L or R, and a "
+                    "state's letter, nor '---'."
+                )
+            if action == "---":
+                yield letter, str(symbol), "Z", str(symbol), "N"
+            else:
+                written, move, following = found.groups()
+                yield letter, str(symbol), following, written, move
+
+
+def _read_mapping(machine: Mapping[Any, Any]) -> Iterable[Row]:
+    for key, value in machine.items():
+        if isinstance(value, Mapping):
+            for symbol, action in value.items():
+                yield _read_row((key, symbol, *_parts(action)))
+        else:
+            yield _read_row((*_parts(key), *_parts(value)))
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise ValueError(
+            f"{value!r} in the machine is not a tuple; a key is (state, symbol), a value (next, write, move)."
+        )
+    return tuple(value)
+
+
+def _read_row(row: Any) -> Row:
+    parts = tuple(str(part) for part in _parts(row))
+    if len(parts) != 5 or not all(parts):
+        raise ValueError(f"the row {row!r} must be (state, symbol, next state, symbol written, move).")
+    return parts  # type: ignore[return-value]
+
+
+# -- machines with names ----------------------------------------------------------------------------------------------
+
+
+def _increment() -> Iterable[Row]:
+    """To the right end of the number, then back while there is a carry."""
+    blank, zero, one = "_", "0", "1"
+    yield "right", blank, "carry", blank, "L"
+    yield "right", zero, "right", zero, "R"
+    yield "right", one, "right", one, "R"
+    yield "carry", blank, "halt", one, "N"
+    yield "carry", zero, "halt", one, "N"
+    yield "carry", one, "carry", zero, "L"
+
+
+def _parity() -> Iterable[Row]:
+    """To the right end of the word, the parity of the ones so far in the state; written on the first blank."""
+    for state, other, answer in (("even", "odd", "0"), ("odd", "even", "1")):
+        yield state, "_", "halt", answer, "N"
+        yield state, "0", state, "0", "R"
+        yield state, "1", other, "1", "R"
+
+
+#: ``increment`` adds one to a binary number, ``parity`` writes the parity of a word after it; the others are the
+#: machines with 2, 3 and 4 states that leave most ones on the blank tape: 4, 6 and 13 (Rado 1962; Lin and Rado 1965;
+#: Brady 1983), after 6, 14 and 107 steps.
+MACHINES = {
+    "increment": TuringTable(tuple(_increment()), word=("0", "1")),
+    "parity": TuringTable(tuple(_parity()), word=("0", "1")),
+    "busy_beaver_2": TuringTable(tuple(_read_text("1RB1LB_1LA1RZ"))),
+    "busy_beaver_3": TuringTable(tuple(_read_text("1RB1RZ_0RC1RB_1LC1LA"))),
+    "busy_beaver_4": TuringTable(tuple(_read_text("1RB1LB_1LA0LC_1RZ1LD_1RD0RA"))),
+}
+
+
+# -- The linear predictor that runs a Turing machine: its weights, written down ---------------------------------------
+
+
+def step_weights(table: TuringTable) -> FloatArray:
+    """``(A, 1 + 3 A)`` weights of a constant and of the left, the same and the right cell of the block before.
+
+    In every triple of cells of a configuration (one head at most, ``|`` beyond the ends), and before ``|``, the right
+    token scores at least .5 above every other; all but the bias are small integers. Derived here, after the statement
+    of Malach (2023, arXiv:2309.06979) that linear predictors emulate Turing machines:
+
+    * .5 on every symbol without a head; then, from the same cell,
+    * a symbol a without a head: 2 on a, with and without every state;
+    * a head whose move is to symbol b: 2 on b, with and without every state; if it stays, or has halted, 2 on
+      b with the next state;
+    * ``|``: 3 on ``|``, which wins whatever is beside it;
+    * from the left cell, a head that moves right into state q': 1 on every symbol with q'; from the right cell, one
+      that moves left, the same.
+
+    >>> from ntp_envs.tasks.turing_machine import MACHINES
+    >>> step_weights(MACHINES["busy_beaver_2"]).shape
+    (9, 28)
+    """
+    place = len(table.states) + 1
+    A = 1 + len(table.symbols) * place
+    bias, left, same, right = np.zeros(A), np.zeros((A, A)), np.zeros((A, A)), np.zeros((A, A))
+    plain = 1 + place * np.arange(len(table.symbols))
+    bias[plain] = 0.5
+    same[0, 0] = 3.0
+    for a, here in enumerate(plain):
+        same[here : here + place, here] = 2.0
+        for q in range(len(table.states)):
+            following, written, move = table.step[q, a]
+            under = here + 1 + q
+            if move == 0:
+                same[plain[written] + 1 + following, under] = 2.0
+            else:
+                same[plain[written] : plain[written] + place, under] = 2.0
+                (left if move > 0 else right)[plain + 1 + following, under] = 1.0
+    return np.column_stack([bias, left, same, right])
+
+
+def linear_emulator(task: TuringMachine, *, norm: float | None = None) -> ARLinearPolicy:
+    """The member of ``task.policy_class`` whose greedy decoding is the machine, for every prompt and at any length.
+
+    Decode it with `ntp_envs.GreedyPolicy`. Sampling errs with a probability that falls exponentially in the norm; the
+    weights are `step_weights`, less their mean over the tokens, which a softmax does not see.
+
+    Args:
+        task: with ``cot=True``.
+        norm: of theta, at most the class's radius, which is the default: the sharpest member in this direction.
+
+    Raises:
+        ValueError: ``cot=False``, or a norm above the radius.
+
+    >>> from ntp_envs import GreedyPolicy
+    >>> task = TuringMachine("increment", width=12)
+    >>> prompts = task.sample_prompts(5, np.random.default_rng(0))
+    >>> run = GreedyPolicy(linear_emulator(task)).sample(prompts, task.horizon, np.random.default_rng(0))
+    >>> task.success(prompts, run).tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    if not task.cot or not isinstance(task.policy_class.features, OffsetsOneHot):
+        raise ValueError("the emulator writes every configuration; take a task with cot=True.")
+    radius = task.policy_class.radius
+    wanted = radius if norm is None else check_real("norm", norm, minimum=0.0, maximum=radius)
+    weights = step_weights(task.table)
+    theta = (weights - weights.mean(axis=0)).ravel()
+    return task.policy_class.policy(theta * (wanted / np.linalg.norm(theta)))
+
+
+# -- TuringMachine: the tape after every step of a machine, which a linear next-token predictor can write -------------
+
 
 INPUTS = ("blank", "random", "word")
 MAX_LISTED = 1 << 12
@@ -50,7 +364,7 @@ class TuringMachine(TargetTask):
     Args:
         machine: a name (``"increment"``, ``"parity"``, ``"busy_beaver_2"`` to ``"busy_beaver_4"``), the text of a
             table as in the busy beaver literature (``"1RB1LB_1LA1RZ"``), or a table, see
-            `ntp_envs.tasks.turing_tables.read_machine`; tables are stored as tuples of rows.
+            `ntp_envs.tasks.turing_machine.read_machine`; tables are stored as tuples of rows.
         width: S, cells of the tape, at least 2 (3 for words); by default 5, or as many as the run from the blank tape
             needs.
         steps: of the machine; ``None`` is 2 S - 2 (both ways over the tape), on the blank tape the time to halt.

@@ -1,8 +1,6 @@
 """Real text: where it comes from, its symbols, and how well a policy predicts it."""
 
-from ntp_envs.text.corpus import load_bytes, load_text
-from ntp_envs.text.data import TextData, TextPart, load_data
-from ntp_envs.text.records import EndedPolicy
+from ntp_envs.text.corpus import EndedPolicy, TextData, TextPart, load_bytes, load_data, load_text
 from ntp_envs.text.score import BitsPerChar, text_log_probs
 from ntp_envs.text.vocabulary import UnknownTokensWarning, Vocabulary, split_words
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import hashlib
 import importlib
 import lzma
+import math
 import os
 import stat
 import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NoReturn
 
-from ntp_envs._extras import import_extra
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["DEFAULT", "HUB_LIMIT", "HUB_PREFIX", "UNPACKED_LIMIT", "load_bytes", "load_text"]
+from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.checks import check_int, import_extra
+from ntp_envs.policies import Cursor, Policy, SequentialPolicy
+from ntp_envs.text.vocabulary import FEW, Vocabulary, counted, least_vocab
 
 DEFAULT = "default"
 HUB_PREFIX = "hf:"
@@ -259,3 +268,242 @@ def _decoded(corpus: str, data: bytes, cut: bool) -> str:
     if not text:
         raise ValueError(f"corpus={corpus!r} holds nothing but a byte order mark; a text is needed.")
     return text
+
+
+# -- Documents that end: what a policy writes after the end token -----------------------------------------------------
+
+
+class EndedPolicy(SequentialPolicy):
+    """A policy up to its first end token; after that, end tokens for ever, with probability one.
+
+    So documents of different lengths have a law over sequences of one length: a document of fewer than H tokens is
+    filled up. An end token in the prompt counts too.
+
+    Args:
+        policy: what writes until then.
+        end: the end token.
+
+    >>> from ntp_envs import UniformPolicy
+    >>> policy = EndedPolicy(UniformPolicy(2), end=1)
+    >>> np.exp(policy.log_probs(np.empty((1, 0), int), np.array([[0, 1, 1]]))).tolist()
+    [[0.5, 0.5, 1.0]]
+    """
+
+    def __init__(self, policy: Policy, end: int) -> None:
+        super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
+        self.policy = policy
+        self.end = check_int("end", end, minimum=0, maximum=policy.vocab_size - 1)
+        self._law = np.full(policy.vocab_size, -np.inf)
+        self._law[self.end] = 0.0
+
+    def __repr__(self) -> str:
+        return f"EndedPolicy({self.policy!r}, end={self.end})"
+
+    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
+        ended = (np.asarray(prompts) == self.end).any(axis=1)
+        return _EndedCursor(self, self.policy.cursor(prompts), ended, 0)
+
+    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        tokens = np.asarray(tokens)
+        out = self.policy.log_probs(prompts, tokens)
+        before = np.column_stack([(np.asarray(prompts) == self.end).any(axis=1), tokens[:, :-1] == self.end])
+        return np.where(np.logical_or.accumulate(before, axis=1), self._law[tokens], out)
+
+
+class _EndedCursor(Cursor):
+    """What the policy has read, and ``(B,)`` whether each document has ended."""
+
+    def __init__(self, owner: EndedPolicy, inner: Cursor, ended: NDArray[np.bool_], step: int) -> None:
+        self.owner, self.inner, self.ended, self.step = owner, inner, ended, step
+
+    def log_probs(self) -> FloatArray:
+        return np.where(self.ended[:, None], self.owner._law, self.inner.log_probs())
+
+    def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
+        ended = self.ended[rows] | (np.asarray(tokens) == self.owner.end)
+        return _EndedCursor(self.owner, self.inner.branch(rows, tokens), ended, self.step + 1)
+
+    def advance(self, tokens: IntArray) -> Cursor:
+        ended = self.ended | (np.asarray(tokens) == self.owner.end)
+        return _EndedCursor(self.owner, self.inner.advance(tokens), ended, self.step + 1)
+
+
+# -- A corpus as tokens: read, cut into a training and a held-out part, numbered, and kept ----------------------------
+
+
+#: how a corpus may be cut into documents
+RECORDS = ("lines",)
+#: corpora that are kept, the last ones used
+KEPT = 8
+_kept: OrderedDict[tuple[Any, ...], TextData] = OrderedDict()
+#: hashes of data sets, which are not streamed again while they are kept
+_streamed: dict[tuple[Any, ...], str] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class TextPart:
+    """One stretch of text.
+
+    Attributes:
+        tokens: ``(L,)`` int64, read-only.
+        lengths: ``(L,)`` characters (bytes, where tokens are bytes) that each token stands for in the text.
+        starts: ``(D,)`` int64: where each document begins; its last token is the end token. ``None`` where the text is
+            one stretch.
+    """
+
+    tokens: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    starts: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def document_lengths(self) -> NDArray[np.int64]:
+        """``(D,)`` tokens of each document, without the end token."""
+        assert self.starts is not None
+        return np.diff(np.append(self.starts, len(self))) - 1
+
+    def lines(self, begins: NDArray[np.int64], length: int, end: int | None) -> NDArray[np.int64]:
+        """``(n, length)`` tokens from each of the ``(n,)`` places; after the end of a document, end tokens."""
+        at = begins[:, None] + np.arange(length)
+        if self.starts is None:
+            return self.tokens[at]
+        assert end is not None
+        stops = np.append(self.starts, len(self))[np.searchsorted(self.starts, begins, side="right")]
+        inside: NDArray[np.int64] = self.tokens[np.minimum(at, len(self) - 1)]
+        inside[at >= stops[:, None]] = end
+        return inside
+
+
+@dataclass(frozen=True, eq=False)
+class TextData:
+    """A corpus cut in two: the end is held out, and the vocabulary is that of the rest.
+
+    Attributes:
+        train, held_out: the two parts.
+        vocabulary: built from ``train``.
+        sha256: of the text read, before lower-casing, in hexadecimal: tells whether two runs read the same.
+        roomy_vocab: the smallest vocabulary that leaves at most 1 % of ``train`` unknown.
+    """
+
+    train: TextPart
+    held_out: TextPart
+    vocabulary: Vocabulary
+    sha256: str
+    roomy_vocab: int
+
+    @property
+    def end(self) -> int | None:
+        """The end token, a line end; ``None`` where the text is one stretch."""
+        return None if self.train.starts is None else int(self.train.tokens[-1])
+
+    @cached_property
+    def unknown_share(self) -> float:
+        """Share of the tokens of both parts that are the unknown token."""
+        tokens = np.concatenate([self.train.tokens, self.held_out.tokens])
+        return float((tokens == self.vocabulary.unknown).mean()) if len(tokens) else 0.0
+
+
+def load_data(
+    corpus: str,
+    *,
+    tokens: str,
+    lower: bool,
+    max_vocab: int | None,
+    max_chars: int | None,
+    held_out: float,
+    records: str | None = None,
+) -> TextData:
+    """Read a corpus; what the same text was made into before in this process is not made again.
+
+    A file is read every time, and known by its content: its name, size and date tell nothing for sure.
+
+    Args:
+        corpus, max_chars: as for `load_text`.
+        tokens, max_vocab: as for `Vocabulary.build`.
+        lower: lower-case it first; of bytes only the ASCII letters.
+        held_out: share of the characters (or bytes; of the documents, with records), at the end, that is held out; in
+            (0, 1).
+        records: ``"lines"``: every line that is not blank is a document, white space around it cut off.
+
+    Raises:
+        OSError, ValueError, ImportError: the corpus cannot be read; see `load_text`.
+    """
+    how = (tokens, lower, max_vocab, held_out, records)
+    source = (corpus, max_chars, tokens == "byte")
+    if (streamed := _kept.get((_streamed.get(source), *how))) is not None:
+        return streamed
+    text = _read_text(corpus, max_chars, tokens == "byte", records is not None)
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", errors="surrogatepass")
+    digest = hashlib.sha256(raw).hexdigest()
+    if corpus.startswith(HUB_PREFIX):
+        _streamed[source] = digest
+    key = (digest, *how)
+    if key not in _kept:
+        text = text.lower() if lower else text
+        parts, always = (_lines_cut if records else _text_cut)(corpus, text, held_out)
+        counts = counted(parts[0], tokens)
+        vocabulary = Vocabulary.build(parts[0], tokens, max_vocab, always=always)
+        train, rest = (_part(vocabulary, part, always) for part in parts)
+        _kept[key] = TextData(train, rest, vocabulary, digest, least_vocab(counts, FEW))
+    _kept.move_to_end(key)
+    while len(_kept) > KEPT:
+        _kept.popitem(last=False)
+    return _kept[key]
+
+
+def _read_text(corpus: str, max_chars: int | None, as_bytes: bool, records: bool) -> str | bytes:
+    """The text; of records that ``max_chars`` would cut, only the whole ones."""
+    load: Any = load_bytes if as_bytes else load_text
+    if not records or max_chars is None:
+        return load(corpus, max_chars=max_chars)
+    text = load(corpus, max_chars=max_chars + 1)
+    whole = text.rfind(b"\n" if as_bytes else "\n", 0, max_chars + 1)
+    return text if len(text) <= max_chars or whole < 0 else text[:whole]
+
+
+Cut = tuple[tuple[Any, Any], tuple[Any, ...]]  # the two parts, and symbols that the vocabulary must have
+
+
+def _text_cut(corpus: str, text: Any, held_out: float) -> Cut:
+    cut = len(text) - math.floor(held_out * len(text))
+    return (text[:cut], text[cut:]), ()
+
+
+def _lines_cut(corpus: str, text: Any, held_out: float) -> Cut:
+    """Documents, each with the line end that is its end token."""
+    end: Any = b"\n" if isinstance(text, bytes) else "\n"
+    documents = [line for line in map(type(text).strip, text.split(end)) if line]
+    cut = len(documents) - math.floor(held_out * len(documents))
+    if not 0 < cut < len(documents):
+        raise ValueError(
+            f"corpus={corpus!r} is too short for records='lines': of its {len(documents)} documents (lines that are "
+            f"not blank) held_out={held_out} must leave at least one to learn from and one to hold out."
+        )
+    first, rest = (end.join([*part, end[:0]]) for part in (documents[:cut], documents[cut:]))
+    return (first, rest), (end[0],)
+
+
+def _part(vocabulary: Vocabulary, text: str | bytes, always: tuple[Any, ...]) -> TextPart:
+    tokens = vocabulary.encode(text)
+    starts = None
+    if always:
+        end = vocabulary.symbols.index(always[0])
+        starts = np.flatnonzero(np.append(end, tokens[:-1]) == end)
+        starts.flags.writeable = False
+    part = TextPart(tokens, vocabulary.lengths(text), starts)
+    part.tokens.flags.writeable = part.lengths.flags.writeable = False
+    return part
+
+
+def least_length(train: int, held_out: int, share: float) -> int:
+    """Symbols that a text must have for its parts to have these lengths, with this share of it held out.
+
+    >>> least_length(10, 5, 0.25)
+    20
+    """
+    length = max(train + held_out, math.ceil(held_out / share))
+    while length - math.floor(share * length) < train or math.floor(share * length) < held_out:
+        length += 1
+    return length

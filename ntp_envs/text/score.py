@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs.distances.intervals import CONFIDENCE, student_margin
+from ntp_envs.intervals import CONFIDENCE, student_margin
 from ntp_envs.policies import Policy
-from ntp_envs.text.data import TextPart
-
-__all__ = ["BitsPerChar", "document_log_probs", "text_log_probs"]
+from ntp_envs.text.corpus import TextPart
 
 #: contiguous blocks of a text whose scatter gives the standard error
 BLOCKS = 32

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs._validation import check_in, check_int
-
-__all__ = ["MAX_VOCAB", "TOKENS", "UNKNOWN", "UnknownTokensWarning", "Vocabulary", "least_vocab", "split_words"]
-
-IntArray = NDArray[np.int64]
+from ntp_envs.arrays import IntArray
+from ntp_envs.checks import check_in, check_int
 
 #: kinds of symbols, and how many a vocabulary holds at most if nothing else is said
 MAX_VOCAB = {"char": 96, "byte": 256, "word": 1000}

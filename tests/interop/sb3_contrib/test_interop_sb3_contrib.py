@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv  # noqa: E402
 
 from agents.rl import DistanceCallback, SB3Policy, make_vec_env  # noqa: E402
 from ntp_envs import distance, make_task  # noqa: E402
-from ntp_envs._numerics import all_sequences  # noqa: E402
+from ntp_envs.arrays import all_sequences  # noqa: E402
 
 CONTAMINATION = make_task("Contamination", horizon=3)
 PARITY = make_task("NoisyParity", bits=3, subset=(0, 1))

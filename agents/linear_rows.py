@@ -1,0 +1,437 @@
+"""The data of an autoregressive linear likelihood as rows (features, weighted token counts), and passes over them.
+
+The loss is ``f(theta) = sum_rows sum_a counts_a * -log softmax(<theta, phi>)_a``, in nats. Rows are contexts pooled
+over the data where the features have a finite memory, positions of sequences otherwise; in the second case they are
+kept in memory up to `MEMORY_BYTES` and computed anew in every pass beyond that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from ntp_envs import Demonstrations, NotTractableError
+from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, IndicatorFeatureMap, IndicatorMatrices
+
+MEMORY_BYTES = 1 << 29
+PASS_BYTES = 1 << 21  # rows handled at once in a pass: fits in cache
+DENSE_LIMIT = 8192  # weights: a Hessian takes half a gigabyte, and minutes to diagonalise
+
+
+def check_dimension(features: FeatureMap, what: str, limit: int = DENSE_LIMIT) -> None:
+    """``NotTractableError`` where d is above ``limit``: ``what`` would take hours, or more memory than there is.
+
+    >>> from ntp_envs.features import FlipSign
+    >>> check_dimension(FlipSign(), "maximum likelihood")
+    """
+    if features.dimension > limit:
+        raise NotTractableError(
+            f"{what} is limited to {limit} weights in an autoregressive linear class, and {features!r} has "
+            f"d={features.dimension}. Use a smaller window or vocabulary, or LogLossBC with indicator features (such "
+            "as WindowOneHot) of more than two tokens, which has no limit."
+        )
+
+
+class SoftmaxRows:
+    """Rows of features and counts with the three passes a second-order method needs.
+
+    Args:
+        features: decides how ``theta`` meets the features (binary, one weight vector a token, or joint).
+        values: ``(N, c)`` or ``(N, A, d)`` features, or ``None`` if ``source`` gives them.
+        counts: ``(N, A)`` weighted token counts.
+    """
+
+    def __init__(self, features: FeatureMap, values: FloatArray | None, counts: FloatArray | None) -> None:
+        self.features, self.values, self.counts = features, values, counts
+        self.vocab_size = features.vocab_size
+        self.by_context = isinstance(features, ContextFeatureMap)
+        self.width = math.prod(features.feature_shape)
+        self.gradient_passes = self.hessian_passes = 0
+
+    @property
+    def n_rows(self) -> int:
+        return 0 if self.counts is None else len(self.counts)
+
+    def blocks(self) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """``(values, counts)`` of a few rows at a time."""
+        if self.values is None or self.counts is None:
+            raise NotImplementedError("rows without stored features need their own blocks().")
+        yield from _cut(self.values, self.counts, self.width)
+
+    def gradient_work(self) -> float:
+        """Multiplications of one gradient pass, counted eightfold: it waits for memory where a Hessian does not."""
+        return 16.0 * self.n_rows * self.width * (self.vocab_size if self.by_context and self.vocab_size > 2 else 1)
+
+    def hessian_work(self) -> float:
+        """Multiplications of one Hessian pass."""
+        return float(self.n_rows * self.features.dimension**2 * (1 if self.by_context else self.vocab_size))
+
+    def loss_and_gradient(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """``f(theta)`` and its ``(d,)`` gradient."""
+        self.gradient_passes += 1
+        loss, gradient = 0.0, np.zeros(self.features.dimension)
+        for values, counts in self.blocks():
+            if self.by_context and self.vocab_size == 2:
+                log_odds = values @ theta  # (N,)
+                total = counts[:, 0] + counts[:, 1]
+                # log(1 + e^z) = max(z, 0) + log1p(e^-|z|)
+                soft = np.maximum(log_odds, 0.0) + np.log1p(np.exp(-np.abs(log_odds)))
+                loss += float(total @ soft - counts[:, 1] @ log_odds)
+                gradient += (total * expit(log_odds) - counts[:, 1]) @ values
+                continue
+            probs, part = self._softmax(theta, values, counts)
+            loss += part
+            residual = probs * counts.sum(axis=1, keepdims=True) - counts  # (N, A)
+            if self.by_context:
+                gradient += (residual.T @ values).ravel()
+            else:
+                gradient += residual.ravel() @ values.reshape(-1, values.shape[-1])
+        if not math.isfinite(loss):
+            raise ValueError("the features hold a value that is not finite (NaN or inf); mend the feature map.")
+        return loss, gradient
+
+    def hessian(self, theta: FloatArray) -> FloatArray:
+        """``(d, d)`` second derivatives of f; ``NotTractableError`` where d is above `DENSE_LIMIT`."""
+        check_dimension(self.features, "Newton's method")
+        self.hessian_passes += 1
+        d, a, c = self.features.dimension, self.vocab_size, self.width
+        out = np.zeros((d, d))
+        for values, counts in self.blocks():
+            total = counts.sum(axis=1)
+            if self.by_context and a == 2:
+                p = expit(values @ theta)
+                out += (values * (total * p * (1 - p))[:, None]).T @ values
+                continue
+            probs, _ = self._softmax(theta, values, counts)
+            weighted = probs * total[:, None]
+            if self.by_context:
+                roots = probs * np.sqrt(total)[:, None]
+                spread = (roots[:, :, None] * values[:, None, :]).reshape(len(values), d)
+                out -= spread.T @ spread
+                for i in range(a):
+                    part = slice(i * c, (i + 1) * c)
+                    out[part, part] += (values * weighted[:, i, None]).T @ values
+            else:
+                mean = np.einsum("na,nad->nd", probs, values)
+                flat = values.reshape(-1, d)
+                out += (flat * weighted.reshape(-1, 1)).T @ flat
+                out -= (mean * total[:, None]).T @ mean
+        return 0.5 * (out + out.T)
+
+    def _softmax(self, theta: FloatArray, values: FloatArray, counts: FloatArray) -> tuple[FloatArray, float]:
+        weights = theta.reshape(self.vocab_size, -1).T if self.by_context else theta
+        logits = values @ weights  # (N, A)
+        logits -= logits.max(axis=1, keepdims=True)
+        probs = np.exp(logits)
+        norm = probs.sum(axis=1, keepdims=True)
+        loss = float(counts.sum(axis=1) @ np.log(norm[:, 0]) - np.vdot(counts, logits))
+        probs /= norm
+        return probs, loss
+
+
+def _cut(values: FloatArray, counts: FloatArray, width: int) -> Iterator[tuple[FloatArray, FloatArray]]:
+    size = max(PASS_BYTES // (8 * width), 64)
+    for start in range(0, len(values), size):
+        yield values[start : start + size], counts[start : start + size]
+
+
+class _SequenceRows(SoftmaxRows):
+    """One row a token, the features computed anew in every pass."""
+
+    def __init__(self, features: FeatureMap, prompts: IntArray, tokens: IntArray, weights: FloatArray) -> None:
+        super().__init__(features, None, None)
+        self.prompts, self.tokens, self.weights = prompts, tokens, weights
+
+    @property
+    def n_rows(self) -> int:
+        return self.tokens.size
+
+    def blocks(self) -> Iterator[tuple[FloatArray, FloatArray]]:
+        for rows, path in self.features.blocks(self.prompts, self.tokens, max_bytes=PASS_BYTES):
+            values = path.reshape(-1, *self.features.feature_shape)
+            counts = _one_hot(self.tokens[rows], self.weights[rows], self.vocab_size)
+            yield from _cut(values, counts, self.width)
+
+    def in_memory(self) -> SoftmaxRows:
+        """The same rows with their features stored."""
+        values = np.empty((self.n_rows, *self.features.feature_shape))
+        for rows, path in self.features.blocks(self.prompts, self.tokens, max_bytes=PASS_BYTES):
+            first = rows.start * self.tokens.shape[1]
+            values[first : first + path.shape[0] * path.shape[1]] = path.reshape(-1, *self.features.feature_shape)
+        return SoftmaxRows(self.features, values, _one_hot(self.tokens, self.weights, self.vocab_size))
+
+
+def _one_hot(tokens: IntArray, weights: FloatArray, vocab_size: int) -> FloatArray:
+    """``(B * H, A)`` counts: the sequence's weight at its token."""
+    counts = np.zeros((tokens.size, vocab_size))
+    counts[np.arange(tokens.size), tokens.ravel()] = np.repeat(weights, tokens.shape[1])
+    return counts
+
+
+def rows_of(
+    features: FeatureMap, demonstrations: Demonstrations, weights: FloatArray, *, max_rows: int | None = None
+) -> SoftmaxRows:
+    """The rows of weighted demonstrations.
+
+    Args:
+        features: the feature map.
+        demonstrations: prompts and tokens.
+        weights: ``(n,)`` weight of each sequence.
+        max_rows: use only about this many tokens: the heaviest sequences, or evenly spaced ones if all weigh the
+            same, scaled to the same total weight.
+    """
+    prompts, tokens = demonstrations.prompts, demonstrations.tokens
+    if max_rows is not None:
+        wanted = max(max_rows // tokens.shape[1], 1)
+        if weights.min() == weights.max():
+            chosen = np.linspace(0, len(tokens) - 1, min(wanted, len(tokens))).astype(np.int64)
+        else:
+            chosen = np.argsort(-weights, kind="stable")[:wanted]
+        prompts, tokens = prompts[chosen], tokens[chosen]
+        weights = weights[chosen] * (weights.sum() / weights[chosen].sum())
+        return _SequenceRows(features, prompts, tokens, weights).in_memory()
+    used = weights > 0
+    if not used.all():
+        prompts, tokens, weights = prompts[used], tokens[used], weights[used]
+    pooled = _pooled(features, prompts, tokens, weights)
+    if pooled is not None:
+        return pooled
+    rows = _SequenceRows(features, prompts, tokens, weights)
+    return rows.in_memory() if rows.n_rows * rows.width * 8 <= MEMORY_BYTES else rows
+
+
+def _pooled(features: FeatureMap, prompts: IntArray, tokens: IntArray, weights: FloatArray) -> SoftmaxRows | None:
+    """One row a context, where the features number their contexts; ``None`` where they do not."""
+    states, vocab_size = features.states(), features.vocab_size
+    if states is not None:
+        n_states = len(states.transitions)
+        table = np.zeros(n_states * vocab_size)
+        size = max((1 << 22) // tokens.shape[1], 1)
+        even = weights.min() == weights.max()
+        for start in range(0, len(tokens), size):
+            rows = slice(start, start + size)
+            cells = (states.path(prompts[rows], tokens[rows]) * vocab_size + tokens[rows]).ravel()
+            if even:
+                table += np.bincount(cells, minlength=len(table)) * weights[0]
+            else:
+                per_token = np.repeat(weights[rows], tokens.shape[1])
+                table += np.bincount(cells, weights=per_token, minlength=len(table))
+        counts = table.reshape(n_states, vocab_size)
+        seen = np.flatnonzero(counts.sum(axis=1) > 0)
+        return SoftmaxRows(features, states.features[seen], counts[seen])
+    codes = features.codes(prompts, tokens)
+    if codes is None or _mostly_distinct(codes):
+        return None
+    unique, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    if len(unique) * math.prod(features.feature_shape) * 8 > MEMORY_BYTES:
+        return None
+    cells = inverse.ravel() * vocab_size + tokens.ravel()
+    per_token = np.repeat(weights, tokens.shape[1])
+    table = np.bincount(cells, weights=per_token, minlength=len(unique) * vocab_size).astype(np.float64)
+    values = np.empty((len(unique), *features.feature_shape))
+    row, position = np.divmod(first, tokens.shape[1])
+    for h in np.unique(position):  # one evaluation for all contexts first met at this position
+        here = np.flatnonzero(position == h)
+        values[here] = features.prefix_features(prompts[row[here]], tokens[row[here], :h])
+    return SoftmaxRows(features, values, table.reshape(-1, vocab_size))
+
+
+def _mostly_distinct(codes: IntArray) -> bool:
+    """Whether pooling would gain little: in a seventh of a large data set, evenly spread, few codes occur twice."""
+    flat = codes.ravel()
+    sample = flat[::7]
+    return len(flat) >= 1 << 16 and len(np.unique(sample)) > 0.7 * len(sample)
+
+
+# -- The data of a large linear softmax likelihood as distinct contexts, each the places of its few features ----------
+#
+# The loss is ``f(W) = sum_r n_r log sum_a exp z_ra - <C, W>``, ``z = Phi W`` with W ``(c, A)``: row r of Phi holds the
+# features of a context, n_r is the weight of its tokens, and ``C = Phi' counts``. Beyond C the next tokens are not
+# needed. Phi is never written out (`ntp_envs.features`): a pass over N contexts with K features costs N K A
+# additions and N A exponentials, and memory of 4 N K bytes; probabilities are kept in memory up to `MEMORY_BYTES`.
+
+
+DENSE_DIMENSION = 512  # weights above which features are not written out and no Hessian is formed
+
+
+def is_large(features: FeatureMap) -> TypeGuard[IndicatorFeatureMap]:
+    """Whether a likelihood is better fitted on places: indicator features of three tokens or more, many weights."""
+    return (
+        isinstance(features, IndicatorFeatureMap) and features.vocab_size > 2 and features.dimension > DENSE_DIMENSION
+    )
+
+
+class IndicatorRows:
+    """Contexts, their weights and the weighted features of the next tokens, with the passes of a Newton-CG method.
+
+    Args:
+        features: more than two tokens.
+        active: ``(N, K)`` places of the features of each context.
+        totals: ``(N,)`` weights n.
+        targets: ``(c, A)`` C.
+        counts: ``(N, A)`` sparse weights of the next tokens, for losses that C does not determine.
+    """
+
+    def __init__(
+        self,
+        features: IndicatorFeatureMap,
+        active: NDArray[np.integer],
+        totals: FloatArray,
+        targets: FloatArray,
+        counts: Any = None,
+    ) -> None:
+        self.features, self.totals, self.targets, self.counts = features, totals, targets, counts
+        self.matrices = features.matrices(active)
+        self.gradient_passes = self.hessian_passes = 0
+        self._at: FloatArray = np.zeros((0, 0))
+        fits = len(totals) * features.vocab_size * 8 <= MEMORY_BYTES
+        self._kept = np.empty((len(totals), features.vocab_size)) if fits else None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.totals)
+
+    def loss_and_gradient(self, weights: FloatArray) -> tuple[float, FloatArray]:
+        """``f(W)`` in nats and its ``(c, A)`` gradient. Second derivatives, below, are taken where this was last."""
+        self.gradient_passes += 1
+        self._at = IndicatorMatrices.padded(weights)
+        loss, gradient = -float(np.vdot(self.targets, weights)), np.zeros_like(self._at)
+        for rows, matrix in self.matrices:
+            law, log_norms = _softmax(matrix @ self._at)
+            if self._kept is not None:
+                self._kept[rows] = law
+            total = self.totals[rows]
+            loss += float(total @ log_norms)
+            law *= total[:, None]
+            gradient += matrix.T @ law
+        return loss, gradient[:-1] - self.targets
+
+    def smoothed_loss_and_gradient(self, weights: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
+        """``-sum counts log((1 - smoothing) softmax(z) + smoothing / A)`` in nats and its ``(c, A)`` gradient."""
+        padded, floor = IndicatorMatrices.padded(weights), smoothing / self.features.vocab_size
+        loss, gradient = 0.0, np.zeros_like(padded)
+        for rows, matrix in self.matrices:
+            law = _softmax(matrix @ padded)[0]
+            counts = self.counts[rows].tocoo()
+            kept = (1.0 - smoothing) * law[counts.row, counts.col]
+            loss -= float(counts.data @ np.log(kept + floor))
+            kept = counts.data * kept / (kept + floor)  # weight of tokens that came from pi rather than the noise
+            law *= np.bincount(counts.row, kept, minlength=len(law))[:, None]
+            law[counts.row, counts.col] -= kept
+            gradient += matrix.T @ law
+        return loss, gradient[:-1]
+
+    def hessian_times(self, direction: FloatArray) -> FloatArray:
+        """The second derivatives of f applied to a ``(c, A)`` direction."""
+        self.hessian_passes += 1
+        padded = IndicatorMatrices.padded(direction)
+        out = np.zeros_like(padded)
+        for rows, matrix, law in self._laws():
+            change = matrix @ padded
+            change *= law
+            change -= law * change.sum(axis=1, keepdims=True)
+            change *= self.totals[rows, None]
+            out += matrix.T @ change
+        return out[:-1]
+
+    def hessian_diagonal(self) -> FloatArray:
+        """``(c, A)`` second derivatives in each weight alone."""
+        out = np.zeros_like(self._at)
+        for rows, matrix, law in self._laws():
+            out += matrix.T @ (law * (1.0 - law) * self.totals[rows, None])
+        return out[:-1] * self.features.scale
+
+    def _laws(self) -> Iterator[tuple[slice, Any, FloatArray]]:
+        for rows, matrix in self.matrices:
+            yield rows, matrix, _softmax(matrix @ self._at)[0] if self._kept is None else self._kept[rows]
+
+
+def _softmax(logits: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """``(N, A)`` probabilities, written over the logits, and ``(N,)`` ``log sum exp``."""
+    top = logits.max(axis=1, keepdims=True)
+    logits -= top
+    np.exp(logits, out=logits)
+    norms = logits.sum(axis=1, keepdims=True)
+    logits /= norms
+    return logits, (np.log(norms) + top)[:, 0]
+
+
+def indicator_rows(
+    features: IndicatorFeatureMap, demonstrations: Demonstrations, weights: FloatArray, *, keep_counts: bool = False
+) -> IndicatorRows:
+    """The rows of demonstrations with ``(n,)`` weights; contexts that occur more than once are pooled.
+
+    Args:
+        features: the feature map.
+        demonstrations: prompts and tokens.
+        weights: of the sequences.
+        keep_counts: for losses that need `IndicatorRows.counts`.
+    """
+    used = np.flatnonzero(weights > 0)
+    prompts, tokens = demonstrations.prompts[used], demonstrations.tokens[used]
+    active = _places(features, prompts, tokens)
+    per_token, answers = np.repeat(weights[used], tokens.shape[1]), tokens.ravel()
+    vocab_size = features.vocab_size
+    targets = np.zeros((features.n_context + 1) * vocab_size)
+    for column in active.T:
+        targets += np.bincount(column.astype(np.int64) * vocab_size + answers, per_token, minlength=targets.size)
+    first, which = distinct_rows(active, features.n_context + 1)
+    totals = np.bincount(which, per_token, minlength=len(first)).astype(np.float64)
+    counts = None
+    if keep_counts:
+        from scipy.sparse import csr_array
+
+        counts = csr_array((per_token, (which, answers)), shape=(len(first), vocab_size))
+    targets = targets.reshape(-1, vocab_size)[:-1] * features.scale
+    return IndicatorRows(features, active[first], totals, targets, counts)
+
+
+def soft_indicator_rows(
+    features: IndicatorFeatureMap, prompts: NDArray[np.integer], tokens: NDArray[np.integer], counts: FloatArray
+) -> IndicatorRows:
+    """The rows of ``(n, H, A)`` weighted counts, which need not be whole, of what should follow each prefix."""
+    active = _places(features, prompts, tokens)
+    flat = counts.reshape(-1, features.vocab_size)
+    targets = np.zeros((features.n_context + 1, features.vocab_size))
+    for rows, matrix in features.matrices(active):
+        targets += matrix.T @ flat[rows]
+    first, which = distinct_rows(active, features.n_context + 1)
+    totals = np.bincount(which, flat.sum(axis=1), minlength=len(first)).astype(np.float64)
+    return IndicatorRows(features, active[first], totals, targets[:-1])
+
+
+def _places(features: IndicatorFeatureMap, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> IndexArray:
+    """``(n H, K)`` places before every token."""
+    horizon = tokens.shape[1]
+    active = np.empty((tokens.size, features.n_active), dtype=np.int32)
+    size = max((1 << 20) // horizon, 1)
+    for start in range(0, len(tokens), size):
+        path = features.active_path(prompts[start : start + size], tokens[start : start + size])
+        active[start * horizon : start * horizon + path.shape[0] * horizon] = path.reshape(-1, features.n_active)
+    return active
+
+
+def distinct_rows(rows: NDArray[np.integer], base: int) -> tuple[IntArray, IntArray]:
+    """Where each of the U distinct rows of ``(N, K)`` integers in [0, base) comes first, ``(U,)``, and the number in
+    [0, U) of every row, ``(N,)``.
+
+    Rows are read as base-``base`` numbers, renumbered whenever the next digit would not fit in 62 bits.
+
+    >>> distinct_rows(np.array([[2, 0], [0, 1], [2, 0]]), 3)
+    (array([1, 0]), array([1, 0, 1]))
+    """
+    codes, many = np.zeros(len(rows), dtype=np.int64), 1
+    for column in rows.T:
+        if many > (1 << 62) // base:
+            codes = np.unique(codes, return_inverse=True)[1].ravel()
+            many = int(codes.max(initial=0)) + 1
+        codes = codes * base + column
+        many *= base
+    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
+    return first, which.ravel()

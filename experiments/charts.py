@@ -1,0 +1,278 @@
+"""One style for all figures: colours by learner, labels on the lines, and files that are the same every time.
+
+Colours are those of Okabe and Ito, which stay apart for colour-blind readers; a learner has the same one everywhere.
+Figures are made without pyplot, so no window system and no global state is involved.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from experiments.summary import Series
+
+COLOURS = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "grey": "#6E6E6E",
+}
+
+STYLE: dict[str, Any] = {
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+    "font.size": 11,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "svg.hashsalt": "ntp-envs",
+    "svg.fonttype": "path",
+}
+
+
+class LineStyle(NamedTuple):
+    """How a learner is drawn, in every figure."""
+
+    colour: str
+    marker: str = "o"
+    dashes: str = "-"
+
+
+_STYLES = {
+    "log-loss": LineStyle(COLOURS["vermilion"], "o"),
+    "smoothed 1/(nH)": LineStyle(COLOURS["orange"], "v", "--"),
+    "smoothed 1/H": LineStyle(COLOURS["orange"], "^", ":"),
+    "layerwise": LineStyle(COLOURS["purple"], "X", "--"),
+    "layerwise, random ties": LineStyle(COLOURS["purple"], "x", ":"),
+    "rho": LineStyle(COLOURS["blue"], "s"),
+    "rho psi": LineStyle(COLOURS["sky"], "D", "--"),
+    "best in class": LineStyle(COLOURS["black"], "", "--"),
+}
+_CHUNKED = LineStyle(COLOURS["green"], "o")
+_CHUNK_KR = LineStyle("#8E3B73", "P")  # a darker purple than that of the layerwise learner
+_IMPROPER = LineStyle(COLOURS["grey"], "", ":")
+
+
+def learner_style(learner: str) -> LineStyle:
+    """Colour, marker and dashes of a learner; all chunked rho share one, all ChunkKR another; unknown ones are grey."""
+    if learner.startswith("chunked"):
+        return _CHUNKED
+    if learner.startswith("ChunkKR"):
+        return _CHUNK_KR
+    if learner.startswith("improper"):
+        return _IMPROPER
+    return _STYLES.get(learner, LineStyle(COLOURS["grey"], "x", "-."))
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Figures made and rendered inside have the shared style."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+        for name, value in STYLE.items():
+            matplotlib.rcParams[name] = value  # type: ignore[index]
+        yield
+
+
+def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float] = (7.2, 4.4)) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes."""
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    return figure, axes
+
+
+def new_panels(
+    title: str, xlabels: Sequence[str], ylabel: str, *, size: tuple[float, float] = (11.0, 4.4), share: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side that share their y axis (unless ``share`` is false), one for each x label."""
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    panels = list(figure.subplots(1, len(xlabels), sharey=share, squeeze=False)[0])
+    for axes, xlabel in zip(panels, xlabels, strict=True):
+        axes.set_xlabel(xlabel)
+    panels[0].set_ylabel(ylabel)
+    return figure, panels
+
+
+def plot_series(axes: Axes, series: Series, learner: str, **changes: Any) -> None:
+    """A line with its interval as a band, in the learner's style."""
+    if not len(series.x):
+        return
+    style = learner_style(learner)
+    look: dict[str, Any] = {"color": style.colour, "marker": style.marker, "linestyle": style.dashes, **changes}
+    axes.plot(series.x, series.mean, **look)
+    if series.sampled:
+        axes.fill_between(series.x, series.lower, series.upper, color=look["color"], alpha=0.22, linewidth=0)
+        say_band(axes)
+
+
+def say_band(axes: Axes, at: str = "each point") -> None:
+    """Under the x axis, once: what the bands are."""
+    label, words = axes.get_xlabel(), f"bands: 95 % at {at}"
+    if words not in label:
+        axes.set_xlabel(f"{label}\n({words})")
+
+
+def log2_axis(axes: Axes, values: Sequence[float], *, which: str = "x") -> None:
+    """A logarithmic axis whose ticks are these values, written out."""
+    getattr(axes, f"set_{which}scale")("log", base=2)
+    axis = getattr(axes, f"{which}axis")
+    axis.set_ticks(list(values), labels=[f"{value:g}" for value in values])
+    axis.set_ticks([], minor=True)
+
+
+def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 1.25) -> None:
+    """Text to the right of the last point of each line, moved apart where two would overlap.
+
+    Args:
+        axes: with its lines drawn and its scales and limits set.
+        labels: ``(x, y, text, colour)`` of each.
+        gap: least distance between two baselines, in font heights.
+    """
+    labels = [label for label in labels if np.isfinite(label[:2]).all()]
+    if not labels:
+        return
+    figure = axes.figure
+    FigureCanvasAgg(figure)  # type: ignore[arg-type]
+    figure.draw_without_rendering()  # type: ignore[union-attr]
+    height = matplotlib.rcParams["font.size"] * figure.dpi / 72 * gap
+    wanted = np.array([axes.transData.transform((x, y))[1] for x, y, *_ in labels])
+    placed = spread(wanted, height)
+    for (x, y, text, colour), at, was in zip(labels, placed, wanted, strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(9, (at - was) * 72 / figure.dpi),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            fontweight="bold",
+            fontsize=10,
+            annotation_clip=False,
+        )
+
+
+def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
+    """Positions nearest to ``wanted`` (least squares) in the same order and at least ``gap`` apart."""
+    order = np.argsort(wanted, kind="stable")
+    shifted = wanted[order] - gap * np.arange(len(wanted))
+    blocks: list[list[float]] = []  # pool adjacent violators: [mean, size]
+    for value in shifted:
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            mean, size = blocks.pop()
+            last = blocks[-1]
+            last[0], last[1] = (last[0] * last[1] + mean * size) / (last[1] + size), last[1] + size
+    flat = np.concatenate([np.full(int(size), mean) for mean, size in blocks])
+    placed = np.empty_like(flat)
+    placed[order] = flat + gap * np.arange(len(wanted))
+    return placed
+
+
+def render(figure: Figure) -> tuple[bytes, bytes]:
+    """The figure as PNG and as SVG bytes, without dates: the same figure gives the same bytes."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(png, format="png", metadata={"Software": None})
+    FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": "ntp-envs"})
+    return png.getvalue(), svg.getvalue()
+
+
+# -- Pieces of figures that studies share: lines with labels at their ends, and axes of factors -----------------------
+
+
+GREENS = ("#00402E", "#006B50", "#009E73", "#27AB85", "#4DBB98")  # chunked learners
+PURPLES = ("#C58AB3", "#B06C9C", "#8E3B73", "#4A1A3B")  # ChunkKR, from small norm bounds or short chunks to large
+
+FACTOR = "C_apx = distance to the expert / best in class"
+DISTANCE = "squared Hellinger distance to the expert"
+
+
+def text(learner: str) -> dict[str, Any]:
+    """Style of a label that is placed by hand, in the learner's colour."""
+
+    colour = learner_style(learner).colour
+    return {"textcoords": "offset points", "color": colour, "fontweight": "bold", "fontsize": 10, "va": "center"}
+
+
+class Line:
+    """A line to draw with its label at the end."""
+
+    def __init__(self, series: Series, learner: str, label: str, **changes: Any) -> None:
+        self.series, self.learner, self.label, self.changes = series, learner, label, changes
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line], *, limits: Callable[[Axes], None] | None = None) -> None:
+    """Lines, then limits that depend on them, then labels, which are placed for these limits."""
+
+    shown = [line for line in lines if len(line.series.x)]
+    for line in shown:
+        plot_series(axes, line.series, line.learner, **line.changes)
+    if limits is not None:
+        limits(axes)
+    ends = []
+    for line in shown:
+        if line.label:
+            colour = line.changes.get("color", learner_style(line.learner).colour)
+            ends.append((float(line.series.x[-1]), float(line.series.mean[-1]), line.label, colour))
+    end_labels(axes, ends)
+
+
+def room_for_labels(axes: Axes, low: float, high: float, factor: float) -> None:
+    """Limits of a logarithmic x axis that leave room on the right."""
+    axes.set_xlim(low / 1.15, high * factor)
+
+
+def factor_axis(axes: Axes) -> None:
+    """A logarithmic y axis for factors, from just below the best in class."""
+    ticks = [1, 3, 10, 30, 100, 300]
+    axes.set_yticks(ticks, labels=[str(tick) for tick in ticks])
+    axes.set_yticks([], minor=True)
+    axes.set_ylim(0.8, 1.5 * float(axes.dataLim.y1))
+
+
+def log_range(axes: Axes, axis: str = "y") -> tuple[float, float]:
+    """The least and the largest number drawn that a logarithmic axis can show; intervals that reach to 0 run off it."""
+    drawn = axes.dataLim
+    return (drawn.minposx, drawn.x1) if axis == "x" else (drawn.minposy, drawn.y1)
+
+
+def plain_log_axis(axes: Axes) -> None:
+    """A logarithmic y axis that ends just outside the data, with 1, 3, 10, ... written out."""
+    low, high = log_range(axes)
+    axes.set_yscale("log")
+    ticks = [base * 10.0**k for k in range(-9, 6) for base in (1, 3) if low / 2 < base * 10.0**k < 2 * high]
+    axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    axes.set_ylim(low / 1.5, high * 1.5)
+
+
+def shades(values: Sequence[float], ramp: Sequence[str] = GREENS) -> dict[Any, str]:
+    """One hue, from the first colour of the ramp for the smallest value (shortest chunks, say) to its last."""
+    picks = np.linspace(0, len(ramp) - 1, len(values)).round().astype(int)
+    return {value: ramp[i] for value, i in zip(sorted(values), picks, strict=True)}

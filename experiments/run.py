@@ -1,0 +1,506 @@
+"""Runs a study from settings to report: the output folder, workers, seeds, interruption and `run_study`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from experiments.cells import Cell, CellResult, ResultStore, cell_rng
+from experiments.report import Failure, report_html
+from experiments.study import Analysis, Study
+from experiments.summary import Summary, summarise, summary_lines, write_csv
+from experiments.threads import THREADS, kernels, one_thread
+
+# -- The output folder of a run: what it is for, and when it may be written to ----------------------------------------
+
+
+PACKAGES = ("numpy", "scipy", "gymnasium", "ntp-envs")
+#: the setting that may change when a run is continued: other kernels round otherwise, and no result hangs on rounding
+KERNELS = "kernels"
+#: what a task's parameters in an option may hold
+QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+
+
+class FolderError(ValueError):
+    """An output folder that must not be written to; the message names the ways out."""
+
+
+def run_settings(study: Study, options: Any, *, quick: bool, seed: int) -> dict[str, Any]:
+    """What ``config.json`` holds: everything a result depends on, and nothing else (no dates, no worker count).
+
+    ``kernels`` decide the last bits only. A run may go on where they are others; all that had a part in it are listed.
+    """
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    settings = {
+        "study": study.name,
+        "quick": quick,
+        "seed": seed,
+        "options": dataclasses.asdict(options),
+        "versions": versions,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": THREADS,
+        KERNELS: kernels(),
+    }
+    if files := _read_files(study, dataclasses.asdict(options)):
+        settings["files"] = files
+    return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+
+
+def _read_files(study: Study, options: Mapping[str, Any]) -> dict[str, str]:
+    """The sha256 of every file that is read: one that `Study.reads` names, or that a task of ``tasks`` quotes."""
+    names = [options[name] for name in study.reads]
+    names += [quoted for task in options.get("tasks", ()) for pair in QUOTED.findall(task) for quoted in pair]
+    return {name: _sha256(name) for name in names if name and os.path.isfile(os.path.expanduser(name))}
+
+
+def _sha256(name: str) -> str:
+    digest = hashlib.sha256()
+    with open(os.path.expanduser(name), "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+    return flat
+
+
+def _differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ, but for the kernels, by name: there and now."""
+    there, now, absent = _flat(there), _flat(now), "absent"
+    return {
+        name: (there.get(name, absent), now.get(name, absent))
+        for name in sorted({*there, *now} - {KERNELS})
+        if there.get(name, absent) != now.get(name, absent)
+    }
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """Where a run keeps its settings, results, figures and report.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.sqlite"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.csv"
+
+    @property
+    def timings(self) -> Path:
+        return self.path / "timings.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What unfinished cells have left to go on from (`experiments.cells.Cell.scratch`)."""
+        return (self.path / "checkpoints").absolute()
+
+    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> dict[str, Any]:
+        """Make the folder ready for a run with these settings, or for going on with one.
+
+        Args:
+            settings: from `run_settings`.
+            overwrite: throw away the results of a run with other settings.
+
+        Returns:
+            The settings as they are written: with the kernels of the run that is continued, too.
+
+        Raises:
+            FolderError: the folder holds something else, or a run with other settings and ``overwrite`` is false.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise FolderError(f"{self.path} is a file; choose another folder with --out.")
+        settings = dict(settings)
+        if self.path.is_dir() and any(self.path.iterdir()):
+            there = self._settings_there()
+            differing = _differing(there, settings)
+            if differing and not overwrite:
+                changes = "\n".join(f"  {name}: {old} there, {new} now" for name, (old, new) in differing.items())
+                raise FolderError(
+                    f"{self.path} holds a run with other settings:\n{changes}\n"
+                    "Choose another folder with --out, or throw that run away with --overwrite."
+                )
+            if overwrite:
+                self._clear()
+            else:
+                settings[KERNELS] = sorted({*map(str, there.get(KERNELS, ())), *settings[KERNELS]})
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return settings
+
+    def _settings_there(self) -> dict[str, Any]:
+        try:
+            there = json.loads(self.config.read_text(encoding="utf-8"))
+            there["study"], there["seed"], set(there.get(KERNELS, ()))
+        except FileNotFoundError:
+            raise FolderError(
+                f"{self.path} is not empty and holds no run of ours (no config.json); choose another folder with --out."
+            ) from None
+        except Exception as error:  # a damaged file raises whatever json and what is read from it do
+            raise FolderError(
+                f"{self.config} is not the config.json of a run ({error!r}); choose another folder with --out."
+            ) from error
+        return there
+
+    def _clear(self) -> None:
+        """Remove what a run writes, and nothing else."""
+        for path in (self.config, self.results, self.summary, self.timings, self.report):
+            path.unlink(missing_ok=True)
+        self.results.with_name(self.results.name + "-journal").unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for ending in ("*.png", "*.svg"):
+            for path in self.path.glob(ending):
+                path.unlink()
+
+
+# -- Runs cells on any ``concurrent.futures.Executor`` and hands over each result as it comes -------------------------
+#
+# Local processes are the default. Dask (``Client.get_executor()``) or submitit for Slurm go in at the same place:
+# `run_cells` asks nothing of an executor but ``submit``.
+
+
+def run_cell(cell: Cell, study: str, seed: int, checkpoints: Path | None = None) -> CellResult:
+    """Run one cell, on one thread; an exception becomes a result with its traceback.
+
+    A cell that wants a scratch folder has the one of its name in ``checkpoints``, or a temporary one.
+    """
+    start = time.perf_counter()
+    try:
+        with one_thread(), _scratch(cell, checkpoints) as extra:
+            records = tuple(cell.function(**cell.parameters, **extra, rng=cell_rng(seed, study, cell)))
+        error = None
+    except Exception:
+        records, error = (), traceback.format_exc()
+    return CellResult(cell.key, records, error, time.perf_counter() - start)
+
+
+@contextmanager
+def _scratch(cell: Cell, checkpoints: Path | None) -> Iterator[dict[str, Path]]:
+    """The cell's folder as a keyword argument; it survives an exception, and is removed otherwise."""
+    if not cell.scratch:
+        yield {}
+    elif checkpoints is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield {"scratch": Path(folder)}
+    else:
+        own = checkpoints / hashlib.sha256(cell.key.encode()).hexdigest()[:16]
+        own.mkdir(parents=True, exist_ok=True)
+        yield {"scratch": own}
+        shutil.rmtree(own, ignore_errors=True)
+        with suppress(OSError):  # another cell's folder is still in it
+            checkpoints.rmdir()
+
+
+class InlineExecutor(Executor):
+    """Runs each call at once, in this process: one worker, easy to debug."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches every process of the terminal; only the parent acts on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def local_executor(workers: int) -> Iterator[Executor]:
+    """An executor of this machine: in this process for one worker, else that many new processes.
+
+    On an exception - Ctrl-C included - cells that have not started are dropped and the processes are stopped at once.
+    """
+    if workers == 1:
+        yield InlineExecutor()
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    try:
+        yield pool
+    except BaseException:
+        processes = list((getattr(pool, "_processes", None) or {}).values())
+        manager = getattr(pool, "_executor_manager_thread", None)
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(timeout=5.0)
+        if manager is not None:  # it closes a pipe that the interpreter, when it ends, writes to while it is alive
+            manager.join(timeout=5.0)
+        raise
+    pool.shutdown()
+
+
+def run_cells(
+    cells: Iterable[Cell],
+    *,
+    study: str,
+    seed: int,
+    executor: Executor,
+    on_result: Callable[[Cell, CellResult], None],
+    checkpoints: Path | None = None,
+    in_flight: int = 64,
+) -> None:
+    """Run every cell and call ``on_result`` in this process, in the order they finish.
+
+    Args:
+        cells: independent of each other.
+        study: name, which enters the seeds.
+        seed: of the run.
+        executor: where they run.
+        on_result: keeps the result.
+        checkpoints: folder that holds the scratch folders of cells that want one.
+        in_flight: cells given to the executor and not yet back, at most; an `InlineExecutor` gets one at a time.
+    """
+    limit = 1 if isinstance(executor, InlineExecutor) else in_flight
+    pending: dict[Future[CellResult], Cell] = {}
+
+    def collect_finished() -> None:
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            cell = pending.pop(future)
+            try:
+                result = future.result()
+            except Exception as error:  # a worker died, or the cell could not be sent to it
+                result = CellResult(cell.key, (), f"the worker was lost: {error!r}", 0.0)
+            on_result(cell, result)
+
+    try:
+        for cell in cells:
+            try:
+                pending[executor.submit(run_cell, cell, study, seed, checkpoints)] = cell
+            except RuntimeError as error:  # a pool that broke takes no more work
+                on_result(cell, CellResult(cell.key, (), f"the executor takes no more cells: {error!r}", 0.0))
+            while len(pending) >= limit:
+                collect_finished()
+        while pending:
+            collect_finished()
+    finally:
+        for future in pending:  # none are left unless an exception is on its way, such as Ctrl-C
+            future.cancel()
+
+
+# -- Runs a study from settings to report: `run_study` ----------------------------------------------------------------
+
+
+#: called after every cell with the number of cells done so far, of all, and the result
+Progress = Callable[[int, int, CellResult], None]
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run left behind.
+
+    Attributes:
+        folder: where everything is.
+        summary: all rows of ``summary.csv``.
+        analysis: tables, figures and findings.
+        failures: cells, figures or the analysis that failed; empty if all went well.
+        reused: cells taken from an earlier, interrupted run.
+    """
+
+    folder: OutputFolder
+    summary: Summary
+    analysis: Analysis
+    failures: tuple[Failure, ...]
+    reused: int
+
+
+@one_thread()
+def run_study(
+    study: Study,
+    options: Any = None,
+    *,
+    out: str | Path,
+    quick: bool = False,
+    seed: int = 0,
+    workers: int = 1,
+    executor: Executor | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> RunOutcome:
+    """Run a study, or finish one that was interrupted, and write its summary, figures and report.
+
+    Args:
+        study: what to run.
+        options: an instance of ``study.options``; by default the full or the quick ones.
+        out: output folder. One that holds a run with the same settings is continued.
+        quick: enters the settings, and picks the default options.
+        seed: of the whole run; every cell has its own stream.
+        workers: processes on this machine; 1 runs everything here. With more than one, call this from a module that
+            guards its top level with ``if __name__ == "__main__"``.
+        executor: run on this one instead (Dask, Slurm); it is not shut down.
+        overwrite: throw away a run with other settings in ``out``.
+        progress: told of every finished cell.
+
+    Returns:
+        The outcome; cells that failed are in it, not raised.
+
+    Raises:
+        FolderError: ``out`` must not be written to.
+        ValueError: options without cells, or a study that contradicts itself.
+        KeyboardInterrupt: after Ctrl-C; the cells finished until then are kept.
+    """
+    options = study.default_options(quick=quick) if options is None else options
+    settings = run_settings(study, options, quick=quick, seed=seed)
+    cells = study.checked_cells(options)
+    folder = OutputFolder(Path(out))
+    settings = folder.prepare(settings, overwrite=overwrite)
+    with ResultStore(folder.results) as store:
+        kept = store.results()
+        todo = [cell for cell in cells if cell.key not in kept or kept[cell.key].error is not None]
+        done = len(cells) - len(todo)
+
+        def keep(cell: Cell, result: CellResult) -> None:
+            nonlocal done
+            store.put(cell, result)
+            done += 1
+            if progress is not None:
+                progress(done, len(cells), result)
+
+        place: AbstractContextManager[Executor]
+        place = local_executor(min(workers, max(len(todo), 1))) if executor is None else nullcontext(executor)
+        with place as chosen:
+            run_cells(
+                todo,
+                study=study.name,
+                seed=seed,
+                executor=chosen,
+                on_result=keep,
+                checkpoints=folder.checkpoints,
+            )
+        results = store.results()
+    summary, analysis, failures = _analyse(study, options, cells, results, seed)
+    failures += _write(study, options, cells, results, summary, analysis, failures, settings, folder)
+    return RunOutcome(folder, summary, analysis, tuple(failures), len(cells) - len(todo))
+
+
+def _analyse(
+    study: Study, options: Any, cells: list[Cell], results: Any, seed: int
+) -> tuple[Summary, Analysis, list[Failure]]:
+    failures = [
+        Failure(f"{cell.part} {dict(cell.parameters)}", error)
+        for cell in cells
+        if (error := results[cell.key].error) is not None
+    ]
+    summary = summarise(study, cells, results, seed)
+    try:
+        analysis = study.analyse(options, summary)
+    except Exception:
+        failures.append(Failure("the analysis", traceback.format_exc()))
+        analysis = Analysis()
+    return Summary([*summary, *analysis.rows], summary.timings), analysis, failures
+
+
+def _write(
+    study: Study,
+    options: Any,
+    cells: list[Cell],
+    results: Any,
+    summary: Summary,
+    analysis: Analysis,
+    failures: list[Failure],
+    settings: dict[str, Any],
+    folder: OutputFolder,
+) -> list[Failure]:
+    """Write every output; returns the figures that could not be drawn."""
+    from experiments.charts import render, styled
+
+    write_csv(folder.summary, *summary_lines(study, summary))
+    _write_timings(folder.timings, study, cells, results)
+    drawn, undrawn = [], []
+    for spec in analysis.figures:
+        try:
+            with styled():
+                png, svg = render(spec.draw())
+        except Exception:
+            undrawn.append(Failure(f"figure {spec.name}", traceback.format_exc()))
+            continue
+        (folder.path / f"{spec.name}.png").write_bytes(png)
+        (folder.path / f"{spec.name}.svg").write_bytes(svg)
+        drawn.append((spec, png))
+    page = report_html(
+        title=f"{study.name}{' (quick)' if settings['quick'] else ''}",
+        question=study.question,
+        command=reproduce_command(study, options, quick=settings["quick"], seed=settings["seed"]),
+        findings=analysis.findings,
+        figures=drawn,
+        tables=analysis.tables,
+        failures=[*failures, *undrawn],
+        settings=settings,
+        cells=len(cells),
+    )
+    folder.report.write_text(page, encoding="utf-8")
+    return undrawn
+
+
+def _write_timings(path: Path, study: Study, cells: list[Cell], results: Any) -> None:
+    """Wall time of every cell, and the numbers that depend on the machine."""
+    lines: list[list[Any]] = []
+    for cell in cells:
+        result = results[cell.key]
+        lines.append([cell.part, cell.key, "", "seconds", result.seconds])
+        for record in result.records:
+            if record.machine:
+                place = " ".join(f"{name}={value}" for name, value in record.labels.items())
+                lines.append([cell.part, cell.key, place, record.metric, record.value])
+    write_csv(path, ["part", "cell", "labels", "metric", "value"], lines)
+
+
+def reproduce_command(study: Study, options: Any, *, quick: bool, seed: int) -> str:
+    """The command line that gives this run."""
+    words = ["ntp-bench", "run", study.name, *(["--quick"] if quick else []), "--seed", str(seed)]
+    default = study.default_options(quick=quick)
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value == getattr(default, field.name):
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words += [flag, *(str(item) for item in (value if isinstance(value, tuple | list) else [value]))]
+    return shlex.join(words)

@@ -1,0 +1,440 @@
+"""Exact distances by enumeration: the prefix tree, all metrics at every prefix length in one pass.
+
+Each prefix is visited once and costs one step of each policy's cursor. The tree is walked in blocks of prefixes of one
+length, the deepest block first, so memory stays bounded; a prefix that both policies exclude is cut off with all that
+follows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ntp_envs.arrays import FloatArray, IntArray, kl_terms
+from ntp_envs.automata import AutomatonPolicy
+from ntp_envs.checks import NotTractableError, check_int
+from ntp_envs.distances.curve import (
+    DEFAULT_THRESHOLDS,
+    METRICS,
+    DistanceCurve,
+    check_metrics,
+    check_pair,
+    check_thresholds,
+    prompt_masses,
+)
+from ntp_envs.policies import Cursor, Policy
+from ntp_envs.tasks.base import Task
+
+#: prefixes of all lengths (prompts counted) visited by default: some seconds for a fast policy
+MAX_PREFIXES = 2**24
+
+#: prefixes read together; keeps a block's arrays in cache
+BLOCK = 2**12
+
+
+def tree_size(task: Task, n_prompts: int) -> int:
+    """The most prefixes, of lengths 1..H, that ``n_prompts`` prompts can have: ``M (A + A^2 + ... + A^H)``."""
+    a, h = task.vocab_size, task.horizon
+    return n_prompts * (h if a == 1 else (a ** (h + 1) - a) // (a - 1))
+
+
+def enumeration_distances(
+    p: Policy,
+    q: Policy,
+    task: Task,
+    *,
+    metrics: Iterable[str] = METRICS,
+    thresholds: ArrayLike = DEFAULT_THRESHOLDS,
+    max_prefixes: int = MAX_PREFIXES,
+) -> dict[str, DistanceCurve]:
+    """Distances between the laws of two policies, prompts drawn from the task, at every prefix length.
+
+    Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2], a sum of squares (never 2 minus something), as accurate
+    as differences of the policies' log-probabilities are. KL is in nats, ``p`` first; KL and chi-squared ``sum (P -
+    Q)^2 / Q`` are ``inf`` where p gives mass to a prefix that q excludes.
+
+    Args:
+        p, q: any policies over the task's vocabulary, for at least its horizon.
+        task: gives the prompt law and the horizon H.
+        metrics: which ones.
+        thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
+        max_prefixes: refuse to visit more prefixes than this, over all lengths and prompts. What counts is those
+            that at least one policy can produce, which may be few at any horizon.
+
+    Returns:
+        One curve a metric.
+
+    Raises:
+        NotTractableError: more prefixes than ``max_prefixes``, or a prompt law that cannot be listed.
+        TypeError, ValueError: a policy that does not fit the task, one that returns NaN, an unknown metric.
+
+    >>> from ntp_envs import BernoulliPolicy, make_task
+    >>> task = make_task("Contamination", horizon=4)
+    >>> enumeration_distances(task.expert, BernoulliPolicy(0.5), task)["tv"].final.__round__(4)
+    0.9365
+    """
+    names = check_metrics(metrics)
+    p, q = check_pair(p, q, task)
+    max_prefixes = check_int("max_prefixes", max_prefixes, minimum=1)
+    levels, log_levels = check_thresholds(thresholds)
+    prompts, masses = prompt_masses(task)
+    sums = {name: np.zeros((task.horizon, len(levels)) if name == "coverage" else task.horizon) for name in names}
+    log_masses = np.log(masses)
+    stack = [
+        _Block(p.cursor(prompts[rows]), q.cursor(prompts[rows]), log_masses[rows], log_masses[rows])
+        for rows in _pieces(len(prompts))
+    ]
+    visited = 0
+    while stack:
+        block = stack.pop()
+        step = block.of_p.step
+        log_p, log_q = _extend(block.log_p, block.of_p.log_probs()), _extend(block.log_q, block.of_q.log_probs())
+        cells = np.flatnonzero(np.maximum(log_p, log_q) > -np.inf)  # of (B, A): the prefixes that are possible
+        log_p, log_q = log_p.ravel()[cells], log_q.ravel()[cells]
+        visited += len(cells)
+        if visited > max_prefixes:
+            full = tree_size(task, len(prompts))
+            many = str(full) if full < 10**15 else f"about 1e{int(math.log10(full))}"  # it may not fit into a float
+            raise NotTractableError(
+                f"enumeration would visit more than max_prefixes={max_prefixes} prefixes (there are "
+                f"{many} for A={task.vocab_size}, H={task.horizon}, "
+                f"{len(prompts)} prompts). Use method='monte carlo', a shorter horizon, or a larger max_prefixes."
+            )
+        _accumulate(sums, step, log_p, log_q, log_levels)
+        if step + 1 < task.horizon:
+            parents, tokens = np.divmod(cells, task.vocab_size)
+            stack += [
+                _Block(
+                    block.of_p.branch(parents[rows], tokens[rows]),
+                    block.of_q.branch(parents[rows], tokens[rows]),
+                    log_p[rows],
+                    log_q[rows],
+                )
+                for rows in _pieces(len(cells))
+            ]
+    for name, bound in (("hellinger2", 2.0), ("tv", 1.0), ("coverage", 1.0)):
+        if name in sums:
+            np.minimum(sums[name], bound, out=sums[name])
+    return {
+        name: DistanceCurve.exact(name, values, "enumeration", thresholds=levels if name == "coverage" else None)
+        for name, values in sums.items()
+    }
+
+
+class _Block(NamedTuple):
+    """B prefixes of one length, read by both policies, with their log-probabilities ``(B,)``."""
+
+    of_p: Cursor
+    of_q: Cursor
+    log_p: FloatArray
+    log_q: FloatArray
+
+
+def _pieces(n: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
+
+
+def _extend(log_prefix: FloatArray, log_next: FloatArray) -> FloatArray:
+    """``(B, A)`` log-probabilities of the prefixes one token longer; nothing follows an impossible prefix."""
+    out = log_prefix[:, None] + log_next
+    impossible = np.isneginf(log_prefix)
+    if impossible.any():
+        out[impossible] = -np.inf
+    if np.isnan(out).any():
+        raise ValueError("a policy returned NaN for a log-probability after a prefix that it can produce.")
+    return out
+
+
+def _accumulate(
+    sums: dict[str, FloatArray], step: int, log_p: FloatArray, log_q: FloatArray, log_levels: FloatArray
+) -> None:
+    """Add what these prefixes of ``step + 1`` tokens contribute to each metric."""
+    with np.errstate(invalid="ignore"):
+        ratio = log_p - log_q
+    # with e = sqrt(low / high) - 1: sqrt high - sqrt low = -e sqrt high, and high - low = -e (2 + e) high
+    high = np.exp(np.maximum(log_p, log_q))
+    e = np.expm1(-0.5 * np.abs(ratio))
+    he, more_in_p = high * e, ratio >= 0
+    change = -he * (2.0 + e)  # |P - Q|
+    low = high - change  # loses digits only where it is negligible next to high
+    p = np.where(more_in_p, high, low)
+    if "hellinger2" in sums:
+        sums["hellinger2"][step] += (he * e).sum()  # not a dot product: BLAS would start threads for it
+    if "tv" in sums:
+        sums["tv"][step] += 0.5 * change.sum()
+    if "kl" in sums:
+        sums["kl"][step] += kl_terms(log_p, log_q, p, np.where(more_in_p, low, high)).sum()
+    if "chi2" in sums:
+        with np.errstate(over="ignore"):  # (P - Q)^2 / Q is high^2 / Q times (1 - low / high)^2
+            scale = np.exp(np.where(more_in_p, 2.0 * log_p - log_q, log_q))
+            sums["chi2"][step] += (scale * (e * (2.0 + e)) ** 2).sum()
+    if "coverage" in sums:
+        near = ratio >= log_levels.min()
+        p, ratio = p[near], ratio[near]
+        sums["coverage"][step] += [p[ratio >= level].sum() for level in log_levels]
+
+
+# -- Exact distances between two finite automata at every prefix length, by a forward recursion over pairs of states --
+#
+# After a prefix only the pair (state of p, state of q) matters for what follows, so sums over all A^h prefixes are sums
+# over reachable pairs: O(H * pairs * A), any H. Squared Hellinger, KL and chi-squared are additive over the prefixes
+# that lead to a pair. Total variation and coverage are not, unless the log-ratio of a prefix is decided by its pair;
+# the recursion carries the range of log-ratios into each pair, and gives these two wherever that range certifies them
+# (always where the pair is a sufficient statistic, such as the number of flips in `Contamination`).
+
+
+#: reachable pairs of states at one prefix length beyond which the recursion refuses (about 1 GB)
+MAX_PAIRS = 2**21
+
+#: largest error in total variation or coverage that the range of log-ratios may leave open
+SLACK = 1e-13
+
+
+def automaton_distances(
+    p: AutomatonPolicy,
+    q: AutomatonPolicy,
+    task: Task,
+    *,
+    metrics: Iterable[str] = METRICS,
+    thresholds: ArrayLike = DEFAULT_THRESHOLDS,
+) -> dict[str, DistanceCurve]:
+    """Distances between the laws of two automata, prompts drawn from the task, at every prefix length.
+
+    Squared Hellinger is ``sum (sqrt P - sqrt Q)^2`` in [0, 2] and is never formed by a subtraction from 2: however
+    small, it keeps the relative accuracy that the log-probabilities of the policies leave to their differences (their
+    rounding, 2e-16 or more, over ``|log p - log q|``). KL is in nats, ``p`` first; ``inf`` where p gives mass to a
+    prefix that q excludes. Chi-squared is ``sum (P - Q)^2 / Q``, ``inf`` likewise or where it exceeds the largest
+    float.
+
+    Args:
+        p, q: automata over the task's vocabulary, for at least its horizon.
+        task: gives the prompt law and the horizon H.
+        metrics: which ones.
+        thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
+
+    Returns:
+        A curve for each metric asked for, except that ``"tv"`` and ``"coverage"`` are left out where pairs of states
+        do not decide them (errors of more than 1e-13 cannot be excluded): use enumeration or sampling there.
+
+    Raises:
+        NotTractableError: more than ``MAX_PAIRS`` reachable pairs, or a prompt law that cannot be listed.
+        TypeError, ValueError: a policy that is not an automaton or does not fit the task; an unknown metric.
+
+    >>> from ntp_envs import make_task
+    >>> task = make_task("Contamination", horizon=256)
+    >>> round(automaton_distances(task.expert, task.policy_class.policy(0.001), task)["hellinger2"].final, 6)
+    0.197969
+    """
+    names = check_metrics(metrics)
+    checked = check_pair(p, q, task)
+    for name, policy in (("p", p), ("q", q)):
+        if not isinstance(policy, AutomatonPolicy):
+            raise TypeError(f"{name} must be an AutomatonPolicy, not {type(policy).__name__}; use enumeration.")
+    p, q = checked  # type: ignore[assignment]
+    levels, log_levels = check_thresholds(thresholds)
+    columns: dict[str, list[float | FloatArray]] = {name: [] for name in names}
+    for layer in _layers(p, q, task, names):
+        for name in list(columns):
+            value = layer.coverage(log_levels) if name == "coverage" else getattr(layer, name)()
+            if value is None:
+                del columns[name]
+            else:
+                columns[name].append(value)
+    return {
+        name: DistanceCurve.exact(
+            name, np.array(values), "automaton", thresholds=levels if name == "coverage" else None
+        )
+        for name, values in columns.items()
+    }
+
+
+@dataclass
+class _Layer:
+    """Sums over the prefixes of one length that lead to each of n pairs; P and Q are the prefix's probabilities.
+
+    With a = sqrt P and b = sqrt Q: ``gap`` = sum (a - b)^2, ``total`` = sum (a + b)^2, ``excess`` = sum (a^2 - b^2),
+    ``mass`` = sum P, ``chi`` = sum (P - Q)^2 / Q. ``low`` and ``high`` bound log P - log Q. All ``(n,)``.
+    """
+
+    pairs: IntArray
+    gap: FloatArray
+    total: FloatArray
+    excess: FloatArray
+    mass: FloatArray
+    chi: FloatArray | None  # None: not asked for
+    low: FloatArray
+    high: FloatArray
+    kl_so_far: float | None  # None: not asked for
+
+    def hellinger2(self) -> float:
+        return min(float(self.gap.sum()), 2.0)
+
+    def kl(self) -> float:
+        return np.inf if self.kl_so_far is None or np.isposinf(self.high).any() else self.kl_so_far
+
+    def chi2(self) -> float:
+        with np.errstate(over="ignore"):
+            value = 0.0 if self.chi is None else float(self.chi.sum())
+        return value if np.isfinite(value) and not np.isposinf(self.high).any() else np.inf
+
+    def tv(self) -> float | None:
+        """Half the sum of |sum P - sum Q| over pairs, if no pair joins prefixes whose P - Q have opposite signs.
+
+        Where they do, the error is at most the smaller of the two parts, and each is bounded by the log-ratios.
+        """
+        value = 0.5 * float(np.abs(self.excess).sum())
+        mixed = (self.low < 0.0) & (self.high > 0.0)
+        if mixed.any():
+            q_mass = np.maximum(self.mass - self.excess, 0.0)[mixed]
+            above = -self.mass[mixed] * np.expm1(-self.high[mixed])
+            below = -q_mass * np.expm1(self.low[mixed])
+            if float(np.minimum(above, below).sum()) > SLACK + 1e-10 * value:
+                return None
+        return min(value, 1.0)
+
+    def coverage(self, log_levels: FloatArray) -> FloatArray | None:
+        """P-mass of the pairs whose log-ratio reaches each level, if no pair has prefixes on both sides of one."""
+        reached = self.low[:, None] >= log_levels  # (n, T)
+        unsure = ~reached & (self.high[:, None] >= log_levels)
+        if unsure.any() and (self.mass @ unsure).max() > SLACK:
+            return None
+        return np.minimum(self.mass @ reached, 1.0)
+
+
+def _layers(p: AutomatonPolicy, q: AutomatonPolicy, task: Task, metrics: tuple[str, ...]) -> Iterator[_Layer]:
+    prompts, masses = prompt_masses(task)
+    codes = p.initial_states(prompts) * (q.n_states + 1) + q.initial_states(prompts)
+    grouping = _Grouping(codes, _code_space(p, q))
+    mass = grouping.sum(masses)
+    zero = np.zeros_like(mass)
+    layer = _Layer(
+        grouping.codes,
+        gap=zero,
+        total=4.0 * mass,
+        excess=zero,
+        mass=mass,
+        chi=zero if "chi2" in metrics else None,
+        low=zero,
+        high=zero,
+        kl_so_far=0.0 if "kl" in metrics else None,
+    )
+    for step in range(task.horizon):
+        layer, grouping = _advance(layer, grouping, p, q, step)
+        yield layer
+
+
+def _advance(
+    layer: _Layer, previous: _Grouping, p: AutomatonPolicy, q: AutomatonPolicy, step: int
+) -> tuple[_Layer, _Grouping]:
+    of_p, of_q = np.divmod(layer.pairs, q.n_states + 1)
+    log_p, to_p = _read(p, of_p, step)  # (n, A)
+    log_q, to_q = _read(q, of_q, step)
+    no_p, no_q = np.isneginf(log_p), np.isneginf(log_q)
+    prob_p, prob_q = np.exp(log_p), np.exp(log_q)
+    with np.errstate(invalid="ignore"):
+        log_ratio = np.where(no_p, -np.inf, np.where(no_q, np.inf, log_p - log_q))
+        low, high = layer.low[:, None] + log_ratio, layer.high[:, None] + log_ratio
+    kl = layer.kl_so_far
+    if kl is not None:  # the chain rule; a token that only q excludes shows in the log-ratios
+        terms = kl_terms(log_p, log_q, prob_p, prob_q)
+        kl += float(layer.mass @ np.where(np.isposinf(terms), 0.0, terms).sum(axis=1))
+
+    # one step of the prefix multiplies a by m + d and b by m - d; new a -+ b mix the old a -+ b
+    m, d = _half_sum_and_difference(np.maximum(log_p, log_q), log_ratio)
+    mm, md, dd = m * m, m * d, d * d
+    gap, total, excess = layer.gap[:, None], layer.total[:, None], layer.excess[:, None]
+    cross = 2.0 * md * excess
+    parts = [
+        mm * gap + cross + dd * total,
+        mm * total + cross + dd * gap,
+        (mm + dd) * excess + md * (total + gap),
+        layer.mass[:, None] * prob_p,
+    ]
+    if layer.chi is not None:
+        parts.append(_chi2_step(layer.chi[:, None], excess, layer.mass[:, None], prob_p, prob_q, 4.0 * md))
+
+    keep = ~(no_p & no_q)
+    select = (lambda x: x.ravel()) if keep.all() else (lambda x: x[keep])
+    codes = select(to_p * (q.n_states + 1) + to_q)
+    grouping = previous if previous.fits(codes) else _Grouping(codes, _code_space(p, q))
+    if len(grouping.codes) > MAX_PAIRS:
+        raise NotTractableError(
+            f"{len(grouping.codes)} pairs of states can be reached after {step + 1} tokens; the limit is {MAX_PAIRS}. "
+            "Use method='monte carlo'."
+        )
+    gap, total, excess, mass, *chi = (grouping.sum(select(part)) for part in parts)
+    layer = _Layer(
+        grouping.codes,
+        np.maximum(gap, 0.0),
+        total,
+        excess,
+        mass,
+        chi[0] if chi else None,
+        grouping.extreme(np.minimum, select(low), np.inf),
+        grouping.extreme(np.maximum, select(high), -np.inf),
+        kl,
+    )
+    return layer, grouping
+
+
+def _code_space(p: AutomatonPolicy, q: AutomatonPolicy) -> int:
+    """One more state each, the last: where a prefix leads that the policy excludes. Nothing leads out of it."""
+    return (p.n_states + 1) * (q.n_states + 1)
+
+
+def _read(policy: AutomatonPolicy, states: IntArray, step: int) -> tuple[FloatArray, IntArray]:
+    """``(n, A)`` log-probabilities of the next token and the states it leads to."""
+    excluded = states == policy.n_states
+    inside = np.where(excluded, 0, states)
+    log_probs, moves = policy.emissions(step)[inside], policy.transitions(step)[inside]
+    log_probs[excluded] = -np.inf
+    return log_probs, np.where(np.isneginf(log_probs), policy.n_states, moves)
+
+
+def _half_sum_and_difference(log_larger: FloatArray, log_ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """``(sqrt p + sqrt q) / 2`` and ``(sqrt p - sqrt q) / 2``, the latter accurate when p and q nearly agree."""
+    root = np.exp(0.5 * log_larger)
+    shrink = 0.5 * root * np.expm1(-0.5 * np.abs(log_ratio))  # minus half the gap of the roots
+    return root + shrink, -np.copysign(1.0, log_ratio) * shrink
+
+
+def _chi2_step(
+    chi: FloatArray, excess: FloatArray, mass: FloatArray, prob_p: FloatArray, prob_q: FloatArray, change: FloatArray
+) -> FloatArray:
+    """The next sum (P - Q)^2 / Q: with r = P / Q and s = p / q, r s - 1 = s (r - 1) + (s - 1); ``change`` = p - q."""
+    possible = prob_q > 0
+    q = np.where(possible, prob_q, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        ratio = np.where(possible, prob_p / q, 0.0)
+        grown = np.where(ratio > 0, ratio * prob_p * chi, 0.0)  # not 0 * inf
+        return grown + 2.0 * ratio * change * excess + change * change / q * np.maximum(mass - excess, 0.0)
+
+
+class _Grouping:
+    """Children of one layer gathered by the pair of states they lead to."""
+
+    def __init__(self, children: IntArray, code_space: int) -> None:
+        self._children = children
+        if code_space <= 8 * len(children) + 4096:  # a table of all codes is cheaper than sorting
+            seen = np.zeros(code_space, dtype=bool)
+            seen[children] = True
+            self.codes: IntArray = np.flatnonzero(seen)
+            self._group = (np.cumsum(seen) - 1)[children]
+        else:
+            self.codes, self._group = np.unique(children, return_inverse=True)
+
+    def fits(self, children: IntArray) -> bool:
+        return len(children) == len(self._children) and np.array_equal(children, self._children)
+
+    def sum(self, values: FloatArray) -> FloatArray:
+        return np.bincount(self._group, weights=values, minlength=len(self.codes)).astype(np.float64, copy=False)
+
+    def extreme(self, best: np.ufunc, values: FloatArray, start: float) -> FloatArray:
+        out = np.full(len(self.codes), start)
+        best.at(out, self._group, values)
+        return out

@@ -1,0 +1,683 @@
+"""How well a policy writes: accuracy under the true prefix and on its own, cross-entropy, success, and search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ntp_envs.arrays import BoolArray, FloatArray, IntArray, first_best, sample_categorical
+from ntp_envs.checked import check_policy
+from ntp_envs.checks import NotTractableError, check_generator, check_in, check_int, check_tokens
+from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.intervals import (
+    CONFIDENCE,
+    check_confidence,
+    normal_quantile,
+    score_interval,
+    student_margin,
+    unseen_probability,
+)
+from ntp_envs.policies import GreedyPolicy, Policy
+from ntp_envs.tasks.base import Task, collect
+
+# -- The result of an evaluation: what a policy gets right, position by position and as a whole -----------------------
+
+
+#: measures that are ``(H,)`` arrays
+BY_POSITION = ("forced_accuracy", "greedy_accuracy", "sampled_accuracy", "cross_entropy", "impossible")
+#: measures that are one number; those of success are ``None`` where the task has none, of backtracking if not asked for
+TOTALS = (
+    "forced_token_accuracy",
+    "greedy_token_accuracy",
+    "sampled_token_accuracy",
+    "forced_exact",
+    "greedy_exact",
+    "sampled_exact",
+    "sequence_probability",
+    "greedy_success",
+    "sampled_success",
+    "backtracking_accepted",
+    "backtracking_cost",
+    "mean_cross_entropy",
+    "perplexity",
+    "bits_per_token",
+)
+#: functions of the mean cross-entropy, which are monotone: their intervals are those of the ends
+_OF_CROSS_ENTROPY = {"perplexity": lambda nats: _exp(nats), "bits_per_token": lambda nats: nats / math.log(2.0)}
+_UNBOUNDED = ("cross_entropy", "mean_cross_entropy", "backtracking_cost")
+
+
+class SampleText(NamedTuple):
+    """One prompt and what was written after it, as a person would read it (`ntp_envs.Task.decode`)."""
+
+    prompt: str
+    target: str
+    greedy: str
+    sampled: str
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A policy against demonstrations of a task, under the true prefix and writing on its own.
+
+    *Forced*: the most probable token after the demonstration's own prefix (teacher forcing). *Greedy*: every token the
+    most probable one after the policy's own greedy tokens. *Sampled*: every token drawn, after its own draws. All are
+    compared with the demonstration's tokens. A greedy sequence is right as a whole exactly when the forced one is, so
+    ``forced_exact`` and ``greedy_exact`` agree; token by token they differ. Of tokens within 1e-9 nats of the most
+    probable one the smallest is taken.
+
+    Attributes:
+        task: name of the task.
+        n: number of demonstrations.
+        forced_accuracy, greedy_accuracy, sampled_accuracy: ``(H,)`` share of tokens equal to the demonstration's.
+        forced_exact, greedy_exact, sampled_exact: share of sequences equal to the demonstration's.
+        sequence_probability: mean probability of the demonstrated sequence given its prompt: the expectation of
+            ``sampled_exact``, with less noise.
+        cross_entropy: ``(H,)`` mean ``-log pi(a_h | x, a_<h)`` in nats, infinite where a demonstrated token has
+            probability zero.
+        impossible: ``(H,)`` share of demonstrated tokens of probability zero.
+        greedy_success, sampled_success: mean of ``task.success``, ``None`` where the task has none.
+        backtracking_accepted: share of prompts whose whole answer the verifier let pass when the policy wrote with
+            backtracking (`backtracking_search`), within its default budget; ``None`` where that was not asked for.
+        backtracking_cost: tokens drawn there a token of the answer; 1 if nothing was rejected.
+        std_errors: standard errors by name of the measure, of the same shape.
+        samples: some prompts with what was written after them.
+        effective_n: 1 over the sum of squared normalised weights; n without weights.
+        cross_entropy_range: the least and the most nats, ``(H,)`` each, that any token would cost after any of the
+            demonstrated prefixes; infinite where the policy excludes a token. ``None``: not known.
+        unknown_share: share of the demonstrated tokens that are the task's unknown token, which hides what it stands
+            for: cross-entropy, perplexity and bits are too low by that.
+    """
+
+    task: str
+    n: int
+    forced_accuracy: FloatArray
+    greedy_accuracy: FloatArray
+    sampled_accuracy: FloatArray
+    forced_exact: float
+    greedy_exact: float
+    sampled_exact: float
+    sequence_probability: float
+    cross_entropy: FloatArray
+    impossible: FloatArray
+    greedy_success: float | None
+    sampled_success: float | None
+    std_errors: Mapping[str, Any] = field(repr=False)
+    samples: tuple[SampleText, ...] = field(repr=False)
+    effective_n: float
+    backtracking_accepted: float | None = None
+    backtracking_cost: float | None = None
+    cross_entropy_range: tuple[FloatArray, FloatArray] | None = None
+    error_n: float | None = None
+    unknown_share: float = 0.0
+
+    @property
+    def horizon(self) -> int:
+        """H, the number of tokens a sequence."""
+        return len(self.forced_accuracy)
+
+    @property
+    def forced_token_accuracy(self) -> float:
+        """Mean of ``forced_accuracy`` over the positions."""
+        return float(self.forced_accuracy.mean())
+
+    @property
+    def greedy_token_accuracy(self) -> float:
+        """Mean of ``greedy_accuracy`` over the positions."""
+        return float(self.greedy_accuracy.mean())
+
+    @property
+    def sampled_token_accuracy(self) -> float:
+        """Mean of ``sampled_accuracy`` over the positions."""
+        return float(self.sampled_accuracy.mean())
+
+    @property
+    def mean_cross_entropy(self) -> float:
+        """Nats a token, over all positions."""
+        return float(self.cross_entropy.mean())
+
+    @property
+    def perplexity(self) -> float:
+        """``exp`` of the mean cross-entropy."""
+        return _exp(self.mean_cross_entropy)
+
+    @property
+    def bits_per_token(self) -> float:
+        """The mean cross-entropy in bits."""
+        return self.mean_cross_entropy / math.log(2.0)
+
+    def interval(self, name: str, *, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+        """``(lower, upper)``: the interval of a measure, shaped like it; by position, each holds by itself.
+
+        Wilson's score interval for shares (at the standard error reached; with weights, at least that of as many draws
+        as the weights are worth), a score interval for cross-entropies, both ends infinite for an infinite one.
+        Demonstrations count as independent draws; where they are the complete law of a task only the sampled measures
+        have sampling error, and the other intervals are too wide.
+
+        A mean cross-entropy, and with it perplexity and bits, may rest on rare demonstrations that n draws do not
+        show. Their probability is limited by n, and what they cost by ``cross_entropy_range``: the upper end has
+        room for that, and is far above the value where the policy is sure of itself and n is small. Where the policy
+        excludes tokens there is no such limit, and the interval does not show what has not been drawn: see `caveat`.
+
+        Args:
+            name: one of `BY_POSITION` or `TOTALS`.
+            confidence: level of the interval.
+
+        Raises:
+            ValueError: an unknown name, success of a task without one, or backtracking that was not asked for.
+        """
+        check_confidence(confidence)
+        check_in("name", name, (*BY_POSITION, *TOTALS))
+        if name in _OF_CROSS_ENTROPY:
+            lower, upper = self.interval("mean_cross_entropy", confidence=confidence)
+            return _OF_CROSS_ENTROPY[name](lower), _OF_CROSS_ENTROPY[name](upper)
+        value = getattr(self, name)
+        if value is None:
+            why = "backtrack=None" if name.startswith("backtracking") else f"{self.task} has no notion of success"
+            raise ValueError(f"{name} was not measured ({why}), so it has no interval.")
+        least, most = self._range(name)
+        # an infinite mean has an infinite standard error; its interval does not depend on it
+        error = np.where(np.isfinite(self.std_errors[name]), self.std_errors[name], 0.0)
+        if name in _UNBOUNDED:  # their spread is known by the sample only: Student's t for what its squares are worth
+            worth = max(self.error_n or self.effective_n, 2.0)
+            error = error * student_margin(1.0, worth, confidence=confidence) / normal_quantile(confidence)
+        if self.effective_n < 0.999 * self.n and name not in _UNBOUNDED:  # weighted: Wilson's, for so many draws
+            share = np.clip(value, 0.0, 1.0)
+            error = np.maximum(error, np.sqrt(share * (1.0 - share) / self.effective_n))
+        over, n = np.maximum(value - least, 0.0), self.effective_n
+        lower, upper = (
+            least + end for end in score_interval(over, error, n, bound=most - least, confidence=confidence)
+        )
+        return (lower, upper) if name in BY_POSITION else (float(lower), float(upper))
+
+    def _range(self, name: str) -> tuple[Any, Any]:
+        """The least and the largest value that a measure can have for one demonstration."""
+        if name not in _UNBOUNDED:
+            return 0.0, 1.0
+        if name == "backtracking_cost" or self.cross_entropy_range is None:
+            return 0.0, math.inf
+        least, most = self.cross_entropy_range
+        return (least, most) if name in BY_POSITION else (float(least.mean()), float(most.mean()))
+
+    @property
+    def caveat(self) -> str:
+        """What the intervals of cross-entropy, perplexity and bits do not show, or why they are wide; one sentence."""
+        rare = f"Demonstrations of probability below {float(unseen_probability(self.effective_n)):.2g} may not be among"
+        _, most = self._range("mean_cross_entropy")
+        if math.isfinite(most):
+            return f"{rare} these {self.n}; the upper ends allow up to {most:.3g} nats a token for them."
+        return f"{rare} these {self.n}; what they add to a cross-entropy has no bound here, and is not in its interval."
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping a position: ``h`` (from 1) and the measures by position."""
+        measured = {name: getattr(self, name) for name in BY_POSITION}
+        return [{"h": h + 1, **{name: float(v[h]) for name, v in measured.items()}} for h in range(self.horizon)]
+
+    def totals(self, *, confidence: float = CONFIDENCE) -> list[dict[str, Any]]:
+        """One mapping for each measure of the whole that was made: ``measure``, ``value``, ``lower``, ``upper``."""
+        known = [name for name in TOTALS if getattr(self, name) is not None]
+        return [
+            dict(zip(("measure", "value", "lower", "upper"), (name, getattr(self, name), *ends)))
+            for name in known
+            for ends in [self.interval(name, confidence=confidence)]
+        ]
+
+    def table(self, positions: int = 12) -> str:
+        """Plain text for a terminal: the totals with 95 % intervals, then up to ``positions`` positions and samples."""
+        lines = [f"{self.task}, H={self.horizon}, n={self.n}", ""]
+        for row in self.totals():
+            name = row["measure"].replace("_", " ")
+            lines.append(f"{name:<24}{row['value']:>9.4g}   [{row['lower']:.4g}, {row['upper']:.4g}]")
+        if self.unknown_share > 0:
+            lines.append(f"{'unknown tokens':<24}{self.unknown_share:>9.4g}   (what they hide is in no measure)")
+        lines += ["", f"95 % intervals. {self.caveat}"]
+        shown = self.some_rows(positions)
+        if shown:
+            lines += ["", f"{'h':>5}" + "".join(f"{name.split('_')[0]:>12}" for name in BY_POSITION)]
+            for at in shown:
+                lines.append(f"{at['h']:>5}" + "".join(f"{at[name]:>12.4g}" for name in BY_POSITION))
+        for sample in self.samples:
+            lines += ["", *(f"{name:<9}{text}" for name, text in sample._asdict().items())]
+        return "\n".join(lines)
+
+    def some_rows(self, positions: int) -> list[dict[str, Any]]:
+        """At most so many of the `rows`, evenly spread, the first and the last among them."""
+        check_int("positions", positions, minimum=0)
+        shown = np.linspace(0, self.horizon - 1, min(positions, self.horizon)).round().astype(int)
+        rows = self.rows()
+        return [rows[h] for h in np.unique(shown)]
+
+    def __repr__(self) -> str:
+        exact = f"forced={self.forced_token_accuracy:.4g} a token, exact greedy={self.greedy_exact:.4g}"
+        return (
+            f"Evaluation({self.task}, H={self.horizon}, n={self.n}, {exact} sampled={self.sampled_exact:.4g}, "
+            f"{self.mean_cross_entropy:.4g} nats a token)"
+        )
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700.0 else math.inf
+
+
+# -- Evaluation of a policy on a task: forced, greedy and sampled, one pass each --------------------------------------
+
+
+#: numbers of a ``(B, H, A)`` forced law held at once: 32 MiB of float64
+BLOCK = 2**22
+
+
+def evaluate(
+    policy: Policy,
+    task: Task,
+    *,
+    n: int = 1000,
+    rng: np.random.Generator,
+    demonstrations: Demonstrations | None = None,
+    samples: int = 4,
+    backtrack: int | None = None,
+) -> Evaluation:
+    """Accuracy, exact match, cross-entropy and success of a policy, with the true prefix and on its own.
+
+    Args:
+        policy: over the task's vocabulary.
+        task: gives the prompts, the demonstrations by default, ``success`` and ``decode``.
+        n: demonstrations to collect from the task's expert; not read where ``demonstrations`` are given.
+        rng: source of all randomness.
+        demonstrations: true sequences, all of which are used. Weights are kept: every measure is a weighted mean.
+        samples: how many prompts to show with their answers, the first ones.
+        backtrack: also write with the task's verifier at hand, going back so many tokens where it says no
+            (`ntp_envs.evaluation.backtracking_search`).
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        ValueError: vocabulary, horizon or prompt length of policy, task and demonstrations do not match; or the
+            demonstrations are a population of representatives instead of the complete law.
+        NotTractableError: ``backtrack`` without a verifier.
+        TypeError: something else than a policy or a generator.
+
+    >>> from ntp_envs import UniformPolicy, make_task
+    >>> task = make_task("Contamination", horizon=8)
+    >>> round(evaluate(UniformPolicy(2), task, n=50, rng=np.random.default_rng(0)).bits_per_token, 6)
+    1.0
+    """
+    check_generator(rng)
+    check_int("samples", samples, minimum=0)
+    demos = collect(task, n, rng) if demonstrations is None else demonstrations
+    policy = check_policy("policy", policy, task)
+    _check_shapes(task, demos)
+    if demos.exactness is not None and not demos.exactness.everything:
+        raise ValueError(
+            f"the demonstrations are representatives, {demos.exactness.describe()}; what is measured here depends on "
+            "every token of every sequence. Use collect(task, n, rng), or leave demonstrations out."
+        )
+    target = demos.tokens
+    weights = np.ones(len(demos)) if demos.weights is None else demos.weights
+    best, log_probs, costs = _forced(policy, demos)
+    greedy = GreedyPolicy(policy).sample(demos.prompts, task.horizon, rng)
+    sampled = policy.sample(demos.prompts, task.horizon, rng)
+
+    measured: dict[str, FloatArray] = {}  # one row a demonstration
+    for name, tokens in (("forced", best), ("greedy", greedy), ("sampled", sampled)):
+        right = (tokens == target).astype(np.float64)
+        measured[f"{name}_accuracy"] = right
+        measured[f"{name}_token_accuracy"] = right.mean(axis=1)
+        measured[f"{name}_exact"] = right.min(axis=1)
+    if task.has_success:
+        measured["greedy_success"] = task.success(demos.prompts, greedy)
+        measured["sampled_success"] = task.success(demos.prompts, sampled)
+    if backtrack is not None:
+        search = backtracking_search(policy, task, demos.prompts, rng=rng, depth=backtrack)
+        measured["backtracking_accepted"] = search.accepted.astype(np.float64)
+        measured["backtracking_cost"] = search.drawn / task.horizon
+    measured["impossible"] = np.isneginf(log_probs).astype(np.float64)
+    measured["sequence_probability"] = np.exp(log_probs.sum(axis=1))
+    measured["cross_entropy"] = 0.0 - log_probs
+    measured["mean_cross_entropy"] = measured["cross_entropy"].mean(axis=1)
+    means, errors = {}, {}
+    for name, values in measured.items():
+        means[name], errors[name] = _mean(values, weights)
+    fields: dict[str, Any] = {name: m for name, m in means.items() if name not in _PROPERTIES}
+    return Evaluation(
+        task=task.name,
+        n=len(demos),
+        **{"greedy_success": None, "sampled_success": None, **fields},
+        std_errors=errors,
+        samples=tuple(
+            SampleText(*(task.decode(row) for row in rows))
+            for rows in zip(demos.prompts[:samples], target, greedy, sampled)
+        ),
+        effective_n=_worth(weights),
+        cross_entropy_range=costs,
+        error_n=_worth((weights / weights.max()) ** 2),
+        unknown_share=float(weights @ (target == task.unknown_token).mean(axis=1) / weights.sum()),
+    )
+
+
+#: measured for their standard errors; an `Evaluation` computes the values from those by position
+_PROPERTIES = (
+    "forced_token_accuracy",
+    "greedy_token_accuracy",
+    "sampled_token_accuracy",
+    "mean_cross_entropy",
+)
+
+
+def _check_shapes(task: Task, demos: Demonstrations) -> None:
+    if not isinstance(demos, Demonstrations):
+        raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demos).__name__}.")
+    for name in ("vocab_size", "horizon", "prompt_length"):
+        mine, theirs = getattr(task, name), getattr(demos, name)
+        if mine != theirs:
+            raise ValueError(
+                f"the demonstrations have {name}={theirs} and {task.name} has {name}={mine}; "
+                "use demonstrations of this task: collect(task, n, rng)."
+            )
+
+
+def _forced(policy: Policy, demos: Demonstrations) -> tuple[IntArray, FloatArray, tuple[FloatArray, FloatArray]]:
+    """The most probable token after each true prefix and the log-probability of the true token, both ``(n, H)``; and
+    the least and the most that any token would cost after any of these prefixes, in nats, ``(H,)`` each."""
+    best = np.empty_like(demos.tokens)
+    low, high = np.zeros(demos.horizon), np.full(demos.horizon, -np.inf)  # log-probabilities
+    log_probs = np.empty(demos.tokens.shape)
+    rows = max(1, BLOCK // (demos.horizon * demos.vocab_size))
+    for start in range(0, len(demos), rows):
+        block = slice(start, start + rows)
+        law = policy.forced_log_probs(demos.prompts[block], demos.tokens[block])
+        best[block] = first_best(law)
+        low, high = np.minimum(low, law.min(axis=(0, 2))), np.maximum(high, law.max(axis=(0, 2)))
+        log_probs[block] = np.take_along_axis(law, demos.tokens[block][:, :, None], axis=2)[:, :, 0]
+    if np.isnan(log_probs).any():
+        raise ValueError("policy returned NaN for the log-probability of a demonstrated token.")
+    high = np.minimum(high, 0.0)  # rounding may leave a log-probability at +1e-16
+    return best, np.minimum(log_probs, 0.0), (0.0 - high, 0.0 - low)
+
+
+def _worth(weights: FloatArray) -> float:
+    """How many equal weights have the same sum of squares, as a share of their sum."""
+    shares = weights / weights.max()
+    return float(shares.sum() ** 2 / (shares @ shares))
+
+
+def _mean(values: FloatArray, weights: FloatArray) -> tuple[Any, Any]:
+    """Weighted mean over the rows and its standard error, for independent rows; infinite values make both infinite.
+
+    For weights that count copies (`Demonstrations.pooled`) the standard error is an upper bound: copies are taken to
+    be one draw.
+    """
+    used = weights > 0  # no 0 * inf
+    values, weights = values[used], weights[used]
+    total = weights.sum()
+    # a mean lies between its values, whatever the rounding; for equal weights a share is exact
+    mean = np.clip(weights @ values / total, values.min(axis=0), values.max(axis=0))
+    with np.errstate(invalid="ignore"):
+        error = np.sqrt(weights**2 @ (values - mean) ** 2) / total
+    error = np.where(np.isfinite(mean), error, np.inf)
+    return (mean, error) if values.ndim > 1 else (float(mean), float(error))
+
+
+# -- Writing with a verifier at hand: backtracking token by token, and whole answers drawn again until one passes -----
+
+
+DECODINGS = ("sampled", "greedy")
+#: default budget of a backtracking search, in tokens a token of the answer
+DEFAULT_BUDGET = 20
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What a search wrote for each of B prompts, and what it cost.
+
+    Attributes:
+        tokens: ``(B, H)`` int64; -1 where nothing that the verifier lets pass was written (see ``length``).
+        accepted: ``(B,)`` whether the whole answer passed the verifier.
+        length: ``(B,)`` number of tokens written; H where accepted.
+        drawn: ``(B,)`` tokens drawn from the policy, those that were thrown away included: the cost.
+        rejected: ``(B,)`` how often the verifier said no.
+        restarts: ``(B,)`` how often the search went back to the bare prompt.
+    """
+
+    tokens: IntArray
+    accepted: BoolArray
+    length: IntArray
+    drawn: IntArray
+    rejected: IntArray
+    restarts: IntArray
+
+    def share_within(self, budget: float = np.inf) -> float:
+        """Share of prompts answered and accepted with at most ``budget`` drawn tokens: the curve of the search."""
+        return float((self.accepted & (self.drawn <= budget)).mean())
+
+    def interval(self, budget: float = np.inf, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Wilson's interval of `share_within` (`ntp_envs.distances.score_interval`)."""
+        share, n = self.share_within(budget), len(self.accepted)
+        lower, upper = score_interval(share, np.sqrt(share * (1.0 - share) / n), n, confidence=confidence)
+        return float(lower), float(upper)
+
+    def __repr__(self) -> str:
+        return (
+            f"SearchResult({len(self.tokens)} prompts, accepted={self.share_within():.4g}, "
+            f"mean tokens drawn={self.drawn.mean():.4g}, H={self.tokens.shape[1]})"
+        )
+
+
+def backtracking_search(
+    policy: Policy,
+    task: Task,
+    prompts: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    depth: int | None = 1,
+    budget: int | None = None,
+    decoding: str = "sampled",
+) -> SearchResult:
+    """Write token by token and ask ``task.verify`` after each one; where it says no, go back and draw again.
+
+    * ``depth=k``: a rejected token is taken back with the k - 1 tokens before it, and drawn anew from the policy's own
+      law. ``depth=1`` draws from the policy conditioned on passing the verifier, one token at a time; with an
+      independent error eps a token that costs H / (1 - eps) tokens. ``depth=H`` starts again. A search that never
+      looks farther back than k tokens cannot take back an early choice that only the end shows to be wrong.
+    * ``depth=None``: depth-first search. A token rejected at a prefix is not tried there again, and a prefix after
+      which nothing is left is itself rejected, one token back. Every sequence of positive probability is reached with
+      enough budget: this is exhaustive, and costs accordingly.
+
+    A verifier knows rules, not plans. It repairs what goes wrong in the writing; where the policy's law of an early
+    token says nothing of the right choice, only exhaustive search finds the answer, and the policy is no guide to it
+    (the distinction of Bachmann and Nagarajan 2024, arXiv:2403.06963, between failures of inference and of learning).
+
+    Args:
+        policy: what is asked for tokens; its law is asked for once a prefix, however many draws are made there.
+        task: its `ntp_envs.Task.verify` is the verifier, ``has_verifier`` must hold.
+        prompts: ``(B, P)`` tokens.
+        rng: source of all randomness.
+        depth: how many tokens a rejection takes back, at least 1, or ``None`` for depth-first search; it then keeps
+            a table of B * H * A rejected tokens.
+        budget: tokens to draw a prompt, at least H; 20 H by default.
+        decoding: ``"sampled"``, or ``"greedy"`` (the most probable token not yet rejected), which needs ``depth=None``:
+            it would only repeat itself.
+
+    Returns:
+        A `SearchResult`. Rows that ran out of budget (or of tokens, with ``depth=None``) keep the prefix that passed.
+
+    Raises:
+        NotTractableError: the task has no verifier.
+        ValueError: prompts, depth, budget or decoding out of range, or a policy that does not fit the task.
+
+    >>> from ntp_envs import make_task
+    >>> task = make_task("Snowball", horizon=30, eps=0.1)
+    >>> rng = np.random.default_rng(0)
+    >>> found = backtracking_search(task.sloppy_copier(), task, task.sample_prompts(50, rng), rng=rng)
+    >>> found.share_within(), bool(found.drawn.mean() < 1.2 * 30)
+    (1.0, True)
+    """
+    policy, prompts = _checked(policy, task, prompts, rng)
+    if not task.has_verifier:
+        raise NotTractableError(
+            f"{task.name} has no verifier to backtrack with."
+            + (" best_of needs its success only." if task.has_success else " It has no success either.")
+        )
+    horizon = task.horizon
+    if depth is not None:
+        check_int("depth", depth, minimum=1)
+    budget = DEFAULT_BUDGET * horizon if budget is None else check_int("budget", budget, minimum=horizon)
+    check_in("decoding", decoding, DECODINGS)
+    if decoding == "greedy" and depth is not None:
+        raise ValueError(f"decoding='greedy' with depth={depth} draws the same token again; use depth=None.")
+    return _Search(policy, task, prompts, rng, depth, budget, greedy=decoding == "greedy").run()
+
+
+class _Search:
+    """The state of a batch. All rows at the shortest prefix are served at once, so that laggards catch up."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        task: Task,
+        prompts: IntArray,
+        rng: np.random.Generator,
+        depth: int | None,
+        budget: int,
+        *,
+        greedy: bool,
+    ) -> None:
+        n, horizon = len(prompts), task.horizon
+        self.policy, self.task, self.prompts, self.rng = policy, task, prompts, rng
+        self.depth, self.budget, self.greedy = depth, budget, greedy
+        self.tokens = np.full((n, horizon), -1, dtype=np.int64)
+        self.length, self.drawn, self.rejected, self.restarts = (np.zeros(n, dtype=np.int64) for _ in range(4))
+        self.active = np.ones(n, dtype=bool)
+        self.law = np.empty((n, policy.vocab_size))  # after the present prefix, where known
+        self.known = np.zeros(n, dtype=bool)
+        shape = (n, horizon, policy.vocab_size) if depth is None else (0, 0, 0)
+        self.tried = np.zeros(shape, dtype=bool)  # rejected at each prefix of the present one
+
+    def run(self) -> SearchResult:
+        while self.active.any():
+            step = int(self.length[self.active].min())
+            self._serve(np.flatnonzero(self.active & (self.length == step)), step)
+        self.tokens[np.arange(self.tokens.shape[1]) >= self.length[:, None]] = -1
+        accepted = self.length == self.tokens.shape[1]
+        return SearchResult(self.tokens, accepted, self.length, self.drawn, self.rejected, self.restarts)
+
+    def _serve(self, rows: IntArray, step: int) -> None:
+        """One draw for each of these rows, which all have ``step`` tokens."""
+        log_probs = self._laws(rows, step)
+        if self.depth is None:
+            possible = np.isfinite(log_probs).any(axis=1)
+            self._give_up(rows[~possible], step)
+            rows, log_probs = rows[possible], log_probs[possible]
+        if not len(rows):
+            return
+        self.tokens[rows, step] = first_best(log_probs) if self.greedy else sample_categorical(log_probs, self.rng)
+        self.drawn[rows] += 1
+        passed = np.asarray(self.task.verify(self.prompts[rows], self.tokens[rows, : step + 1]))
+        self._move(rows[passed], step + 1)
+        self._reject(rows[~passed], step)
+        self.active[rows] = (self.length[rows] < self.task.horizon) & (self.drawn[rows] < self.budget)
+
+    def _laws(self, rows: IntArray, step: int) -> FloatArray:
+        """The next-token law without what was tried, its largest log-probability 0; ``-inf`` where nothing is left."""
+        new = rows[~self.known[rows]]
+        if len(new):
+            self.law[new] = self.policy.next_log_probs(self.prompts[new], self.tokens[new, :step])
+            self.known[new] = True
+        log_probs = self.law[rows]
+        if self.depth is None:
+            log_probs[self.tried[rows, step]] = -np.inf
+        top = log_probs.max(axis=1, keepdims=True)
+        return log_probs - np.where(np.isfinite(top), top, 0.0)
+
+    def _move(self, rows: IntArray, length: int) -> None:
+        self.length[rows] = length
+        self.known[rows] = False
+
+    def _reject(self, rows: IntArray, step: int) -> None:
+        self.rejected[rows] += 1
+        if self.depth is None:
+            self.tried[rows, step, self.tokens[rows, step]] = True
+        elif self.depth > 1 and step > 0:
+            back = max(step - self.depth + 1, 0)
+            self._move(rows, back)
+            self.restarts[rows] += back == 0
+
+    def _give_up(self, rows: IntArray, step: int) -> None:
+        """Nothing is left to try after these prefixes: the last token of each is rejected."""
+        if step == 0:
+            self.active[rows] = False
+            return
+        self.tried[rows, step] = False
+        self.tried[rows, step - 1, self.tokens[rows, step - 1]] = True
+        self._move(rows, step - 1)
+        self.restarts[rows] += step == 1
+
+
+def best_of(policy: Policy, task: Task, prompts: ArrayLike, k: int, *, rng: np.random.Generator) -> SearchResult:
+    """Up to k independent complete samples a prompt, until one passes the verdict on the whole answer.
+
+    The verdict is ``task.verify`` at the full length, or full success (1) where a task has no verifier. An answer
+    that is right with probability p is found with probability ``1 - (1 - p)**k``, at ``H (1 - (1 - p)**k) / p``
+    tokens on average.
+
+    Args:
+        policy: what is sampled.
+        task: gives the verdict.
+        prompts: ``(B, P)`` tokens.
+        k: samples a prompt at most, at least 1.
+        rng: source of all randomness.
+
+    Returns:
+        A `SearchResult`: the first sample that passed, or the last one. `SearchResult.share_within` (j H) is the share
+        that j samples would have found, for every j up to k.
+
+    Raises:
+        NotTractableError: the task has neither a verifier nor a success.
+        ValueError: prompts or k out of range, or a policy that does not fit the task.
+
+    >>> from ntp_envs import make_task
+    >>> task = make_task("Snowball", horizon=10, eps=0.1)
+    >>> rng = np.random.default_rng(0)
+    >>> found = best_of(task.sloppy_copier(), task, task.sample_prompts(400, rng), 5, rng=rng)
+    >>> bool(abs(found.share_within() - (1 - (1 - 0.9**10) ** 5)) < 0.1)
+    True
+    """
+    policy, prompts = _checked(policy, task, prompts, rng)
+    check_int("k", k, minimum=1)
+    verdict = _verdict(task)
+    n, horizon = len(prompts), task.horizon
+    tokens = np.full((n, horizon), -1, dtype=np.int64)
+    accepted = np.zeros(n, dtype=bool)
+    samples = np.zeros(n, dtype=np.int64)
+    for _ in range(k):
+        rows = np.flatnonzero(~accepted)
+        if not len(rows):
+            break
+        tokens[rows] = policy.sample(prompts[rows], horizon, rng)
+        samples[rows] += 1
+        accepted[rows] = verdict(prompts[rows], tokens[rows])
+    return SearchResult(
+        tokens, accepted, np.full(n, horizon), samples * horizon, samples - accepted, np.maximum(samples - 1, 0)
+    )
+
+
+def _verdict(task: Task) -> Callable[[IntArray, IntArray], BoolArray]:
+    if task.has_verifier:
+        return lambda prompts, tokens: np.asarray(task.verify(prompts, tokens))
+    if task.has_success:
+        return lambda prompts, tokens: np.asarray(task.success(prompts, tokens)) >= 1.0
+    raise NotTractableError(f"{task.name} has neither a verifier nor a success, so no answer can be chosen.")
+
+
+def _checked(policy: Policy, task: Task, prompts: ArrayLike, rng: np.random.Generator) -> tuple[Policy, IntArray]:
+    check_generator(rng)
+    policy = check_policy("policy", policy, task)
+    checked = check_tokens("prompts", prompts, task.vocab_size, width=task.prompt_length)
+    if not len(checked):
+        raise ValueError("there are no prompts (0 rows); at least one is needed.")
+    return policy, checked

@@ -1,0 +1,91 @@
+"""Finding classes by name: built in, registered, from an entry point group, or ``package.module:Class``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from ntp_envs.checks import check_keywords, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The classes of one kind, by name.
+
+    Args:
+        kind: what they are called in messages, such as ``"task"``.
+        group: entry point group through which other packages offer theirs.
+        built_in: the suite's own; read at every look-up.
+        accepts: whether an object is a class of this kind.
+        requirement: in words, what ``accepts`` wants.
+        elsewhere: names of the suite's own that need an extra, and where they are; found, but not among `names`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        group: str,
+        built_in: Mapping[str, type[T]],
+        accepts: Callable[[Any], bool],
+        requirement: str,
+        elsewhere: Mapping[str, str] | None = None,
+    ) -> None:
+        self.kind, self.group, self.built_in = kind, group, built_in
+        self.accepts, self.requirement = accepts, requirement
+        self.elsewhere = elsewhere or {}
+        self.registered: dict[str, type[T]] = {}
+
+    def register(self, item: type[T]) -> type[T]:
+        """Make a class known under its own name, and return it; a second one of that name replaces the first."""
+        self._check(item)
+        if self.built_in.get(item.__name__, item) is not item:
+            raise ValueError(f"{item.__name__} is the name of a built-in {self.kind}; give yours another.")
+        self.registered[item.__name__] = item
+        return item
+
+    def names(self) -> list[str]:
+        """Every known name, sorted."""
+        return sorted({*self.built_in, *self.registered, *self._entry_points()})
+
+    def find(self, name: str) -> type[T]:
+        """The class behind a name.
+
+        Raises:
+            ValueError: an unknown name (the nearest is suggested), or one that cannot be imported.
+            TypeError: what the name leads to is not of this kind.
+        """
+        for known in (self.built_in, self.registered):
+            if name in known:
+                return known[name]
+        place = self.elsewhere.get(name, name)
+        if ":" in place:
+            module, _, attribute = place.partition(":")
+            try:
+                return self._check(getattr(importlib.import_module(module), attribute))
+            except (ImportError, AttributeError, ValueError) as error:
+                raise ValueError(f"{self.kind} {name!r} cannot be imported: {error}.") from error
+        points = self._entry_points()
+        if name in points:
+            try:
+                return self._check(points[name].load())
+            except (ImportError, AttributeError) as error:
+                raise ValueError(f"{self.kind} {name!r}, installed as {points[name].value}: {error}.") from error
+        raise ValueError(f"unknown {self.kind} {name!r}.{did_you_mean(name, [*self.names(), *self.elsewhere])}")
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
+
+    def _check(self, item: Any) -> type[T]:
+        if not self.accepts(item):
+            raise TypeError(f"{item!r} must be {self.requirement}.")
+        return item
+
+
+def build(name: str, make: Callable[..., T], parameters: Mapping[str, Any], known: Iterable[str]) -> T:
+    """``make(**parameters)``, after an error with the nearest names for parameters that are not known."""
+    check_keywords(f"{name}()", parameters, known)
+    return make(**parameters)
