@@ -101,7 +101,7 @@ class Labels:
 # `project` is to `Labels` what `agents.log_loss.maximise_likelihood` is to demonstrations, and uses its pieces. Both
 # divergences need only sums over the prefixes that a class cannot tell apart:
 #
-# * forward, ``KL(law || pi)``: log-loss with soft labels. The sums of probabilities are counts, which need not be whole.
+# * forward, ``KL(law || pi)``: log-loss with soft labels. Sums of probabilities are counts, which need not be whole.
 # * reverse, ``KL(pi || law)``: over a context with total weight W and mean log-law l it is ``W KL(pi || exp l)`` and a
 #   constant, so that the best pi is the geometric mean of the laws, normalised. A token that some laws exclude is left
 #   out; where they exclude every token, those excluded by the least weight stay, and the mean is over the laws that

@@ -5,7 +5,8 @@ import pytest
 from scipy.optimize import check_grad, minimize
 from scipy.special import logit
 
-from agents import ConvergenceWarning, SmoothedLogLossBC, smoothed_ar_linear
+from agents import ConvergenceWarning, SmoothedLogLossBC
+from agents import linear_likelihood as smoothed_ar_linear
 from agents.linear_likelihood import SmoothedLoss, minimise_smoothed
 from ntp_envs import ARLinearClass, BernoulliClass, Demonstrations, collect, make_task
 from ntp_envs.features import ContextFeatureMap, FeatureMap, FlipSign, WindowOneHot

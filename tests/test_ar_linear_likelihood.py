@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from laws import examples
 from scipy.optimize import approx_fprime, minimize
 
-from agents import ConvergenceWarning, softmax_rows
+from agents import ConvergenceWarning
+from agents import linear_rows as softmax_rows
 from agents.ball import Curvature, certified_gap, minimise_quadratic_in_ball
 from agents.linear_likelihood import maximum_likelihood
 from agents.linear_rows import SoftmaxRows, rows_of

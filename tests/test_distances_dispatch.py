@@ -19,7 +19,8 @@ from ntp_envs import (
     distance_curves,
     make_task,
 )
-from ntp_envs.distances import METHODS, automaton_distances, dispatch
+from ntp_envs.distances import METHODS, automaton_distances
+from ntp_envs.distances import front as dispatch
 from ntp_envs.tasks.registry import BUILT_IN
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -71,7 +72,7 @@ def test_prompts_that_cannot_be_listed_are_sampled():
 
 
 def test_too_many_pairs_go_on_to_the_next_method(monkeypatch):
-    from ntp_envs.distances import automaton
+    from ntp_envs.distances import exact as automaton
 
     monkeypatch.setattr(automaton, "MAX_PAIRS", 3)
     task = make_task("Contamination", horizon=8)

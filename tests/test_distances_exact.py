@@ -22,8 +22,9 @@ from ntp_envs import (
     make_task,
 )
 from ntp_envs.arrays import binomial_log_coefficients
-from ntp_envs.distances import automaton as automaton_module
-from ntp_envs.distances import automaton_distances, enumeration, enumeration_distances
+from ntp_envs.distances import automaton_distances, enumeration_distances
+from ntp_envs.distances import exact as automaton_module
+from ntp_envs.distances import exact as enumeration
 from ntp_envs.tasks.bernoulli import count_distance
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -23,7 +23,7 @@ from ntp_envs.distances import (
     one_sided_distances,
     score_interval,
 )
-from ntp_envs.distances import monte_carlo as module
+from ntp_envs.distances import sampled as module
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

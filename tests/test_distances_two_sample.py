@@ -20,11 +20,11 @@ from ntp_envs.distances import (
     mmd_test,
     monte_carlo_distances,
     ngram_test,
-    two_sample_classifier,
-    two_sample_mmd,
-    two_sample_ngram,
     two_sample_test,
 )
+from ntp_envs.distances import two_sample as two_sample_classifier
+from ntp_envs.distances import two_sample as two_sample_mmd
+from ntp_envs.distances import two_sample as two_sample_ngram
 from ntp_envs.distances.two_sample import permutation_p_values, permuted_labels, pooled_lines
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

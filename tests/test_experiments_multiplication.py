@@ -10,6 +10,7 @@ import pytest
 from agents import ConvergenceWarning, LogLossBC
 from experiments.run import run_study
 from experiments.studies import load_study
+from experiments.studies import multiplication as sweep
 from experiments.studies.multiplication import (
     ALONE,
     ALONE_NATS,
@@ -40,7 +41,6 @@ from experiments.studies.multiplication import (
     columns,
     decided,
     segment_of,
-    sweep,
 )
 from experiments.study import Analysis
 from experiments.summary import Summary, SummaryRow

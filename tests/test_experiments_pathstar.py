@@ -12,6 +12,7 @@ from experiments.cells import Record, kept_or_made
 from experiments.measure import POPULATION
 from experiments.run import run_study
 from experiments.studies import load_study
+from experiments.studies import pathstar as sweep
 from experiments.studies.pathstar import (
     CLOSED,
     EXPECTED,
@@ -40,7 +41,6 @@ from experiments.studies.pathstar import (
     hops_of,
     pointer,
     star,
-    sweep,
     title_of,
     trained,
 )

@@ -12,7 +12,7 @@ from scipy.special import erf, log_softmax, softmax
 torch = pytest.importorskip("torch")
 
 from agents.neural import ARCHITECTURES, NetworkClass, TorchPolicy  # noqa: E402
-from agents.neural import policy as policy_module  # noqa: E402
+from agents.neural import network as policy_module  # noqa: E402
 from agents.neural.network import resolve_device  # noqa: E402
 from agents.torch_state import own_torch_state  # noqa: E402
 

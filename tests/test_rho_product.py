@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from agents import ChunkedRhoBC, ConvergenceWarning, LayerwiseBC, RhoEstimatorBC, rho_product
+from agents import ChunkedRhoBC, ConvergenceWarning, LayerwiseBC, RhoEstimatorBC
+from agents import rho as rho_product
 from agents.rho import least_union, solve_product_game
 from agents.rho_game import rho_tau
 from ntp_envs import (

@@ -10,15 +10,8 @@ from laws import examples
 from scipy.optimize import approx_fprime
 from scipy.special import log_softmax
 
-from agents import (
-    ChunkedRhoBC,
-    ClippedRatioBC,
-    ConvergenceWarning,
-    LogLossBC,
-    RhoEstimatorBC,
-    SmoothedLogLossBC,
-    indicator_rows,
-)
+from agents import ChunkedRhoBC, ClippedRatioBC, ConvergenceWarning, LogLossBC, RhoEstimatorBC, SmoothedLogLossBC
+from agents import linear_rows as indicator_rows
 from agents.ball import newton_cg_in_ball
 from agents.interactive import project
 from agents.linear_likelihood import SmoothedLoss, maximum_likelihood

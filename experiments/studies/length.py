@@ -275,17 +275,17 @@ def filtered_rounds(
     task = ParityMix(d=d, p=p)
     policy = learned(task, collect(task, n, rng), rng)
     records, passed = [], math.inf
-    for number in range(rounds + 1):
-        if number:
+    for done in range(rounds + 1):
+        if done:
             policy = learned(task, filtered(task, policy, n, rng), rng)
-        labels: dict[str, Label] = {"task": task.name, "learner": "log-loss", "n": n, "p": p, "round": number}
+        labels: dict[str, Label] = {"task": task.name, "learner": "log-loss", "n": n, "p": p, "round": done}
         found = judged(task, policy, fresh, labels, rng)
         if any(record.metric == SHARE and record.value > GREEDY_THRESHOLD for record in found):
-            passed = min(passed, number)
+            passed = min(passed, done)
         records += found
         if replicate == 0:
-            place: dict[str, Label] = {"task": task.name, "p": p, "round": number}
-            records.append(Record(CLOSED + SHARE, filtered_share(p, number), place, method="closed form"))
+            place: dict[str, Label] = {"task": task.name, "p": p, "round": done}
+            records.append(Record(CLOSED + SHARE, filtered_share(p, done), place, method="closed form"))
     records.append(Record(PASSED, float(passed), {"task": task.name, "learner": "log-loss", "n": n, "p": p}))
     if replicate == 0:
         expected = float(rounds_to_pass(p))

@@ -505,20 +505,20 @@ def answers(axes: Axes, summary: Summary, digits: int, cot: str) -> None:
     axes.set_yticks([])
     axes.grid(visible=False, axis="y")
     short = {EXPLICIT: "written down", LINEAR: "linear, SGD", MLP: "MLP, SGD"}
-    for number, (part, learner) in enumerate(LEARNERS):
+    for height, (part, learner) in enumerate(LEARNERS):
         row = at_end(summary, EXACT, part, learner, digits=digits, format=cot)
         colour = looks()[learner]["color"]
         if row is None:
             words = "no weights can" if learner == EXPLICIT and cot == "none" else "no data"
-            axes.text(0.02, number, words, va="center", fontsize=10, color=colour)
+            axes.text(0.02, height, words, va="center", fontsize=10, color=colour)
             continue
-        axes.barh(number, row.mean, color=colour, height=0.75)
+        axes.barh(height, row.mean, color=colour, height=0.75)
         error = [[row.mean - row.lower], [row.upper - row.mean]]
-        axes.errorbar([row.mean], [number], xerr=error, fmt="none", ecolor="black", elinewidth=1.2, capsize=2)
+        axes.errorbar([row.mean], [height], xerr=error, fmt="none", ecolor="black", elinewidth=1.2, capsize=2)
         inside = row.mean > 0.75
         axes.text(
             0.03 if inside else row.top + 0.04,
-            number,
+            height,
             f"{short[learner]} {row.mean:.2f}",
             va="center",
             fontsize=10,
