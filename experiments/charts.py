@@ -7,8 +7,9 @@ Figures are made without pyplot, so no window system and no global state is invo
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -18,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from experiments.summary import Series
+from experiments.summary import Series, Summary
 
 COLOURS = {
     "black": "#000000",
@@ -276,3 +277,231 @@ def shades(values: Sequence[float], ramp: Sequence[str] = GREENS) -> dict[Any, s
     """One hue, from the first colour of the ramp for the smallest value (shortest chunks, say) to its last."""
     picks = np.linspace(0, len(ramp) - 1, len(values)).round().astype(int)
     return {value: ramp[i] for value, i in zip(sorted(values), picks, strict=True)}
+
+
+# -- Figures as values: panels of curves, dots and guides --------------------------------------------------------------
+#
+# Most figures of the studies are lines over one label with their names at their ends. They are said as values, and
+# drawn here. What needs more than that draws itself, with the pieces above: a panel is no second matplotlib.
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line.
+
+    Attributes:
+        where: part and labels of the rows that it goes through.
+        label: its name, at its end.
+        metric: what is drawn; the panel's if empty.
+        style: whose colour, marker and dashes it has; by default those of the learner in ``where``.
+        look: changes to that, as matplotlib names them.
+        limit: part and labels of the same number in the population, drawn last, at infinity.
+    """
+
+    where: Mapping[str, Any]
+    label: str = ""
+    metric: str = ""
+    style: str = ""
+    look: Mapping[str, Any] = field(default_factory=dict)
+    limit: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A reference to read the curves by, with a note beside it: a level, a place on the x axis, or a line.
+
+    Attributes:
+        level, place, points: where; one of them.
+        note: what it is.
+        at: where the note begins (data coordinates); by default at the guide's end.
+        offset: of the note from there, in points; by default above a level, and to the right of anything else.
+        align: of the note.
+        colour, dashes: of the line.
+        style: whose colour the note has.
+    """
+
+    level: float | None = None
+    place: float | None = None
+    points: Sequence[tuple[float, float]] = ()
+    note: str = ""
+    at: tuple[float, float] | None = None
+    offset: tuple[float, float] | None = None
+    align: str = "left"
+    colour: str = COLOURS["grey"]
+    dashes: str = ":"
+    style: str = "reference"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves over one label.
+
+    Attributes:
+        x: the label on the x axis.
+        xlabel: what it is.
+        metric: what is drawn.
+        curves: the lines.
+        guides: what to read them by.
+        xscale: ``"linear"``, ``"log"`` or ``"log2"``.
+        yscale: ``"linear"``, ``"zero"`` (linear from 0), ``"share"`` (0 to 1), ``"log"``, or ``"factor"`` (a log axis
+            from just below the best in class).
+        room: how far the x axis goes on for the names of the curves: a factor, or a share of the range where linear.
+        ticks: of the x axis; by default everywhere where there are numbers.
+        ylim: limits of the y axis, instead of those that follow from the data.
+        ylabel: of this panel alone.
+        title: of this panel alone.
+    """
+
+    x: str
+    xlabel: str
+    metric: str
+    curves: Sequence[Curve]
+    guides: Sequence[Guide] = ()
+    xscale: str = "log2"
+    yscale: str = "factor"
+    room: float = 3.6
+    ticks: Sequence[float] | None = None
+    ylim: tuple[float | None, float | None] | None = None
+    ylabel: str = ""
+    title: str = ""
+
+
+def chart(summary: Summary, title: str, ylabel: str, *panels: Panel, size: tuple[float, float] | None = None) -> Figure:
+    """The figure of these panels, side by side; they share their y axis unless one has a label of its own.
+
+    Args:
+        summary: of the study; its timings, for numbers that depend on the machine.
+        title: what one sees.
+        ylabel: of the first panel.
+        panels: at least one.
+        size: in inches.
+    """
+    if len(panels) == 1:
+        figure, axes = new_figure(title, panels[0].xlabel, ylabel, size=size or (8.2, 4.8))
+        every = [axes]
+    else:
+        share = not any(panel.ylabel for panel in panels)
+        labels = [panel.xlabel for panel in panels]
+        figure, every = new_panels(title, labels, ylabel, size=size or (11.0, 4.6), share=share)
+    for axes, panel in zip(every, panels, strict=True):
+        if panel.title:
+            axes.set_title(panel.title, fontsize=11)
+        if panel.ylabel:
+            axes.set_ylabel(panel.ylabel)
+        draw_panel(axes, summary, panel)
+    return figure
+
+
+def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
+    """Curves, guides, scales and labels on axes that are there."""
+    chosen = [summary.select(curve.metric or panel.metric, **curve.where) for curve in panel.curves]
+    log = panel.xscale != "linear"
+    at = sorted({float(row[panel.x]) for rows in chosen for row in rows if row[panel.x] > 0 or not log})
+    if not at:
+        axes.annotate("no data", (0.5, 0.5), xycoords="axes fraction", ha="center", color=COLOURS["grey"])
+        return
+    infinity = 10.0 * at[-1] if any(curve.limit is not None for curve in panel.curves) else None
+    ticks = list(at if panel.ticks is None else panel.ticks)
+    names = [f"{tick:,g}" for tick in ticks]
+    last = at[-1]
+    if infinity is not None:
+        ticks, names, last = [*ticks, infinity], [*names, "∞\n(population)"], infinity
+    if log:
+        axes.set_xscale("log", base=2 if panel.xscale == "log2" else 10)
+        axes.set_xlim(at[0] / 1.15, last * panel.room)
+    else:
+        axes.set_xlim(at[0] - 0.03 * (last - at[0]), last + panel.room * (last - at[0]))
+    axes.set_xticks(ticks, labels=names)
+    axes.set_xticks([], minor=True)
+    if panel.yscale in ("log", "factor"):
+        axes.set_yscale("log")
+    for guide in panel.guides:
+        _draw_guide(axes, guide, at[0], last)
+    lines = []
+    for curve in panel.curves:
+        series = summary.series(panel.x, curve.metric or panel.metric, **curve.where)
+        if log:
+            series = Series(*(column[series.x > 0] for column in series))
+        if curve.limit is not None and infinity is not None:
+            limit = summary.series(panel.x, curve.metric or panel.metric, **curve.limit)
+            if len(limit.x):
+                ends = zip(series[1:], limit[1:], strict=True)
+                series = Series(np.append(series.x, infinity), *(np.append(a, b[-1]) for a, b in ends))
+        lines.append(Line(series, curve.style or str(curve.where.get("learner", "")), curve.label, **curve.look))
+
+    def limits(axes: Axes) -> None:
+        if panel.yscale == "factor":
+            factor_axis(axes)
+        elif panel.yscale == "log":
+            plain_log_axis(axes)
+        elif panel.yscale == "zero":
+            axes.set_ylim(0, 1.08 * float(axes.dataLim.y1))
+        elif panel.yscale == "share":
+            axes.set_ylim(-0.02, 1.05)
+        if panel.ylim is not None:
+            axes.set_ylim(*panel.ylim)
+
+    draw_lines(axes, lines, limits=limits)
+
+
+def _draw_guide(axes: Axes, guide: Guide, first: float, last: float) -> None:
+    look: dict[str, Any] = {"color": guide.colour, "linestyle": guide.dashes, "linewidth": 1.2, "zorder": 1}
+    if guide.place is not None:
+        axes.axvline(guide.place, **look)
+        end = (guide.place, 1.0)
+    else:
+        points = guide.points if guide.level is None else [(first, guide.level), (last, guide.level)]
+        axes.plot(*zip(*points, strict=True), **look)
+        end = points[-1] if guide.level is None else points[0]
+    if guide.note:
+        place = end if guide.at is None else guide.at
+        offset = guide.offset or ((8, 0) if guide.level is None else (0, 10))
+        axes.annotate(guide.note, place, xytext=offset, ha=guide.align, **text(guide.style))
+
+
+def dots(
+    summary: Summary,
+    title: str,
+    metric: str,
+    rows: Mapping[str, tuple[Mapping[str, Any], str]],
+    panels: Mapping[str, Mapping[str, Any]],
+    *,
+    xlabel: str = "",
+    xscale: str = "log",
+    level: float | None = 1.0,
+    digits: int = 2,
+    size: tuple[float, float] = (11.0, 4.6),
+) -> Figure:
+    """A dot with its interval for each row in every panel.
+
+    Args:
+        summary: of the study.
+        title: what one sees.
+        metric: what is drawn.
+        rows: by name from the top: labels that pick the number, and the learner whose colour it has.
+        panels: by title: labels that they have in common.
+        xlabel: what the numbers are; ``metric`` if empty.
+        xscale: of every x axis.
+        level: drawn as a dashed line.
+        digits: of the numbers beside the dots.
+        size: in inches.
+    """
+    figure, every = new_panels(title, [xlabel or metric] * len(panels), "", size=size)
+    heights = {row: len(rows) - place for place, row in enumerate(rows)}
+    for axes, (heading, where) in zip(every, panels.items(), strict=True):
+        axes.set_title(heading, fontsize=11)
+        axes.set_xscale(xscale)
+        axes.grid(visible=False, axis="y")
+        if level is not None:
+            axes.axvline(level, color="black", linestyle="--", linewidth=1.2)
+        for row, (place, learner) in rows.items():
+            for found in summary.select(metric, **where, **place):
+                colour = learner_style(learner).colour
+                axes.plot([found.lower, found.upper], [heights[row]] * 2, color=colour, linewidth=6, alpha=0.35)
+                axes.plot([found.mean], [heights[row]], "o", color=colour, markersize=7)
+                words = f"{found.mean:.{digits}g}"
+                axes.annotate(words, (max(found.top, found.mean), heights[row]), xytext=(8, 0), **text(learner))
+    every[0].set_yticks(list(heights.values()), labels=list(heights))
+    for label, (_, learner) in zip(every[0].get_yticklabels(), rows.values(), strict=True):
+        label.set(color=learner_style(learner).colour, fontweight="bold", fontsize=9)
+    return figure

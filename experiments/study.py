@@ -7,12 +7,9 @@ the command line - is shared and knows nothing of any particular study.
 A new study is a `Study` value named in `experiments.studies.STUDIES`:
 
     @dataclass(frozen=True)
-    class Options:
-        horizons: tuple[int, ...] = (16, 64, 256)
-
-        @classmethod
-        def quick(cls) -> Options:
-            return cls(horizons=(16, 64))
+    class Sizes(Options):
+        horizons: tuple[int, ...] = option((16, 64, 256), quick=(16, 64))
+        "Horizons H."
 
     def measure(*, H: int, rng: np.random.Generator) -> list[Record]:  # pure, at module level
         return [Record("C_apx", 1.0, {"learner": "log-loss", "H": H})]
@@ -20,7 +17,7 @@ A new study is a `Study` value named in `experiments.studies.STUDIES`:
     STUDY = Study(
         name="mine",
         question="What does it answer, in one line?",
-        options=Options,
+        options=Sizes,
         cells=lambda options: [Cell("population", measure, {"H": H}) for H in options.horizons],
         analyse=lambda options, summary: Analysis(),
     )
@@ -37,6 +34,110 @@ from matplotlib.figure import Figure
 
 from experiments.cells import Cell
 from experiments.summary import Summary, SummaryRow, Table
+from ntp_envs.checks import check_in, check_int, check_real
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def option(
+    default: Any,
+    *,
+    quick: Any = None,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[Any] = (),
+    power_of_two: bool = False,
+    one_of: str = "",
+    empty: bool = False,
+) -> Any:
+    """A field of a study's `Options`: its default, its value in the quick form, and what it may be.
+
+    A tuple holds distinct values, and what is asked is asked of each. Whole numbers are 1 or more unless ``least`` says
+    otherwise.
+
+    Args:
+        default: of the full study; its type is the option's.
+        quick: of the quick form; the default if not given.
+        least, most, above, below: bounds; the last two are not reached.
+        choices: all that it may be.
+        power_of_two: only 1, 2, 4, ...
+        one_of: the name of an option that lists all that it may be.
+        empty: a tuple may hold nothing.
+    """
+    bounds = {"least": least, "most": most, "above": above, "below": below}
+    rules = {"choices": choices, "power_of_two": power_of_two, "one_of": one_of, "empty": empty}
+    return dataclasses.field(default=default, metadata={"quick": quick, **bounds, **rules})
+
+
+class Options:
+    """Base of the options of a study: the quick form and the checks follow from the fields, see `option`.
+
+    What concerns several options at once is said in `check`.
+
+    >>> @dataclass(frozen=True)
+    ... class Sizes(Options):
+    ...     horizons: tuple[int, ...] = option((16, 64), quick=(16,), power_of_two=True)
+    >>> Sizes.quick()
+    Sizes(horizons=(16,))
+    >>> Sizes(horizons=(16, 48))
+    Traceback (most recent call last):
+    ValueError: horizons=48 must be a power of two.
+    """
+
+    @classmethod
+    def quick(cls) -> Any:
+        """The small form, about a minute on two cores."""
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        return cls(**{f.name: f.metadata["quick"] for f in fields if f.metadata.get("quick") is not None})
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            if f.metadata:
+                object.__setattr__(self, f.name, _checked(self, f))
+        self.check()
+
+    def check(self) -> None:
+        """Raise ``ValueError`` where options do not fit together; each is within its own bounds already."""
+
+
+def _checked(options: Any, f: dataclasses.Field[Any]) -> Any:
+    """The value of an option in Python's own numbers, or an error that says what it may be."""
+    value, rule = getattr(options, f.name), f.metadata
+    if not isinstance(f.default, tuple):
+        return _checked_one(options, f.name, value, f.default, rule)
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{f.name}={value!r} must be a tuple.")
+    if (not value and not rule["empty"]) or len(set(value)) < len(value):
+        least = "" if rule["empty"] else ", at least one"
+        raise ValueError(f"{f.name}={tuple(value)} must hold distinct values{least}.")
+    kind = f.default[0] if f.default else (rule["choices"] or (1,))[0]
+    return tuple(_checked_one(options, f.name, one, kind, rule) for one in value)
+
+
+def _checked_one(options: Any, name: str, value: Any, kind: Any, rule: Any) -> Any:
+    if rule["choices"]:
+        return check_in(name, value, rule["choices"])
+    if isinstance(kind, bool) or not isinstance(kind, (int, float)):
+        return value
+    if isinstance(kind, int):
+        least = 1 if rule["least"] is None else int(rule["least"])
+        value = check_int(name, value, minimum=least, maximum=None if rule["most"] is None else int(rule["most"]))
+    else:
+        ends = {"minimum": rule["least"], "maximum": rule["most"]}
+        value = check_real(name, value, **{end: bound for end, bound in ends.items() if bound is not None})
+    if (rule["above"] is not None and value <= rule["above"]) or (rule["below"] is not None and value >= rule["below"]):
+        words = [f"{word} {rule[word]:g}" for word in ("above", "below") if rule[word] is not None]
+        raise ValueError(f"{name}={value} must be {' and '.join(words)}.")
+    if rule["power_of_two"] and value & (value - 1):
+        raise ValueError(f"{name}={value} must be a power of two.")
+    if rule["one_of"] and value not in getattr(options, rule["one_of"]):
+        raise ValueError(f"{name}={value} must be one of {rule['one_of']}={getattr(options, rule['one_of'])}.")
+    return value
+
+
+# -- the study ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

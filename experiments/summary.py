@@ -406,9 +406,56 @@ class Summary(Sequence[SummaryRow]):
             raise ValueError(f"{len(rows)} rows match {metric!r}, part={part!r}, {labels}; one is needed.")
         return rows[0].mean if rows else math.nan
 
+    def shown(self, metric: str, digits: int = 3, **where: Any) -> str:
+        """The one number in this place with its interval, as text; empty where there is none."""
+        rows = self.select(metric, **where)
+        return with_interval(rows[0].mean, rows[0].lower, rows[0].upper, digits) if len(rows) else ""
+
     def distinct(self, label: str, *, part: str | None = None) -> list[Any]:
         """Values of a label in order of appearance."""
         return list(dict.fromkeys(row[label] for row in self.select(part=part) if row[label] is not None))
+
+
+def pivot(
+    summary: Summary,
+    title: str,
+    metric: str,
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    columns: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    digits: int = 3,
+    corner: str = "learner",
+    note: str = "",
+) -> Table:
+    """A table of numbers in their places: a line for each of ``rows``, a column for each of ``columns``.
+
+    Args:
+        summary: of the study.
+        title: of the table.
+        metric: what is shown where neither the line nor the column names another.
+        rows, columns: a heading, and the labels that pick its numbers: those of the line go before those of the column.
+            Beside labels and ``part``: ``metric``; ``timing=True``, a number that depends on the machine;
+            ``bare=True``, without its interval.
+        digits: significant digits.
+        corner: heading of the first column.
+        note: below the table.
+
+    Returns:
+        The table, without lines that have no numbers.
+    """
+    columns = list(columns)
+    lines = []
+    for heading, row in rows:
+        entries = []
+        for _, column in columns:
+            place = {**column, **row}
+            source = summary.timings if place.pop("timing", False) else summary
+            bare = place.pop("bare", False)
+            entry = source.shown(place.pop("metric", metric), digits, **place)
+            entries.append(entry.partition(" [")[0] if bare else entry)
+        if any(entries):
+            lines.append([heading, *entries])
+    return Table(title, [corner, *(heading for heading, _ in columns)], lines, note)
 
 
 def summarise(study: Named, cells: Sequence[Cell], results: Mapping[str, CellResult], seed: int) -> Summary:
