@@ -10,16 +10,17 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from experiments.summary import Series, Summary
+
+if TYPE_CHECKING:  # matplotlib is loaded when something is drawn: to list or to run studies does not need it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+else:
+    Axes = Figure = Any
 
 COLOURS = {
     "black": "#000000",
@@ -91,6 +92,8 @@ def learner_style(learner: str) -> LineStyle:
 @contextmanager
 def styled() -> Iterator[None]:
     """Figures made and rendered inside have the shared style."""
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
         for name, value in STYLE.items():
@@ -100,6 +103,8 @@ def styled() -> Iterator[None]:
 
 def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float] = (7.2, 4.4)) -> tuple[Figure, Axes]:
     """A figure with one pair of axes."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title)
@@ -112,6 +117,8 @@ def new_panels(
     title: str, xlabels: Sequence[str], ylabel: str, *, size: tuple[float, float] = (11.0, 4.4), share: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """A figure with panels side by side that share their y axis (unless ``share`` is false), one for each x label."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     panels = list(figure.subplots(1, len(xlabels), sharey=share, squeeze=False)[0])
@@ -156,6 +163,9 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
         labels: ``(x, y, text, colour)`` of each.
         gap: least distance between two baselines, in font heights.
     """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     labels = [label for label in labels if np.isfinite(label[:2]).all()]
     if not labels:
         return
@@ -198,6 +208,9 @@ def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
 
 def render(figure: Figure) -> tuple[bytes, bytes]:
     """The figure as PNG and as SVG bytes, without dates: the same figure gives the same bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     png, svg = io.BytesIO(), io.BytesIO()
     FigureCanvasAgg(figure).print_figure(png, format="png", metadata={"Software": None})
     FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": "ntp-envs"})

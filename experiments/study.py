@@ -28,13 +28,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from experiments.cells import Cell
 from experiments.summary import Summary, SummaryRow, Table
 from ntp_envs.checks import check_in, check_int, check_real
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # -- options -----------------------------------------------------------------------------------------------------------
 
