@@ -45,7 +45,7 @@ def option(
     *,
     quick: Any = None,
     least: float | None = None,
-    most: float | None = None,
+    most: float | str | None = None,
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[Any] = (),
@@ -61,7 +61,7 @@ def option(
     Args:
         default: of the full study; its type is the option's.
         quick: of the quick form; the default if not given.
-        least, most, above, below: bounds; the last two are not reached.
+        least, most, above, below: bounds; the last two are not reached. ``most`` may name the option that is the bound.
         choices: all that it may be.
         power_of_two: only 1, 2, 4, ...
         one_of: the name of an option that lists all that it may be.
@@ -122,11 +122,12 @@ def _checked_one(options: Any, name: str, value: Any, kind: Any, rule: Any) -> A
         return check_in(name, value, rule["choices"])
     if isinstance(kind, bool) or not isinstance(kind, (int, float)):
         return value
+    most = getattr(options, rule["most"]) if isinstance(rule["most"], str) else rule["most"]
     if isinstance(kind, int):
         least = 1 if rule["least"] is None else int(rule["least"])
-        value = check_int(name, value, minimum=least, maximum=None if rule["most"] is None else int(rule["most"]))
+        value = check_int(name, value, minimum=least, maximum=None if most is None else int(most))
     else:
-        ends = {"minimum": rule["least"], "maximum": rule["most"]}
+        ends = {"minimum": rule["least"], "maximum": most}
         value = check_real(name, value, **{end: bound for end, bound in ends.items() if bound is not None})
     if (rule["above"] is not None and value <= rule["above"]) or (rule["below"] is not None and value >= rule["below"]):
         words = [f"{word} {rule[word]:g}" for word in ("above", "below") if rule[word] is not None]
