@@ -49,10 +49,10 @@ SMALL = {
     "parity": "--seeds 2 --episodes 1 4 --population-horizons 4 8",
     "pathstar": "--neural no",
     "robust": "--seeds 2 --chunks 1 2",
-    "snowball": "--seeds 2",
+    "snowball": "--n 400",
     "stability": "--chunks 1 2 4 6 --linear-chunks 1 2 4",
     "text": "--neural no --seeds 2 --n 1000 --draws 500 --dial-horizons 16 64 --dial-n 500 --chunks 32",
-    "tradeoff": "--seeds 2 --long-chunks 8",
+    "tradeoff": "--seeds 2 --long-chunks 10 --long-seeds 1",
     "turing": "--seeds 2 --steps 1 4 --bits 4 16 --sizes 10 50",
 }
 
