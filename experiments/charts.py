@@ -277,10 +277,11 @@ def log_range(axes: Axes, axis: str = "y") -> tuple[float, float]:
 
 
 def plain_log_axis(axes: Axes) -> None:
-    """A logarithmic y axis that ends just outside the data, with 1, 3, 10, ... written out."""
+    """A logarithmic y axis that ends just outside the data, with 1, 3, 10, ... (fewer on a long one) written out."""
     low, high = log_range(axes)
     axes.set_yscale("log")
-    ticks = [base * 10.0**k for k in range(-9, 6) for base in (1, 3) if low / 2 < base * 10.0**k < 2 * high]
+    bases, every = ((1, 3), 1) if high < 1e4 * low else ((1,), 1 if high < 1e8 * low else 2)
+    ticks = [base * 10.0**k for k in range(-16, 17, every) for base in bases if low / 2 < base * 10.0**k < 2 * high]
     axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axes.set_yticks([], minor=True)
     axes.set_ylim(low / 1.5, high * 1.5)
