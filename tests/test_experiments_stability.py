@@ -87,8 +87,11 @@ def test_a_small_run_says_where_it_breaks(tmp_path):
     [
         ({"chunks": ()}, "at least one"),
         ({"linear_chunks": (0,)}, "linear_chunks=0"),
-        ({"rank_shares": (1.5,)}, "rank_shares"),
+        ({"linear_chunks": (65,)}, "linear_chunks=65 .* <= 64"),
+        ({"rank_shares": (1.5,)}, "rank_shares=1.5"),
+        ({"rank_shares": (0.0,)}, "rank_shares=0.0 must be above 0"),
         ({"rank_chunk": 11}, "rank_chunk=11"),
+        ({"chunks": (1,), "linear_chunks": (1,), "horizon": 7}, "rank_chunk=8 must be at most horizon=7"),
         ({"n": 1}, "n=1"),
     ],
 )

@@ -4,63 +4,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from agents import make_agent
 from experiments.cells import Cell, Record
-from experiments.charts import FACTOR, PURPLES, Line, draw_lines, log_range, plain_log_axis
-from experiments.measure import CHUNK_KR, SECONDS, build_learner, check_distinct, costed_fit, measured_fit, named
+from experiments.charts import COLOURS, FACTOR, PURPLES, Curve, Guide, Panel, chart
+from experiments.measure import CHUNK_KR, SECONDS, build_learner, costed_fit, measured_fit, named
 from experiments.studies.amplification import SAMPLED
-from experiments.study import Analysis, FigureSpec, Study
-from experiments.summary import Series, Summary, SummaryRow, Table, derived, number
+from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.summary import Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import NotTractableError, Task, collect, make_task
-from ntp_envs.checks import check_int
-
-# -- What can be changed about the study ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class StabilityOptions:
+class StabilityOptions(Options):
     """Sizes of the sweep; the defaults are the full study."""
 
-    horizon: int = 64
+    horizon: int = option(64, least=3)
     """Horizon H of both tasks."""
-    n: int = 10_000
+    n: int = option(10_000, least=8)
     """Demonstrations on Contamination, where all prefixes look alike to the class."""
-    chunks: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16)
+    chunks: tuple[int, ...] = option(
+        (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16), quick=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 16), most="horizon"
+    )
     """Chunk lengths K on Contamination; from 12 on a fit takes minutes."""
-    linear_n: int = 2000
+    linear_n: int = option(2000, least=8)
     """Demonstrations on ARLinear, where prefixes differ in the last two tokens."""
-    linear_chunks: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14)
+    linear_chunks: tuple[int, ...] = option(
+        (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14), quick=(1, 2, 3, 4, 5, 6, 7, 8, 14), most="horizon"
+    )
     """Chunk lengths K on ARLinear; from 9 on a fit takes minutes."""
-    rank_chunk: int = 8
+    rank_chunk: int = option(8, least=3, most=10)
     """Chunk length of the low-rank fits on Contamination; on ARLinear two less."""
-    rank_shares: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75, 0.9, 1.0)
+    rank_shares: tuple[float, ...] = option((0.125, 0.25, 0.5, 0.75, 0.9, 1.0), above=0.0, most=1.0)
     """Ranks of these fits, as shares of the number of points."""
 
-    def __post_init__(self) -> None:
-        for name in ("n", "linear_n"):
-            check_int(name, getattr(self, name), minimum=8)
-        check_int("horizon", self.horizon, minimum=3)
-        for name in ("chunks", "linear_chunks"):
-            check_distinct(name, getattr(self, name), maximum=self.horizon)
-        check_int("rank_chunk", self.rank_chunk, minimum=3, maximum=min(self.horizon, 10))
-        for share in self.rank_shares:
-            if not 0.0 < share <= 1.0:
-                raise ValueError(f"rank_shares={self.rank_shares} must lie in (0, 1].")
-
-    @classmethod
-    def quick(cls) -> StabilityOptions:
-        """About a minute on two cores."""
-        return cls(chunks=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 16), linear_chunks=(1, 2, 3, 4, 5, 6, 7, 8, 14))
+    def check(self) -> None:
+        if self.rank_chunk > self.horizon:
+            raise ValueError(f"rank_chunk={self.rank_chunk} must be at most horizon={self.horizon}.")
 
 
-# -- The cells of the study: fits of ChunkKR at growing chunk lengths, and at growing ranks ---------------------------
+# -- cells: fits of ChunkKR at growing chunk lengths, and at growing ranks ---------------------------------------------
 
 
 GROWTH, LOW_RANK = "chunk length", "low rank"
@@ -154,12 +141,12 @@ def cells(options: StabilityOptions) -> Iterator[Cell]:
         yield Cell(LOW_RANK, low_rank, cell)
 
 
-# -- How the figures of the study are drawn ---------------------------------------------------------------------------
+# -- which fits work, and the tables -----------------------------------------------------------------------------------
 
-
-_LOOKS: tuple[dict[str, Any], ...] = ({"color": PURPLES[2]}, {"color": PURPLES[0], "linestyle": "--", "marker": "s"})
-LOOKS = dict(zip(TASKS, _LOOKS, strict=True))
-TOLERANCE = 1e-6  # of the gap, in nats a sequence
+#: leaving out more than this of the trace of the Gram matrix is low rank
+WHOLE_TRACE = 1e-6
+LONGEST = "longest chunk that works"
+BROKEN = "broken"  # the part of fits that left something out or did not converge, when they are told apart
 
 
 def short(task: str) -> str:
@@ -167,239 +154,43 @@ def short(task: str) -> str:
     return task.split()[0]
 
 
-def task_lines(summary: Summary, metric: str, *, label: str = "{task}", **changes: Any) -> list[Line]:
-    """A line for each task against K."""
-    return [
-        Line(
-            summary.series("K", metric, part=GROWTH, task=task),
-            CHUNK_KR,
-            label.format(task=short(task)),
-            **LOOKS[task],
-            **changes,
-        )
-        for task in TASKS
-    ]
-
-
-def chunk_axis(axes: Axes, summary: Summary, metric: str = "converged", room: float = 1.35) -> None:
-    """K on a linear axis with a tick for every length with this metric, fewer where crowded, and room for labels."""
-    lengths = sorted({row["K"] for row in summary.select(metric, part=GROWTH)})
-    axes.set_xticks(lengths[:: 1 + len(lengths) // 14 if room < 1.5 else 2])
-    axes.set_xlim(min(lengths) - 0.4, max(lengths) * room)
-
-
-def limit_figure(summary: Summary, broken: Summary) -> Figure:
-    """C_apx against K until it breaks."""
-    from experiments.charts import COLOURS, new_figure
-
-    figure, axes = new_figure("More tokens a chunk help, until the points no longer fit", "chunk length K", FACTOR)
-    plain = summary.select("C_apx", part=GROWTH)
-    lines = []
-    for task in TASKS:
-        series = plain.series("K", "C_apx", task=task)
-        bad = {row["K"] for row in broken.select(task=task)}
-        good = ~np.isin(series.x, list(bad))
-        lines.append(Line(Series(*(column[good] for column in series)), CHUNK_KR, short(task), **LOOKS[task]))
-        axes.plot(series.x[~good], series.mean[~good], "X", color=LOOKS[task]["color"], markersize=10)
-        for K, value in zip(series.x[~good], series.mean[~good], strict=True):
-            note: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 10}
-            axes.annotate("low rank", (K, value), xytext=(-10, 0), color=LOOKS[task]["color"], **note)
-    chunk_axis(axes, summary)
-    refused = [row["K"] for row in summary.select(REFUSED, part=GROWTH)]
-    axes.set_xlim(None, max([axes.get_xlim()[1], *(K + 0.5 for K in refused)]))
-    draw_lines(axes, lines, limits=plain_log_axis)
-    for row in summary.select(REFUSED, part=GROWTH):
-        note = {"textcoords": "offset points", "ha": "right", "fontsize": 9, "rotation": 90, "va": "top"}
-        axes.axvline(row["K"], color=COLOURS["grey"], linestyle=":", linewidth=1.5)
-        top = axes.get_ylim()[1]
-        axes.annotate(f"{short(row['task'])}: refused", (row["K"], top), xytext=(-3, -4), color="#6E6E6E", **note)
-    return figure
-
-
-def kernel_figure(summary: Summary) -> Figure:
-    """The range of the log kernel products."""
-    from experiments.charts import COLOURS, new_figure
-
-    title = "Kernel products stay far from overflow"
-    figure, axes = new_figure(title, "chunk length K", "log of a kernel product")
-    lengths = np.array([0.0, max(row["K"] for row in summary.select("converged", part=GROWTH))])
-    for edge in (math.log(2.0), math.log(2.0 / 3.0)):
-        axes.plot(lengths, lengths * edge, color=COLOURS["grey"], linestyle=":")
-    lines = [
-        *task_lines(summary, "largest log kernel product", label="largest, {task}"),
-        *task_lines(summary, "smallest log kernel product", label="smallest, {task}"),
-    ]
-    chunk_axis(axes, summary)
-    draw_lines(axes, lines)
-    note = "bounds K log 2 and K log(2/3) (dotted);\ndouble precision ends at 709, K = 1023"
-    axes.annotate(note, (0.03, 0.97), xycoords="axes fraction", va="top", color=COLOURS["grey"])
-    return figure
-
-
-def condition_figure(summary: Summary) -> Figure:
-    """The condition number of the Gram matrix."""
-    from experiments.charts import COLOURS, new_figure
-
-    title = "The Gram matrix stays well conditioned"
-    figure, axes = new_figure(title, "chunk length K", "condition number of the Gram matrix")
-    axes.set_yscale("log")
-    chunk_axis(axes, summary)
-    whole = Summary(row for row in summary.select("condition number", part=GROWTH) if full_rank(summary, row))
-    lines = task_lines(whole, "condition number")
-    axes.set_ylim(1, 1e11)
-    draw_lines(axes, lines)
-    axes.axhline(1e9, color=COLOURS["grey"], linestyle=":")
-    axes.annotate(
-        "eigenvalues below 1e-9 of the largest would be dropped",
-        (1, 1e9),
-        xytext=(0, 7),
-        textcoords="offset points",
-        color=COLOURS["grey"],
-    )
-    return figure
-
-
-def full_rank(summary: Summary, row: Any) -> bool:
-    """Whether the fit of this row left nothing out."""
-    return summary.value("trace left out", part=GROWTH, task=row["task"], K=row["K"]) < 1e-6
-
-
-def solver_figure(summary: Summary) -> Figure:
-    """Gap and iterations against K."""
-    from experiments.charts import COLOURS, new_panels
-
-    xlabels = ["chunk length K", "chunk length K"]
-    figure, (left, right) = new_panels(
-        "The solver needs no more iterations for longer chunks", xlabels, "certified gap (nats a sequence)", share=False
-    )
-    left.set_yscale("log")
-    left.axhline(TOLERANCE, color=COLOURS["grey"], linestyle=":")
-    left.annotate("tolerance", (1, TOLERANCE), xytext=(0, 5), textcoords="offset points", color=COLOURS["grey"])
-    right.set_ylabel("iterations")
-    for axes, metric in ((left, "gap"), (right, "iterations")):
-        chunk_axis(axes, summary)
-        draw_lines(axes, task_lines(summary, metric))
-    right.set_ylim(0, None)
-    return figure
-
-
-def decades(axes: Axes) -> None:
-    """A logarithmic y axis with powers of ten written out."""
-    low, high = log_range(axes)
-    axes.set_yscale("log")
-    ticks = [10.0**k for k in range(-6, 7) if low / 10 < 10.0**k < 10 * high]
-    axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axes.set_yticks([], minor=True)
-    axes.set_ylim(low / 2, high * 2)
-
-
-def cost_figure(summary: Summary) -> Figure:
-    """Time, memory and the share of projections against K."""
-    from experiments.charts import new_panels
-
-    labels = ["processor seconds of a fit", "megabytes (estimated peak)", "share of the solver's time"]
-    figure, panels = new_panels(
-        "Time and memory grow exponentially; projections weigh only on short chunks",
-        ["chunk length K"] * 3,
-        labels[0],
-        share=False,
-    )
-    titles = ["time", "memory", "projections in the solver"]
-    sources = [(summary.timings, SECONDS), (summary, "estimated megabytes"), (summary.timings, SHARE)]
-    for axes, ylabel, title, (source, metric) in zip(panels, labels, titles, sources, strict=True):
-        axes.set_title(title, fontsize=11)
-        axes.set_ylabel(ylabel)
-        chunk_axis(axes, summary, room=1.7)
-        if metric == SHARE:
-            axes.set_ylim(0, 1)
-        first, second = task_lines(source, metric)
-        label, second.label = second.label, ""  # on its left, where no line is
-        draw_lines(axes, [first, second], limits=None if metric == SHARE else decades)
-        if len(second.series.x):
-            at = len(second.series.x) - 2
-            side: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": 10, "fontweight": "bold"}
-            place = (second.series.x[at], second.series.mean[at])
-            axes.annotate(label, place, xytext=(-8, -6), color=second.changes["color"], **side)
-    return figure
-
-
-def low_rank_figure(summary: Summary) -> Figure:
-    """C_apx against the rank."""
-    from experiments.charts import learner_style, new_figure
-
-    title = "Low rank loses what longer chunks gain"
-    figure, axes = new_figure(title, "rank, as a share of the number of points", FACTOR)
-    lines = []
-    for task in TASKS:
-        place: dict[str, Any] = {"part": LOW_RANK, "task": task}
-        series = summary.series("rank", "C_apx", learner=CHUNK_KR, **place)
-        K = max(summary.select("C_apx", learner=CHUNK_KR, **place), key=lambda row: row["K"])["K"]
-        lines.append(Line(series, CHUNK_KR, f"{short(task)}, K={K}", **LOOKS[task]))
-        value = summary.value("C_apx", learner="log-loss", **place)
-        axes.axhline(value, color=learner_style("log-loss").colour, linestyle=LOOKS[task].get("linestyle", "-"))
-        axes.annotate(
-            f"log-loss, {short(task)}",
-            (1.35, value),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="right",
-            color=learner_style("log-loss").colour,
-            fontsize=9,
-            fontweight="bold",
-            va="center",
-        )
-    axes.set_xlim(0, 1.36)
-    axes.set_xticks(np.linspace(0, 1, 5), labels=["0", "25 %", "50 %", "75 %", "100 %"])
-    draw_lines(axes, lines, limits=plain_log_axis)
-    return figure
-
-
-# -- Tables, figures and findings from the summary of the study -------------------------------------------------------
-
-
-#: leaving out more than this of the trace of the Gram matrix is low rank
-WHOLE_TRACE = 1e-6
-LONGEST = "longest chunk that works"
-
-
-def broken_fits(summary: Summary) -> Summary:
-    """The fits that left out part of the space or did not converge."""
-    left_out = [row for row in summary.select("trace left out", part=GROWTH) if row.mean > WHOLE_TRACE]
-    return Summary([*left_out, *(row for row in summary.select("converged", part=GROWTH) if row.mean < 1)])
+def told_apart(summary: Summary) -> Summary:
+    """The fits at growing chunk lengths; those that left out part of the space or did not converge as `BROKEN`."""
+    rows = summary.select(part=GROWTH)
+    left_out = [row for row in rows.select("trace left out") if row.mean > WHOLE_TRACE]
+    bad = {(row["task"], row["K"]) for row in (*left_out, *(row for row in rows.select("converged") if row.mean < 1))}
+    return Summary(replace(row, part=BROKEN) if (row["task"], row["K"]) in bad else row for row in rows)
 
 
 def longest_chunks(summary: Summary) -> list[SummaryRow]:
     """For each task the longest chunk below the first that does not work."""
-    rows = []
+    found, apart = [], told_apart(summary)
     for task in TASKS:
-        bad = {row["K"] for row in (*broken_fits(summary), *summary.select(REFUSED)) if row["task"] == task}
-        first = min(bad, default=float("inf"))
-        good = [row["K"] for row in summary.select("converged", part=GROWTH, task=task) if row["K"] < first]
+        bad = [*apart.select(part=BROKEN, task=task), *apart.select(REFUSED, task=task)]
+        first = min((row["K"] for row in bad), default=math.inf)
+        good = [row["K"] for row in apart.select("converged", part=GROWTH, task=task) if row["K"] < first]
         if good:
-            rows.append(derived(GROWTH, LONGEST, float(max(good)), "converged, nothing left out", task=task))
-    return rows
+            found.append(derived(GROWTH, LONGEST, float(max(good)), "converged, nothing left out", task=task))
+    return found
 
 
 def growth_table(summary: Summary, task: str) -> Table:
     """A line for each chunk length."""
     heads = ["K", "C_apx", "points", "rank", "trace left out", "condition", "log kernel", "iterations", "gap"]
     heads += ["projections", "seconds", "megabytes"]
-    lines: list[list[Any]] = []
+    lines = []
     for K in summary.distinct("K", part=GROWTH):
-        place: dict[str, Any] = {"part": GROWTH, "task": task, "K": K}
-        if len(summary.select(REFUSED, **place)):
+        rows = [*summary.select(part=GROWTH, task=task, K=K), *summary.timings.select(part=GROWTH, task=task, K=K)]
+        of = {row.metric: row.mean for row in rows}
+        if REFUSED in of:
             lines.append([str(K), REFUSED, *[""] * (len(heads) - 2)])
-        if not len(summary.select("converged", **place)):
-            continue
-        value = {row.metric: row.mean for row in summary.select(**place)}
-        share = summary.timings.value(SHARE, **place)
-        span = f"{value['smallest log kernel product']:.2f} .. {value['largest log kernel product']:.2f}"
-        counts = [f"{value['points']:.0f}", f"{value['rank kept']:.0f}", number(value["trace left out"], 2)]
-        condition = f"{value['condition number']:.0f}"
-        gap = number(value["gap"], 2) + ("" if value["converged"] else " (not converged)")
-        cost = [number(summary.timings.value(SECONDS, **place), 3), number(value["estimated megabytes"], 3)]
-        solver = [f"{value['iterations']:.0f}", gap, f"{100 * share:.0f} %"]
-        lines.append([str(K), number(value["C_apx"]), *counts, condition, span, *solver, *cost])
+        elif of:
+            counts = [f"{of['points']:.0f}", f"{of['rank kept']:.0f}", number(of["trace left out"], 2)]
+            span = f"{of['smallest log kernel product']:.2f} .. {of['largest log kernel product']:.2f}"
+            gap = number(of["gap"], 2) + ("" if of["converged"] else " (not converged)")
+            cost = [f"{100 * of[SHARE]:.0f} %", number(of[SECONDS], 3), number(of["estimated megabytes"], 3)]
+            line = [number(of["C_apx"]), *counts, f"{of['condition number']:.0f}", span, f"{of['iterations']:.0f}", gap]
+            lines.append([str(K), *line, *cost])
     note = (
         "Gap: nats a sequence. Projections: share of the solver's time. Megabytes: estimated peak. Where the trace is "
         "not whole the condition is that of the part kept."
@@ -409,57 +200,212 @@ def growth_table(summary: Summary, task: str) -> Table:
 
 def rank_table(summary: Summary) -> Table:
     """The low-rank fits."""
-    lines = [
-        [
-            f"{short(row['task'])}, K={row['K']}",
-            f"{100 * row['rank']:g} %",
-            summary.value("trace left out", part=LOW_RANK, task=row["task"], rank=row["rank"]),
-            summary.value(EXCESS, part=LOW_RANK, task=row["task"], rank=row["rank"]),
-            row.mean,
-        ]
+    place = {"part": LOW_RANK, "learner": CHUNK_KR, "bare": True}
+    rows = [
+        (f"{short(row['task'])}, K={row['K']}, {100 * row['rank']:g} %", {"task": row["task"], "rank": row["rank"]})
         for row in summary.select("C_apx", part=LOW_RANK, learner=CHUNK_KR)
     ]
-    heads = ["task", "rank / points", "trace left out", "log-loss above full rank", "C_apx"]
-    return Table("Low-rank fits against the full Gram matrix", heads, lines, "Log-loss in nats a sequence.")
+    heads = {"trace left out": "trace left out", "log-loss above full rank": EXCESS, "C_apx": "C_apx"}
+    columns = [(head, {**place, "metric": metric}) for head, metric in heads.items()]
+    words = {"corner": "task, rank / points", "note": "Log-loss in nats a sequence."}
+    return pivot(summary, "Low-rank fits against the full Gram matrix", "C_apx", rows, columns, digits=4, **words)
 
 
-def findings(options: StabilityOptions, summary: Summary) -> list[str]:
-    """What the numbers say, with the numbers."""
-    said = []
-    for task in TASKS:
-        place: dict[str, Any] = {"part": GROWTH, "task": task}
-        longest = next((int(row.mean) for row in longest_chunks(summary) if row["task"] == task), None)
-        if longest is None:
-            continue
-        at = {**place, "K": longest}
-        sentence = (
-            f"{task}: every fit up to K={longest} converges with nothing left out "
-            f"({summary.value('points', **at):.0f} points, {summary.timings.value(SECONDS, **at):.2g} s of one "
-            f"processor, {summary.value('estimated megabytes', **at):.3g} MB, C_apx {summary.value('C_apx', **at):.2f})"
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+TOLERANCE = 1e-6  # of the gap, in nats a sequence
+_LOOKS: tuple[dict[str, Any], ...] = ({"color": PURPLES[2]}, {"color": PURPLES[0], "linestyle": "--", "marker": "s"})
+LOOKS = dict(zip(TASKS, _LOOKS, strict=True))
+
+
+def growing(*metrics: str, label: str = "{task}", part: str = GROWTH, **look: Any) -> list[Curve]:
+    """A curve of every metric against K for each task."""
+    return [
+        Curve(
+            {"part": part, "task": task},
+            label.format(task=short(task)),
+            metric=metric,
+            style=CHUNK_KR,
+            look={**LOOKS[task], **look},
         )
-        tails = []
-        for K in sorted({row["K"] for row in broken_fits(summary).select(task=task)}):
-            low = {**place, "K": K}
-            gap = summary.value("gap", **low)
-            tails.append(
-                f"K={K} ({summary.value('points', **low):.0f} points) is fitted with rank "
-                f"{summary.value('rank kept', **low):.0f}, which leaves out "
-                f"{100 * summary.value('trace left out', **low):.0f} % of the trace: C_apx "
-                f"{summary.value('C_apx', **low):.0f}, gap {gap:.1g} nats"
-            )
-        tails += [f"K={row['K']} is refused (above 50000 points)" for row in summary.select(REFUSED, **place)]
-        said.append("; ".join([sentence, *tails]) + ".")
-    largest: list[SummaryRow] = summary.select("largest log kernel product", part=GROWTH).rows
-    if largest:
+        for metric in metrics
+        for task in TASKS
+    ]
+
+
+def over_k(curves: Sequence[Curve], guides: Sequence[Guide] = (), yscale: str = "linear", **more: Any) -> Panel:
+    return Panel("K", "chunk length K", "", curves, guides, xscale="linear", yscale=yscale, **{"room": 0.4, **more})
+
+
+def extremes(summary: Summary, metric: str) -> tuple[float, float]:
+    """The least and the largest of the numbers drawn."""
+    values = [row.mean for row in summary.select(metric)]
+    return min(values, default=math.nan), max(values, default=math.nan)
+
+
+def figures(summary: Summary) -> list[FigureSpec]:
+    apart = told_apart(summary)
+    whole = apart.select(part=GROWTH)
+    costs = Summary([*summary.select(part=GROWTH), *summary.timings.select(part=GROWTH)])
+    lengths = sorted({row["K"] for row in apart.select("converged")})
+    last = max(lengths, default=1)
+    beside: dict[str, Any] = {"ticks": lengths[::2], "room": 0.8}  # of a narrow panel
+
+    # where it breaks
+    works = ", ".join(f"K={row.mean:.0f} on {short(row['task'])}" for row in longest_chunks(summary))
+    top = extremes(whole, "C_apx")[1]
+    refused = sorted(apart.select(REFUSED), key=lambda row: row["K"])
+    limits: list[Guide] = []
+    for row in refused:
+        look: dict[str, Any] = {"offset": (6, 0)} if limits else {"offset": (-6, 0), "align": "right"}
+        limits.append(Guide(place=row["K"], note=f"{short(row['task'])}:\nrefused", at=(row["K"], top), **look))
+    limits += [
+        Guide(points=[(row["K"], row.mean)], note="low rank", offset=(-10, 0), align="right")
+        for row in apart.select("C_apx", part=BROKEN)
+    ]
+    room = max([0.4, *((row["K"] + 3.5 - last) / max(last - 1, 1) for row in refused)])
+    fits = [
+        *growing("C_apx"),
+        *growing("C_apx", label="", part=BROKEN, linestyle="", marker="X", markersize=10),
+    ]
+
+    # the largest product is that of a string with itself: the same on both tasks
+    smallest, largest = "smallest log kernel product", "largest log kernel product"
+    products = [*growing(largest, label="largest, both"), *growing(smallest, label="smallest, {task}")]
+    products[1] = replace(products[1], label="")
+    bounds = [Guide(points=[(0, 0), (last, last * math.log(factor))]) for factor in (2.0, 2.0 / 3.0)]
+    span = (extremes(whole, smallest)[0], extremes(whole, largest)[1])
+
+    dropped = Guide(1e9, note="eigenvalues below 1e-9 of the largest would be dropped")
+    tolerance = Guide(TOLERANCE, note="tolerance")
+    condition = extremes(whole, "condition number")[1]
+    gap, iterations = extremes(apart, "gap")[1], extremes(apart, "iterations")[1]
+    seconds, megabytes = extremes(costs, SECONDS)[1], extremes(costs, "estimated megabytes")[1]
+
+    ranks, plain = [], []
+    for task in TASKS:
+        place = {"part": LOW_RANK, "task": task}
+        for row in summary.select("C_apx", learner=CHUNK_KR, **place)[:1]:
+            ranks.append(Curve({**place, "learner": CHUNK_KR}, f"{short(task)}, K={row['K']}", look=LOOKS[task]))
+        for row in summary.select("C_apx", learner="log-loss", **place):
+            dashes = LOOKS[task].get("linestyle", "-")
+            note: dict[str, Any] = {"note": f"log-loss, {short(task)}", "at": (1.0, row.mean), "offset": (9, 0)}
+            plain.append(Guide(row.mean, **note, colour=COLOURS["vermilion"], dashes=dashes, style="log-loss"))
+    rank_label = "rank, as a share of the number of points"
+
+    return [
+        FigureSpec(
+            "headline",
+            "Where does ChunkKR break?",
+            "The factor falls with K as long as the Gram matrix of all points (prefixes times 2**K strings) is used "
+            "whole, up to 4096 points; crosses: fits of rank 1024, dotted: refused above 50000 points.",
+            lambda: chart(
+                apart,
+                f"ChunkKR works up to {works}" if works else "Where does ChunkKR break?",
+                FACTOR,
+                over_k(fits, limits, "log", room=room, ticks=sorted({*lengths, *(row["K"] for row in refused)})),
+            ),
+        ),
+        FigureSpec(
+            "kernel",
+            "Do the kernel products overflow or vanish?",
+            "Smallest and largest log-product of a chunk's K kernel factors: linear in K, as each factor lies in "
+            "[2/3, 2]. Dotted: the bounds K log 2 and K log(2/3); double precision ends at 709, K = 1023.",
+            lambda: chart(
+                apart,
+                f"Log kernel products lie in [{span[0]:.1f}, {span[1]:.1f}]; double precision ends at 709",
+                "log of a kernel product",
+                over_k(products, bounds),
+            ),
+        ),
+        FigureSpec(
+            "condition",
+            "Does the Gram matrix become singular?",
+            "Its condition number where it is used whole: exactly 2**K in one dimension.",
+            lambda: chart(
+                whole,
+                f"The condition number of a whole Gram matrix is at most {condition:.2g}",
+                "condition number of the Gram matrix",
+                over_k(growing("condition number"), [dropped], "log", ylim=(1, 1e11)),
+            ),
+        ),
+        FigureSpec(
+            "solver",
+            "Does the solver still converge?",
+            "Certified gap of a whole sequence, and iterations of ADMM on the chunks of full length.",
+            lambda: chart(
+                apart,
+                f"Every fit ends within {iterations:.0f} iterations, with a gap of at most {gap:.1g} nats",
+                "",
+                over_k(growing("gap"), [tolerance], "log", ylabel="certified gap (nats a sequence)", **beside),
+                over_k(growing("iterations"), yscale="zero", ylabel="iterations", **beside),
+            ),
+        ),
+        FigureSpec(
+            "cost",
+            "What does a fit cost, and how much of it is projections?",
+            "Processor seconds, estimated peak memory, and the share of the solver's time spent in projections onto "
+            "ball and simplices.",
+            lambda: chart(
+                costs,
+                f"A fit takes up to {seconds:.2g} s of one processor and {megabytes:.2g} MB",
+                "",
+                over_k(growing(SECONDS), yscale="log", ylabel="processor seconds of a fit", **beside),
+                over_k(growing("estimated megabytes"), yscale="log", ylabel="megabytes (estimated peak)", **beside),
+                over_k(growing(SHARE, label=""), yscale="share", ylabel="projections, share of the time", **beside),
+            ),
+        ),
+        FigureSpec(
+            "low-rank",
+            "What does low rank cost?",
+            "The factor when only a share of the coordinates is kept (pivoted Cholesky), against the full Gram matrix "
+            "(100 %): the class needs nearly all of them, because probability vectors over 2**K strings do.",
+            lambda: chart(
+                summary,
+                "Does low rank keep what longer chunks gain?",
+                FACTOR,
+                Panel("rank", rank_label, "C_apx", ranks, plain, xscale="linear", yscale="log", room=0.45),
+            ),
+        ),
+    ]
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def task_finding(summary: Summary, task: str, longest: int) -> str:
+    """How far it goes on a task, and what comes then."""
+
+    def of(metric: str, K: int) -> float:
+        return summary.value(metric, part=GROWTH, task=task, K=K)
+
+    seconds = summary.timings.value(SECONDS, part=GROWTH, task=task, K=longest)
+    words = [
+        f"{task}: every fit up to K={longest} converges with nothing left out ({of('points', longest):.0f} points, "
+        f"{seconds:.2g} s of one processor, {of('estimated megabytes', longest):.3g} MB, "
+        f"C_apx {of('C_apx', longest):.2f})"
+    ]
+    words += [
+        f"K={K} ({of('points', K):.0f} points) is fitted with rank {of('rank kept', K):.0f}, which leaves out "
+        f"{100 * of('trace left out', K):.0f} % of the trace: C_apx {of('C_apx', K):.0f}, gap {of('gap', K):.1g} nats"
+        for K in sorted({row["K"] for row in told_apart(summary).select(part=BROKEN, task=task)})
+    ]
+    refused = summary.select(REFUSED, part=GROWTH, task=task)
+    return "; ".join([*words, *(f"K={row['K']} is refused (above 50000 points)" for row in refused)]) + "."
+
+
+def findings(summary: Summary) -> list[str]:
+    """What the numbers say, with the numbers."""
+    said = [task_finding(summary, row["task"], int(row.mean)) for row in longest_chunks(summary)]
+    largest = summary.select("largest log kernel product", part=GROWTH)
+    if len(largest):
         high = max(largest, key=lambda row: row.mean)
         smallest = min(row.mean for row in summary.select("smallest log kernel product", part=GROWTH))
-        broken = [(row["task"], row["K"]) for row in broken_fits(summary)]
-        conditions = summary.select("condition number", part=GROWTH)
-        condition = max((row.mean for row in conditions if (row["task"], row["K"]) not in broken), default=1.0)
+        whole = told_apart(summary).select("condition number", part=GROWTH)
         said.append(
             f"Rounding is not what ends it: log kernel products lie in [{smallest:.1f}, {high.mean:.1f}] up to "
-            f"K={high['K']} (double precision ends at 709), and the "
-            f"condition number of a whole Gram matrix is at most {condition:.2g}."
+            f"K={high['K']} (double precision ends at 709), and the condition number of a whole Gram matrix is at most "
+            f"{max((row.mean for row in whole), default=1.0):.2g}."
         )
     said.append(
         "The practical limit of K is the number of points, pooled prefixes times 2**K: up to 4096 the Gram matrix is "
@@ -473,65 +419,19 @@ def findings(options: StabilityOptions, summary: Summary) -> list[str]:
             f"{100 * last.mean:.0f} % at K={last['K']}, where the products with the coordinates dominate."
         )
     for task in TASKS:
-        rows = summary.select("C_apx", part=LOW_RANK, task=task, learner=CHUNK_KR)
-        half = [row for row in rows if row["rank"] == 0.5]
-        whole = [row for row in rows if row["rank"] == 1.0]
-        if half and whole:
-            plain = summary.value("C_apx", part=LOW_RANK, task=task, learner="log-loss")
+        place = {"part": LOW_RANK, "task": task}
+        half, full = (summary.select("C_apx", learner=CHUNK_KR, rank=share, **place) for share in (0.5, 1.0))
+        if half and full:
             said.append(
                 f"{task}, K={half[0]['K']}: at half the rank C_apx is {half[0].mean:.1f}, at full rank "
-                f"{whole[0].mean:.1f}; log-loss has {plain:.1f}."
+                f"{full[0].mean:.1f}; log-loss has {summary.value('C_apx', learner='log-loss', **place):.1f}."
             )
     return said
 
 
 def analyse(options: StabilityOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    broken = broken_fits(summary)
-    figures = [
-        FigureSpec(
-            "headline",
-            "Where does ChunkKR break?",
-            "The factor falls with K as long as the Gram matrix of all points (prefixes times 2**K strings) is used "
-            "whole, up to 4096 points; crosses: fits of rank 1024, dotted: refused above 50000 points.",
-            lambda: limit_figure(summary, broken),
-        ),
-        FigureSpec(
-            "kernel",
-            "Do the kernel products overflow or vanish?",
-            "Smallest and largest log-product of a chunk's K kernel factors: linear in K, as each factor lies in "
-            "[2/3, 2].",
-            lambda: kernel_figure(summary),
-        ),
-        FigureSpec(
-            "condition",
-            "Does the Gram matrix become singular?",
-            "Its condition number where it is used whole: exactly 2**K in one dimension.",
-            lambda: condition_figure(summary),
-        ),
-        FigureSpec(
-            "solver",
-            "Does the solver still converge?",
-            "Certified gap of a whole sequence, and iterations of ADMM on the chunks of full length.",
-            lambda: solver_figure(summary),
-        ),
-        FigureSpec(
-            "cost",
-            "What does a fit cost, and how much of it is projections?",
-            "Processor seconds, estimated peak memory, and the share of the solver's time spent in projections onto "
-            "ball and simplices.",
-            lambda: cost_figure(summary),
-        ),
-        FigureSpec(
-            "low-rank",
-            "What does low rank cost?",
-            "The factor when only a share of the coordinates is kept (pivoted Cholesky), against the full Gram matrix "
-            "(100 %): the class needs nearly all of them, because probability vectors over 2**K strings do.",
-            lambda: low_rank_figure(summary),
-        ),
-    ]
     tables = [*(growth_table(summary, task) for task in TASKS), rank_table(summary)]
-    return Analysis(rows=longest_chunks(summary), tables=tables, figures=figures, findings=findings(options, summary))
+    return Analysis(longest_chunks(summary), tables, figures(summary), findings(summary))
 
 
 STUDY = Study(
