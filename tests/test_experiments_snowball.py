@@ -141,9 +141,10 @@ def test_cells_are_distinct_and_cover_both_tasks():
     [
         ({"horizons": (2, 4)}, "horizons=2"),
         ({"detail_horizon": 5}, "detail_horizon=5 must be one of"),
-        ({"eps": 0.95}, r"must be below 0\.9"),
+        ({"eps": 0.95}, r"eps=0.95 must be below 0\.9"),
         ({"degree": 1}, "degree=1"),
         ({"degrees": ()}, "distinct"),
+        ({"eps": 0.0}, "must be above 0"),
         ({"n": 0}, "n=0"),
         ({"patience": 1}, "patience=1"),
     ],
