@@ -4,99 +4,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.random import Generator
 
 from agents import LogLossBC
 from experiments.cells import Cell, Label, Record
-from experiments.charts import Line, draw_lines
-from experiments.measure import check_distinct, costed_fit
-from experiments.study import Analysis, FigureSpec, Study
-from experiments.summary import (
-    Series,
-    Summary,
-    SummaryRow,
-    Table,
-    interval_words,
-    intervals_over,
-    number,
-    with_interval,
-)
+from experiments.charts import COLOURS, Curve, Guide, Panel, chart, dots
+from experiments.measure import costed_fit
+from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.summary import Summary, Table, interval_words, intervals_over, pivot
 from ntp_envs import Demonstrations, GreedyPolicy, Policy, collect
-from ntp_envs.checks import check_int, check_probability
 from ntp_envs.evaluation import evaluate
 from ntp_envs.tasks import ParityCoT, ParityMix
 from ntp_envs.tasks.parity import GREEDY_THRESHOLD, filtered_share, rounds_to_pass
 
-# -- What can be changed about the study ------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
-class LengthOptions:
+class LengthOptions(Options):
     """Sizes of the sweep; the defaults are the full study."""
 
-    bits: int = 20
+    bits: int = option(20, least=3)
     """Bits n of the prompt where formats are compared."""
-    subset_size: int = 6
+    subset_size: int = option(6, least=3, most="bits")
     """Hidden bits k whose parity is asked for, there."""
-    n: tuple[int, ...] = (12, 25, 50, 100, 200, 400, 800, 1600, 3200)
+    n: tuple[int, ...] = option((12, 25, 50, 100, 200, 400, 800, 1600, 3200))
     """Numbers of demonstrations there."""
-    seeds: int = 20
+    seeds: int = option(20, quick=5)
     """Data sets (and hidden subsets) of every format, in both parts on ParityCoT."""
-    fresh: int = 4000
+    fresh: int = option(4000)
     """Fresh prompts that accuracies are measured on."""
-    trade_bits: int = 12
+    trade_bits: int = option(12, least=3, most=12)
     """Bits n where a step may be a product of several signs, at most 12: all prompts are listed to judge by."""
-    trade_subset_size: int = 4
+    trade_subset_size: int = option(4, least=3, most="trade_bits")
     """Hidden bits k there, at least 3."""
-    target: float = 0.95
+    target: float = option(0.95, above=0.0, below=1.0)
     """The accuracy of the answer that counts as learned, there."""
-    most: int = 4096
+    most: int = option(4096, least=2)
     """Samples after which the search for that accuracy is given up."""
-    mix_bits: int = 5
+    mix_bits: int = option(5, least=4)
     """Bits d of ParityMix, at least 4."""
-    shares: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.32, 0.35, 0.4, 0.5, 0.6)
+    shares: tuple[float, ...] = option(
+        (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.32, 0.35, 0.4, 0.5, 0.6),
+        quick=(0.1, 0.2, 0.3, 0.35, 0.4, 0.6),
+        above=0.0,
+        below=1.0,
+    )
     """Shares p of chains whose accuracy is measured."""
-    starts: tuple[float, ...] = (0.01, 0.05, 0.1)
+    starts: tuple[float, ...] = option((0.01, 0.05, 0.1), above=0.0, below=1.0)
     """Shares p from which filtered rounds start."""
-    rounds: int = 8
+    rounds: int = option(8)
     """Filtered rounds."""
-    mix_n: int = 100_000
+    mix_n: int = option(100_000, quick=30_000, least=100)
     """Demonstrations of ParityMix, and samples a round."""
-    mix_seeds: int = 10
+    mix_seeds: int = option(10, quick=3)
     """Data sets of ParityMix, in both of its parts."""
 
-    def __post_init__(self) -> None:
-        for name in ("seeds", "fresh", "rounds", "mix_seeds"):
-            check_int(name, getattr(self, name), minimum=1)
-        check_int("bits", self.bits, minimum=3)
-        check_int("subset_size", self.subset_size, minimum=3, maximum=self.bits)
-        check_int("trade_bits", self.trade_bits, minimum=3, maximum=12)
-        check_int("trade_subset_size", self.trade_subset_size, minimum=3, maximum=self.trade_bits)
-        check_int("most", self.most, minimum=2)
-        check_int("mix_bits", self.mix_bits, minimum=4)
-        check_int("mix_n", self.mix_n, minimum=100)
-        check_distinct("n", self.n)
-        for name in ("shares", "starts"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name}={values} must hold distinct probabilities, at least one.")
-            for value in values:
-                check_probability(name, value)
-        check_probability("target", self.target)
 
-    @classmethod
-    def quick(cls) -> LengthOptions:
-        """About a minute on two cores."""
-        return cls(seeds=5, shares=(0.1, 0.2, 0.3, 0.35, 0.4, 0.6), mix_seeds=3, mix_n=30_000)
-
-
-# -- The cells of the study: formats, the trade of length against samples, and the growth of answers under a filter ---
-
+# -- cells: formats, the trade of length against samples, and the growth of answers under a filter ---------------------
 
 FORMATS, TRADE, MIX, ROUNDS = "formats", "trade", "mix", "rounds"
 #: measures on ParityCoT, all but one of greedy decoding
@@ -115,14 +83,8 @@ TOLERANCE = {"ParityCoT": 1e-2, "ParityMix": 1e-4}
 
 def parity_formats() -> dict[str, dict[str, Any]]:
     """The formats compared with a linear step: the parameters of `ParityCoT` of each."""
-    return {
-        "none": {"cot": "none"},
-        "prefix": {"cot": "prefix"},
-        "xor_3": {"cot": "xor_q", "fan_in": 3},
-        "count": {"cot": "count"},
-        "andxor": {"cot": "andxor"},
-        "token": {"cot": "token"},
-    }
+    names = ("none", "prefix", "xor_3", "count", "andxor", "token")
+    return {name: {"cot": "xor_q", "fan_in": 3} if name == "xor_3" else {"cot": name} for name in names}
 
 
 def trade_formats(k: int) -> dict[str, dict[str, Any]]:
@@ -132,12 +94,10 @@ def trade_formats(k: int) -> dict[str, dict[str, Any]]:
     return {**linear, **products, "none": {"cot": "none", "degree": k}}
 
 
-def learned(task: ParityCoT | ParityMix, demonstrations: Demonstrations, rng: np.random.Generator) -> Policy:
+def learned(task: ParityCoT | ParityMix, demonstrations: Demonstrations, rng: Generator) -> Policy:
     """The log-loss optimum in the task's class."""
-    seed = int(rng.integers(1 << 31))
-    return costed_fit(
-        LogLossBC(tol=TOLERANCE[task.name]), demonstrations, task.policy_class, seed, memory=False
-    ).agent.policy_
+    agent, seed = LogLossBC(tol=TOLERANCE[task.name]), int(rng.integers(1 << 31))
+    return costed_fit(agent, demonstrations, task.policy_class, seed, memory=False).agent.policy_
 
 
 def place_of(task: ParityCoT, name: str, n: int) -> dict[str, Label]:
@@ -146,19 +106,15 @@ def place_of(task: ParityCoT, name: str, n: int) -> dict[str, Label]:
     return {**labels, "H": task.horizon, "V": task.vocab_size, "degree": task.degree}
 
 
+def closed_forms(values: dict[str, float], labels: dict[str, Label]) -> list[Record]:
+    return [Record(CLOSED + metric, value, labels, method="closed form") for metric, value in values.items()]
+
+
 def accuracy(
-    *,
-    name: str,
-    parameters: dict[str, Any],
-    bits: int,
-    subset_size: int,
-    n: list[int],
-    fresh: int,
-    replicate: int,
-    rng: np.random.Generator,
+    *, name: str, parameters: dict[str, Any], n: list[int], fresh: int, replicate: int, rng: Generator, **sizes: Any
 ) -> list[Record]:
     """Accuracies of one format after each number of demonstrations, the first ones of the same."""
-    task = ParityCoT(bits=bits, subset_size=subset_size, seed=replicate, **parameters)
+    task = ParityCoT(**sizes, seed=replicate, **parameters)
     demonstrations = collect(task, max(n), rng)
     test = collect(task, fresh, rng)
     records = []
@@ -175,29 +131,20 @@ def accuracy(
         records += [Record(metric, float(value), labels) for metric, value in values.items() if value is not None]
     if replicate == 0:
         forced, answer = task.population_accuracy()
-        closed = {FORCED: forced, ANSWER: answer, THRESHOLD: task.threshold_accuracy()}
         labels = {"task": task.name, "format": name, "H": task.horizon, "V": task.vocab_size}
-        records += [Record(CLOSED + metric, value, labels, method="closed form") for metric, value in closed.items()]
+        records += closed_forms({FORCED: forced, ANSWER: answer, THRESHOLD: task.threshold_accuracy()}, labels)
     return records
 
 
 def samples_needed(
-    *,
-    name: str,
-    parameters: dict[str, Any],
-    bits: int,
-    subset_size: int,
-    target: float,
-    most: int,
-    replicate: int,
-    rng: np.random.Generator,
+    *, name: str, parameters: dict[str, Any], target: float, most: int, replicate: int, rng: Generator, **sizes: Any
 ) -> list[Record]:
     """How many demonstrations one format needs to reach the target, to a factor of about 2^(1/8).
 
     The answers of greedy decoding to all prompts are judged, after doublings and then by bisection of the last one (as
     if accuracy grew with every demonstration); ``inf`` where ``most`` are not enough.
     """
-    task = ParityCoT(bits=bits, subset_size=subset_size, seed=replicate, **parameters)
+    task = ParityCoT(**sizes, seed=replicate, **parameters)
     demonstrations, everything = collect(task, most, rng), task.population()
 
     def reached(size: int) -> bool:
@@ -226,26 +173,18 @@ def samples_needed(
     return records
 
 
-# -- ParityMix ---------------------------------------------------------------------------------------------------------
-
-
-def mix_accuracy(*, p: float, d: int, n: int, fresh: int, replicate: int, rng: np.random.Generator) -> list[Record]:
+def mix_accuracy(*, p: float, d: int, n: int, fresh: int, replicate: int, rng: Generator) -> list[Record]:
     """Sampled and greedy accuracy, and length, after demonstrations with a share p of chains."""
     task = ParityMix(d=d, p=p)
     policy = learned(task, collect(task, n, rng), rng)
     records = judged(task, policy, fresh, {"task": task.name, "learner": "log-loss", "n": n, "p": p}, rng)
     if replicate == 0:
         closed = {SAMPLED: task.sampled_accuracy(), GREEDY: task.greedy_accuracy(), LENGTH: task.mean_length()}
-        closed_labels: dict[str, Label] = {"task": task.name, "p": p}
-        records += [
-            Record(CLOSED + metric, value, closed_labels, method="closed form") for metric, value in closed.items()
-        ]
+        records += closed_forms(closed, {"task": task.name, "p": p})
     return records
 
 
-def judged(
-    task: ParityMix, policy: Policy, fresh: int, labels: dict[str, Label], rng: np.random.Generator
-) -> list[Record]:
+def judged(task: ParityMix, policy: Policy, fresh: int, labels: dict[str, Label], rng: Generator) -> list[Record]:
     """What a policy writes after fresh prompts."""
     prompts = task.sample_prompts(fresh, rng)
     greedy = GreedyPolicy(policy).sample(prompts, task.horizon, rng)
@@ -260,7 +199,7 @@ def judged(
     return [Record(metric, float(value), labels) for metric, value in values.items()]
 
 
-def filtered(task: ParityMix, policy: Policy, n: int, rng: np.random.Generator) -> Demonstrations:
+def filtered(task: ParityMix, policy: Policy, n: int, rng: Generator) -> Demonstrations:
     """The right ones of n sequences that the policy writes: the data of the next round."""
     prompts = task.sample_prompts(n, rng)
     tokens = policy.sample(prompts, task.horizon, rng)
@@ -269,27 +208,25 @@ def filtered(task: ParityMix, policy: Policy, n: int, rng: np.random.Generator) 
 
 
 def filtered_rounds(
-    *, p: float, d: int, n: int, rounds: int, fresh: int, replicate: int, rng: np.random.Generator
+    *, p: float, d: int, n: int, rounds: int, fresh: int, replicate: int, rng: Generator
 ) -> list[Record]:
     """Sample, keep what is right, fit again; what the policy writes after each round."""
     task = ParityMix(d=d, p=p)
     policy = learned(task, collect(task, n, rng), rng)
+    labels: dict[str, Label] = {"task": task.name, "learner": "log-loss", "n": n, "p": p}
     records, passed = [], math.inf
     for done in range(rounds + 1):
         if done:
             policy = learned(task, filtered(task, policy, n, rng), rng)
-        labels: dict[str, Label] = {"task": task.name, "learner": "log-loss", "n": n, "p": p, "round": done}
-        found = judged(task, policy, fresh, labels, rng)
+        found = judged(task, policy, fresh, {**labels, "round": done}, rng)
         if any(record.metric == SHARE and record.value > GREEDY_THRESHOLD for record in found):
             passed = min(passed, done)
         records += found
         if replicate == 0:
-            place: dict[str, Label] = {"task": task.name, "p": p, "round": done}
-            records.append(Record(CLOSED + SHARE, filtered_share(p, done), place, method="closed form"))
-    records.append(Record(PASSED, float(passed), {"task": task.name, "learner": "log-loss", "n": n, "p": p}))
+            records += closed_forms({SHARE: filtered_share(p, done)}, {"task": task.name, "p": p, "round": done})
+    records.append(Record(PASSED, float(passed), labels))
     if replicate == 0:
-        expected = float(rounds_to_pass(p))
-        records.append(Record(CLOSED + PASSED, expected, {"task": task.name, "p": p}, method="closed form"))
+        records += closed_forms({PASSED: float(rounds_to_pass(p))}, {"task": task.name, "p": p})
     return records
 
 
@@ -313,239 +250,45 @@ def cells(options: LengthOptions) -> Iterator[Cell]:
             yield Cell(MIX, mix_accuracy, {"p": p, **common, "replicate": replicate})
 
 
-# -- How the figures of the study are drawn ---------------------------------------------------------------------------
-
+# -- tables ------------------------------------------------------------------------------------------------------------
 
 #: formats every step of which is linear
 LINEAR = ("count", "andxor", "token")
 
 
-def looks() -> dict[str, dict[str, Any]]:
-    """Colour, marker and dashes by format."""
-    from experiments.charts import COLOURS
-
-    return {
-        "count": {"color": COLOURS["blue"], "marker": "o", "linestyle": "-"},
-        "andxor": {"color": COLOURS["green"], "marker": "s", "linestyle": "-"},
-        "token": {"color": COLOURS["orange"], "marker": "D", "linestyle": "-"},
-        "none": {"color": COLOURS["black"], "marker": "o", "linestyle": ":"},
-        "prefix": {"color": COLOURS["vermilion"], "marker": "v", "linestyle": "--"},
-        "xor_3": {"color": COLOURS["purple"], "marker": "^", "linestyle": "--"},
-    }
-
-
-def note(axes: Axes, at: tuple[float, float], words: str, colour: str, **changes: Any) -> None:
-    """Words beside a point, in its colour."""
-    style: dict[str, Any] = {"fontweight": "bold", "fontsize": 10, "va": "center", "color": colour, **changes}
-    axes.annotate(words, at, **{"xytext": (9, 0), "textcoords": "offset points", **style})
-
-
-def shape_of(summary: Summary, part: str, name: str) -> str:
+def shape_of(summary: Summary, name: str) -> str:
     """``T=3, V=2`` of a format."""
-    rows = summary.select(part=part, format=name)
+    rows = summary.select(part=FORMATS, format=name)
     return f"T={rows[0]['H']}, V={rows[0]['V']}" if len(rows) else ""
-
-
-def share_axis(axes: Axes) -> None:
-    """From below a guess to just above certainty."""
-    axes.set_ylim(0.43, 1.04)
-    axes.set_yticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-
-
-def sample_figure(options: LengthOptions, summary: Summary) -> Figure:
-    """Accuracy of the answer against the number of demonstrations, a line a format."""
-    from experiments.charts import COLOURS, log2_axis, new_figure
-
-    title = "A chain helps if each of its steps is linear, not if it is long"
-    figure, axes = new_figure(title, "demonstrations", "share of answers right (greedy)", size=(9.2, 4.8))
-    sizes = sorted(options.n)
-    log2_axis(axes, sizes)
-    axes.set_xlim(sizes[0] / 1.15, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.42)
-
-    def of(name: str) -> Series:
-        return summary.series("n", ANSWER, part=FORMATS, format=name)
-
-    lines = [
-        Line(of(name), name, f"{name}: {shape_of(summary, FORMATS, name)}", **looks()[name])
-        for name in (*LINEAR, "none", "prefix", "xor_3")
-    ]
-    best = summary.select(CLOSED + THRESHOLD, part=FORMATS, format="none")
-    if len(best):
-        axes.axhline(best[0].mean, color=COLOURS["grey"], linestyle=":", linewidth=1.2)
-        words = "best threshold function of the bits"
-        note(axes, (sizes[-1], best[0].mean), words, COLOURS["grey"], xytext=(9, 8), fontweight="normal")
-    draw_lines(axes, lines, limits=share_axis)
-    middle = sizes[len(sizes) // 2]
-    plain: dict[str, Any] = {"xytext": (0, 0), "fontweight": "normal", "fontsize": 11}
-    note(axes, (middle, 0.535), "a step is an exclusive or: a guess", COLOURS["grey"], **plain)
-    note(axes, (2 * middle, 0.9), "every step is linear", COLOURS["grey"], **plain)
-    return figure
-
-
-def format_figure(summary: Summary) -> Figure:
-    """Forced accuracy of a token beside the accuracy of the answer, at the largest number of demonstrations."""
-    from experiments.charts import COLOURS, new_figure
-
-    title = "After true prefixes a useless chain looks better than a guess"
-    figure, axes = new_figure(title, "share right", "", size=(8.6, 4.2))
-    names = [
-        name for name in ("none", "xor_3", "prefix", "token", "count", "andxor") if shape_of(summary, FORMATS, name)
-    ]
-    n = max(summary.distinct("n", part=FORMATS), default=0)
-    for place, name in enumerate(names):
-        for metric, colour, marker, shift in (
-            (FORCED, COLOURS["blue"], "s", 0.14),
-            (ANSWER, COLOURS["vermilion"], "o", -0.14),
-        ):
-            for row in summary.select(metric, part=FORMATS, format=name, n=n):
-                bar = [[row.mean - row.lower], [row.upper - row.mean]]
-                axes.errorbar([row.mean], [place + shift], xerr=bar, color=colour, marker=marker, markersize=8)
-            for row in summary.select(CLOSED + metric, part=FORMATS, format=name):
-                axes.plot([row.mean] * 2, [place + shift - 0.13, place + shift + 0.13], color="black", linewidth=1.2)
-    axes.set_yticks(range(len(names)), labels=[f"{name}  ({shape_of(summary, FORMATS, name)})" for name in names])
-    axes.grid(False, axis="y")
-    axes.set_xlim(0.45, 1.03)
-    axes.set_ylim(-0.5, len(names) - 0.5)
-    last = len(names) - 1
-    note(axes, (0.985, last + 0.14), "a token, after the true ones", COLOURS["blue"], xytext=(-4, 1), ha="right")
-    note(
-        axes, (0.985, last - 0.14), "the answer, after its own chain", COLOURS["vermilion"], xytext=(-4, -1), ha="right"
-    )
-    return figure
-
-
-def trade_figure(options: LengthOptions, summary: Summary) -> Figure:
-    """Samples needed against the length of the chain."""
-    from experiments.charts import COLOURS, new_figure
-
-    title = "A shorter chain needs richer steps, and more samples"
-    label = f"demonstrations for {options.target:.0%} right"
-    figure, axes = new_figure(title, "T, tokens of the answer", label, size=(8.6, 4.8))
-    axes.set_yscale("log", base=2)
-    rows = [row for row in summary.select(NEEDED, part=TRADE) if np.isfinite(row.mean)]
-    chain = sorted((row for row in rows if row["degree"] > 1), key=lambda row: row["H"])
-    colour = COLOURS["purple"]
-    axes.plot([row["H"] for row in chain], [row.mean for row in chain], color=colour, linestyle="--", linewidth=1.5)
-    for row in rows:
-        product = row["degree"] > 1
-        look = {"color": colour, "marker": "^"} if product else looks()[row["format"]]
-        bar = [[row.mean - row.lower], [row.upper - row.mean]]
-        axes.errorbar([row["H"]], [row.mean], yerr=bar, capsize=3, markersize=8, **look)
-        side: dict[str, Any] = {"xytext": (10, 5 if product else -3)}
-        if row["format"] == "token":  # others are to its right
-            side = {"xytext": (0, -40), "ha": "center"}
-        note(axes, (row["H"], row.mean), trade_label(summary, row), look["color"], **side)
-    longest = max((row["H"] for row in rows), default=1)
-    axes.set_xlim(0.5, 1.5 * longest)
-    axes.set_xticks(range(1, longest + 1))
-    low, high = axes.get_ylim()
-    ticks = [2**i for i in range(4, 14) if low <= 2**i <= high]
-    axes.set_yticks(ticks, labels=[str(tick) for tick in ticks])
-    axes.set_yticks([], minor=True)
-    return figure
-
-
-def trade_label(summary: Summary, row: SummaryRow) -> str:
-    """What a step is, and how many weights the class has."""
-    name = row["format"]
-    weights = summary.value(FEATURES, part=TRADE, format=name)
-    if row["degree"] > 1:
-        said = "no chain" if name == "none" else f"xor of {row['degree']} a step"
-        return f"{said}: products of {row['degree']}, {weights:.0f} weights"
-    comma = "\n" if name == "token" else ", "
-    return f"{name}: linear, V={row['V']}{comma}{weights:.0f} weights"
-
-
-def mix_figure(summary: Summary) -> Figure:
-    """Accuracy against the share of chains, and the share under filtered rounds."""
-    from experiments.charts import COLOURS, new_panels
-
-    title = "Keep the right answers, and they grow: chains take over above 1/3"
-    labels = ["p, share of demonstrations with a chain", "rounds of sampling, filtering, fitting"]
-    figure, (left, right) = new_panels(title, labels, "share of answers right", share=False, size=(11.4, 4.6))
-    for metric, colour, marker, words, height in (
-        (GREEDY, COLOURS["blue"], "s", "greedy", 0.93),
-        (SAMPLED, COLOURS["orange"], "o", "sampled", 0.0),
-    ):
-        series = summary.series("p", metric, part=MIX)
-        form = summary.series("p", CLOSED + metric, part=MIX)
-        _points(left, series, colour, marker)
-        if metric == GREEDY and len(form.x):
-            cut = [form.x[0], GREEDY_THRESHOLD, GREEDY_THRESHOLD, form.x[-1]]
-            left.plot(cut, [0.5, 0.5, 1.0, 1.0], color=colour, linewidth=1.4)
-            note(left, (form.x[-1], height), words, colour, xytext=(0, 0), ha="right")
-        elif len(form.x):
-            left.plot(form.x, form.mean, color=colour, linewidth=1.4)
-            note(left, (form.x[-1], float(form.mean[-1])), f"{words}: (1 + p)/2", colour, xytext=(0, -44), ha="right")
-    left.axvline(GREEDY_THRESHOLD, color=COLOURS["grey"], linestyle=":", linewidth=1.2)
-    note(left, (GREEDY_THRESHOLD, 0.44), "1/3", COLOURS["grey"], xytext=(5, 0))
-    left.set_ylim(0.4, 1.05)
-
-    right.set_ylabel("share of chains in samples")
-    shades = (COLOURS["purple"], COLOURS["vermilion"], COLOURS["green"])
-    starts = sorted(summary.distinct("p", part=ROUNDS))
-    for p, colour in zip(starts, shades * len(starts)):
-        form = summary.series("round", CLOSED + SHARE, part=ROUNDS, p=p)
-        right.plot(form.x, form.mean, color=colour, linewidth=1.4, label=f"from p = {p:g}")
-        _points(right, summary.series("round", SHARE, part=ROUNDS, p=p), colour, "o")
-    right.legend(loc="upper left", reverse=True, labelcolor="linecolor", handlelength=1.2)
-    right.axhline(GREEDY_THRESHOLD, color=COLOURS["grey"], linestyle=":", linewidth=1.2)
-    words = "1/3: greedy decoding\nwrites the chain above"
-    note(right, (1.0, GREEDY_THRESHOLD), words, COLOURS["grey"], xycoords=("axes fraction", "data"), **AT_RIGHT)
-    right.set_ylim(-0.03, 1.03)
-    return figure
-
-
-AT_RIGHT: dict[str, Any] = {"xytext": (-2, -16), "ha": "right", "fontsize": 9}
-
-
-def _points(axes: Axes, series: Series, colour: str, marker: str) -> None:
-    """Means with their 95 % intervals."""
-    if len(series.x):
-        bars = np.abs(np.stack([series.mean - series.lower, series.upper - series.mean]))
-        axes.errorbar(series.x, series.mean, bars, color=colour, marker=marker, linestyle="", capsize=2, markersize=6)
-
-
-# -- Tables, figures and findings from the summary of the study -------------------------------------------------------
-
-
-def shown(summary: Summary, metric: str, digits: int = 3, **labels: Any) -> str:
-    """``mean [lower, upper]`` of the one row that matches, empty where its cell failed."""
-    rows = summary.select(metric, **labels)
-    return with_interval(rows[0].mean, rows[0].lower, rows[0].upper, digits) if len(rows) else ""
 
 
 def format_table(summary: Summary) -> Table:
     """Every format at the largest number of demonstrations."""
     n = max(summary.distinct("n", part=FORMATS), default=0)
-    lines = []
-    for name in parity_formats():
-        place: dict[str, Any] = {"part": FORMATS, "format": name}
-        cells = [shown(summary, metric, n=n, **place) for metric in (FORCED, ANSWER, CHAIN, SAMPLED)]
-        closed = [number(summary.value(CLOSED + metric, **place), 3) for metric in (FORCED, ANSWER)]
-        if any(cells):
-            lines.append([name, shape_of(summary, FORMATS, name), cells[0], closed[0], cells[1], closed[1], *cells[2:]])
-    heads = ["format", "shape", "token, true prefix", "limit", "answer", "limit", "whole chain", "answer, sampled"]
-    note = (
-        f"Share right on fresh prompts, greedy but in the last column. {intervals_over(summary.select(part=FORMATS))}. "
-        "Limits are closed forms for the population optimum."
-    )
-    return Table(f"Formats of the chain, {n} demonstrations", heads, lines, note)
+    names = {name: f"{name}, {shape_of(summary, name)}" for name in parity_formats()}
+    rows = [(heading, {"part": FORMATS, "format": name}) for name, heading in names.items()]
+    columns: list[tuple[str, dict[str, Any]]] = []
+    for head, metric in (("token, true prefix", FORCED), ("answer", ANSWER)):
+        columns += [(head, {"metric": metric, "n": n}), ("limit", {"metric": CLOSED + metric})]
+    columns += [("whole chain", {"metric": CHAIN, "n": n}), ("answer, sampled", {"metric": SAMPLED, "n": n})]
+    spread = intervals_over(summary.select(part=FORMATS))
+    note = f"Share right on fresh prompts, greedy but in the last column. {spread}. "
+    note += "Limits are closed forms for the population optimum."
+    return pivot(summary, f"Formats of the chain, {n} demonstrations", "", rows, columns, corner="format", note=note)
 
 
-def trade_table(options: LengthOptions, summary: Summary) -> Table:
+def trade_table(o: LengthOptions, summary: Summary) -> Table:
     """Length, vocabulary, richness of a step, samples."""
     lines = []
-    for name, parameters in trade_formats(options.trade_subset_size).items():
-        rows = summary.select(NEEDED, part=TRADE, format=name)
-        if len(rows):
-            weights = number(summary.value(FEATURES, part=TRADE, format=name), 5)
-            said = with_interval(rows[0].mean, rows[0].lower, rows[0].upper)
-            lines.append([name, rows[0]["H"], rows[0]["V"], parameters.get("degree", 1), weights, said])
+    for name, parameters in trade_formats(o.trade_subset_size).items():
+        for row in summary.select(NEEDED, part=TRADE, format=name):
+            weights = summary.shown(FEATURES, 5, part=TRADE, format=name)
+            needed = summary.shown(NEEDED, part=TRADE, format=name)
+            lines.append([name, row["H"], row["V"], parameters.get("degree", 1), weights, needed])
     heads = ["format", "T", "V", "degree", "weights", "demonstrations"]
     note = (
-        f"Demonstrations until {options.target:.0%} of all prompts are answered right (greedy), n={options.trade_bits} "
-        f"bits, k={options.trade_subset_size}; inf: not from {options.most}. {interval_words(options.seeds)}. "
+        f"Demonstrations until {o.target:.0%} of all prompts are answered right (greedy), n={o.trade_bits} "
+        f"bits, k={o.trade_subset_size}; inf: not from {o.most}. {interval_words(o.seeds)}. "
         "Degree: signs multiplied in a feature."
     )
     return Table("Length against samples", heads, lines, note)
@@ -553,19 +296,14 @@ def trade_table(options: LengthOptions, summary: Summary) -> Table:
 
 def mix_table(summary: Summary) -> Table:
     """Accuracies by the share of chains."""
-    lines = []
-    for p in sorted(summary.distinct("p", part=MIX)):
-        line = [f"{p:g}"]
-        for metric in (SAMPLED, GREEDY, LENGTH):
-            line += [
-                shown(summary, metric, part=MIX, p=p),
-                number(summary.value(CLOSED + metric, part=MIX, p=p), 3),
-            ]
-        lines.append(line)
-    heads = ["p", "sampled", "(1+p)/2", "greedy", "limit", "length", "1+p(d-1)"]
-    note = "Share of answers right and tokens before the end, beside closed forms. "
-    note += f"{intervals_over(summary.select(part=MIX))}."
-    return Table("ParityMix: accuracy against the share of chains", heads, lines, note)
+    rows = [(f"{p:g}", {"part": MIX, "p": p}) for p in sorted(summary.distinct("p", part=MIX))]
+    columns = []
+    heads = {SAMPLED: ("sampled", "(1+p)/2"), GREEDY: ("greedy", "limit"), LENGTH: ("length", "1+p(d-1)")}
+    for metric, (head, closed) in heads.items():
+        columns += [(head, {"metric": metric}), (closed, {"metric": CLOSED + metric})]
+    spread = intervals_over(summary.select(part=MIX))
+    note = f"Share of answers right and tokens before the end, beside closed forms. {spread}."
+    return pivot(summary, "ParityMix: accuracy against the share of chains", "", rows, columns, corner="p", note=note)
 
 
 def round_table(summary: Summary) -> Table:
@@ -573,87 +311,134 @@ def round_table(summary: Summary) -> Table:
     rounds = sorted(summary.distinct("round", part=ROUNDS))
     lines = []
     for p in sorted(summary.distinct("p", part=ROUNDS)):
-        place = {"part": ROUNDS, "p": p}
-        passed = [shown(summary, PASSED, **place), number(summary.value(CLOSED + PASSED, **place), 3)]
-        lines.append([f"p={p:g}, sampled", *(shown(summary, SHARE, 2, **place, round=r) for r in rounds), passed[0]])
-        closed = (number(summary.value(CLOSED + SHARE, **place, round=r), 2) for r in rounds)
-        lines.append([f"p={p:g}, closed form", *closed, passed[1]])
+        for name, source in (("sampled", ""), ("closed form", CLOSED)):
+            shares = [summary.shown(source + SHARE, 2, part=ROUNDS, p=p, round=r) for r in rounds]
+            lines.append([f"p={p:g}, {name}", *shares, summary.shown(source + PASSED, part=ROUNDS, p=p)])
     heads = ["start", *(f"round {r}" for r in rounds), "above 1/3 after"]
     note = "A round samples, keeps the right answers and fits again. Closed form: the odds double."
     return Table("ParityMix: share of chains under filtered rounds", heads, lines, note)
 
 
-def format_findings(options: LengthOptions, summary: Summary) -> list[str]:
-    """Linear steps against the others."""
-    n = max(options.n)
+# -- figures -----------------------------------------------------------------------------------------------------------
 
-    def said(name: str) -> str:
-        return f"{name} ({shape_of(summary, FORMATS, name)}) {answer(name)}"
+LOOKS: dict[str, dict[str, Any]] = {
+    "count": {"color": COLOURS["blue"], "marker": "o", "linestyle": "-"},
+    "andxor": {"color": COLOURS["green"], "marker": "s", "linestyle": "-"},
+    "token": {"color": COLOURS["orange"], "marker": "D", "linestyle": "-"},
+    "none": {"color": COLOURS["black"], "marker": "o", "linestyle": ":"},
+    "prefix": {"color": COLOURS["vermilion"], "marker": "v", "linestyle": "--"},
+    "xor_3": {"color": COLOURS["purple"], "marker": "^", "linestyle": "--"},
+}
 
-    def answer(name: str) -> str:
-        return shown(summary, ANSWER, part=FORMATS, format=name, n=n)
 
-    guesses = [name for name in parity_formats() if name not in LINEAR]
-    if not all(answer(name) for name in parity_formats()):
-        return []
-    forced = shown(summary, FORCED, part=FORMATS, format="prefix", n=n)
-    limit = number(summary.value(CLOSED + FORCED, part=FORMATS, format="prefix"), 3)
+def sample_figure(o: LengthOptions, summary: Summary) -> Figure:
+    """Accuracy of the answer against the number of demonstrations, a line a format."""
+    n, middle = max(o.n), sorted(o.n)[len(o.n) // 2]
+    curves = [
+        Curve({"part": FORMATS, "format": name}, f"{name}: {shape_of(summary, name)}", look=look)
+        for name, look in LOOKS.items()
+    ]
+    guides = [
+        Guide(row.mean, note="best threshold function", at=(n, row.mean), offset=(9, 8))
+        for row in summary.select(CLOSED + THRESHOLD, part=FORMATS, format="none")
+    ]
+    guides.append(Guide(points=[(middle, 0.535)], note="a step is an exclusive or", offset=(0, 0)))
+    guides.append(Guide(points=[(2 * middle, 0.9)], note="every step is linear", offset=(0, 0)))
+    right = {row["format"]: row.mean for row in summary.select(ANSWER, part=FORMATS, n=n)}
+    title = "Which chains of thought make a parity learnable?"
+    if set(right) == set(LOOKS):
+        least, most = min(right[name] for name in LINEAR), max(right[name] for name in LOOKS if name not in LINEAR)
+        title = f"n = {n}: at least {least:.3f} right if every step is linear, at most {most:.3f} if not"
+    look: dict[str, Any] = {"yscale": "linear", "ylim": (0.43, 1.04), "room": (n / min(o.n)) ** 0.42}
+    panel = Panel("n", "demonstrations n", ANSWER, curves, guides, **look)
+    return chart(summary, title, "share of answers right (greedy)", panel, size=(9.2, 4.8))
+
+
+def format_figure(summary: Summary) -> Figure:
+    """Forced accuracy of a token beside the accuracy of the answer, at the largest number of demonstrations."""
+    rows = summary.select(part=FORMATS)
+    n = max(rows.distinct("n"), default=0)
+    panels = {"a token, after the true ones": FORCED, "the answer, after its own chain": ANSWER}
+    forced, answer = (rows.value(metric, format="prefix", n=n) for metric in panels.values())
+    said = f"prefix: {forced:.0%} of tokens right after the true ones, {answer:.0%} of the answers"
+    names = [name for name in ("andxor", "count", "token", "prefix", "xor_3", "none") if shape_of(rows, name)]
+    figure = dots(
+        Summary(replace(row, metric="share right", labels={**row.labels, "of": row.metric}) for row in rows),
+        "Does teacher-forced accuracy show it?" if "nan" in said else said,
+        "share right",
+        {f"{name}  ({shape_of(rows, name)})": ({"format": name, "n": n}, "log-loss") for name in names},
+        {heading: {"of": metric} for heading, metric in panels.items()},
+        xscale="linear",
+        level=0.5,
+    )
+    for axes, metric in zip(figure.axes, panels.values(), strict=True):
+        axes.set_xlim(0.42, 1.12)
+        for height, name in enumerate(reversed(names), start=1):
+            for row in rows.select(CLOSED + metric, format=name):
+                axes.plot([row.mean] * 2, [height - 0.3, height + 0.3], color="black", linewidth=1.2)
+    return figure
+
+
+def trade_figure(o: LengthOptions, summary: Summary) -> Figure:
+    """Samples needed by each format, from the shortest chain to the longest, with what a step of it is."""
+    found = [row for row in summary.select(NEEDED, part=TRADE) if math.isfinite(row.mean)]
+    rows = {}
+    for row in sorted(found, key=lambda row: (row["H"], -row["degree"])):
+        name, degree = row["format"], row["degree"]
+        kind = f"products of {degree}" if degree > 1 else f"linear, V={row['V']}"
+        weights = summary.shown(FEATURES, 5, part=TRADE, format=name)
+        heading = f"T={row['H']}  {'no chain' if name == 'none' else name}: {kind}, {weights} weights"
+        rows[heading] = ({"format": name}, "log-loss" if degree > 1 else "rho")
+    title, label = "Does a shorter chain need more samples?", f"demonstrations for {o.target:.0%} right"
+    figure = dots(
+        summary, title, NEEDED, rows, {"": {"part": TRADE}}, xlabel=label, level=None, digits=4, size=(8.6, 4.2)
+    )
+    if found:  # intervals that reach to 0 run off the axis
+        ends = min(row.mean for row in found) / 2, 3 * max(row.mean for row in found)
+        ticks = [2**i for i in range(1, 20) if ends[0] <= 2**i <= ends[1]]
+        figure.axes[0].set_xticks(ticks, labels=[str(tick) for tick in ticks])
+        figure.axes[0].set_xticks([], minor=True)
+        figure.axes[0].set_xlim(*ends)
+    return figure
+
+
+def mix_figure(summary: Summary) -> Figure:
+    """Accuracy against the share of chains, and the share under filtered rounds."""
+    cut, blue, orange = GREEDY_THRESHOLD, COLOURS["blue"], COLOURS["orange"]
+    points: dict[str, Any] = {"marker": "o", "linestyle": ""}
+    line: dict[str, Any] = {"marker": "", "linestyle": "-", "linewidth": 1.4}
+    accuracies = [
+        Curve({"part": MIX}, "greedy", GREEDY, look={**points, "color": blue, "marker": "s"}),
+        Curve({"part": MIX}, "sampled", SAMPLED, look={**points, "color": orange}),
+        Curve({"part": MIX}, "(1 + p)/2", CLOSED + SAMPLED, look={**line, "color": orange}),
+    ]
+    shares = sorted(summary.distinct("p", part=MIX)) or [0.0]
+    step = Guide(points=[(shares[0], 0.5), (cut, 0.5), (cut, 1.0), (shares[-1], 1.0)], colour=blue, dashes="-")
+    third = Guide(place=cut, note="1/3", at=(cut, 0.44), offset=(5, 0))
+    level = Guide(cut, note="1/3", at=(0, cut), offset=(0, 8))
+    starts = sorted(summary.distinct("p", part=ROUNDS))
+    shares_by_round, colours = [], (COLOURS["purple"], COLOURS["vermilion"], COLOURS["green"])
+    for p, colour in zip(starts, colours * len(starts)):
+        place = {"part": ROUNDS, "p": p}
+        shares_by_round.append(Curve(place, f"from p={p:g}", look={**points, "color": colour}))
+        shares_by_round.append(Curve(place, "", CLOSED + SHARE, look={**line, "color": colour}))
+    passed = [f"{summary.value(PASSED, part=ROUNDS, p=p):.2g} from p={p:g}" for p in starts]
+    xlabels = "p, share of demonstrations with a chain", "rounds of sampling, filtering, fitting"
+    axis: dict[str, Any] = {"xscale": "linear", "room": 0.35}
+    ticks = [i / 10 for i in range(11) if shares[0] <= i / 10 <= shares[-1]]
+    return chart(
+        summary,
+        f"Rounds until more than 1/3 are chains: {', '.join(passed)}" if passed else "Why do rewarded answers grow?",
+        "share of answers right",
+        Panel("p", xlabels[0], "", accuracies, [step, third], yscale="linear", ylim=(0.4, 1.05), ticks=ticks, **axis),
+        Panel("round", xlabels[1], SHARE, shares_by_round, [level], yscale="share", ylabel="share of chains", **axis),
+        size=(11.4, 4.6),
+    )
+
+
+def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
+    n, k, spread = o.bits, o.subset_size, interval_words(o.seeds)
     return [
-        f"The parity of {options.subset_size} of {options.bits} bits from {n} demonstrations, share of answers right: "
-        f"{'; '.join(map(said, LINEAR))}; {'; '.join(map(said, guesses))}. What matters is that each step is linear "
-        "in what came before, not how many there are.",
-        f"Teacher forcing flatters: after the true prefix prefix has {forced} of its tokens right (limit {limit}), its "
-        f"own answer is right {answer('prefix')} of the time.",
-    ]
-
-
-def trade_findings(options: LengthOptions, summary: Summary) -> list[str]:
-    """Samples for length."""
-    words = []
-    for name, parameters in reversed(trade_formats(options.trade_subset_size).items()):
-        rows = summary.select(NEEDED, part=TRADE, format=name)
-        if len(rows) and math.isfinite(rows[0].mean):
-            step = f"products of {parameters['degree']}" if "degree" in parameters else "linear"
-            needed = with_interval(rows[0].mean, rows[0].lower, rows[0].upper)
-            words.append(f"{needed} for {name} (T={rows[0]['H']}, V={rows[0]['V']}, {step})")
-    if not words:
-        return []
-    return [
-        f"Length is traded for samples: {options.target:.0%} on the parity of {options.trade_subset_size} of "
-        f"{options.trade_bits} bits takes {'; '.join(words)} demonstrations."
-    ]
-
-
-def mix_findings(summary: Summary) -> list[str]:
-    """The threshold and the rounds."""
-    shares = sorted(summary.distinct("p", part=MIX))
-    found = []
-    sides = [[p for p in shares if p < 1 / 3][-1:], [p for p in shares if p > 1 / 3][:1]]
-    if all(sides):
-        words = [
-            f"p={p:g}: greedy {shown(summary, GREEDY, part=MIX, p=p)}, sampled "
-            f"{shown(summary, SAMPLED, part=MIX, p=p)} ((1+p)/2 = {(1 + p) / 2:.3g})"
-            for (p,) in sides
-        ]
-        found.append(f"ParityMix: greedy decoding switches to the chain at p = 1/3; {'; '.join(words)}.")
-    words = [
-        f"{shown(summary, PASSED, part=ROUNDS, p=p)} from p={p:g} "
-        f"(closed form {summary.value(CLOSED + PASSED, part=ROUNDS, p=p):g})"
-        for p in sorted(summary.distinct("p", part=ROUNDS))
-    ]
-    if words:
-        found.append(
-            "Each filtered round doubles the odds of a chain; rounds until more than 1/3 are chains: "
-            f"{'; '.join(words)}."
-        )
-    return found
-
-
-def analyse(options: LengthOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    n, k = options.bits, options.subset_size
-    spread = interval_words(options.seeds)
-    figures = [
         FigureSpec(
             "headline",
             "Which chains of thought make a parity learnable?",
@@ -662,36 +447,94 @@ def analyse(options: LengthOptions, summary: Summary) -> Analysis:
             "andxor: and, then exclusive or, with each bit; prefix: running parities; xor_3: those after bits 3, 5, 7, "
             "... An exclusive or of fair bits is not a linear step, so the last two and none guess; the log-loss "
             "optimum does not even find the best threshold function.",
-            lambda: sample_figure(options, summary),
+            lambda: sample_figure(o, summary),
         ),
         FigureSpec(
             "trade",
             "What does a short chain cost?",
-            f"ParityCoT, n={options.trade_bits}, k={options.trade_subset_size}: demonstrations until "
-            f"{options.target:.0%} of all prompts are answered right. {spread}. Dashed: xor_q in a class with products "
-            "of q signs, down to no chain at all.",
-            lambda: trade_figure(options, summary),
+            f"ParityCoT, n={o.trade_bits}, k={o.trade_subset_size}: demonstrations until "
+            f"{o.target:.0%} of all prompts are answered right. {spread}. xor_q is in a class with "
+            "products of q signs, down to no chain at all.",
+            lambda: trade_figure(o, summary),
         ),
         FigureSpec(
             "formats",
             "Does teacher-forced accuracy show it?",
-            f"ParityCoT, n={n}, k={k}, {max(options.n)} demonstrations. {spread}; black ticks: closed forms.",
+            f"ParityCoT, n={n}, k={k}, {max(o.n)} demonstrations. {spread}; ticks: closed forms; dashed: a guess.",
             lambda: format_figure(summary),
         ),
         FigureSpec(
             "mix",
             "Why do rewarded answers grow?",
-            f"ParityMix, d={options.mix_bits}, {options.mix_n} demonstrations or samples a round; lines: closed forms, "
-            f"points: samples. {interval_words(options.mix_seeds)}. With fewer samples they "
-            "lag behind: shares then differ between prompts, and 2 p/(1 + p) is concave.",
+            f"ParityMix, d={o.mix_bits}, {o.mix_n} demonstrations or samples a round; lines: closed forms, "
+            f"points: samples. {interval_words(o.mix_seeds)}. Above 1/3 greedy decoding writes the chain. With fewer "
+            "samples they lag behind: shares then differ between prompts, and 2 p/(1 + p) is concave.",
             lambda: mix_figure(summary),
         ),
     ]
-    return Analysis(
-        tables=[format_table(summary), trade_table(options, summary), mix_table(summary), round_table(summary)],
-        figures=figures,
-        findings=[*format_findings(options, summary), *trade_findings(options, summary), *mix_findings(summary)],
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def format_findings(o: LengthOptions, summary: Summary) -> list[str]:
+    """Linear steps against the others."""
+    prefix: dict[str, Any] = {"part": FORMATS, "format": "prefix"}
+    answer = {name: summary.shown(ANSWER, part=FORMATS, format=name, n=max(o.n)) for name in parity_formats()}
+    if not all(answer.values()):
+        return []
+    words = {name: f"{name} ({shape_of(summary, name)}) {answer[name]}" for name in answer}
+    linear = "; ".join(words[name] for name in LINEAR)
+    guesses = "; ".join(words[name] for name in words if name not in LINEAR)
+    return [
+        f"The parity of {o.subset_size} of {o.bits} bits from {max(o.n)} demonstrations, share of answers right: "
+        f"{linear}; {guesses}. What matters is that each step is linear in what came before, not how many there are.",
+        f"Teacher forcing flatters: after the true prefix prefix has {summary.shown(FORCED, n=max(o.n), **prefix)} of "
+        f"its tokens right (limit {summary.shown(CLOSED + FORCED, **prefix)}), its own answer is right "
+        f"{answer['prefix']} of the time.",
+    ]
+
+
+def trade_findings(o: LengthOptions, summary: Summary) -> list[str]:
+    """Samples for length."""
+    words = []
+    for name, parameters in reversed(trade_formats(o.trade_subset_size).items()):
+        for row in summary.select(NEEDED, part=TRADE, format=name):
+            step = f"products of {parameters['degree']}" if "degree" in parameters else "linear"
+            needed = summary.shown(NEEDED, part=TRADE, format=name)
+            if math.isfinite(row.mean):
+                words.append(f"{needed} for {name} (T={row['H']}, V={row['V']}, {step})")
+    said = (
+        f"Length is traded for samples: {o.target:.0%} on the parity of {o.trade_subset_size} of "
+        f"{o.trade_bits} bits takes {'; '.join(words)} demonstrations."
     )
+    return [said] if words else []
+
+
+def mix_findings(summary: Summary) -> list[str]:
+    """The threshold and the rounds."""
+    shares, said = sorted(summary.distinct("p", part=MIX)), []
+    sides = [*[p for p in shares if p < 1 / 3][-1:], *[p for p in shares if p > 1 / 3][:1]]
+    if len(sides) == 2:
+        words = [
+            f"p={p:g}: greedy {summary.shown(GREEDY, part=MIX, p=p)}, sampled "
+            f"{summary.shown(SAMPLED, part=MIX, p=p)} ((1+p)/2 = {(1 + p) / 2:.3g})"
+            for p in sides
+        ]
+        said.append(f"ParityMix: greedy decoding switches to the chain at p = 1/3; {'; '.join(words)}.")
+    words = [
+        f"{summary.shown(PASSED, part=ROUNDS, p=p)} from p={p:g} "
+        f"(closed form {summary.value(CLOSED + PASSED, part=ROUNDS, p=p):g})"
+        for p in sorted(summary.distinct("p", part=ROUNDS))
+    ]
+    more = "Each filtered round doubles the odds of a chain; rounds until more than 1/3 are chains: "
+    return [*said, f"{more}{'; '.join(words)}."] if words else said
+
+
+def analyse(options: LengthOptions, summary: Summary) -> Analysis:
+    tables = [format_table(summary), trade_table(options, summary), mix_table(summary), round_table(summary)]
+    said = [*format_findings(options, summary), *trade_findings(options, summary), *mix_findings(summary)]
+    return Analysis(tables=tables, figures=figures(options, summary), findings=said)
 
 
 STUDY = Study(
