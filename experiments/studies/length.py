@@ -467,8 +467,8 @@ def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
             "mix",
             "Why do rewarded answers grow?",
             f"ParityMix, d={o.mix_bits}, {o.mix_n} demonstrations or samples a round; lines: closed forms, "
-            f"points: samples. {interval_words(o.mix_seeds)}. Above 1/3 greedy decoding writes the chain. With fewer "
-            "samples they lag behind: shares then differ between prompts, and 2 p/(1 + p) is concave.",
+            f"points: samples. {interval_words(o.mix_seeds)}. With fewer samples they lag behind: shares then differ "
+            "between prompts, and 2 p/(1 + p) is concave. Above 1/3 greedy decoding writes the chain.",
             lambda: mix_figure(summary),
         ),
     ]

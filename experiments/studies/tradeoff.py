@@ -298,6 +298,8 @@ def trade_figure(
         if metric == "K" and limit is not None and len(limit.x):
             lines.append(Line(limit, IMPROPER, ""))
             axes.annotate("1 + H/K", (limit.x[-1], limit.mean[-1]), xytext=(-10, -6), ha="right", **text(IMPROPER))
+        if not any(len(line.series.x) for line in lines):
+            continue
         axes.set_xscale("log")
         draw_lines(axes, lines, limits=plain_log_axis)
         low, high = axes.dataLim.x0, axes.dataLim.x1
