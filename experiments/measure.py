@@ -54,6 +54,15 @@ def named(task: str, learner: str, horizon: int, n: float, chunk: int | None = N
     return labels if chunk is None else {**labels, "K": chunk}
 
 
+def titled(learner: str, K: int | None = None, B: float | None = None) -> str:
+    """A learner with its chunk length and norm bound, as tables call it.
+
+    >>> titled("rho"), titled("chunked rho", 4), titled("ChunkKR", 5, 8.0)
+    ('rho', 'chunked rho, K=4', 'ChunkKR, K=5, B=8')
+    """
+    return ", ".join([learner, *(f"{name}={value:g}" for name, value in (("K", K), ("B", B)) if value is not None)])
+
+
 def draw(task: Task, n: int, rng: np.random.Generator) -> Demonstrations:
     """``n`` demonstrations of the expert, equal ones pooled into one of that weight.
 

@@ -434,9 +434,9 @@ def pivot(
         title: of the table.
         metric: what is shown where neither the line nor the column names another.
         rows, columns: a heading, and the labels that pick its numbers: those of the line go before those of the column.
-            Beside labels and ``part``: ``metric``; ``timing=True``, a number that depends on the machine;
+            Beside labels and ``part``: ``metric``; ``digits``; ``timing=True``, a number that depends on the machine;
             ``bare=True``, without its interval.
-        digits: significant digits.
+        digits: significant digits, where neither names another number of them.
         corner: heading of the first column.
         note: below the table.
 
@@ -451,7 +451,7 @@ def pivot(
             place = {**column, **row}
             source = summary.timings if place.pop("timing", False) else summary
             bare = place.pop("bare", False)
-            entry = source.shown(place.pop("metric", metric), digits, **place)
+            entry = source.shown(place.pop("metric", metric), place.pop("digits", digits), **place)
             entries.append(entry.partition(" [")[0] if bare else entry)
         if any(entries):
             lines.append([heading, *entries])
