@@ -14,6 +14,7 @@ import pytest
 
 import experiments.measure as networks_module
 from experiments.cli import main
+from experiments.measure import passing
 from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.text import (
@@ -45,7 +46,6 @@ from experiments.studies.text import (
     exit_of,
     name_of,
     one_line,
-    passing,
     read,
     shown_lengths,
 )
@@ -178,9 +178,9 @@ def test_the_scale_of_the_headline_adds_up():
     np.testing.assert_allclose(additive_inverse(additive(together)), together, rtol=1e-12)
     rate = additive(np.array(1.9)) / 4.0
     curve = additive_inverse(rate * np.arange(1.0, 7.0))
-    assert exit_of(Series(np.arange(1.0, 7.0), curve, curve, curve))[0] == pytest.approx(4.0)
+    assert exit_of(Series(np.arange(1.0, 7.0), curve, curve, curve)) == pytest.approx(4.0)
     low = np.full(3, 0.5)
-    assert exit_of(Series(np.arange(1.0, 4.0), low, low, low))[0] == np.inf
+    assert exit_of(Series(np.arange(1.0, 4.0), low, low, low)) == np.inf
 
 
 # -- the second part ---------------------------------------------------------------------------------------------------
@@ -347,8 +347,8 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, capsys):
         ("--orders 2 9", "orders"),
         ("--orders 2 2", "distinct"),
         ("--windows 0", "windows"),
-        ("--contamination 0.5", "at most 0.25"),
-        ("--contamination 0", "contamination=0"),
+        ("--contamination 0.5", "contamination=0.5 must be a finite number in (-inf, 0.25]"),
+        ("--contamination 0", "contamination=0.0 must be above 0"),
         ("--horizon 1", "horizon=1"),
         ("--mlp-window 99", "mlp_window=99"),
         ("--network-vocab 1", "network_vocab=1"),

@@ -1,4 +1,9 @@
-"""Real text: how far free-running learners drift from the expert, and what learning on whole sequences changes."""
+"""Real text: how far free-running learners drift from the expert, and what learning on whole sequences changes.
+
+First, restricted learners imitate an n-gram model of the text, the expert. Then a share of the expert's documents is
+shuffled text, and the learners are bigram models: those on one dial from text to shuffled text, where every learner is
+exact, and all of them, as tables and as networks.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +21,33 @@ from numpy.typing import NDArray
 
 from agents import Agent, ConvergenceWarning, LogLossBC, make_agent
 from experiments.cells import Cell, Label, Record
-from experiments.charts import DISTANCE, Line, draw_lines, plain_log_axis, room_for_labels, shades
+from experiments.charts import (
+    COLOURS,
+    DISTANCE,
+    Curve,
+    Panel,
+    chart,
+    end_labels,
+    log2_axis,
+    new_figure,
+    new_panels,
+    plot_series,
+    shades,
+    spread,
+)
 from experiments.measure import (
     CHUNKED,
     build_learner,
-    check_distinct,
     evaluation_records,
     passing,
+    titled,
     trains_networks,
     without_torch,
 )
-from experiments.study import Analysis, FigureSpec, Study
-from experiments.summary import Series, Summary, SummaryRow, Table, with_interval
+from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.summary import Series, Summary, Table, pivot, with_interval
 from ntp_envs import ARLinearClass, FiniteClass, MarkovPolicy, NGramClass, Policy, collect, distance
-from ntp_envs.checks import check_in, check_int, check_probability
+from ntp_envs.checks import check_int
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.evaluation import evaluate
 from ntp_envs.features import WindowOneHot
@@ -37,14 +55,9 @@ from ntp_envs.tasks import Text
 from ntp_envs.text import UnknownTokensWarning
 from ntp_envs.text.vocabulary import TOKENS
 
-# -- What can be changed about the study ------------------------------------------------------------------------------
-
-
-NEURAL = ("auto", "yes", "no")
-
 
 @dataclass(frozen=True)
-class TextOptions:
+class TextOptions(Options):
     """The text, and sizes of the sweep; the defaults are the full study."""
 
     corpus: str = "default"
@@ -52,7 +65,7 @@ class TextOptions:
     come with Python."""
     records: Literal["lines"] | None = None
     """One document a line, each with an end, instead of one stretch of text."""
-    tokens: Literal["char", "byte", "word"] = "char"
+    tokens: Literal["char", "byte", "word"] = option("char", choices=TOKENS)
     """What a token is; bytes read any file."""
     lower: bool = True
     """Lower-case the text first."""
@@ -61,106 +74,62 @@ class TextOptions:
     1000 words."""
     max_chars: int | None = None
     """Read this much of the text at most."""
-    expert_order: int = 6
+    expert_order: int = option(6)
     """Order of the n-gram model of the text that is the expert."""
-    horizon: int = 256
+    horizon: int = option(256, quick=64, least=2)
     """Tokens to write."""
-    prompt_length: int = 16
+    prompt_length: int = option(16, least=0)
     """Tokens of the text that they follow."""
-    orders: tuple[int, ...] = (1, 2, 3, 4, 5)
+    orders: tuple[int, ...] = option((1, 2, 3, 4, 5))
     """Orders of the n-gram learners."""
-    windows: tuple[int, ...] = (1, 2, 4, 16)
+    windows: tuple[int, ...] = option((1, 2, 4, 16), quick=(1, 2, 4))
     """Tokens that each linear learner sees."""
-    neural: Literal["auto", "yes", "no"] = "auto"
+    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
     """Train networks, which needs torch (the extra ``neural``); by default where it is installed."""
-    mlp_window: int = 8
+    mlp_window: int = option(8)
     """Tokens that the MLP sees."""
-    width: int = 256
+    width: int = option(256, quick=64)
     """Width of the MLP."""
-    steps: int = 4000
+    steps: int = option(4000, quick=300)
     """Updates of the MLP."""
-    n: int = 4000
+    n: int = option(4000, quick=3000)
     """Sequences of the expert that every learner of the first part is shown."""
-    draws: int = 10_000
+    draws: int = option(10_000, quick=2000, least=4)
     """Sequences that a distance is measured with."""
-    seeds: int = 5
+    seeds: int = option(5, quick=3)
     """Replicates of everything but the training of networks."""
-    network_seeds: int = 5
+    network_seeds: int = option(5, quick=2)
     """Replicates of that."""
-    contamination: float = 0.03
+    contamination: float = option(0.03, above=0.0, most=0.25)  # beyond, no bigram is near
     """Share of shuffled documents in the second part, where the expert is otherwise a bigram model."""
-    small_vocab: int = 30
+    small_vocab: int = option(30, least=2)
     """Vocabulary of the dial, in the second part."""
-    dial_horizons: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    dial_horizons: tuple[int, ...] = option((16, 32, 64, 128, 256, 512), quick=(16, 64, 128, 256), least=2)
     """Lengths of the documents there."""
-    dial_n: int = 4000
+    dial_n: int = option(4000, quick=1500)
     """Documents that are learned from there."""
-    chunks: tuple[int, ...] = (16, 32, 64, 128)
+    chunks: tuple[int, ...] = option((16, 32, 64, 128), quick=(32, 64))
     """Chunks K of the learners between next-token and whole-document; those below H are used."""
-    network_vocab: int = 12
+    network_vocab: int = option(12, least=2)
     """Vocabulary of the networks that are trained on whole contaminated documents."""
-    network_horizon: int = 256
+    network_horizon: int = option(256, least=2)
     """Length of the documents there."""
-    network_n: int = 4000
+    network_n: int = option(4000, quick=2000)
     """Documents that are learned from there."""
-    network_batch: int = 128
+    network_batch: int = option(128, quick=64)
     """Documents in an update there."""
-    network_steps: int = 500
+    network_steps: int = option(500, quick=200)
     """Updates of each stage of training there: the clipped ratio has four, rho six, and log-loss as many as four."""
 
-    def __post_init__(self) -> None:
-        check_in("tokens", self.tokens, TOKENS)
-        check_in("neural", self.neural, NEURAL)
-        check_distinct("orders", self.orders, maximum=self.expert_order)
-        check_distinct("windows", self.windows)
-        check_distinct("dial_horizons", self.dial_horizons, minimum=2)
-        check_distinct("chunks", self.chunks)
-        for name in (
-            "width",
-            "steps",
-            "n",
-            "seeds",
-            "network_seeds",
-            "dial_n",
-            "network_n",
-            "network_batch",
-            "network_steps",
-        ):
-            check_int(name, getattr(self, name), minimum=1)
-        for name, minimum in (("draws", 4), ("horizon", 2), ("network_horizon", 2), ("prompt_length", 0)):
-            check_int(name, getattr(self, name), minimum=minimum)
-        for name in ("small_vocab", "network_vocab"):
-            check_int(name, getattr(self, name), minimum=2)
+    def check(self) -> None:
+        for order in self.orders:
+            check_int("orders", order, minimum=1, maximum=self.expert_order)
         check_int("mlp_window", self.mlp_window, minimum=1, maximum=self.prompt_length + self.horizon - 1)
-        if check_probability("contamination", self.contamination) > 0.25:
-            raise ValueError(f"contamination={self.contamination} must be at most 0.25; beyond, no bigram is near.")
-
-    @classmethod
-    def quick(cls) -> TextOptions:
-        """About a minute on two cores."""
-        return cls(
-            horizon=64,
-            windows=(1, 2, 4),
-            width=64,
-            steps=300,
-            n=3000,
-            draws=2000,
-            seeds=3,
-            network_seeds=2,
-            dial_horizons=(16, 64, 128, 256),
-            dial_n=1500,
-            chunks=(32, 64),
-            network_n=2000,
-            network_batch=64,
-            network_steps=200,
-        )
 
 
-# -- The text of a run: checked before anything is run, and known by its content from then on -------------------------
+# -- the text of a run: checked before anything is run, and known by its content from then on --------------------------
 
-
-BIGRAM = 2
-#: parameters of `Text` for each part of the study: the options that give them, by the part's name
+#: the parts of the study
 MAIN, DIAL, NETWORKS = "drift", "dial", "networks"
 
 
@@ -176,8 +145,8 @@ def parameters(options: TextOptions, part: str) -> dict[str, Any]:
         DIAL: (options.small_vocab, max(options.dial_horizons)),
         NETWORKS: (options.network_vocab, options.network_horizon),
     }[part]
-    shuffled = {"expert_order": BIGRAM, "prompt_length": 1, "contamination": options.contamination}
-    return {**text, "max_vocab": vocab, "horizon": H, **shuffled}
+    bigram = {"expert_order": 2, "prompt_length": 1, "contamination": options.contamination}
+    return {**text, "max_vocab": vocab, "horizon": H, **bigram}
 
 
 def checked_texts(options: TextOptions) -> dict[str, dict[str, Any]]:
@@ -190,20 +159,19 @@ def checked_texts(options: TextOptions) -> dict[str, dict[str, Any]]:
         ValueError: the text cannot be read, is not text, or is too short; with the reason and the way round.
     """
     found = {}
-    for part in (MAIN, DIAL, NETWORKS):
+    for part, length in ((MAIN, ""), (DIAL, "dial_horizons"), (NETWORKS, "network_horizon")):
+        asked = parameters(options, part)
         try:
             with warnings.catch_warnings():
                 if part != MAIN:  # whose vocabularies are small on purpose, and whose bits are not shown
                     warnings.simplefilter("ignore", UnknownTokensWarning)
-                task = Text(**parameters(options, part))
+                task = Text(**asked)
         except (OSError, ImportError) as error:
             raise ValueError(str(error)) from error
         except ValueError as error:
-            asked = {DIAL: max(options.dial_horizons), NETWORKS: options.network_horizon}
-            where = {DIAL: "dial_horizons", NETWORKS: "network_horizon"}
             if part == MAIN or "too short" not in str(error):
                 raise
-            raise ValueError(f"{error} That is {where[part]}={asked[part]} here.") from error
+            raise ValueError(f"{error} That is {length}={asked['horizon']} here.") from error
         found[part] = {**task.parameters(), "sha256": task.data.sha256}
         if options.records is None:
             del found[part]["records"]
@@ -216,143 +184,24 @@ def read(text: Mapping[str, Any], **changes: Any) -> Text:
     Raises:
         ValueError: the text is not the one that the run began with.
     """
-    parameters = {**text, **changes}
-    begun = parameters.pop("sha256")
+    asked = {**text, **changes}
+    begun = asked.pop("sha256")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownTokensWarning)  # `checked_texts` has let it through, once
-        task = Text(**parameters)
+        task = Text(**asked)
     if task.data.sha256 != begun:
         raise ValueError(f"corpus={task.corpus!r} has changed since this run began; start the run again.")
     return task
 
 
-# -- Cells of the second part: a share of the expert's documents is shuffled text, and the learners are bigram models -
-
-
-CLEAN = "clean bigram"
-EXACT = "log-loss, exact"
-NETWORK, RHO, CLIPPED = "log-loss, network", "rho, network", "clipped ratio, network"
-#: learners of the networks' part that are trained
-NETWORKS = (RHO, CLIPPED, NETWORK)
-SHARE = "share of shuffled text in the model"
-#: positions of the dial, with the share of shuffled documents as unit; zero comes first
-DIAL = np.geomspace(1 / 256, 8, 23)  # 1 is among them
-#: stages of log-loss; of the clipped ratio: log-loss, trimmed log-loss, and a descent from each
-STAGES = 4
-TRIM = 0.05
-
-
-def dial_class(task: Text) -> tuple[FiniteClass, list[float]]:
-    """Bigram models of text of which a share is shuffled, from none of it upwards, and these shares."""
-    empty = np.empty((task.vocab_size, 0), dtype=np.int64)
-    bigram = np.exp(task.clean.next_log_probs(np.arange(task.vocab_size)[:, None], empty))  # (A, A)
-    shuffled = np.exp(task.shuffled.next_log_probs(np.zeros((1, 0), dtype=np.int64), empty[:1]))  # (1, A)
-    shares = [0.0, *(float(share) for share in task.contamination * DIAL)]
-    members = [MarkovPolicy(np.vstack([(1 - share) * bigram + share * shuffled, shuffled]), 1) for share in shares]
-    for member in members:
-        member.prompt_length = task.prompt_length  # so that a learner returns the member itself
-    return FiniteClass(members), shares
-
-
-def dial(
-    *,
-    text: Mapping[str, Any],
-    H: int,
-    n: int,
-    draws: int,
-    chunks: list[int],
-    replicate: int,
-    rng: np.random.Generator,
-) -> list[Record]:
-    """Every learner on the same documents, each exact in its objective; distances at the full length."""
-    task = read(text, horizon=H)
-    members, shares = dial_class(task)
-    demonstrations = collect(task, n, rng)
-    seed = int(rng.integers(2**31))
-    measured: dict[int, Any] = {}
-    records = []
-    picks: list[tuple[str, int | None]] = [(CLEAN, None), ("log-loss", None)]
-    picks += [(CHUNKED, K) for K in chunks if K < H] + [("rho", None)]
-    for learner, K in picks:
-        if learner == CLEAN:
-            index = 0
-        else:
-            policy = build_learner(learner, task, K).fit(demonstrations, members, rng=rng).policy_
-            index = next(i for i, member in enumerate(members.policies) if member is policy)
-        if index not in measured:  # the same draws for all, so that equal choices are at equal distances
-            draw = np.random.default_rng(seed)
-            measured[index] = distance(task.expert, members.policies[index], task, method=BRIDGE, n=draws, rng=draw)
-        curve = measured[index]
-        labels: dict[str, Label] = {"task": task.name, "learner": learner, "H": H, "n": n}
-        labels |= {} if K is None else {"K": K}
-        ends = float(curve.lower[-1]), float(curve.upper[-1])
-        records.append(Record(DISTANCE2, curve.final, labels, *ends, method_of(curve)))
-        if learner != CLEAN:
-            records.append(Record(SHARE, shares[index], labels))
-    return records
-
-
-def untrained(*, text: Mapping[str, Any], n: int, draws: int, replicate: int, rng: np.random.Generator) -> list[Record]:
-    """What needs no training: the clean bigram model, and the bigram table of largest likelihood."""
-    task = read(text)
-    found = LogLossBC().fit(collect(task, n, rng), task.policy_class, rng=rng).policy_
-    records = []
-    for learner, policy in ((CLEAN, task.clean), (EXACT, found)):
-        curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
-        records += curve_records(curve, {"task": task.name, "learner": learner, "n": n})
-    return records
-
-
-def trained(
-    *,
-    text: Mapping[str, Any],
-    learner: str,
-    n: int,
-    draws: int,
-    steps: int,
-    batch_size: int,
-    replicate: int,
-    rng: np.random.Generator,
-    scratch: Path,
-) -> list[Record]:
-    """A linear network of the last token, wide enough to be any bigram model, trained for one of the objectives."""
-    from agents.neural import NetworkClass
-
-    task = read(text)
-    spec = NetworkClass.for_task("linear", task, width=task.vocab_size, window=1)
-    demonstrations = collect(task, n, rng, expert_log_probs=True)
-    agent = network_agent(learner, steps, batch_size, scratch)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        policy = agent.fit(demonstrations, spec, rng=rng).policy_
-    curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
-    return curve_records(curve, {"task": task.name, "learner": learner, "n": n})
-
-
-def network_agent(learner: str, steps: int, batch_size: int, scratch: Path) -> Agent:
-    """The agent; log-loss gets as many updates as the clipped ratio in all."""
-    shared = {"batch_size": batch_size, "learning_rate": 0.05, "checkpoint": scratch / "run"}
-    if learner == NETWORK:
-        return make_agent("agents.neural:NeuralBC", steps=STAGES * steps, **shared)
-    first = {**shared, "steps": steps, "trims": (TRIM,)}
-    if learner == CLIPPED:
-        return make_agent("agents.neural:NeuralClippedRatioBC", ratio_steps=steps, ratio_learning_rate=0.02, **first)
-    rounds = {"rounds": 2, "game_steps": steps, "game_learning_rate": 0.02}
-    return make_agent("agents.neural:NeuralRhoBC", **rounds, **first)
-
-
-# -- Cells of the first part: one restricted learner of the expert's text, and how far its own text is from it --------
-
+# -- cells of the first part: one restricted learner of the expert's text, and how far its own text is from it ---------
 
 NGRAM, LINEAR, MLP = "n-gram", "linear window", "MLP"
 EXPERT, REAL = "expert", "the text itself"
 DISTANCE2, BITS, HALF = "hellinger2", "bits a character", "tokens until the distance is 1"
-ACCURACY, NATS = "forced_accuracy", "cross_entropy"
-SAMPLE = "sample"
-UNKNOWN = "share of unknown tokens"
+ACCURACY, NATS, RIGHT, PERPLEXITY = "forced_accuracy", "cross_entropy", "forced_token_accuracy", "perplexity"
+SAMPLE, UNKNOWN = "sample", "share of unknown tokens"
 BRIDGE = "monte carlo (bridge)"
-#: totals of an evaluation that are kept
-TOTALS = ("forced_token_accuracy", "mean_cross_entropy", "perplexity")
 RADIUS = 100.0
 TOLERANCE = 1e-4  # nats a token: far below what the data determine
 SHOWN_SAMPLES, SAMPLE_LENGTH = 2, 64
@@ -423,30 +272,24 @@ def method_of(curve: DistanceCurve) -> str:
 
 def curve_records(curve: DistanceCurve, labels: Mapping[str, Label]) -> list[Record]:
     """The squared Hellinger distance at the lengths that are shown."""
-    return [
-        Record(
-            DISTANCE2,
-            float(curve.values[h - 1]),
-            {**labels, "H": curve.horizon, "h": h},
-            float(curve.lower[h - 1]),
-            float(curve.upper[h - 1]),
-            method_of(curve),
-        )
-        for h in shown_lengths(curve.horizon)
-    ]
+    records = []
+    for h in shown_lengths(curve.horizon):
+        value, lower, upper = (float(column[h - 1]) for column in (curve.values, curve.lower, curve.upper))
+        place = {**labels, "H": curve.horizon, "h": h}
+        records.append(Record(DISTANCE2, value, place, lower, upper, method_of(curve)))
+    return records
 
 
 def scores(task: Text, policy: Policy, labels: Mapping[str, Label], rng: np.random.Generator) -> list[Record]:
     """What a policy makes of the held-out text, and how it goes on from two prompts."""
     bits = task.bits_per_char(policy)
-    method = f"held-out text, {bits.n_chars} characters"
-    records = [Record(BITS, bits.value, labels, *bits.interval, method=method)]
+    records = [Record(BITS, bits.value, labels, *bits.interval, f"held-out text, {bits.n_chars} characters")]
     held_out = task.windows(1000, rng, held_out=True)
     evaluation = evaluate(policy, task, demonstrations=held_out, rng=rng, samples=0)
     lengths = set(shown_lengths(task.horizon))
     for record in evaluation_records(evaluation, labels):
         by_position = record.metric in (ACCURACY, NATS) and record.labels.get("h") in lengths
-        if by_position or record.metric in TOTALS:
+        if by_position or record.metric in (RIGHT, "mean_cross_entropy", PERPLEXITY):
             records.append(record)
     shown = task.windows(SHOWN_SAMPLES, np.random.default_rng(SAMPLES_SEED))
     written = policy.sample(shown.prompts, min(SAMPLE_LENGTH, task.horizon), rng)
@@ -479,7 +322,106 @@ def references(*, text: Mapping[str, Any], rng: np.random.Generator) -> list[Rec
     return [*scores(task, task.expert, labels, rng), *real, Record(UNKNOWN, unknown, labels)]
 
 
-# -- The cells of the study: learners of the expert's text, and learners of text that is shuffled in part -------------
+# -- cells of the second part: a share of the expert's documents is shuffled text, and the learners are bigram models --
+
+CLEAN, EXACT = "clean bigram", "log-loss, exact"
+NETWORK, RHO, CLIPPED = "log-loss, network", "rho, network", "clipped ratio, network"
+ANY_BIGRAM = (EXACT, NETWORK, RHO, CLIPPED, CLEAN)
+SHARE = "share of shuffled text in the model"
+#: positions of the dial beside zero, with the share of shuffled documents as unit; 1 is among them
+POSITIONS = np.geomspace(1 / 256, 8, 23)
+#: stages of log-loss; of the clipped ratio: log-loss, trimmed log-loss, and a descent from each
+STAGES, TRIM = 4, 0.05
+
+
+def dial_class(task: Text) -> tuple[FiniteClass, list[float]]:
+    """Bigram models of text of which a share is shuffled, from none of it upwards, and these shares."""
+    empty = np.empty((task.vocab_size, 0), dtype=np.int64)
+    bigram = np.exp(task.clean.next_log_probs(np.arange(task.vocab_size)[:, None], empty))  # (A, A)
+    shuffled = np.exp(task.shuffled.next_log_probs(np.zeros((1, 0), dtype=np.int64), empty[:1]))  # (1, A)
+    shares = [0.0, *(float(share) for share in task.contamination * POSITIONS)]
+    members = [MarkovPolicy(np.vstack([(1 - share) * bigram + share * shuffled, shuffled]), 1) for share in shares]
+    for member in members:
+        member.prompt_length = task.prompt_length  # so that a learner returns the member itself
+    return FiniteClass(members), shares
+
+
+def dial(
+    *, text: Mapping[str, Any], H: int, n: int, draws: int, chunks: list[int], replicate: int, rng: np.random.Generator
+) -> list[Record]:
+    """Every learner on the same documents, each exact in its objective; distances at the full length."""
+    task = read(text, horizon=H)
+    members, shares = dial_class(task)
+    demonstrations = collect(task, n, rng)
+    seed = int(rng.integers(2**31))
+    measured: dict[int, DistanceCurve] = {}
+    records = []
+    picks: list[tuple[str, int | None]] = [(CLEAN, None), ("log-loss", None)]
+    picks += [(CHUNKED, K) for K in chunks if K < H] + [("rho", None)]
+    for learner, K in picks:
+        index = 0
+        if learner != CLEAN:
+            policy = build_learner(learner, task, K).fit(demonstrations, members, rng=rng).policy_
+            index = next(i for i, member in enumerate(members.policies) if member is policy)
+        if index not in measured:  # the same draws for all, so that equal choices are at equal distances
+            draw = np.random.default_rng(seed)
+            measured[index] = distance(task.expert, members.policies[index], task, method=BRIDGE, n=draws, rng=draw)
+        curve = measured[index]
+        labels: dict[str, Label] = {"task": task.name, "learner": learner, "H": H, "n": n}
+        labels |= {} if K is None else {"K": K}
+        ends = float(curve.lower[-1]), float(curve.upper[-1])
+        records.append(Record(DISTANCE2, curve.final, labels, *ends, method_of(curve)))
+        if learner != CLEAN:
+            records.append(Record(SHARE, shares[index], labels))
+    return records
+
+
+def untrained(*, text: Mapping[str, Any], n: int, draws: int, replicate: int, rng: np.random.Generator) -> list[Record]:
+    """What needs no training: the clean bigram model, and the bigram table of largest likelihood."""
+    task = read(text)
+    found = LogLossBC().fit(collect(task, n, rng), task.policy_class, rng=rng).policy_
+    records = []
+    for learner, policy in ((CLEAN, task.clean), (EXACT, found)):
+        curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
+        records += curve_records(curve, {"task": task.name, "learner": learner, "n": n})
+    return records
+
+
+def trained(
+    *,
+    text: Mapping[str, Any],
+    learner: str,
+    n: int,
+    draws: int,
+    steps: int,
+    batch_size: int,
+    replicate: int,
+    rng: np.random.Generator,
+    scratch: Path,
+) -> list[Record]:
+    """A linear network of the last token, wide enough to be any bigram model, trained for one of the objectives."""
+    from agents.neural import NetworkClass
+
+    task = read(text)
+    spec = NetworkClass.for_task("linear", task, width=task.vocab_size, window=1)
+    demonstrations = collect(task, n, rng, expert_log_probs=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        policy = network_agent(learner, steps, batch_size, scratch).fit(demonstrations, spec, rng=rng).policy_
+    curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
+    return curve_records(curve, {"task": task.name, "learner": learner, "n": n})
+
+
+def network_agent(learner: str, steps: int, batch_size: int, scratch: Path) -> Agent:
+    """The agent; log-loss gets as many updates as the clipped ratio in all."""
+    shared = {"batch_size": batch_size, "learning_rate": 0.05, "checkpoint": scratch / "run"}
+    if learner == NETWORK:
+        return make_agent("agents.neural:NeuralBC", steps=STAGES * steps, **shared)
+    first = {**shared, "steps": steps, "trims": (TRIM,)}
+    if learner == CLIPPED:
+        return make_agent("agents.neural:NeuralClippedRatioBC", ratio_steps=steps, ratio_learning_rate=0.02, **first)
+    rounds = {"rounds": 2, "game_steps": steps, "game_learning_rate": 0.02}
+    return make_agent("agents.neural:NeuralRhoBC", **rounds, **first)
 
 
 def learners(options: TextOptions, *, networks: bool) -> list[tuple[str, int]]:
@@ -496,16 +438,15 @@ def cells(options: TextOptions) -> Iterator[Cell]:
     """
     networks = trains_networks(options.neural)
     texts = checked_texts(options)
-    network = {"width": options.width, "steps": options.steps}
-    of_networks = {"text": texts[NETWORKS], "n": options.network_n, "draws": options.draws}
-    training = {"steps": options.network_steps, "batch_size": options.network_batch}
     shown = {"text": texts[MAIN], "n": options.n, "draws": options.draws}
     of_dial = {"text": texts[DIAL], "n": options.dial_n, "draws": options.draws, "chunks": list(options.chunks)}
+    of_networks = {"text": texts[NETWORKS], "n": options.network_n, "draws": options.draws}
+    training = {"steps": options.network_steps, "batch_size": options.network_batch}
+    mlp = {"kind": MLP, "size": options.mlp_window, "network": {"width": options.width, "steps": options.steps}}
     for replicate in range(options.network_seeds if networks else 0):
-        for learner in NETWORKS:
+        for learner in (RHO, CLIPPED, NETWORK):
             cell = {**of_networks, "learner": learner, **training, "replicate": replicate}
             yield Cell(NETWORKS, trained, cell, scratch=True)
-        mlp = {"kind": MLP, "size": options.mlp_window, "network": network}
         yield Cell(MAIN, drift, {**shown, **mlp, "replicate": replicate}, scratch=True)
     for replicate in range(options.seeds):
         for kind, size in reversed(learners(options, networks=False)):
@@ -517,8 +458,99 @@ def cells(options: TextOptions) -> Iterator[Cell]:
     yield Cell(MAIN, references, {"text": texts[MAIN]})
 
 
-# -- How the figures of the study are drawn ---------------------------------------------------------------------------
+# -- tables ------------------------------------------------------------------------------------------------------------
 
+
+def names(o: TextOptions) -> list[str]:
+    """Learners of the first part in the order of tables."""
+    return [name_of(kind, size) for kind, size in learners(o, networks=o.neural != "no")]
+
+
+def some_lengths(horizon: int) -> list[int]:
+    """1, 4, 16, ... and the horizon."""
+    return sorted({*(4**k for k in range(10) if 4**k < horizon), horizon})
+
+
+def unknown_said(s: Summary) -> str:
+    """A sentence on the tokens that nobody spells out, empty where there are none."""
+    share = s.value(UNKNOWN, part=MAIN, learner=EXPERT)
+    if not share > 0:
+        return ""
+    return f" Of its tokens {100 * share:.2g} % are unknown ones, which nobody spells out: the bits are too few."
+
+
+def tables(o: TextOptions, s: Summary) -> list[Table]:
+    """Distances, samples and scores of the first part, and the second part."""
+    learned: list[tuple[str, dict[str, Any]]] = [
+        (name, {"part": MAIN, "learner": name}) for name in [*names(o), EXPERT]
+    ]
+    lengths = some_lengths(o.horizon)
+    drifted = []
+    for learner, place in learned:
+        if bits := s.shown(BITS, **place):
+            half = "" if learner == EXPERT else s.shown(HALF, **place) or f"> {o.horizon}"
+            drifted.append([learner, *(s.shown(DISTANCE2, **place, h=h) or "0" for h in lengths), half, bits])
+    written = [
+        [f"{row['prompt']} ...", learner, row["text"]]
+        for number in range(1, SHOWN_SAMPLES + 1)
+        for learner in [REAL, EXPERT, *reversed(names(o))]
+        for row in s.select(SAMPLE, part=MAIN, learner=learner)
+        if row.mean == number
+    ]
+    scored: list[tuple[str, dict[str, Any]]] = [("right tokens", {"metric": RIGHT}), (PERPLEXITY, {})]
+    scored += [(f"nats, token {h}", {"metric": NATS, "h": h}) for h in (1, o.horizon)]
+    dialled = [("log-loss", None), *((CHUNKED, K) for K in o.chunks), ("rho", None), (CLEAN, None)]
+    shuffled: list[tuple[str, dict[str, Any]]] = [
+        (f"dial, H={H}: {titled(a, K)}", {"part": DIAL, "learner": a, "H": H, "K": K})
+        for H in sorted(o.dial_horizons)
+        for a, K in dialled
+    ]
+    shuffled += [(f"any bigram model, H={o.network_horizon}: {a}", at_end(o, a)) for a in ANY_BIGRAM]
+    return [
+        Table(
+            "Distance over the horizon",
+            ["learner", *(f"distance, h={h}" for h in lengths), "tokens until it is 1", "bits a character"],
+            drifted,
+            "Squared Hellinger distance (0 to 2) of the learner's law from the expert's after h tokens, the length at "
+            "which it is 1, and bits a character of the held-out text, with 95 % intervals: over replicates, and for "
+            f"the bits over blocks of the text.{unknown_said(s)}",
+        ),
+        Table(
+            "Samples side by side",
+            ["after", "by", "written"],
+            written,
+            "Each continues the same words of the text by sampling; \u21b5 is a line end.",
+        ),
+        pivot(
+            s,
+            "Teacher forcing on text that nobody has seen",
+            PERPLEXITY,
+            learned,
+            scored,
+            note="On windows of the held-out text, after the true prefix: share of tokens that the learner finds most "
+            "probable, perplexity a token, and cross-entropy of the first and the last token. 95 % intervals."
+            f"{unknown_said(s)}",
+        ),
+        pivot(
+            s,
+            "Contaminated text",
+            DISTANCE2,
+            shuffled,
+            [("distance", {}), ("share learned", {"metric": SHARE})],
+            corner="class, length and learner",
+            note="Squared Hellinger distance to an expert of whose documents a share "
+            f"{o.contamination:g} is shuffled text, with 95 % intervals over replicates. The dial is a class of 24 "
+            "bigram models, between that of the text and that of shuffled text; every learner is exact there.",
+        ),
+    ]
+
+
+def at_end(o: TextOptions, learner: str) -> dict[str, Any]:
+    """Where the distance of whole documents is, of a learner of any bigram model."""
+    return {"part": NETWORKS, "learner": learner, "h": o.network_horizon}
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
 
 BLUES = ("#0B2A45", "#0B4F83", "#0072B2", "#3C98CF", "#6FB8E3")  # few tokens seen to many
 ORANGES = ("#7A2E00", "#B04600", "#D55E00", "#E69F00")
@@ -526,6 +558,7 @@ ORANGES = ("#7A2E00", "#B04600", "#D55E00", "#E69F00")
 TICKS = (0.0, 0.5, 1.0, 1.3, 1.5, 1.7, 1.8, 1.85, 1.9)
 #: where the lower end of an interval is beyond this, too little is in common to measure
 MEASURABLE = 1.97
+WRITTEN = "tokens written after the prompt"
 
 
 def additive(distance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -537,498 +570,291 @@ def additive_inverse(value: NDArray[np.float64]) -> NDArray[np.float64]:
     return -2.0 * np.expm1(-np.asarray(value) / 2.0)
 
 
-def looks(options: TextOptions) -> dict[tuple[str, int], dict[str, Any]]:
-    """Colour and dashes of every learner of the first part."""
-    from experiments.charts import COLOURS
-
-    ramps = {NGRAM: shades(sorted(options.orders), BLUES), LINEAR: shades(sorted(options.windows), ORANGES)}
-    dashes = {NGRAM: "-", LINEAR: "--", MLP: "-"}
+def looks(o: TextOptions, *kinds: str) -> dict[str, dict[str, Any]]:
+    """Colour and dashes of the learners of the first part, of these kinds."""
+    ramps = {
+        NGRAM: shades(o.orders, BLUES),
+        LINEAR: shades(o.windows, ORANGES),
+        MLP: {o.mlp_window: COLOURS["green"]},
+    }
     return {
-        (kind, size): {
-            "color": COLOURS["green"] if kind == MLP else ramps[kind][size],
-            "linestyle": dashes[kind],
-            "marker": "",
-        }
-        for kind, size in learners(options, networks=True)
+        name_of(kind, size): {"color": ramps[kind][size], "linestyle": "--" if kind == LINEAR else "-", "marker": ""}
+        for kind, size in learners(o, networks=True)
+        if kind in kinds
     }
 
 
-def curve_of(summary: Summary, kind: str, size: int) -> Series:
-    return summary.series("h", DISTANCE2, part=MAIN, learner=name_of(kind, size))
+def drift_title(o: TextOptions, s: Summary) -> str:
+    """The answer of the headline, where every learner that sees more passes 1 later."""
+    for kind, sizes in ((NGRAM, o.orders), (LINEAR, o.windows)):
+        half = s.series("size", HALF, part=MAIN, kind=kind)
+        if not len(half.x) or list(half.x) != sorted(sizes)[: len(half.x)] or (np.diff(half.mean) <= 0).any():
+            return "How fast does free-running text drift from the expert's?"
+    return "Free-running text drifts from the expert's, faster for the more restricted learner"
 
 
-def drawn(axes: Axes, series: Series, look: dict[str, Any]) -> None:
-    """A line and its band."""
-    from experiments.charts import say_band
-
-    axes.plot(series.x, series.mean, **look)
-    axes.fill_between(series.x, series.lower, series.upper, color=look["color"], alpha=0.22, linewidth=0)
-    say_band(axes, "each h")
-
-
-def drift_figure(options: TextOptions, summary: Summary) -> Figure:
+def drift_figure(o: TextOptions, s: Summary) -> Figure:
     """All learners on the additive scale, each labelled where its line leaves the picture."""
-    from experiments.charts import end_labels, new_figure
-
-    figure, axes = new_figure(
-        "Free-running text drifts from the expert's, faster for the more restricted learner",
-        "tokens written after the prompt",
-        DISTANCE,
-        size=(9.6, 5.6),
-    )
+    figure, axes = new_figure(drift_title(o, s), WRITTEN, DISTANCE, size=(9.6, 5.6))
     axes.set_yscale("function", functions=(additive, additive_inverse))
-    curves = {place: series for place in looks(options) if len((series := curve_of(summary, *place)).x)}
+    look = looks(o, NGRAM, LINEAR, MLP)
+    curves = {name: s.series("h", DISTANCE2, part=MAIN, learner=name) for name in look}
+    curves = {name: series for name, series in curves.items() if len(series.x)}
     if not curves:
         return figure
-    leaving = {place: exit_of(series) for place, series in curves.items()}
-    gone = [x for x, _ in leaving.values() if np.isfinite(x)]
-    right = float(options.horizon) if len(gone) < 2 else min(1.1 * max(gone), float(options.horizon))
+    leaving = {name: exit_of(series) for name, series in curves.items()}
+    gone = [x for x in leaving.values() if np.isfinite(x)]
+    right = float(o.horizon) if len(gone) < 2 else min(1.1 * max(gone), float(o.horizon))
     top = TICKS[-1] if gone else max(float(series.mean.max()) for series in curves.values())
     labels = []
-    for place, series in curves.items():
-        look = looks(options)[place]
+    for name, series in curves.items():
         kept = ~(series.lower > MEASURABLE)
-        start = Series(*(np.concatenate([[0.0], column[kept]]) for column in series))  # nothing written, no distance
-        drawn(axes, start, look)
-        if not np.isfinite(leaving[place][0]) or leaving[place][0] > right:
-            at = float(np.interp(right, series.x, series.mean))
-            labels.append((right, at, name_of(*place), look["color"]))
+        from_zero = Series(*(np.concatenate([[0.0], column[kept]]) for column in series))  # nothing written yet
+        plot_series(axes, from_zero, name, **look[name])
+        if leaving[name] > right:
+            labels.append((right, float(np.interp(right, series.x, series.mean)), name, look[name]["color"]))
     axes.set_xlim(0.0, right)
     axes.set_ylim(0.0, top)
     axes.set_yticks([tick for tick in TICKS if tick <= top], labels=[f"{tick:g}" for tick in TICKS if tick <= top])
     axes.set_yticks([], minor=True)
     end_labels(axes, labels)
-    outs = [(x, name_of(*place), looks(options)[place]["color"]) for place, (x, _) in leaving.items() if x <= right]
-    top_labels(axes, outs, top)
+    top_labels(axes, [(x, name, look[name]["color"]) for name, x in leaving.items() if x <= right], top)
     return figure
 
 
-def exit_of(series: Series) -> tuple[float, float]:
+def exit_of(series: Series) -> float:
     """Where a curve passes the top of the additive scale, between two lengths; ``inf`` if it does not."""
     above = np.flatnonzero(series.mean >= TICKS[-1])
     if not len(above):
-        return np.inf, np.inf
+        return math.inf
     i = int(above[0])
     ends = np.concatenate([[0.0], additive(series.mean[: i + 1])])
     places = np.concatenate([[0.0], series.x[: i + 1]])
-    x = np.interp(additive(np.array(TICKS[-1])), ends[-2:], places[-2:])
-    return float(x), TICKS[-1]
+    return float(np.interp(additive(np.array(TICKS[-1])), ends[-2:], places[-2:]))
 
 
 def top_labels(axes: Axes, outs: list[tuple[float, str, str]], top: float) -> None:
     """Slanted words above the places where lines leave through the top, moved apart where they would overlap."""
-    from experiments.charts import spread
-
     if not outs:
         return
-    width = axes.get_xlim()[1]
-    places = spread(np.array([x for x, *_ in outs]), 0.036 * width)
+    places = spread(np.array([x for x, *_ in outs]), 0.036 * axes.get_xlim()[1])
+    slanted: dict[str, Any] = {"rotation": 40, "rotation_mode": "anchor", "ha": "left", "va": "bottom"}
+    slanted |= {"fontweight": "bold", "fontsize": 10, "annotation_clip": False}
     for (x, words, colour), at in zip(outs, places, strict=True):
-        axes.annotate(
-            words,
-            (x, top),
-            xytext=(at, 1.025),
-            textcoords=("data", "axes fraction"),
-            rotation=40,
-            rotation_mode="anchor",
-            ha="left",
-            va="bottom",
-            color=colour,
-            fontweight="bold",
-            fontsize=10,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
-            annotation_clip=False,
-        )
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
+        where: dict[str, Any] = {"xytext": (at, 1.025), "textcoords": ("data", "axes fraction")}
+        axes.annotate(words, (x, top), **where, color=colour, arrowprops=arrow, **slanted)
     axes.set_title(axes.get_title(loc="left"), pad=84)
 
 
-def curve_figure(options: TextOptions, summary: Summary) -> Figure:
+def plain_figure(o: TextOptions, s: Summary) -> Figure:
     """Plain squared distances against the logarithm of the length; n-grams on the left, the others on the right."""
-    from experiments.charts import log2_axis, new_panels
-
-    figure, panels = new_panels(
-        "The distance grows with every token, until the two laws have nothing in common",
-        ["tokens written after the prompt"] * 2,
-        DISTANCE,
-        size=(11.0, 4.8),
-    )
+    title = "How far apart are the two laws? At 2 they have nothing in common"
+    figure, panels = new_panels(title, [WRITTEN] * 2, DISTANCE, size=(11.0, 4.8))
     for axes, kinds in zip(panels, ((NGRAM,), (LINEAR, MLP)), strict=True):
-        for place, look in looks(options).items():
-            series = curve_of(summary, *place)
-            if place[0] in kinds and len(series.x):
-                drawn(axes, series, {**look, "label": name_of(*place)})
-        log2_axis(axes, [2.0**k for k in range(int(np.log2(options.horizon)) + 1)])
+        for name, look in looks(o, *kinds).items():
+            series = s.series("h", DISTANCE2, part=MAIN, learner=name)
+            plot_series(axes, series, name, **look, label=name)
+        log2_axis(axes, [2.0**k for k in range(int(np.log2(o.horizon)) + 1)])
         axes.set_ylim(0.0, 2.05)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="lower right", fontsize=10)
     return figure
 
 
-def bits_figure(options: TextOptions, summary: Summary) -> Figure:
+def bits_figure(o: TextOptions, s: Summary) -> Figure:
     """A point with its interval for every learner, best at the top, and the expert as a line."""
-    from experiments.charts import new_figure
-
-    rows = [
-        (row, look)
-        for place, look in looks(options).items()
-        for row in summary.select(BITS, part=MAIN, learner=name_of(*place))
-    ]
-    rows.sort(key=lambda item: -item[0].mean)
-    size = (8.2, 1.8 + 0.38 * len(rows))
-    experts = list(summary.select(BITS, part=MAIN, learner=EXPERT))
+    look = looks(o, NGRAM, LINEAR, MLP)
+    rows = sorted((row for name in look for row in s.select(BITS, part=MAIN, learner=name)), key=lambda row: -row.mean)
+    experts = s.select(BITS, part=MAIN, learner=EXPERT)
     said = "New text under teacher forcing"
     if rows and experts:
-        ends = f"{rows[-1][0].mean:.2f} to {rows[0][0].mean:.2f}"
+        ends = f"{rows[-1].mean:.2f} to {rows[0].mean:.2f}"
         said = f"New text: expert {experts[0].mean:.2f} bits a character, learners {ends}"
-    figure, axes = new_figure(said, BITS, "", size=size)
-    for y, (row, look) in enumerate(rows):
-        axes.plot([row.lower, row.upper], [y, y], color=look["color"], linewidth=3, alpha=0.4)
-        axes.plot([row.mean], [y], "o", color=look["color"], markersize=8)
-        axes.annotate(f"{row.mean:.2f}", (row.top, y), xytext=(6, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(rows)), labels=[str(row["learner"]) for row, _ in rows])
+    figure, axes = new_figure(said, BITS, "", size=(8.2, 1.8 + 0.38 * len(rows)))
+    beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+    for y, row in enumerate(rows):
+        colour = look[row["learner"]]["color"]
+        axes.plot([row.lower, row.upper], [y, y], color=colour, linewidth=3, alpha=0.4)
+        axes.plot([row.mean], [y], "o", color=colour, markersize=8)
+        axes.annotate(f"{row.mean:.2f}", (row.top, y), xytext=(6, 0), **beside)
+    axes.set_yticks(range(len(rows)), labels=[str(row["learner"]) for row in rows])
     axes.set_xlim(0.0, 1.12 * float(axes.dataLim.x1))
     for row in experts:
         axes.axvspan(row.lower, row.upper, color="black", alpha=0.08, linewidth=0)
         axes.axvline(row.mean, color="black", linestyle="--", linewidth=1.5)
-        axes.annotate(
-            f"expert {row.mean:.2f} ",
-            (row.mean, 0),
-            xytext=(-4, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontweight="bold",
-        )
+        axes.annotate(f"expert {row.mean:.2f} ", (row.mean, 0), xytext=(-4, 0), **beside, ha="right", fontweight="bold")
     return figure
 
 
-def dial_figure(options: TextOptions, summary: Summary) -> Figure:
+def dial_figure(o: TextOptions, s: Summary) -> Figure:
     """Distance at the full length against the length, on logarithmic axes."""
-    from experiments.charts import log2_axis, new_figure
-
-    ends = {
-        learner: summary.value(DISTANCE2, part=DIAL, learner=learner, H=max(options.dial_horizons))
-        for learner in ("log-loss", "rho")
-    }
-    figure, axes = new_figure(
-        "Log-loss pays for shuffled documents again and again, rho once"
-        if ends["rho"] < 0.5 * ends["log-loss"]
-        else "Log-loss and rho on text with some shuffled documents",
-        "length of the documents H",
-        DISTANCE,
-        size=(8.2, 4.8),
-    )
-    horizons = sorted(float(H) for H in options.dial_horizons)
-    log2_axis(axes, horizons)
-    room_for_labels(axes, horizons[0], horizons[-1], 1.25 * (horizons[-1] / horizons[0]) ** 0.28)
-
-    def of(learner: str, **more: int) -> Series:
-        return summary.series("H", DISTANCE2, part=DIAL, learner=learner, **more)
-
-    colours = shades(options.chunks)
-    lines = [
-        *(Line(of(CHUNKED, K=K), CHUNKED, f"rho, chunks of {K}", color=colours[K]) for K in options.chunks),
-        Line(of("log-loss"), "log-loss", "log-loss"),
-        Line(of("rho"), "rho", "rho, whole document"),
-        Line(of(CLEAN), "best in class", CLEAN),
+    low, high = min(o.dial_horizons), max(o.dial_horizons)
+    loss, rho = (s.value(DISTANCE2, part=DIAL, learner=learner, H=high) for learner in ("log-loss", "rho"))
+    title = "Log-loss and rho on text with some shuffled documents"
+    if rho < 0.5 * loss:
+        title = "Log-loss pays for shuffled documents again and again, rho once"
+    colours = shades(o.chunks)
+    curves = [
+        *(
+            Curve({"part": DIAL, "learner": CHUNKED, "K": K}, f"rho, chunks of {K}", look={"color": colours[K]})
+            for K in o.chunks
+        ),
+        Curve({"part": DIAL, "learner": "log-loss"}, "log-loss"),
+        Curve({"part": DIAL, "learner": "rho"}, "rho, whole document"),
+        Curve({"part": DIAL, "learner": CLEAN}, CLEAN, style="best in class"),
     ]
-    draw_lines(axes, lines, limits=plain_log_axis)
-    return figure
+    room = 1.25 * (high / low) ** 0.28
+    return chart(
+        s, title, DISTANCE, Panel("H", "length of the documents H", DISTANCE2, curves, yscale="log", room=room)
+    )
 
 
-def network_figure(options: TextOptions, summary: Summary) -> Figure:
+def network_figure(o: TextOptions, s: Summary) -> Figure:
     """Distance of the first h tokens, for log-loss and for what is trained on whole documents."""
-    from experiments.charts import COLOURS, log2_axis, new_figure
-
-    ends = summary.select(DISTANCE2, part=NETWORKS, h=options.network_horizon)
-    values = {row["learner"]: row.mean for row in ends}
-    better = [name for name in (RHO, CLIPPED) if values.get(name, np.inf) < values.get(EXACT, 0.0)]
+    ends = {row["learner"]: row.mean for row in s.select(DISTANCE2, part=NETWORKS, h=o.network_horizon)}
+    better = [name for name in (RHO, CLIPPED) if ends.get(name, np.inf) < ends.get(EXACT, 0.0)]
     said = {
         2: "Training on whole documents comes nearer to the expert than log-loss",
         1: f"Of the two, the {(better or [''])[0].removesuffix(', network')} comes nearer to the expert than log-loss",
-        0: "Log-loss on contaminated text: the distance keeps growing with the length",
+        0: "Does training on whole documents come nearer to the expert than log-loss?",
     }[len(better)]
-    figure, axes = new_figure(said, "tokens written after the prompt", DISTANCE, size=(8.6, 4.8))
-    H = options.network_horizon
-    first = max(H // 32, 1)
-    log2_axis(axes, [float(first << k) for k in range(int(np.log2(H / first)) + 1)])
-    room_for_labels(axes, first, H, 3.2)
-    styles: dict[str, dict[str, Any]] = {
-        NETWORK: {"color": COLOURS["orange"], "linestyle": "--"},
-        EXACT: {"color": COLOURS["vermilion"]},
-        RHO: {"color": COLOURS["blue"]},
-        CLIPPED: {"color": COLOURS["green"]},
-        CLEAN: {"color": COLOURS["black"], "linestyle": "--"},
-    }
-    lines = []
-    for learner, style in styles.items():
-        series = summary.series("h", DISTANCE2, part=NETWORKS, learner=learner)
-        kept = series.x >= first
-        style = {"linestyle": "-", "marker": "", **style}
-        lines.append(Line(Series(*(column[kept] for column in series)), learner, learner, **style))
-    draw_lines(axes, lines)
-    axes.set_ylim(0.0, None)
-    return figure
+    first = max(o.network_horizon // 32, 1)
+    ticks = [first << k for k in range(int(np.log2(o.network_horizon / first)) + 1)]
+    colours = {NETWORK: "orange", EXACT: "vermilion", RHO: "blue", CLIPPED: "green", CLEAN: "black"}
+    curves = []
+    for learner, colour in colours.items():
+        look = {"color": COLOURS[colour], "linestyle": "--" if learner in (NETWORK, CLEAN) else "-", "marker": ""}
+        curves.append(Curve({"learner": learner}, learner, look=look))
+    late = Summary(row for row in s.select(DISTANCE2, part=NETWORKS) if row["h"] >= first)
+    panel = Panel("h", WRITTEN, DISTANCE2, curves, yscale="zero", room=3.2, ticks=ticks)
+    return chart(late, said, DISTANCE, panel, size=(8.6, 4.8))
 
 
-# -- Tables, figures and findings from the summary of the study -------------------------------------------------------
-
-
-def shown(summary: Summary, metric: str, **labels: Any) -> str:
-    """``mean [lower, upper]`` of the one row that matches, empty where there is none."""
-    rows = summary.select(metric, **labels)
-    return with_interval(rows[0].mean, rows[0].lower, rows[0].upper) if len(rows) else ""
-
-
-def names(options: TextOptions) -> list[str]:
-    """Learners of the first part in the order of tables."""
-    return [name_of(kind, size) for kind, size in learners(options, networks=options.neural != "no")]
-
-
-def some_lengths(horizon: int) -> list[int]:
-    """1, 4, 16, ... and the horizon."""
-    return sorted({*(4**k for k in range(10) if 4**k < horizon), horizon})
-
-
-def learner_table(options: TextOptions, summary: Summary) -> Table:
-    """One line a learner: distance at some lengths, where it passes 1, bits a character."""
-    lengths = some_lengths(options.horizon)
-    lines = []
-    for learner in [*names(options), EXPERT]:
-        place = {"part": MAIN, "learner": learner}
-        if not len(summary.select(BITS, **place)):
-            continue
-        half = shown(summary, HALF, **place) or f"> {options.horizon}"
-        distances = [shown(summary, DISTANCE2, **place, h=h) or "0" for h in lengths]
-        lines.append([learner, *distances, half if learner != EXPERT else "", shown(summary, BITS, **place)])
-    note = (
-        "Squared Hellinger distance (0 to 2) of the learner's law from the expert's after h tokens, the length at "
-        "which it is 1, and bits a character of the held-out text, with 95 % intervals: over replicates, and for the "
-        f"bits over blocks of the text.{unknown_said(summary)}"
-    )
-    heads = ["learner", *(f"distance, h={h}" for h in lengths), "tokens until it is 1", "bits a character"]
-    return Table("Distance over the horizon", heads, lines, note)
-
-
-def unknown_said(summary: Summary) -> str:
-    """A sentence on the tokens that nobody spells out, empty where there are none."""
-    share = summary.value(UNKNOWN, part=MAIN, learner=EXPERT)
-    if not share > 0:
-        return ""
-    return f" Of its tokens {100 * share:.2g} % are unknown ones, which nobody spells out: the bits are too few."
-
-
-def score_table(options: TextOptions, summary: Summary) -> Table:
-    """Teacher forcing on the held-out text."""
-    first, last = 1, options.horizon
-    lines = []
-    for learner in [*names(options), EXPERT]:
-        place = {"part": MAIN, "learner": learner}
-        if not len(summary.select("perplexity", **place)):
-            continue
-        totals = [shown(summary, metric, **place) for metric in ("forced_token_accuracy", "perplexity")]
-        lines.append([learner, *totals, *(shown(summary, NATS, **place, h=h) for h in (first, last))])
-    heads = ["learner", "right tokens", "perplexity", f"nats, token {first}", f"nats, token {last}"]
-    note = (
-        "On windows of the held-out text, after the true prefix: share of tokens that the learner finds most probable, "
-        "perplexity a token, and cross-entropy of the first and the last token. 95 % intervals."
-        f"{unknown_said(summary)}"
-    )
-    return Table("Teacher forcing on text that nobody has seen", heads, lines, note)
-
-
-def sample_table(options: TextOptions, summary: Summary) -> Table:
-    """The same prompts, gone on with by everybody."""
-    lines = []
-    for number in sorted({row.mean for row in summary.select(SAMPLE)}):
-        for learner in [REAL, EXPERT, *reversed(names(options))]:
-            for row in summary.select(SAMPLE, part=MAIN, learner=learner):
-                if row.mean == number:
-                    lines.append([f"{row['prompt']} ...", learner, row["text"]])
-    note = "Each continues the same words of the text by sampling; \u21b5 is a line end."
-    return Table("Samples side by side", ["after", "by", "written"], lines, note)
-
-
-def shuffled_table(options: TextOptions, summary: Summary) -> Table:
-    """The two comparisons on contaminated text."""
-    lines = []
-    for H in sorted(options.dial_horizons):
-        for learner, K in dial_learners(options):
-            place: dict[str, Any] = {"part": DIAL, "learner": learner, "H": H, **({} if K is None else {"K": K})}
-            if len(summary.select(DISTANCE2, **place)):
-                name = learner if K is None else f"{learner}, K={K}"
-                what = [shown(summary, DISTANCE2, **place), shown(summary, SHARE, **place)]
-                lines.append([f"dial, H={H}", name, *what])
-    H = options.network_horizon
-    for learner in (EXACT, NETWORK, RHO, CLIPPED, CLEAN):
-        place = {"part": NETWORKS, "learner": learner, "h": H}
-        if len(summary.select(DISTANCE2, **place)):
-            lines.append([f"any bigram model, H={H}", learner, shown(summary, DISTANCE2, **place), ""])
-    note = (
-        f"Squared Hellinger distance to an expert of whose documents a share {options.contamination:g} is shuffled "
-        "text, with 95 % intervals over replicates. The dial is a class of 24 bigram models, between that of the text "
-        "and that of shuffled text; every learner is exact there."
-    )
-    return Table("Contaminated text", ["class and length", "learner", "distance", "share learned"], lines, note)
-
-
-def dial_learners(options: TextOptions) -> list[tuple[str, int | None]]:
-    """Learners of the dial, with K."""
-    return [("log-loss", None), *((CHUNKED, K) for K in options.chunks), ("rho", None), (CLEAN, None)]
-
-
-# -- findings ----------------------------------------------------------------------------------------------------------
-
-
-def drift_finding(options: TextOptions, summary: Summary) -> list[str]:
-    """Where each learner's text has come half the way."""
-    rows: list[SummaryRow] = sorted(summary.select(HALF, part=MAIN), key=lambda row: row.mean)
-    if not rows:
-        return []
-    words = [f"{row['learner']} {with_interval(row.mean, row.lower, row.upper)}" for row in rows]
-    never = [name for name in names(options) if len(summary.select(BITS, part=MAIN, learner=name))]
-    never = [name for name in never if name not in {row["learner"] for row in rows}]
-    said = f"The squared Hellinger distance to the expert passes 1 after so many tokens: {'; '.join(words)}"
-    return [said + (f"; not within {options.horizon}: {', '.join(never)}." if never else ".")]
-
-
-def growth_finding(options: TextOptions, summary: Summary) -> list[str]:
-    """The distance grows, teacher forcing stays."""
-    rows = summary.select(HALF, part=MAIN)
-    if not len(rows):
-        return []
-    learner = max(rows, key=lambda row: row.mean)["learner"]
-    place = {"part": MAIN, "learner": learner}
-    H = options.horizon
-    words = [f"{shown(summary, DISTANCE2, **place, h=h)} at h={h}" for h in some_lengths(H)]
-    return [
-        f"The {learner} model, the least restricted of those: {', '.join(words)}. Under teacher forcing nothing of "
-        f"this shows: its cross-entropy is {shown(summary, NATS, **place, h=1)} nats at token 1 and "
-        f"{shown(summary, NATS, **place, h=H)} at token {H} of held-out text."
-    ]
-
-
-def bits_finding(options: TextOptions, summary: Summary) -> list[str]:
-    """Bits a character, learners against the expert."""
-    words = [f"{name} {text}" for name in names(options) if (text := shown(summary, BITS, part=MAIN, learner=name))]
-    expert = shown(summary, BITS, part=MAIN, learner=EXPERT)
-    if not words or not expert:
-        return []
-    read = next(str(row["sha256"]) for row in summary.select(BITS, part=MAIN, learner=EXPERT))
-    where = f"corpus {options.corpus!r}, sha256 {read}..."
-    return [
-        f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {expert}.{unknown_said(summary)}"
-    ]
-
-
-def dial_finding(options: TextOptions, summary: Summary) -> list[str]:
-    """Log-loss pays for contamination at every token, rho once."""
-    low, high = min(options.dial_horizons), max(options.dial_horizons)
-    words = []
-    for learner in ("log-loss", "rho", CLEAN):
-        ends = [shown(summary, DISTANCE2, part=DIAL, learner=learner, H=H) for H in (low, high)]
-        if all(ends):
-            words.append(f"{learner} {ends[0]} at H={low} and {ends[1]} at H={high}")
-    said = f"With {options.contamination:g} of the documents shuffled, in a class of bigram models on one dial"
-    return [f"{said}: {'; '.join(words)}."] if words else []
-
-
-def apart(one: SummaryRow, other: SummaryRow) -> bool:
-    """Whether two intervals do not overlap."""
-    return one.upper < other.lower or other.upper < one.lower
-
-
-def network_finding(options: TextOptions, summary: Summary) -> list[str]:
-    """Whether sequence-level training of networks lowers the distance, or why there is none."""
-    H = options.network_horizon
-    place: dict[str, Any] = {"part": NETWORKS, "h": H}
-    words = [
-        f"{learner} {text}"
-        for learner in (EXACT, NETWORK, RHO, CLIPPED, CLEAN)
-        if (text := shown(summary, DISTANCE2, **place, learner=learner))
-    ]
-    said = [f"Any bigram model, documents of {H} tokens: {'; '.join(words)}."] if words else []
-    exact = list(summary.select(DISTANCE2, **place, learner=EXACT))
-    for row in (row for learner in (RHO, CLIPPED) for row in summary.select(DISTANCE2, **place, learner=learner)):
-        if not exact:
-            continue
-        name, change = str(row["learner"]).removesuffix(", network"), row.mean / exact[0].mean - 1.0
-        told = "without intervals"
-        if not (math.isnan(row.upper) or math.isnan(exact[0].upper)):
-            verdict = "are apart" if apart(row, exact[0]) else "overlap"
-            told = f"the intervals ({options.network_seeds} replicates) {verdict}"
-        said.append(
-            f"Training on whole documents ({name}) {'lowers' if change < 0 else 'does not lower'} the distance against "
-            f"the maximum likelihood of the same class: {100 * change:+.0f} %, {told}."
-        )
-    if not trains_networks(options.neural):
-        why = "left out with --neural no" if options.neural == "no" else f"left out: {without_torch()}"
-        said.append(f"Networks were {why}.")
-    return said
-
-
-def analyse(options: TextOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    over = f"of {options.seeds} replicates" if options.seeds > 1 else "of the sampling of one replicate"
-    trained = f"of {options.network_seeds} replicates of networks" if options.network_seeds > 1 else "of one network"
-    expert = f"the expert is an interpolated {options.expert_order}-gram model of the text"
-    dirt = f"A share {options.contamination:g} of the expert's documents is shuffled text"
-    figures = [
+def figures(o: TextOptions, s: Summary) -> list[FigureSpec]:
+    """Three of the first part, and one each of the dial and of networks."""
+    over = f"of {o.seeds} replicates" if o.seeds > 1 else "of the sampling of one replicate"
+    trained = f"of {o.network_seeds} replicates of networks" if o.network_seeds > 1 else "of one network"
+    expert = f"the expert is an interpolated {o.expert_order}-gram model of the text"
+    dirt = f"A share {o.contamination:g} of the expert's documents is shuffled text"
+    specs = [
         FigureSpec(
             "headline",
             "How fast does a learner's own text drift from the expert's?",
             "Squared Hellinger distance to the expert on a scale in which equal errors at every token make a straight "
-            f"line (-2 log(1 - D^2/2)); {expert}, and every learner has seen {options.n} sequences of it. Bands: 95 % "
+            f"line (-2 log(1 - D^2/2)); {expert}, and every learner has seen {o.n} sequences of it. Bands: 95 % "
             f"intervals {over}. "
             "Lines end where they leave the picture, or where too little in common is left to measure.",
-            lambda: drift_figure(options, summary),
+            lambda: drift_figure(o, s),
         ),
         FigureSpec(
             "distance",
             "The same on the plain scale",
             f"Squared Hellinger distance, from 0 to 2, against the length; {expert}. Bands: 95 % intervals {over}.",
-            lambda: curve_figure(options, summary),
+            lambda: plain_figure(o, s),
         ),
         FigureSpec(
             "bits",
             "How well does each learner predict text that nobody has seen?",
             "Bits a character of the held-out end of the text under teacher forcing; bars: 95 % intervals from the "
-            f"scatter of blocks of the text, which all learners share.{unknown_said(summary)}",
-            lambda: bits_figure(options, summary),
+            f"scatter of blocks of the text, which all learners share.{unknown_said(s)}",
+            lambda: bits_figure(o, s),
         ),
         FigureSpec(
             "dial",
             "Does log-loss forgive a few shuffled documents?",
             f"{dirt}; the class is a dial of bigram models between text and shuffled text, every learner is exact in "
             f"it. Squared Hellinger distance at the length H of the documents, 95 % intervals {over}.",
-            lambda: dial_figure(options, summary),
+            lambda: dial_figure(o, s),
+        ),
+        FigureSpec(
+            "networks",
+            "Does training on whole documents lower the distance?",
+            f"{dirt}; the class is all bigram models, as tables and as linear networks of the last token. Squared "
+            f"Hellinger distance of the first h tokens, documents of {o.network_horizon}; 95 % intervals, {trained}.",
+            lambda: network_figure(o, s),
         ),
     ]
-    if len(summary.select(DISTANCE2, part=NETWORKS)):
-        figures.append(
-            FigureSpec(
-                "networks",
-                "Does training on whole documents lower the distance?",
-                f"{dirt}; the class is all bigram models, as tables and as linear networks of the last token. Squared "
-                f"Hellinger distance of the first h tokens, documents of {options.network_horizon}; 95 % intervals, "
-                f"{trained}.",
-                lambda: network_figure(options, summary),
-            )
+    return specs if len(s.select(DISTANCE2, part=NETWORKS)) else specs[:-1]
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def drift_findings(o: TextOptions, s: Summary) -> Iterator[str]:
+    """Where each learner's text has come half the way; that of the last one grows, and teacher forcing stays."""
+    rows = sorted(s.select(HALF, part=MAIN), key=lambda row: row.mean)
+    if not rows:
+        return
+    words = "; ".join(f"{row['learner']} {with_interval(row.mean, row.lower, row.upper)}" for row in rows)
+    passed = {row["learner"] for row in rows}
+    never = [name for name in names(o) if name not in passed and len(s.select(BITS, part=MAIN, learner=name))]
+    rest = f"; not within {o.horizon}: {', '.join(never)}." if never else "."
+    yield f"The squared Hellinger distance to the expert passes 1 after so many tokens: {words}{rest}"
+    learner, H = max(rows, key=lambda row: row.mean)["learner"], o.horizon
+    place = {"part": MAIN, "learner": learner}
+    grown = ", ".join(f"{s.shown(DISTANCE2, **place, h=h)} at h={h}" for h in some_lengths(H))
+    yield (
+        f"The {learner} model, the least restricted of those: {grown}. Under teacher forcing nothing of this shows: "
+        f"its cross-entropy is {s.shown(NATS, **place, h=1)} nats at token 1 and {s.shown(NATS, **place, h=H)} at "
+        f"token {H} of held-out text."
+    )
+
+
+def bits_findings(o: TextOptions, s: Summary) -> Iterator[str]:
+    """Bits a character, learners against the expert."""
+    words = [f"{name} {bits}" for name in names(o) if (bits := s.shown(BITS, part=MAIN, learner=name))]
+    for row in s.select(BITS, part=MAIN, learner=EXPERT) if words else ():
+        expert = with_interval(row.mean, row.lower, row.upper)
+        where = f"corpus {o.corpus!r}, sha256 {row['sha256']}..."
+        yield (
+            f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {expert}.{unknown_said(s)}"
         )
-    findings = [
-        *drift_finding(options, summary),
-        *growth_finding(options, summary),
-        *bits_finding(options, summary),
-        *dial_finding(options, summary),
-        *network_finding(options, summary),
-    ]
-    tables = [
-        learner_table(options, summary),
-        sample_table(options, summary),
-        score_table(options, summary),
-        shuffled_table(options, summary),
-    ]
-    return Analysis(tables=tables, figures=figures, findings=findings)
+
+
+def dial_findings(o: TextOptions, s: Summary) -> Iterator[str]:
+    """Log-loss pays for contamination at every token, rho once."""
+    words = []
+    for learner in ("log-loss", "rho", CLEAN):
+        ends = {H: s.shown(DISTANCE2, part=DIAL, learner=learner, H=H) for H in sorted(o.dial_horizons)}
+        ends = {H: ends[H] for H in (min(ends), max(ends))}
+        if all(ends.values()):
+            words.append(f"{learner} {' and '.join(f'{found} at H={H}' for H, found in ends.items())}")
+    if words:
+        said = f"With {o.contamination:g} of the documents shuffled, in a class of bigram models on one dial"
+        yield f"{said}: {'; '.join(words)}."
+
+
+def network_findings(o: TextOptions, s: Summary) -> Iterator[str]:
+    """Whether sequence-level training of networks lowers the distance, or why there is none."""
+    ends = {name: list(s.select(DISTANCE2, **at_end(o, name))) for name in ANY_BIGRAM}
+    ends = {name: rows for name, rows in ends.items() if rows}
+    if ends:
+        words = "; ".join(f"{name} {s.shown(DISTANCE2, **at_end(o, name))}" for name in ends)
+        yield f"Any bigram model, documents of {o.network_horizon} tokens: {words}."
+    for name in (name for name in (RHO, CLIPPED) if name in ends and EXACT in ends):
+        (row,), (exact,) = ends[name], ends[EXACT]
+        change, told = row.mean / exact.mean - 1.0, "without intervals"
+        if not (math.isnan(row.upper) or math.isnan(exact.upper)):
+            apart = row.upper < exact.lower or exact.upper < row.lower
+            told = f"the intervals ({o.network_seeds} replicates) {'are apart' if apart else 'overlap'}"
+        yield (
+            f"Training on whole documents ({name.removesuffix(', network')}) "
+            f"{'lowers' if change < 0 else 'does not lower'} the distance against the maximum likelihood of the same "
+            f"class: {100 * change:+.0f} %, {told}."
+        )
+    if not trains_networks(o.neural):
+        yield f"Networks were left out{' with --neural no' if o.neural == 'no' else f': {without_torch()}'}."
+
+
+def analyse(options: TextOptions, summary: Summary) -> Analysis:
+    """Everything that is made of the summary."""
+    sentences = (drift_findings, bits_findings, dial_findings, network_findings)
+    return Analysis(
+        tables=tables(options, summary),
+        figures=figures(options, summary),
+        findings=[said for finding in sentences for said in finding(options, summary)],
+    )
 
 
 STUDY = Study(
