@@ -7,7 +7,7 @@ Figures are made without pyplot, so no window system and no global state is invo
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -255,6 +255,16 @@ def draw_lines(axes: Axes, lines: Sequence[Line], *, limits: Callable[[Axes], No
             colour = line.changes.get("color", learner_style(line.learner).colour)
             ends.append((float(line.series.x[-1]), float(line.series.mean[-1]), line.label, colour))
     end_labels(axes, ends)
+
+
+def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> None:
+    """One legend for all panels, under them: what they have of these names, in this order."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        found |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    shown = [name for name in names if name in found]
+    handles = [found[name] for name in shown]
+    figure.legend(handles, shown, loc="outside lower center", ncols=max(len(shown), 1), fontsize=size)
 
 
 def room_for_labels(axes: Axes, low: float, high: float, factor: float) -> None:
