@@ -522,7 +522,7 @@ def pointer_figure(s: Summary, length: int, degrees: list[int]) -> Figure:
             bars = np.abs(np.stack([got.mean - got.lower, got.upper - got.mean]))[:, seen]
             look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 8, "elinewidth": 1.5, "capsize": 3}
             axes.errorbar(at[seen], got.mean[seen], bars, linestyle="", **look, label=mode)
-            for x, y, value in zip(at, np.maximum(got.mean, form.mean), got.mean, strict=True):
+            for x, y, value in zip(at, np.fmax(got.upper, form.mean), got.mean, strict=True):
                 words: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
                 axes.annotate(f"{value:.2g}", (x, y), xytext=(0, 11), **words)
         axes.set_xticks(range(len(hops)), labels=[f"{h} (all)" if h == length - 2 else str(h) for h in hops])
