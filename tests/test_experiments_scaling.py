@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from experiments.run import run_study  # noqa: E402
 from experiments.studies import load_study  # noqa: E402
-from experiments.studies.scaling import (  # noqa: E402  # noqa: E402  # noqa: E402  # noqa: E402  # noqa: E402
+from experiments.studies.scaling import (  # noqa: E402
     ABOVE,
     ARCHITECTURES,
     BITS,
@@ -41,6 +41,7 @@ from experiments.studies.scaling import (  # noqa: E402  # noqa: E402  # noqa: E
     network_for,
     ngrams,
     of,
+    paired,
     passing,
     rank_correlation,
     shared_windows,
@@ -186,7 +187,7 @@ def test_the_interval_of_the_difference_to_itself_is_empty(outcome):
     above = records[ABOVE]
     assert (above.value, above.lower, above.upper) == (0.0, 0.0, 0.0)
     assert records[BITS].upper > records[BITS].lower
-    for row in trainings(outcome.summary, SMALL, "mlp"):
+    for row in trainings(paired(outcome.summary), SMALL, "mlp"):
         assert row.lower < row.mean < row.upper
 
 
@@ -247,7 +248,7 @@ def row(learner, budget, width, bits, window=3):
 def test_the_frontier_is_the_best_width_at_the_window_of_the_study():
     rows = [*row("mlp", 1, 16, 3.0), *row("mlp", 1, 128, 3.5), *row("mlp", 2, 16, 2.9), *row("mlp", 2, 128, 2.5)]
     rows += row("mlp", 1, 128, 1.0, window=1)
-    summary = Summary(rows)
+    summary = paired(Summary(rows))
     best = frontier(summary, SMALL, "mlp")
     assert [(r["budget"], r["width"], r.mean) for r in best] == [(1, 16, 3.0), (2, 128, 2.5)]
     assert (best[0].lower, best[0].upper) == pytest.approx((2.99, 3.02))  # of the difference, not of the text
@@ -262,7 +263,8 @@ def test_slope_of_a_line_is_exact_and_needs_four_budgets():
     assert found == pytest.approx((0.25, 0.25, 0.25))
     assert slope(line[:3]) is None
     bent = slope(frontier(Summary([*rows, *row("mlp", 10**4, 16, 2.25)]), SMALL, "mlp"))
-    assert bent.lower < bent.value < 0.25 < bent.upper
+    value, lower, upper = bent
+    assert lower < value < 0.25 < upper
 
 
 def test_rank_correlation_sees_order_only():

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,93 +15,70 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from agents import make_agent
-from agents.neural import NetworkClass
 from experiments import measure
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.measure import check_distinct, powers_of_two, require_torch
-from experiments.study import Analysis, FigureSpec, Study
-from experiments.summary import Summary, SummaryRow, Table, derived, number, with_interval
+from experiments.charts import COLOURS, Curve, Panel, chart, end_labels, log2_axis, new_figure
+from experiments.measure import powers_of_two, require_torch
+from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.summary import Interval, Summary, SummaryRow, Table, derived, number, pivot, with_interval
 from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
 from ntp_envs.checks import check_int
 from ntp_envs.tasks import Text
 from ntp_envs.text import BitsPerChar, text_log_probs
 
-# -- What can be changed about the study ------------------------------------------------------------------------------
+if TYPE_CHECKING:  # needs torch
+    from agents.neural import NetworkClass
 
 
 @dataclass(frozen=True)
-class ScalingOptions:
+class ScalingOptions(Options):
     """Sizes of the sweep; the defaults are the full study, some hours of processor time, which can be interrupted."""
 
     corpus: str = "default"
     """The text, character by character: the default, a file, or a Hugging Face data set; see `ntp_envs.tasks.Text`."""
-    max_chars: int = 500_000
+    max_chars: int = option(500_000)
     """Characters of it to read at most; the last tenth is held out."""
-    horizon: int = 32
+    horizon: int = option(32, least=2)
     """Length H of the training windows and of the text written; the prompt before it has 8 characters."""
-    n: int = 16384
+    n: int = option(16384, quick=4096)
     """Training windows: the data of every learner."""
-    budgets: tuple[int, ...] = (4, 16, 64, 256, 1024, 4096)
+    budgets: tuple[int, ...] = option((4, 16, 64, 256, 1024, 4096), quick=(2, 15, 100))
     """Compute of a training, in 10^9 floating-point operations."""
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[int, ...] = option((32, 64, 128), quick=(64, 128))
     """Widths of the linear network and the MLP. One that makes less than 10 steps with a budget is left out."""
-    transformer_widths: tuple[int, ...] = (32, 64, 128)
+    transformer_widths: tuple[int, ...] = option((32, 64, 128), quick=(32, 64))
     """Widths of the transformer, multiples of 4."""
-    window: int = 8
+    window: int = option(8)
     """Characters that the linear network and the MLP see; the transformer sees all."""
-    windows: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    windows: tuple[int, ...] = option((1, 2, 4, 8, 16, 32), quick=(1, 2, 4, 8, 16))
     """Windows of the comparison of windows."""
-    window_budget: int = 256
+    window_budget: int = option(256, quick=15, one_of="budgets")
     """Its budget, one of ``budgets``."""
-    window_width: int = 64
+    window_width: int = option(64, one_of="widths")
     """Its width, one of ``widths``."""
-    batch_size: int = 16
+    batch_size: int = option(16)
     """Windows a step; less than ``n``."""
-    orders: tuple[int, ...] = (1, 2, 3, 4, 5)
+    orders: tuple[int, ...] = option((1, 2, 3, 4, 5))
     """Orders of the n-gram models to compare with."""
-    samples: int = 4000
+    samples: int = option(4000, quick=2000, least=4)
     """Sequences that estimate a distance."""
-    seeds: int = 3
+    seeds: int = option(3, quick=1)
     """Replicates: other training windows, other weights."""
     device: str = "cpu"
     """Where networks train, such as ``cuda``; only the CPU gives the same numbers again."""
 
-    def __post_init__(self) -> None:
-        for name in ("max_chars", "n", "batch_size", "seeds"):
-            check_int(name, getattr(self, name), minimum=1)
-        check_int("horizon", self.horizon, minimum=2)
-        check_int("samples", self.samples, minimum=4)
-        for name in ("budgets", "widths", "transformer_widths"):
-            check_distinct(name, getattr(self, name), minimum=1)
+    def check(self) -> None:
         for width in self.transformer_widths:
             if width % 4:
                 raise ValueError(f"transformer_widths={width} must be a multiple of 4, the number of its heads.")
         if self.batch_size >= self.n:
             raise ValueError(f"batch_size={self.batch_size} must be below n={self.n}, the number of windows.")
-        check_distinct("orders", self.orders, minimum=1)
         check_int("window", self.window, minimum=1, maximum=self.horizon)
-        check_distinct("windows", self.windows, minimum=1, maximum=self.horizon)
-        for name, of in (("window_budget", "budgets"), ("window_width", "widths")):
-            if getattr(self, name) not in getattr(self, of):
-                raise ValueError(f"{name}={getattr(self, name)} must be one of {of}={getattr(self, of)}.")
-
-    @classmethod
-    def quick(cls) -> ScalingOptions:
-        """About a minute on two cores."""
-        return cls(
-            n=4096,
-            budgets=(2, 15, 100),
-            widths=(64, 128),
-            transformer_widths=(32, 64),
-            windows=(1, 2, 4, 8, 16),
-            window_budget=15,
-            samples=2000,
-            seeds=1,
-        )
+        for window in self.windows:
+            check_int("windows", window, minimum=1, maximum=self.horizon)
 
 
-# -- What a training step costs: floating-point operations, counted from the architecture -----------------------------
-
+# -- what a training step costs: floating-point operations, counted from the architecture ------------------------------
 
 #: a multiply-add is two operations, and the backward pass costs two forward passes (for weights and for inputs)
 OPERATIONS = 2 * 3
@@ -155,8 +132,7 @@ def steps_within(budget: float, network: NetworkClass, batch_size: int) -> int:
     return round(budget / training_flops(network, batch_size))
 
 
-# -- How well a policy predicts the text, and how soon the text that it writes drifts from the expert's ---------------
-
+# -- how well a policy predicts the text, and how soon the text that it writes drifts from the expert's ----------------
 
 BITS, TRAIN_BITS = "bits a character, held out", "bits a character, training windows"
 #: of the Witten-Bell model that all are compared with on the same text, which takes out most of the text's own scatter
@@ -232,8 +208,7 @@ def passing(curve: NDArray[np.float64]) -> float:
     return min(measure.passing(curve, LEVEL), float(len(curve)))
 
 
-# -- The cells of the study: one training each, and one for every n-gram model to compare with ------------------------
-
+# -- cells: one training each, and one for every n-gram model to compare with ------------------------------------------
 
 TRAINING, REFERENCE = "training", "reference"
 ARCHITECTURES = ("linear", "mlp", "transformer")
@@ -432,59 +407,80 @@ def _shapes(options: ScalingOptions, architecture: str, *, compared: bool) -> li
     return sorted(shapes)
 
 
-# -- What the summary says of an architecture, for the tables, the findings and the figures ---------------------------
-
+# -- what the summary says of an architecture --------------------------------------------------------------------------
 
 #: of the architectures, in sentences and figures
 NAMES = {"linear": "linear", "mlp": "MLP", "transformer": "transformer"}
+SLOPE = "bits a character saved by ten times the compute"
+CORRELATION = "rank correlation of held-out bits and the characters until the distance passes 1"
+#: a frontier that the last step of compute improves by less is called flat (bits a character)
+FLAT = 0.05
+#: rank correlation from which on the loss is said to tell the drift
+TELLS = -0.95
 
 
-def paired(summary: Summary, **labels: Any) -> list[SummaryRow]:
-    """Held-out bits, each with the interval of its difference to the 3-gram on the same text."""
+def paired(summary: Summary) -> Summary:
+    """The same, with held-out bits that have the interval of their difference to the 3-gram on the same text."""
     rows = []
-    for row in summary.select(BITS, **labels):
-        above = of(summary, row, ABOVE)
-        rows.append(replace(row, lower=row.mean + above.lower - above.mean, upper=row.mean + above.upper - above.mean))
-    return rows
+    for row in summary:
+        if row.metric == BITS:
+            above = of(summary, row, ABOVE)
+            lower, upper = row.mean + above.lower - above.mean, row.mean + above.upper - above.mean
+            row = replace(row, lower=lower, upper=upper)
+        rows.append(row)
+    return Summary(rows, summary.timings)
 
 
-def trainings(summary: Summary, options: ScalingOptions, architecture: str) -> list[SummaryRow]:
-    """`paired` bits of every width and budget, without those of the comparison of windows."""
-    rows = paired(summary, part=TRAINING, learner=architecture)
-    kept = [row for row in rows if architecture == "transformer" or row["window"] == options.window]
-    return sorted(kept, key=lambda row: (row["budget"], row["width"]))
+def place_of(row: SummaryRow) -> dict[str, Any]:
+    """Where the other measures of the same training are."""
+    return {"part": row.part, **row.labels}
 
 
-def frontier(summary: Summary, options: ScalingOptions, architecture: str) -> list[SummaryRow]:
-    """`paired` bits of the best width at every budget."""
-    best: dict[int, SummaryRow] = {}
-    for row in trainings(summary, options, architecture):
-        if row["budget"] not in best or row.mean < best[row["budget"]].mean:
-            best[row["budget"]] = row
-    return [best[budget] for budget in sorted(best)]
-
-
-def of(summary: Summary, row: SummaryRow, metric: str) -> SummaryRow:
+def of(s: Summary, row: SummaryRow, metric: str) -> SummaryRow:
     """The row of another measure of the same training.
 
     Raises:
         LookupError: there is none.
     """
-    found = summary.select(metric, part=row.part, **row.labels)
+    found = s.select(metric, **place_of(row))
     if not len(found):
         raise LookupError(f"no {metric!r} of {dict(row.labels)}")
     return found[0]
 
 
-def ngrams(summary: Summary) -> list[SummaryRow]:
-    """`paired` bits of the Witten-Bell models of the windows, by order, which is one more than their ``window``."""
-    return sorted(paired(summary, part=REFERENCE, learner=NGRAM), key=lambda row: row["window"])
+def trainings(s: Summary, o: ScalingOptions, architecture: str) -> list[SummaryRow]:
+    """Held-out bits of every width and budget, without those of the comparison of windows."""
+    rows = s.select(BITS, part=TRAINING, learner=architecture)
+    kept = [row for row in rows if architecture == "transformer" or row["window"] == o.window]
+    return sorted(kept, key=lambda row: (row["budget"], row["width"]))
 
 
-def compared_windows(summary: Summary, options: ScalingOptions, architecture: str) -> list[SummaryRow]:
-    """`paired` bits by window, at one width and budget."""
-    place = {"learner": architecture, "width": options.window_width, "budget": options.window_budget}
-    return sorted(paired(summary, part=TRAINING, **place), key=lambda row: row["window"])
+def frontier(s: Summary, o: ScalingOptions, architecture: str) -> list[SummaryRow]:
+    """Held-out bits of the best width at every budget."""
+    best: dict[int, SummaryRow] = {}
+    for row in trainings(s, o, architecture):
+        if row["budget"] not in best or row.mean < best[row["budget"]].mean:
+            best[row["budget"]] = row
+    return [best[budget] for budget in sorted(best)]
+
+
+def ngrams(s: Summary) -> list[SummaryRow]:
+    """Held-out bits of the Witten-Bell models of the windows, by order, which is one more than their ``window``."""
+    return sorted(s.select(BITS, part=REFERENCE, learner=NGRAM), key=lambda row: row["window"])
+
+
+def compared_windows(s: Summary, o: ScalingOptions, architecture: str) -> list[SummaryRow]:
+    """Held-out bits by window, at one width and budget."""
+    place = {"learner": architecture, "width": o.window_width, "budget": o.window_budget}
+    return sorted(s.select(BITS, part=TRAINING, **place), key=lambda row: row["window"])
+
+
+def ranking(s: Summary, o: ScalingOptions) -> list[tuple[str, SummaryRow]]:
+    """Architectures at the largest budget, best first; empty where one is missing."""
+    ends = {name: frontier(s, o, name) for name in ARCHITECTURES}
+    if not all(rows and rows[-1]["budget"] == max(o.budgets) for rows in ends.values()):
+        return []
+    return sorted(((name, rows[-1]) for name, rows in ends.items()), key=lambda pair: pair[1].mean)
 
 
 def gain(rows: Sequence[SummaryRow]) -> float:
@@ -492,19 +488,11 @@ def gain(rows: Sequence[SummaryRow]) -> float:
     return rows[-2].mean - rows[-1].mean if len(rows) > 1 else math.nan
 
 
-class Slope(NamedTuple):
-    """Bits saved by ten times the compute, by least squares, and its 95 % interval."""
+def slope(rows: Sequence[SummaryRow]) -> Interval | None:
+    """Bits that a frontier saves by ten times the compute, by least squares; ``None`` with fewer than four budgets.
 
-    value: float
-    lower: float
-    upper: float
-
-
-def slope(rows: Sequence[SummaryRow]) -> Slope | None:
-    """Of a frontier in log compute; ``None`` with fewer than four budgets.
-
-    The interval is that of the residuals about the line (Student's t), rounding aside: where the frontier bends it is
-    wide.
+    The 95 % interval is that of the residuals about the line (Student's t), rounding aside: where the frontier bends
+    it is wide.
     """
     if len(rows) < 4:
         return None
@@ -512,13 +500,13 @@ def slope(rows: Sequence[SummaryRow]) -> Slope | None:
 
     fit = linregress([math.log10(row["budget"]) for row in rows], [row.mean for row in rows])
     half = float(t.ppf(0.975, len(rows) - 2)) * fit.stderr
-    return Slope(*(round(float(value), 9) for value in (-fit.slope, -fit.slope - half, -fit.slope + half)))
+    value, lower, upper = (round(float(end), 9) for end in (-fit.slope, -fit.slope - half, -fit.slope + half))
+    return value, lower, upper
 
 
-def drift_points(summary: Summary, options: ScalingOptions, learner: str) -> list[tuple[SummaryRow, SummaryRow]]:
+def drift_points(s: Summary, o: ScalingOptions, learner: str) -> list[tuple[SummaryRow, SummaryRow]]:
     """Held-out bits and characters until the distance passes 1, of all trainings of an architecture or all n-grams."""
-    rows = ngrams(summary) if learner == NGRAM else trainings(summary, options, learner)
-    return [(row, of(summary, row, PASSING)) for row in rows]
+    return [(row, of(s, row, PASSING)) for row in (ngrams(s) if learner == NGRAM else trainings(s, o, learner))]
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
@@ -534,148 +522,26 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return round(float(np.corrcoef(rankdata(x), rankdata(y))[0, 1]), 9)
 
 
-# -- How the figures of the study are drawn ---------------------------------------------------------------------------
-
-
-GIGA = 1e9
-COMPUTE = "floating-point operations of training"
-
-
-def looks() -> dict[str, dict[str, Any]]:
-    """Colour and marker by learner."""
-    from experiments.charts import COLOURS
-
-    return {
-        "linear": {"color": COLOURS["vermilion"], "marker": "o"},
-        "mlp": {"color": COLOURS["green"], "marker": "s"},
-        "transformer": {"color": COLOURS["blue"], "marker": "D"},
-        NGRAM: {"color": COLOURS["grey"], "marker": "^"},
-    }
-
-
-def bars(axes: Axes, x: Sequence[float], rows: Sequence[SummaryRow], colour: str) -> None:
-    """95 % intervals."""
-    mean, lower, upper = (np.array([getattr(row, name) for row in rows]) for name in ("mean", "lower", "upper"))
-    ends = np.maximum(np.stack([mean - lower, upper - mean]), 0.0)
-    axes.errorbar(x, mean, ends, fmt="none", ecolor=colour, elinewidth=1.2, capsize=2)
-
-
-def ngram_lines(axes: Axes, summary: Summary, right: float) -> list[tuple[float, float, str, str]]:
-    """Horizontal lines of the n-gram models, and the labels for their ends at ``right``."""
-    colour = looks()[NGRAM]["color"]
-    labels = []
-    for row in ngrams(summary):
-        axes.axhline(row.mean, color=colour, linestyle=":", linewidth=1.2, zorder=1)
-        order = row["window"] + 1
-        labels.append((right, row.mean, "unigram" if order == 1 else f"{order}-gram", colour))
-    return labels
-
-
-def compute_figure(summary: Summary, options: ScalingOptions, title: str) -> Figure:
-    """Held-out bits against compute: the best width of every architecture as a line, the others as faint points."""
-    from experiments.charts import end_labels, new_figure
-
-    figure, axes = new_figure(title, COMPUTE, BITS, size=(9.0, 5.2))
-    labels = []
+def derived_rows(s: Summary, o: ScalingOptions) -> Iterator[SummaryRow]:
+    """Slopes of the frontiers where there are four budgets or more, and the rank correlation over all trainings."""
     for architecture in ARCHITECTURES:
-        rows = trainings(summary, options, architecture)
-        if not rows:
-            continue
-        look, best = looks()[architecture], frontier(summary, options, architecture)
-        x, faint = [row["budget"] * GIGA for row in best], {**look, "linestyle": "", "markersize": 5}
-        axes.plot([row["budget"] * GIGA for row in rows], [row.mean for row in rows], **faint, alpha=0.35)
-        axes.plot(x, [row.mean for row in best], **look, markersize=7, zorder=3)
-        bars(axes, x, best, look["color"])
-        labels.append((x[-1], best[-1].mean, f"{NAMES[architecture]}, width {best[-1]['width']}", look["color"]))
-    axes.set_xscale("log")
-    if labels:
-        low, high = min(options.budgets) * GIGA, max(options.budgets) * GIGA
-        room = max((high / low) ** 0.36, 4.0)
-        axes.set_xlim(low / 1.3, high * room)
-        end_labels(axes, [*labels, *ngram_lines(axes, summary, high * room)])
-    return figure
+        if (found := slope(frontier(s, o, architecture))) is not None:
+            method = "least squares over budgets, best widths"
+            yield SummaryRow(TRAINING, {"learner": architecture}, SLOPE, *found, 0, method)
+    points = [point for learner in (*ARCHITECTURES, NGRAM) for point in drift_points(s, o, learner)]
+    value = rank_correlation([bits.mean for bits, _ in points], [passed.mean for _, passed in points])
+    if not math.isnan(value):
+        yield derived(TRAINING, CORRELATION, value, "Spearman, over all trainings and n-gram models")
 
 
-def window_figure(summary: Summary, options: ScalingOptions, title: str) -> Figure:
-    """Held-out bits against the window, at one width and budget."""
-    from experiments.charts import end_labels, log2_axis, new_figure
+# -- tables ------------------------------------------------------------------------------------------------------------
 
-    figure, axes = new_figure(title, "characters that the predictor sees", BITS, size=(8.2, 4.8))
-    windows = sorted(options.windows)
-    log2_axis(axes, windows)
-    labels = []
-    for architecture in ("linear", "mlp"):
-        rows = compared_windows(summary, options, architecture)
-        if not rows:
-            continue
-        look, x = looks()[architecture], [row["window"] for row in rows]
-        axes.plot(x, [row.mean for row in rows], **look, markersize=7)
-        bars(axes, x, rows, look["color"])
-        labels.append((x[-1], rows[-1].mean, NAMES[architecture], look["color"]))
-    models = [row for row in ngrams(summary) if row["window"] > 0]
-    if models:
-        look = looks()[NGRAM]
-        x = [row["window"] for row in models]
-        axes.plot(x, [row.mean for row in models], **look, linestyle=":", markersize=6)
-        labels.append((x[-1], models[-1].mean, "n-gram", look["color"]))
-    seen = [*windows, *(row["window"] for row in models)]
-    axes.set_xlim(min(seen) / 1.1, max(seen) * 1.35)
-    end_labels(axes, labels)
-    return figure
-
-
-def drift_figure(summary: Summary, options: ScalingOptions, title: str) -> Figure:
-    """When the text written drifts from the expert's, against the held-out bits; a point for every training."""
-    from experiments.charts import log2_axis, new_figure
-
-    figure, axes = new_figure(
-        title, BITS, "characters written until the distance\nto the expert's text passes 1", size=(8.6, 5.0)
-    )
-    budgets = sorted(options.budgets)
-    sizes = dict(zip(budgets, np.linspace(5, 12, len(budgets)), strict=True))
-    found = {learner: drift_points(summary, options, learner) for learner in (NGRAM, *ARCHITECTURES)}
-    for learner, points in found.items():
-        look = {**looks()[learner], "linestyle": ""}
-        for bits, passed in points:
-            size = sizes.get(bits["budget"], 8)
-            axes.plot([bits.mean], [passed.mean], **look, markersize=size, markeredgecolor="white", zorder=3)
-            axes.plot([bits.mean] * 2, [passed.lower, passed.upper], color=look["color"], linewidth=1.2)
-            if learner == NGRAM:
-                words = "unigram" if bits["window"] == 0 else f"{bits['window'] + 1}-gram"
-                axes.annotate(
-                    words,
-                    (bits.mean, passed.mean),
-                    xytext=(8, 6),
-                    textcoords="offset points",
-                    color=look["color"],
-                    fontsize=9,
-                )
-        if points and learner != NGRAM:
-            axes.plot([], [], **look, markersize=8, label=NAMES[learner])
-    if axes.get_legend_handles_labels()[0]:
-        legend_title = f"larger: more compute ({budgets[0]} to {budgets[-1]} GFLOP)"
-        axes.legend(loc="upper right", title=legend_title, fontsize=10, title_fontsize=9)
-        top = max(passed.top for points in found.values() for _, passed in points)
-        log2_axis(axes, [2.0**k for k in range(-2, 10) if 2.0**k < 2 * top], which="y")
-        axes.set_ylim(0.6, 1.4 * top)
-    return figure
-
-
-# -- Tables, figures and findings from the summary of the study -------------------------------------------------------
-
-
-SLOPE = "bits a character saved by ten times the compute"
-CORRELATION = "rank correlation of held-out bits and the characters until the distance passes 1"
-#: a frontier that the last step of compute improves by less is called flat (bits a character)
-FLAT = 0.05
 #: of one training; of several they are intervals of that difference over the replicates
 INTERVALS = f"95 % intervals are of the difference to the {COMMON_ORDER}-gram on the same text."
-#: rank correlation from which on the loss is said to tell the drift
-TELLS = -0.95
 
 
-def shown(row: SummaryRow, digits: int = 3) -> str:
-    return with_interval(row.mean, row.lower, row.upper, digits)
+def shown(row: SummaryRow) -> str:
+    return with_interval(row.mean, row.lower, row.upper)
 
 
 def flops(budget: int) -> str:
@@ -688,56 +554,37 @@ def flops(budget: int) -> str:
     return f"{budget * 10.0 ** (9 - exponent):.3g}e{exponent}"
 
 
-# -- tables ------------------------------------------------------------------------------------------------------------
+def gram(row: SummaryRow) -> str:
+    """The name of an n-gram model."""
+    return f"{row['window'] + 1}-gram" if row["window"] else "unigram"
 
 
-def frontier_table(summary: Summary, options: ScalingOptions) -> Table:
+def frontier_table(s: Summary, o: ScalingOptions) -> Table:
     """Held-out bits of the best width, by budget."""
-    lines = []
+    budgets, lines = sorted(o.budgets), []
     for architecture in ARCHITECTURES:
-        best = {row["budget"]: row for row in frontier(summary, options, architecture)}
-        cells = [
-            f"{shown(best[budget])} (e={best[budget]['width']})" if budget in best else ""
-            for budget in sorted(options.budgets)
-        ]
-        lines.append([NAMES[architecture], *cells])
+        best = {row["budget"]: f"{shown(row)} (e={row['width']})" for row in frontier(s, o, architecture)}
+        lines.append([NAMES[architecture], *(best.get(budget, "") for budget in budgets)])
+    share = s.value(UNKNOWN, part=REFERENCE)
     note = (
-        f"Held-out bits a character, after them the best width e. {INTERVALS} Every learner has the same {options.n} "
-        f"windows of {options.horizon} characters."
-        f"{' One training each: what another seed would change is not in the intervals.' if options.seeds == 1 else ''}"
-        f"{unknown_said(summary)}"
+        f"Held-out bits a character, after them the best width e. {INTERVALS} Every learner has the same {o.n} windows "
+        f"of {o.horizon} characters."
+        f"{' One training each: what another seed would change is not in the intervals.' if o.seeds == 1 else ''}"
+        f"{f' Of the characters {100 * share:.2g} % are unknown tokens, whose bits are too few.' if share > 0 else ''}"
     )
-    return Table(
-        "Equal data and compute", ["best width", *(flops(budget) for budget in sorted(options.budgets))], lines, note
-    )
+    return Table("Equal data and compute", ["best width", *map(flops, budgets)], lines, note)
 
 
-def unknown_said(summary: Summary) -> str:
-    """A sentence on the characters that nobody spells out, empty where there are none."""
-    share = summary.value(UNKNOWN, part=REFERENCE)
-    return f" Of the characters {100 * share:.2g} % are unknown tokens, whose bits are too few." if share > 0 else ""
-
-
-def training_table(summary: Summary, options: ScalingOptions) -> Table:
+def training_table(s: Summary, o: ScalingOptions) -> Table:
     """Every training: what it cost, and what came out."""
     lines = []
-    for architecture in ARCHITECTURES:
-        for row in trainings(summary, options, architecture):
-            counted = [of(summary, row, metric).mean for metric in (FLOPS, PARAMETERS, STEPS, TOKENS, EPOCHS)]
-            seconds = summary.timings.value(SECONDS, part=TRAINING, **row.labels)
-            lines.append(
-                [
-                    f"{NAMES[architecture]}, e={row['width']}",
-                    f"{counted[0]:.4g}",
-                    *(f"{value:,.0f}" for value in counted[1:4]),
-                    number(counted[4], 3),
-                    number(of(summary, row, TRAIN_BITS).mean, 3),
-                    shown(row),
-                    shown(of(summary, row, PASSING)),
-                    shown(of(summary, row, KL)),
-                    number(seconds, 3),
-                ]
-            )
+    for row in (row for architecture in ARCHITECTURES for row in trainings(s, o, architecture)):
+        place = place_of(row)
+        counts = [f"{s.value(metric, **place):,.0f}" for metric in (PARAMETERS, STEPS, TOKENS)]
+        came_out = [number(s.value(TRAIN_BITS, **place), 3), shown(row), *(s.shown(m, **place) for m in (PASSING, KL))]
+        seconds = number(s.timings.value(SECONDS, **place), 3)
+        name, passes = f"{NAMES[row['learner']]}, e={row['width']}", number(s.value(EPOCHS, **place), 3)
+        lines.append([name, f"{s.value(FLOPS, **place):.4g}", *counts, passes, *came_out, seconds])
     heads = ["network", "operations", "parameters", "steps", "characters read", "passes", "bits, training"]
     heads += ["bits, held out", "drifts after", "KL a character", "seconds"]
     note = (
@@ -748,165 +595,187 @@ def training_table(summary: Summary, options: ScalingOptions) -> Table:
     return Table("Every training", heads, lines, note)
 
 
-def reference_table(summary: Summary) -> Table:
+def reference_table(s: Summary) -> Table:
     """The n-gram models of the same windows, and the expert."""
-    lines = []
-    for row in ngrams(summary):
-        lines.append(
-            [
-                f"{NGRAM}, n={row['window'] + 1}",
-                f"{of(summary, row, FLOPS).mean:.3g}",
-                shown(of(summary, row, TRAIN_BITS)),
-                shown(row),
-                *(shown(of(summary, row, metric)) for metric in (PASSING, KL)),
-            ]
-        )
-    for row in paired(summary, part=REFERENCE, learner=EXPERT):
-        train = of(summary, row, TRAIN_BITS)
-        lines.append([f"expert: n={row['window'] + 1}, whole text", "", shown(train), shown(row), "", "0"])
-    heads = ["model", "operations", "bits, training", "bits, held out", "drifts after", "KL a character"]
-    return Table("n-gram models of the same windows", heads, lines, "The expert has seen all of the training text.")
-
-
-# -- derived numbers ---------------------------------------------------------------------------------------------------
-
-
-def slope_rows(summary: Summary, options: ScalingOptions) -> list[SummaryRow]:
-    """Slopes of the frontiers, where there are four budgets or more."""
-    rows = []
-    for architecture in ARCHITECTURES:
-        found = slope(frontier(summary, options, architecture))
-        if found is not None:
-            method = "least squares over budgets, best widths"
-            rows.append(SummaryRow(TRAINING, {"learner": architecture}, SLOPE, *found, 0, method))
-    return rows
-
-
-def correlation_rows(summary: Summary, options: ScalingOptions) -> list[SummaryRow]:
-    """Spearman's rank correlation over all trainings."""
-    points = [point for learner in (*ARCHITECTURES, NGRAM) for point in drift_points(summary, options, learner)]
-    value = rank_correlation([bits.mean for bits, _ in points], [passed.mean for _, passed in points])
-    return (
-        []
-        if math.isnan(value)
-        else [derived(TRAINING, CORRELATION, value, "Spearman, over all trainings and n-gram models")]
+    rows = [(f"{NGRAM}, n={row['window'] + 1}", place_of(row)) for row in ngrams(s)]
+    for row in s.select(BITS, part=REFERENCE, learner=EXPERT):
+        rows.append((f"expert: n={row['window'] + 1}, whole text", place_of(row)))
+    columns = {
+        "operations": FLOPS,
+        "bits, training": TRAIN_BITS,
+        "bits, held out": BITS,
+        "drifts after": PASSING,
+        "KL a character": KL,
+    }
+    return pivot(
+        s,
+        "n-gram models of the same windows",
+        BITS,
+        rows,
+        [(heading, {"metric": metric}) for heading, metric in columns.items()],
+        corner="model",
+        note="The expert has seen all of the training text, and has nothing to drift from.",
     )
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+GIGA = 1e9
+LOOKS: dict[str, dict[str, Any]] = {
+    "linear": {"color": COLOURS["vermilion"], "marker": "o", "linestyle": "-"},
+    "mlp": {"color": COLOURS["green"], "marker": "s", "linestyle": "-"},
+    "transformer": {"color": COLOURS["blue"], "marker": "D", "linestyle": "-"},
+    NGRAM: {"color": COLOURS["grey"], "marker": "^"},
+}
+
+
+def compute_title(s: Summary, o: ScalingOptions) -> str:
+    """Who is ahead, and who has stopped."""
+    ranked = ranking(s, o)
+    if not ranked:
+        return "Which architecture makes the most of equal data and compute?"
+    stopped = "; the linear model has stopped" if gain(frontier(s, o, "linear")) < FLAT else ""
+    return f"At equal compute the {NAMES[ranked[0][0]]} predicts best{stopped}"
+
+
+def compute_figure(s: Summary, o: ScalingOptions) -> Figure:
+    """Held-out bits against compute: the best width of every architecture as a line, the others as faint points."""
+    title = compute_title(s, o)
+    figure, axes = new_figure(title, "floating-point operations of training", BITS, size=(9.0, 5.2))
+    axes.set_xscale("log")
+    labels = []
+    for architecture in ARCHITECTURES:
+        rows, best = trainings(s, o, architecture), frontier(s, o, architecture)
+        if not rows:
+            continue
+        look, x = LOOKS[architecture], [row["budget"] * GIGA for row in best]
+        faint = {**look, "linestyle": "", "markersize": 5, "alpha": 0.35}
+        axes.plot([row["budget"] * GIGA for row in rows], [row.mean for row in rows], **faint)
+        axes.plot(x, [row.mean for row in best], **look, markersize=7, zorder=3)
+        bars(axes, x, best, look["color"])
+        labels.append((x[-1], best[-1].mean, f"{NAMES[architecture]}, width {best[-1]['width']}", look["color"]))
+    if labels:
+        low, high = min(o.budgets) * GIGA, max(o.budgets) * GIGA
+        axes.set_xlim(low / 1.3, high * max((high / low) ** 0.36, 4.0))
+        colour = LOOKS[NGRAM]["color"]
+        for row in ngrams(s):
+            axes.plot([low, high], [row.mean] * 2, color=colour, linestyle=":", linewidth=1.2, zorder=1)
+            labels.append((high, row.mean, gram(row), colour))
+        end_labels(axes, labels)
+    return figure
+
+
+def bars(axes: Axes, x: Sequence[float], rows: Sequence[SummaryRow], colour: str) -> None:
+    """95 % intervals."""
+    ends = np.array([[row.mean - row.lower, row.upper - row.mean] for row in rows]).T
+    axes.errorbar(
+        x, [row.mean for row in rows], np.maximum(ends, 0.0), fmt="none", ecolor=colour, elinewidth=1.2, capsize=2
+    )
+
+
+def window_title(s: Summary, o: ScalingOptions) -> str:
+    """How far a longer window helps."""
+    bits = {name: [row.mean for row in compared_windows(s, o, name)] for name in ("linear", "mlp")}
+    linear, mlp = (min(values, default=math.nan) for values in bits.values())
+    if not mlp < linear:
+        return "What does a longer window give?"
+    return f"No window gets the linear model below {linear:.2f} bits; the MLP reaches {mlp:.2f}"
+
+
+def window_figure(s: Summary, o: ScalingOptions) -> Figure:
+    """Held-out bits against the window, at one width and budget."""
+    at = {"part": TRAINING, "width": o.window_width, "budget": o.window_budget}
+    curves = [Curve({**at, "learner": name}, NAMES[name], look=LOOKS[name]) for name in ("linear", "mlp")]
+    curves.append(Curve({"part": REFERENCE, "learner": NGRAM}, "n-gram", look={**LOOKS[NGRAM], "linestyle": ":"}))
+    xlabel, windows = "characters that the predictor sees", sorted(o.windows)
+    panel = Panel("window", xlabel, BITS, curves, yscale="linear", room=1.5, ticks=windows)
+    return chart(s, window_title(s, o), BITS, panel)
+
+
+def drift_title(correlation: float) -> str:
+    """Whether the loss tells the drift."""
+    if math.isnan(correlation):
+        return "Does a better next-token loss drift later?"
+    tells = "The better the next-token loss, the later the text drifts, whatever the model"
+    return tells if correlation <= TELLS else "The next-token loss does not settle when the text drifts"
+
+
+def drift_figure(s: Summary, o: ScalingOptions, correlation: float) -> Figure:
+    """When the text written drifts from the expert's, against the held-out bits; a point for every training."""
+    ylabel = "characters written until the distance\nto the expert's text passes 1"
+    figure, axes = new_figure(drift_title(correlation), BITS, ylabel, size=(8.6, 5.0))
+    budgets = sorted(o.budgets)
+    sizes = dict(zip(budgets, np.linspace(5, 12, len(budgets)), strict=True))
+    top = 0.0
+    for learner in (NGRAM, *ARCHITECTURES):
+        look = {**LOOKS[learner], "linestyle": ""}
+        for bits, passed in drift_points(s, o, learner):
+            size, top = sizes.get(bits["budget"], 8), max(top, passed.top)
+            axes.plot([bits.mean], [passed.mean], **look, markersize=size, markeredgecolor="white", zorder=3)
+            axes.plot([bits.mean] * 2, [passed.lower, passed.upper], color=look["color"], linewidth=1.2)
+            if learner == NGRAM:
+                words: dict[str, Any] = {"textcoords": "offset points", "color": look["color"], "fontsize": 9}
+                axes.annotate(gram(bits), (bits.mean, passed.mean), xytext=(8, 6), **words)
+        if learner != NGRAM and trainings(s, o, learner):
+            axes.plot([], [], **look, markersize=8, label=NAMES[learner])
+    if axes.get_legend_handles_labels()[0]:
+        legend_title = f"larger: more compute ({budgets[0]} to {budgets[-1]} GFLOP)"
+        axes.legend(loc="upper right", title=legend_title, fontsize=10, title_fontsize=9)
+        log2_axis(axes, [2.0**k for k in range(-2, 10) if 2.0**k < 2 * top], which="y")
+        axes.set_ylim(0.6, 1.4 * top)
+    return figure
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
-def ranking(summary: Summary, options: ScalingOptions) -> list[tuple[str, SummaryRow]]:
-    """Architectures at the largest budget, best first; empty where one is missing."""
-    ends = {name: frontier(summary, options, name) for name in ARCHITECTURES}
-    largest = max(options.budgets)
-    if not all(rows and rows[-1]["budget"] == largest for rows in ends.values()):
-        return []
-    return sorted(((name, rows[-1]) for name, rows in ends.items()), key=lambda pair: pair[1].mean)
-
-
-def compute_findings(summary: Summary, options: ScalingOptions, slopes: list[SummaryRow]) -> list[str]:
-    """Who is best at the largest budget, and who still gains."""
-    ranked = ranking(summary, options)
-    if not ranked:
-        return []
-    order = ", ".join(f"{NAMES[name]} {shown(row)} (width {row['width']})" for name, row in ranked)
-    found = [
-        f"Held-out bits a character after {flops(max(options.budgets))} operations, best widths: {order}. {INTERVALS}"
-    ]
-    models = [row for row in ngrams(summary) if row.mean < ranked[0][1].mean]
-    if models:
-        better = ", ".join(f"n={row['window'] + 1}: {row.mean:.3f}" for row in models)
-        found.append(f"Witten-Bell n-gram models of the same windows are better still, for next to nothing: {better}.")
-    budgets = sorted(options.budgets)
-    if len(budgets) > 1:
-        gains = ", ".join(f"{NAMES[name]} {gain(frontier(summary, options, name)):.3f}" for name in ARCHITECTURES)
-        found.append(f"Bits saved by the last step of compute ({flops(budgets[-2])} to {flops(budgets[-1])}): {gains}.")
-    if slopes:
-        words = ", ".join(f"{NAMES[row['learner']]} {shown(row)}" for row in slopes)
-        found.append(f"Bits saved by ten times the compute, least squares over {len(budgets)} budgets: {words}.")
-    return found
-
-
-def data_findings(summary: Summary, options: ScalingOptions) -> list[str]:
-    """How often each read the same data, and whether it learned it by heart."""
-    ranked = ranking(summary, options)
-    if not ranked:
-        return []
-    words = ", ".join(
-        f"{NAMES[name]} {of(summary, row, EPOCHS).mean:.3g} times ({of(summary, row, TRAIN_BITS).mean:.3f} bits there)"
-        for name, row in ranked
-    )
-    return [f"All learn from the same {options.n} windows; with that budget they read them: {words}."]
-
-
-def window_findings(summary: Summary, options: ScalingOptions) -> list[str]:
-    """What a longer window gives."""
-    found = []
+def findings(s: Summary, o: ScalingOptions, rows: Sequence[SummaryRow]) -> Iterator[str]:
+    """Who is best and still gains, how often the data were read, what a longer window gives, and who drifts when."""
+    ranked, budgets, models = ranking(s, o), sorted(o.budgets), ngrams(s)
+    if ranked:
+        order = ", ".join(f"{NAMES[name]} {shown(row)} (width {row['width']})" for name, row in ranked)
+        yield f"Held-out bits a character after {flops(budgets[-1])} operations, best widths: {order}. {INTERVALS}"
+        better = [f"n={row['window'] + 1}: {row.mean:.3f}" for row in models if row.mean < ranked[0][1].mean]
+        if better:
+            are = "Witten-Bell n-gram models of the same windows are better still, for next to nothing"
+            yield f"{are}: {', '.join(better)}."
+        if len(budgets) > 1:
+            gains = ", ".join(f"{NAMES[name]} {gain(frontier(s, o, name)):.3f}" for name in ARCHITECTURES)
+            yield f"Bits saved by the last step of compute ({flops(budgets[-2])} to {flops(budgets[-1])}): {gains}."
+        slopes = ", ".join(f"{NAMES[row['learner']]} {shown(row)}" for row in rows if row.metric == SLOPE)
+        if slopes:
+            yield f"Bits saved by ten times the compute, least squares over {len(budgets)} budgets: {slopes}."
+        passes = ", ".join(
+            f"{NAMES[name]} {of(s, row, EPOCHS).mean:.3g} times ({of(s, row, TRAIN_BITS).mean:.3f} bits there)"
+            for name, row in ranked
+        )
+        yield f"All learn from the same {o.n} windows; with that budget they read them: {passes}."
+    windows = []
     for architecture in ("linear", "mlp"):
-        rows = compared_windows(summary, options, architecture)
-        if rows:
-            words = ", ".join(f"{row.mean:.3f} ({row['window']})" for row in rows)
-            found.append(f"{NAMES[architecture]} {words}")
-    if not found:
-        return []
-    place = f"width {options.window_width}, {flops(options.window_budget)} operations"
-    return [f"Bits a character by window (in brackets), {place}: {'; '.join(found)}. A wider one means fewer steps."]
-
-
-def drift_findings(summary: Summary, options: ScalingOptions, correlation: list[SummaryRow]) -> list[str]:
-    """Whether a better next-token loss drifts later, and how n-gram models compare."""
-    ranked = ranking(summary, options)
-    if not ranked or not correlation:
-        return []
-    ends = ", ".join(f"{NAMES[name]} {shown(of(summary, row, PASSING))}" for name, row in ranked)
-    models = ", ".join(
-        f"n={bits['window'] + 1}: {passed.mean:.2f}" for bits, passed in drift_points(summary, options, NGRAM)
-    )
-    return [
-        f"Rank correlation between held-out bits and the characters until the squared Hellinger distance to the "
-        f"expert's text passes 1: {correlation[0].mean:.2f} over all trainings and n-gram models.",
-        f"Characters until then with the largest budget: {ends}; Witten-Bell models of the same windows {models}.",
-    ]
-
-
-# -- figures -----------------------------------------------------------------------------------------------------------
-
-
-def compute_title(summary: Summary, options: ScalingOptions) -> str:
-    """Who is ahead, and who has stopped."""
-    ranked = ranking(summary, options)
-    if not ranked:
-        return "Which architecture makes the most of equal data and compute?"
-    title = f"At equal compute the {NAMES[ranked[0][0]]} predicts best"
-    line = frontier(summary, options, "linear")
-    if len(line) > 1 and gain(line) < FLAT:
-        title += "; the linear model has stopped"
-    return title
-
-
-def window_title(summary: Summary, options: ScalingOptions) -> str:
-    """How far a longer window helps."""
-    best = {
-        name: min((row.mean for row in compared_windows(summary, options, name)), default=math.nan)
-        for name in ("linear", "mlp")
-    }
-    if not best["mlp"] < best["linear"]:
-        return "What does a longer window give?"
-    return f"No window gets the linear model below {best['linear']:.2f} bits; the MLP reaches {best['mlp']:.2f}"
-
-
-def drift_title(correlation: list[SummaryRow]) -> str:
-    """Whether the loss tells the drift."""
-    if not correlation:
-        return "Does a better next-token loss drift later?"
-    tells = "The better the next-token loss, the later the text drifts, whatever the model"
-    return tells if correlation[0].mean <= TELLS else "The next-token loss does not settle when the text drifts"
+        if compared := compared_windows(s, o, architecture):
+            bits = ", ".join(f"{row.mean:.3f} ({row['window']})" for row in compared)
+            windows.append(f"{NAMES[architecture]} {bits}")
+    if windows:
+        where = f"width {o.window_width}, {flops(o.window_budget)} operations"
+        said = f"Bits a character by window (in brackets), {where}: {'; '.join(windows)}"
+        yield f"{said}. A wider one means fewer steps."
+    for row in (row for row in rows if row.metric == CORRELATION and ranked):
+        ends = ", ".join(f"{NAMES[name]} {shown(of(s, end, PASSING))}" for name, end in ranked)
+        drifts = ", ".join(f"n={bits['window'] + 1}: {at.mean:.2f}" for bits, at in drift_points(s, o, NGRAM))
+        yield (
+            "Rank correlation between held-out bits and the characters until the squared Hellinger distance to the "
+            f"expert's text passes 1: {row.mean:.2f} over all trainings and n-gram models."
+        )
+        yield (
+            f"Characters until then with the largest budget: {ends}; Witten-Bell models of the same windows {drifts}."
+        )
 
 
 def analyse(options: ScalingOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
-    slopes, correlation = slope_rows(summary, options), correlation_rows(summary, options)
+    s = paired(summary)
+    rows = list(derived_rows(s, options))
+    correlation = next((row.mean for row in rows if row.metric == CORRELATION), math.nan)
     windows = f"width {options.window_width}, {flops(options.window_budget)} operations"
     figures = [
         FigureSpec(
@@ -914,31 +783,25 @@ def analyse(options: ScalingOptions, summary: Summary) -> Analysis:
             "Which architecture makes the most of equal data and compute?",
             f"Lines: the best width at every budget; faint points: the other widths. {INTERVALS} Dotted: Witten-Bell "
             "n-gram models of the same training windows, which cost next to nothing.",
-            lambda: compute_figure(summary, options, compute_title(summary, options)),
+            lambda: compute_figure(s, options),
         ),
         FigureSpec(
             "drift",
             "Does a better next-token loss drift later?",
             "A point for every training (size: compute) and every n-gram model: how many characters it writes until "
             "the squared Hellinger distance to the expert's text, in [0, 2], passes 1. Bars: 95 % intervals.",
-            lambda: drift_figure(summary, options, drift_title(correlation)),
+            lambda: drift_figure(s, options, correlation),
         ),
         FigureSpec(
             "window",
             "What does a longer window give?",
             f"Linear network and MLP, {windows}: a wider window means fewer steps. {INTERVALS} Dotted: Witten-Bell "
             "models, which see n - 1 characters.",
-            lambda: window_figure(summary, options, window_title(summary, options)),
+            lambda: window_figure(s, options),
         ),
     ]
-    findings = [
-        *compute_findings(summary, options, slopes),
-        *data_findings(summary, options),
-        *window_findings(summary, options),
-        *drift_findings(summary, options, correlation),
-    ]
-    tables = [frontier_table(summary, options), training_table(summary, options), reference_table(summary)]
-    return Analysis(rows=[*slopes, *correlation], tables=tables, figures=figures, findings=findings)
+    tables = [frontier_table(s, options), training_table(s, options), reference_table(s)]
+    return Analysis(rows=rows, tables=tables, figures=figures, findings=list(findings(s, options, rows)))
 
 
 STUDY = Study(
