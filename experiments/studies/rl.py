@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from agents import Agent, make_agent
 from agents.interactive import DAgger
 from experiments.cells import Cell, Label, Record
-from experiments.charts import DISTANCE, Line, draw_lines, plain_log_axis, room_for_labels
-from experiments.measure import BEST, SECONDS, build_learner, check_distinct, costed_fit, named
-from experiments.study import Analysis, FigureSpec, Study
+from experiments.charts import COLOURS, DISTANCE, Curve, Panel, chart, legend_below, new_panels, plot_series
+from experiments.measure import BEST, SECONDS, build_learner, costed_fit, named
+from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import (
-    Series,
     Summary,
     SummaryRow,
     Table,
@@ -26,57 +25,40 @@ from experiments.summary import (
     interval_words,
     intervals_over,
     number,
+    pivot,
     slope_rows,
-    with_interval,
 )
 from ntp_envs import Policy, Task, collect, distance, make_task
 from ntp_envs.arrays import all_sequences
-from ntp_envs.checks import check_int, check_probability
-
-# -- What can be changed about the study ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class RLOptions:
+class RLOptions(Options):
     """Sizes of the sweep; the defaults are the full study."""
 
     rl: bool = True
     """Train PPO, which needs stable-baselines3 (the extra ``rl``); without it the other learners and the cost run."""
-    horizon: int = 8
+    horizon: int = option(8, least=4, most=12)
     """Horizon H of the comparison of rewards; every sequence is listed, so at most 12."""
-    n: int = 2000
+    n: int = option(2000)
     """Demonstrations of the imitation learners."""
-    steps: int = 300_000
+    steps: int = option(300_000, quick=160_000)
     """Environment steps (tokens) that PPO trains for."""
-    n_envs: int = 128
+    n_envs: int = option(128)
     """Sequences that PPO writes side by side."""
-    seeds: int = 5
+    seeds: int = option(5, quick=2)
     """Replicates of every learner, in both parts."""
-    horizons: tuple[int, ...] = (16, 32, 64, 128, 256)
+    horizons: tuple[int, ...] = option((16, 32, 64, 128, 256), least=2)
     """Horizons of the cost on Tightrope."""
-    eps: float = 1e-3
+    eps: float = option(1e-3, above=0.0, below=0.5)
     """Slip probability there."""
-    rollouts: int = 200
+    rollouts: int = option(200)
     """Sequences that DAgger writes in each of its rounds."""
-    rounds: int = 10
+    rounds: int = option(10)
     """Rounds of DAgger."""
 
-    def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=4, maximum=12)
-        for name in ("n", "steps", "n_envs", "seeds", "rollouts", "rounds"):
-            check_int(name, getattr(self, name), minimum=1)
-        check_distinct("horizons", self.horizons, minimum=2)
-        if check_probability("eps", self.eps) >= 0.5:
-            raise ValueError(f"eps={self.eps} must be below 1/2.")
 
-    @classmethod
-    def quick(cls) -> RLOptions:
-        """One to two minutes on two cores."""
-        return cls(steps=160_000, seeds=2)
-
-
-# -- What a policy's whole law says: distance, entropy, mode, return. Everything by listing all sequences -------------
-
+# -- what a policy's whole law says: distance, entropy, mode, return; all by listing every sequence --------------------
 
 ENTROPY = "entropy rate (nats a token)"
 MODE = "probability of its most likely sequence"
@@ -131,8 +113,7 @@ def _mean(law: NDArray[np.float64], values: NDArray[np.float64]) -> float:
     return float(law @ np.where(law > 0, values, 0.0))
 
 
-# -- The cells of the study: learners and rewards on tasks of a short horizon, and the cost of a slip on Tightrope ----
-
+# -- cells: learners and rewards on tasks of a short horizon, and the cost of a slip on Tightrope --------------------
 
 REWARDED, COSTS = "rewards", "cost"
 DAGGER, EXPERT = "DAgger", "expert"
@@ -288,201 +269,7 @@ def learners_of(task: str) -> list[str]:
     return [name for name, reward in REWARDS.items() if reward != "success" or has_success]
 
 
-# -- How the figures of the study are drawn ---------------------------------------------------------------------------
-
-
-SUCCESS_REWARD = next(iter(REWARDS))
-
-
-def looks() -> dict[str, dict[str, Any]]:
-    """Colour, marker and dashes of the learners of this study; solid for rewards, broken for imitation.
-
-    Markers shrink in the order of drawing, so that lines that coincide show all of them.
-    """
-    from experiments.charts import COLOURS
-
-    success, mode, law = REWARDS
-    return {
-        success: {"color": COLOURS["grey"], "marker": "v", "markersize": 10},
-        mode: {"color": COLOURS["purple"], "marker": "D", "markersize": 7},
-        law: {"color": COLOURS["green"], "marker": "o", "markersize": 4},
-        "log-loss": {"color": COLOURS["vermilion"], "marker": "o", "linestyle": "--", "markersize": 10},
-        "rho": {"color": COLOURS["blue"], "marker": "s", "linestyle": "--", "markersize": 7},
-        DAGGER: {"color": "#7A4B00", "marker": "^", "linestyle": "--", "markersize": 4},
-        BEST: {"color": COLOURS["black"], "marker": "", "linestyle": ":"},
-    }
-
-
-def shown_learners(summary: Summary, task: str) -> list[str]:
-    """The learners that the summary has on this task, in the order of the tables."""
-    return [name for name in (*REWARDS, *IMITATION, BEST) if len(summary.select(ENTROPY, task=task, learner=name))]
-
-
-def curve_figure(summary: Summary, title: str) -> Figure:
-    """The distance curve of every learner, a panel for each task."""
-    from experiments.charts import new_panels, say_band
-
-    figure, panels = new_panels(
-        title,
-        ["prefix length h"] * len(TASKS),
-        DISTANCE,
-        size=(13.0, 4.8),
-    )
-    names: dict[str, Any] = {}
-    for axes, task in zip(panels, TASKS, strict=True):
-        axes.set_title(task, fontsize=11)
-        for learner in shown_learners(summary, task):
-            series = summary.series("h", "hellinger2", part=REWARDED, task=task, learner=learner)
-            look = looks()[learner]
-            (names[learner],) = axes.plot(series.x, series.mean, **look, label=learner)
-            axes.fill_between(series.x, series.lower, series.upper, color=look["color"], alpha=0.2, linewidth=0)
-            say_band(axes, "each h")
-    order = [name for name in looks() if name in names]
-    figure.legend([names[name] for name in order], order, loc="outside lower center", ncols=len(order), fontsize=9)
-    panels[0].set_ylim(-0.03, None)
-    return figure
-
-
-def entropy_figure(summary: Summary) -> Figure:
-    """A dot for each learner and task at its entropy rate, with the expert's as a line."""
-    from experiments.charts import COLOURS, new_panels
-
-    figure, panels = new_panels(
-        "Is the policy as random as the expert? (numbers: probability of its most likely sequence)",
-        ["entropy rate (nats a token)"] * len(TASKS),
-        "",
-        size=(13.0, 4.2),
-    )
-    learners = [name for name in looks() if any(name in shown_learners(summary, task) for task in TASKS)]
-    heights = {name: len(learners) - place for place, name in enumerate(learners)}
-    for axes, task in zip(panels, TASKS, strict=True):
-        axes.set_title(task, fontsize=11)
-        expert = summary.value(ENTROPY, part=REWARDED, task=task, learner=EXPERT)
-        axes.axvline(expert, color=COLOURS["black"], linestyle="--", linewidth=1.2)
-        for learner in learners:
-            for row in summary.select(ENTROPY, part=REWARDED, task=task, learner=learner):
-                colour, height = looks()[learner]["color"], heights[learner]
-                axes.plot([row.lower, row.upper], [height] * 2, color=colour, linewidth=6, alpha=0.35)
-                axes.plot([row.mean], [height], "o", color=colour, markersize=7)
-                mode = summary.value(MODE, part=REWARDED, task=task, learner=learner)
-                axes.annotate(
-                    f"{mode:.2g}",
-                    (row.top, height),
-                    xytext=(8, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=8.5,
-                    color=colour,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-                )
-        axes.set_xlim(-0.03, 0.87)
-        axes.grid(visible=False, axis="y")
-        if SUCCESS_REWARD in learners and SUCCESS_REWARD not in shown_learners(summary, task):
-            at = heights[SUCCESS_REWARD]
-            axes.annotate("(no success)", (0.0, at), va="center", fontsize=8.5, color=COLOURS["grey"])
-        axes.annotate(
-            f"expert, {summary.value(MODE, part=REWARDED, task=task, learner=EXPERT):.2g}",
-            (expert, len(learners) + 0.75),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-        )
-    panels[0].set_ylim(0.4, len(learners) + 1.1)
-    panels[0].set_yticks(list(heights.values()), labels=list(heights))
-    for label, name in zip(panels[0].get_yticklabels(), heights, strict=True):
-        label.set(color=looks()[name]["color"], fontweight="bold", fontsize=9)
-    return figure
-
-
-def return_figure(summary: Summary) -> Figure:
-    """Distance at H against the return of the reward "expert log-probability", the expert's own as a line."""
-    from experiments.charts import COLOURS, new_panels
-
-    figure, panels = new_panels(
-        "More expert log-probability than the expert has means less of its distribution",
-        ["expert log-probability (nats a token)"] * len(TASKS),
-        DISTANCE,
-        size=(13.0, 4.8),
-    )
-    names: dict[str, Any] = {}
-    for axes, task in zip(panels, TASKS, strict=True):
-        axes.set_title(task, fontsize=11)
-        expert = summary.value(EXPERT_LOG_PROB, part=REWARDED, task=task, learner=EXPERT)
-        axes.axvline(expert, color=COLOURS["black"], linestyle="--", linewidth=1.2, zorder=1)
-        for learner in (name for name in shown_learners(summary, task) if name != BEST):
-            (reward,) = summary.select(EXPERT_LOG_PROB, part=REWARDED, task=task, learner=learner)
-            curve = summary.select("hellinger2", part=REWARDED, task=task, learner=learner)
-            last = max(curve, key=lambda row: row["h"])
-            look = looks()[learner]
-            axes.plot([reward.lower, reward.upper], [last.mean] * 2, color=look["color"], linewidth=1.5)
-            axes.plot([reward.mean] * 2, [last.lower, last.upper], color=look["color"], linewidth=1.5)
-            style = {**look, "linestyle": "", "markersize": look["markersize"] + 1}
-            (names[learner],) = axes.plot([reward.mean], [last.mean], **style)
-        axes.margins(x=0.2)
-    order = [name for name in looks() if name in names]
-    figure.legend([names[name] for name in order], order, loc="outside lower center", ncols=len(order), fontsize=9)
-    panels[0].set_ylim(-0.06, None)
-    return figure
-
-
-def cost_figure(summary: Summary) -> Figure:
-    """Expected cost against H, with the closed forms as lines under the points of the learners."""
-    from experiments.charts import COLOURS, log2_axis, new_figure
-
-    figure, axes = new_figure(
-        "The same distance, another cost: quadratic for cloning, linear for DAgger",
-        "horizon H",
-        "expected steps off the rope",
-        size=(8.2, 4.8),
-    )
-
-    def of(learner: str) -> Series:
-        return summary.series("H", COST, part=COSTS, learner=learner)
-
-    worse, better = CLOSED_FORMS
-    horizons = [float(H) for H in of(worse).x]
-    log2_axis(axes, horizons)
-    room_for_labels(axes, horizons[0], horizons[-1], 4.5)
-    axes.set_yscale("log")
-    look: dict[str, Any] = {"linestyle": "", "markersize": 8}
-    lines = [
-        Line(of(worse), worse, "sum of 1 - (1 - eps)^h", color=COLOURS["grey"], marker="", linestyle="-"),
-        Line(of(better), better, "", color=COLOURS["grey"], marker="", linestyle="-"),
-        Line(of("log-loss"), "log-loss", "", **{**look, "markersize": 11}),
-        Line(of("rho"), "rho", "", **{**look, "markersize": 5}),
-        Line(of(DAGGER), DAGGER, "", **{**look, "color": looks()[DAGGER]["color"], "marker": "^"}),
-    ]
-    draw_lines(axes, lines[1:2] + lines[:1] + lines[2:], limits=plain_log_axis)
-    axes.annotate(
-        "about eps H",
-        (horizons[-1], float(of(better).mean[-1])),
-        xytext=(9, 0),
-        textcoords="offset points",
-        color=COLOURS["grey"],
-        fontweight="bold",
-        fontsize=10,
-        va="center",
-    )
-    middle = len(horizons) // 2
-    for learner, label, shift in (("log-loss", "log-loss and rho", 16), (DAGGER, "DAgger", -16)):
-        series = of(learner)
-        if len(series.x) and np.isfinite(series.mean).all():
-            axes.annotate(
-                label,
-                (series.x[middle], series.mean[middle]),
-                xytext=(0, shift),
-                textcoords="offset points",
-                color=looks()[learner]["color"],
-                fontweight="bold",
-                ha="right" if shift > 0 else "left",
-                va="center",
-            )
-    return figure
-
-
-# -- Tables, figures and findings from the summary of the study -------------------------------------------------------
-
+# -- what the summary says of a learner --------------------------------------------------------------------------------
 
 SLOPE = "slope of log cost in log H"
 GAP = "largest relative gap to the closed form"
@@ -490,212 +277,332 @@ GAP = "largest relative gap to the closed form"
 RECOVERED = 0.05
 #: below this share of the expert's entropy a policy has collapsed
 COLLAPSED = 0.25
-NOT_MEASURED = derived(REWARDED, "hellinger2", math.nan, "")
 NEVER_BACK, BACK = CLOSED_FORMS
 #: the closed form that each learner should be on
 FORMS = {"log-loss": NEVER_BACK, "rho": NEVER_BACK, DAGGER: BACK}
+SUCCESS_REWARD, _, MAX_ENT = REWARDS
 
 
-def final(summary: Summary, task: str, learner: str) -> list[SummaryRow]:
-    """The row of the squared Hellinger distance at the full length."""
-    rows = summary.select("hellinger2", part=REWARDED, task=task, learner=learner)
-    return sorted(rows, key=lambda row: row["h"])[-1:]
+def shown_learners(s: Summary, task: str) -> list[str]:
+    """The learners that the summary has on this task, in the order of the tables."""
+    return [name for name in (*REWARDS, *IMITATION, BEST) if len(s.select(ENTROPY, task=task, learner=name))]
 
 
-def distance_at_end(summary: Summary, task: str, learner: str) -> float:
-    """Its mean, or ``nan``."""
-    rows = final(summary, task, learner)
-    return rows[0].mean if rows else math.nan
-
-
-def of(summary: Summary, metric: str, task: str, learner: str) -> float:
+def of(s: Summary, metric: str, task: str, learner: str) -> float:
     """The mean of a metric of the comparison."""
-    return summary.value(metric, part=REWARDED, task=task, learner=learner)
+    return s.value(metric, part=REWARDED, task=task, learner=learner)
 
 
-def distance_table(summary: Summary) -> Table:
-    """The distance at H of every learner on every task."""
-    shown = {task: shown_learners(summary, task) for task in TASKS}
-    lines = []
-    for learner in (*REWARDS, *IMITATION, BEST):
-        cells = [
-            with_interval(row.mean, row.lower, row.upper, 2)
-            for task in TASKS
-            for row in final(summary, task, learner) or [NOT_MEASURED]
-        ]
-        if any(learner in names for names in shown.values()):
-            lines.append([learner, *cells])
-    over = intervals_over(row for task in TASKS for name in shown[task] for row in final(summary, task, name))
-    note = f"Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H, in [0, 2]. {over}."
-    return Table("Distance to the expert", ["learner", *TASKS], lines, note)
+def whole(s: Summary, task: str) -> dict[str, Any]:
+    """Where the distance of whole sequences is."""
+    rows = s.select("hellinger2", part=REWARDED, task=task)
+    return {"part": REWARDED, "task": task, "h": max((row["h"] for row in rows), default=None)}
 
 
-def comparison_table(summary: Summary, task: str) -> Table:
-    """Every learner on one task."""
-    heads = {ENTROPY: "entropy rate", MODE: "P(mode)", EXPERT_LOG_PROB: "expert log-prob", REVERSE_KL: "reverse KL"}
-    if len(summary.select(SUCCESS, part=REWARDED, task=task)):
-        heads[SUCCESS] = "success"
-    lines = []
-    for learner in [*shown_learners(summary, task), EXPERT]:
-        cells = [with_interval(row.mean, row.lower, row.upper) for row in final(summary, task, learner)] or ["-"]
-        cells += [number(of(summary, metric, task, learner), 3) for metric in heads]
-        queries = of(summary, QUERIES, task, learner)
-        seconds = summary.timings.value(SECONDS, part=REWARDED, task=task, learner=learner)
-        cells += [f"{queries:,.0f}" if math.isfinite(queries) else "-", number(seconds, 2)]
-        lines.append([learner, *cells])
-    note = (
-        "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H; entropy and expert log-probability in nats a "
-        "token, reverse KL in nats a sequence, expert log-probabilities at least -20 a token. "
-        f"{intervals_over(row for name in shown_learners(summary, task) for row in final(summary, task, name))}."
-    )
-    return Table(task, ["learner", "D_H^2", *heads.values(), "expert queries", "seconds"], lines, note)
+def reached(s: Summary, task: str, learner: str) -> float:
+    """The squared Hellinger distance of whole sequences."""
+    return s.value("hellinger2", learner=learner, **whole(s, task))
 
 
-def cost_table(summary: Summary) -> Table:
-    """Expected cost of every learner and the closed forms."""
-    horizons = summary.distinct("H", part=COSTS)
-    lines = [
-        [name, *(number(summary.value(COST, part=COSTS, learner=name, H=H), 5) for H in horizons)]
-        for name in (*FORMS, *CLOSED_FORMS)
-    ]
-    note = "Steps off the rope, exact for the policy learned (forward recursion); means over replicates."
-    return Table("Cost on Tightrope, recoverable", ["learner", *(f"H={H}" for H in horizons)], lines, note)
-
-
-def cost_rows(summary: Summary) -> list[SummaryRow]:
-    """The slope of each learner's cost, and how far the worst of its means is from its closed form."""
-    rows = []
-    for learner, form in FORMS.items():
-        found = summary.series("H", COST, part=COSTS, learner=learner)
-        wanted = summary.series("H", COST, part=COSTS, learner=form)
-        if not len(found.x) or list(found.x) != list(wanted.x):
-            continue  # a cell failed
-        labels = {"task": "Tightrope", "learner": learner}
-        gap = float(abs(found.mean / wanted.mean - 1).max())
-        rows.append(derived(COSTS, GAP, gap, "over the horizons", **labels))
-        rows += slope_rows(summary.select(COST, part=COSTS, learner=learner), "H", SLOPE)
-    return rows
-
-
-def verdict(summary: Summary, task: str, learner: str) -> str:
+def verdict(s: Summary, task: str, learner: str) -> str:
     """What a reward made of the expert's distribution, in words."""
-    reached = distance_at_end(summary, task, learner)
-    entropy, expert = (of(summary, ENTROPY, task, name) for name in (learner, EXPERT))
-    if reached <= RECOVERED:
+    distance = reached(s, task, learner)
+    if distance <= RECOVERED:
         return "recovered"
-    if entropy < COLLAPSED * expert:
+    if of(s, ENTROPY, task, learner) < COLLAPSED * of(s, ENTROPY, task, EXPERT):
         return "collapsed"
-    if reached < min(distance_at_end(summary, task, name) for name in ("log-loss", BEST)):
+    if distance < min(reached(s, task, name) for name in ("log-loss", BEST)):
         return "nearer than log-loss and the best in class, not recovered within the budget"
     return "not recovered"
 
 
-def reward_findings(summary: Summary) -> list[str]:
-    """A sentence for each reward, one on success, and one on the learners that are bound to the class."""
-    said = []
-    for learner in REWARDS:
-        words = [
-            f"{task} {verdict(summary, task, learner)} (D_H^2 {number(distance_at_end(summary, task, learner), 2)}, "
-            f"entropy rate {of(summary, ENTROPY, task, learner):.2g} of {of(summary, ENTROPY, task, EXPERT):.2g}, "
-            f"P(mode) {of(summary, MODE, task, learner):.2g} of {of(summary, MODE, task, EXPERT):.2g})"
-            for task in TASKS
-            if learner in shown_learners(summary, task)
-        ]
-        if words:
-            said.append(f"{learner}: {'; '.join(words)}.")
-    task = "NoisyParity"
-    if SUCCESS_REWARD in shown_learners(summary, task):
-        score, expert = (of(summary, SUCCESS, task, name) for name in (SUCCESS_REWARD, EXPERT))
-        said.append(
-            f"Rewarded for success on {task} PPO succeeds in {score:.1%} of its sequences, the expert in {expert:.1%}; "
-            f"D_H^2 is {distance_at_end(summary, task, SUCCESS_REWARD):.3g}, that of log-loss "
-            f"{distance_at_end(summary, task, 'log-loss'):.3g}."
-        )
-    words = [
-        f"{task} "
-        + ", ".join(f"{name} {number(distance_at_end(summary, task, name), 3)}" for name in (*IMITATION, BEST))
-        for task in TASKS
-    ]
-    said.append(
-        f"Imitation within the class, D_H^2 at H: {'; '.join(words)}. PPO's network is not bound to the class, so it "
-        "may pass the best in class."
-    )
-    return said
-
-
-def cost_findings(rows: list[SummaryRow], summary: Summary) -> list[str]:
-    """The cost at the largest horizon, the slopes and the gaps."""
-    horizons = summary.distinct("H", part=COSTS)
-    values = {(row["learner"], row.metric): row.mean for row in rows}
-    if not values:
-        return []
-    top = max(horizons)
-    words = []
+def cost_rows(s: Summary) -> list[SummaryRow]:
+    """The slope of each learner's cost, and how far the worst of its means is from its closed form."""
+    rows = []
     for learner, form in FORMS.items():
-        if (learner, GAP) not in values:
+        found, wanted = (s.series("H", COST, part=COSTS, learner=name) for name in (learner, form))
+        if not len(found.x) or list(found.x) != list(wanted.x):
             continue  # a cell failed
-        cost, wanted = (summary.value(COST, part=COSTS, learner=name, H=top) for name in (learner, form))
-        words.append(
-            f"{learner} {number(cost, 5)} (closed form {number(wanted, 5)}; slope in H "
-            f"{number(values.get((learner, SLOPE), math.nan), 3)}; largest gap {values[learner, GAP]:.2g})"
-        )
-    gap = max(values[learner, GAP] for learner in FORMS if (learner, GAP) in values)
-    kept = "all within 5 % of the closed forms" if gap <= 0.05 else f"not within 5 % of the closed forms ({gap:.0%})"
-    queries = summary.value(QUERIES, part=COSTS, learner=DAGGER, H=top)
+        gap = float(abs(found.mean / wanted.mean - 1).max())
+        rows.append(derived(COSTS, GAP, gap, "over the horizons", task="Tightrope", learner=learner))
+        rows += slope_rows(s.select(COST, part=COSTS, learner=learner), "H", SLOPE)
+    return rows
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def tables(s: Summary) -> list[Table]:
+    """The distance of every learner, all of it on each task, and the cost."""
+    learners = [(name, {"learner": name}) for name in (*REWARDS, *IMITATION, BEST, EXPERT)]
+    horizons = s.distinct("H", part=COSTS)
+    squared = "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H"
     return [
-        f"Tightrope where one can climb back, expected cost at H={top}: {'; '.join(words)}: {kept}. DAgger asked "
-        f"the expert {queries:,.0f} times there. The class has two members, equally far from the expert; cloning "
-        "cannot tell them apart and takes the first, DAgger sees the difference after its first slip."
+        pivot(
+            s,
+            "Distance to the expert",
+            "hellinger2",
+            learners[:-1],
+            [(task, whole(s, task)) for task in TASKS],
+            digits=2,
+            note=f"{squared}, in [0, 2]. {intervals_over(s.select('hellinger2', part=REWARDED))}.",
+        ),
+        *(
+            pivot(
+                s,
+                task,
+                "hellinger2",
+                learners,
+                columns_of(s, task),
+                note=f"{squared}; entropy and expert log-probability in nats a token, reverse KL in nats a sequence, "
+                "expert log-probabilities at least -20 a token. "
+                f"{intervals_over(s.select('hellinger2', part=REWARDED, task=task))}.",
+            )
+            for task in TASKS
+        ),
+        pivot(
+            s,
+            "Cost on Tightrope, recoverable",
+            COST,
+            [(name, {"part": COSTS, "learner": name}) for name in (*FORMS, *CLOSED_FORMS)],
+            [(f"H={H}", {"H": H, "bare": True}) for H in horizons],
+            digits=5,
+            note="Steps off the rope, exact for the policy learned (forward recursion); means over replicates.",
+        ),
     ]
 
 
-def analyse(options: RLOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    rows = cost_rows(summary)
-    headline = (
-        FigureSpec(
-            "headline",
-            "Which rewards recover the expert's distribution?",
-            f"Distance curves at each h. {interval_words(options.seeds)}. The expert of Tightrope is deterministic, "
-            "so there every reward that makes sense recovers it; elsewhere the expert's log-probability is maximised "
-            "by one sequence, and task success by any sequence that succeeds.",
-            lambda: curve_figure(summary, "Only the maximum-entropy reward aims at the expert's distribution"),
-        )
-        if options.rl
-        else FigureSpec(
-            "headline",
-            "How far are the imitation learners from the expert?",
-            f"Without PPO (--no-rl). Distance curves at each h. {interval_words(options.seeds)}.",
-            lambda: curve_figure(summary, "How far are the imitation learners from the expert?"),
-        )
+def columns_of(s: Summary, task: str) -> list[tuple[str, dict[str, Any]]]:
+    """The columns of the table of one task."""
+    heads = {ENTROPY: "entropy rate", MODE: "P(mode)", EXPERT_LOG_PROB: "expert log-prob", REVERSE_KL: "reverse KL"}
+    if len(s.select(SUCCESS, part=REWARDED, task=task)):
+        heads[SUCCESS] = "success"
+    place: dict[str, Any] = {"part": REWARDED, "task": task, "bare": True}
+    return [
+        ("D_H^2", whole(s, task)),
+        *((head, {**place, "metric": metric}) for metric, head in heads.items()),
+        (QUERIES, {**place, "metric": QUERIES, "digits": 9}),
+        ("seconds", {**place, "metric": SECONDS, "timing": True, "digits": 2}),
+    ]
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+#: colour, marker and dashes of the learners of this study; solid for rewards, broken for imitation. Markers shrink in
+#: the order of drawing, so that lines that coincide show all of them
+LOOKS: dict[str, dict[str, Any]] = {
+    name: {"color": colour, "marker": marker, "linestyle": dashes, "markersize": size}
+    for name, colour, marker, dashes, size in (
+        *zip(REWARDS, (COLOURS[hue] for hue in ("grey", "purple", "green")), "vDo", "---", (10, 7, 4), strict=True),
+        ("log-loss", COLOURS["vermilion"], "o", "--", 10),
+        ("rho", COLOURS["blue"], "s", "--", 7),
+        (DAGGER, "#7A4B00", "^", "--", 4),
+        (BEST, COLOURS["black"], "", ":", 5),
     )
-    figures = [
-        headline,
+}
+
+
+def curve_title(s: Summary) -> str:
+    """The answer, where there is one reward that recovers the distribution of every task."""
+    tasks = {name: [task for task in TASKS if name in shown_learners(s, task)] for name in REWARDS}
+    if not any(tasks.values()):
+        return "How far are the imitation learners from the expert?"
+    everywhere = [name for name in REWARDS if all(reached(s, task, name) <= RECOVERED for task in tasks[name])]
+    if everywhere == [MAX_ENT]:
+        return "Only the maximum-entropy reward recovers the expert's distribution on every task"
+    return "Which rewards recover the expert's distribution?"
+
+
+def curve_figure(s: Summary) -> Figure:
+    """The distance curve of every learner, a panel for each task."""
+    figure, panels = new_panels(curve_title(s), ["prefix length h"] * len(TASKS), DISTANCE, size=(13.0, 4.8))
+    for axes, task in zip(panels, TASKS, strict=True):
+        axes.set_title(task, fontsize=11)
+        for name in shown_learners(s, task):
+            series = s.series("h", "hellinger2", part=REWARDED, task=task, learner=name)
+            plot_series(axes, series, name, **LOOKS[name], label=name)
+    panels[0].set_ylim(-0.03, None)
+    legend_below(figure, LOOKS, size=9)
+    return figure
+
+
+def entropy_figure(s: Summary) -> Figure:
+    """A dot for each learner and task at its entropy rate, with the expert's as a line."""
+    title = "Is the policy as random as the expert? (numbers: probability of its most likely sequence)"
+    figure, panels = new_panels(title, ["entropy rate (nats a token)"] * len(TASKS), "", size=(13.0, 4.2))
+    learners = [name for name in LOOKS if any(name in shown_learners(s, task) for task in TASKS)]
+    heights = {name: len(learners) - place for place, name in enumerate(learners)}
+    small: dict[str, Any] = {"va": "center", "fontsize": 8.5}
+    beside: dict[str, Any] = {**small, "textcoords": "offset points"}
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    for axes, task in zip(panels, TASKS, strict=True):
+        axes.set_title(task, fontsize=11)
+        expert = of(s, ENTROPY, task, EXPERT)
+        axes.axvline(expert, color=COLOURS["black"], linestyle="--", linewidth=1.2)
+        for learner, height in heights.items():
+            for row in s.select(ENTROPY, part=REWARDED, task=task, learner=learner):
+                colour, mode = LOOKS[learner]["color"], of(s, MODE, task, learner)
+                axes.plot([row.lower, row.upper], [height] * 2, color=colour, linewidth=6, alpha=0.35)
+                axes.plot([row.mean], [height], "o", color=colour, markersize=7)
+                axes.annotate(f"{mode:.2g}", (row.top, height), xytext=(8, 0), **beside, color=colour, bbox=white)
+        axes.set_xlim(-0.03, 0.87)
+        axes.grid(visible=False, axis="y")
+        if SUCCESS_REWARD in learners and SUCCESS_REWARD not in shown_learners(s, task):
+            axes.annotate("(no success)", (0.0, heights[SUCCESS_REWARD]), **small, color=COLOURS["grey"])
+        top = (expert, len(learners) + 0.75)
+        axes.annotate(f"expert, {of(s, MODE, task, EXPERT):.2g}", top, xytext=(4, 0), **beside)
+    panels[0].set_ylim(0.4, len(learners) + 1.1)
+    panels[0].set_yticks(list(heights.values()), labels=list(heights))
+    for label, name in zip(panels[0].get_yticklabels(), heights, strict=True):
+        label.set(color=LOOKS[name]["color"], fontweight="bold", fontsize=9)
+    return figure
+
+
+def return_figure(s: Summary) -> Figure:
+    """Distance at H against the return of the reward "expert log-probability", the expert's own as a line."""
+    title = "Does more expert log-probability mean more of the expert's distribution?"
+    figure, panels = new_panels(title, [EXPERT_LOG_PROB] * len(TASKS), DISTANCE, size=(13.0, 4.8))
+    for axes, task in zip(panels, TASKS, strict=True):
+        axes.set_title(task, fontsize=11)
+        expert = of(s, EXPERT_LOG_PROB, task, EXPERT)
+        axes.axvline(expert, color=COLOURS["black"], linestyle="--", linewidth=1.2, zorder=1)
+        for learner in (name for name in shown_learners(s, task) if name != BEST):
+            (reward,) = s.select(EXPERT_LOG_PROB, part=REWARDED, task=task, learner=learner)
+            (last,) = s.select("hellinger2", learner=learner, **whole(s, task))
+            look = LOOKS[learner]
+            axes.plot([reward.lower, reward.upper], [last.mean] * 2, color=look["color"], linewidth=1.5)
+            axes.plot([reward.mean] * 2, [last.lower, last.upper], color=look["color"], linewidth=1.5)
+            style = {**look, "linestyle": "", "markersize": look["markersize"] + 1}
+            axes.plot([reward.mean], [last.mean], **style, label=learner)
+        axes.margins(x=0.2)
+    panels[0].set_ylim(-0.06, None)
+    legend_below(figure, LOOKS, size=9)
+    return figure
+
+
+def cost_title(rows: list[SummaryRow]) -> str:
+    """How the cost of a slip grows."""
+    slopes = {row["learner"]: row.mean for row in rows if row.metric == SLOPE}
+    if not {"log-loss", DAGGER} <= set(slopes):
+        return "What does asking the expert save?"
+    cloning, asking = slopes["log-loss"], slopes[DAGGER]
+    return f"The cost of a slip grows as H^{cloning:.3g} for cloning, as H^{asking:.3g} for DAgger"
+
+
+def cost_figure(s: Summary, rows: list[SummaryRow]) -> Figure:
+    """Expected cost against H, with the closed forms as lines under the points of the learners."""
+    line, points = {"color": COLOURS["grey"], "marker": "", "linestyle": "-"}, {"linestyle": ""}
+    look: dict[str, tuple[str, dict[str, Any]]] = {
+        BACK: ("about eps H", line),
+        NEVER_BACK: ("sum of 1 - (1 - eps)^h", line),
+        "log-loss": ("log-loss and rho", {**points, "markersize": 11}),
+        "rho": ("", {**points, "markersize": 5}),
+        DAGGER: (DAGGER, {**points, "markersize": 8, "color": LOOKS[DAGGER]["color"], "marker": "^"}),
+    }
+    curves = [Curve({"part": COSTS, "learner": name}, label, look=changes) for name, (label, changes) in look.items()]
+    panel = Panel("H", "horizon H", COST, curves, yscale="log", room=4.5)
+    return chart(s, cost_title(rows), "expected steps off the rope", panel)
+
+
+def figures(o: RLOptions, s: Summary, rows: list[SummaryRow]) -> list[FigureSpec]:
+    """Distances, entropies and returns of the comparison, and the cost."""
+    over = interval_words(o.seeds)
+    question, words = "How far are the imitation learners from the expert?", "Without PPO (--no-rl). Distance curves"
+    deterministic = ""
+    if o.rl:
+        question, words = "Which rewards recover the expert's distribution?", "Distance curves"
+        deterministic = (
+            " The expert of Tightrope is deterministic, so there every reward that makes sense recovers it; elsewhere "
+            "the expert's log-probability is maximised by one sequence, and task success by any sequence that succeeds."
+        )
+    return [
+        FigureSpec("headline", question, f"{words} at each h. {over}.{deterministic}", lambda: curve_figure(s)),
         FigureSpec(
             "entropy",
             "Which policies collapse to a mode?",
-            f"Entropy rate. {interval_words(options.seeds)}; dashed: the expert's. The numbers are the probability of "
-            "the policy's most likely sequence: 1 is a point mass.",
-            lambda: entropy_figure(summary),
+            f"Entropy rate. {over}; dashed: the expert's. The numbers are the probability of the policy's most likely "
+            "sequence: 1 is a point mass.",
+            lambda: entropy_figure(s),
         ),
         FigureSpec(
             "return",
             "Does a higher return mean nearer to the expert?",
-            f"{interval_words(options.seeds)}; dashed: what the expert itself scores. Its distribution is at the "
-            "bottom of that line; a higher score is farther away, as is a lower one.",
-            lambda: return_figure(summary),
+            f"{over}; dashed: what the expert itself scores. Its distribution is at the bottom of that line; a higher "
+            "score is farther away, as is a lower one.",
+            lambda: return_figure(s),
         ),
         FigureSpec(
             "cost",
             "What does asking the expert save?",
             "Exact expected cost of the learned policies on the Tightrope that can be climbed back on; lines: closed "
             "forms.",
-            lambda: cost_figure(summary),
+            lambda: cost_figure(s, rows),
         ),
     ]
-    tables = [distance_table(summary), *(comparison_table(summary, task) for task in TASKS), cost_table(summary)]
-    findings = [*reward_findings(summary), *cost_findings(rows, summary)]
-    return Analysis(rows=rows, tables=tables, figures=figures, findings=findings)
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def reward_findings(s: Summary) -> Iterator[str]:
+    """A sentence for each reward, one on success, and one on the learners that are bound to the class."""
+    for learner in REWARDS:
+        words = [
+            f"{task} {verdict(s, task, learner)} (D_H^2 {number(reached(s, task, learner), 2)}, "
+            f"entropy rate {of(s, ENTROPY, task, learner):.2g} of {of(s, ENTROPY, task, EXPERT):.2g}, "
+            f"P(mode) {of(s, MODE, task, learner):.2g} of {of(s, MODE, task, EXPERT):.2g})"
+            for task in TASKS
+            if learner in shown_learners(s, task)
+        ]
+        if words:
+            yield f"{learner}: {'; '.join(words)}."
+    task = "NoisyParity"
+    if SUCCESS_REWARD in shown_learners(s, task):
+        score, expert = (of(s, SUCCESS, task, name) for name in (SUCCESS_REWARD, EXPERT))
+        yield (
+            f"Rewarded for success on {task} PPO succeeds in {score:.1%} of its sequences, the expert in {expert:.1%}; "
+            f"D_H^2 is {reached(s, task, SUCCESS_REWARD):.3g}, that of log-loss {reached(s, task, 'log-loss'):.3g}."
+        )
+    within = [
+        f"{task} {', '.join(f'{name} {number(reached(s, task, name), 3)}' for name in (*IMITATION, BEST))}"
+        for task in TASKS
+    ]
+    yield (
+        f"Imitation within the class, D_H^2 at H: {'; '.join(within)}. PPO's network is not bound to the class, so it "
+        "may pass the best in class."
+    )
+
+
+def cost_findings(rows: list[SummaryRow], s: Summary) -> Iterator[str]:
+    """The cost at the largest horizon, the slopes and the gaps."""
+    gaps, slopes = ({row["learner"]: row.mean for row in rows if row.metric == m} for m in (GAP, SLOPE))
+    if not gaps:
+        return
+    top = max(s.distinct("H", part=COSTS))
+    words = []
+    for learner, gap in gaps.items():
+        cost, wanted = (s.value(COST, part=COSTS, learner=name, H=top) for name in (learner, FORMS[learner]))
+        words.append(
+            f"{learner} {number(cost, 5)} (closed form {number(wanted, 5)}; slope in H "
+            f"{number(slopes.get(learner, math.nan), 3)}; largest gap {gap:.2g})"
+        )
+    worst = max(gaps.values())
+    kept = "all within 5 % of the closed forms"
+    if worst > 0.05:
+        kept = f"not within 5 % of the closed forms ({worst:.0%})"
+    asked = s.value(QUERIES, part=COSTS, learner=DAGGER, H=top)
+    yield (
+        f"Tightrope where one can climb back, expected cost at H={top}: {'; '.join(words)}: {kept}. DAgger asked "
+        f"the expert {asked:,.0f} times there. The class has two members, equally far from the expert; cloning "
+        "cannot tell them apart and takes the first, DAgger sees the difference after its first slip."
+    )
+
+
+def analyse(options: RLOptions, summary: Summary) -> Analysis:
+    """Everything that is made of the summary."""
+    rows = cost_rows(summary)
+    said = [*reward_findings(summary), *cost_findings(rows, summary)]
+    return Analysis(rows=rows, tables=tables(summary), figures=figures(options, summary, rows), findings=said)
 
 
 STUDY = Study(
