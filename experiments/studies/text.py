@@ -471,6 +471,11 @@ def some_lengths(horizon: int) -> list[int]:
     return sorted({*(4**k for k in range(10) if 4**k < horizon), horizon})
 
 
+def at_end(o: TextOptions, learner: str) -> dict[str, Any]:
+    """Where the distance of whole documents is, of a learner of any bigram model."""
+    return {"part": NETWORKS, "learner": learner, "h": o.network_horizon}
+
+
 def unknown_said(s: Summary) -> str:
     """A sentence on the tokens that nobody spells out, empty where there are none."""
     share = s.value(UNKNOWN, part=MAIN, learner=EXPERT)
@@ -543,11 +548,6 @@ def tables(o: TextOptions, s: Summary) -> list[Table]:
             "bigram models, between that of the text and that of shuffled text; every learner is exact there.",
         ),
     ]
-
-
-def at_end(o: TextOptions, learner: str) -> dict[str, Any]:
-    """Where the distance of whole documents is, of a learner of any bigram model."""
-    return {"part": NETWORKS, "learner": learner, "h": o.network_horizon}
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
