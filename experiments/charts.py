@@ -470,17 +470,19 @@ def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
 
 def _draw_guide(axes: Axes, guide: Guide, first: float, last: float) -> None:
     look: dict[str, Any] = {"color": guide.colour, "linestyle": guide.dashes, "linewidth": 1.2, "zorder": 1}
+    offset, coords = guide.offset or ((8, 0) if guide.level is None else (0, 10)), axes.transData
     if guide.place is not None:
         axes.axvline(guide.place, **look)
         end = (guide.place, 1.0)
+        if guide.at is None:  # at the top, wherever that is
+            offset, coords = guide.offset or (8, -8), axes.get_xaxis_transform()
     else:
         points = guide.points if guide.level is None else [(first, guide.level), (last, guide.level)]
         axes.plot(*zip(*points, strict=True), **look)
         end = points[-1] if guide.level is None else points[0]
     if guide.note:
         place = end if guide.at is None else guide.at
-        offset = guide.offset or ((8, 0) if guide.level is None else (0, 10))
-        axes.annotate(guide.note, place, xytext=offset, ha=guide.align, **text(guide.style))
+        axes.annotate(guide.note, place, xycoords=coords, xytext=offset, ha=guide.align, **text(guide.style))
 
 
 def dots(
@@ -521,10 +523,17 @@ def dots(
         for row, (place, learner) in rows.items():
             for found in summary.select(metric, **where, **place):
                 colour = learner_style(learner).colour
-                axes.plot([found.lower, found.upper], [heights[row]] * 2, color=colour, linewidth=6, alpha=0.35)
+                bar: dict[str, Any] = {"color": colour, "linewidth": 6, "alpha": 0.35, "solid_capstyle": "butt"}
+                axes.plot([found.lower, found.upper], [heights[row]] * 2, **bar)
                 axes.plot([found.mean], [heights[row]], "o", color=colour, markersize=7)
                 words = f"{found.mean:.{digits}g}"
                 axes.annotate(words, (max(found.top, found.mean), heights[row]), xytext=(8, 0), **text(learner))
+        low, high = log_range(axes, "x")
+        if xscale == "log" and 0 < low < high:  # room for the numbers, and powers of ten as they are written
+            axes.set_xlim(low / 1.4, high * (high / low) ** 0.25)
+            ticks = [10.0**k for k in range(-9, 7) if low / 1.4 <= 10.0**k <= high]
+            axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+            axes.set_xticks([], minor=True)
     every[0].set_yticks(list(heights.values()), labels=list(heights))
     for label, (_, learner) in zip(every[0].get_yticklabels(), rows.values(), strict=True):
         label.set(color=learner_style(learner).colour, fontweight="bold", fontsize=9)
