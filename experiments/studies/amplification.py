@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.cells import Cell, Record
-from experiments.charts import DISTANCE, FACTOR, Line, draw_lines, factor_axis, room_for_labels, shades, text
+from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Guide, Panel, chart, shades
 from experiments.measure import (
     BEST,
     CHUNKED,
@@ -25,186 +26,47 @@ from experiments.measure import (
     measured,
     named,
     powers_of_two,
+    titled,
 )
-from experiments.study import Analysis, FigureSpec, Study
-from experiments.summary import Series, Summary, SummaryRow, Table, interval_words, number, slope_rows, with_interval
+from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.summary import Summary, Table, interval_words, number, pivot, slope_rows
 from ntp_envs import BernoulliPolicy, collect, distance, make_task
-from ntp_envs.checks import check_int
-from ntp_envs.tasks import ConsistencyGame
-
-# -- What can be changed about the study ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AmplificationOptions:
-    """Sizes of the sweep; the defaults are the full study."""
-
-    horizons: tuple[int, ...] = (16, 32, 64, 128, 256)
-    """Horizons H on Contamination."""
-    chunks: tuple[int, ...] = (4, 8, 16, 32, 64)
-    """Chunk lengths K of the chunked rho-estimator, each used where K <= H."""
-    n: int = 10_000
-    """Demonstrations in the parts with samples."""
-    seeds: int = 20
-    """Data sets in the parts with samples."""
-    chunk_horizon: int = 256
-    """Horizon at which K is varied on the population, and of the curves over the prefix (a power of two)."""
-    sampled_chunk_horizon: int = 64
-    """Horizon at which K is varied with samples (a power of two)."""
-    control_n: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)
-    """Numbers of demonstrations in the well-specified control."""
-    control_horizons: tuple[int, ...] = (4, 16, 64, 256)
-    """Horizons in the well-specified control."""
-    control_seeds: int = 100
-    """Data sets in the well-specified control."""
-    add: tuple[str, ...] = ()
-    """Agents of your own to run beside ours on Contamination: names or package.module:Class."""
-
-    def __post_init__(self) -> None:
-        for name in ("horizons", "chunks", "control_n", "control_horizons"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name}={values} must hold distinct integers, at least one.")
-            for value in values:
-                check_int(name, value, minimum=1)
-        for name in ("n", "seeds", "control_seeds"):
-            check_int(name, getattr(self, name), minimum=1)
-        for name in ("chunk_horizon", "sampled_chunk_horizon"):
-            value = check_int(name, getattr(self, name), minimum=4)
-            if value & (value - 1):
-                raise ValueError(f"{name}={value} must be a power of two: K runs over the powers of two up to it.")
-
-    @classmethod
-    def quick(cls) -> AmplificationOptions:
-        """About a minute on two cores."""
-        return cls(
-            chunks=(4, 16, 64),
-            seeds=5,
-            control_n=(100, 1000, 10_000),
-            control_horizons=(4, 16, 64),
-            control_seeds=50,
-        )
-
-
-# -- The figures of the study: each answers one question, and its caption says what it shows --------------------------
-
-
-def figures(options: AmplificationOptions, summary: Summary, slopes: Summary) -> list[FigureSpec]:
-    """All figures, the headline first."""
-    population, sampled = "horizon, population", "horizon, samples"
-    ours = [*LEARNERS, *options.add]
-    few = sorted(options.chunks)[:: max(1, (len(options.chunks) + 1) // 3)][:3]
-    largest = max(options.horizons)
-    return [
-        FigureSpec(
-            "headline",
-            "Next-token log-loss amplifies misspecification; the rho-estimator does not",
-            "Squared Hellinger distance to the expert over that of the best policy of the class, for infinitely many "
-            "demonstrations: log-loss in proportion to the horizon H, the rho-estimator flat, chunks between.",
-            lambda: horizon_figure(
-                "Log-loss drifts with the horizon; the rho-estimator does not",
-                summary,
-                population,
-                ["log-loss", "rho"],
-                few,
-                slopes,
-            ),
-        ),
-        FigureSpec(
-            "horizon-population",
-            "All learners, infinitely many demonstrations",
-            "Contamination A, exact: smoothing with 1/(nH) vanishes with infinitely many demonstrations, smoothing "
-            "with 1/H happens to solve this family; the improper limit of K-token chunks follows 1 + H/K.",
-            lambda: horizon_figure(
-                "Infinite data does not help log-loss",
-                summary,
-                population,
-                ours,
-                options.chunks,
-                slopes,
-                improper=[K for K in few if largest > 2 * K],
-                size=(7.6, 5.6),
-            ),
-        ),
-        FigureSpec(
-            "horizon-samples",
-            f"All learners, {options.n} demonstrations",
-            f"Contamination with eps=.01, n={options.n}, {options.seeds} data sets: the same picture, but smoothing "
-            "with 1/H stops helping as 1/(2H) falls below eps (bands: 95 % intervals of the mean at each point).",
-            lambda: horizon_figure(
-                f"The same from {options.n} demonstrations",
-                summary,
-                sampled,
-                ours,
-                options.chunks,
-                slopes,
-                size=(7.6, 5.2),
-            ),
-        ),
-        FigureSpec(
-            "chunk-population",
-            "The dial from tokens to documents",
-            "The factor falls almost like 1/K as the rho-estimator looks at longer chunks "
-            f"(H={options.chunk_horizon}); the improper limit is 1 + H/K.",
-            lambda: chunk_figure(options, summary, slopes, sampled=False),
-        ),
-        FigureSpec(
-            "chunk-samples",
-            "The dial, from samples",
-            f"The same from n={options.n} demonstrations at H={options.sampled_chunk_horizon}, between log-loss and "
-            "the rho-estimator on whole documents.",
-            lambda: chunk_figure(options, summary, slopes, sampled=True),
-        ),
-        FigureSpec(
-            "rare-mode-switch",
-            "RareMode: a jump at a known horizon",
-            "With eps=.01 log-loss changes to the worse of two policies at H=64.7 (W=e) and H=28.7 (W=10), and the "
-            "factor jumps from 1 to 22.57; the rho-estimator stays at 1.",
-            lambda: rare_switch_figure(summary),
-        ),
-        FigureSpec(
-            "rare-mode-growth",
-            "RareMode: linear in H with a bounded density ratio",
-            "With a rare mode of probability 1/H and density ratio 10 the factor of log-loss doubles with H.",
-            lambda: rare_growth_figure(summary),
-        ),
-        FigureSpec(
-            "consistency",
-            "ConsistencyGame: a barrier for every layer-by-layer learner",
-            "Chunks of K tokens find the error sets of their own scale: the measured factors lie on the closed form, "
-            "and next-token learners are at K=1 however much data they have.",
-            lambda: consistency_figure(summary),
-        ),
-        FigureSpec(
-            "prefix",
-            "Where along the document the distance arises",
-            f"Squared Hellinger distance of every prefix of length h (Contamination A, H={options.chunk_horizon}): "
-            "learners that look at short units pay a little at every token.",
-            lambda: prefix_figure(options, summary),
-        ),
-        FigureSpec(
-            "control-n",
-            "Control: well specified, against n",
-            f"The expert is a member of the class (flip rate {CONTROL_THETA}); C_apx is not defined there, and both "
-            "learners follow the asymptotic 1/(4n) of a regular one-parameter class.",
-            lambda: control_figure(options, summary, "n"),
-        ),
-        FigureSpec(
-            "control-horizon",
-            "Control: well specified, against H",
-            "In the well-specified case the distance at fixed n does not grow with the horizon, for log-loss either.",
-            lambda: control_figure(options, summary, "H"),
-        ),
-    ]
-
-
-# -- The cells of the study: what is fitted on what, and what is measured. Every function here is pure ----------------
-
+from ntp_envs.tasks import ConsistencyGame, RareMode
 
 SAMPLED = {"eps": 1e-2, "p": 1e-4, "q": 1 - 1e-4, "theta_min": 1e-4}  # Contamination in the parts with samples
 CONTROL_THETA = 0.3
 RARE_RATIOS = {"e": math.e, "10": 10.0}
 RARE_HORIZONS = (8, 12, 16, 20, 24, 27, 28, 29, 30, 34, 40, 48, 56, 62, 63, 64, 65, 66, 67, 72, 80, 96)
+CLOSED_FORM = "C_apx in closed form"
+
+
+@dataclass(frozen=True)
+class AmplificationOptions(Options):
+    """Sizes of the sweep; the defaults are the full study."""
+
+    horizons: tuple[int, ...] = option((16, 32, 64, 128, 256))
+    """Horizons H on Contamination."""
+    chunks: tuple[int, ...] = option((4, 8, 16, 32, 64), quick=(4, 16, 64))
+    """Chunk lengths K of the chunked rho-estimator, each used where K <= H."""
+    n: int = option(10_000)
+    """Demonstrations in the parts with samples."""
+    seeds: int = option(20, quick=5)
+    """Data sets in the parts with samples."""
+    chunk_horizon: int = option(256, least=4, power_of_two=True)
+    """Horizon at which K is varied on the population, and of the curves over the prefix (a power of two)."""
+    sampled_chunk_horizon: int = option(64, least=4, power_of_two=True)
+    """Horizon at which K is varied with samples (a power of two)."""
+    control_n: tuple[int, ...] = option((100, 300, 1000, 3000, 10_000), quick=(100, 1000, 10_000))
+    """Numbers of demonstrations in the well-specified control."""
+    control_horizons: tuple[int, ...] = option((4, 16, 64, 256), quick=(4, 16, 64))
+    """Horizons in the well-specified control."""
+    control_seeds: int = option(100, quick=50)
+    """Data sets in the well-specified control."""
+    add: tuple[str, ...] = ()
+    """Agents of your own to run beside ours on Contamination: names or package.module:Class."""
+
+
+# -- cells: what is fitted on what, and what is measured --------------------------------------------------------------
 
 
 def population(*, H: int, learner: str, K: int | None = None, rng: np.random.Generator) -> list[Record]:
@@ -243,7 +105,7 @@ def consistency(*, H: int, learner: str, K: int | None = None, rng: np.random.Ge
     task = make_task("ConsistencyGame", horizon=H, eta=0.1)
     assert isinstance(task, ConsistencyGame)
     labels = named("ConsistencyGame eta=.1", learner, H, POPULATION, 1 if K is None else K)
-    exact = Record("C_apx in closed form", task.chunk_factor(1 if K is None else K), labels, method="theory")
+    exact = Record(CLOSED_FORM, task.chunk_factor(1 if K is None else K), labels, method="theory")
     return [*measured(task, fit_population(learner, task, rng, K), labels, rng), exact]
 
 
@@ -317,351 +179,305 @@ def _middle(values: Sequence[int]) -> int:
     return sorted(values)[len(values) // 2]
 
 
-# -- Tables, slopes and findings from the summary of the study; its figures are in ``catalogue`` ----------------------
+# -- tables -----------------------------------------------------------------------------------------------------------
 
 
-IN_H, IN_K = SLOPE_IN_H, SLOPE_IN_K
+def tables(o: AmplificationOptions, s: Summary) -> list[Table]:
+    chunked = [(learner, K) for learner in (CHUNKED, IMPROPER) for K in o.chunks]
+    rows = [*((learner, None) for learner in (*LEARNERS, *o.add)), *chunked, (BEST, None)]
+    lines = [(titled(learner, K), {"learner": learner, "K": K}) for learner, K in rows]
+    title, note = "C_apx against the horizon: Contamination", "Slope: least squares of log C_apx on log H."
 
+    def by_horizon(part: str) -> list[tuple[str, dict[str, Any]]]:
+        slope = ("slope", {"part": part, "metric": SLOPE_IN_H, "digits": 3})
+        return [*((f"H={H}", {"part": part, "H": H}) for H in o.horizons), slope]
 
-def learner_rows(options: AmplificationOptions) -> list[tuple[str, int | None]]:
-    """``(learner, K)`` in the order of the tables."""
-    chunked = [(learner, K) for learner in (CHUNKED, IMPROPER) for K in options.chunks]
-    return [*((learner, None) for learner in (*LEARNERS, *options.add)), *chunked, (BEST, None)]
+    data = f"{title} A, infinitely many demonstrations"
+    limit = pivot(s, data, "C_apx", lines, by_horizon("horizon, population"), digits=6, note=note)
+    data, note = f"{title} eps=.01, n={o.n}", f"{interval_words(o.seeds)}. {note}"
+    sampled = pivot(s, data, "C_apx", lines, by_horizon("horizon, samples"), note=note)
 
-
-def title_of(learner: str, K: int | None) -> str:
-    """A learner as the tables call it."""
-    return learner if K is None else f"{learner}, K={K}"
-
-
-def horizon_slopes(summary: Summary) -> list[SummaryRow]:
-    """Slopes in H of every learner, over the horizons above its K where there are at least two."""
-    rows = [row for row in summary.select("C_apx") if row.part in ("horizon, population", "horizon, samples")]
-    return slope_rows(rows, "H", IN_H, above="K")
-
-
-def chunk_slopes(summary: Summary) -> list[SummaryRow]:
-    """Slope in K of the chunked estimator from K = 16 to H / 2, where it is neither a token's nor a document's."""
-    places = (("chunk, population", CHUNKED), ("chunk, population", IMPROPER), ("chunk, samples", CHUNKED))
-    rows = [row for part, learner in places for row in summary.select("C_apx", part=part, learner=learner)]
-    inside = [row for row in rows if min(16, row["H"] / 8) <= row["K"] <= row["H"] / 2]
-    return slope_rows(inside, "K", IN_K)
-
-
-def horizon_table(options: AmplificationOptions, summary: Summary, slopes: Summary, part: str, title: str) -> Table:
-    """C_apx, a line a learner, a column a horizon, and the slope."""
-    lines: list[list[Any]] = []
-    for learner, K in learner_rows(options):
-        cells = []
-        for H in options.horizons:
-            found = summary.select("C_apx", part=part, learner=learner, H=H, K=K)
-            cells.append(
-                with_interval(found[0].mean, found[0].lower, found[0].upper, _digits(part)) if len(found) else ""
-            )
-        if any(cells):
-            slope = [
-                with_interval(row.mean, row.lower, row.upper)
-                for row in slopes.select(IN_H, part=part, learner=learner, K=K)
-            ]
-            lines.append([title_of(learner, K), *cells, *(slope or [""])])
-    note = "Slope: least squares of log C_apx on log H."
-    if part.endswith("samples"):
-        note = f"{interval_words(options.seeds)}. {note}"
-    return Table(title, ["learner", *(f"H={H}" for H in options.horizons), "slope"], lines, note)
-
-
-def _digits(part: str) -> int:
-    return 6 if part.endswith("population") else 3
-
-
-def chunk_table(options: AmplificationOptions, summary: Summary) -> Table:
-    """C_apx against K: population, the improper limit, samples."""
-    sources = [
-        ("chunk, population", CHUNKED, options.chunk_horizon),
-        ("chunk, population", IMPROPER, options.chunk_horizon),
-        ("chunk, samples", CHUNKED, options.sampled_chunk_horizon),
+    H, fewer, part = o.chunk_horizon, o.sampled_chunk_horizon, "chunk, population"
+    columns = [
+        (f"chunked rho, H={H}", {"part": part, "learner": CHUNKED, "H": H}),
+        (f"improper limit, H={H}", {"part": part, "learner": IMPROPER, "H": H}),
+        (f"chunked rho, H={fewer}, n={o.n}", {"part": "chunk, samples", "learner": CHUNKED, "H": fewer}),
     ]
-    lines = []
-    for K in summary.distinct("K", part="chunk, population"):
-        cells = []
-        for part, learner, H in sources:
-            found = summary.select("C_apx", part=part, learner=learner, H=H, K=K)
-            cells.append(with_interval(found[0].mean, found[0].lower, found[0].upper, 4) if len(found) else "")
-        lines.append([str(K), *cells])
-    heads = [f"chunked rho, H={sources[0][2]}", f"improper limit, H={sources[1][2]}"]
-    heads.append(f"chunked rho, H={sources[2][2]}, n={options.n}")
-    return Table("C_apx against the chunk length K (Contamination)", ["K", *heads], lines)
+    by_chunk = [(str(K), {"K": K}) for K in s.distinct("K", part=part)]
+    title = "C_apx against the chunk length K (Contamination)"
+    chunks = pivot(s, title, "C_apx", by_chunk, columns, digits=4, corner="K")
+
+    lines = [(titled(row["learner"], row["K"]), {**row.labels}) for row in s.select("C_apx", part="consistency")]
+    columns = [("measured", {"metric": "C_apx"}), ("closed form", {"metric": CLOSED_FORM})]
+    columns = [(name, {"part": "consistency", **place}) for name, place in columns]
+    game = pivot(s, "C_apx on ConsistencyGame, H=256, eta=.1", "C_apx", lines, columns, digits=4)
+    return [limit, sampled, chunks, rare_table(s), game]
 
 
-def consistency_table(summary: Summary) -> Table:
-    """The measured factor next to its closed form."""
-    part = "consistency"
-    lines = [
-        [title_of(row["learner"], row["K"]), row.mean, summary.value("C_apx in closed form", part=part, **row.labels)]
-        for row in summary.select("C_apx", part=part)
-    ]
-    return Table("C_apx on ConsistencyGame, H=256, eta=.1", ["learner", "measured", "closed form"], lines)
-
-
-def rare_table(summary: Summary) -> Table:
+def rare_table(s: Summary) -> Table:
     """The first horizon at which log-loss leaves the better policy, next to the closed form."""
-    from ntp_envs.tasks import RareMode
-
-    lines: list[list[Any]] = []
-    for ratio, value in RARE_RATIOS.items():
-        series = summary.series(
-            "H", "C_apx", part="rare mode, switch", learner="log-loss", task=f"RareMode eps=0.01 W={ratio}"
-        )
-        above = series.mean > 1 + 1e-9
-        first = f"{series.x[above][0]:g}" if above.any() else "none"
-        jump = number(float(series.mean[above][0]), 6) if above.any() else ""
-        switch = RareMode(eps=0.01, density_ratio=value).switch_horizon()
-        lines.append([f"W={ratio}", first, number(switch, 5), jump])
+    lines = []
+    for ratio in RARE_RATIOS:
+        task = f"RareMode eps=0.01 W={ratio}"
+        series = s.series("H", "C_apx", part="rare mode, switch", learner="log-loss", task=task)
+        above = np.flatnonzero(series.mean > 1 + 1e-9)
+        first, jump = (f"{series.x[above[0]]:g}", float(series.mean[above[0]])) if len(above) else ("none", math.nan)
+        lines.append([f"W={ratio}", first, number(switch_horizon(ratio), 5), number(jump, 6)])
     heads = ["density ratio", "first H above the switch", "switch in closed form", "C_apx there"]
     return Table("RareMode, eps=.01: where log-loss takes the worse policy", heads, lines)
 
 
-def analyse(options: AmplificationOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    slopes = Summary([*horizon_slopes(summary), *chunk_slopes(summary)])
-    titles = {
-        "horizon, population": "C_apx against the horizon: Contamination A, infinitely many demonstrations",
-        "horizon, samples": f"C_apx against the horizon: Contamination eps=.01, n={options.n}",
-    }
-    tables = [horizon_table(options, summary, slopes, part, title) for part, title in titles.items()]
-    tables += [chunk_table(options, summary), rare_table(summary), consistency_table(summary)]
-    return Analysis(
-        rows=slopes.rows,
-        tables=tables,
-        figures=figures(options, summary, slopes),
-        findings=findings(options, summary, slopes),
+def switch_horizon(ratio: str) -> float:
+    return RareMode(eps=0.01, density_ratio=RARE_RATIOS[ratio]).switch_horizon()
+
+
+# -- figures: each answers one question, and its caption says what it shows -------------------------------------------
+
+
+def line(part: str, learner: str, label: str = "", K: int | None = None, metric: str = "", **look: Any) -> Curve:
+    where = {"part": part, "learner": learner}
+    return Curve(where if K is None else {**where, "K": K}, label, metric, look=look)
+
+
+def sloped(s: Summary, metric: str, part: str, learner: str, **where: Any) -> str:
+    """A learner with its slope, where it has one."""
+    slope = s.value(metric, part=part, learner=learner, **where)
+    return learner if math.isnan(slope) else f"{learner} (slope {slope:.2f})"
+
+
+def horizon_figure(
+    o: AmplificationOptions, s: Summary, part: str, learners: Sequence[str], chunks: Sequence[int], height: float = 5.6
+) -> Figure:
+    """C_apx against H, both logarithmic, a line a learner."""
+    sampled, H = part == "horizon, samples", max(o.horizons)
+    curves = [line(part, name, sloped(s, SLOPE_IN_H, part, name, K=None)) for name in learners]
+    curves += [line(part, CHUNKED, f"chunks of {K}", K, color=green) for K, green in shades(chunks).items()]
+    if not sampled:
+        if len(learners) > 2:
+            curves += [line(part, IMPROPER, f"improper, K={K}", K) for K in few(o) if H > 2 * K]
+        curves.append(line(part, BEST, "best in class", linewidth=1.2))
+    guides = [Guide(level=1.0, colour="black", dashes="--")] if sampled else []
+    loss, rho = (s.value("C_apx", part=part, learner=name, H=H) for name in ("log-loss", "rho"))
+    title = f"C_apx at H={H}, {f'n={o.n}' if sampled else 'population'}: log-loss {loss:.3g}, rho {rho:.3g}"
+    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, guides, room=4.5)
+    return chart(s, title, FACTOR, panel, size=(8.2, height))
+
+
+def few(o: AmplificationOptions) -> list[int]:
+    """Up to three of the chunk lengths, for a figure that shows other learners too."""
+    return sorted(o.chunks)[:: max(1, (len(o.chunks) + 1) // 3)][:3]
+
+
+def chunk_figure(o: AmplificationOptions, s: Summary, *, sampled: bool) -> Figure:
+    """C_apx against K at a fixed horizon."""
+    part = "chunk, samples" if sampled else "chunk, population"
+    H, data = (o.sampled_chunk_horizon, f"n={o.n}") if sampled else (o.chunk_horizon, "population")
+    rows, guides = s.select("C_apx", part=part), []
+    curves = [line(part, CHUNKED, sloped(s, SLOPE_IN_K, part, CHUNKED))]
+    if sampled:  # learners without a chunk length are drawn from one end to the other
+        flat = [row for row in rows if row["K"] is None]
+        ends = [dataclasses.replace(row, labels={**row.labels, "K": K}) for row in flat for K in (1, H)]
+        rows = Summary([*rows.select(learner=CHUNKED), *ends])
+        curves += [line(part, name, name, marker="") for name in ("log-loss", "rho")]
+    else:
+        curves.append(line(part, IMPROPER, marker="D", linestyle=""))
+        limit = [(float(K), 1 + H / K) for K in powers_of_two(H // 2)]
+        note, middle = "improper limit (dots)\nand 1 + H/K (line)", limit[len(limit) // 2]
+        guides.append(Guide(points=limit, note=note, at=middle, offset=(-150, -32), style=IMPROPER))
+    first, last = (s.value("C_apx", part=part, learner=CHUNKED, K=K) for K in (1, H))
+    title = f"The rho-estimator: C_apx {first:.3g} on tokens, {last:.3g} on whole documents"
+    panel = Panel("K", f"chunk length K (H={H}, {data})", "C_apx", curves, guides, room=10.0)
+    return chart(rows, title, FACTOR, panel)
+
+
+def rare_switch_figure(s: Summary) -> Figure:
+    part, task, curves, guides = "rare mode, switch", "RareMode eps=0.01 W=", [], []
+    for ratio, dashes in (("e", "--"), ("10", "-")):
+        look = {"linestyle": dashes, "drawstyle": "steps-post", "marker": ""}
+        curves.append(Curve({"part": part, "learner": "log-loss", "task": task + ratio}, look=look))
+        switch = switch_horizon(ratio)
+        note = f"log-loss, W={ratio}:\nswitches at H={switch:.1f}"
+        guides.append(Guide(points=[(switch, 11.0)], note=note, style="log-loss"))
+    curves.append(Curve({"part": part, "learner": "rho", "task": task + "10"}, "rho", look={"marker": ""}))
+    panel = Panel("H", "horizon H", "C_apx", curves, guides, "linear", "zero", 0.18, (8, 20, 40, 60, 80, 96))
+    return chart(s, "How much does one more token cost?", FACTOR, panel)
+
+
+def rare_growth_figure(s: Summary) -> Figure:
+    curves = [line("rare mode, growth", name, name) for name in ("log-loss", "rho")]
+    first, last = (s.value("C_apx", part="rare mode, growth", learner="log-loss", H=H) for H in (16, 256))
+    title = f"Log-loss: C_apx {first:.3g} at H=16, {last:.3g} at H=256"
+    panel = Panel("H", "horizon H (rare mode of probability 1/H, W=10)", "C_apx", curves, room=1.9)
+    return chart(s, title, FACTOR, panel)
+
+
+def consistency_figure(s: Summary) -> Figure:
+    """The multi-scale game: measured factors on their closed form."""
+    part, form = "consistency", "closed form (line):\n(H/K)(1 - eta (J - k)/J)"
+    loss, layerwise, whole = (
+        s.value("C_apx", part=part, learner=name, K=K)
+        for name, K in (("log-loss", 1), ("layerwise", 1), (CHUNKED, 256))
     )
+    note = "log-loss = layerwise" if math.isclose(loss, layerwise) else "log-loss (circle), layerwise (cross)"
+    curves = [
+        line(part, CHUNKED, metric=CLOSED_FORM, color=COLOURS["grey"], linestyle=":", marker=""),
+        line(part, CHUNKED, "chunked rho (dots)", linestyle=""),
+        line(part, "log-loss", linestyle="", markersize=13, fillstyle="none"),
+        line(part, "layerwise", linestyle="", marker="x", color="black", markersize=7),
+    ]
+    guides = [
+        Guide(points=[(1.0, loss)], note=note, offset=(14, 4), style="log-loss"),
+        Guide(points=[(16.0, 15.2)], note=form, offset=(-200, -30), style=IMPROPER),  # left of the line
+    ]
+    title = f"C_apx {loss:.4g} token by token, {whole:.3g} on whole sequences"
+    return chart(s, title, FACTOR, Panel("K", "chunk length K (H=256)", "C_apx", curves, guides, room=6.0))
 
 
-def findings(options: AmplificationOptions, summary: Summary, slopes: Summary) -> list[str]:
-    """What the numbers say, with the numbers."""
-    population = {"part": "horizon, population"}
-    H = max(options.horizons)
-    of = {name: summary.value("C_apx", learner=name, H=H, **population) for name in ("log-loss", "rho")}
-    slope = {name: slopes.value(IN_H, learner=name, **population) for name in of}
-    in_k = slopes.value(IN_K, part="chunk, population", learner=CHUNKED)
+def prefix_figure(o: AmplificationOptions, s: Summary) -> Figure:
+    greens = shades(s.distinct("K", part="prefix"))
+    curves = [
+        line("prefix", "log-loss", "log-loss", marker=""),
+        *(line("prefix", CHUNKED, f"chunks of {K}", K, marker="", color=green) for K, green in greens.items()),
+        line("prefix", "rho", "rho", marker=""),
+        line("prefix", BEST, "best in class"),
+    ]
+    low, high = (s.series("h", "hellinger2", part="prefix", learner=name).mean for name in (BEST, "log-loss"))
+    shown = (low[-1] / 3, high.max() * 1.5) if len(low) and len(high) else None  # log-loss has the first token right
+    ticks = powers_of_two(o.chunk_horizon)
+    panel = Panel("h", "prefix length h (tokens)", "hellinger2", curves, (), "log2", "log", 4.5, ticks, shown)
+    return chart(s, "Where along the document does the distance arise?", DISTANCE, panel)
+
+
+def control_figure(o: AmplificationOptions, s: Summary, x: str) -> Figure:
+    """The well-specified case against n or H, next to the theory."""
+    H, n = _middle(o.control_horizons), _middle(o.control_n)
+    if x == "n":
+        title, label, fixed = "does the error fall like 1/n?", f"demonstrations n (H={H})", {"H": H}
+        values, theory, shown = sorted(o.control_n), [1 / (4 * n) for n in sorted(o.control_n)], None
+    else:
+        title, label, fixed = "does the horizon matter?", f"horizon H (n={n})", {"n": n}
+        values, theory, shown = (
+            sorted(o.control_horizons),
+            [1 / (4 * n)] * len(o.control_horizons),
+            (0.025 / n, 2.5 / n),
+        )
+    loss, rho = ({"part": "control", "learner": name, **fixed} for name in ("log-loss", "rho"))
+    curves = [Curve(loss, "log-loss"), Curve(rho, "rho", look={"linestyle": "--"})]
+    guide = Guide(points=list(zip(values, theory)), note="1/(4n)", at=(values[0], theory[0]), offset=(10, 12))
+    room = (values[-1] / values[0]) ** 0.28
+    panel = Panel(x, label, "hellinger2", curves, [guide], "log2", "log", room, ylim=shown)
+    return chart(s, f"Well specified: {title}", DISTANCE, panel)
+
+
+def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
+    population, sampled = "horizon, population", "horizon, samples"
+    ours = [*LEARNERS, *o.add]
+    return [
+        FigureSpec(
+            "headline",
+            "Who amplifies misspecification as documents grow?",
+            "Squared Hellinger distance to the expert over that of the best policy of the class, for infinitely many "
+            "demonstrations: log-loss in proportion to the horizon H, the rho-estimator flat, chunks between.",
+            lambda: horizon_figure(o, s, population, ["log-loss", "rho"], few(o), 4.8),
+        ),
+        FigureSpec(
+            "horizon-population",
+            "All learners, infinitely many demonstrations",
+            "Contamination A, exact: smoothing with 1/(nH) vanishes with infinitely many demonstrations, smoothing "
+            "with 1/H happens to solve this family; the improper limit of K-token chunks follows 1 + H/K.",
+            lambda: horizon_figure(o, s, population, ours, o.chunks),
+        ),
+        FigureSpec(
+            "horizon-samples",
+            f"All learners, {o.n} demonstrations",
+            f"Contamination with eps=.01, n={o.n}, {o.seeds} data sets: the same picture, but smoothing "
+            "with 1/H stops helping as 1/(2H) falls below eps (bands: 95 % intervals of the mean at each point).",
+            lambda: horizon_figure(o, s, sampled, ours, o.chunks, 5.2),
+        ),
+        FigureSpec(
+            "chunk-population",
+            "The dial from tokens to documents",
+            "The factor falls almost like 1/K as the rho-estimator looks at longer chunks "
+            f"(H={o.chunk_horizon}); the improper limit is 1 + H/K.",
+            lambda: chunk_figure(o, s, sampled=False),
+        ),
+        FigureSpec(
+            "chunk-samples",
+            "The dial, from samples",
+            f"The same from n={o.n} demonstrations at H={o.sampled_chunk_horizon}, between log-loss and "
+            "the rho-estimator on whole documents.",
+            lambda: chunk_figure(o, s, sampled=True),
+        ),
+        FigureSpec(
+            "rare-mode-switch",
+            "RareMode: when does log-loss take the worse policy?",
+            "With eps=.01 log-loss changes to the worse of two policies at H=64.7 (W=e) and H=28.7 (W=10), and the "
+            "factor jumps from 1 to 22.57; the rho-estimator stays at 1.",
+            lambda: rare_switch_figure(s),
+        ),
+        FigureSpec(
+            "rare-mode-growth",
+            "RareMode: does a bounded density ratio help?",
+            "With a rare mode of probability 1/H and density ratio 10 the factor of log-loss doubles with H.",
+            lambda: rare_growth_figure(s),
+        ),
+        FigureSpec(
+            "consistency",
+            "ConsistencyGame: what does deciding layer by layer cost?",
+            "Chunks of K tokens find the error sets of their own scale: the measured factors lie on the closed form, "
+            "and next-token learners are at K=1 however much data they have.",
+            lambda: consistency_figure(s),
+        ),
+        FigureSpec(
+            "prefix",
+            "Where along the document the distance arises",
+            f"Squared Hellinger distance of every prefix of length h (Contamination A, H={o.chunk_horizon}): "
+            "learners that look at short units pay a little at every token.",
+            lambda: prefix_figure(o, s),
+        ),
+        FigureSpec(
+            "control-n",
+            "Control: well specified, against n",
+            f"The expert is a member of the class (flip rate {CONTROL_THETA}); C_apx is not defined there, and both "
+            "learners follow the asymptotic 1/(4n) of a regular one-parameter class.",
+            lambda: control_figure(o, s, "n"),
+        ),
+        FigureSpec(
+            "control-horizon",
+            "Control: well specified, against H",
+            "In the well-specified case the distance at fixed n does not grow with the horizon, for log-loss either.",
+            lambda: control_figure(o, s, "H"),
+        ),
+    ]
+
+
+# -- findings ---------------------------------------------------------------------------------------------------------
+
+
+def findings(o: AmplificationOptions, s: Summary) -> list[str]:
+    part, H = "horizon, population", max(o.horizons)
+    of = {name: s.value("C_apx", part=part, learner=name, H=H) for name in ("log-loss", "rho")}
+    slope = {name: s.value(SLOPE_IN_H, part=part, learner=name) for name in of}
+    in_k = s.value(SLOPE_IN_K, part="chunk, population", learner=CHUNKED)
     found = [
         f"At H={H}, with infinitely many demonstrations, the squared Hellinger distance of the log-loss learner to the "
         f"expert is {of['log-loss']:.1f} times that of the best policy of the class; of the rho-estimator "
         f"{of['rho']:.2f} times.",
         f"Log-log slope in H: log-loss {slope['log-loss']:.3f}, rho {slope['rho']:.3f}.",
-        f"Chunks of K tokens lie between: slope in K at H={options.chunk_horizon}: {in_k:.3f}.",
+        f"Chunks of K tokens lie between: slope in K at H={o.chunk_horizon}: {in_k:.3f}.",
     ]
     return [line for line in found if "nan" not in line]
 
 
-# -- How the figures of the study are drawn; what each one says is in ``catalogue`` -----------------------------------
-
-
-def horizon_figure(
-    title: str,
-    summary: Summary,
-    part: str,
-    learners: Sequence[str],
-    chunks: Sequence[int],
-    slopes: Summary,
-    *,
-    improper: Sequence[int] = (),
-    size: tuple[float, float] = (7.6, 4.8),
-) -> Figure:
-    """C_apx against H, both logarithmic, a line a learner."""
-    from experiments.charts import log2_axis, new_figure
-
-    figure, axes = new_figure(title, "horizon H (tokens in a document)", FACTOR, size=size)
-    axes.set_yscale("log")
-    horizons = summary.distinct("H", part=part)
-    log2_axis(axes, horizons)
-    room_for_labels(axes, min(horizons), max(horizons), 3.6)
-
-    def slope(learner: str, **labels: Any) -> str:
-        found = [row.mean for row in slopes.select(part=part, learner=learner, **labels)]
-        return f" (slope {found[0]:.2f})" if found else ""
-
-    def of(learner: str, **labels: Any) -> Series:
-        return summary.series("H", "C_apx", part=part, learner=learner, **labels)
-
-    lines = [Line(of(name), name, f"{name}{slope(name, K=None)}") for name in learners]
-    colours = shades(chunks) if chunks else {}
-    lines += [Line(of(CHUNKED, K=K), CHUNKED, f"chunks of {K}", color=colours[K]) for K in chunks]
-    lines += [Line(of(IMPROPER, K=K), IMPROPER, f"improper, K={K}") for K in improper]
-    if part.endswith("samples"):
-        axes.axhline(1.0, color="black", linestyle="--", linewidth=1.2)
-    else:
-        lines.append(Line(of(BEST), BEST, "best in class", linewidth=1.2))
-    draw_lines(axes, lines, limits=factor_axis)
-    return figure
-
-
-def chunk_figure(options: AmplificationOptions, summary: Summary, slopes: Summary, *, sampled: bool) -> Figure:
-    """C_apx against K at a fixed horizon."""
-    from experiments.charts import log2_axis, new_figure
-
-    part = "chunk, samples" if sampled else "chunk, population"
-    horizon = options.sampled_chunk_horizon if sampled else options.chunk_horizon
-    data = f"n={options.n}" if sampled else "population"
-    figure, axes = new_figure("Longer chunks, smaller factor", f"chunk length K (H={horizon}, {data})", FACTOR)
-    chunked = summary.series("K", "C_apx", part=part, learner=CHUNKED)
-    axes.set_yscale("log")
-    log2_axis(axes, [float(K) for K in chunked.x])
-    room_for_labels(axes, 1, horizon, 2.5 if sampled else 1.15)
-    found = [row.mean for row in slopes.select(part=part, learner=CHUNKED)]
-    label = f"chunked rho (slope {found[0]:.2f})" if found else "chunked rho"
-    lines = [Line(chunked, CHUNKED, "")]
-    if len(chunked.x) > 4:
-        axes.annotate(label, (chunked.x[4], chunked.mean[4]), xytext=(10, 10), **text(CHUNKED))
-    if sampled:
-        for name in ("log-loss", "rho"):
-            value = summary.series("H", "C_apx", part=part, learner=name)
-            flat = Series(*(np.repeat(column, 2) for column in value))._replace(x=np.array([1.0, horizon]))
-            lines.append(Line(flat, name, name, marker=""))
-    else:
-        K = chunked.x[chunked.x < horizon]
-        line = 1 + horizon / K
-        reference = Series(K, line, line, line)
-        improper = summary.series("K", "C_apx", part=part, learner=IMPROPER)
-        lines.append(Line(improper, IMPROPER, "", marker="D", linestyle=""))
-        lines.append(Line(reference, IMPROPER, ""))
-        at = len(K) // 2
-        axes.annotate(
-            "improper limit (dots)\nand 1 + H/K (line)", (K[at], line[at]), xytext=(-150, -32), **text(IMPROPER)
-        )
-    draw_lines(axes, lines, limits=factor_axis)
-    return figure
-
-
-def rare_switch_figure(summary: Summary) -> Figure:
-    """The jump of log-loss in RareMode."""
-    from experiments.charts import new_figure
-    from ntp_envs.tasks import RareMode
-
-    part = "rare mode, switch"
-    figure, axes = new_figure("One more token, and log-loss takes the wrong policy", "horizon H", FACTOR)
-    dashes = {"e": "--", "10": "-"}
-    lines, last = [], 1.0
-    for ratio, value in RARE_RATIOS.items():
-        task = f"RareMode eps=0.01 W={ratio}"
-        series = summary.series("H", "C_apx", part=part, learner="log-loss", task=task)
-        lines.append(Line(series, "log-loss", "", linestyle=dashes[ratio], drawstyle="steps-post", marker=""))
-        last = float(series.mean[-1]) if len(series.x) else 1.0
-        switch = RareMode(eps=0.01, density_ratio=value).switch_horizon()
-        label = f"log-loss, W={ratio}:\nswitches at H={switch:.1f}"
-        axes.annotate(label, (switch, last / 2), xytext=(8, 0), **text("log-loss"))
-    rho = summary.series("H", "C_apx", part=part, learner="rho", task="RareMode eps=0.01 W=10")
-    axes.set_xlim(0, 112)
-    draw_lines(axes, [*lines, Line(rho, "rho", "rho", marker="")])
-    axes.set_ylim(0, None)
-    return figure
-
-
-def rare_growth_figure(summary: Summary) -> Figure:
-    """Linear growth with a bounded density ratio."""
-    from experiments.charts import log2_axis, new_figure
-
-    part = "rare mode, growth"
-    title = "A bounded density ratio does not save log-loss"
-    figure, axes = new_figure(title, "horizon H (rare mode of probability 1/H, W=10)", FACTOR)
-    series = {name: summary.series("H", "C_apx", part=part, learner=name) for name in ("log-loss", "rho")}
-    axes.set_yscale("log", base=2)
-    log2_axis(axes, list(series["log-loss"].x))
-    log2_axis(axes, [1, 2, 4, 8, 16, 32, 64], which="y")
-    room_for_labels(axes, 16, 256, 1.9)
-    draw_lines(axes, [Line(series[name], name, name) for name in series])
-    return figure
-
-
-def consistency_figure(summary: Summary) -> Figure:
-    """The multi-scale game: measured factors on their closed form."""
-    from experiments.charts import COLOURS, log2_axis, new_figure
-
-    part = "consistency"
-    figure, axes = new_figure("Deciding token by token cannot be consistent", "chunk length K (H=256)", FACTOR)
-    chunked = summary.series("K", "C_apx", part=part, learner=CHUNKED)
-    exact = summary.series("K", "C_apx in closed form", part=part, learner=CHUNKED)
-    axes.set_yscale("log")
-    log2_axis(axes, [float(K) for K in chunked.x])
-    room_for_labels(axes, 1, 256, 2.0)
-    axes.plot(exact.x, exact.mean, color=COLOURS["grey"], linestyle=":")
-    axes.plot(chunked.x, chunked.mean, color=COLOURS["green"], marker="o", linestyle="")
-    names = [name for name in ("log-loss", "layerwise") if len(summary.select("C_apx", part=part, learner=name))]
-    for name, marker, colour, size in zip(("log-loss", "layerwise"), ("o", "x"), ("vermilion", "black"), (13, 7)):
-        value = summary.series("K", "C_apx", part=part, learner=name)
-        axes.plot(
-            value.x, value.mean, marker=marker, color=COLOURS[colour], markersize=size, fillstyle="none", linestyle=""
-        )
-    if names and len(exact.x):
-        axes.annotate(" = ".join(names), (1, exact.mean[0]), xytext=(14, 4), **text("log-loss"))
-    if len(exact.x) > 4:
-        axes.annotate("chunked rho (dots)", (exact.x[4], exact.mean[4]), xytext=(12, 12), **text(CHUNKED))
-        label = "closed form (line):\n(H/K)(1 - eta (J - k)/J)"
-        axes.annotate(label, (exact.x[4], exact.mean[4]), xytext=(-200, -30), **text(IMPROPER))
-    factor_axis(axes)
-    return figure
-
-
-def prefix_figure(options: AmplificationOptions, summary: Summary) -> Figure:
-    """How the distance grows along the document."""
-    from experiments.charts import log2_axis, new_figure
-
-    part = "prefix"
-    figure, axes = new_figure("Errors accumulate token by token", "prefix length h (tokens)", DISTANCE)
-    chunks = summary.distinct("K", part=part)
-    colours = shades(chunks) if chunks else {}
-
-    def of(learner: str, K: int | None = None) -> Series:
-        return summary.series("h", "hellinger2", part=part, learner=learner, K=K)
-
-    axes.set_yscale("log")
-    log2_axis(axes, [2.0**k for k in range(options.chunk_horizon.bit_length())])
-    room_for_labels(axes, 1, options.chunk_horizon, 4.5)
-    lines = [Line(of("log-loss"), "log-loss", "log-loss", marker="")]
-    lines += [Line(of(CHUNKED, K), CHUNKED, f"chunks of {K}", marker="", color=colours[K]) for K in chunks]
-    lines += [Line(of("rho"), "rho", "rho", marker=""), Line(of(BEST), BEST, "best in class")]
-    low, high = of(BEST).mean, of("log-loss").mean
-    if len(low) and len(high):
-        axes.set_ylim(low[-1] / 3, high.max() * 1.5)  # log-loss has the first token exactly right: far below
-    draw_lines(axes, lines)
-    return figure
-
-
-def control_figure(options: AmplificationOptions, summary: Summary, x: str) -> Figure:
-    """The well-specified case: 1/n and no horizon."""
-    from experiments.charts import COLOURS, log2_axis, new_figure
-
-    part = "control"
-    other = "H" if x == "n" else "n"
-    values = sorted(options.control_horizons if other == "H" else options.control_n)
-    fixed = values[len(values) // 2]
-    series = {
-        name: summary.series(x, "hellinger2", part=part, learner=name, **{other: fixed}) for name in ("log-loss", "rho")
-    }
-    xs = series["log-loss"].x
-    title = "Well specified: the error falls like 1/n ..." if x == "n" else "... and does not depend on the horizon"
-    label = f"demonstrations n (H={fixed})" if x == "n" else f"horizon H (n={fixed})"
-    figure, axes = new_figure(title, label, DISTANCE)
-    axes.set_yscale("log")
-    log2_axis(axes, list(xs))
-    room_for_labels(axes, float(xs.min()), float(xs.max()), (xs.max() / xs.min()) ** 0.28)
-    reference = 1 / (4 * (xs if x == "n" else np.full_like(xs, fixed)))
-    lines = [Line(series["log-loss"], "log-loss", "log-loss"), Line(series["rho"], "rho", "rho", linestyle="--")]
-    lines.append(
-        Line(
-            Series(xs, reference, reference, reference),
-            "reference",
-            "1/(4n)",
-            color=COLOURS["grey"],
-            marker="",
-            linestyle=":",
-        )
-    )
-    if x == "H":
-        axes.set_ylim(reference[0] / 10, reference[0] * 10)
-    draw_lines(axes, lines)
-    return figure
+def analyse(options: AmplificationOptions, summary: Summary) -> Analysis:
+    """Slopes are in H over the horizons above K, and in K from 16 to H / 2, between a token and a document."""
+    in_h = [row for row in summary.select("C_apx") if row.part in ("horizon, population", "horizon, samples")]
+    places = (("chunk, population", CHUNKED), ("chunk, population", IMPROPER), ("chunk, samples", CHUNKED))
+    in_k = [row for part, learner in places for row in summary.select("C_apx", part=part, learner=learner)]
+    inside = [row for row in in_k if min(16, row["H"] / 8) <= row["K"] <= row["H"] / 2]
+    slopes = [*slope_rows(in_h, "H", SLOPE_IN_H, above="K"), *slope_rows(inside, "K", SLOPE_IN_K)]
+    s = Summary([*summary, *slopes], summary.timings)
+    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s))
 
 
 STUDY = Study(
