@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median_high
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,9 @@ class AmplificationOptions(Options):
 def population(*, H: int, learner: str, K: int | None = None, rng: np.random.Generator) -> list[Record]:
     """One learner on Contamination with infinitely many demonstrations."""
     task = make_task("Contamination", horizon=H)
-    policy = fit_population(learner, task, rng, K)
-    return measured(task, policy, named("Contamination A", learner, H, POPULATION, K), rng)
+    return measured(
+        task, fit_population(learner, task, rng, K), named("Contamination A", learner, H, POPULATION, K), rng
+    )
 
 
 def samples(
@@ -93,19 +95,17 @@ def rare_mode(*, H: int, ratio: str, eps: float | None, rng: np.random.Generator
     """Log-loss and rho on the two policies of RareMode; ``eps=None`` is 1/H."""
     task = make_task("RareMode", horizon=H, eps=1 / H if eps is None else eps, density_ratio=RARE_RATIOS[ratio])
     name = f"RareMode eps={'1/H' if eps is None else eps:} W={ratio}"
-    return [
-        record
-        for learner in ("log-loss", "rho")
-        for record in measured(task, fit_population(learner, task, rng), named(name, learner, H, POPULATION), rng)
-    ]
+    records = []
+    for learner in ("log-loss", "rho"):
+        records += measured(task, fit_population(learner, task, rng), named(name, learner, H, POPULATION), rng)
+    return records
 
 
 def consistency(*, H: int, learner: str, K: int | None = None, rng: np.random.Generator) -> list[Record]:
     """One learner on ConsistencyGame, and the closed form for its chunk length."""
-    task = make_task("ConsistencyGame", horizon=H, eta=0.1)
-    assert isinstance(task, ConsistencyGame)
-    labels = named("ConsistencyGame eta=.1", learner, H, POPULATION, 1 if K is None else K)
-    exact = Record(CLOSED_FORM, task.chunk_factor(1 if K is None else K), labels, method="theory")
+    task, unit = ConsistencyGame(horizon=H, eta=0.1), 1 if K is None else K
+    labels = named("ConsistencyGame eta=.1", learner, H, POPULATION, unit)
+    exact = Record(CLOSED_FORM, task.chunk_factor(unit), labels, method="theory")
     return [*measured(task, fit_population(learner, task, rng, K), labels, rng), exact]
 
 
@@ -114,10 +114,8 @@ def prefix(*, H: int, learner: str, K: int | None = None, rng: np.random.Generat
     task = make_task("Contamination", horizon=H)
     curve = distance(task.expert, fit_population(learner, task, rng, K), task, metric="hellinger2")
     labels = named("Contamination A", learner, H, POPULATION, K)
-    lengths = np.unique(np.geomspace(1, H, 33).round().astype(int))
-    return [
-        Record("hellinger2", float(curve.values[h - 1]), {**labels, "h": int(h)}, method=curve.method) for h in lengths
-    ]
+    lengths = np.unique(np.geomspace(1, H, 33).round().astype(int)).tolist()
+    return [Record("hellinger2", float(curve.values[h - 1]), {**labels, "h": h}, method=curve.method) for h in lengths]
 
 
 def control(*, H: int, n: int, replicate: int, rng: np.random.Generator) -> list[Record]:
@@ -147,8 +145,7 @@ def cells(options: AmplificationOptions) -> Iterator[Cell]:
                 yield Cell("horizon, population", population, {"H": H, "learner": IMPROPER, "K": K})
     for K in powers_of_two(options.chunk_horizon):
         for learner in (CHUNKED, IMPROPER) if options.chunk_horizon > K else (CHUNKED,):
-            cell = {"H": options.chunk_horizon, "learner": learner, "K": K}
-            yield Cell("chunk, population", population, cell)
+            yield Cell("chunk, population", population, {"H": options.chunk_horizon, "learner": learner, "K": K})
     for ratio in RARE_RATIOS:
         for H in RARE_HORIZONS:
             yield Cell("rare mode, switch", rare_mode, {"H": H, "ratio": ratio, "eps": 0.01})
@@ -161,9 +158,10 @@ def cells(options: AmplificationOptions) -> Iterator[Cell]:
     for learner, chunk in (("log-loss", None), ("rho", None), (BEST, None), (CHUNKED, 4), (CHUNKED, 16), (CHUNKED, 64)):
         if chunk is None or chunk < options.chunk_horizon:
             yield Cell("prefix", prefix, {"H": options.chunk_horizon, "learner": learner, "K": chunk})
+    middle_n, middle_h = median_high(options.control_n), median_high(options.control_horizons)
     for H in options.control_horizons:
         for n in options.control_n:
-            if n == _middle(options.control_n) or _middle(options.control_horizons) == H:
+            if n == middle_n or middle_h == H:
                 for replicate in range(options.control_seeds):
                     yield Cell("control", control, {"H": H, "n": n, "replicate": replicate})
     for replicate in range(options.seeds):
@@ -173,10 +171,6 @@ def cells(options: AmplificationOptions) -> Iterator[Cell]:
         cell = {"H": options.sampled_chunk_horizon, "n": options.n, "learners": ["log-loss", "rho"]}
         cell["chunks"] = powers_of_two(options.sampled_chunk_horizon)
         yield Cell("chunk, samples", samples, {**cell, "replicate": replicate})
-
-
-def _middle(values: Sequence[int]) -> int:
-    return sorted(values)[len(values) // 2]
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -208,8 +202,7 @@ def tables(o: AmplificationOptions, s: Summary) -> list[Table]:
     chunks = pivot(s, title, "C_apx", by_chunk, columns, digits=4, corner="K")
 
     lines = [(titled(row["learner"], row["K"]), {**row.labels}) for row in s.select("C_apx", part="consistency")]
-    columns = [("measured", {"metric": "C_apx"}), ("closed form", {"metric": CLOSED_FORM})]
-    columns = [(name, {"part": "consistency", **place}) for name, place in columns]
+    columns = [("measured", {"part": "consistency"}), ("closed form", {"part": "consistency", "metric": CLOSED_FORM})]
     game = pivot(s, "C_apx on ConsistencyGame, H=256, eta=.1", "C_apx", lines, columns, digits=4)
     return [limit, sampled, chunks, rare_table(s), game]
 
@@ -245,27 +238,21 @@ def sloped(s: Summary, metric: str, part: str, learner: str, **where: Any) -> st
     return learner if math.isnan(slope) else f"{learner} (slope {slope:.2f})"
 
 
-def horizon_figure(
-    o: AmplificationOptions, s: Summary, part: str, learners: Sequence[str], chunks: Sequence[int], height: float = 5.6
-) -> Figure:
-    """C_apx against H, both logarithmic, a line a learner."""
-    sampled, H = part == "horizon, samples", max(o.horizons)
+def horizon_figure(o: AmplificationOptions, s: Summary, *, sampled: bool, every: bool, height: float) -> Figure:
+    """C_apx against H, both logarithmic, a line for every learner or for a few."""
+    part, H = "horizon, samples" if sampled else "horizon, population", max(o.horizons)
+    few = sorted(o.chunks)[:: max(1, (len(o.chunks) + 1) // 3)][:3]
+    learners, chunks = ([*LEARNERS, *o.add], o.chunks) if every else (["log-loss", "rho"], few)
     curves = [line(part, name, sloped(s, SLOPE_IN_H, part, name, K=None)) for name in learners]
     curves += [line(part, CHUNKED, f"chunks of {K}", K, color=green) for K, green in shades(chunks).items()]
-    if not sampled:
-        if len(learners) > 2:
-            curves += [line(part, IMPROPER, f"improper, K={K}", K) for K in few(o) if H > 2 * K]
-        curves.append(line(part, BEST, "best in class", linewidth=1.2))
+    if every and not sampled:
+        curves += [line(part, IMPROPER, f"improper, K={K}", K) for K in few if H > 2 * K]
+    curves.append(line(part, BEST, "best in class", linewidth=1.2))  # with samples the line at 1 stands for it
     guides = [Guide(level=1.0, colour="black", dashes="--")] if sampled else []
     loss, rho = (s.value("C_apx", part=part, learner=name, H=H) for name in ("log-loss", "rho"))
     title = f"C_apx at H={H}, {f'n={o.n}' if sampled else 'population'}: log-loss {loss:.3g}, rho {rho:.3g}"
     panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, guides, room=4.5)
     return chart(s, title, FACTOR, panel, size=(8.2, height))
-
-
-def few(o: AmplificationOptions) -> list[int]:
-    """Up to three of the chunk lengths, for a figure that shows other learners too."""
-    return sorted(o.chunks)[:: max(1, (len(o.chunks) + 1) // 3)][:3]
 
 
 def chunk_figure(o: AmplificationOptions, s: Summary, *, sampled: bool) -> Figure:
@@ -314,10 +301,7 @@ def rare_growth_figure(s: Summary) -> Figure:
 def consistency_figure(s: Summary) -> Figure:
     """The multi-scale game: measured factors on their closed form."""
     part, form = "consistency", "closed form (line):\n(H/K)(1 - eta (J - k)/J)"
-    loss, layerwise, whole = (
-        s.value("C_apx", part=part, learner=name, K=K)
-        for name, K in (("log-loss", 1), ("layerwise", 1), (CHUNKED, 256))
-    )
+    loss, layerwise = (s.value("C_apx", part=part, learner=name) for name in ("log-loss", "layerwise"))
     note = "log-loss = layerwise" if math.isclose(loss, layerwise) else "log-loss (circle), layerwise (cross)"
     curves = [
         line(part, CHUNKED, metric=CLOSED_FORM, color=COLOURS["grey"], linestyle=":", marker=""),
@@ -329,18 +313,16 @@ def consistency_figure(s: Summary) -> Figure:
         Guide(points=[(1.0, loss)], note=note, offset=(14, 4), style="log-loss"),
         Guide(points=[(16.0, 15.2)], note=form, offset=(-200, -30), style=IMPROPER),  # left of the line
     ]
+    whole = s.value("C_apx", part=part, learner=CHUNKED, K=256)
     title = f"C_apx {loss:.4g} token by token, {whole:.3g} on whole sequences"
     return chart(s, title, FACTOR, Panel("K", "chunk length K (H=256)", "C_apx", curves, guides, room=6.0))
 
 
 def prefix_figure(o: AmplificationOptions, s: Summary) -> Figure:
     greens = shades(s.distinct("K", part="prefix"))
-    curves = [
-        line("prefix", "log-loss", "log-loss", marker=""),
-        *(line("prefix", CHUNKED, f"chunks of {K}", K, marker="", color=green) for K, green in greens.items()),
-        line("prefix", "rho", "rho", marker=""),
-        line("prefix", BEST, "best in class"),
-    ]
+    curves = [line("prefix", name, name, marker="") for name in ("log-loss", "rho")]
+    curves += [line("prefix", CHUNKED, f"chunks of {K}", K, marker="", color=green) for K, green in greens.items()]
+    curves.append(line("prefix", BEST, "best in class"))
     low, high = (s.series("h", "hellinger2", part="prefix", learner=name).mean for name in (BEST, "log-loss"))
     shown = (low[-1] / 3, high.max() * 1.5) if len(low) and len(high) else None  # log-loss has the first token right
     ticks = powers_of_two(o.chunk_horizon)
@@ -350,49 +332,44 @@ def prefix_figure(o: AmplificationOptions, s: Summary) -> Figure:
 
 def control_figure(o: AmplificationOptions, s: Summary, x: str) -> Figure:
     """The well-specified case against n or H, next to the theory."""
-    H, n = _middle(o.control_horizons), _middle(o.control_n)
-    if x == "n":
-        title, label, fixed = "does the error fall like 1/n?", f"demonstrations n (H={H})", {"H": H}
-        values, theory, shown = sorted(o.control_n), [1 / (4 * n) for n in sorted(o.control_n)], None
-    else:
+    H, n = median_high(o.control_horizons), median_high(o.control_n)
+    title, label, fixed = "does the error fall like 1/n?", f"demonstrations n (H={H})", {"H": H}
+    values, shown = sorted(o.control_n), None
+    theory = [(value, 1 / (4 * value)) for value in values]
+    if x == "H":
         title, label, fixed = "does the horizon matter?", f"horizon H (n={n})", {"n": n}
-        values, theory, shown = (
-            sorted(o.control_horizons),
-            [1 / (4 * n)] * len(o.control_horizons),
-            (0.025 / n, 2.5 / n),
-        )
+        values, shown = sorted(o.control_horizons), (0.025 / n, 2.5 / n)
+        theory = [(value, 1 / (4 * n)) for value in values]
     loss, rho = ({"part": "control", "learner": name, **fixed} for name in ("log-loss", "rho"))
     curves = [Curve(loss, "log-loss"), Curve(rho, "rho", look={"linestyle": "--"})]
-    guide = Guide(points=list(zip(values, theory)), note="1/(4n)", at=(values[0], theory[0]), offset=(10, 12))
+    guide = Guide(points=theory, note="1/(4n)", at=theory[0], offset=(10, 12))
     room = (values[-1] / values[0]) ** 0.28
     panel = Panel(x, label, "hellinger2", curves, [guide], "log2", "log", room, ylim=shown)
     return chart(s, f"Well specified: {title}", DISTANCE, panel)
 
 
 def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
-    population, sampled = "horizon, population", "horizon, samples"
-    ours = [*LEARNERS, *o.add]
     return [
         FigureSpec(
             "headline",
             "Who amplifies misspecification as documents grow?",
             "Squared Hellinger distance to the expert over that of the best policy of the class, for infinitely many "
             "demonstrations: log-loss in proportion to the horizon H, the rho-estimator flat, chunks between.",
-            lambda: horizon_figure(o, s, population, ["log-loss", "rho"], few(o), 4.8),
+            lambda: horizon_figure(o, s, sampled=False, every=False, height=4.8),
         ),
         FigureSpec(
             "horizon-population",
             "All learners, infinitely many demonstrations",
             "Contamination A, exact: smoothing with 1/(nH) vanishes with infinitely many demonstrations, smoothing "
             "with 1/H happens to solve this family; the improper limit of K-token chunks follows 1 + H/K.",
-            lambda: horizon_figure(o, s, population, ours, o.chunks),
+            lambda: horizon_figure(o, s, sampled=False, every=True, height=5.6),
         ),
         FigureSpec(
             "horizon-samples",
             f"All learners, {o.n} demonstrations",
             f"Contamination with eps=.01, n={o.n}, {o.seeds} data sets: the same picture, but smoothing "
             "with 1/H stops helping as 1/(2H) falls below eps (bands: 95 % intervals of the mean at each point).",
-            lambda: horizon_figure(o, s, sampled, ours, o.chunks, 5.2),
+            lambda: horizon_figure(o, s, sampled=True, every=True, height=5.2),
         ),
         FigureSpec(
             "chunk-population",
