@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -13,15 +14,15 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """The classes of one kind, by name.
+    """The classes of one kind, by name. Nothing is imported before it is asked for.
 
     Args:
         kind: what they are called in messages, such as ``"task"``.
         group: entry point group through which other packages offer theirs.
-        built_in: the suite's own; read at every look-up.
+        built_in: the suite's own, as ``package.module:Class`` by name; read at every look-up.
         accepts: whether an object is a class of this kind.
         requirement: in words, what ``accepts`` wants.
-        elsewhere: names of the suite's own that need an extra, and where they are; found, but not among `names`.
+        elsewhere: more of the suite's own, which need an extra; found, but not among `names`.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class Registry(Generic[T]):
         kind: str,
         *,
         group: str,
-        built_in: Mapping[str, type[T]],
+        built_in: Mapping[str, str],
         accepts: Callable[[Any], bool],
         requirement: str,
         elsewhere: Mapping[str, str] | None = None,
@@ -42,9 +43,10 @@ class Registry(Generic[T]):
     def register(self, item: type[T]) -> type[T]:
         """Make a class known under its own name, and return it; a second one of that name replaces the first."""
         self._check(item)
-        if self.built_in.get(item.__name__, item) is not item:
-            raise ValueError(f"{item.__name__} is the name of a built-in {self.kind}; give yours another.")
-        self.registered[item.__name__] = item
+        name, place = item.__name__, f"{item.__module__}:{item.__qualname__}"
+        if self.built_in.get(name, place) != place:
+            raise ValueError(f"{name} is the name of a built-in {self.kind}; give yours another.")
+        self.registered[name] = item
         return item
 
     def names(self) -> list[str]:
@@ -58,14 +60,13 @@ class Registry(Generic[T]):
             ValueError: an unknown name (the nearest is suggested), or one that cannot be imported.
             TypeError: what the name leads to is not of this kind.
         """
-        for known in (self.built_in, self.registered):
-            if name in known:
-                return known[name]
-        place = self.elsewhere.get(name, name)
+        place = self.built_in.get(name)
+        if place is None and name in self.registered:
+            return self.registered[name]
+        place = place or self.elsewhere.get(name, name)
         if ":" in place:
-            module, _, attribute = place.partition(":")
             try:
-                return self._check(getattr(importlib.import_module(module), attribute))
+                return self._check(imported(place))
             except (ImportError, AttributeError, ValueError) as error:
                 raise ValueError(f"{self.kind} {name!r} cannot be imported: {error}.") from error
         points = self._entry_points()
@@ -83,6 +84,21 @@ class Registry(Generic[T]):
         if not self.accepts(item):
             raise TypeError(f"{item!r} must be {self.requirement}.")
         return item
+
+
+def imported(place: str) -> Any:
+    """What ``package.module:name`` says."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def handed_out(package: str, places: Mapping[str, str], name: str) -> Any:
+    """A package's attribute that is imported when first asked for: the body of its ``__getattr__``."""
+    if name not in places:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
+    value = imported(places[name])
+    setattr(sys.modules[package], name, value)  # the next look-up is an ordinary one
+    return value
 
 
 def build(name: str, make: Callable[..., T], parameters: Mapping[str, Any], known: Iterable[str]) -> T:

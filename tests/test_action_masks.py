@@ -7,7 +7,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
 from ntp_envs import TokenEnv, TokenVectorEnv, make_task
-from ntp_envs.tasks.registry import BUILT_IN
+from ntp_envs.tasks.registry import BUILT_IN, task_class
 
 FAMILIES = sorted(BUILT_IN)
 
@@ -49,7 +49,7 @@ def test_masks_are_the_verifier_s(family, rng):
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("family", [name for name in FAMILIES if BUILT_IN[name].has_verifier] + ["Contamination"])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if task_class(name).has_verifier] + ["Contamination"])
 def test_masks_of_a_batch_out_of_step(family, mode, rng):
     task = make_task(family)
     envs = TokenVectorEnv(3, task, reward="none", autoreset_mode=mode)

@@ -8,8 +8,9 @@ import inspect
 import numpy as np
 import pytest
 
+from agents import LogLossBC
 from agents.base import Agent
-from agents.registry import BUILT_IN
+from agents.registry import BUILT_IN, agent_class
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -102,8 +103,8 @@ def test_floats_of_numpy_make_the_same_class(make):
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_agents_keep_python_numbers(name):
-    kind = BUILT_IN[name]
-    needed = {"task": make_task("Contamination", horizon=4), "agents": [], "agent": BUILT_IN["LogLossBC"](), "grid": {}}
+    kind = agent_class(name)
+    needed = {"task": make_task("Contamination", horizon=4), "agents": [], "agent": LogLossBC(), "grid": {}}
     given, numpy_given = {}, {}
     for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:
         default = parameter.default

@@ -141,4 +141,4 @@ def test_tasks_of_others_by_path_and_by_registration():
     finally:
         from ntp_envs.tasks import registry
 
-        registry._registered.pop("Mine", None)
+        registry._tasks.registered.pop("Mine", None)
