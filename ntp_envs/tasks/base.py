@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,6 +55,19 @@ class BestInClass:
     tolerance: float = 0.0
 
 
+def _once_a_task(method: Callable[[Any], BestInClass]) -> Callable[[Any], BestInClass]:
+    """``best_in_class`` as a family writes it, found once a task and kept with it."""
+    key = f"_found_by_{method.__qualname__}"
+
+    @functools.wraps(method)
+    def best_in_class(self: Task) -> BestInClass:
+        if key not in self.__dict__:
+            object.__setattr__(self, key, method(self))
+        return self.__dict__[key]
+
+    return best_in_class
+
+
 class Task(ABC):
     """A family of token-generation problems at fixed parameters: prompt law, expert, policy class, success.
 
@@ -81,6 +95,8 @@ class Task(ABC):
                 check(self, *arguments)
 
             cls.__post_init__ = __post_init__  # type: ignore[method-assign]
+        if "best_in_class" in cls.__dict__:
+            cls.best_in_class = _once_a_task(cls.best_in_class)  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -153,7 +169,7 @@ class Task(ABC):
 
     @abstractmethod
     def best_in_class(self) -> BestInClass:
-        """The denominator of the approximation factor. Computed once a task.
+        """The denominator of the approximation factor. Whatever a family writes here is run once a task.
 
         Raises:
             NotTractableError: not known for these parameters.
@@ -174,6 +190,22 @@ class Task(ABC):
         raise NotTractableError(
             f"{self.name} has no tractable population at these parameters; use collect(task, n, rng) with a large n."
         )
+
+    def _weighted(
+        self,
+        prompts: IntArray,
+        tokens: IntArray,
+        weights: FloatArray,
+        *,
+        units: frozenset[int] | None = None,
+        expert_units: frozenset[int] = frozenset(),
+    ) -> Demonstrations:
+        """A population: the complete law, or, given ``units``, representatives of it with the class's statistic."""
+        exactness = Exactness(everything=True)
+        if units is not None:
+            exactness = Exactness(units=units, statistic=self.policy_class.statistic, expert_units=expert_units)
+        source = source_of(self, by="population")
+        return Demonstrations(prompts, tokens, self.vocab_size, weights=weights, source=source, exactness=exactness)
 
     # -- reward --------------------------------------------------------------------------------------------------------
 
@@ -277,14 +309,7 @@ class TargetTask(Task):
         """The complete law where the prompts can be listed: every prompt with its answer, exact for every learner."""
         prompts, probabilities = self.prompt_law()
         check_population_size(self, len(prompts))
-        return Demonstrations(
-            prompts,
-            self.targets(prompts),
-            vocab_size=self.vocab_size,
-            weights=probabilities,
-            source=source_of(self, by="population"),
-            exactness=Exactness(everything=True),
-        )
+        return self._weighted(prompts, self.targets(prompts), probabilities)
 
     def success(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """1 where the whole answer is right, 0 otherwise. Shape ``(B,)``."""

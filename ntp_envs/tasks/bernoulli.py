@@ -15,7 +15,7 @@ from scipy.special import expit, logit, xlog1py, xlogy
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, binomial_log_coefficients, first_best, kl_terms
 from ntp_envs.automata import BernoulliMixturePolicy
 from ntp_envs.checks import check_int, check_probability
-from ntp_envs.demonstrations import Demonstrations, Exactness
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policy_classes import BernoulliClass
 from ntp_envs.tasks.base import BestInClass, Task, check_population_size
 
@@ -221,10 +221,6 @@ class BernoulliMixture(Task):
         return count_distance(self.expert, check_probability("theta", theta, open_interval=False), self.horizon, metric)
 
     def best_in_class(self) -> BestInClass:
-        return self._best_in_class
-
-    @cached_property
-    def _best_in_class(self) -> BestInClass:
         return best_bernoulli(self.expert, self.policy_class, self.horizon)
 
     def best_theta(self, metric: str) -> BestTheta:
@@ -239,16 +235,8 @@ class BernoulliMixture(Task):
             NotTractableError: more than 2**26 tokens in all; `log_loss_theta` and `distance_to` are closed forms.
         """
         tokens, weights, units = count_representatives(self, chunk)
-        return Demonstrations(
-            np.empty((len(tokens), 0), dtype=np.int64),
-            tokens,
-            vocab_size=2,
-            weights=weights,
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(
-                units=units, statistic=self.policy_class.statistic, expert_units=units & {self.horizon}
-            ),
-        )
+        nothing = np.empty((len(tokens), 0), dtype=np.int64)
+        return self._weighted(nothing, tokens, weights, units=units, expert_units=units & {self.horizon})
 
 
 @dataclass(frozen=True)
@@ -314,12 +302,8 @@ class Contamination(Task):
     def prompt_law(self) -> tuple[IntArray, FloatArray]:
         return np.array([[0], [1]]), np.array([0.5, 0.5])
 
-    @cached_property
-    def _best_in_class(self) -> BestInClass:
-        return best_bernoulli(self.expert, self.policy_class, self.horizon)
-
     def best_in_class(self) -> BestInClass:
-        return self._best_in_class
+        return best_bernoulli(self.expert, self.policy_class, self.horizon)
 
     def population(self, chunk: int | None = None) -> Demonstrations:
         """One document for each prompt and number of flips (a chunk), weighted: 2 (H + 1) or fewer; with ``chunk`` = K
@@ -331,13 +315,5 @@ class Contamination(Task):
         flips, weights, units = count_representatives(self, chunk)
         prompts = np.repeat([[0], [1]], len(flips), axis=0)
         tokens = (np.cumsum(np.tile(flips, (2, 1)), axis=1) + prompts) % 2
-        return Demonstrations(
-            prompts,
-            tokens,
-            vocab_size=2,
-            weights=np.tile(weights, 2) / 2,
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(
-                units=units, statistic=self.policy_class.statistic, expert_units=units & {self.horizon}
-            ),
-        )
+        weights = np.tile(weights, 2) / 2
+        return self._weighted(prompts, tokens, weights, units=units, expert_units=units & {self.horizon})

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.automata import TableAutomaton
 from ntp_envs.checks import check_int, check_probability
-from ntp_envs.demonstrations import Demonstrations, Exactness
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policy_classes import ErrorSetClass
 from ntp_envs.tasks.base import FOLLOWS, BestInClass, Task, check_population_size
 
@@ -90,26 +90,15 @@ class ErrorSetTask(Task):
         """
         return float(2.0 * self.set_masses[self.sets_used(options)].sum())
 
-    @cached_property
-    def _best_in_class(self) -> BestInClass:
+    def best_in_class(self) -> BestInClass:
         options = self.best_options()
         return BestInClass(self.policy_class.policy(options), self.hellinger2(options), "closed form")
-
-    def best_in_class(self) -> BestInClass:
-        return self._best_in_class
 
     def population(self, chunk: int | None = None) -> Demonstrations:
         """Every context once, weighted by its mass, followed by H zeros: the complete law."""
         prompts, weights = self.prompt_law()
         check_population_size(self, len(prompts))
-        return Demonstrations(
-            prompts,
-            np.zeros((len(prompts), self.horizon), dtype=np.int64),
-            vocab_size=2,
-            weights=weights,
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(everything=True),
-        )
+        return self._weighted(prompts, np.zeros((len(prompts), self.horizon), dtype=np.int64), weights)
 
     def success(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """1 where every token is 0, as the expert's are; 0 otherwise. Shape ``(B,)``."""

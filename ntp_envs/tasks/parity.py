@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, all_sequences, first_best
 from ntp_envs.automata import TableAutomaton
 from ntp_envs.checks import NotTractableError, check_in, check_int, check_positions, check_probability, check_real
-from ntp_envs.demonstrations import Demonstrations, Exactness
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.features import MAX_MONOMIALS, ByPosition, ChainProducts, EpisodeBits, PrefixSigns, n_monomials
 from ntp_envs.policies import MixturePolicy, TargetPolicy
 from ntp_envs.policy_classes import ARLinearClass, ARLinearPolicy
@@ -272,9 +272,10 @@ class NoisyParity(Task):
         right, wrong = np.sqrt((1 - self.noise) * expit(margin)), np.sqrt(self.noise * expit(-margin))
         return right + wrong, 0.5 * (right * expit(-margin) - wrong * expit(margin))
 
-    @cached_property
-    def _best_in_class(self) -> BestInClass:
-        """Closed form where a tangent proves it, else a local search.
+    def best_in_class(self) -> BestInClass:
+        """The nearest member: theta = 0 for |S| >= 2 where that is proved, else by a local search from many starts.
+
+        ``method`` says which; after a search ``tolerance`` is ``nan``.
 
         With chi the sign of the true answer and g the affinity of one answer, BC = E g(chi <theta, u>). The mean of
         chi <theta, u> is 0 for |S| >= 2, and theta_s / sqrt(n + 1) <= radius / sqrt(n + 1) for S = {s}. So the
@@ -295,13 +296,6 @@ class NoisyParity(Task):
         if bool((self._agreement(margins)[0] <= tangent + 1e-15).all()):
             return BestInClass(self.policy_class.policy(theta), self.member_hellinger2(theta), "closed form")
         return self._search()
-
-    def best_in_class(self) -> BestInClass:
-        """The nearest member: theta = 0 for |S| >= 2 where that is proved, else by a local search from many starts.
-
-        ``method`` says which; after a search ``tolerance`` is ``nan``.
-        """
-        return self._best_in_class
 
     def _search(self) -> BestInClass:
         from scipy.optimize import minimize
@@ -353,19 +347,9 @@ class NoisyParity(Task):
         weights = np.exp(self.expert.log_probs(nothing, drawn).sum(axis=1))
         tokens = drawn if complete else np.tile(strings, (1, self.episodes))
         divisors = frozenset(k for k in range(1, self.bits + 2) if (self.bits + 1) % k == 0)
-        exactness = (
-            Exactness(everything=True)
-            if complete
-            else Exactness(units=divisors, statistic=self.policy_class.statistic, expert_units=divisors)
-        )
         keep = weights > 0
-        return Demonstrations(
-            nothing[keep],
-            tokens[keep],
-            vocab_size=2,
-            weights=weights[keep],
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=exactness,
+        return self._weighted(
+            nothing[keep], tokens[keep], weights[keep], units=None if complete else divisors, expert_units=divisors
         )
 
 
@@ -731,13 +715,10 @@ class ParityMix(Task):
     def population(self, chunk: int | None = None) -> Demonstrations:
         """The complete law for d up to 12: every prompt with both documents."""
         prompts, masses = self.prompt_law()
-        return Demonstrations(
+        return self._weighted(
             np.concatenate([prompts, prompts]),
             np.concatenate(self.documents(prompts)),
-            vocab_size=self.vocab_size,
-            weights=np.concatenate([self.p * masses, (1.0 - self.p) * masses]),
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(everything=True),
+            np.concatenate([self.p * masses, (1.0 - self.p) * masses]),
         )
 
     # -- reading an answer ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import NotTractableError, check_generator, check_int, check_real, check_tokens
-from ntp_envs.demonstrations import Demonstrations, Exactness
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.features import PathPointers, StarPrompts
 from ntp_envs.policies import Policy, one_hot_log_probs
 from ntp_envs.policy_classes import ARLinearClass
@@ -239,16 +239,8 @@ class PathStar(TargetTask):
         complete = self._n_prompts <= MAX_PROMPTS
         prompts, weights = self.prompt_law() if complete else (self._representative, np.ones(1))
         everywhere = frozenset(range(1, self.length + 1))
-        return Demonstrations(
-            prompts,
-            self.targets(prompts),
-            vocab_size=self.vocab_size,
-            weights=weights,
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(everything=True)
-            if complete
-            else Exactness(units=everywhere, statistic=self.policy_class.statistic, expert_units=everywhere),
-        )
+        units = None if complete else everywhere
+        return self._weighted(prompts, self.targets(prompts), weights, units=units, expert_units=everywhere)
 
     def best_in_class(self) -> BestInClass:
         """A member written down, with a certificate: no member is nearer than ``hellinger2 - tolerance``.
@@ -256,10 +248,6 @@ class PathStar(TargetTask):
         The expert puts all its mass on one answer, so BC is the mean root of the probability of that answer, at most
         the root of `class_exact_match`. ``tolerance`` is 1.4e-8 at the default parameters, more in a smaller ball.
         """
-        return self._best_in_class
-
-    @cached_property
-    def _best_in_class(self) -> BestInClass:
         policy = self.policy_class.policy(self._pointing_weights())
         prompt = self._representative
         log_prob = float(policy.log_probs(prompt, self.targets(prompt)).sum())

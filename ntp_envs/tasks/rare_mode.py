@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best, log_bernoulli, squared_sqrt_gap
 from ntp_envs.automata import TableAutomaton
 from ntp_envs.checks import check_int, check_probability, check_real
-from ntp_envs.demonstrations import Demonstrations, Exactness
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policy_classes import FiniteClass
 from ntp_envs.tasks.base import BestInClass, Task, check_population_size
 
@@ -109,25 +109,18 @@ class RareMode(Task):
         chosen, best = distances[self.log_loss_choice()], min(distances)
         return 1.0 if chosen <= best * (1 + ROUNDING) else chosen / best if best > 0.0 else math.inf
 
-    @cached_property
-    def _best_in_class(self) -> BestInClass:
+    def best_in_class(self) -> BestInClass:
         distances = self.member_hellinger2()
         best = int(first_best(-np.array(distances), slack=ROUNDING * max(distances)))
         return BestInClass(self.policy_class.policy(best), distances[best], "closed form")
 
-    def best_in_class(self) -> BestInClass:
-        return self._best_in_class
-
     def population(self, chunk: int | None = None) -> Demonstrations:
         """The two documents and their probabilities: the complete law."""
         check_population_size(self, 2)
-        return Demonstrations(
+        return self._weighted(
             np.empty((2, 0), dtype=np.int64),
             np.repeat([[0], [1]], self.horizon, axis=1),
-            vocab_size=2,
-            weights=np.array([1.0 - self.eps, self.eps]),
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(everything=True),
+            np.array([1.0 - self.eps, self.eps]),
         )
 
     def success(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:

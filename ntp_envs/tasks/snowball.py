@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
 from ntp_envs.checks import NotTractableError, check_int, check_probability
-from ntp_envs.demonstrations import Demonstrations, Exactness
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import FiniteClass
 from ntp_envs.tasks.base import BestInClass, TargetTask, check_population_size
@@ -186,14 +186,7 @@ class Snowball(TargetTask):
         check_population_size(self, 1)
         zeros = np.zeros((1, self.horizon), dtype=np.int64)
         everywhere = frozenset(range(1, self.horizon + 1))
-        return Demonstrations(
-            zeros,
-            zeros,
-            vocab_size=self.vocab_size,
-            weights=np.ones(1),
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(units=everywhere, statistic=self.policy_class.statistic, expert_units=everywhere),
-        )
+        return self._weighted(zeros, zeros, np.ones(1), units=everywhere, expert_units=everywhere)
 
     # -- verification --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.automata import AutomatonPolicy, TableAutomaton
 from ntp_envs.checks import NotTractableError, check_int, check_probability
-from ntp_envs.demonstrations import Demonstrations, Exactness
+from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import BernoulliClass, FiniteClass, PolicyClass
 from ntp_envs.tasks.base import BestInClass, Task, check_population_size
@@ -133,30 +133,19 @@ class Tightrope(Task):
 
     # -- the rest ------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _best_in_class(self) -> BestInClass:
-        best = self.policy_class.policy(0 if self.recoverable else self.eps)
-        hellinger2 = -2.0 * math.expm1(0.5 * self.horizon * math.log1p(-self.eps))
-        return BestInClass(best, hellinger2, "closed form")
-
     def best_in_class(self) -> BestInClass:
         """The least slip probability: squared Hellinger distance ``2 (1 - (1-eps)^{H/2})``, in [0, 2].
 
         Both members of the recoverable variant are at this distance; the first is returned.
         """
-        return self._best_in_class
+        best = self.policy_class.policy(0 if self.recoverable else self.eps)
+        hellinger2 = -2.0 * math.expm1(0.5 * self.horizon * math.log1p(-self.eps))
+        return BestInClass(best, hellinger2, "closed form")
 
     def population(self, chunk: int | None = None) -> Demonstrations:
         """The one document of the expert: the complete law."""
         check_population_size(self, 1)
-        return Demonstrations(
-            np.empty((1, 0), dtype=np.int64),
-            np.zeros((1, self.horizon), dtype=np.int64),
-            vocab_size=2,
-            weights=np.ones(1),
-            source={"task": self.name, "parameters": self.parameters(), "by": "population"},
-            exactness=Exactness(everything=True),
-        )
+        return self._weighted(np.empty((1, 0), dtype=np.int64), np.zeros((1, self.horizon), dtype=np.int64), np.ones(1))
 
     def success(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """The share of the steps spent on the rope, ``1 - cost / H``, in [0, 1]. Shape ``(B,)``."""
