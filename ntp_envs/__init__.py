@@ -21,6 +21,7 @@ from ntp_envs.distances import (
     coverage_bound_kl,
     distance,
     distance_curves,
+    register_metric,
     two_sample_test,
 )
 from ntp_envs.env import TokenEnv
@@ -106,6 +107,7 @@ __all__ = [
     "evaluate",
     "make_task",
     "register_environment",
+    "register_metric",
     "register_task",
     "task_names",
     "two_sample_test",

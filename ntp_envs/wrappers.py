@@ -26,7 +26,8 @@ from ntp_envs.checks import (
 )
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances.curve import DistanceCurve
-from ntp_envs.distances.sampled import SAMPLED_METRICS, bridge_distances, one_sided_distances
+from ntp_envs.distances.metrics import Metric, RatioFunction, check_metric, metric_names
+from ntp_envs.distances.sampled import bridge_distances, one_sided_distances
 from ntp_envs.distances.two_sample import TWO_SAMPLE_METHODS, TwoSampleResult, two_sample_test
 from ntp_envs.env import TokenEnv
 from ntp_envs.intervals import CONFIDENCE
@@ -134,7 +135,7 @@ class Rollouts:
 
     def curve(
         self,
-        metric: str = "hellinger2",
+        metric: str | Metric | RatioFunction = "hellinger2",
         *,
         policy: Policy | None = None,
         method: str = "auto",
@@ -144,16 +145,19 @@ class Rollouts:
     ) -> DistanceCurve:
         """A distance from the expert to the rollouts at every prefix length; see `RolloutDistance.curve`."""
         check_in("method", method, CURVE_METHODS)
-        check_in("metric", metric, dict.fromkeys((*SAMPLED_METRICS, *_TEST_OF_METRIC)))
+        if isinstance(metric, str):
+            check_in("metric", metric, dict.fromkeys((*metric_names(), *_TEST_OF_METRIC)))
+        asked = None if metric in ("ngram_tv", "mmd2") else check_metric(metric)
+        name = str(metric) if asked is None else asked.name
         writer = self.policy if policy is None else check_policy("policy", policy, self.expert)
-        chosen = self._choose(metric, writer) if method == "auto" else method
+        chosen = self._choose(name, asked, writer) if method == "auto" else method
         if chosen in TWO_SAMPLE_METHODS:
-            if _TEST_OF_METRIC.get(metric) != chosen:
-                raise NotTractableError(self._no_samples(metric, chosen))
+            if _TEST_OF_METRIC.get(name) != chosen:
+                raise NotTractableError(self._no_samples(name, chosen))
             curve = self.test(chosen, n=n, rng=rng, **options).curve
-            return _hellinger2_bound(curve) if metric == "hellinger2" else curve
-        if metric not in SAMPLED_METRICS:
-            raise NotTractableError(f"{metric} is estimated by method={_TEST_OF_METRIC[metric]!r}, not {chosen!r}.")
+            return _hellinger2_bound(curve) if name == "hellinger2" else curve
+        if asked is None:
+            raise NotTractableError(f"{name} is estimated by method={_TEST_OF_METRIC[name]!r}, not {chosen!r}.")
         if not isinstance(self.expert, Task) or writer is None:
             missing = "no known expert: only demonstrations" if writer is not None else "no policy: pass policy="
             raise NotTractableError(f"method={chosen!r} needs log-probabilities of both sides; there is {missing}.")
@@ -162,18 +166,18 @@ class Rollouts:
         check_keywords(f"curve(method={chosen!r})", options, {*keywords_of(estimator)} - _FILLED_IN)
         if chosen == "bridge":
             samples = self._fresh(n, rng), self.demonstrations()
-            return bridge_distances(*samples, p=self.expert.expert, q=writer, metrics=[metric], **options)[metric]
-        if metric not in ("hellinger2", "tv"):
+            return bridge_distances(*samples, p=self.expert.expert, q=writer, metrics=asked, **options)[name]
+        if not asked.symmetric:
             raise NotTractableError(
-                f"{metric} of the expert relative to the policy needs sequences of the expert; use method='bridge'."
+                f"{name} of the expert relative to the policy needs sequences of the expert; use method='bridge'."
             )
         rollouts = self.demonstrations()
         if np.isneginf(writer.log_probs(rollouts.prompts, rollouts.tokens)).any():
             raise ValueError("policy gives probability 0 to one of the rollouts: it did not write them all.")
-        return one_sided_distances(rollouts, self.expert.expert, p=writer, metrics=[metric], **options)[metric]
+        return one_sided_distances(rollouts, self.expert.expert, p=writer, metrics=asked, **options)[name]
 
-    def _choose(self, metric: str, writer: Policy | None) -> str:
-        if metric in SAMPLED_METRICS and isinstance(self.expert, Task) and writer is not None:
+    def _choose(self, metric: str, asked: Metric | None, writer: Policy | None) -> str:
+        if asked is not None and isinstance(self.expert, Task) and writer is not None:
             return "bridge"
         if metric not in _TEST_OF_METRIC:
             raise NotTractableError(self._no_samples(metric, "auto"))
@@ -268,7 +272,7 @@ class _Recording:
 
     def curve(
         self,
-        metric: str = "hellinger2",
+        metric: str | Metric | RatioFunction = "hellinger2",
         *,
         policy: Policy | None = None,
         method: str = "auto",
@@ -286,11 +290,12 @@ class _Recording:
 
         Args:
             metric: with a policy ``"hellinger2"`` (``sum (sqrt P - sqrt Q)^2`` in [0, 2]), ``"tv"``, ``"kl"`` (nats,
-                expert first) or ``"coverage"``. From samples only ``"tv"``, a lower bound by a classifier;
-                ``"hellinger2"``, what that implies: ``2 (1 - sqrt(1 - TV^2))``; ``"ngram_tv"``; ``"mmd2"``.
+                expert first), ``"coverage"`` or one of your own (`ntp_envs.register_metric`). From samples only
+                ``"tv"``, a lower bound by a classifier; ``"hellinger2"``, what it implies: ``2 (1 - sqrt(1 - TV^2))``;
+                ``"ngram_tv"``; ``"mmd2"``.
             policy: the writer of the rollouts; by default the one given to the wrapper.
             method: ``"bridge"`` (rollouts, and fresh sequences of the expert), ``"one-sided"`` (rollouts alone, for
-                ``"hellinger2"`` and ``"tv"``), ``"classifier"``, ``"n-gram"``, ``"mmd"``, or ``"auto"``: the bridge
+                metrics that are symmetric), ``"classifier"``, ``"n-gram"``, ``"mmd"``, or ``"auto"``: the bridge
                 where both sides have log-probabilities, else the test that goes with the metric.
             n: fresh sequences of the expert; as many as there are rollouts by default.
             rng: source of all randomness, by default the same at every call; the environment's is not touched. It must

@@ -111,6 +111,22 @@ def brute_force(p, q, task, thresholds=THRESHOLDS):
     return {name: np.array(values) for name, values in curves.items()}
 
 
+def by_hand(p, q, task, formula):
+    """A formula of the probabilities of all prefixes of each length, one prefix at a time."""
+    out = []
+    for length in range(1, task.horizon + 1):
+        laws = [
+            [
+                mass * _probability(policy, prompt, tokens)
+                for prompt, mass in zip(*task.prompt_law())
+                for tokens in itertools.product(range(task.vocab_size), repeat=length)
+            ]
+            for policy in (p, q)
+        ]
+        out.append(formula(*np.array(laws)))
+    return out
+
+
 def _probability(policy, prompt, tokens):
     out = 1.0
     for h, token in enumerate(tokens):

@@ -24,6 +24,7 @@ from ntp_envs.distances import (
     score_interval,
 )
 from ntp_envs.distances import sampled as module
+from ntp_envs.distances.metrics import HELLINGER2, KL, TV
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -154,15 +155,15 @@ def test_equal_laws():
 
 def test_functions_of_extreme_log_ratios():
     ratio = np.array([-np.inf, -800.0, -1e-9, 0.0, 1e-9, 800.0, np.inf])
-    np.testing.assert_allclose(module._bridge_hellinger2(ratio), [2, 2, 2.5e-19, 0, 2.5e-19, 2, 2], rtol=1e-12)
-    np.testing.assert_allclose(module._bridge_tv(ratio), [1, 1, 5e-10, 0, 5e-10, 1, 1], rtol=1e-12)
-    np.testing.assert_allclose(module._bridge_kl(ratio), [2, 2, 0, 0, 0, 1598, np.inf], rtol=1e-12, atol=1e-17)
+    np.testing.assert_allclose(HELLINGER2.of_ratio(ratio), [2, 2, 2.5e-19, 0, 2.5e-19, 2, 2], rtol=1e-12)
+    np.testing.assert_allclose(TV.of_ratio(ratio), [1, 1, 5e-10, 0, 5e-10, 1, 1], rtol=1e-12)
+    np.testing.assert_allclose(KL.of_ratio(ratio), [2, 2, 0, 0, 0, 1598, np.inf], rtol=1e-12, atol=1e-17)
     moderate = np.linspace(-5, 5, 101)
     p = 2 / (1 + np.exp(-moderate))  # P / M
     q = 2 / (1 + np.exp(moderate))  # Q / M
-    np.testing.assert_allclose(module._bridge_hellinger2(moderate), (np.sqrt(p) - np.sqrt(q)) ** 2, atol=1e-14)
-    np.testing.assert_allclose(module._bridge_tv(moderate), np.abs(p - q) / 2, atol=1e-14)
-    np.testing.assert_allclose(module._bridge_kl(moderate), p * moderate - p + q, atol=1e-14)
+    np.testing.assert_allclose(HELLINGER2.of_ratio(moderate), (np.sqrt(p) - np.sqrt(q)) ** 2, atol=1e-14)
+    np.testing.assert_allclose(TV.of_ratio(moderate), np.abs(p - q) / 2, atol=1e-14)
+    np.testing.assert_allclose(KL.of_ratio(moderate), p * moderate - p + q, atol=1e-14)
 
 
 def test_running_log_ratios_after_an_exclusion():

@@ -14,7 +14,7 @@ import pytest
 
 from agents import agent_names, make_agent
 from experiments.cli import main
-from ntp_envs import make_task, task_names
+from ntp_envs import BernoulliPolicy, distance, make_task, task_names
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "third_party_agent"
@@ -81,9 +81,19 @@ def test_it_is_found_through_its_entry_points(installed):
 
 
 def test_it_passes_the_conformance_suites_as_its_readme_shows(installed):
-    (code,) = re.findall(r"```python\n(.*?)```", (EXAMPLE / "README.md").read_text(), flags=re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (EXAMPLE / "README.md").read_text(), flags=re.DOTALL))
     assert "check_agent(" in code and "check_task(" in code
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_its_metric_is_known_by_name_once_it_is_imported(installed):
+    from distance_instances import by_hand
+
+    task, other = make_task("trimmed_imitation:LoadedCoin", horizon=4), BernoulliPolicy(0.5)
+    curve = distance(task.expert, other, task, metric="triangular")
+    found = by_hand(task.expert, other, task, lambda p, q: ((p - q) ** 2 / (p + q)).sum())
+    assert curve.metric == "triangular" and curve.method == "enumeration"
+    assert curve.values == pytest.approx(found, rel=1e-12)
 
 
 def test_trimming_leaves_out_the_worst_documents_and_nothing_else(installed, rng):

@@ -19,7 +19,7 @@ from agents.rl.vec_env import MAX_ENT, REWARDS, make_vec_env
 from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, DistanceCurve, Policy, PolicyClass, Task, distance
 from ntp_envs.checks import check_in, check_int, check_names
-from ntp_envs.distances.curve import METRICS
+from ntp_envs.distances import METRICS
 from ntp_envs.env import resolve_reward
 
 

@@ -1,4 +1,4 @@
-"""A complete agent for ntp-envs, trimmed maximum likelihood, and a task: a coin that every learner can model."""
+"""A complete agent for ntp-envs, trimmed maximum likelihood, a task (a coin that all can model) and a metric."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from agents import Agent, FitReport, LogLossBC
-from ntp_envs import BernoulliClass, BernoulliPolicy, BestInClass, Task
+from ntp_envs import BernoulliClass, BernoulliPolicy, BestInClass, Task, register_metric
 
 
 class TrimmedLogLossBC(Agent):
@@ -67,3 +67,11 @@ class LoadedCoin(Task):
 
     def best_in_class(self):
         return BestInClass(self.policy_class.policy(self.heads), 0.0, "closed form")
+
+
+def triangular(ratio):
+    """``sum (P - Q)^2 / (P + Q)`` in [0, 2], as the mean under (P + Q) / 2 of a function of log P - log Q."""
+    return 2.0 * np.tanh(0.5 * ratio) ** 2
+
+
+register_metric("triangular", triangular)

@@ -1,14 +1,17 @@
 """Distances between rollout laws at every prefix length."""
 
-from ntp_envs.distances.curve import (
-    DEFAULT_THRESHOLDS,
-    METRICS,
-    DistanceCurve,
-    coverage_bound_hellinger2,
-    coverage_bound_kl,
-)
+from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.distances.exact import automaton_distances, enumeration_distances
 from ntp_envs.distances.front import METHODS, approximation_factor, distance, distance_curves
+from ntp_envs.distances.metrics import (
+    DEFAULT_THRESHOLDS,
+    METRICS,
+    Metric,
+    coverage_bound_hellinger2,
+    coverage_bound_kl,
+    metric_names,
+    register_metric,
+)
 from ntp_envs.distances.sampled import bridge_distances, monte_carlo_distances, one_sided_distances
 from ntp_envs.distances.two_sample import (
     TWO_SAMPLE_METHODS,
@@ -26,6 +29,7 @@ __all__ = [
     "METRICS",
     "TWO_SAMPLE_METHODS",
     "DistanceCurve",
+    "Metric",
     "TwoSampleResult",
     "approximation_factor",
     "automaton_distances",
@@ -36,11 +40,13 @@ __all__ = [
     "distance",
     "distance_curves",
     "enumeration_distances",
+    "metric_names",
     "mmd_test",
     "monte_carlo_distances",
     "ngram_test",
     "normal_interval",
     "one_sided_distances",
+    "register_metric",
     "score_interval",
     "two_sample_test",
 ]

@@ -1,6 +1,7 @@
-"""Exact distances by enumeration: the prefix tree, all metrics at every prefix length in one pass.
+"""Exact distances at every prefix length: by a forward recursion over pairs of automaton states, or by enumeration.
 
-Each prefix is visited once and costs one step of each policy's cursor. The tree is walked in blocks of prefixes of one
+The recursion costs O(H * pairs * A) at any horizon, for two automata. Enumeration is for any two policies: each prefix
+of the tree is visited once and costs one step of each policy's cursor. The tree is walked in blocks of prefixes of one
 length, the deepest block first, so memory stays bounded; a prefix that both policies exclude is cut off with all that
 follows.
 """
@@ -8,9 +9,9 @@ follows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,15 +19,8 @@ from numpy.typing import ArrayLike
 from ntp_envs.arrays import FloatArray, IntArray, kl_terms
 from ntp_envs.automata import AutomatonPolicy
 from ntp_envs.checks import NotTractableError, check_int
-from ntp_envs.distances.curve import (
-    DEFAULT_THRESHOLDS,
-    METRICS,
-    DistanceCurve,
-    check_metrics,
-    check_pair,
-    check_thresholds,
-    prompt_masses,
-)
+from ntp_envs.distances.curve import DistanceCurve, Question, ask
+from ntp_envs.distances.metrics import CHI2, COVERAGE, DEFAULT_THRESHOLDS, HELLINGER2, KL, METRICS, TV, Metric
 from ntp_envs.policies import Cursor, Policy
 from ntp_envs.tasks.base import Task
 
@@ -48,7 +42,7 @@ def enumeration_distances(
     q: Policy,
     task: Task,
     *,
-    metrics: Iterable[str] = METRICS,
+    metrics: Any = METRICS,
     thresholds: ArrayLike = DEFAULT_THRESHOLDS,
     max_prefixes: int = MAX_PREFIXES,
 ) -> dict[str, DistanceCurve]:
@@ -61,7 +55,7 @@ def enumeration_distances(
     Args:
         p, q: any policies over the task's vocabulary, for at least its horizon.
         task: gives the prompt law and the horizon H.
-        metrics: which ones.
+        metrics: which ones: names, or functions of the log-ratio (`register_metric`).
         thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
         max_prefixes: refuse to visit more prefixes than this, over all lengths and prompts. What counts is those
             that at least one policy can produce, which may be few at any horizon.
@@ -78,12 +72,18 @@ def enumeration_distances(
     >>> enumeration_distances(task.expert, BernoulliPolicy(0.5), task)["tv"].final.__round__(4)
     0.9365
     """
-    names = check_metrics(metrics)
-    p, q = check_pair(p, q, task)
     max_prefixes = check_int("max_prefixes", max_prefixes, minimum=1)
-    levels, log_levels = check_thresholds(thresholds)
-    prompts, masses = prompt_masses(task)
-    sums = {name: np.zeros((task.horizon, len(levels)) if name == "coverage" else task.horizon) for name in names}
+    return enumerated(ask(p, q, task, metrics, thresholds), max_prefixes)
+
+
+def enumerated(asked: Question, max_prefixes: int = MAX_PREFIXES) -> dict[str, DistanceCurve]:
+    """`enumeration_distances` of a question that has been checked."""
+    p, q, task = asked.p, asked.q, asked.task
+    prompts, masses = asked.prompts
+    sums: dict[Metric, FloatArray] = {
+        metric: np.zeros((task.horizon, len(asked.levels)) if metric is COVERAGE else task.horizon)
+        for metric in asked.metrics
+    }
     log_masses = np.log(masses)
     stack = [
         _Block(p.cursor(prompts[rows]), q.cursor(prompts[rows]), log_masses[rows], log_masses[rows])
@@ -105,7 +105,7 @@ def enumeration_distances(
                 f"{many} for A={task.vocab_size}, H={task.horizon}, "
                 f"{len(prompts)} prompts). Use method='monte carlo', a shorter horizon, or a larger max_prefixes."
             )
-        _accumulate(sums, step, log_p, log_q, log_levels)
+        _accumulate(sums, step, log_p, log_q, asked.log_levels)
         if step + 1 < task.horizon:
             parents, tokens = np.divmod(cells, task.vocab_size)
             stack += [
@@ -117,13 +117,9 @@ def enumeration_distances(
                 )
                 for rows in _pieces(len(cells))
             ]
-    for name, bound in (("hellinger2", 2.0), ("tv", 1.0), ("coverage", 1.0)):
-        if name in sums:
-            np.minimum(sums[name], bound, out=sums[name])
-    return {
-        name: DistanceCurve.exact(name, values, "enumeration", thresholds=levels if name == "coverage" else None)
-        for name, values in sums.items()
-    }
+    for metric, values in sums.items():
+        np.minimum(values, 1.0 if metric is COVERAGE else metric.most, out=values)
+    return asked.exact(sums, "enumeration")
 
 
 class _Block(NamedTuple):
@@ -151,7 +147,7 @@ def _extend(log_prefix: FloatArray, log_next: FloatArray) -> FloatArray:
 
 
 def _accumulate(
-    sums: dict[str, FloatArray], step: int, log_p: FloatArray, log_q: FloatArray, log_levels: FloatArray
+    sums: dict[Metric, FloatArray], step: int, log_p: FloatArray, log_q: FloatArray, log_levels: FloatArray
 ) -> None:
     """Add what these prefixes of ``step + 1`` tokens contribute to each metric."""
     with np.errstate(invalid="ignore"):
@@ -163,29 +159,37 @@ def _accumulate(
     change = -he * (2.0 + e)  # |P - Q|
     low = high - change  # loses digits only where it is negligible next to high
     p = np.where(more_in_p, high, low)
-    if "hellinger2" in sums:
-        sums["hellinger2"][step] += (he * e).sum()  # not a dot product: BLAS would start threads for it
-    if "tv" in sums:
-        sums["tv"][step] += 0.5 * change.sum()
-    if "kl" in sums:
-        sums["kl"][step] += kl_terms(log_p, log_q, p, np.where(more_in_p, low, high)).sum()
-    if "chi2" in sums:
-        with np.errstate(over="ignore"):  # (P - Q)^2 / Q is high^2 / Q times (1 - low / high)^2
-            scale = np.exp(np.where(more_in_p, 2.0 * log_p - log_q, log_q))
-            sums["chi2"][step] += (scale * (e * (2.0 + e)) ** 2).sum()
-    if "coverage" in sums:
-        near = ratio >= log_levels.min()
-        p, ratio = p[near], ratio[near]
-        sums["coverage"][step] += [p[ratio >= level].sum() for level in log_levels]
+    for metric, total in sums.items():
+        if metric is HELLINGER2:
+            total[step] += (he * e).sum()  # not a dot product: BLAS would start threads for it
+        elif metric is TV:
+            total[step] += 0.5 * change.sum()
+        elif metric is KL:
+            total[step] += kl_terms(log_p, log_q, p, np.where(more_in_p, low, high)).sum()
+        elif metric is CHI2:
+            with np.errstate(over="ignore"):  # (P - Q)^2 / Q is high^2 / Q times (1 - low / high)^2
+                scale = np.exp(np.where(more_in_p, 2.0 * log_p - log_q, log_q))
+                total[step] += (scale * (e * (2.0 + e)) ** 2).sum()
+        elif metric is COVERAGE:
+            near = ratio >= log_levels.min()
+            covered, reached = p[near], ratio[near]
+            total[step] += [covered[reached >= level].sum() for level in log_levels]
+        else:
+            total[step] += _mean_of(metric, ratio, 0.5 * (high + low)).sum()
 
 
-# -- Exact distances between two finite automata at every prefix length, by a forward recursion over pairs of states --
-#
-# After a prefix only the pair (state of p, state of q) matters for what follows, so sums over all A^h prefixes are sums
-# over reachable pairs: O(H * pairs * A), any H. Squared Hellinger, KL and chi-squared are additive over the prefixes
-# that lead to a pair. Total variation and coverage are not, unless the log-ratio of a prefix is decided by its pair;
-# the recursion carries the range of log-ratios into each pair, and gives these two wherever that range certifies them
-# (always where the pair is a sufficient statistic, such as the number of flips in `Contamination`).
+def _mean_of(metric: Metric, ratio: FloatArray, masses: FloatArray) -> FloatArray:
+    """``masses`` under (P + Q) / 2 times the metric's function; infinite there too where the mass has underflown."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = metric.of_ratio(ratio)
+        return np.where(np.isposinf(values), np.inf, masses * values)
+
+
+# Two automata. After a prefix only the pair (state of p, state of q) matters for what follows, so sums over all A^h
+# prefixes are sums over reachable pairs. Squared Hellinger, KL and chi-squared are additive over the prefixes that lead
+# to a pair. Total variation, coverage and metrics that are registered are not, unless the log-ratio of a prefix is
+# decided by its pair; the recursion carries the range of log-ratios into each pair, and gives these wherever that range
+# certifies them (always where the pair is a sufficient statistic, such as the number of flips in `Contamination`).
 
 
 #: reachable pairs of states at one prefix length beyond which the recursion refuses (about 1 GB)
@@ -200,7 +204,7 @@ def automaton_distances(
     q: AutomatonPolicy,
     task: Task,
     *,
-    metrics: Iterable[str] = METRICS,
+    metrics: Any = METRICS,
     thresholds: ArrayLike = DEFAULT_THRESHOLDS,
 ) -> dict[str, DistanceCurve]:
     """Distances between the laws of two automata, prompts drawn from the task, at every prefix length.
@@ -214,12 +218,13 @@ def automaton_distances(
     Args:
         p, q: automata over the task's vocabulary, for at least its horizon.
         task: gives the prompt law and the horizon H.
-        metrics: which ones.
+        metrics: which ones: names, or functions of the log-ratio (`register_metric`).
         thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
 
     Returns:
-        A curve for each metric asked for, except that ``"tv"`` and ``"coverage"`` are left out where pairs of states
-        do not decide them (errors of more than 1e-13 cannot be excluded): use enumeration or sampling there.
+        A curve for each metric asked for, except that ``"tv"``, ``"coverage"`` and metrics that are not the suite's are
+        left out where pairs of states do not decide them (errors of more than 1e-13 cannot be excluded): use
+        enumeration or sampling there.
 
     Raises:
         NotTractableError: more than ``MAX_PAIRS`` reachable pairs, or a prompt law that cannot be listed.
@@ -230,27 +235,34 @@ def automaton_distances(
     >>> round(automaton_distances(task.expert, task.policy_class.policy(0.001), task)["hellinger2"].final, 6)
     0.197969
     """
-    names = check_metrics(metrics)
-    checked = check_pair(p, q, task)
+    asked = ask(p, q, task, metrics, thresholds)
     for name, policy in (("p", p), ("q", q)):
-        if not isinstance(policy, AutomatonPolicy):
-            raise TypeError(f"{name} must be an AutomatonPolicy, not {type(policy).__name__}; use enumeration.")
-    p, q = checked  # type: ignore[assignment]
-    levels, log_levels = check_thresholds(thresholds)
-    columns: dict[str, list[float | FloatArray]] = {name: [] for name in names}
-    for layer in _layers(p, q, task, names):
-        for name in list(columns):
-            value = layer.coverage(log_levels) if name == "coverage" else getattr(layer, name)()
-            if value is None:
-                del columns[name]
+        check_automaton(name, policy)
+    return by_pairs(asked)
+
+
+def check_automaton(name: str, policy: Policy) -> None:
+    """``TypeError`` if it is none."""
+    if not isinstance(policy, AutomatonPolicy):
+        raise TypeError(f"{name} must be an AutomatonPolicy, not {type(policy).__name__}; use enumeration.")
+
+
+def by_pairs(asked: Question) -> dict[str, DistanceCurve]:
+    """`automaton_distances` of a question that has been checked, between two automata."""
+    columns: dict[Metric, list[float | FloatArray]] = {metric: [] for metric in asked.metrics}
+    for layer in _layers(asked.p, asked.q, asked):  # type: ignore[arg-type]
+        for metric in list(columns):
+            if metric is COVERAGE:
+                value: float | FloatArray | None = layer.coverage(asked.log_levels)
+            elif metric in _OF_LAYER:
+                value = _OF_LAYER[metric](layer)
             else:
-                columns[name].append(value)
-    return {
-        name: DistanceCurve.exact(
-            name, np.array(values), "automaton", thresholds=levels if name == "coverage" else None
-        )
-        for name, values in columns.items()
-    }
+                value = layer.mean_of(metric)
+            if value is None:
+                del columns[metric]
+            else:
+                columns[metric].append(value)
+    return asked.exact({metric: np.array(values) for metric, values in columns.items()}, "automaton")
 
 
 @dataclass
@@ -297,6 +309,23 @@ class _Layer:
                 return None
         return min(value, 1.0)
 
+    def mean_of(self, metric: Metric) -> float | None:
+        """The mean of the metric's function over pairs, if the range of log-ratios into each leaves nothing open."""
+        with np.errstate(invalid="ignore"):
+            ratio = np.where(self.low == self.high, self.high, 0.5 * (self.low + self.high))
+        masses = self.mass - 0.5 * self.excess
+        value = float(_mean_of(metric, ratio, masses).sum())
+        apart = self.low != self.high
+        if apart.any():
+            ends = [_mean_of(metric, end[apart], masses[apart]) for end in (self.low, self.high)]
+            straddles = ((self.low < 0.0) & (self.high > 0.0))[apart]
+            low = np.where(straddles, 0.0, np.minimum(*ends))
+            with np.errstate(invalid="ignore"):
+                open_ = float((np.maximum(*ends) - low).sum())
+            if not open_ <= SLACK + 1e-10 * value:
+                return None
+        return min(value, metric.most)
+
     def coverage(self, log_levels: FloatArray) -> FloatArray | None:
         """P-mass of the pairs whose log-ratio reaches each level, if no pair has prefixes on both sides of one."""
         reached = self.low[:, None] >= log_levels  # (n, T)
@@ -306,8 +335,16 @@ class _Layer:
         return np.minimum(self.mass @ reached, 1.0)
 
 
-def _layers(p: AutomatonPolicy, q: AutomatonPolicy, task: Task, metrics: tuple[str, ...]) -> Iterator[_Layer]:
-    prompts, masses = prompt_masses(task)
+_OF_LAYER: dict[Metric, Callable[[_Layer], float | None]] = {
+    HELLINGER2: _Layer.hellinger2,
+    TV: _Layer.tv,
+    KL: _Layer.kl,
+    CHI2: _Layer.chi2,
+}
+
+
+def _layers(p: AutomatonPolicy, q: AutomatonPolicy, asked: Question) -> Iterator[_Layer]:
+    prompts, masses = asked.prompts
     codes = p.initial_states(prompts) * (q.n_states + 1) + q.initial_states(prompts)
     grouping = _Grouping(codes, _code_space(p, q))
     mass = grouping.sum(masses)
@@ -318,12 +355,12 @@ def _layers(p: AutomatonPolicy, q: AutomatonPolicy, task: Task, metrics: tuple[s
         total=4.0 * mass,
         excess=zero,
         mass=mass,
-        chi=zero if "chi2" in metrics else None,
+        chi=zero if CHI2 in asked.metrics else None,
         low=zero,
         high=zero,
-        kl_so_far=0.0 if "kl" in metrics else None,
+        kl_so_far=0.0 if KL in asked.metrics else None,
     )
-    for step in range(task.horizon):
+    for step in range(asked.task.horizon):
         layer, grouping = _advance(layer, grouping, p, q, step)
         yield layer
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, overload
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,17 +12,11 @@ from numpy.typing import ArrayLike
 from ntp_envs.automata import AutomatonPolicy
 from ntp_envs.checked import own_cursor
 from ntp_envs.checks import NotTractableError, WellSpecifiedError, check_generator, check_in, check_int
-from ntp_envs.distances.curve import (
-    DEFAULT_THRESHOLDS,
-    DistanceCurve,
-    check_metrics,
-    check_pair,
-    check_thresholds,
-    prompt_masses,
-)
-from ntp_envs.distances.exact import automaton_distances, enumeration_distances, tree_size
-from ntp_envs.distances.sampled import SAMPLED_METRICS, monte_carlo_distances
-from ntp_envs.intervals import CONFIDENCE, each_of
+from ntp_envs.distances.curve import DistanceCurve, Question, ask
+from ntp_envs.distances.exact import by_pairs, check_automaton, enumerated, tree_size
+from ntp_envs.distances.metrics import DEFAULT_THRESHOLDS, SAMPLED_METRICS, Metric, RatioFunction
+from ntp_envs.distances.sampled import Level, estimated
+from ntp_envs.intervals import CONFIDENCE
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
 
@@ -45,7 +40,7 @@ def distance(
     q: Policy,
     task: Task,
     *,
-    metric: str = "hellinger2",
+    metric: str | Metric | RatioFunction = "hellinger2",
     method: str = "auto",
     n: int = 20_000,
     rng: np.random.Generator | None = None,
@@ -60,7 +55,8 @@ def distance(
             relative to ``q``, so the expert comes first.
         task: gives the prompt law and the horizon H.
         metric: ``"hellinger2"`` (``sum (sqrt P - sqrt Q)^2`` in [0, 2]), ``"tv"``, ``"kl"`` (nats), ``"chi2"``, or
-            ``"coverage"`` (``P(P / Q >= N)`` at each threshold).
+            ``"coverage"`` (``P(P / Q >= N)`` at each threshold); the name of one of your own (`register_metric`), or a
+            function of the log-ratio as that takes it, which its own name then stands for.
         method: ``"automaton"``, ``"enumeration"``, ``"monte carlo"`` (the bridge estimator; ``"monte carlo
             (one-sided)"`` draws from ``p`` only), or ``"auto"``: the first of the three that is available and quick.
         n: sequences drawn, where sampled.
@@ -84,20 +80,9 @@ def distance(
     >>> distance(task.expert, BernoulliPolicy(0.5, on="flips"), task, metric="tv")
     DistanceCurve(tv, H=64, final=1, automaton, exact)
     """
-    check_metrics(metric)
-    curves = distance_curves(
-        p,
-        q,
-        task,
-        metrics=(metric,),
-        method=method,
-        n=n,
-        rng=rng,
-        thresholds=thresholds,
-        confidence=confidence,
-        simultaneous=simultaneous,
-    )
-    return curves[metric]
+    asked = ask(p, q, task, (metric,), thresholds)
+    (curve,) = _answer(asked, method, n, rng, Level(confidence, simultaneous)).values()
+    return curve
 
 
 def distance_curves(
@@ -105,7 +90,7 @@ def distance_curves(
     q: Policy,
     task: Task,
     *,
-    metrics: Iterable[str] = SAMPLED_METRICS,
+    metrics: Any = SAMPLED_METRICS,
     method: str = "auto",
     n: int = 20_000,
     rng: np.random.Generator | None = None,
@@ -116,7 +101,8 @@ def distance_curves(
     """Several distances between two rollout laws in one pass; arguments and errors as for `distance`.
 
     Args:
-        metrics: by default squared Hellinger, TV, KL and coverage; ``"chi2"`` can be added where exact methods apply.
+        metrics: each as for `distance`; by default squared Hellinger, TV, KL and coverage. ``"chi2"`` can be added
+            where exact methods apply.
 
     Returns:
         One `DistanceCurve` a metric, in the order asked for. With ``method="auto"`` they may come from different
@@ -126,79 +112,56 @@ def distance_curves(
     >>> list(distance_curves(BernoulliPolicy(0.1), BernoulliPolicy(0.2), make_task("Contamination")))
     ['hellinger2', 'tv', 'kl', 'coverage']
     """
-    names = check_metrics(metrics)
+    return _answer(ask(p, q, task, metrics, thresholds), method, n, rng, Level(confidence, simultaneous))
+
+
+def _answer(
+    asked: Question, method: str, n: int, rng: np.random.Generator | None, level: Level
+) -> dict[str, DistanceCurve]:
+    """One curve a metric, by the method asked for or by the first that can."""
     check_in("method", method, METHODS)
-    p, q = check_pair(p, q, task)
-    check_thresholds(thresholds)
-    check_int("n", n, minimum=4)
-    each_of(confidence, 1, simultaneous=simultaneous)
-    if rng is not None:
-        check_generator(rng)
+    n = check_int("n", n, minimum=4)
+    rng = np.random.default_rng(0) if rng is None else check_generator(rng)
     found: dict[str, DistanceCurve] = {}
-
-    def missing() -> tuple[str, ...]:
-        return tuple(name for name in names if name not in found)
-
-    if method == "automaton" or (method == "auto" and _automata(p, q)):
-        found |= _try_automaton(p, q, task, names, thresholds, insist=method == "automaton")
-    if missing() and method == "enumeration":
-        found |= enumeration_distances(p, q, task, metrics=names, thresholds=thresholds)
-    if missing() and method == "auto":
-        found |= _try_enumeration(p, q, task, missing(), thresholds)
-    if missing():
-        found |= monte_carlo_distances(
-            p,
-            q,
-            task,
-            n=n,
-            rng=np.random.default_rng(0) if rng is None else rng,
-            metrics=missing(),
-            thresholds=thresholds,
-            estimator="one-sided" if method == "monte carlo (one-sided)" else "bridge",
-            confidence=confidence,
-            simultaneous=simultaneous,
-        )
-    return {name: found[name] for name in names}
+    if method == "automaton":
+        for name, policy in (("p", asked.p), ("q", asked.q)):
+            check_automaton(name, policy)
+        found = by_pairs(asked)
+    elif method == "enumeration":
+        found = enumerated(asked)
+    elif method == "auto":
+        if isinstance(asked.p, AutomatonPolicy) and isinstance(asked.q, AutomatonPolicy):
+            with suppress(NotTractableError):
+                found = by_pairs(asked)
+        if open_ := _not_in(found, asked):
+            found |= _enumerated_if_quick(open_)
+    if open_ := _not_in(found, asked):
+        if method == "automaton":
+            raise NotTractableError(
+                f"{', '.join(metric.name for metric in open_.metrics)} cannot be had from pairs of automaton states "
+                "here: prefixes that lead to one pair have different log-ratios. Use method='enumeration' or "
+                "'monte carlo'."
+            )
+        estimator = "one-sided" if method == "monte carlo (one-sided)" else "bridge"
+        found |= estimated(open_, n, rng, level, estimator=estimator)
+    return {metric.name: found[metric.name] for metric in asked.metrics}
 
 
-def _automata(p: Policy, q: Policy) -> bool:
-    return isinstance(p, AutomatonPolicy) and isinstance(q, AutomatonPolicy)
+def _not_in(found: dict[str, DistanceCurve], asked: Question) -> Question | None:
+    """The question with the metrics that have no curve yet."""
+    left = tuple(metric for metric in asked.metrics if metric.name not in found)
+    return replace(asked, metrics=left) if left else None
 
 
-def _try_automaton(
-    p: Policy, q: Policy, task: Task, names: tuple[str, ...], thresholds: ArrayLike, *, insist: bool
-) -> dict[str, DistanceCurve]:
-    try:
-        found = automaton_distances(p, q, task, metrics=names, thresholds=thresholds)  # type: ignore[arg-type]
-    except NotTractableError:
-        if insist:
-            raise
-        return {}
-    undecided = [name for name in names if name not in found]
-    if insist and undecided:
-        raise NotTractableError(
-            f"{', '.join(undecided)} cannot be had from pairs of automaton states here: prefixes that lead to one pair "
-            "have different log-ratios. Use method='enumeration' or 'monte carlo'."
-        )
-    return found
-
-
-def _try_enumeration(
-    p: Policy, q: Policy, task: Task, names: tuple[str, ...], thresholds: ArrayLike
-) -> dict[str, DistanceCurve]:
+def _enumerated_if_quick(asked: Question) -> dict[str, DistanceCurve]:
     """Enumerate if that is sure to be quick; else walk a little way, in case few prefixes are possible at all."""
-    limit = AUTO_PREFIXES
-    if not (own_cursor(p) and own_cursor(q)):
-        limit = AUTO_PREFIXES_SLOW
+    limit = AUTO_PREFIXES if own_cursor(asked.p) and own_cursor(asked.q) else AUTO_PREFIXES_SLOW
     try:
-        if tree_size(task, len(prompt_masses(task)[0])) > limit:
+        if tree_size(asked.task, len(asked.prompts[0])) > limit:
             limit = AUTO_PREFIXES_SLOW
-        return enumeration_distances(p, q, task, metrics=names, thresholds=thresholds, max_prefixes=limit)
+        return enumerated(asked, limit)
     except NotTractableError:
         return {}
-
-
-# -- The approximation factor: how many times farther from the expert than the best in class --------------------------
 
 
 #: below this squared Hellinger distance the class is taken to contain the expert
