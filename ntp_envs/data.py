@@ -1,4 +1,7 @@
-"""Demonstrations in the formats of other libraries: Minari, `imitation`, `d3rlpy`."""
+"""Demonstrations in the formats of other libraries: Minari (out and in), `imitation` and `d3rlpy` (out).
+
+All of them see a sequence as an episode of `ntp_envs.TokenEnv`: what was observed, done and paid, step by step.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +35,15 @@ from ntp_envs.registration import NAMESPACE, environment_id
 from ntp_envs.tasks.base import Task
 from ntp_envs.tasks.registry import make_task, task_class, task_names
 
-# -- Demonstrations as episodes of `ntp_envs.TokenEnv`: what was observed, what it was worth, in which environment ----
-
 
 def episode_rewards(
-    task: Task, prompts: NDArray[np.int64], tokens: NDArray[np.int64], reward: str | None = None
+    task: Task | None, prompts: NDArray[np.int64], tokens: NDArray[np.int64], reward: str | None = None
 ) -> NDArray[np.float64]:
-    """``(n, H)`` rewards that `TokenEnv` would have paid by this rule (by default its default for the task)."""
-    rule = resolve_reward(reward, task)
+    """``(n, H)`` rewards that `TokenEnv` would have paid by this rule (the task's default); 0 if no task is known."""
+    rule = "none" if task is None else resolve_reward(reward, task)
     rewards = np.zeros(tokens.shape)
+    if task is None or rule == "none":
+        return rewards
     if rule == "success":
         rewards[:, -1] = task.success(prompts, tokens)
     elif rule == "expert_log_prob":
@@ -122,9 +125,7 @@ def _misfit(demonstrations: Demonstrations, task: Task) -> str:
     )
 
 
-# -- Demonstrations as Minari datasets, out and in --------------------------------------------------------------------
-#
-# An episode is one sequence: H + 1 observations of `ntp_envs.TokenEnv` (the terminal one included), H actions, H
+# Minari datasets, out and in. An episode is one sequence: H + 1 observations (the terminal one included), H actions, H
 # rewards, termination at the last token. What Minari has no place for goes where its own tools keep it: expert
 # log-probabilities and weights into the infos of each episode, so that they survive filtering, splitting and combining;
 # vocabulary size, prompt length, source and exactness into the dataset's metadata, under ``ntp_envs``.
@@ -252,9 +253,6 @@ def from_minari(dataset: Any) -> Demonstrations:
         raise _unreadable(name, f"it is corrupt: {error!r}") from error
 
 
-# -- writing -----------------------------------------------------------------------------------------------------------
-
-
 def _episodes(demonstrations: Demonstrations, task: Task | None) -> Iterator[list[Any]]:
     """The demonstrations as lists of at most ``BATCH`` Minari episodes."""
     from minari.data_collector import EpisodeBuffer
@@ -265,7 +263,7 @@ def _episodes(demonstrations: Demonstrations, task: Task | None) -> Iterator[lis
         rows = slice(start, start + BATCH)
         prompts, tokens = demos.prompts[rows], demos.tokens[rows]
         observations = episode_observations(prompts, tokens, demos.vocab_size)
-        rewards = np.zeros(tokens.shape) if task is None else episode_rewards(task, prompts, tokens)
+        rewards = episode_rewards(task, prompts, tokens)
         infos: list[dict[str, Any]] = [{} for _ in tokens]
         if demos.expert_log_probs is not None:
             for info, log_probs in zip(infos, demos.expert_log_probs[rows]):
@@ -288,8 +286,8 @@ def _episodes(demonstrations: Demonstrations, task: Task | None) -> Iterator[lis
 
 def _recorded_space(demonstrations: Demonstrations) -> gym.spaces.MultiDiscrete[Any]:
     """The environment's space, as int64: Minari reads sizes back in a space's dtype, where their sum would wrap."""
-    length = demonstrations.prompt_length + demonstrations.horizon
-    return gym.spaces.MultiDiscrete(np.full(length, demonstrations.vocab_size + 1), dtype=np.int64)
+    space = token_space(demonstrations, "multi_discrete")
+    return gym.spaces.MultiDiscrete(cast(Any, space).nvec, dtype=np.int64)
 
 
 def _free_path(dataset_id: str) -> Path:
@@ -320,9 +318,6 @@ def _description(demonstrations: Demonstrations) -> str:
         f"{len(demos)} token sequences of {demos.horizon} tokens from a vocabulary of {demos.vocab_size}, after "
         f"prompts of {demos.prompt_length}{made}. Written by ntp-envs."
     )
-
-
-# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 class _Refused(Exception):
@@ -443,7 +438,33 @@ def _version() -> str:
     return version("ntp-envs")
 
 
-# -- Demonstrations for the `imitation` library, and our experts in the form its interactive learners ask for ---------
+# Arrays of steps, for `imitation` and `d3rlpy`, which need not be installed for them.
+
+
+def _steps(
+    library: str,
+    module: str,
+    install: str,
+    demonstrations: Demonstrations,
+    form: str,
+    forms: tuple[str, ...],
+    n: int | None,
+    rng: np.random.Generator | None,
+    observation: str = "multi_discrete",
+) -> tuple[Any, Demonstrations, NDArray[Any], NDArray[np.bool_]]:
+    """The library (``None`` for arrays), draws of equal weight, their ``(n, H + 1, ...)`` observations, ``(n, H)`` ends.
+
+    Raises:
+        ImportError: it is not installed and ``form`` is not ``"arrays"``.
+        ValueError: an unknown form; unequal weights or ``n`` without ``rng``.
+    """
+    what = f"form={check_in('form', form, forms)!r} (form='arrays' does not)"
+    found = None if form == "arrays" else import_extra(module, what=what, install=install)
+    demos = drawn(demonstrations, n, rng, library)
+    observations = episode_observations(demos.prompts, demos.tokens, demos.vocab_size, observation)
+    ends = np.zeros(demos.tokens.shape, dtype=bool)
+    ends[:, -1] = True
+    return found, demos, observations, ends
 
 
 IMITATION_FORMS = ("transitions", "trajectories", "arrays")
@@ -492,27 +513,28 @@ def to_imitation(
     >>> {name: array.tolist() for name, array in to_imitation(demos, form="arrays").items() if name != "infos"}
     {'obs': [[1, 2, 2], [1, 0, 2]], 'acts': [0, 1], 'next_obs': [[1, 0, 2], [1, 0, 1]], 'dones': [False, True]}
     """
-    check_in("form", form, IMITATION_FORMS)
-    types = None
-    if form != "arrays":
-        types = import_extra(
-            "imitation.data.types", what=f"form={form!r} (form='arrays' does not)", install=INSTALL_IMITATION
-        )
-    demos = drawn(demonstrations, n, rng, "imitation")
-    observations = episode_observations(demos.prompts, demos.tokens, demos.vocab_size)  # (n, H + 1, P + H)
+    types, demos, observations, ends = _steps(
+        "imitation", "imitation.data.types", INSTALL_IMITATION, demonstrations, form, IMITATION_FORMS, n, rng
+    )
     infos = np.array([{} for _ in range(demos.tokens.size)], dtype=object)
     if demos.expert_log_probs is not None:
         for info, log_prob in zip(infos, demos.expert_log_probs.ravel()):
             info["expert_log_prob"] = float(log_prob)
     if form == "trajectories":
-        return _trajectories(types, demos, observations, infos.reshape(demos.tokens.shape), known_task(demos, task))
-    dones = np.zeros(demos.tokens.shape, dtype=bool)
-    dones[:, -1] = True
+        known = known_task(demos, task)
+        rewards = episode_rewards(known, demos.prompts, demos.tokens)
+        whole = zip(observations, demos.tokens, infos.reshape(demos.tokens.shape), rewards)
+        return [
+            types.Trajectory(obs=obs, acts=acts, infos=of_steps, terminal=True)
+            if known is None
+            else types.TrajectoryWithRew(obs=obs, acts=acts, infos=of_steps, terminal=True, rews=paid)
+            for obs, acts, of_steps, paid in whole
+        ]
     arrays: dict[str, NDArray[Any]] = {
         "obs": observations[:, :-1].reshape(demos.tokens.size, -1),
         "acts": demos.tokens.flatten(),  # a copy: ours are read-only
         "next_obs": observations[:, 1:].reshape(demos.tokens.size, -1),
-        "dones": dones.ravel(),
+        "dones": ends.ravel(),
         "infos": infos,
     }
     return arrays if types is None else types.Transitions(**arrays)
@@ -538,8 +560,6 @@ def imitation_expert(task: Task, *, policy: Policy | None = None, rng: np.random
     policies = import_extra(
         "stable_baselines3.common.policies", what="imitation_expert", install="pip install stable-baselines3"
     )
-    from gymnasium.spaces import Discrete
-
     expert = policy or task.expert
 
     class Expert(policies.BasePolicy):  # type: ignore[misc, name-defined]
@@ -552,25 +572,7 @@ def imitation_expert(task: Task, *, policy: Policy | None = None, rng: np.random
         def _predict(self, observation: Any, deterministic: bool = False) -> Any:
             raise NotImplementedError("call predict with NumPy observations")
 
-    return Expert(token_space(task, "multi_discrete"), Discrete(task.vocab_size))
-
-
-def _trajectories(
-    types: Any, demos: Demonstrations, observations: NDArray[Any], infos: NDArray[Any], task: Task | None
-) -> list[Any]:
-    if task is None:
-        return [
-            types.Trajectory(obs=observations[i], acts=acts, infos=infos[i], terminal=True)
-            for i, acts in enumerate(demos.tokens)
-        ]
-    rewards = episode_rewards(task, demos.prompts, demos.tokens)
-    return [
-        types.TrajectoryWithRew(obs=observations[i], acts=acts, infos=infos[i], terminal=True, rews=rewards[i])
-        for i, acts in enumerate(demos.tokens)
-    ]
-
-
-# -- Demonstrations for the offline learners of `d3rlpy` --------------------------------------------------------------
+    return Expert(token_space(task, "multi_discrete"), gym.spaces.Discrete(task.vocab_size))
 
 
 D3RLPY_FORMS = ("dataset", "arrays")
@@ -621,20 +623,15 @@ def to_d3rlpy(
     >>> to_d3rlpy(demos, form="arrays")["observations"].tolist()
     [[0.0, 0.0, 1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]]
     """
-    check_in("form", form, D3RLPY_FORMS)
-    d3rlpy = None
-    if form != "arrays":
-        d3rlpy = import_extra("d3rlpy", what=f"form={form!r} (form='arrays' does not)", install=INSTALL_D3RLPY)
-    demos = drawn(demonstrations, n, rng, "d3rlpy")
-    known = known_task(demos, task)
-    size, horizon = demos.tokens.size, demos.horizon
-    observations = episode_observations(demos.prompts, demos.tokens, demos.vocab_size, "one_hot")[:, :-1]
-    rewards = np.zeros(demos.tokens.shape) if known is None else episode_rewards(known, demos.prompts, demos.tokens)
+    d3rlpy, demos, observations, ends = _steps(
+        "d3rlpy", "d3rlpy", INSTALL_D3RLPY, demonstrations, form, D3RLPY_FORMS, n, rng, "one_hot"
+    )
+    size, rewards = demos.tokens.size, episode_rewards(known_task(demos, task), demos.prompts, demos.tokens)
     arrays: dict[str, NDArray[Any] | int] = {
-        "observations": observations.reshape(size, -1),
+        "observations": observations[:, :-1].reshape(size, -1),
         "actions": demos.tokens.reshape(size, 1).copy(),
         "rewards": rewards.reshape(size, 1).astype(np.float32),
-        "terminals": (np.arange(size) % horizon == horizon - 1).astype(np.float32),
+        "terminals": ends.ravel().astype(np.float32),
         "action_size": demos.vocab_size,
     }
     if d3rlpy is None:

@@ -10,12 +10,12 @@ An observation shows one *line* of P + H numbers, the prompt and the tokens so f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import IntArray
 from ntp_envs.checks import as_array, small_int_dtype
@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
     prompt_length: int | None
 
 
-# -- writing -----------------------------------------------------------------------------------------------------------
+# Writing.
 
 
 def token_space(task: Any, form: str) -> spaces.Space[Any]:
@@ -103,7 +103,7 @@ def episode_observations(
     return lines if form == "multi_discrete" else observed(task, lines, form)
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
+# Reading.
 
 
 def observation_form(task: Any, space: spaces.Space[Any]) -> str | None:
@@ -160,6 +160,21 @@ def split_observation(task: Any, observation: Any) -> tuple[IntArray, IntArray, 
     lines = _lines(lines, task.vocab_size, None if horizon is None else split + horizon)
     prompts, tokens = lines[..., :split], lines[..., split:]
     return prompts, tokens, (tokens < task.vocab_size).sum(axis=-1)
+
+
+def prompts_of(observation: Any, prompt_length: int, read: Callable[[Any], ArrayLike] | None) -> ArrayLike:
+    """``(..., P)`` prompts at the start of an episode, of an environment of others too, which ``read`` may know."""
+    if read is not None:
+        return read(observation)
+    if prompt_length == 0:
+        return np.zeros(0, dtype=np.int64)
+    array = as_numpy(observation.get("prompt", "no prompt") if isinstance(observation, Mapping) else observation)
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"the observation does not begin with {prompt_length} prompt tokens (its dtype is {array.dtype}); give "
+            "read_prompt=, a function from observation to tokens."
+        )
+    return array[..., :prompt_length]
 
 
 def _lines(array: NDArray[Any], vocab_size: int, length: int | None) -> IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -31,7 +31,14 @@ from ntp_envs.distances.sampled import bridge_distances, one_sided_distances
 from ntp_envs.distances.two_sample import TWO_SAMPLE_METHODS, TwoSampleResult, two_sample_test
 from ntp_envs.env import TokenEnv
 from ntp_envs.intervals import CONFIDENCE
-from ntp_envs.observations import OBSERVATION_FORMS, as_numpy, empty_lines, observation_form, split_observation
+from ntp_envs.observations import (
+    OBSERVATION_FORMS,
+    as_numpy,
+    empty_lines,
+    observation_form,
+    prompts_of,
+    split_observation,
+)
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task, collect, source_of
 from ntp_envs.vector_env import TokenVectorEnv
@@ -468,7 +475,7 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
         if self._own is not None:
             self._number = self._own._number
         if self._own is None or self._read_prompt is not None:
-            self._prompt = _prompts_of(observation, self.rollouts.prompt_length, self._read_prompt)
+            self._prompt = prompts_of(observation, self.rollouts.prompt_length, self._read_prompt)
 
 
 class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
@@ -638,7 +645,7 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
             for row in np.flatnonzero(started):
                 self._numbers[row] = self._own_singles[row]._number
         if self._from_actions or self._read_prompt is not None:
-            prompts = _prompts_of(observations, self.rollouts.prompt_length, self._read_prompt)
+            prompts = prompts_of(observations, self.rollouts.prompt_length, self._read_prompt)
             self._prompts[started] = np.reshape(prompts, self._prompts.shape)[started]
 
 
@@ -666,18 +673,3 @@ def _common_task(tasks: list[Any]) -> Task:
         if other is not first and repr(other) != repr(first):
             raise ValueError(f"the environments have different tasks, {first!r} and {other!r}; give expert=.")
     return first
-
-
-def _prompts_of(observation: Any, prompt_length: int, read: Callable[[Any], ArrayLike] | None) -> ArrayLike:
-    """``(..., P)`` prompts at the start of an episode."""
-    if read is not None:
-        return read(observation)
-    if prompt_length == 0:
-        return np.zeros(0, dtype=np.int64)
-    array = as_numpy(observation.get("prompt", "no prompt") if isinstance(observation, Mapping) else observation)
-    if array.dtype.kind not in "iu":
-        raise TypeError(
-            f"the observation does not begin with {prompt_length} prompt tokens (its dtype is {array.dtype}); give "
-            "read_prompt=, a function from observation to tokens."
-        )
-    return array[..., :prompt_length]

@@ -96,7 +96,7 @@ class Task(ABC):
 
             cls.__post_init__ = __post_init__  # type: ignore[method-assign]
         if "best_in_class" in cls.__dict__:
-            cls.best_in_class = _once_a_task(cls.best_in_class)  # type: ignore[method-assign]
+            cls.best_in_class = _once_a_task(cls.best_in_class)  # type: ignore[assignment, method-assign]
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
