@@ -2,6 +2,53 @@
 
 Tasks, policies, policy classes, demonstrations, distances between rollout laws, and Gymnasium environments.
 Depends on numpy, scipy and gymnasium only.
+
+**An evening's reading.** A policy class that does not contain the expert is fitted to its sequences; how far apart are
+the laws of what both write, as sequences get longer? Some twenty parts of the code, in this order, are the whole of it
+(``python tests/house.py`` counts their lines):
+
+    ntp_envs/policies.py (Cursor, Policy, CallablePolicy)
+        A policy: log-probabilities of the next token in a batch. Scores and samples of sequences follow from them.
+    ntp_envs/automata.py (AutomatonPolicy, BernoulliPolicy, RestartedPolicy)
+        Policies that remember a state, whose distances are exact at any horizon.
+    ntp_envs/policy_classes.py (PolicyClass, FiniteClass, BernoulliClass, ProductClass, ARLinearPolicy, ARLinearClass)
+        What a learner may choose from; the linear class is a ball of theta over a feature map.
+    ntp_envs/features.py (FeatureMap, WindowOneHot)
+        What a linear class sees of a prefix.
+    ntp_envs/demonstrations.py (Exactness, Demonstrations)
+        Sequences of the expert, and when a weighted set of them is its law.
+    ntp_envs/tasks/base.py (BestInClass, Task, collect)
+        A task: the law of prompts, the expert, the class, and the best member of it.
+    ntp_envs/tasks/bernoulli.py (count_distance, best_bernoulli, Contamination)
+        The smallest misspecification: a few documents of another kind. Everything is a sum over counts of flips.
+    ntp_envs/tasks/games.py (ErrorSetTask, ConsistencyGame)
+        Where each layer's best option is the wrong one for the whole sequence.
+    ntp_envs/tasks/registry.py
+        Families by name: one line each.
+    ntp_envs/distances/metrics.py (Metric, register_metric)
+        What is measured: the mean of a function of the log-ratio. One of your own is a line.
+    ntp_envs/distances/curve.py (DistanceCurve, Question, ask)
+        The question, checked once, and the answer at every prefix length.
+    ntp_envs/distances/exact.py (enumerated, _accumulate, by_pairs, _Layer, _advance)
+        Two exact ways: the tree of prefixes, and a recursion over pairs of states.
+    ntp_envs/distances/sampled.py (estimated, _bridge, _one_sided, _bridge_curve)
+        The way that always works: half the sequences from each law, with intervals.
+    ntp_envs/distances/front.py (_answer, approximation_factor)
+        Which of them answers, and the factor that theory bounds.
+    agents/base.py (FitReport, Agent)
+        A learner: fit, and a report of how far from its optimum it stopped.
+    agents/log_loss.py (maximise_likelihood, LogLossBC, SmoothedLogLossBC, LayerwiseBC)
+        Next-token prediction: log-loss, and what smoothing and single layers make of it.
+    agents/rho_game.py (GameSolution, group_rows, solve_finite_game, solve_bernoulli_game)
+        The rho-estimator as a game between two members of the class, solved to a certificate.
+    agents/rho.py (_RhoAgent, RhoEstimatorBC, ChunkedRhoBC)
+        The estimator on whole sequences, and on chunks: the dial between both kinds of cost.
+    agents/chunk_kr/program.py (minimise_augmented, project_onto_ball_and_simplices, certify, best_reply)
+        ChunkKR's convex program: next chunks as distributions near a ball of a kernel space.
+    experiments/study.py (Options, Study)
+        A study: options, cells, analysis.
+    experiments/studies/robust.py
+        One of them from end to end: do smoothing and cross-validation close the gap?
 """
 
 from ntp_envs.automata import (

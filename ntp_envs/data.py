@@ -452,7 +452,7 @@ def _steps(
     rng: np.random.Generator | None,
     observation: str = "multi_discrete",
 ) -> tuple[Any, Demonstrations, NDArray[Any], NDArray[np.bool_]]:
-    """The library (``None`` for arrays), draws of equal weight, their ``(n, H + 1, ...)`` observations, ``(n, H)`` ends.
+    """The library (``None`` for arrays), equal draws, their ``(n, H + 1, ...)`` observations, ``(n, H)`` last steps.
 
     Raises:
         ImportError: it is not installed and ``form`` is not ``"arrays"``.

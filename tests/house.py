@@ -1,0 +1,120 @@
+"""The house in numbers: ``python tests/house.py [folder]``.
+
+Files and lines a folder, modules that only one other imports, circles of imports, the time that an import takes, and
+the length of the evening's reading list at the head of ``ntp_envs/__init__.py``. An import counts wherever it stands
+(in a function, under ``TYPE_CHECKING``) and so does a name in a list of strings, ``"package.module:name"``.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("ntp_envs", "agents", "experiments")
+
+
+def modules(root=ROOT):
+    """Every module's name and file."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(root=ROOT):
+    """For every module, those of ours that it imports or names in a string: the deepest that the words name."""
+    known = modules(root)
+
+    def module_of(words):
+        while words and words not in known:
+            words = words.rpartition(".")[0]
+        return words
+
+    edges = {}
+    for name, path in known.items():
+        said = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                said |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                said |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said |= {node.value.partition(":")[0]} if re.fullmatch(r"(\w+\.)+\w+:\w+", node.value) else set()
+        edges[name] = {module_of(words) for words in said} - {name, ""}
+    return edges
+
+
+def circles(edges):
+    """Groups of modules each of which leads back to itself through the others (Tarjan's components)."""
+    order, lowest, stack, found = {}, {}, [], []
+
+    def visit(module):
+        order[module] = lowest[module] = len(order)
+        stack.append(module)
+        for other in edges[module]:
+            if other not in order:
+                visit(other)
+            if other in stack:
+                lowest[module] = min(lowest[module], lowest[other])
+        if lowest[module] == order[module]:
+            group = [stack.pop()]
+            while group[-1] != module:
+                group.append(stack.pop())
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in edges:
+        if module not in order:
+            visit(module)
+    return found
+
+
+def imported_once(root=ROOT):
+    """Modules that exactly one other imports, and that no package hands out and no list names."""
+    found, edges = modules(root), imports(root)
+    users = Counter(other for others in edges.values() for other in others)
+    faces = {other for name, others in edges.items() if found[name].name == "__init__.py" for other in others}
+    files = {name: path.name for name, path in found.items()}
+    return [name for name in found if users[name] == 1 and name not in faces and files[name] != "__init__.py"]
+
+
+def reading_list(root=ROOT):
+    """``[(file, names, lines)]`` of the evening; no names: the whole file."""
+    words = ast.get_docstring(ast.parse((root / "ntp_envs" / "__init__.py").read_text())) or ""
+    out = []
+    for file, names in re.findall(r"^ {4}(\S+\.py)(?: \(([^)]*)\))?$", words, flags=re.MULTILINE):
+        text = (root / file).read_text()
+        wanted = names.split(", ") if names else []
+        lines = len(text.splitlines())
+        if wanted:
+            parts = {node.name: node for node in ast.parse(text).body if hasattr(node, "name")}
+            lines = sum(parts[name].end_lineno - parts[name].lineno + 1 for name in wanted)
+        out.append((file, wanted, lines))
+    return out
+
+
+def import_seconds(root=ROOT):
+    """How long ``import ntp_envs, agents`` takes, numpy and gymnasium among it; the best of three."""
+    code = "import time; start = time.perf_counter(); import ntp_envs, agents; print(time.perf_counter() - start)"
+    return min(float(subprocess.check_output([sys.executable, "-c", code], cwd=root)) for _ in range(3))
+
+
+def report(root=ROOT):
+    for folder in (*PACKAGES, "tests"):
+        files = sorted((root / folder).rglob("*.py"))
+        print(f"{folder:12} {len(files):4} files {sum(len(file.read_text().splitlines()) for file in files):6} lines")
+    once = imported_once(root)
+    print(f"imported by one other only: {len(once)} ({', '.join(once)})")
+    print(f"circles: {circles(imports(root)) or 'none'}")
+    print(f"import ntp_envs, agents: {import_seconds(root):.2f} s")
+    parts = reading_list(root)
+    print(f"the evening: {len(parts)} parts, {sum(lines for *_, lines in parts)} lines")
+
+
+if __name__ == "__main__":
+    report(*map(Path, sys.argv[1:]))
