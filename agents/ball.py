@@ -1,12 +1,15 @@
-"""Newton's method in a Euclidean ball for sums of softmax losses, with a certificate of optimality."""
+"""Minimisation in a Euclidean ball: Newton's method for softmax losses with a certificate, and descent for any loss."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from agents.base import ConvergenceWarning, FitReport
 from agents.linear_rows import IndicatorRows, SoftmaxRows
 from ntp_envs.arrays import FloatArray
 
@@ -59,7 +62,7 @@ def minimise_quadratic_in_ball(curvature: Curvature, linear: FloatArray, radius:
             step = mu + (size - radius) / radius * size / slope
             mu = step if low < step < high else 0.5 * (low + high)
     w = curvature.vectors @ (-b / (safe + mu))
-    return w * min(1.0, radius / max(float(np.linalg.norm(w)), 1e-300)), mu
+    return onto_ball(w, radius), mu
 
 
 def certified_gap(
@@ -324,8 +327,7 @@ def _search(
     slope = min(float(np.vdot(gradient, move)), 0.0)
     scale = 1.0
     while True:
-        trial = weights + scale * move
-        trial *= min(1.0, radius / max(float(np.linalg.norm(trial)), 1e-300))  # rounding
+        trial = onto_ball(weights + scale * move, radius)  # rounding
         trial_loss, trial_gradient = rows.loss_and_gradient(trial)
         if trial_loss <= loss + 1e-4 * scale * slope + 1e-13 * abs(loss) or scale < 1e-6:
             return trial, trial_loss, trial_gradient, scale
@@ -350,3 +352,100 @@ def _solve(rows: IndicatorRows, mu: float, right: FloatArray, scales: FloatArray
         size, last = float(np.vdot(residual, scaled)), size
         direction = scaled + (size / last) * direction
     return x
+
+
+# -- Losses that need not be convex: a stationary point in any set that can be projected onto -------------------------
+#
+# Spectral projected gradient descent (Birgin, Martinez and Raydan 2000), non-monotone with a memory of 10.
+
+
+MAX_ITERATIONS = 3000
+MEMORY = 10  # of the non-monotone line search
+Loss = Callable[[FloatArray], tuple[float, FloatArray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """Where `descend` ended."""
+
+    theta: FloatArray
+    loss: float
+    stationarity: float
+    iterations: int
+
+
+def descend(
+    loss: Loss,
+    project: Callable[[FloatArray], FloatArray],
+    start: FloatArray,
+    tol: float,
+    stationarity: Callable[[FloatArray, FloatArray], float],
+) -> Descent:
+    """A stationary point of a smooth loss; the loss there is at most ``tol`` above that at ``start``.
+
+    Args:
+        loss: ``theta (d,) -> (value, gradient (d,))``; the value may be ``inf`` away from the start.
+        project: onto the set, which is convex.
+        start: where to start; projected.
+        tol: stationarity to reach.
+        stationarity: of a point and the gradient there; zero exactly at stationary points.
+    """
+    theta = project(start)
+    value, gradient = loss(theta)
+    best = Descent(theta, value, stationarity(theta, gradient), 0)
+    recent, step, iteration = [value], 1.0, 0
+    while best.stationarity > tol and iteration < MAX_ITERATIONS:
+        iteration += 1
+        direction = project(theta - step * gradient) - theta
+        slope, length = float(gradient @ direction), 1.0
+        while True:
+            candidate = theta + length * direction
+            new_value, new_gradient = loss(candidate)
+            if new_value <= max(recent) + 1e-4 * length * slope or length < 1e-12:
+                break
+            length /= 2
+        moved, turned = candidate - theta, new_gradient - gradient
+        curvature = float(moved @ turned)
+        step = float(np.clip(moved @ moved / curvature, 1e-10, 1e10)) if curvature > 0 else 1e10
+        theta, value, gradient = candidate, new_value, new_gradient
+        recent = [*recent[1 - MEMORY :], value]
+        found = Descent(theta, value, stationarity(theta, gradient), iteration)
+        if (found.loss, found.stationarity) < (best.loss, best.stationarity) or (
+            found.stationarity <= tol and found.loss <= best.loss + tol
+        ):
+            best = found
+    return Descent(best.theta, best.loss, best.stationarity, iteration)
+
+
+def onto_ball(theta: FloatArray, radius: float) -> FloatArray:
+    """The nearest point with ``||theta|| <= radius``."""
+    return theta * min(1.0, radius / max(float(np.linalg.norm(theta)), 1e-300))
+
+
+def minimise_in_ball(
+    loss: Loss, radius: float, start: FloatArray, tol: float, *, name: str, advice: str
+) -> tuple[FloatArray, FitReport]:
+    """`descend` in the ball. ``gap`` of the report is ``nan``; what is certified, in ``details["stationarity"]``, is
+    the largest decrease that the linearised loss allows, ``max_theta' <gradient, theta - theta'>``, in nats a sequence.
+
+    Args:
+        loss, start, tol: as for `descend`.
+        radius: of the ball.
+        name, advice: for the warning: what is minimised, and what else to change.
+
+    Warns:
+        ConvergenceWarning: the stationarity is still above ``tol`` after 3000 iterations.
+    """
+    end = descend(
+        loss, lambda theta: onto_ball(theta, radius), start, tol, lambda theta, slope: _gap(theta, slope, radius)
+    )
+    converged = end.stationarity <= tol
+    if not converged:
+        warnings.warn(
+            f"{name} is not stationary after {end.iterations} iterations: {end.stationarity:.3g} nats a sequence, "
+            f"above tol={tol:g}. Raise tol, {advice} {radius:g}: the loss is flat far out.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    details = {"certificate": "stationary point", "stationarity": end.stationarity}
+    return end.theta, FitReport(end.loss, float("nan"), converged, end.iterations, details)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent, ConvergenceWarning, FitReport
-from agents.log_loss import RegisteredClasses, maximise_likelihood
-from agents.projection import DIVERGENCES, Labels, best_option, project
+from agents.fit_class import DIVERGENCES, RegisteredClasses, best_member, best_option, fit_class, parts_of
+from agents.targets import Targets
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -29,7 +29,7 @@ from ntp_envs import (
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences, sample_categorical
 from ntp_envs.automata import AutomatonPolicy, markov_contexts
 from ntp_envs.checks import NotTractableError, check_in, check_int, check_real
-from ntp_envs.policy_classes import ProductPolicy
+from ntp_envs.policy_classes import ParametricClass, ProductPolicy
 
 # -- Learners that interact: they are told the task, walk where their own policy leads, and ask its expert there ------
 
@@ -59,13 +59,13 @@ class Session:
         self.task, self.rng = task, rng
         self.expert_queries = self.environment_steps = 0
 
-    def ask(self, prompts: IntArray, tokens: IntArray, weights: FloatArray) -> Labels:
+    def ask(self, prompts: IntArray, tokens: IntArray, weights: FloatArray) -> Targets:
         """The expert's law at every prefix of ``(n, H)`` tokens, each of which is a query."""
         log_laws = self.task.expert.forced_log_probs(prompts, tokens)
         self.expert_queries += tokens.size
-        return Labels(prompts, tokens, _checked(log_laws, weights > 0), weights)
+        return Targets(prompts, tokens, _checked(log_laws, weights > 0), weights)
 
-    def visit(self, policy: Policy, rollouts: int | str, *, beta: float = 0.0) -> Labels:
+    def visit(self, policy: Policy, rollouts: int | str, *, beta: float = 0.0) -> Targets:
         """The expert's laws at the prefixes that a policy visits; the weights of each layer sum to one.
 
         Args:
@@ -91,9 +91,9 @@ class Session:
         self.environment_steps += tokens.size
         self.expert_queries += tokens.size
         weights = np.full(tokens.shape, 1.0 / n)
-        return Labels(prompts, tokens, _checked(log_laws, weights > 0), weights)
+        return Targets(prompts, tokens, _checked(log_laws, weights > 0), weights)
 
-    def visit_layer(self, policy: Policy, rollouts: int, layer: int) -> Labels:
+    def visit_layer(self, policy: Policy, rollouts: int, layer: int) -> Targets:
         """The expert's laws after ``layer`` tokens of the policy's own: one query and ``layer`` steps a sequence."""
         prompts = self.task.sample_prompts(rollouts, self.rng)
         tokens = np.zeros((rollouts, layer + 1), dtype=np.int64)
@@ -107,9 +107,9 @@ class Session:
         log_laws[:, layer], weights[:, layer] = expert.log_probs(), 1.0 / rollouts
         self.environment_steps += rollouts * layer
         self.expert_queries += rollouts
-        return Labels(prompts, tokens, _checked(log_laws, weights > 0), weights)
+        return Targets(prompts, tokens, _checked(log_laws, weights > 0), weights)
 
-    def _visit_all(self, policy: Policy, beta: float) -> Labels:
+    def _visit_all(self, policy: Policy, beta: float) -> Targets:
         prompts, masses = self.task.prompt_law()
         size, horizon = self.task.vocab_size, self.task.horizon
         if len(prompts) * size**horizon > MAX_SEQUENCES:
@@ -126,7 +126,7 @@ class Session:
         copies = np.arange(len(tokens))[:, None] % size ** np.arange(horizon, 0, -1) == 0  # one sequence a prefix
         weights = np.where(copies, reached, 0.0)
         self.expert_queries += int((weights > 0).sum())
-        return Labels(prompts, tokens, _checked(log_laws, weights > 0), weights)
+        return Targets(prompts, tokens, _checked(log_laws, weights > 0), weights)
 
     def counts(self) -> dict[str, int]:
         """What goes into `FitReport.details`."""
@@ -164,7 +164,7 @@ class InteractiveAgent(Agent):
         ValueError: on `fit`, demonstrations with another vocabulary, horizon or prompt length than the task's.
     """
 
-    supports = RegisteredClasses(maximise_likelihood)  # type: ignore[assignment]
+    supports = RegisteredClasses(best_member)  # type: ignore[assignment]
     task: Task
     tol: float
 
@@ -189,7 +189,7 @@ class InteractiveAgent(Agent):
         session = Session(self.task, rng)
 
         def start() -> Policy:
-            return maximise_likelihood(policy_class, demonstrations, tol=self.tol)[0]
+            return fit_class(policy_class, demonstrations, tol=self.tol)[0]
 
         policy, report = self._interact(session, start, demonstrations, policy_class)
         report.details.update(session.counts())
@@ -263,11 +263,11 @@ class DAgger(InteractiveAgent):
         sampled = check_in("labels", self.labels, ("soft", "sampled")) == "sampled"
         tol = check_real("tol", self.tol, minimum=0.0)
         policy, losses = start(), []
-        seen = [Labels.from_demonstrations(demonstrations)]
+        seen = [Targets.of(demonstrations)]
         for i in range(1, rounds + 1):
             batch = session.visit(policy, rollouts, beta=beta**i)
             seen.append(batch.drawn(session.rng) if sampled else batch)
-            policy, report = project(policy_class, Labels.join(seen), tol=tol)
+            policy, report = fit_class(policy_class, Targets.join(seen), tol=tol)
             losses.append(report.objective)
         return policy, with_details(report, "KL(expert || policy) over all rounds", rounds=losses)
 
@@ -362,7 +362,7 @@ class ForwardTraining(InteractiveAgent):
         tol = check_real("tol", self.tol, minimum=0.0)
         horizon, total, gap, converged = session.task.horizon, np.zeros(2), 0.0, True
 
-        def ask(policy: Policy, layer: int) -> Labels:
+        def ask(policy: Policy, layer: int) -> Targets:
             labels = session.visit_layer(policy, rollouts, layer)
             return labels.drawn(session.rng) if sampled else labels
 
@@ -370,7 +370,7 @@ class ForwardTraining(InteractiveAgent):
         if isinstance(policy_class, ProductClass):
             options = np.zeros(len(policy_class.n_options), dtype=np.int64)
             for h in range(horizon):
-                options[h], parts = best_option(policy_class, h, ask(policy, h))
+                options[h], parts = best_option(policy_class, h, ask(policy, h).normalised())
                 policy = policy_class.policy(options)
                 total += parts
         else:
@@ -378,12 +378,12 @@ class ForwardTraining(InteractiveAgent):
             automaton = True
             for h in range(horizon):
                 labels = ask(policy, h)
-                member, report = project(policy_class, labels, tol=tol / horizon)
+                member, report = fit_class(policy_class, labels, tol=tol / horizon)
                 layers.append(member)
                 automaton = isinstance(member, AutomatonPolicy) and automaton
                 automaton = automaton and same_states(layers[0], member, labels.prompts, horizon)
                 policy = LayeredAutomaton(layers) if automaton else ProductPolicy(layers)
-                total += report.details["excluded_mass"], report.details["divergence_elsewhere"]
+                total += parts_of(report)
                 gap, converged = gap + report.gap, converged and report.converged
         details = {"excluded_mass": float(total[0]), "divergence_elsewhere": float(total[1])}
         report = FitReport(np.inf if total[0] > 0 else float(total[1]), gap, converged, horizon, details)
@@ -444,7 +444,7 @@ class ScheduledSampling(Agent):
     (0.01, 0)
     """
 
-    supports = RegisteredClasses(maximise_likelihood)  # type: ignore[assignment]
+    supports = RegisteredClasses(best_member)  # type: ignore[assignment]
 
     def __init__(self, *, schedule: str = "linear", rounds: int = 10, final: float = 0.5, tol: float = 1e-8) -> None:
         self.schedule = schedule
@@ -461,14 +461,14 @@ class ScheduledSampling(Agent):
         rounds = check_int("rounds", self.rounds, minimum=1)
         final = check_real("final", self.final, minimum=0.0, maximum=1.0)
         tol = check_real("tol", self.tol, minimum=0.0)
-        labels = Labels.from_demonstrations(demonstrations)
-        policy, report = maximise_likelihood(policy_class, demonstrations, tol=tol)
+        targets = Targets.of(demonstrations)
+        policy, report = fit_class(policy_class, demonstrations, tol=tol)
         drawn, kept = 0, []
         for i in range(1, rounds + 1):
             kept.append(truth_probability(self.schedule, i / rounds, final))
             prefixes = _mixed_prefixes(policy, demonstrations, kept[-1], rng)
             drawn += int((prefixes[1]).sum())
-            policy, report = project(policy_class, replace(labels, tokens=prefixes[0]), tol=tol)
+            policy, report = fit_class(policy_class, replace(targets, tokens=prefixes[0]), tol=tol)
         counts = {"expert_queries": 0, "environment_steps": drawn}
         return policy, with_details(report, "log-loss after mixed prefixes", truth_probabilities=kept, **counts)
 
@@ -499,7 +499,7 @@ class OnPolicyDistillation(InteractiveAgent):
     (reverse), token by token, without a gradient through the sampling of the prefixes. So its solutions are *fixed
     points*: the student that is nearest to the expert at the prefixes it writes itself. Each round the student writes
     sequences, the expert gives its law at every prefix, and the student is replaced by the nearest member
-    (`agents.interactive.project`; full minimisation instead of a gradient step, so that nothing needs tuning).
+    (`agents.fit_class.fit_class`; full minimisation instead of a gradient step, so that nothing needs tuning).
 
     Fixed points need not be unique, and the iteration need not settle: in finite classes it may cycle. The report's
     ``details["change"]`` is the total variation between the last two students' next-token laws, averaged over the
@@ -567,7 +567,7 @@ class OnPolicyDistillation(InteractiveAgent):
         settle, tol = check_real("settle", self.settle, minimum=0.0), check_real("tol", self.tol, minimum=0.0)
         fixed = []
         if share < 1.0:
-            weights = Labels.from_demonstrations(demonstrations).weights
+            weights = Targets.of(demonstrations).per_token
             labels = session.ask(demonstrations.prompts, demonstrations.tokens, weights)
             fixed = [_floored(labels, floor).scaled(1.0 - share)]
         policy, iterations, calm, change = start(), 0, 0, np.inf
@@ -576,8 +576,8 @@ class OnPolicyDistillation(InteractiveAgent):
             batch = [*fixed]
             if share > 0.0:
                 batch.append(_floored(session.visit(policy, rollouts), floor).scaled(share))
-            seen = Labels.join(batch)
-            new, report = project(policy_class, seen, divergence=divergence, tol=tol)
+            seen = Targets.join(batch)
+            new, report = fit_class(policy_class, seen, divergence=divergence, tol=tol)
             change = _change(policy, new, seen)
             policy, calm = new, calm + 1 if change <= settle else 0
         converged = change <= settle
@@ -593,20 +593,20 @@ class OnPolicyDistillation(InteractiveAgent):
         return policy, with_details(report, f"{divergence} KL at the student's prefixes", change=change)
 
 
-def _floored(labels: Labels, floor: float) -> Labels:
+def _floored(labels: Targets, floor: float) -> Targets:
     """The labels mixed with the uniform law."""
     if floor == 0.0:
         return labels
     with np.errstate(divide="ignore"):
-        kept = np.log1p(-floor) + labels.log_laws
+        kept = np.log1p(-floor) + labels.soft
         return replace(labels, log_laws=np.logaddexp(kept, np.log(floor / labels.vocab_size)))
 
 
-def _change(old: Policy, new: Policy, labels: Labels) -> float:
+def _change(old: Policy, new: Policy, labels: Targets) -> float:
     """Total variation between two policies' next-token laws, averaged over the labelled prefixes."""
     laws = [np.exp(policy.forced_log_probs(labels.prompts, labels.tokens)) for policy in (old, new)]
     distances = 0.5 * np.abs(laws[0] - laws[1]).sum(axis=2)
-    return float((labels.weights * distances).sum() / labels.weights.sum())
+    return float((labels.per_token * distances).sum() / labels.per_token.sum())
 
 
 # -- Adversarial imitation: a discriminator between prefixes of expert and learner, and a policy that follows it ------
@@ -671,7 +671,7 @@ class AdversarialImitation(Agent):
     Alternates, ``rounds`` times: the policy writes sequences on the prompts of the demonstrations; a tabular
     discriminator over (position, last ``order`` tokens, next token) is fitted in closed form; the policy takes a
     mirror-descent step, ``pi_new ∝ pi exp(step Q)`` at every visited prefix, projected back onto the class in reverse
-    KL (`agents.interactive.project`). Q is the expected sum of rewards, by dynamic programming over contexts.
+    KL (`agents.fit_class.fit_class`). Q is the expected sum of rewards, by dynamic programming over contexts.
 
     * ``reward="js"`` is the paper's, ``-log(1 - D)`` with D the probability of "expert": its sum is, up to a constant
       and a factor, minus the gradient of the Jensen-Shannon divergence between the two occupancies.
@@ -712,7 +712,7 @@ class AdversarialImitation(Agent):
     True
     """
 
-    supports = (ARLinearClass, BernoulliClass, MarkovClass, NGramClass)
+    supports = (ARLinearClass, BernoulliClass, MarkovClass, NGramClass, ParametricClass)
 
     def __init__(
         self,
@@ -753,29 +753,28 @@ class AdversarialImitation(Agent):
                 f"{MAX_CELLS}; lower order={order}."
             )
 
-        def occupancy(labels: Labels) -> FloatArray:
+        def occupancy(labels: Targets) -> FloatArray:
+            n_contexts = (size + 1) ** order
             contexts = markov_contexts(labels.prompts, labels.tokens, size, order)[:, :-1]
-            out = np.zeros((horizon, (size + 1) ** order, size))
-            mass = labels.weights[:, :, None] * np.exp(labels.log_laws)
-            np.add.at(out, (np.broadcast_to(np.arange(horizon), contexts.shape), contexts), mass)
-            return out
+            cells = contexts + np.arange(horizon) * n_contexts
+            return labels.counts(cells, horizon * n_contexts).reshape(horizon, n_contexts, size)
 
         law = demonstrations.normalised_weights()
-        expert = occupancy(Labels.from_demonstrations(demonstrations))
-        policy, _ = maximise_likelihood(policy_class, demonstrations, tol=tol)
+        expert = occupancy(Targets.of(demonstrations))
+        policy, _ = fit_class(policy_class, demonstrations, tol=tol)
         divergences, change = [], np.inf
         for _ in range(rounds):
             prompts = demonstrations.prompts[rng.choice(len(demonstrations), size=rollouts, p=law)]
             tokens = policy.sample(prompts, horizon, rng)
             laws = policy.forced_log_probs(prompts, tokens)
-            visited = Labels(prompts, tokens, laws, np.full(tokens.shape, 1.0 / rollouts))
+            visited = Targets(prompts, tokens, laws, np.full(tokens.shape, 1.0 / rollouts))
             judge = Discriminator(expert, occupancy(visited), pseudo / rollouts)
             divergences.append(judge.divergence())
             values = judge.action_values(reward) / horizon
             contexts = markov_contexts(prompts, tokens, size, order)[:, :-1]
             target = _normalised(laws + step * values[np.arange(horizon), contexts])
-            aim = Labels(prompts, tokens, target, visited.weights)
-            policy, _ = project(policy_class, aim, divergence="reverse", tol=tol)
+            aim = Targets(prompts, tokens, target, visited.weights)
+            policy, _ = fit_class(policy_class, aim, divergence="reverse", tol=tol)
             moved = np.exp(policy.forced_log_probs(prompts, tokens)) - np.exp(laws)
             change = float(0.5 * np.abs(moved).sum(axis=2).mean()) / step
         converged = change <= settle

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from agents.ball import FULL_HESSIAN_WORK, Curvature, newton_cg_in_ball, newton_in_ball
+from agents.ball import FULL_HESSIAN_WORK, Curvature, minimise_in_ball, newton_cg_in_ball, newton_in_ball
 from agents.base import ConvergenceWarning, FitReport
 from agents.linear_rows import IndicatorRows, SoftmaxRows, check_dimension, indicator_rows, is_large, rows_of
+from agents.targets import Targets
 from ntp_envs import ARLinearClass, Demonstrations
 from ntp_envs.arrays import FloatArray
 from ntp_envs.checks import check_int, check_real
-from ntp_envs.features import ContextFeatureMap, FeatureMap, IndicatorFeatureMap
-from ntp_envs.policy_classes import linear_log_probs
+from ntp_envs.features import FeatureMap, IndicatorFeatureMap
 
 SUBSET_ROWS = 1 << 14
 
@@ -23,7 +22,7 @@ SUBSET_ROWS = 1 << 14
 def maximum_likelihood(
     features: FeatureMap,
     radius: float,
-    demonstrations: Demonstrations,
+    targets: Targets | Demonstrations,
     *,
     tol: float = 1e-8,
     weights: ArrayLike | None = None,
@@ -44,7 +43,8 @@ def maximum_likelihood(
     Args:
         features: the feature map; norms at most 1.
         radius: of the ball, > 0.
-        demonstrations: data over the features' vocabulary.
+        targets: demonstrations over the features' vocabulary, or any targets whose weights are normalised; of soft ones
+            the loss is the cross-entropy.
         tol: how far from optimal the loss may end, in nats a sequence: for H tokens a sequence, ``1e-4 * H`` is
             1e-4 nats a token, far below what samples of 10^5 to 10^6 tokens determine, and takes about half the time
             of the default.
@@ -76,12 +76,12 @@ def maximum_likelihood(
         raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
     tol = check_real("tol", tol, minimum=0.0)
     max_iterations = check_int("max_iterations", max_iterations, minimum=1)
-    if features.vocab_size != demonstrations.vocab_size:
-        raise ValueError(f"the features have {features.vocab_size} tokens, the data {demonstrations.vocab_size}.")
-    law = _checked_weights(weights, demonstrations)
+    if features.vocab_size != targets.vocab_size:
+        raise ValueError(f"the features have {features.vocab_size} tokens, the data {targets.vocab_size}.")
+    data = Targets.of(targets, weights)
     solve = _by_conjugate_gradients if is_large(features) else _by_hessians
-    theta, report = solve(features, radius, demonstrations, law, tol, max_iterations)
-    report.details.update(norm=float(np.linalg.norm(theta)), tokens=int(demonstrations.tokens.size))
+    theta, report = solve(features, radius, data, tol, max_iterations)
+    report.details.update(norm=float(np.linalg.norm(theta)), tokens=int(data.tokens.size))
     if not report.converged:
         warnings.warn(
             f"maximum likelihood stopped after {report.iterations} iterations with a certified gap of {report.gap:.3g} "
@@ -94,16 +94,11 @@ def maximum_likelihood(
 
 
 def _by_hessians(
-    features: FeatureMap,
-    radius: float,
-    demonstrations: Demonstrations,
-    law: FloatArray,
-    tol: float,
-    max_iterations: int,
+    features: FeatureMap, radius: float, targets: Targets, tol: float, max_iterations: int
 ) -> tuple[FloatArray, FitReport]:
     check_dimension(features, "maximum likelihood")
-    rows = rows_of(features, demonstrations, law)
-    start, curvature, subset_rows = _start(rows, features, demonstrations, law, radius, max_iterations)
+    rows = rows_of(features, targets)
+    start, curvature, subset_rows = _start(rows, features, targets, radius, max_iterations)
     fit = newton_in_ball(rows, radius, start, tol, max_iterations, curvature=curvature)
     details = {
         "rows": rows.n_rows,
@@ -115,15 +110,10 @@ def _by_hessians(
 
 
 def _by_conjugate_gradients(
-    features: FeatureMap,
-    radius: float,
-    demonstrations: Demonstrations,
-    law: FloatArray,
-    tol: float,
-    max_iterations: int,
+    features: FeatureMap, radius: float, targets: Targets, tol: float, max_iterations: int
 ) -> tuple[FloatArray, FitReport]:
     assert isinstance(features, IndicatorFeatureMap)  # `is_large` says so
-    rows = indicator_rows(features, demonstrations, law)
+    rows = indicator_rows(features, targets)
     fit = newton_cg_in_ball(rows, radius, tol, max_iterations)
     details = {
         "rows": rows.n_rows,
@@ -135,36 +125,21 @@ def _by_conjugate_gradients(
     return theta, FitReport(fit.loss, fit.gap, fit.gap <= tol, fit.iterations, details)
 
 
-def _checked_weights(weights: ArrayLike | None, demonstrations: Demonstrations) -> FloatArray:
-    if weights is None:
-        return demonstrations.normalised_weights()
-    law = np.asarray(weights, dtype=np.float64)
-    if law.shape != (len(demonstrations),):
-        raise ValueError(f"weights has shape {law.shape}; ({len(demonstrations)},) is needed, one a sequence.")
-    if not np.isfinite(law).all() or (law < 0).any() or law.sum() <= 0:
-        raise ValueError("weights must be finite, non-negative and not all zero.")
-    return law / law.sum()
-
-
 def _start(
-    rows: SoftmaxRows,
-    features: FeatureMap,
-    demonstrations: Demonstrations,
-    law: FloatArray,
-    radius: float,
-    max_iterations: int,
+    rows: SoftmaxRows, features: FeatureMap, targets: Targets, radius: float, max_iterations: int
 ) -> tuple[FloatArray, Curvature | None, int]:
     """A first theta: zero, or the fit to a part of the rows where there are many more of them."""
     zero = np.zeros(features.dimension)
     wanted = max(SUBSET_ROWS, 8 * features.dimension)
     if rows.n_rows <= 4 * wanted:
         return zero, None, 0
-    part = rows_of(features, demonstrations, law, max_rows=wanted)
-    enough = 0.1 * demonstrations.horizon * features.dimension / part.n_rows  # of the order of the sampling error
+    part = rows_of(features, targets, max_rows=wanted)
+    horizon = targets.tokens.shape[1]
+    enough = 0.1 * horizon * features.dimension / part.n_rows  # of the order of the sampling error
     fit = newton_in_ball(part, radius, zero, enough, max_iterations)
     if rows.hessian_work() <= FULL_HESSIAN_WORK:
         return fit.theta, None, part.n_rows
-    ridge = demonstrations.horizon / part.n_rows  # a direction the part has not met may have this much curvature
+    ridge = horizon / part.n_rows  # a direction the part has not met may have this much curvature
     return (
         fit.theta,
         Curvature.of(fit.theta, part.hessian(fit.theta), exact=False, ridge=ridge),
@@ -175,10 +150,6 @@ def _start(
 # -- Smoothed log-loss in the autoregressive linear class, where it is not concave: a certified stationary point ------
 
 
-MAX_ITERATIONS = 3000
-MEMORY = 10  # of the non-monotone line search
-
-
 class SmoothedLoss:
     """Mean loss of a sequence, ``-sum_h log((1 - lam) pi_theta(a_h) + lam / A)`` in nats, and its gradient.
 
@@ -186,17 +157,14 @@ class SmoothedLoss:
 
     Args:
         features: the feature map phi.
-        demonstrations: weights are normalised.
+        targets: demonstrations, or any targets whose weights are normalised; soft ones give a cross-entropy.
         smoothing: lam in (0, 1).
     """
 
-    def __init__(self, features: FeatureMap, demonstrations: Demonstrations, smoothing: float) -> None:
-        self.features, self.smoothing = features, smoothing
-        law = demonstrations.normalised_weights()
+    def __init__(self, features: FeatureMap, targets: Targets | Demonstrations, smoothing: float) -> None:
+        self.features, self.smoothing, data = features, smoothing, Targets.of(targets)
         self.rows: SoftmaxRows | IndicatorRows = (
-            indicator_rows(features, demonstrations, law, keep_counts=True)
-            if is_large(features)
-            else rows_of(features, demonstrations, law)
+            indicator_rows(features, data, keep_counts=True) if is_large(features) else rows_of(features, data)
         )
 
     def __call__(self, theta: FloatArray) -> tuple[float, FloatArray]:
@@ -207,24 +175,22 @@ class SmoothedLoss:
             return loss, np.ascontiguousarray(by_weight.T).ravel()
         loss, gradient = 0.0, np.zeros_like(theta)
         for values, counts in self.rows.blocks():  # (N, c) or (N, A, d), (N, A)
-            log_kept = np.log1p(-self.smoothing) + linear_log_probs(self.features, theta, values)
+            log_kept = np.log1p(-self.smoothing) + self.features.log_probs(theta, values)
             log_mixed = np.logaddexp(log_kept, np.log(self.smoothing / self.features.vocab_size))
             loss -= float((counts * log_mixed).sum())
             kept = counts * np.exp(log_kept - log_mixed)  # weight of tokens that came from pi rather than the noise
             law = np.exp(log_kept) / (1 - self.smoothing)
-            gradient -= pull_back(self.features, values, kept - law * kept.sum(axis=-1, keepdims=True))
+            gradient -= self.features.pull_back(values, kept - law * kept.sum(axis=-1, keepdims=True))
         return loss, gradient
 
 
-def pull_back(features: FeatureMap, values: FloatArray, by_logit: FloatArray) -> FloatArray:
-    """``(d,)`` gradient in theta from that in the ``(N, A)`` logits, at ``(N, c)`` or ``(N, A, d)`` features."""
-    if not isinstance(features, ContextFeatureMap):
-        return np.einsum("na,nad->d", by_logit, values)
-    return by_logit[:, 1] @ values if features.vocab_size == 2 else (by_logit.T @ values).ravel()
-
-
 def minimise_smoothed(
-    policy_class: ARLinearClass, demonstrations: Demonstrations, smoothing: float, *, start: FloatArray, tol: float
+    policy_class: ARLinearClass,
+    targets: Targets | Demonstrations,
+    smoothing: float,
+    *,
+    start: FloatArray,
+    tol: float,
 ) -> tuple[FloatArray, FitReport]:
     """A stationary point of `SmoothedLoss` in the ball, by spectral projected gradient descent from ``start``.
 
@@ -237,68 +203,7 @@ def minimise_smoothed(
     Warns:
         ConvergenceWarning: the stationarity is still above ``tol`` after 3000 iterations.
     """
-    loss = SmoothedLoss(policy_class.features, demonstrations, smoothing)
+    loss = SmoothedLoss(policy_class.features, targets, smoothing)
     return minimise_in_ball(
         loss, policy_class.radius, start, tol, name="smoothed log-loss", advice="or lower lam or the class's radius"
     )
-
-
-def minimise_in_ball(
-    loss: Callable[[FloatArray], tuple[float, FloatArray]],
-    radius: float,
-    start: FloatArray,
-    tol: float,
-    *,
-    name: str,
-    advice: str,
-) -> tuple[FloatArray, FitReport]:
-    """A stationary point in the ball of a smooth loss that need not be convex, as `minimise_smoothed` describes.
-
-    Args:
-        loss: ``theta (d,) -> (value, gradient (d,))``, in nats a sequence.
-        radius: of the ball.
-        start: where to start; projected onto the ball.
-        tol: stationarity to reach.
-        name, advice: for the warning: what is minimised, and what else to change.
-    """
-
-    def project(theta: FloatArray) -> FloatArray:
-        return theta * min(1.0, radius / max(float(np.linalg.norm(theta)), 1e-300))
-
-    theta = project(start)
-    value, gradient = loss(theta)
-    best = value, theta, _stationarity(theta, gradient, radius)
-    recent, step, iteration = [value], 1.0, 0
-    while best[2] > tol and iteration < MAX_ITERATIONS:
-        iteration += 1
-        direction = project(theta - step * gradient) - theta
-        slope, length = float(gradient @ direction), 1.0
-        while True:
-            candidate = theta + length * direction
-            new_value, new_gradient = loss(candidate)
-            if new_value <= max(recent) + 1e-4 * length * slope or length < 1e-12:
-                break
-            length /= 2
-        moved, turned = candidate - theta, new_gradient - gradient
-        curvature = float(moved @ turned)
-        step = float(np.clip(moved @ moved / curvature, 1e-10, 1e10)) if curvature > 0 else 1e10
-        theta, value, gradient = candidate, new_value, new_gradient
-        recent = [*recent[1 - MEMORY :], value]
-        stationarity = _stationarity(theta, gradient, radius)
-        if (value, stationarity) < best[::2] or (stationarity <= tol and value <= best[0] + tol):
-            best = value, theta, stationarity
-    value, theta, stationarity = best
-    converged = stationarity <= tol
-    if not converged:
-        warnings.warn(
-            f"{name} is not stationary after {iteration} iterations: {stationarity:.3g} nats a sequence, "
-            f"above tol={tol:g}. Raise tol, {advice} {radius:g}: the loss is flat far out.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-    details = {"certificate": "stationary point", "stationarity": stationarity}
-    return theta, FitReport(value, gap=float("nan"), converged=converged, iterations=iteration, details=details)
-
-
-def _stationarity(theta: FloatArray, gradient: FloatArray, radius: float) -> float:
-    return max(0.0, float(gradient @ theta) + radius * float(np.linalg.norm(gradient)))

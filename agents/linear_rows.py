@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ntp_envs import Demonstrations, NotTractableError
+from agents.targets import Targets
+from ntp_envs import NotTractableError
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, IndicatorFeatureMap, IndicatorMatrices
 
@@ -125,8 +127,7 @@ class SoftmaxRows:
         return 0.5 * (out + out.T)
 
     def _softmax(self, theta: FloatArray, values: FloatArray, counts: FloatArray) -> tuple[FloatArray, float]:
-        weights = theta.reshape(self.vocab_size, -1).T if self.by_context else theta
-        logits = values @ weights  # (N, A)
+        logits = self.features.logits(theta, values)  # (N, A)
         logits -= logits.max(axis=1, keepdims=True)
         probs = np.exp(logits)
         norm = probs.sum(axis=1, keepdims=True)
@@ -144,85 +145,65 @@ def _cut(values: FloatArray, counts: FloatArray, width: int) -> Iterator[tuple[F
 class _SequenceRows(SoftmaxRows):
     """One row a token, the features computed anew in every pass."""
 
-    def __init__(self, features: FeatureMap, prompts: IntArray, tokens: IntArray, weights: FloatArray) -> None:
+    def __init__(self, features: FeatureMap, targets: Targets) -> None:
         super().__init__(features, None, None)
-        self.prompts, self.tokens, self.weights = prompts, tokens, weights
+        self.targets = targets
 
     @property
     def n_rows(self) -> int:
-        return self.tokens.size
+        return self.targets.tokens.size
 
     def blocks(self) -> Iterator[tuple[FloatArray, FloatArray]]:
-        for rows, path in self.features.blocks(self.prompts, self.tokens, max_bytes=PASS_BYTES):
+        for rows, path in self.features.blocks(self.targets.prompts, self.targets.tokens, max_bytes=PASS_BYTES):
             values = path.reshape(-1, *self.features.feature_shape)
-            counts = _one_hot(self.tokens[rows], self.weights[rows], self.vocab_size)
-            yield from _cut(values, counts, self.width)
+            yield from _cut(values, self.targets.rows(rows).masses(), self.width)
 
     def in_memory(self) -> SoftmaxRows:
         """The same rows with their features stored."""
         values = np.empty((self.n_rows, *self.features.feature_shape))
-        for rows, path in self.features.blocks(self.prompts, self.tokens, max_bytes=PASS_BYTES):
-            first = rows.start * self.tokens.shape[1]
+        for rows, path in self.features.blocks(self.targets.prompts, self.targets.tokens, max_bytes=PASS_BYTES):
+            first = rows.start * self.targets.tokens.shape[1]
             values[first : first + path.shape[0] * path.shape[1]] = path.reshape(-1, *self.features.feature_shape)
-        return SoftmaxRows(self.features, values, _one_hot(self.tokens, self.weights, self.vocab_size))
+        return SoftmaxRows(self.features, values, self.targets.masses())
 
 
-def _one_hot(tokens: IntArray, weights: FloatArray, vocab_size: int) -> FloatArray:
-    """``(B * H, A)`` counts: the sequence's weight at its token."""
-    counts = np.zeros((tokens.size, vocab_size))
-    counts[np.arange(tokens.size), tokens.ravel()] = np.repeat(weights, tokens.shape[1])
-    return counts
-
-
-def rows_of(
-    features: FeatureMap, demonstrations: Demonstrations, weights: FloatArray, *, max_rows: int | None = None
-) -> SoftmaxRows:
-    """The rows of weighted demonstrations.
+def rows_of(features: FeatureMap, targets: Targets, *, max_rows: int | None = None) -> SoftmaxRows:
+    """The rows of targets, hard or soft.
 
     Args:
         features: the feature map.
-        demonstrations: prompts and tokens.
-        weights: ``(n,)`` weight of each sequence.
+        targets: with their weights.
         max_rows: use only about this many tokens: the heaviest sequences, or evenly spaced ones if all weigh the
             same, scaled to the same total weight.
     """
-    prompts, tokens = demonstrations.prompts, demonstrations.tokens
+    weights = targets.weights.sum(axis=1)
     if max_rows is not None:
-        wanted = max(max_rows // tokens.shape[1], 1)
+        wanted = max(max_rows // targets.tokens.shape[1], 1)
         if weights.min() == weights.max():
-            chosen = np.linspace(0, len(tokens) - 1, min(wanted, len(tokens))).astype(np.int64)
+            chosen = np.linspace(0, len(weights) - 1, min(wanted, len(weights))).astype(np.int64)
         else:
             chosen = np.argsort(-weights, kind="stable")[:wanted]
-        prompts, tokens = prompts[chosen], tokens[chosen]
-        weights = weights[chosen] * (weights.sum() / weights[chosen].sum())
-        return _SequenceRows(features, prompts, tokens, weights).in_memory()
-    used = weights > 0
-    if not used.all():
-        prompts, tokens, weights = prompts[used], tokens[used], weights[used]
-    pooled = _pooled(features, prompts, tokens, weights)
+        part = targets.rows(chosen)
+        factor = targets.weights.sum() / part.weights.sum()
+        return _SequenceRows(features, replace(part, weights=part.weights * factor)).in_memory()
+    targets = targets.met()
+    pooled = _pooled(features, targets)
     if pooled is not None:
         return pooled
-    rows = _SequenceRows(features, prompts, tokens, weights)
+    rows = _SequenceRows(features, targets)
     return rows.in_memory() if rows.n_rows * rows.width * 8 <= MEMORY_BYTES else rows
 
 
-def _pooled(features: FeatureMap, prompts: IntArray, tokens: IntArray, weights: FloatArray) -> SoftmaxRows | None:
+def _pooled(features: FeatureMap, targets: Targets) -> SoftmaxRows | None:
     """One row a context, where the features number their contexts; ``None`` where they do not."""
-    states, vocab_size = features.states(), features.vocab_size
+    states, prompts, tokens = features.states(), targets.prompts, targets.tokens
     if states is not None:
         n_states = len(states.transitions)
-        table = np.zeros(n_states * vocab_size)
         size = max((1 << 22) // tokens.shape[1], 1)
-        even = weights.min() == weights.max()
+        counts = np.zeros((n_states, features.vocab_size))
         for start in range(0, len(tokens), size):
-            rows = slice(start, start + size)
-            cells = (states.path(prompts[rows], tokens[rows]) * vocab_size + tokens[rows]).ravel()
-            if even:
-                table += np.bincount(cells, minlength=len(table)) * weights[0]
-            else:
-                per_token = np.repeat(weights[rows], tokens.shape[1])
-                table += np.bincount(cells, weights=per_token, minlength=len(table))
-        counts = table.reshape(n_states, vocab_size)
+            part = targets.rows(slice(start, start + size))
+            counts += part.counts(states.path(part.prompts, part.tokens), n_states)
         seen = np.flatnonzero(counts.sum(axis=1) > 0)
         return SoftmaxRows(features, states.features[seen], counts[seen])
     codes = features.codes(prompts, tokens)
@@ -231,15 +212,13 @@ def _pooled(features: FeatureMap, prompts: IntArray, tokens: IntArray, weights: 
     unique, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     if len(unique) * math.prod(features.feature_shape) * 8 > MEMORY_BYTES:
         return None
-    cells = inverse.ravel() * vocab_size + tokens.ravel()
-    per_token = np.repeat(weights, tokens.shape[1])
-    table = np.bincount(cells, weights=per_token, minlength=len(unique) * vocab_size).astype(np.float64)
+    counts = targets.counts(inverse.reshape(codes.shape), len(unique))
     values = np.empty((len(unique), *features.feature_shape))
     row, position = np.divmod(first, tokens.shape[1])
     for h in np.unique(position):  # one evaluation for all contexts first met at this position
         here = np.flatnonzero(position == h)
         values[here] = features.prefix_features(prompts[row[here]], tokens[row[here], :h])
-    return SoftmaxRows(features, values, table.reshape(-1, vocab_size))
+    return SoftmaxRows(features, values, counts)
 
 
 def _mostly_distinct(codes: IntArray) -> bool:
@@ -362,48 +341,39 @@ def _softmax(logits: FloatArray) -> tuple[FloatArray, FloatArray]:
     return logits, (np.log(norms) + top)[:, 0]
 
 
-def indicator_rows(
-    features: IndicatorFeatureMap, demonstrations: Demonstrations, weights: FloatArray, *, keep_counts: bool = False
-) -> IndicatorRows:
-    """The rows of demonstrations with ``(n,)`` weights; contexts that occur more than once are pooled.
+def indicator_rows(features: IndicatorFeatureMap, targets: Targets, *, keep_counts: bool = False) -> IndicatorRows:
+    """The rows of targets, hard or soft; contexts that occur more than once are pooled.
 
     Args:
         features: the feature map.
-        demonstrations: prompts and tokens.
-        weights: of the sequences.
+        targets: with their weights.
         keep_counts: for losses that need `IndicatorRows.counts`.
     """
-    used = np.flatnonzero(weights > 0)
-    prompts, tokens = demonstrations.prompts[used], demonstrations.tokens[used]
-    active = _places(features, prompts, tokens)
-    per_token, answers = np.repeat(weights[used], tokens.shape[1]), tokens.ravel()
-    vocab_size = features.vocab_size
-    targets = np.zeros((features.n_context + 1) * vocab_size)
-    for column in active.T:
-        targets += np.bincount(column.astype(np.int64) * vocab_size + answers, per_token, minlength=targets.size)
+    targets, vocab_size = targets.met(), features.vocab_size
+    active = _places(features, targets.prompts, targets.tokens)
+    features_met = np.zeros((features.n_context + 1, vocab_size))
+    if targets.answers is not None:
+        answers, per_token = targets.answers.ravel(), targets.per_token.ravel()
+        for column in active.T:
+            cells = column.astype(np.int64) * vocab_size + answers
+            features_met += np.bincount(cells, per_token, minlength=features_met.size).reshape(features_met.shape)
+        features_met *= features.scale
+    else:
+        masses = targets.masses()
+        for rows, matrix in features.matrices(active):
+            features_met += matrix.T @ masses[rows]
+        per_token = masses.sum(axis=1)
     first, which = distinct_rows(active, features.n_context + 1)
     totals = np.bincount(which, per_token, minlength=len(first)).astype(np.float64)
     counts = None
     if keep_counts:
         from scipy.sparse import csr_array
 
-        counts = csr_array((per_token, (which, answers)), shape=(len(first), vocab_size))
-    targets = targets.reshape(-1, vocab_size)[:-1] * features.scale
-    return IndicatorRows(features, active[first], totals, targets, counts)
-
-
-def soft_indicator_rows(
-    features: IndicatorFeatureMap, prompts: NDArray[np.integer], tokens: NDArray[np.integer], counts: FloatArray
-) -> IndicatorRows:
-    """The rows of ``(n, H, A)`` weighted counts, which need not be whole, of what should follow each prefix."""
-    active = _places(features, prompts, tokens)
-    flat = counts.reshape(-1, features.vocab_size)
-    targets = np.zeros((features.n_context + 1, features.vocab_size))
-    for rows, matrix in features.matrices(active):
-        targets += matrix.T @ flat[rows]
-    first, which = distinct_rows(active, features.n_context + 1)
-    totals = np.bincount(which, flat.sum(axis=1), minlength=len(first)).astype(np.float64)
-    return IndicatorRows(features, active[first], totals, targets[:-1])
+        columns = answers if targets.answers is not None else np.tile(np.arange(vocab_size), len(which))
+        where = which if targets.answers is not None else np.repeat(which, vocab_size)
+        data = per_token if targets.answers is not None else masses.ravel()
+        counts = csr_array((data, (where, columns)), shape=(len(first), vocab_size))
+    return IndicatorRows(features, active[first], totals, features_met[:-1], counts)
 
 
 def _places(features: IndicatorFeatureMap, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> IndexArray:

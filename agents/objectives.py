@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.fit_class import RegisteredClasses, best_member, fit_class, fit_parametric, minimise_parametric
 from agents.interactive import with_details
 from agents.linear_rows import check_dimension
-from agents.log_loss import RegisteredClasses, maximise_likelihood
-from agents.projection import Labels, project
+from agents.targets import Targets
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -34,12 +34,12 @@ from ntp_envs import (
 from ntp_envs.arrays import ROUNDING, TIE, FloatArray, IntArray, all_sequences, first_best
 from ntp_envs.checks import check_in, check_int, check_real
 from ntp_envs.ngram import NGramLevel
-from ntp_envs.policy_classes import MarkovPolicy
+from ntp_envs.policy_classes import MarkovPolicy, ParametricClass
 
 # -- Bounded losses of demonstrated tokens, minimised by maximum likelihood with weights that follow the loss ---------
 #
 # The slopes of a loss that falls in the log-likelihoods, used as weights, make a weighted log-likelihood with the same
-# gradient. Each step fits that (`agents.interactive.project` does it for every class) and goes towards the fit as far
+# gradient. Each step fits that (`agents.fit_class.fit_class` does it for every class) and goes towards the fit as far
 # as the loss falls. A loss with kinks is approached through smooth ones.
 
 
@@ -136,7 +136,7 @@ def _bernoulli(
         max(policy_class.theta_min, 1e-9), min(policy_class.theta_max, 1 - 1e-9), on=policy_class.on
     )
     grid = [policy_class.policy(member.theta) for member in inside.grid(GRID)]  # type: ignore[attr-defined]
-    starts = [*grid, maximise_likelihood(policy_class, demonstrations)[0]]
+    starts = [*grid, fit_class(policy_class, demonstrations)[0]]
     start = starts[_least([_value(loss, policy, demonstrations) for policy in starts])]
 
     def between(one: Policy, two: Policy, share: float) -> Policy:
@@ -154,7 +154,7 @@ def _markov(
         assert isinstance(one, MarkovPolicy) and isinstance(two, MarkovPolicy)
         return policy_class.policy((1 - share) * np.exp(one.emissions(0)) + share * np.exp(two.emissions(0)))
 
-    start, _ = maximise_likelihood(policy_class, demonstrations)
+    start, _ = fit_class(policy_class, demonstrations)
     return _descend(policy_class, demonstrations, loss, start, between, tol)
 
 
@@ -172,7 +172,7 @@ def _ngram(
         own, keep = ((1 - share) * a + share * b for a, b in ((top.own, other.own), (top.keep, other.keep)))
         return policy_class.policy([*one.levels[:-1], NGramLevel(top.keys, own, keep)])
 
-    start, _ = maximise_likelihood(policy_class, demonstrations)
+    start, _ = fit_class(policy_class, demonstrations)
     return _descend(policy_class, demonstrations, loss, start, between, tol)
 
 
@@ -185,8 +185,33 @@ def _ar_linear(
     def between(one: Policy, two: Policy, share: float) -> Policy:
         return policy_class.policy((1 - share) * one.theta + share * two.theta)  # type: ignore[attr-defined]
 
-    start, _ = maximise_likelihood(policy_class, demonstrations)
+    start, _ = fit_class(policy_class, demonstrations)
     return _descend(policy_class, demonstrations, loss, start, between, tol)
+
+
+@minimise_bounded.register
+def _parametric(
+    policy_class: ParametricClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
+) -> tuple[Policy, FitReport]:
+    """Projected gradient descent of the loss itself, stage by stage from the maximum likelihood."""
+    prompts, tokens, weights = demonstrations.prompts, demonstrations.tokens, demonstrations.normalised_weights()
+    start, _ = fit_parametric(policy_class, Targets.of(demonstrations))
+    theta, report = start, FitReport(np.nan, np.nan)
+    for stage in loss.stages():
+
+        def value_and_gradient(theta: FloatArray, stage: BoundedLoss = stage) -> tuple[float, FloatArray]:
+            laws, where = policy_class.laws(theta, prompts, tokens), tokens[:, :, None]
+            log_probs = np.take_along_axis(laws, where, axis=2)[:, :, 0]
+            slopes, by_log_prob = stage.slopes(log_probs), np.zeros(laws.shape)
+            slopes = np.where(np.isneginf(log_probs), 0.0, -weights[:, None] * slopes)
+            np.put_along_axis(by_log_prob, where, slopes[:, :, None], axis=2)
+            gradient = policy_class.pull_back(theta, prompts, tokens, by_log_prob)
+            return float(weights @ stage.losses(log_probs).sum(axis=1)), gradient
+
+        theta, report = minimise_parametric(
+            value_and_gradient, policy_class, tol, name="the bounded loss", starts=np.stack([theta])
+        )
+    return policy_class.policy(theta), report
 
 
 def _descend(
@@ -202,17 +227,17 @@ def _descend(
     Classes are convex in the parameters that ``between`` mixes, and log-likelihoods concave in them; so the fit lies in
     a direction of descent unless the point is stationary.
     """
-    labels, iterations, gain = Labels.from_demonstrations(demonstrations), 0, 0.0
+    targets, iterations, gain = Targets.of(demonstrations), 0, 0.0
     best, least = policy, _value(loss, policy, demonstrations)
     for stage in loss.stages():
         value, gain = _value(stage, policy, demonstrations), np.inf
         for _ in range(MAX_ITERATIONS):
             slopes = stage.slopes(policy.log_probs(demonstrations.prompts, demonstrations.tokens))
-            weights = labels.weights * slopes
+            weights = targets.weights * slopes
             if gain <= tol or weights.sum() <= 0.0:  # flat: every unit has reached the end of its loss
                 break
             iterations += 1
-            candidate, _ = project(policy_class, replace(labels, weights=weights), tol=min(tol, 1e-8))
+            candidate, _ = fit_class(policy_class, replace(targets, weights=weights), tol=min(tol, 1e-8))
             target, share, new_value = candidate, 1.0, _value(stage, candidate, demonstrations)
             while new_value >= value and share > 1e-8:
                 share *= 0.5
@@ -299,7 +324,7 @@ class TaiLrBC(Agent):
     [0.00100998, 1e-05]
     """
 
-    supports = RegisteredClasses(maximise_likelihood)  # type: ignore[assignment]
+    supports = RegisteredClasses(best_member)  # type: ignore[assignment]
 
     def __init__(self, gamma: float = 0.01, *, tol: float = 1e-8) -> None:
         self.gamma = gamma
@@ -314,7 +339,7 @@ class TaiLrBC(Agent):
             policy, report = minimise_bounded(policy_class, demonstrations.pooled(), _OneMinusProbability(), tol=tol)
             return policy, with_details(report, "expected number of tokens missed")
         lam = equivalent_smoothing(gamma, demonstrations.vocab_size)
-        policy, report = maximise_likelihood(policy_class, demonstrations, smoothing=lam, tol=tol)
+        policy, report = fit_class(policy_class, demonstrations, smoothing=lam, tol=tol)
         with np.errstate(divide="ignore"):  # gamma = 0, and a token of probability zero
             losses = np.log1p(
                 (gamma - 1.0) * -np.expm1(policy.log_probs(demonstrations.prompts, demonstrations.tokens))

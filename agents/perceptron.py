@@ -10,6 +10,7 @@ import numpy as np
 
 from agents.base import Agent, ConvergenceWarning, FitReport
 from agents.linear_rows import MEMORY_BYTES, SoftmaxRows, rows_of
+from agents.targets import Targets
 from ntp_envs import ARLinearClass, Demonstrations, Policy, PolicyClass
 from ntp_envs.arrays import ROUNDING, TIE, FloatArray, IntArray, first_best
 from ntp_envs.checks import check_int
@@ -68,7 +69,7 @@ class PerceptronBC(Agent):
     ) -> tuple[Policy, FitReport]:
         assert isinstance(policy_class, ARLinearClass)
         max_epochs = check_int("max_epochs", self.max_epochs, minimum=1)
-        data = _gathered(rows_of(policy_class.features, demonstrations, demonstrations.normalised_weights()))
+        data = _gathered(rows_of(policy_class.features, Targets.of(demonstrations)))
         passes = _Passes(policy_class.features, data)
         epochs, mistakes = 0, 1
         while mistakes and epochs < max_epochs:

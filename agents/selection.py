@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent, FitReport, chosen_index, in_subfolder, unfitted
-from agents.log_loss import _best, _evidence
+from agents.fit_class import least, token_parts
 from agents.rho_game import TAU_SCALE, rho_tau, solve_finite_game
 from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best
@@ -510,14 +510,14 @@ class CrossValidatedBC(Agent):
                     raise ValueError(f"{which}{self.agent!r} with {parameters}: {errors[c]}") from error
         self._warn_of_failures(candidates, errors)
         fine = np.flatnonzero([not error for error in errors])
-        zeros, rest_log_likelihood = np.stack(judged, axis=2)  # (n, M') each
+        zeros, log_losses = np.stack(judged, axis=2)  # (n, M') each
         weights = np.concatenate([fold.weights for _, fold in splits])
         n = np.inf if exact else float(weights.sum())
         if criterion == "log_loss":
-            ranks, columns = _by_log_loss(zeros, rest_log_likelihood, weights, n)
+            ranks, columns = _by_log_loss(zeros, log_losses, weights, n)
             best = int(ranks.argmin())
         else:
-            log_densities = np.where(zeros > 0, -np.inf, rest_log_likelihood)[:, None, :]
+            log_densities = np.where(zeros > 0, -np.inf, -log_losses)[:, None, :]
             names = tuple(_label(candidates[c]) for c in fine)
             self.tournament_ = play(log_densities, weights, names, tau, n=n)
             ranks, columns = _by_tournament(self.tournament_)
@@ -578,10 +578,10 @@ class CrossValidatedBC(Agent):
         policy_class: PolicyClass,
         rng: np.random.Generator,
     ) -> FloatArray:
-        """``(2, n)`` for the sequences of a fold: number of zero-density tokens, log-likelihood of the others."""
+        """``(2, n)`` for the sequences of a fold: number of zero-density tokens, log-loss of the others."""
         policy = candidate.fit(rest, policy_class, rng=rng).policy_
         log_probs = chunk_log_densities({str(candidate): policy}, fold, range(fold.horizon))[:, :, 0]
-        return _evidence(log_probs.T, np.ones(fold.horizon), 0.0, fold.vocab_size)
+        return token_parts(log_probs).sum(axis=2)
 
     def _warn_of_failures(self, candidates: list[dict[str, Any]], errors: list[str]) -> None:
         failed = [f"{parameters}: {error}" for parameters, error in zip(candidates, errors) if error]
@@ -612,17 +612,17 @@ def _label(parameters: dict[str, Any]) -> str:
 def _by_log_loss(
     zeros: FloatArray, rest: FloatArray, weights: FloatArray, n: float
 ) -> tuple[IntArray, dict[str, FloatArray]]:
-    """Ranks and columns of the table, from ``(n, M)`` numbers of zero-density tokens and log-likelihoods of others."""
+    """Ranks and columns of the table, from ``(n, M)`` numbers of zero-density tokens and log-losses of others."""
     share = weights / weights.sum()
     total = np.stack([share @ zeros, share @ rest])  # (2, M)
-    ranks = _ranks(rest.shape[1], lambda rows: np.isin(np.arange(len(rows)), _best(total[:, rows])))
+    ranks = _ranks(rest.shape[1], lambda rows: np.isin(np.arange(len(rows)), least(total[:, rows])))
     infinite = total[0] > 0
     variance = share @ (rest - total[1]) ** 2 / (n - 1.0) if n > 1.0 else np.full(len(ranks), np.nan)
     return ranks, {
-        "mean_test_score": np.where(infinite, -np.inf, total[1]),
+        "mean_test_score": np.where(infinite, -np.inf, -total[1]),
         "standard_error": np.where(infinite, np.nan, np.sqrt(variance)),
         "zero_density_tokens": total[0],
-        "log_loss_elsewhere": -total[1],
+        "log_loss_elsewhere": total[1],
     }
 
 

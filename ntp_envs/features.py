@@ -96,6 +96,28 @@ class FeatureMap(ABC):
         phi = self.joint(prompts, tokens)
         return phi[:, 1] - phi[:, 0]
 
+    # -- how theta meets features ------------------------------------------------------------------------------------
+
+    def logits(self, theta: FloatArray, values: FloatArray) -> FloatArray:
+        """``(..., A)`` logits at features that `prefix_features`, `path` or a table of states hold.
+
+        Args:
+            theta: ``(d,)``.
+            values: ``(..., A, d)``; ``(..., c)`` for a `ContextFeatureMap`.
+        """
+        return values @ theta
+
+    def log_probs(self, theta: FloatArray, values: FloatArray) -> FloatArray:
+        """``(..., A)`` log-probabilities of the next token: `logits`, normalised."""
+        return normalised_logits(self.logits(theta, values))
+
+    def pull_back(self, values: FloatArray, by_logit: FloatArray) -> FloatArray:
+        """``(d,)`` gradient in theta from the ``(N, A)`` one in the logits at N prefixes: the transpose of `logits`.
+
+        Rows of ``by_logit`` sum to zero, as those of whatever depends on the law alone do.
+        """
+        return np.einsum("na,nad->d", by_logit, values)
+
     # -- whole sequences ---------------------------------------------------------------------------------------------
 
     def prefix_features(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
@@ -179,6 +201,12 @@ class FeatureMap(ABC):
         return f"{type(self).__name__}({inside})"
 
 
+def normalised_logits(logits: FloatArray) -> FloatArray:
+    """``(..., A)`` log-probabilities: the logits less ``log sum exp``."""
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
 def _show(value: Any) -> str:
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
@@ -211,6 +239,21 @@ class ContextFeatureMap(FeatureMap):
             return np.array([-0.5, 0.5])[None, :, None] * u[:, None, :]
         blocks = np.einsum("ab,nc->nabc", np.eye(self.vocab_size), u)  # (B, A, A, c)
         return blocks.reshape(len(u), self.vocab_size, self.dimension)
+
+    def logits(self, theta: FloatArray, values: FloatArray) -> FloatArray:
+        if self.vocab_size == 2:
+            log_odds = values @ theta
+            return np.stack([-0.5 * log_odds, 0.5 * log_odds], axis=-1)
+        return values @ theta.reshape(self.vocab_size, self.n_context).T
+
+    def log_probs(self, theta: FloatArray, values: FloatArray) -> FloatArray:
+        if self.vocab_size > 2:
+            return super().log_probs(theta, values)
+        log_odds = values @ theta
+        return -np.logaddexp(0.0, np.stack([log_odds, -log_odds], axis=-1))
+
+    def pull_back(self, values: FloatArray, by_logit: FloatArray) -> FloatArray:
+        return by_logit[:, 1] @ values if self.vocab_size == 2 else (by_logit.T @ values).ravel()
 
     def prefix_features(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """`context`: ``(B, c)``."""

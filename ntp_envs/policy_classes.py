@@ -16,7 +16,7 @@ from ntp_envs.arrays import FloatArray, IntArray, prefix_codes
 from ntp_envs.automata import AutomatonPolicy, BernoulliPolicy, MarkovPolicy, markov_contexts
 from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_probability, check_real
-from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, IndicatorFeatureMap, IndicatorMatrices
+from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, IndicatorMatrices, normalised_logits
 from ntp_envs.ngram import NGramLevel, NGramPolicy
 from ntp_envs.policies import Cursor, Policy, SequentialPolicy
 
@@ -44,6 +44,99 @@ class PolicyClass(ABC):
     @abstractmethod
     def policy(self, parameters: Any, /) -> Policy:
         """The member with these parameters; ``ValueError`` if they are outside the class."""
+
+
+class ParametricClass(PolicyClass):
+    """A class whose members have a vector of D parameters in a closed set: what a class of your own derives from.
+
+    A subclass gives `policy`; its parameters lie between ``lower`` and ``upper``, or in the set that `project` maps
+    onto. That is enough for every learner that fits by log-loss or a divergence (`agents.LogLossBC` and its smoothed,
+    interactive and distilling kin), by iteration from each of `starts`, with the norm of the projected gradient as
+    certificate; and, with one parameter between finite bounds, for the rho-estimator on a grid. `laws` and `pull_back`
+    are derived from `policy`, the second by central differences: override them where they can be had faster, or the
+    gradient exactly. `ntp_envs.testing.check_policy_class` checks all of it.
+
+    A class with finitely many members needs none of this: derive it from `FiniteClass`.
+
+    Args:
+        vocab_size: A.
+        lower, upper: ``(D,)`` bounds of the parameters; ``-inf`` and ``inf`` where there are none.
+        horizon: the longest sequence, or ``None``.
+
+    Raises:
+        ValueError: no parameters, or bounds that exclude each other.
+
+    Sharpened or flattened versions of one policy, ``pi_b(a | prefix)`` proportional to ``pi(a | prefix)^b``:
+
+    >>> from ntp_envs import BernoulliPolicy, CallablePolicy
+    >>> class Tempered(ParametricClass):
+    ...     def __init__(self, base, low, high):
+    ...         super().__init__(base.vocab_size, lower=[low], upper=[high])
+    ...         self.base = base
+    ...
+    ...     def policy(self, beta):
+    ...         def law(prompts, tokens):
+    ...             return log_softmax(beta[0] * self.base.next_log_probs(prompts, tokens), axis=1)
+    ...
+    ...         return CallablePolicy(law, self.vocab_size)
+    >>> members = Tempered(BernoulliPolicy(0.9), 0.5, 4.0)
+    >>> members.starts(), members.project(np.array([9.0]))
+    (array([[2.25]]), array([4.]))
+    """
+
+    def __init__(self, vocab_size: int, *, lower: ArrayLike, upper: ArrayLike, horizon: int | None = None) -> None:
+        super().__init__(vocab_size, horizon=horizon)
+        self.lower, self.upper = (as_array(name, v, np.float64) for name, v in (("lower", lower), ("upper", upper)))
+        if self.lower.ndim != 1 or not self.lower.size or self.lower.shape != self.upper.shape:
+            raise ValueError(f"lower has shape {self.lower.shape} and upper {self.upper.shape}; both must be (D,).")
+        if not (self.lower <= self.upper).all():
+            raise ValueError(f"lower={self.lower} is above upper={self.upper}; the class is empty.")
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return len(self.lower)
+
+    def project(self, parameters: FloatArray) -> FloatArray:
+        """The ``(D,)`` parameters of the class nearest to these: within the bounds, unless overridden."""
+        return np.clip(parameters, self.lower, self.upper)
+
+    def starts(self) -> FloatArray:
+        """``(S, D)`` where fits begin; the best end counts. By default the middle, or the nearest point to zero where
+        there is none."""
+        bounded = np.isfinite(self.lower) & np.isfinite(self.upper)
+        with np.errstate(invalid="ignore"):
+            middle = np.where(bounded, 0.5 * (self.lower + self.upper), 0.0)
+        return self.project(middle)[None]
+
+    def laws(
+        self, parameters: FloatArray, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> NDArray[np.float64]:
+        """``(n, H, A)`` log-probabilities of a member before each token: `Policy.forced_log_probs` of `policy`."""
+        return checked_policy("the member", self.policy(parameters)).forced_log_probs(prompts, tokens)
+
+    def pull_back(
+        self,
+        parameters: FloatArray,
+        prompts: NDArray[np.integer],
+        tokens: NDArray[np.integer],
+        by_log_prob: FloatArray,
+    ) -> NDArray[np.float64]:
+        """``(D,)`` gradient of ``sum by_log_prob * laws`` in the parameters, for ``(n, H, A)`` ``by_log_prob``.
+
+        By default central differences, one-sided at the bounds: 2 D evaluations, to about 1e-9 relative. Entries of
+        ``by_log_prob`` are zero where the log-probability is ``-inf``.
+        """
+        used, out = by_log_prob != 0.0, np.empty(self.dimension)
+        slopes = by_log_prob[used]
+        for i in range(self.dimension):
+            step = np.zeros(self.dimension)
+            step[i] = 1e-5 * max(1.0, abs(float(parameters[i])))
+            ends = [np.clip(parameters + sign * step, self.lower, self.upper) for sign in (1.0, -1.0)]
+            laws = [self.laws(end, prompts, tokens)[used] for end in ends]
+            width = float(ends[0][i] - ends[1][i])
+            out[i] = float(slopes @ (laws[0] - laws[1])) / width if width > 0 else 0.0
+        return out
 
 
 # -- Finite policy classes: a list of policies ------------------------------------------------------------------------
@@ -406,19 +499,7 @@ BLOCK_BYTES = 1 << 25  # of laws and places of features held at once
 
 def linear_log_probs(features: FeatureMap, theta: FloatArray, values: FloatArray) -> FloatArray:
     """``(..., A)`` log-probabilities from feature values ``(..., c)`` or ``(..., A, d)`` of ``features``."""
-    if isinstance(features, ContextFeatureMap) and features.vocab_size == 2:
-        log_odds = values @ theta
-        return -np.logaddexp(0.0, np.stack([log_odds, -log_odds], axis=-1))
-    if isinstance(features, ContextFeatureMap):
-        logits = values @ theta.reshape(features.vocab_size, features.n_context).T
-    else:
-        logits = values @ theta
-    return _normalised(logits)
-
-
-def _normalised(logits: FloatArray) -> FloatArray:
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return features.log_probs(theta, values)
 
 
 class ARLinearPolicy(Policy):
@@ -462,14 +543,14 @@ class ARLinearPolicy(Policy):
         weights = IndicatorMatrices.padded(self.theta.reshape(self.vocab_size, -1).T)  # (c + 1, A)
         out = np.empty((len(active), self.vocab_size))
         for rows, matrix in self.features.matrices(active):
-            out[rows] = _normalised(matrix @ weights)
+            out[rows] = normalised_logits(matrix @ weights)
         return out
 
     def _laws(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[slice, FloatArray]]:
         """``(b, H, A)`` teacher-forced laws of a few sequences at a time, with their rows."""
         if not self._gathers:
             for rows, values in self.features.blocks(prompts, tokens):
-                yield rows, linear_log_probs(self.features, self.theta, values)
+                yield rows, self.features.log_probs(self.theta, values)
             return
         assert isinstance(self.features, IndicatorFeatureMap)
         sequence = tokens.shape[1] * (8 * self.vocab_size + 4 * self.features.n_active)
@@ -483,7 +564,7 @@ class ARLinearPolicy(Policy):
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         if self._gathers:
             return self._law_at(self.features.active(prompts, tokens))  # type: ignore[attr-defined]
-        return linear_log_probs(self.features, self.theta, self.features.prefix_features(prompts, tokens))
+        return self.features.log_probs(self.theta, self.features.prefix_features(prompts, tokens))
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = np.asarray(prompts), np.asarray(tokens)
@@ -545,7 +626,7 @@ class ARLinearAutomaton(ARLinearPolicy, AutomatonPolicy):
             raise ValueError(f"{features!r} has no table of states (or too large a one); use ARLinearPolicy.")
         self._states = states
         self.n_states = len(states.transitions)
-        self._emissions = linear_log_probs(features, self.theta, states.features)
+        self._emissions = features.log_probs(self.theta, states.features)
 
     def initial_states(self, prompts: NDArray[np.integer]) -> IntArray:
         return self._states.initial_states(prompts)
@@ -567,7 +648,7 @@ class ARLinearAutomaton(ARLinearPolicy, AutomatonPolicy):
         return self._emissions[self._states.path(np.asarray(prompts), np.asarray(tokens))]
 
 
-class ARLinearClass(PolicyClass):
+class ARLinearClass(ParametricClass):
     """Autoregressive linear policies with ``||theta||_2 <= radius``.
 
     Its likelihoods depend on the data through the counts of (features, next token), which is its ``statistic``.
@@ -596,12 +677,32 @@ class ARLinearClass(PolicyClass):
     def __init__(self, features: FeatureMap, radius: float) -> None:
         if not isinstance(features, FeatureMap):
             raise TypeError(f"features must be a ntp_envs.features.FeatureMap, not {type(features).__name__}.")
-        super().__init__(features.vocab_size, horizon=features.horizon)
-        self.features = features
         self.radius = check_real("radius", radius, minimum=0.0)
         if self.radius == 0:
             raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        ends = np.full(features.dimension, self.radius)
+        super().__init__(features.vocab_size, lower=-ends, upper=ends, horizon=features.horizon)
+        self.features = features
         self.statistic = f"next tokens given {features!r}"
+
+    def project(self, parameters: FloatArray) -> FloatArray:
+        """The nearest point of the ball."""
+        return parameters * min(1.0, self.radius / max(float(np.linalg.norm(parameters)), 1e-300))
+
+    def pull_back(
+        self,
+        parameters: FloatArray,
+        prompts: NDArray[np.integer],
+        tokens: NDArray[np.integer],
+        by_log_prob: FloatArray,
+    ) -> NDArray[np.float64]:
+        out = np.zeros(self.dimension)
+        for rows, path in self.features.blocks(prompts, tokens):
+            values = path.reshape(-1, *self.features.feature_shape)
+            slopes = by_log_prob[rows].reshape(len(values), -1)
+            law = np.exp(self.features.log_probs(parameters, values))
+            out += self.features.pull_back(values, slopes - law * slopes.sum(axis=1, keepdims=True))
+        return out
 
     def policy(self, theta: ArrayLike) -> ARLinearPolicy:
         """The member with these ``(d,)`` parameters; ``ValueError`` outside the ball (by more than 1e-9, relative)."""

@@ -12,7 +12,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logit
 
 from agents import LogLossBC, SmoothedLogLossBC
-from agents.log_loss import maximise_likelihood
+from agents.fit_class import best_member, fit_class
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -203,18 +203,18 @@ def test_new_classes_can_be_registered():
     with pytest.raises(TypeError, match=r"cannot fit OnlyFair; it takes .*FiniteClass"):
         LogLossBC().fit(demos, OnlyFair(2))
     with pytest.raises(TypeError, match="register"):
-        maximise_likelihood(OnlyFair(2), demos)
-    fit = maximise_likelihood.register(OnlyFair, lambda policy_class, demos, **_: (policy_class.policy(None), None))
+        fit_class(OnlyFair(2), demos)
+    fit = best_member.register(OnlyFair, lambda policy_class, demos, **_: (policy_class.policy(None), None))
     try:
         assert OnlyFair in LogLossBC.supports
         assert LogLossBC().fit(demos, OnlyFair(2)).policy_.theta == 0.5
     finally:
-        assert fit is maximise_likelihood.registry[OnlyFair]
+        assert fit is best_member.registry[OnlyFair]
         _unregister(OnlyFair)
 
 
 def _unregister(kind):
-    maximise_likelihood.register(kind, maximise_likelihood.registry[object])
+    best_member.register(kind, best_member.registry[object])
 
 
 def test_autoregressive_linear_class_of_dimension_one_is_the_bernoulli_class():
@@ -306,6 +306,6 @@ def test_well_specified_finite_class_meets_its_bound():
 @pytest.mark.parametrize("policy_class", [BernoulliClass(0.0, 0.0), FiniteClass([BernoulliPolicy(0.0)])])
 def test_an_infinite_loss_comes_in_two_parts(policy_class):
     data = Demonstrations(np.zeros((2, 0), int), np.array([[0, 0, 0, 1], [0, 0, 1, 1]]), vocab_size=2)
-    _, report = maximise_likelihood(policy_class, data)
+    _, report = fit_class(policy_class, data)
     assert report.objective == np.inf
     assert report.details["zero_density_tokens"] == pytest.approx(1.5) and report.details["log_loss_elsewhere"] == 0.0

@@ -1,6 +1,7 @@
 """PerceptronBC: the contract, the mistake bound, one pair at a time by hand, and what it learns of a Turing machine."""
 
 import warnings
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from agents import ConvergenceWarning, LogLossBC, PerceptronBC, make_agent
 from agents.linear_rows import SoftmaxRows, rows_of
 from agents.perceptron import _gathered
+from agents.targets import Targets
 from agents.testing import check_agent
 from ntp_envs import ARLinearClass, Demonstrations, MarkovClass, collect, make_task
 from ntp_envs.features import ContextFeatureMap, FeatureMap, FlipSign, WindowOneHot
@@ -81,7 +83,7 @@ def test_blocks_give_what_one_pair_at_a_time_gives(features, averaged):
     agent = PerceptronBC(max_epochs=3, averaged=averaged, shuffle=False)
     with pytest.warns(ConvergenceWarning, match="raise max_epochs"):
         agent.fit(demos, ARLinearClass(features, 5.0))
-    data = _gathered(rows_of(features, demos, np.ones(len(demos))))
+    data = _gathered(rows_of(features, replace(Targets.of(demos), weights=np.ones((len(demos), 1)))))
     context_map = isinstance(features, ContextFeatureMap)
     joint = [np.kron(np.eye(A), u) if context_map else u for u in data.values]  # (A, A c) or (A, d)
     exactly = np.vectorize(Fraction)  # features in units of the smallest, counts as they are: nothing is rounded

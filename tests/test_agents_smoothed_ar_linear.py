@@ -5,8 +5,7 @@ import pytest
 from scipy.optimize import check_grad, minimize
 from scipy.special import logit
 
-from agents import ConvergenceWarning, SmoothedLogLossBC
-from agents import linear_likelihood as smoothed_ar_linear
+from agents import ConvergenceWarning, SmoothedLogLossBC, ball
 from agents.linear_likelihood import SmoothedLoss, minimise_smoothed
 from ntp_envs import ARLinearClass, BernoulliClass, Demonstrations, collect, make_task
 from ntp_envs.features import ContextFeatureMap, FeatureMap, FlipSign, WindowOneHot
@@ -83,7 +82,7 @@ def test_as_good_as_a_constrained_optimiser(features, prompt_length, radius):
 
 
 def test_what_does_not_converge_says_so(monkeypatch):
-    monkeypatch.setattr(smoothed_ar_linear, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(ball, "MAX_ITERATIONS", 1)
     features = WindowOneHot(2, 2)
     demos, start = draw(features, 1), np.zeros(5)
     with pytest.warns(ConvergenceWarning, match=r"after 1 iterations: .* above tol=1e-08. Raise tol"):

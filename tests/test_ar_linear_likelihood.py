@@ -15,6 +15,7 @@ from agents import linear_rows as softmax_rows
 from agents.ball import Curvature, certified_gap, minimise_quadratic_in_ball
 from agents.linear_likelihood import maximum_likelihood
 from agents.linear_rows import SoftmaxRows, rows_of
+from agents.targets import Targets
 from ntp_envs import ARLinearPolicy, BernoulliClass, Demonstrations, collect, make_task
 from ntp_envs.features import CallableFeatures, FeatureMap, FlipSign, PairwiseProducts, Position, WindowOneHot
 
@@ -140,7 +141,7 @@ def test_passes_are_the_loss_its_gradient_and_hessian(features):
     demos = draw(features, n=30)
     weights = np.random.default_rng(1).exponential(size=30)
     weights /= weights.sum()
-    rows = rows_of(features, demos, weights)
+    rows = rows_of(features, Targets.of(demos, weights))
     theta = np.random.default_rng(2).normal(size=features.dimension)
     loss = loss_of(features, demos, weights)
     assert rows.loss_and_gradient(theta)[0] == pytest.approx(loss(theta), rel=1e-12)
@@ -154,8 +155,8 @@ def test_passes_are_the_loss_its_gradient_and_hessian(features):
 )
 def test_pooled_rows_are_the_same_objective_as_single_tokens(features):
     demos = draw(features, n=60, horizon=5)
-    pooled = rows_of(features, demos, demos.normalised_weights())
-    single = softmax_rows._SequenceRows(features, demos.prompts, demos.tokens, demos.normalised_weights())
+    pooled = rows_of(features, Targets.of(demos))
+    single = softmax_rows._SequenceRows(features, Targets.of(demos))
     theta = np.random.default_rng(0).normal(size=features.dimension)
     assert pooled.n_rows <= single.n_rows == 300
     if features.window != 99:  # 3^99 contexts have no integer codes: not pooled
@@ -172,7 +173,7 @@ def test_features_are_computed_anew_where_they_would_not_fit(monkeypatch):
     stored, _ = maximum_likelihood(features, 5.0, demos)
     monkeypatch.setattr(softmax_rows, "MEMORY_BYTES", 100)
     monkeypatch.setattr(softmax_rows, "PASS_BYTES", 1 << 12)
-    assert rows_of(features, demos, demos.normalised_weights()).values is None
+    assert rows_of(features, Targets.of(demos)).values is None
     streamed, report = maximum_likelihood(features, 5.0, demos)
     assert report.converged
     np.testing.assert_allclose(streamed, stored, atol=1e-6)
@@ -267,7 +268,7 @@ def test_quadratic_in_a_ball(seed, radius, flat):
 def test_both_bounds_hold_anywhere_in_the_ball(seed, index, radius):
     features = MAPS[index]
     demos = draw(features, seed)
-    rows = rows_of(features, demos, demos.normalised_weights())
+    rows = rows_of(features, Targets.of(demos))
     _, report = maximum_likelihood(features, radius, demos, tol=1e-10)
     rng = np.random.default_rng(seed)
     theta, centre = rng.normal(size=(2, features.dimension))

@@ -11,7 +11,8 @@ from agents import (
     ScheduledSampling,
     agent_names,
 )
-from agents.interactive import Labels, project
+from agents.fit_class import fit_class
+from agents.targets import Targets
 from agents.testing import Problem, check_agent
 from ntp_envs import CallablePolicy, MarkovClass, UniformPolicy, collect, make_task
 from ntp_envs.checks import NotTractableError
@@ -189,11 +190,11 @@ def test_classes_that_no_learner_knows():
         def policy(self, parameters, /):
             return UniformPolicy(2)
 
-    labels = Labels(np.zeros((1, 0), int), np.zeros((1, 1), int), np.log([[[0.5, 0.5]]]), np.ones((1, 1)))
-    with pytest.raises(TypeError, match="no projection onto Strange"):
-        project(Strange(2), labels)
+    labels = Targets(np.zeros((1, 0), int), np.zeros((1, 1), int), np.log([[[0.5, 0.5]]]), np.ones((1, 1)))
+    with pytest.raises(TypeError, match="nothing is known of Strange"):
+        fit_class(Strange(2), labels)
     with pytest.raises(ValueError, match="divergence='sideways'"):
-        project(MarkovClass(2, 0), labels, divergence="sideways")
+        fit_class(MarkovClass(2, 0), labels, divergence="sideways")
     task = TASKS["finite"]
     with pytest.raises(TypeError, match="AdversarialImitation cannot fit FiniteClass"):
         AdversarialImitation().fit(demos(task), task.policy_class)

@@ -11,8 +11,8 @@ from laws import examples
 from scipy.optimize import minimize, minimize_scalar
 
 from agents import LogLossBC
-from agents.interactive import Labels, project
-from agents.log_loss import maximise_likelihood
+from agents.fit_class import fit_class
+from agents.targets import Targets
 from agents.testing import default_problems
 from ntp_envs import (
     ARLinearClass,
@@ -34,7 +34,7 @@ def random_labels(rng, vocab_size=2, prompt_length=1, n=7, horizon=3):
     weights = rng.random((n, horizon)) * (rng.random((n, horizon)) < 0.8)
     weights[0] = 1.0
     prompts = rng.integers(vocab_size, size=(n, prompt_length))
-    return Labels(prompts, rng.integers(vocab_size, size=(n, horizon)), np.log(laws), weights)
+    return Targets(prompts, rng.integers(vocab_size, size=(n, horizon)), np.log(laws), weights)
 
 
 def divergence_of(policy, labels, kind):
@@ -53,7 +53,7 @@ def divergence_of(policy, labels, kind):
 @pytest.mark.parametrize("bounds", [(0.01, 0.99), (0.6, 0.7)])
 def test_bernoulli_against_a_scalar_minimiser(kind, on, bounds, rng):
     labels, members = random_labels(rng), BernoulliClass(*bounds, on=on)
-    policy, report = project(members, labels, divergence=kind)
+    policy, report = fit_class(members, labels, divergence=kind)
     best = minimize_scalar(
         lambda theta: divergence_of(members.policy(theta), labels, kind), bounds=bounds, method="bounded",
         options={"xatol": 1e-10},
@@ -71,7 +71,7 @@ def test_markov_against_a_general_minimiser(kind, rng):
         return members.policy(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
 
     best = minimize(lambda x: divergence_of(policy_at(x), labels, kind), np.zeros(8), method="BFGS", tol=1e-8)
-    _, report = project(members, labels, divergence=kind)
+    _, report = fit_class(members, labels, divergence=kind)
     assert report.objective == pytest.approx(best.fun, abs=1e-7)
 
 
@@ -92,7 +92,7 @@ class Last(FeatureMap):
 @pytest.mark.parametrize("radius", [0.3, 8.0])
 def test_autoregressive_linear_against_slsqp(kind, features, radius, rng):
     labels, members = random_labels(rng, vocab_size=features.vocab_size), ARLinearClass(features, radius)
-    _, report = project(members, labels, divergence=kind, tol=1e-9)
+    _, report = fit_class(members, labels, divergence=kind, tol=1e-9)
     everywhere = ARLinearClass(features, 1e6)  # the minimiser may look outside the ball, and only ends inside
     best = minimize(
         lambda x: divergence_of(everywhere.policy(x), labels, kind),
@@ -109,12 +109,12 @@ def test_autoregressive_linear_against_slsqp(kind, features, radius, rng):
 def test_finite_and_product_classes_against_all_members(kind, rng):
     labels = random_labels(rng)
     members = [TabularPolicy.random(2, 3, rng, prompt_length=1) for _ in range(6)]
-    policy, report = project(FiniteClass(members), labels, divergence=kind)
+    policy, report = fit_class(FiniteClass(members), labels, divergence=kind)
     values = [divergence_of(member, labels, kind) for member in members]
     assert policy is members[int(np.argmin(values))] and report.objective == pytest.approx(min(values), abs=1e-12)
 
     product = ProductClass([members[:3], members[2:4], members[3:]])
-    policy, report = project(product, labels, divergence=kind)
+    policy, report = fit_class(product, labels, divergence=kind)
     every = [product.policy(options) for options in itertools.product(range(3), range(2), range(3))]
     assert report.objective == pytest.approx(min(divergence_of(member, labels, kind) for member in every), abs=1e-12)
     assert divergence_of(policy, labels, kind) == pytest.approx(report.objective, abs=1e-12)
@@ -122,9 +122,9 @@ def test_finite_and_product_classes_against_all_members(kind, rng):
 
 def test_demonstrated_tokens_as_labels_are_maximum_likelihood():
     for problem in default_problems(LogLossBC()):
-        one, report = maximise_likelihood(problem.policy_class, problem.demonstrations)
-        labels = Labels.from_demonstrations(problem.demonstrations)
-        two, soft = project(problem.policy_class, labels)
+        one, report = fit_class(problem.policy_class, problem.demonstrations)
+        labels = Targets.of(problem.demonstrations)
+        two, soft = fit_class(problem.policy_class, labels)
         laws = [np.exp(policy.forced_log_probs(labels.prompts, labels.tokens)) for policy in (one, two)]
         assert np.allclose(*laws, atol=1e-4), problem.name
         assert soft.objective == pytest.approx(report.objective, abs=1e-7), problem.name
@@ -132,17 +132,17 @@ def test_demonstrated_tokens_as_labels_are_maximum_likelihood():
 
 def test_members_that_exclude_what_the_labels_want_are_last_and_least_exclusion_comes_first():
     laws = np.log(np.full((1, 1, 2), 0.5))
-    labels = Labels(np.zeros((1, 0), int), np.zeros((1, 1), int), laws, np.ones((1, 1)))
+    labels = Targets(np.zeros((1, 0), int), np.zeros((1, 1), int), laws, np.ones((1, 1)))
     members = FiniteClass([BernoulliPolicy(0.0), BernoulliPolicy(1e-6)])
-    policy, report = project(members, labels)
+    policy, report = fit_class(members, labels)
     assert policy is members.policies[1] and np.isfinite(report.objective)
     with np.errstate(divide="ignore"):
-        sure = Labels(labels.prompts, labels.tokens, np.log([[[0.0, 1.0]]]), labels.weights)
-    policy, report = project(FiniteClass([BernoulliPolicy(0.5), BernoulliPolicy(0.7)]), sure, divergence="reverse")
+        sure = Targets(labels.prompts, labels.tokens, np.log([[[0.0, 1.0]]]), labels.weights)
+    policy, report = fit_class(FiniteClass([BernoulliPolicy(0.5), BernoulliPolicy(0.7)]), sure, divergence="reverse")
     assert policy.theta == 0.7 and report.objective == np.inf
     assert report.details["excluded_mass"] == pytest.approx(0.3)
-    assert project(BernoulliClass(0.1), sure, divergence="reverse")[0].theta == 0.9
-    assert project(MarkovClass(2, 0), sure, divergence="reverse")[0].emissions(0)[0, 1] == 0.0
+    assert fit_class(BernoulliClass(0.1), sure, divergence="reverse")[0].theta == 0.9
+    assert fit_class(MarkovClass(2, 0), sure, divergence="reverse")[0].emissions(0)[0, 1] == 0.0
 
 
 @given(seed=st.integers(0, 10**6), kind=st.sampled_from(DIVERGENCES))
@@ -151,19 +151,19 @@ def test_no_member_is_nearer(seed, kind):
     rng = np.random.default_rng(seed)
     labels = random_labels(rng, n=4)
     theta = rng.uniform(0.05, 0.95)
-    assert project(BernoulliClass(0.05), labels, divergence=kind)[1].objective <= 1e-12 + divergence_of(
+    assert fit_class(BernoulliClass(0.05), labels, divergence=kind)[1].objective <= 1e-12 + divergence_of(
         BernoulliPolicy(theta), labels, kind
     )
     chain = MarkovClass(2, 1).policy(rng.dirichlet(np.ones(2), size=3))
-    assert project(MarkovClass(2, 1), labels, divergence=kind)[1].objective <= 1e-12 + divergence_of(
+    assert fit_class(MarkovClass(2, 1), labels, divergence=kind)[1].objective <= 1e-12 + divergence_of(
         chain, labels, kind
     )
 
 
 def test_drawn_labels_follow_the_laws(rng):
     laws = np.tile(np.log([[[0.2, 0.3, 0.5]]]), (20_000, 1, 1))
-    labels = Labels(np.zeros((20_000, 0), int), np.zeros((20_000, 1), int), laws, np.ones((20_000, 1)))
-    shares = np.exp(labels.drawn(rng).log_laws).mean(axis=(0, 1))
+    labels = Targets(np.zeros((20_000, 0), int), np.zeros((20_000, 1), int), laws, np.ones((20_000, 1)))
+    shares = np.exp(labels.drawn(rng).laws()).mean(axis=(0, 1))
     assert np.abs(shares - [0.2, 0.3, 0.5]).max() < 4 * np.sqrt(0.25 / 20_000)
 
 
@@ -189,13 +189,13 @@ def test_reverse_where_every_token_is_excluded_by_some_label(seed, size):
     laws = np.concatenate([sure / sure.sum(axis=1, keepdims=True), rng.dirichlet(np.ones(size), size=2)])
     weights = np.concatenate([np.full(size, weight), rng.uniform(0.1, 2.0, 2)])
     with np.errstate(divide="ignore"):
-        labels = Labels(
+        labels = Targets(
             np.zeros((len(laws), 0), int), np.zeros((len(laws), 1), int), np.log(laws)[:, None], weights[:, None]
         )
     steps = np.array([p for p in itertools.product(range(61), repeat=size) if sum(p) == 60]) / 60
     classes = [MarkovClass(size, 0), NGramClass(size, 1)] + [BernoulliClass(), BernoulliClass(0.3)] * (size == 2)
     for members in classes:
-        policy, report = project(members, labels, divergence="reverse")
+        policy, report = fit_class(members, labels, divergence="reverse")
         found = np.exp(policy.next_log_probs(np.zeros((1, 0), int), np.zeros((1, 0), int))[0])
         excluded, rest = parts_of(found, laws, weights)
         total = weights.sum()
@@ -215,5 +215,5 @@ def test_reverse_with_tied_exclusions_by_hand():
     """2 sum pi log pi - pi_0 log .9 - pi_1 log .1 is least at the law proportional to the roots of .9 and .1."""
     with np.errstate(divide="ignore"):
         laws = np.log(np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[0.9, 0.1]]]))
-    labels = Labels(np.zeros((3, 0), int), np.zeros((3, 1), int), laws, np.ones((3, 1)))
-    assert project(BernoulliClass(), labels, divergence="reverse")[0].theta == pytest.approx(0.25)
+    labels = Targets(np.zeros((3, 0), int), np.zeros((3, 1), int), laws, np.ones((3, 1)))
+    assert fit_class(BernoulliClass(), labels, divergence="reverse")[0].theta == pytest.approx(0.25)

@@ -281,7 +281,7 @@ def test_maximum_likelihood_is_that_of_the_markov_chain(agent, order, demos):
 
 
 def test_the_floor_is_taken_in_blocks(demos, monkeypatch):
-    import agents.log_loss as likelihood
+    import agents.fit_class as likelihood
 
     fits = []
     for cells in (likelihood.BLOCK_CELLS, 9):

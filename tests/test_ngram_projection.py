@@ -26,7 +26,8 @@ from agents import (
     TaiLrBC,
     TotalVariationBC,
 )
-from agents.interactive import Labels, project
+from agents.fit_class import fit_class
+from agents.targets import Targets
 from agents.testing import CHECKS, Problem, check_agent
 from ntp_envs import Demonstrations, MarkovClass, NGramClass, NGramPolicy, TabularPolicy, collect
 from ntp_envs.checks import NotTractableError
@@ -50,7 +51,7 @@ def labelled(draw):
     weights[0, draw(st.integers(0, horizon - 1))] = 1.0
     prompts = rng.integers(size, size=(n, draw(st.integers(0, 4))))
     with np.errstate(divide="ignore"):
-        return Labels(prompts, rng.integers(size, size=(n, horizon)), np.log(laws), weights), draw(st.integers(0, 3))
+        return Targets(prompts, rng.integers(size, size=(n, horizon)), np.log(laws), weights), draw(st.integers(0, 3))
 
 
 def context(line, k):
@@ -94,8 +95,8 @@ class Dictionaries:
 @examples(80)
 def test_it_is_the_markov_class(case, kind):
     labels, longest = case
-    one, report = project(NGramClass(labels.vocab_size, longest + 1), labels, divergence=kind)
-    two, other = project(MarkovClass(labels.vocab_size, longest), labels, divergence=kind)
+    one, report = fit_class(NGramClass(labels.vocab_size, longest + 1), labels, divergence=kind)
+    two, other = fit_class(MarkovClass(labels.vocab_size, longest), labels, divergence=kind)
     laws = [np.exp(p.forced_log_probs(labels.prompts, labels.tokens))[labels.weights > 0] for p in (one, two)]
     assert isinstance(one, NGramPolicy) and np.allclose(*laws, rtol=0, atol=1e-12)
     assert report.objective == pytest.approx(other.objective, abs=1e-12)
@@ -107,7 +108,7 @@ def test_it_is_the_markov_class(case, kind):
 def test_any_context_has_the_nearest_law_of_its_longest_part_with_labels(case, kind, seed):
     labels, longest = case
     rng, size = np.random.default_rng(seed), labels.vocab_size
-    policy, _ = project(NGramClass(size, longest + 1), labels, divergence=kind)
+    policy, _ = fit_class(NGramClass(size, longest + 1), labels, divergence=kind)
     wanted = Dictionaries(labels, longest, kind)
     prompts, tokens = rng.integers(size, size=(5, labels.prompts.shape[1])), rng.integers(size, size=(5, 6))
     for h in range(7):
@@ -121,8 +122,8 @@ def test_contexts_that_64_bits_cannot_number(kind, rng):
     size, order = 90, 12  # 91**11 is 3e21
     laws = rng.dirichlet(np.ones(size), size=(6, 15))
     tokens = rng.integers(2, size=(6, 15))
-    labels = Labels(rng.integers(2, size=(6, 4)), tokens, np.log(laws), rng.random((6, 15)))
-    policy, report = project(NGramClass(size, order), labels, divergence=kind)
+    labels = Targets(rng.integers(2, size=(6, 4)), tokens, np.log(laws), rng.random((6, 15)))
+    policy, report = fit_class(NGramClass(size, order), labels, divergence=kind)
     wanted, ours = Dictionaries(labels, order - 1, kind), np.exp(policy.forced_log_probs(labels.prompts, tokens))
     for i in range(6):
         for h in range(15):
@@ -134,8 +135,8 @@ def test_the_mass_of_a_weight_next_to_nothing_may_be_zero():
     with np.errstate(divide="ignore"):
         laws = np.log([[[0.2, 0.4, 0.4], [0.5, 0.0, 0.5]], [[0.3, 0.3, 0.4], [0.4, 0.4, 0.2]]])
     tiny = 5e-324  # a half of it is zero
-    labels = Labels(np.zeros((2, 0), int), np.array([[0, 1], [1, 1]]), laws, np.array([[1.0, tiny], [0.5, 1.0]]))
-    policy, report = project(NGramClass(3, 2), labels)
+    labels = Targets(np.zeros((2, 0), int), np.array([[0, 1], [1, 1]]), laws, np.array([[1.0, tiny], [0.5, 1.0]]))
+    policy, report = fit_class(NGramClass(3, 2), labels)
     assert report.details["excluded_mass"] == 0.0 and np.isfinite(report.objective)
     assert np.exp(policy.forced_log_probs(labels.prompts, labels.tokens)[0, 1]).tolist() == [0.5, 0.0, 0.5]
 
@@ -169,9 +170,9 @@ def recorded(monkeypatch, module):
 
     def spy(policy_class, labels, **options):
         fitted.append(labels)
-        return project(policy_class, labels, **options)
+        return fit_class(policy_class, labels, **options)
 
-    monkeypatch.setattr(module, "project", spy)
+    monkeypatch.setattr(module, "fit_class", spy)
     return fitted
 
 

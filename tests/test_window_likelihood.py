@@ -13,10 +13,10 @@ from scipy.special import log_softmax
 from agents import ChunkedRhoBC, ClippedRatioBC, ConvergenceWarning, LogLossBC, RhoEstimatorBC, SmoothedLogLossBC
 from agents import linear_rows as indicator_rows
 from agents.ball import newton_cg_in_ball
-from agents.interactive import project
+from agents.fit_class import fit_class
 from agents.linear_likelihood import SmoothedLoss, maximum_likelihood
-from agents.linear_rows import IndicatorRows, check_dimension, distinct_rows, is_large, soft_indicator_rows
-from agents.projection import Labels
+from agents.linear_rows import IndicatorRows, check_dimension, distinct_rows, is_large
+from agents.targets import Targets
 from ntp_envs import ARLinearClass, ARLinearPolicy, Demonstrations, NotTractableError
 from ntp_envs.features import CallableFeatures, FlipSign, WindowOneHot
 
@@ -77,7 +77,7 @@ def test_passes_are_the_derivatives_of_the_loss_written_out(seed, vocab_size, wi
     demos = draw(features, seed, n=8, horizon=3, prompt_length=prompt_length)
     rng = np.random.default_rng(seed)
     law = rng.dirichlet(np.ones(len(demos)))
-    rows = indicator_rows.indicator_rows(features, demos, law)
+    rows = indicator_rows.indicator_rows(features, Targets.of(demos, law))
     loss = dense_loss(features, demos, law)
     theta, direction = rng.normal(size=(2, features.dimension)) * 2
     weights = theta.reshape(vocab_size, -1).T
@@ -99,9 +99,9 @@ def test_passes_are_the_derivatives_of_the_loss_written_out(seed, vocab_size, wi
 def test_probabilities_that_do_not_fit_are_computed_anew(monkeypatch):
     features = WindowOneHot(4, 2)
     demos = draw(features, n=100)
-    kept = indicator_rows.indicator_rows(features, demos, demos.normalised_weights())
+    kept = indicator_rows.indicator_rows(features, Targets.of(demos))
     monkeypatch.setattr(indicator_rows, "MEMORY_BYTES", 0)
-    anew = indicator_rows.indicator_rows(features, demos, demos.normalised_weights())
+    anew = indicator_rows.indicator_rows(features, Targets.of(demos))
     assert kept._kept is not None and anew._kept is None
     weights, direction = np.random.default_rng(0).normal(size=(2, features.n_context, 4))
     for rows in (kept, anew):
@@ -140,7 +140,7 @@ def test_agrees_with_the_dense_newton_and_the_gap_is_a_bound(seed, radius, vocab
     weights = np.random.default_rng(seed).exponential(size=len(demos)) if weighted else None
     _, dense = maximum_likelihood(features, radius, demos, weights=weights, tol=1e-10)
     law = demos.normalised_weights() if weights is None else weights / weights.sum()
-    rows = indicator_rows.indicator_rows(features, demos, law)
+    rows = indicator_rows.indicator_rows(features, Targets.of(demos, law))
     fit = newton_cg_in_ball(rows, radius, 1e-9, 60)
     assert fit.gap <= 1e-9 and np.linalg.norm(fit.weights) <= radius * (1 + 1e-12)
     assert fit.loss == pytest.approx(dense_loss(features, demos, law)(flat(fit.weights)), rel=1e-12)
@@ -171,7 +171,7 @@ def test_few_weighted_sequences_are_fitted_in_balls_of_every_size(
     features = WindowOneHot(vocab_size, width)
     demos = draw(features, seed, n, horizon, prompt_length, size)
     law = np.random.default_rng(seed).dirichlet(np.ones(n))
-    fit = newton_cg_in_ball(indicator_rows.indicator_rows(features, demos, law), radius, 1e-8, 60)
+    fit = newton_cg_in_ball(indicator_rows.indicator_rows(features, Targets.of(demos, law)), radius, 1e-8, 60)
     assert fit.gap <= 1e-8 and np.linalg.norm(fit.weights) <= radius * (1 + 1e-12)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the other solver's bound counts, whatever it is
@@ -311,23 +311,26 @@ def test_smoothed_log_loss_fits_a_large_window(everything_is_large):
     assert agent.fit_report_.converged and agent.fit_report_.details["stationarity"] <= 1e-5
 
 
+def as_soft(targets):
+    """Hard targets as soft ones."""
+    return Targets(targets.prompts, targets.tokens, targets.laws(), targets.per_token)
+
+
 def test_projection_of_soft_labels(everything_is_large, monkeypatch):
     """Forward KL to laws: both paths reach the same divergence."""
     features = WindowOneHot(4, 2)
     demos, teacher = draw(features), ARLinearPolicy(WindowOneHot(4, 3), np.random.default_rng(3).normal(size=52) * 2)
     laws = teacher.forced_log_probs(demos.prompts, demos.tokens)
-    labels = Labels(demos.prompts, demos.tokens, laws, np.random.default_rng(4).exponential(size=demos.tokens.shape))
+    labels = Targets(demos.prompts, demos.tokens, laws, np.random.default_rng(4).exponential(size=demos.tokens.shape))
     policy_class = ARLinearClass(features, 8.0)
-    _, sparse = project(policy_class, labels, tol=1e-9)
+    _, sparse = fit_class(policy_class, labels, tol=1e-9)
     monkeypatch.setattr(indicator_rows, "DENSE_DIMENSION", 10**6)
-    _, dense = project(policy_class, labels, tol=1e-9)
+    _, dense = fit_class(policy_class, labels, tol=1e-9)
     assert sparse.converged and dense.converged
     assert sparse.objective == pytest.approx(dense.objective, abs=2e-9)
-    one_hot = Labels.from_demonstrations(demos)
-    rows = soft_indicator_rows(
-        features, demos.prompts, demos.tokens, one_hot.weights[:, :, None] * np.exp(one_hot.log_laws)
-    )
-    hard = indicator_rows.indicator_rows(features, demos, demos.normalised_weights())
+    one_hot = as_soft(Targets.of(demos))
+    rows = indicator_rows.indicator_rows(features, one_hot)
+    hard = indicator_rows.indicator_rows(features, Targets.of(demos))
     np.testing.assert_allclose(rows.targets, hard.targets, atol=1e-12)
     np.testing.assert_allclose(rows.totals, hard.totals, atol=1e-12)
 
@@ -350,7 +353,7 @@ def test_learners_that_would_take_hours_refuse(agent):
 def test_reverse_projections_and_dense_features_of_that_size_are_refused():
     demos = Demonstrations(np.zeros((2, 1), int), np.zeros((2, 3), int), vocab_size=60)
     with pytest.raises(NotTractableError, match="reverse KL is limited to 8192"):
-        project(WIDE, Labels.from_demonstrations(demos), divergence="reverse")
+        fit_class(WIDE, Targets.of(demos), divergence="reverse")
     huge = CallableFeatures(lambda x, a: np.full((len(a), 200), 0.01), 60, 200)
     with pytest.raises(NotTractableError, match=r"maximum likelihood is limited to 8192 weights.*d=12000"):
         maximum_likelihood(huge, 1.0, demos)
