@@ -96,13 +96,10 @@ def test_lengths_are_bits_for_words_and_steps_for_the_beaver():
     ("changes", "words"),
     [
         ({"n": 0}, "n=0"),
-        ({"steps": ()}, "at least one"),
-        ({"bits": (4, 4)}, "distinct"),
         ({"subset_sizes": (30,)}, "subset_sizes=30"),
         ({"width": 3}, "width=3"),
-        ({"seeds": 0}, "seeds=0"),
     ],
 )
-def test_options_out_of_range_are_named(changes, words):
+def test_options_out_of_range_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         TuringOptions(**changes)
