@@ -24,7 +24,7 @@ import experiments
 from experiments.cells import Cell, CellResult, Record, ResultStore, cell_rng
 from experiments.measure import SLOPE_IN_H
 from experiments.run import FolderError, OutputFolder, reproduce_command, run_cell, run_settings, run_study
-from experiments.studies.compare import CompareOptions, Estimates
+from experiments.studies.compare import CompareOptions, Runs, means_of
 from experiments.study import Analysis, Study
 from experiments.summary import (
     Series,
@@ -499,8 +499,9 @@ def test_every_study_computes_a_slope_in_one_way():
         for H, v in values.items()
     ]
     (pooled,) = slope_rows(of_means, "H", SLOPE_IN_H)
-    compared = Estimates(options, Summary(rows)).slope(*labels.values())
-    assert (pooled.mean, pooled.lower, pooled.upper) == compared.interval and pooled.seeds == compared.seeds == 6
+    (compared,) = means_of(Runs(options, Summary(rows))).select(SLOPE_IN_H, **labels)
+    intervals = {(row.mean, row.lower, row.upper) for row in (pooled, compared)}
+    assert len(intervals) == 1 and pooled.seeds == compared.seeds == 6
     assert pooled.mean == pytest.approx(loglog_slope([4, 8, 16], [np.mean(v) for v in values.values()]))
     sources = {path: path.read_text() for path in Path(experiments.__file__).parent.rglob("*.py")}
     names = [path.name for path, text in sources.items() if '"slope of log C_apx in log' in text]

@@ -1,23 +1,38 @@
-"""Your agents against ours, on any tasks: one table and one figure, on the same demonstrations for all."""
+"""Your agents against ours, on any tasks: one table and one figure, on the same demonstrations for all.
+
+A run is one agent on one data set. From the runs come means, differences to the baseline (data set by data set) and
+slopes in the horizon, each with its 95 % interval over the data sets; the table, the figure and the findings say what
+these are.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from agents import Agent
 from experiments.cells import Cell, Label, Record, keyed_rng
+from experiments.charts import COLOURS, learner_style
 from experiments.evaluation import build_agent, build_task, parse_spec, short_names, split_specs, takes_horizon
-from experiments.measure import NOTHING, SECONDS, SLOPE_IN_H, check_distinct, costed_fit, measured_fit, named
-from experiments.study import Analysis, FigureSpec, Study
+from experiments.measure import (
+    CHUNK_KR,
+    CHUNKED,
+    LAYERWISE,
+    LEARNERS,
+    NOTHING,
+    SECONDS,
+    SLOPE_IN_H,
+    costed_fit,
+    measured_fit,
+    named,
+)
+from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import (
+    Interval,
     Summary,
     SummaryRow,
     Table,
@@ -25,25 +40,24 @@ from experiments.summary import (
     mean_interval,
     paired_difference,
     slope_interval,
-    with_interval,
 )
 from ntp_envs import Demonstrations, Task, collect
-from ntp_envs.checks import NotTractableError, check_int
+from ntp_envs.checks import NotTractableError
 
-# -- What is compared, and on what ------------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-
-AGENTS = ("LogLossBC", "SmoothedLogLossBC", "ChunkedRhoBC(chunk=8)", "RhoEstimatorBC")
-TASKS = (
-    "Contamination(eps=0.01, p=0.0001, q=0.9999, theta_min=0.0001)",
-    "RareMode(density_ratio=10)",
-    "ConsistencyGame(eps=0.005)",
-    "ARLinear(misspecification=0.0)",
-)
+RUNS, MEANS = "runs", "means"
+SEED = "seed"  # the label that tells data sets apart
+NOT_APPLICABLE = "not applicable"
+QUERIES, STEPS, CONVERGED = "expert queries", "environment steps", "converged"
+FACTOR, DISTANCE = "C_apx", "hellinger2"
+DISTANCE_SLOPE = "slope of log D_H^2 in log H"
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(Options):
     """Agents, tasks and sizes; the defaults are the full study.
 
     Raises:
@@ -51,54 +65,47 @@ class CompareOptions:
             parameters, a horizon that a task cannot have.
     """
 
-    agents: tuple[str, ...] = AGENTS
+    agents: tuple[str, ...] = ("LogLossBC", "SmoothedLogLossBC", "ChunkedRhoBC(chunk=8)", "RhoEstimatorBC")
     """Agents: names or package.module:Class, each perhaps with parameters, as in "ChunkedRhoBC(chunk=8)"; separated by
     commas or spaces. The baseline joins them."""
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = (
+        "Contamination(eps=0.01, p=0.0001, q=0.9999, theta_min=0.0001)",
+        "RareMode(density_ratio=10)",
+        "ConsistencyGame(eps=0.005)",
+        "ARLinear(misspecification=0.0)",
+    )
     """Tasks, in the same form. One whose horizon is set here ("RareMode(horizon=128)"), or is no parameter of it
     (NoisyParity has episodes), is run at that horizon only."""
-    horizons: tuple[int, ...] = (16, 32, 64)
+    horizons: tuple[int, ...] = option((16, 32, 64), quick=(16, 64))
     """Horizons H of every other task."""
-    n: int = 1000
+    n: int = option(1000)
     """Demonstrations in a data set."""
-    seeds: int = 20
+    seeds: int = option(20, quick=5)
     """Data sets for each task and horizon, the same ones for every agent."""
     baseline: str = "LogLossBC"
     """The agent that differences are taken to."""
 
-    def __post_init__(self) -> None:
-        check_distinct("horizons", self.horizons)
-        check_int("n", self.n, minimum=1)
-        check_int("seeds", self.seeds, minimum=1)
-        (baseline, *more) = _canonical("baseline", (self.baseline,))
+    def check(self) -> None:
+        (baseline, *more) = canonical("baseline", (self.baseline,))
         if more:
             raise ValueError(f"baseline={self.baseline!r} must be one agent.")
-        agents = _canonical("agents", self.agents)
-        tasks = _canonical("tasks", self.tasks)
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        put("baseline", baseline)
-        put("agents", tuple(agents) if baseline in agents else (baseline, *agents))
-        put("tasks", tuple(tasks))
+        agents = canonical("agents", self.agents)
+        agents = agents if baseline in agents else [baseline, *agents]
+        values = {"baseline": baseline, "agents": tuple(agents), "tasks": tuple(canonical("tasks", self.tasks))}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
         built = [build_task(task, horizon) for task, horizon in self.places()]
         for agent in self.agents:
             build_agent(agent, built[0])
 
     def places(self) -> list[tuple[str, int | None]]:
         """Tasks and the horizon each is to be built at; ``None`` where the task itself sets it."""
-        return [
-            (task, horizon)
-            for task in self.tasks
-            for horizon in (sorted(self.horizons) if takes_horizon(task) else (None,))
-        ]
-
-    @classmethod
-    def quick(cls) -> CompareOptions:
-        """Well under a minute on two cores."""
-        return cls(horizons=(16, 64), seeds=5)
+        horizons = sorted(self.horizons)
+        return [(task, H) for task in self.tasks for H in (horizons if takes_horizon(task) else (None,))]
 
 
-def _canonical(name: str, words: tuple[str, ...]) -> list[str]:
-    """One text for each spec, however it was written."""
+def canonical(name: str, words: tuple[str, ...]) -> list[str]:
+    """One text for each spec of an option, however it was written."""
     specs = [str(parse_spec(text)) for text in split_specs(words)]
     if not specs:
         raise ValueError(f"{name} is empty; at least one is needed.")
@@ -108,148 +115,38 @@ def _canonical(name: str, words: tuple[str, ...]) -> list[str]:
     return specs
 
 
-# -- From single runs to means, paired differences and slopes, each with its 95 % interval over the seeds -------------
+# -- cells: one for each agent, task, horizon and data set -------------------------------------------------------------
 
 
-MEANS = "means"  # the part of the study that holds what is estimated from the runs
-DISTANCE_SLOPE = "slope of log D_H^2 in log H"
-
-Interval = tuple[float, float, float]
-
-
-def minus(metric: str, baseline: str) -> str:
-    """The name of a paired difference."""
-    return f"{metric} minus that of {baseline}"
+def cells(options: CompareOptions) -> Iterator[Cell]:
+    """All runs: agents innermost, so that a process has the task at hand."""
+    for task, horizon in options.places():
+        for replicate in range(options.seeds):
+            for agent in options.agents:
+                place = {"task": task, "horizon": horizon, "n": options.n, "replicate": replicate}
+                yield Cell(RUNS, run, {"agent": agent, **place})
 
 
-class Slope(NamedTuple):
-    """A slope in H.
-
-    Attributes:
-        metric: what it is the slope of.
-        interval: slope, lower and upper end.
-        horizons: those it was fitted on.
-        seeds: those that gave a value at every one of them.
-    """
-
-    metric: str
-    interval: Interval
-    horizons: list[int]
-    seeds: int
-
-
-class Estimates:
-    """The runs by task, horizon and agent, and what follows from them.
-
-    Args:
-        options: of the study.
-        summary: of the single runs.
-    """
-
-    def __init__(self, options: CompareOptions, summary: Summary) -> None:
-        self.options = options
-        self._runs: dict[tuple[str, int, str, str], dict[int, SummaryRow]] = {}
-        for row in (*summary.select(part=RUNS), *summary.timings.select(part=RUNS)):
-            key = (row["task"], row["H"], row["learner"], row.metric)
-            self._runs.setdefault(key, {})[row[SEED]] = row
-
-    @cached_property
-    def horizons(self) -> Mapping[str, list[int]]:
-        """Horizons of each task that anything is known at, in order."""
-        found: dict[str, set[int]] = {task: set() for task in self.options.tasks}
-        for task, H, *_ in self._runs:
-            found[task].add(H)
-        return {task: sorted(values) for task, values in found.items()}
-
-    def runs(self, task: str, H: int, agent: str, metric: str) -> dict[int, float]:
-        """The number that each seed gave; seeds whose cell failed are missing."""
-        return {seed: row.mean for seed, row in self._runs.get((task, H, agent, metric), {}).items()}
-
-    def reason(self, task: str, H: int, agent: str) -> str | None:
-        """Why the agent is not for the task at this horizon; ``None`` where it is, or where every run failed."""
-        for row in self._runs.get((task, H, agent, NOT_APPLICABLE), {}).values():
-            return row.method
-        return None
-
-    def estimate(self, task: str, H: int, agent: str, metric: str) -> Interval | None:
-        """Mean and interval; of a single run, the interval of its own; ``None`` without runs."""
-        rows = list(self._runs.get((task, H, agent, metric), {}).values())
-        if len(rows) == 1:
-            return rows[0].mean, rows[0].lower, rows[0].upper
-        return mean_interval([row.mean for row in rows], _rng()) if rows else None
-
-    def common(self, task: str, H: int, agent: str, metric: str) -> list[int]:
-        """The seeds that both the agent and the baseline gave the number for."""
-        ours, theirs = (self.runs(task, H, name, metric) for name in (agent, self.options.baseline))
-        return sorted(ours.keys() & theirs.keys())
-
-    def difference(self, task: str, H: int, agent: str, metric: str) -> Interval | None:
-        """Agent minus baseline, seed by seed on the same data; ``None`` where they have no seed in common.
-
-        A difference at the level of rounding (1e-9 of a distance, or of the factor) is none.
-        """
-        common = self.common(task, H, agent, metric)
-        if not common:
-            return None
-        ours, theirs = (self.runs(task, H, name, metric) for name in (agent, self.options.baseline))
-        first, second = ([runs[seed] for seed in common] for runs in (ours, theirs))
-        return paired_difference(first, second, _rng(), rounding=NOTHING)
-
-    def slope(self, task: str, agent: str) -> Slope | None:
-        """Slope in H of C_apx, or of the distance where there is no factor; ``None`` with fewer than two horizons."""
-        for metric, name in (("C_apx", SLOPE_IN_H), ("hellinger2", DISTANCE_SLOPE)):
-            runs = {H: found for H in self.horizons[task] if (found := self.runs(task, H, agent, metric))}
-            seeds = sorted(set.intersection(*(set(values) for values in runs.values()))) if runs else []
-            if len(runs) >= 2 and seeds:
-                values = np.array([[runs[H][seed] for seed in seeds] for H in runs])
-                interval = slope_interval(list(runs), values)
-                return Slope(name, interval, list(runs), len(seeds)) if np.isfinite(interval[0]) else None
-        return None
-
-    def rows(self) -> list[SummaryRow]:
-        """Everything above that any machine reproduces, for ``summary.csv``."""
-        found: list[SummaryRow] = []
-        baseline = self.options.baseline
-        for task, horizons in self.horizons.items():
-            for agent in self.options.agents:
-                labels: dict[str, Label] = {"task": task, "learner": agent, "n": self.options.n}
-                for H in horizons:
-                    at = {**labels, "H": H}
-                    for metric in ("C_apx", "hellinger2", QUERIES, STEPS):
-                        seeds = len(self.runs(task, H, agent, metric))
-                        found += _row(at, metric, self.estimate(task, H, agent, metric), seeds)
-                        if agent != baseline and metric in ("C_apx", "hellinger2"):
-                            difference = self.difference(task, H, agent, metric)
-                            common = len(self.common(task, H, agent, metric))
-                            found += _row(at, minus(metric, baseline), difference, common)
-                if (slope := self.slope(task, agent)) is not None:
-                    method = f"least squares, H={slope.horizons[0]}..{slope.horizons[-1]}"
-                    found += _row(labels, slope.metric, slope.interval, slope.seeds, method)
-        return found
-
-    def seconds(self, task: str, H: int, agent: str) -> Interval | None:
-        """Processor seconds of a fit."""
-        return self.estimate(task, H, agent, SECONDS)
-
-
-def _row(
-    labels: dict[str, Label], metric: str, interval: Interval | None, seeds: int, method: str = ""
-) -> list[SummaryRow]:
-    return [] if interval is None else [SummaryRow(MEANS, labels, metric, *interval, seeds, method)]
-
-
-def _rng() -> np.random.Generator:
-    """The same resamples for all, so that equal data have equal intervals."""
-    return keyed_rng(0, "compare: bootstrap")
-
-
-# -- One cell for each agent, task, horizon and seed: what is fitted, and what is measured ----------------------------
-
-
-RUNS = "runs"  # the part of the study that holds single runs
-SEED = "seed"  # the label that tells data sets apart
-NOT_APPLICABLE = "not applicable"
-QUERIES, STEPS, CONVERGED = "expert queries", "environment steps", "converged"
+def run(
+    *, agent: str, task: str, horizon: int | None, n: int, replicate: int, rng: np.random.Generator
+) -> list[Record]:
+    """One agent on one data set, which every other agent gets too."""
+    place = built(task, horizon)
+    key = f"compare {task} horizon={horizon} n={n} replicate={replicate}"
+    learner = build_agent(agent, place)
+    drawing = shared_rng(rng, f"{key}: demonstrations")  # the same data, with or without what the expert says of them
+    demonstrations = collect(place, n, drawing, expert_log_probs=learner.needs_expert_log_probs)
+    labels = {**named(task, agent, place.horizon, n), SEED: replicate}
+    reason = why_not(learner, place, demonstrations)
+    if reason is None:
+        try:
+            fit = costed_fit(learner, demonstrations, place.policy_class, int(rng.integers(1 << 63)), memory=False)
+        except NotTractableError as error:
+            reason = str(error)
+        else:
+            records = measured_fit(place, fit, labels, shared_rng(rng, f"{key}: distance"))
+            return [*records, *asked(fit.agent, demonstrations, labels)]
+    return [Record(NOT_APPLICABLE, 1.0, labels, method=reason)]
 
 
 def shared_rng(rng: np.random.Generator, key: str) -> np.random.Generator:
@@ -276,37 +173,10 @@ def kept(task: Task) -> Task:
     return task
 
 
-def run(
-    *, agent: str, task: str, horizon: int | None, n: int, replicate: int, rng: np.random.Generator
-) -> list[Record]:
-    """One agent on one data set, which every other agent gets too."""
-    place = built(task, horizon)
-    key = f"compare {task} horizon={horizon} n={n} replicate={replicate}"
-    learner = build_agent(agent, place)
-    demonstrations = collect(
-        place,
-        n,
-        shared_rng(rng, f"{key}: demonstrations"),  # the same data, with or without what the expert says of them
-        expert_log_probs=learner.needs_expert_log_probs,
-    )
-    labels = {**named(task, agent, place.horizon, n), SEED: replicate}
-    reason = why_not(learner, place, demonstrations)
-    if reason is None:
-        try:
-            fit = costed_fit(learner, demonstrations, place.policy_class, int(rng.integers(1 << 63)), memory=False)
-        except NotTractableError as error:
-            reason = str(error)
-        else:
-            records = measured_fit(place, fit, labels, shared_rng(rng, f"{key}: distance"))
-            return [*records, *_asked(fit.agent, demonstrations, labels)]
-    return [Record(NOT_APPLICABLE, 1.0, labels, method=reason)]
-
-
 def why_not(agent: Agent, task: Task, demonstrations: Demonstrations) -> str | None:
     """Why this agent is not for this task, or ``None``: another kind of policy class, or chunks longer than H."""
     if agent.supports and not isinstance(task.policy_class, agent.supports):
-        takes = ", ".join(kind.__name__ for kind in agent.supports)
-        return f"it takes only {takes}"
+        return f"it takes only {', '.join(kind.__name__ for kind in agent.supports)}"
     try:
         unit = agent.unit(demonstrations)
     except ValueError as error:
@@ -316,59 +186,158 @@ def why_not(agent: Agent, task: Task, demonstrations: Demonstrations) -> str | N
     return None
 
 
-def _asked(agent: Agent, demonstrations: Demonstrations, labels: dict[str, Label]) -> list[Record]:
+def asked(agent: Agent, demonstrations: Demonstrations, labels: dict[str, Label]) -> list[Record]:
     """What the agent asked for: every demonstrated token is one answer of the expert, and it may have asked for more.
 
     ``details["expert_queries"]`` and ``details["environment_steps"]`` of its report are what an agent that interacts
     used beyond its demonstrations; the tokens the expert generated for these are not counted as steps.
     """
-    details = agent.fit_report_.details
-    queries = demonstrations.tokens.size + details.get("expert_queries", 0)
-    return [
-        Record(QUERIES, queries, labels),
-        Record(STEPS, details.get("environment_steps", 0), labels),
-        Record(CONVERGED, agent.fit_report_.converged, labels),
-    ]
+    report = agent.fit_report_
+    queries = demonstrations.tokens.size + report.details.get("expert_queries", 0)
+    found = {QUERIES: queries, STEPS: report.details.get("environment_steps", 0), CONVERGED: report.converged}
+    return [Record(metric, value, labels) for metric, value in found.items()]
 
 
-def cells(options: CompareOptions) -> Iterator[Cell]:
-    """All runs: agents innermost, so that a process has the task at hand."""
-    for task, horizon in options.places():
-        for replicate in range(options.seeds):
-            for agent in options.agents:
-                place = {"task": task, "horizon": horizon, "n": options.n, "replicate": replicate}
-                yield Cell(RUNS, run, {"agent": agent, **place})
+# -- from the runs to means, paired differences and slopes -------------------------------------------------------------
 
 
-# -- The figure: a panel for each task, a row for each agent; left is better ------------------------------------------
+class Runs:
+    """The single runs by task, horizon and agent."""
+
+    def __init__(self, options: CompareOptions, summary: Summary) -> None:
+        self.options = options
+        self._rows: dict[tuple[str, int, str, str], dict[int, SummaryRow]] = {}
+        for row in (*summary.select(part=RUNS), *summary.timings.select(part=RUNS)):
+            key = (row["task"], row["H"], row["learner"], row.metric)
+            self._rows.setdefault(key, {})[row[SEED]] = row
+        known = {(task, H) for task, H, *_ in self._rows}
+        #: horizons of each task that anything is known at, in order
+        self.horizons = {task: sorted(H for name, H in known if name == task) for task in options.tasks}
+
+    def rows(self, task: str, H: int, agent: str, metric: str) -> dict[int, SummaryRow]:
+        """By seed; those whose cell failed are missing."""
+        return self._rows.get((task, H, agent, metric), {})
+
+    def values(self, task: str, H: int, agent: str, metric: str) -> dict[int, float]:
+        """The number that each seed gave."""
+        return {seed: row.mean for seed, row in self.rows(task, H, agent, metric).items()}
+
+    def reason(self, task: str, H: int, agent: str) -> str | None:
+        """Why the agent is not for the task at this horizon; ``None`` where it is, or where every run failed."""
+        return next((row.method for row in self.rows(task, H, agent, NOT_APPLICABLE).values()), None)
+
+
+def resampling() -> np.random.Generator:
+    """The same resamples for all, so that equal data have equal intervals."""
+    return keyed_rng(0, "compare: bootstrap")
+
+
+def minus(metric: str, baseline: str) -> str:
+    """The name of a paired difference."""
+    return f"{metric} minus that of {baseline}"
+
+
+def means_of(runs: Runs) -> Summary:
+    """What follows from the runs, with intervals over the seeds, for ``summary.csv``; the seconds are its timings.
+
+    A difference is taken seed by seed, on the same data, over the seeds that both have.
+    """
+    options, found, timings = runs.options, list[SummaryRow](), list[SummaryRow]()
+    for task, horizons in runs.horizons.items():
+        for agent in options.agents:
+            labels: dict[str, Label] = {"task": task, "learner": agent, "n": options.n}
+            for H in horizons:
+                at = {**labels, "H": H}
+                for metric in (FACTOR, DISTANCE, QUERIES, STEPS):
+                    found += averaged(at, metric, runs.rows(task, H, agent, metric))
+                    if agent != options.baseline and metric in (FACTOR, DISTANCE):
+                        ours, theirs = (runs.values(task, H, name, metric) for name in (agent, options.baseline))
+                        if common := sorted(ours.keys() & theirs.keys()):
+                            first, second = ([values[seed] for seed in common] for values in (ours, theirs))
+                            gap = paired_difference(first, second, resampling(), rounding=NOTHING)
+                            found.append(SummaryRow(MEANS, at, minus(metric, options.baseline), *gap, len(common)))
+                timings += averaged(at, SECONDS, runs.rows(task, H, agent, SECONDS))
+            found += slope_of(runs, labels)
+    return Summary(found, timings)
+
+
+def averaged(labels: dict[str, Label], metric: str, rows: dict[int, SummaryRow]) -> list[SummaryRow]:
+    """The mean and its interval; of a single run, the interval of its own."""
+    if not rows:
+        return []
+    first, *others = rows.values()
+    interval = (first.mean, first.lower, first.upper)
+    if others:
+        interval = mean_interval([row.mean for row in rows.values()], resampling())
+    return [SummaryRow(MEANS, labels, metric, *interval, len(rows))]
+
+
+def slope_of(runs: Runs, labels: dict[str, Label]) -> list[SummaryRow]:
+    """Slope in H of C_apx, or of the distance where there is no factor; none with fewer than two horizons."""
+    task, agent = str(labels["task"]), str(labels["learner"])
+    for metric, name in ((FACTOR, SLOPE_IN_H), (DISTANCE, DISTANCE_SLOPE)):
+        found = {H: values for H in runs.horizons[task] if (values := runs.values(task, H, agent, metric))}
+        seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
+        if len(found) >= 2 and seeds:
+            interval = slope_interval(list(found), np.array([[found[H][seed] for seed in seeds] for H in found]))
+            method = f"least squares, H={min(found)}..{max(found)}"
+            row = SummaryRow(MEANS, labels, name, *interval, len(seeds), method)
+            return [row] if np.isfinite(interval[0]) else []
+    return []
+
+
+# -- the table: a line for each task and agent, at the task's largest horizon ------------------------------------------
+
+
+def table(runs: Runs, means: Summary) -> Table:
+    """Means, differences and costs; the slope says what came before the largest horizon."""
+    options, names = runs.options, short_names(runs.options.tasks)
+    heads = ["task, agent", "C_apx", "D_H^2", f"D_H^2 minus {options.baseline}", "slope in H", "seconds a fit", QUERIES]
+    if any(row.mean > 0 for row in means.select(STEPS)):
+        heads.append(STEPS)
+    lines: list[list[str]] = []
+    for task, horizons in runs.horizons.items():
+        lines.append([f"{names[task]}, H={horizons[-1]}" if horizons else f"{names[task]}: failed"])
+        for agent in options.agents if horizons else ():
+            at: dict[str, Any] = {"task": task, "learner": agent, "H": horizons[-1]}
+            line = [f"\u00a0\u00a0{agent}", means.shown(FACTOR, **at)]
+            if means.select(DISTANCE, **at):
+                slopes = [means.shown(name, 2, task=task, learner=agent) for name in (SLOPE_IN_H, DISTANCE_SLOPE)]
+                line += [means.shown(DISTANCE, **at), means.shown(minus(DISTANCE, options.baseline), **at)]
+                line += ["".join(slopes), means.timings.shown(SECONDS, 2, **at)]
+                line += [means.shown(metric, 6, **at) for metric in heads[6:]]
+            else:
+                line.append("failed" if runs.reason(task, horizons[-1], agent) is None else "not applicable")
+            lines.append(line)
+    note = (
+        f"{interval_words(options.seeds)}. D_H^2: squared Hellinger distance to the expert, in [0, 2]; C_apx: over "
+        "that of the best in class, empty where the class contains the expert. Slope: of log C_apx (else log D_H^2) in "
+        "log H. Expert queries: demonstrated tokens n H, and what the agent asked for beyond them."
+    )
+    title = f"{options.seeds} data sets of n={options.n} demonstrations, the same for all"
+    return Table(title, heads, [line + [""] * (len(heads) - len(line)) for line in lines], note)
+
+
+# -- the figure: a panel for each task, a row for each agent -----------------------------------------------------------
 
 
 PANELS_A_ROW = 4
-#: our agents in the colours they have in the other figures; yours are black
-STYLES = {
-    "LogLossBC": "log-loss",
-    "SmoothedLogLossBC": "smoothed 1/H",
-    "LayerwiseBC": "layerwise",
-    "ChunkedRhoBC": "chunked rho",
-    "RhoEstimatorBC": "rho",
-    "ChunkKR": "ChunkKR",
-}
+#: our agents in the colours of the learners that they are in the other figures
+STYLES = {agent: learner for learner, (agent, _) in reversed({**LEARNERS, **LAYERWISE}.items())}
+STYLES |= {"ChunkedRhoBC": CHUNKED, "ChunkKR": CHUNK_KR}
 
 
 def colour_of(agent: str) -> str:
-    """The colour of an agent's row."""
-    from experiments.charts import COLOURS, learner_style
-
-    style = STYLES.get(parse_spec(agent).name)
-    return COLOURS["black"] if style is None else learner_style(style).colour
+    """The colour of an agent's row; yours are black."""
+    learner = STYLES.get(parse_spec(agent).name)
+    return COLOURS["black"] if learner is None else learner_style(learner).colour
 
 
-def comparison_figure(estimates: Estimates) -> Figure:
+def comparison_figure(runs: Runs, means: Summary) -> Figure:
     """Dots for C_apx, or for the distance where the class contains the expert."""
     from matplotlib.figure import Figure
 
-    options = estimates.options
-    tasks, agents = [task for task in options.tasks if estimates.horizons[task]], options.agents
+    tasks, agents = [task for task, horizons in runs.horizons.items() if horizons], runs.options.agents
     if not tasks:
         raise ValueError("every run failed; there is nothing to draw.")
     lines = -(-len(tasks) // PANELS_A_ROW)
@@ -377,72 +346,62 @@ def comparison_figure(estimates: Estimates) -> Figure:
     figure = Figure(figsize=(width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7), layout="constrained")
     figure.suptitle("How far from the expert? Left is better", x=0.01, ha="left", fontsize=13, fontweight="bold")
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    names = short_names(options.tasks)
     for axes, task in zip(grid.ravel(), tasks):
-        _panel(axes, estimates, task, names[task])
+        task_panel(axes, runs, means, task)
     for axes in grid.ravel()[len(tasks) :]:
         axes.set_axis_off()
     for axes in grid[:, 0]:
         axes.set_yticks(range(len(agents)), labels=list(agents))
         axes.set_ylim(len(agents) - 0.5, -0.5)
         for label, agent in zip(axes.get_yticklabels(), agents):
-            label.set_color(colour_of(agent))
-            label.set_fontweight("bold")
+            label.set(color=colour_of(agent), fontweight="bold")
     return figure
 
 
-def _panel(axes: Axes, estimates: Estimates, task: str, title: str) -> None:
-    horizons = estimates.horizons[task]
-    factor = any(estimates.runs(task, H, agent, "C_apx") for H in horizons for agent in estimates.options.agents)
-    metric = "C_apx" if factor else "hellinger2"
-    found: dict[str, dict[int, tuple[float, float, float]]] = {}
-    for agent in estimates.options.agents:
-        at = {H: estimates.estimate(task, H, agent, metric) for H in horizons}
-        found[agent] = {H: interval for H, interval in at.items() if interval is not None}
-    positive = [value for at in found.values() for interval in at.values() for value in interval if value > 0]
+def task_panel(axes: Axes, runs: Runs, means: Summary, task: str) -> None:
+    horizons, agents, grey = runs.horizons[task], runs.options.agents, COLOURS["grey"]
+    factor = bool(means.select(FACTOR, task=task))
+    found = [means.select(FACTOR if factor else DISTANCE, task=task, learner=agent).rows for agent in agents]
+    every = [end for rows in found for row in rows for end in (row.mean, row.lower, row.upper)]
+    positive = [value for value in every if value > 0]
     floor = min(positive, default=1.0) / 2.0  # zeros are drawn here, and say so
     axes.set_xscale("log")
     if factor:
         axes.axvline(1.0, color="black", linestyle="--", linewidth=1.2)
-    for row, agent in enumerate(estimates.options.agents):
-        if found[agent]:
-            _dot(axes, row, found[agent], horizons, floor, colour_of(agent))
+    for height, (agent, rows) in enumerate(zip(agents, found)):
+        if rows:
+            draw_row(axes, height, rows, horizons, floor, colour_of(agent))
         else:
-            refused = [estimates.reason(task, H, agent) for H in horizons]
-            text = "failed" if None in refused else "not applicable"
+            failed = None in [runs.reason(task, H, agent) for H in horizons]
             place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "backgroundcolor": "white"}
-            axes.text(0.5, row, text, transform=axes.get_yaxis_transform(), color="#6E6E6E", **place)
-    zeros = any(interval[0] <= 0.0 for at in found.values() for interval in at.values())
-    _limits(axes, [*positive, *([floor] if zeros else []), *([1.0] if factor or not positive else [])])
+            words = "failed" if failed else "not applicable"
+            axes.text(0.5, height, words, transform=axes.get_yaxis_transform(), color=grey, **place)
+    zeros = any(row.mean <= 0.0 for rows in found for row in rows)
+    round_ticks(axes, [*positive, *([floor] if zeros else []), *([1.0] if factor or not positive else [])])
     sizes = f"H={horizons[0]}" + (f" (small dot) to {horizons[-1]} (large)" if len(horizons) > 1 else "")
-    axes.set_title(f"{title}\n", fontsize=11)
-    axes.text(0, 1.02, sizes, transform=axes.transAxes, fontsize=9, color="#6E6E6E", va="bottom")
+    axes.set_title(f"{short_names(runs.options.tasks)[task]}\n", fontsize=11)
+    axes.text(0, 1.02, sizes, transform=axes.transAxes, fontsize=9, color=grey, va="bottom")
     axes.set_xlabel("C_apx (1 = best in class)" if factor else "distance (expert in class)", fontsize=9)
     axes.tick_params(axis="y", length=0)
 
 
-def _dot(
-    axes: Axes,
-    row: int,
-    found: dict[int, tuple[float, float, float]],
-    horizons: list[int],
-    floor: float,
-    colour: str,
+def draw_row(
+    axes: Axes, height: int, rows: Sequence[SummaryRow], horizons: Sequence[int], floor: float, colour: str
 ) -> None:
-    x = [max(found[H][0], floor) for H in found]
-    sizes = np.interp(list(found), horizons, np.linspace(14, 70, len(horizons))) if len(horizons) > 1 else [70]
-    axes.plot(x, [row] * len(x), color=colour, linewidth=1.2, alpha=0.5)
-    axes.scatter(x, [row] * len(x), s=sizes, color=colour, zorder=3)
-    mean, lower, upper = found[max(found)]
-    if upper > lower:
-        axes.plot(
-            [max(lower, floor), upper], [row, row], color=colour, linewidth=4.5, alpha=0.35, solid_capstyle="butt"
-        )
-    if mean <= 0.0:
-        axes.annotate("0", (floor, row), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
+    """Dots that grow with the horizon, and the interval of the last."""
+    x, last = [max(row.mean, floor) for row in rows], rows[-1]
+    axes.plot(x, [height] * len(x), color=colour, linewidth=1.2, alpha=0.5)
+    areas = np.linspace(14 if len(horizons) > 1 else 70, 70, len(horizons))
+    sizes = np.interp([row["H"] for row in rows], horizons, areas)
+    axes.scatter(x, [height] * len(x), s=sizes, color=colour, zorder=3)
+    if last.upper > last.lower:
+        look: dict[str, Any] = {"color": colour, "linewidth": 4.5, "alpha": 0.35, "solid_capstyle": "butt"}
+        axes.plot([max(last.lower, floor), last.upper], [height] * 2, **look)
+    if last.mean <= 0.0:
+        axes.annotate("0", (floor, height), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
 
 
-def _limits(axes: Axes, values: list[float]) -> None:
+def round_ticks(axes: Axes, values: list[float]) -> None:
     """Room on both sides, and ticks at a few round numbers."""
     low, high = min(values) / 1.6, max(values) * 1.6
     axes.set_xlim(low, high)
@@ -454,73 +413,10 @@ def _limits(axes: Axes, values: list[float]) -> None:
     axes.set_xticks([], minor=True)
 
 
-# -- The table and the findings; the figure is in ``drawing`` ---------------------------------------------------------
+# -- findings and analysis ---------------------------------------------------------------------------------------------
 
 
 NEGLIGIBLE = 1e-4
-INDENT = "\u00a0\u00a0"
-
-
-def shown(interval: Interval | None, digits: int = 3) -> str:
-    """A number with its interval; empty where there is none."""
-    return "" if interval is None or math.isnan(interval[0]) else with_interval(*interval, digits)
-
-
-def table(estimates: Estimates) -> Table:
-    """A line for each task and agent, at the task's largest horizon; the slope says what came before."""
-    options = estimates.options
-    acting = any(
-        (steps := estimates.estimate(task, H, agent, STEPS)) is not None and steps[0] > 0
-        for task, horizons in estimates.horizons.items()
-        for H in horizons
-        for agent in options.agents
-    )
-    heads = ["task, agent", "C_apx", "D_H^2", f"D_H^2 minus {options.baseline}", "slope in H"]
-    heads += ["seconds a fit", QUERIES, *([STEPS] if acting else [])]
-    lines: list[list[str]] = []
-    names = short_names(options.tasks)
-    for task, horizons in estimates.horizons.items():
-        if not horizons:  # every cell failed
-            lines.append([f"{names[task]}: failed", *[""] * (len(heads) - 1)])
-            continue
-        H = horizons[-1]
-        lines.append([f"{names[task]}, H={H}", *[""] * (len(heads) - 1)])
-        for agent in options.agents:
-            lines.append([f"{INDENT}{agent}", *_line(estimates, task, H, agent)][: len(heads)])
-    return Table(
-        f"{options.seeds} data sets of n={options.n} demonstrations, the same for all",
-        heads,
-        lines,
-        _note(options.seeds),
-    )
-
-
-def _line(estimates: Estimates, task: str, H: int, agent: str) -> list[str]:
-    distance = estimates.estimate(task, H, agent, "hellinger2")
-    if distance is None:
-        state = "failed" if estimates.reason(task, H, agent) is None else "not applicable"
-        return ["", state, *[""] * 5]
-    slope = estimates.slope(task, agent)
-    difference = (
-        "" if agent == estimates.options.baseline else shown(estimates.difference(task, H, agent, "hellinger2"))
-    )
-    return [
-        shown(estimates.estimate(task, H, agent, "C_apx")),
-        shown(distance),
-        difference,
-        "" if slope is None else shown(slope.interval, 2),
-        shown(estimates.seconds(task, H, agent), 2),
-        shown(estimates.estimate(task, H, agent, QUERIES), 6),
-        shown(estimates.estimate(task, H, agent, STEPS), 6),
-    ]
-
-
-def _note(seeds: int) -> str:
-    return (
-        f"{interval_words(seeds)}. D_H^2: squared Hellinger distance to the expert, in [0, 2]; C_apx: over that "
-        "of the best in class, empty where the class contains the expert. Slope: of log C_apx (else log D_H^2) in "
-        "log H. Expert queries: demonstrated tokens n H, and what the agent asked for beyond them."
-    )
 
 
 def verdict(difference: Interval, size: float) -> str:
@@ -534,52 +430,48 @@ def verdict(difference: Interval, size: float) -> str:
     return "no clear difference"
 
 
-def findings(estimates: Estimates) -> list[str]:
+def findings(runs: Runs, means: Summary) -> list[str]:
     """For each task, who is closer than the baseline and who is not, by the paired differences."""
-    options, found = estimates.options, []
-    for task, horizons in estimates.horizons.items():
-        if not horizons:
-            continue
-        H, groups = horizons[-1], dict[str, list[str]]()
-        for agent in options.agents:
-            difference = estimates.difference(task, H, agent, "hellinger2")
-            size = estimates.estimate(task, H, options.baseline, "hellinger2")
-            several = len(estimates.common(task, H, agent, "hellinger2")) > 1
-            if agent != options.baseline and several and difference is not None and size is not None:
-                groups.setdefault(verdict(difference, size[0]), []).append(agent)
+    baseline, found = runs.options.baseline, []
+    for task in (task for task, horizons in runs.horizons.items() if horizons):
+        groups: dict[str, list[str]] = {}
+        at: dict[str, Any] = {"task": task, "H": runs.horizons[task][-1]}
+        for row in means.select(minus(DISTANCE, baseline), **at):
+            if row.seeds > 1:
+                size = means.value(DISTANCE, learner=baseline, **at)
+                groups.setdefault(verdict((row.mean, row.lower, row.upper), size), []).append(row["learner"])
         if groups:
             parts = [f"{call}: {', '.join(groups[call])}" for call in sorted(groups)]
-            found.append(f"{task}, H={H}, against {options.baseline}: {'; '.join(parts)}.")
-    return [*found, *_remarks(estimates)]
+            found.append(f"{task}, H={at['H']}, against {baseline}: {'; '.join(parts)}.")
+    return [*found, *remarks(runs)]
 
 
-def _remarks(estimates: Estimates) -> list[str]:
+def remarks(runs: Runs) -> list[str]:
     """What a reader of the table must know: own horizons, what does not apply, seeds lost, fits that stopped early."""
-    options, found = estimates.options, []
-    alone = [f"{task} at H={horizons[0]}" for task, horizons in estimates.horizons.items() if len(horizons) == 1]
+    options, found = runs.options, []
     if options.seeds == 1:
         found.append("One data set has no interval over data sets; use more --seeds.")
-    own = [text for text in alone if not takes_horizon(text.rpartition(" at ")[0])]
-    if own:
+    alone = {task: horizons[0] for task, horizons in runs.horizons.items() if len(horizons) == 1}
+    if own := [f"{task} at H={H}" for task, H in alone.items() if not takes_horizon(task)]:
         found.append(f"At the horizon their parameters give, without a slope: {', '.join(own)}.")
     for agent in options.agents:
-        found += [f"{agent} is not for {place}: {reason}." for reason, place in _refused(estimates, agent).items()]
-        for task, horizons in estimates.horizons.items():
-            at = [H for H in horizons if estimates.reason(task, H, agent) is None]
-            runs = [estimates.runs(task, H, agent, CONVERGED) for H in at]
+        found += [f"{agent} is not for {places}: {reason}." for reason, places in refused(runs, agent).items()]
+        for task, horizons in runs.horizons.items():
+            at = [H for H in horizons if runs.reason(task, H, agent) is None]
+            reached = [value for H in at for value in runs.values(task, H, agent, CONVERGED).values()]
             wanted = options.seeds * (len(at) if horizons else 1)
-            if failed := wanted - sum(map(len, runs)):
+            if failed := wanted - len(reached):
                 found.append(f"{agent} on {task}: {failed} of {wanted} runs failed.")
-            if stopped := sum(not value for values in runs for value in values.values()):
+            if stopped := reached.count(0.0):
                 found.append(f"{agent} on {task}: {stopped} fits stopped before their tolerance was reached.")
     return found
 
 
-def _refused(estimates: Estimates, agent: str) -> dict[str, str]:
+def refused(runs: Runs, agent: str) -> dict[str, str]:
     """Where an agent does not apply, by the reason; horizons are named where it applies at others."""
     places: dict[str, list[str]] = {}
-    for task, horizons in estimates.horizons.items():
-        reasons = {H: reason for H in horizons if (reason := estimates.reason(task, H, agent)) is not None}
+    for task, horizons in runs.horizons.items():
+        reasons = {H: reason for H in horizons if (reason := runs.reason(task, H, agent)) is not None}
         for reason in dict.fromkeys(reasons.values()):
             at = [str(H) for H in horizons if reasons.get(H) == reason]
             place = task if len(at) == len(horizons) else f"{task} at H={', '.join(at)}"
@@ -588,16 +480,16 @@ def _refused(estimates: Estimates, agent: str) -> dict[str, str]:
 
 
 def analyse(options: CompareOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    estimates = Estimates(options, summary)
+    runs = Runs(options, summary)
+    means = means_of(runs)
     figure = FigureSpec(
         "compare",
         "How far from the expert does each agent end up?",
         "Each dot is the mean over data sets, from the smallest horizon (small dot) to the largest (large dot, with "
         "the 95 % interval of the mean); the dashed line is the best policy of the class.",
-        lambda: comparison_figure(estimates),
+        lambda: comparison_figure(runs, means),
     )
-    return Analysis(rows=estimates.rows(), tables=[table(estimates)], figures=[figure], findings=findings(estimates))
+    return Analysis(rows=means.rows, tables=[table(runs, means)], figures=[figure], findings=findings(runs, means))
 
 
 STUDY = Study(
