@@ -434,7 +434,8 @@ def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
         axes.set_xscale("log", base=2 if panel.xscale == "log2" else 10)
         axes.set_xlim(at[0] / 1.15, last * panel.room)
     else:
-        axes.set_xlim(at[0] - 0.03 * (last - at[0]), last + panel.room * (last - at[0]))
+        width = last - at[0] or 1.0
+        axes.set_xlim(at[0] - 0.03 * width, last + panel.room * width)
     axes.set_xticks(ticks, labels=names)
     axes.set_xticks([], minor=True)
     if panel.yscale in ("log", "factor"):
