@@ -28,6 +28,7 @@ from experiments.studies.compare import (
     run,
     verdict,
 )
+from experiments.testing import check_study
 from ntp_envs import make_task
 
 STUDY = load_study("compare")
@@ -192,9 +193,8 @@ def test_fits_draw_from_their_own_stream(tmp_path):
 
 
 def test_means_pairs_and_slopes_are_those_of_the_runs(tmp_path):
-    outcome = compared(tmp_path, agents=("RhoEstimatorBC",), seeds=6)
-    summary = outcome.summary
-    assert not outcome.failures
+    options = CompareOptions(**{**SMALL, "agents": ("RhoEstimatorBC",), "seeds": 6})
+    summary = check_study(STUDY, options, out=tmp_path / "run").summary
     best = {
         H: make_task("Contamination", horizon=H, eps=0.05, p=0.01, q=0.9).best_in_class().hellinger2 for H in (4, 8)
     }

@@ -44,6 +44,7 @@ from experiments.studies.multiplication import (
 )
 from experiments.study import Analysis
 from experiments.summary import Summary, SummaryRow
+from experiments.testing import check_study
 from ntp_envs import Demonstrations, collect
 from ntp_envs.features import WindowOneHot
 from ntp_envs.policy_classes import LinearStep, PositionalLinearPolicy
@@ -71,13 +72,13 @@ WITHOUT = dataclasses.replace(SMALL, neural="no", columns=2500, fresh_columns=10
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The parts that need no torch."""
-    return run_study(STUDY, WITHOUT, out=tmp_path_factory.mktemp("multiplication") / "run")
+    return check_study(STUDY, WITHOUT, out=tmp_path_factory.mktemp("multiplication") / "run")
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     pytest.importorskip("torch")
-    return run_study(STUDY, SMALL, out=tmp_path_factory.mktemp("multiplication") / "run")
+    return check_study(STUDY, SMALL, out=tmp_path_factory.mktemp("multiplication") / "run")
 
 
 # -- weights and columns -----------------------------------------------------------------------------------------------

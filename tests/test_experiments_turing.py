@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.turing import (
     BEAVER,
@@ -24,6 +23,7 @@ from experiments.studies.turing import (
     machine_task,
     running,
 )
+from experiments.testing import check_study
 from ntp_envs.tasks import linear_emulator
 
 SMALL = TuringOptions(
@@ -43,7 +43,7 @@ SMALL = TuringOptions(
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return run_study(load_study("turing"), SMALL, out=tmp_path_factory.mktemp("turing") / "run")
+    return check_study(load_study("turing"), SMALL, out=tmp_path_factory.mktemp("turing") / "run")
 
 
 @pytest.mark.slow

@@ -1,0 +1,101 @@
+"""`experiments.testing.check_study`: what it says of a toy study that keeps the contract, and of some that break it."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import experiments_toy as toy
+import numpy as np
+import pytest
+
+from experiments.cells import Record
+from experiments.study import Analysis, Options, Study, option
+from experiments.summary import Table
+from experiments.testing import check_study
+
+QUICK = toy.ToyOptions.quick()
+
+
+@dataclass(frozen=True)
+class Bounded(Options):
+    largest: int = option(8)
+    sizes: tuple[int, ...] = option((2, 4), least=2, most="largest", power_of_two=True)
+    one: int = option(2, one_of="sizes")
+    share: float = option(0.5, above=0.0, below=1.0)
+    mood: str = option("calm", choices=("calm", "wild"))
+    moods: tuple[str, ...] = option((), choices=("calm", "wild"), empty=True)
+    name: str = ""
+
+
+class Lax(Bounded):
+    def __post_init__(self):
+        """Refuses nothing."""
+
+
+@dataclass(frozen=True)
+class Bare(Options):
+    seeds: int = 3
+
+
+def test_a_study_that_keeps_the_contract_passes_and_its_run_is_given_back(tmp_path):
+    outcome = check_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    assert outcome.reused == 3 and outcome.summary.value("square", K=2) == pytest.approx(4, abs=0.5)
+    assert (tmp_path / "run" / "squares.png").exists()
+    log = tmp_path / "log"
+    check_study(toy.LONG, toy.LongOptions())
+    check_study(toy.STUDY, dataclasses.replace(QUICK, log=str(log)))
+    assert len(log.read_text().splitlines()) == 6 + 1, "one cell of the part is run again"
+
+
+def test_bounds_of_options_are_tried():
+    cells = lambda options: toy.cells(QUICK)  # noqa: E731
+    study = Study("bounded", "?", Bounded, cells, lambda options, summary: Analysis())
+    check_study(study, Bounded())
+    with pytest.raises(AssertionError, match="Lax takes largest='no number', which its option excludes"):
+        check_study(study, Lax())
+    with pytest.raises(AssertionError, match=r"seeds is a number: make it an experiments\.study\.option"):
+        check_study(study, Bare())
+
+
+CALLS = []
+
+
+def counting(*, size, replicate, mood, log, rng):
+    CALLS.append(1)
+    return [Record("calls", len(CALLS), {"K": size})]
+
+
+def globally(*, size, replicate, mood, log, rng):
+    return [Record("draw", np.random.random(), {"K": size})]  # noqa: NPY002
+
+
+def with_function(function):
+    def cells(options):
+        return [dataclasses.replace(cell, function=function) for cell in toy.cells(options)]
+
+    return dataclasses.replace(toy.STUDY, cells=cells, analyse=lambda options, summary: Analysis())
+
+
+def unready(options, summary):
+    return Analysis(tables=[Table("first", ["a"], [[summary[0].mean]])])
+
+
+@pytest.mark.parametrize(
+    ("study", "mood", "words"),
+    [
+        (with_function(counting), "calm", "had other records when it was run a second time"),
+        (with_function(lambda **_: []), "calm", "(pickle|local)"),
+        (toy.STUDY, "failing", "ArithmeticError"),
+        (toy.STUDY, "inkless", "no ink"),
+        (dataclasses.replace(toy.STUDY, analyse=unready), "calm", "does not analyse an empty summary"),
+    ],
+)
+def test_a_study_that_breaks_it_is_told_how(study, mood, words):
+    with pytest.raises(Exception, match=words):
+        check_study(study, dataclasses.replace(QUICK, mood=mood))
+
+
+def test_a_cell_that_draws_from_the_global_generator_is_found():
+    state = np.random.get_state()  # noqa: NPY002
+    with pytest.raises(AssertionError, match="a global generator"):
+        check_study(with_function(globally), QUICK)
+    np.random.set_state(state)  # noqa: NPY002
