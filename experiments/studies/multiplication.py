@@ -320,14 +320,7 @@ def by_metric(heads: Sequence[str], *metrics: str) -> list[tuple[str, dict[str, 
 
 def tables(summary: Summary) -> Iterator[Table]:
     end = ended(summary)
-    heads: Sequence[str] = (
-        "all tokens",
-        "product",
-        "chain",
-        "product, true chain",
-        "token, true prefix",
-        "nats a token",
-    )
+    heads = ["all tokens", "product", "chain", "product, true chain", "token, true prefix", "nats a token"]
     measures = by_metric(heads, EXACT, SUCCESS, CHAIN, PRODUCT, TOKEN, NATS)
     rows: list[Sequence[Any]] = []
     for learner, name in NAMES.items():
@@ -351,7 +344,7 @@ def tables(summary: Summary) -> Iterator[Table]:
         yield pivot(found, f"Tokens of the chain, {digits}-digit factors", KIND, lines, kinds, note=note)
     found = end.select(part=COLUMNS)
     lines = [(str(addends), {"addends": addends}) for addends in sorted(found.distinct("addends"))]
-    heads = ("carry", "digit after it", "both", "digit alone", "nats, digit alone")
+    heads = ["carry", "digit after it", "both", "digit alone", "nats, digit alone"]
     measures = by_metric(heads, CARRY, DIGIT, STEP, ALONE, ALONE_NATS)
     note = (
         f"Log-loss in the class of ColumnAddition, judged on fresh columns. {intervals_over(found)}, none where all "
@@ -412,9 +405,8 @@ def chain_title(end: Summary, digits: int) -> str:
     shares = [end.value(EXACT, learner=learner, digits=digits, format=cot) for learner, cot in places]
     written, learned, carried = (f"{share:.0%}" for share in shares)
     if np.isnan(shares).any():
-        return "A linear predictor with weights written down" + (
-            "" if np.isnan(shares[0]) else f": {written} of answers right"
-        )
+        known = "" if np.isnan(shares[0]) else f": {written} of answers right"
+        return f"A linear predictor with weights written down{known}"
     return (
         f"One linear predictor: {written} of answers right with weights written down, {learned} learned by SGD,\n"
         f"{carried} where carries are written"
