@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.amplification import AmplificationOptions, consistency, control, population, rare_mode, samples
 from experiments.summary import loglog_slope
+from experiments.testing import check_study
 
 RNG = np.random.default_rng(0)
 
@@ -51,7 +51,7 @@ def factor(records):
 @pytest.mark.slow
 def test_a_whole_small_run_reproduces_the_table_and_its_slopes(tmp_path):
     study = load_study("amplification")
-    outcome = run_study(study, SMALL, out=tmp_path / "run", workers=2)
+    outcome = check_study(study, SMALL, out=tmp_path / "run", workers=2)
     assert not outcome.failures
     summary = outcome.summary
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from experiments.measure import POPULATION, SLOPE_IN_H, draw
-from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.barrier import (
     BOUND,
@@ -20,6 +19,7 @@ from experiments.studies.barrier import (
     switch_horizon,
 )
 from experiments.summary import SummaryRow, slope_rows
+from experiments.testing import check_study
 from ntp_envs import collect, make_task
 
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ SMALL = BarrierOptions(
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return run_study(load_study("barrier"), SMALL, out=tmp_path_factory.mktemp("barrier") / "run")
+    return check_study(load_study("barrier"), SMALL, out=tmp_path_factory.mktemp("barrier") / "run")
 
 
 @pytest.mark.slow

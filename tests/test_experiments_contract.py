@@ -1,13 +1,19 @@
-"""`experiments.testing.check_study`: what it says of a toy study that keeps the contract, and of some that break it."""
+"""`experiments.testing.check_study`: what it says of a toy study, and that every registered study is checked with it.
+
+Studies are checked where the numbers of their small run are tested, so that the run is made once.
+"""
 
 import dataclasses
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import experiments_toy as toy
 import numpy as np
 import pytest
 
 from experiments.cells import Record
+from experiments.studies import STUDIES
 from experiments.study import Analysis, Options, Study, option
 from experiments.summary import Table
 from experiments.testing import check_study
@@ -99,3 +105,9 @@ def test_a_cell_that_draws_from_the_global_generator_is_found():
     with pytest.raises(AssertionError, match="a global generator"):
         check_study(with_function(globally), QUICK)
     np.random.set_state(state)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_registered_study_is_checked_with_its_small_run(name):
+    source = (Path(__file__).parent / f"test_experiments_{name}.py").read_text()
+    assert re.search(r"check_study\(", source), f"the small run of {name} is to be made by check_study"

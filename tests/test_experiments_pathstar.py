@@ -46,6 +46,7 @@ from experiments.studies.pathstar import (
 )
 from experiments.study import Analysis
 from experiments.summary import Series, Summary, SummaryRow
+from experiments.testing import check_study
 
 SMALL = PathStarOptions(
     degrees=(2, 3),
@@ -83,7 +84,7 @@ TABLE = {
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     pytest.importorskip("torch")
-    return run_study(STUDY, SMALL, out=tmp_path_factory.mktemp("pathstar") / "run")
+    return check_study(STUDY, SMALL, out=tmp_path_factory.mktemp("pathstar") / "run")
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------------

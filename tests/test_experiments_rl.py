@@ -36,6 +36,7 @@ from experiments.studies.rl import (
     rewarded,
 )
 from experiments.summary import Summary, SummaryRow
+from experiments.testing import check_study
 from ntp_envs import BernoulliPolicy, make_task
 
 SUCCESS_REWARD, MODE_REWARD, MAX_ENT = REWARDS
@@ -97,7 +98,7 @@ def test_a_dagger_that_never_slipped_is_no_better_than_cloning():
 
 def test_without_ppo_the_rest_of_the_study_runs(tmp_path):
     options = RLOptions(rl=False, horizon=4, n=200, seeds=2, horizons=(16, 64, 256), rounds=4)
-    outcome = run_study(load_study("rl"), options, out=tmp_path / "run")
+    outcome = check_study(load_study("rl"), options, out=tmp_path / "run")
     assert not outcome.failures
     summary = outcome.summary
     for task in TASKS:

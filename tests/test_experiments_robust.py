@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.robust import FAMILIES, TASKS, RobustOptions, compared
+from experiments.testing import check_study
 
 CONTAMINATION, LINEAR, PARITY = TASKS
 GRID = {"lams": (0.0, 0.01, 0.03), "chunks": (1, 5), "bounds": (1.0, 4.0), "K": 5, "folds": 2, "replicate": 0}
@@ -42,7 +42,7 @@ def test_on_parity_nothing_within_the_class_helps():
 @pytest.mark.slow
 def test_a_small_run_compares_every_learner_on_every_task(tmp_path):
     options = RobustOptions(n=2000, linear_n=1000, parity_n=500, seeds=2, lams=(0.0, 0.03, 0.3), chunks=(1, 5), folds=2)
-    outcome = run_study(load_study("robust"), options, out=tmp_path / "run")
+    outcome = check_study(load_study("robust"), options, out=tmp_path / "run")
     assert not outcome.failures
     summary = outcome.summary
     for task in TASKS:

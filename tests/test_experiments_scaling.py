@@ -52,6 +52,7 @@ from experiments.studies.scaling import (  # noqa: E402
     trainings,
 )
 from experiments.summary import Summary, SummaryRow  # noqa: E402
+from experiments.testing import check_study  # noqa: E402
 from ntp_envs import NGramClass, distance  # noqa: E402
 
 HARBOUR = str(Path(__file__).parent / "data" / "harbour.txt")
@@ -78,7 +79,7 @@ TINY = replace(
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return run_study(load_study("scaling"), SMALL, out=tmp_path_factory.mktemp("scaling") / "run")
+    return check_study(load_study("scaling"), SMALL, out=tmp_path_factory.mktemp("scaling") / "run")
 
 
 # -- operations --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.snowball import (
     AGAIN,
@@ -27,13 +26,14 @@ from experiments.studies.snowball import (
     costs,
 )
 from experiments.summary import Summary
+from experiments.testing import check_study
 
 SMALL = SnowballOptions(horizons=(4, 12), detail_horizon=12, eps=0.1, degree=3, degrees=(2, 4), n=300, samples=60)
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return run_study(load_study("snowball"), SMALL, out=tmp_path_factory.mktemp("snowball") / "run")
+    return check_study(load_study("snowball"), SMALL, out=tmp_path_factory.mktemp("snowball") / "run")
 
 
 def inside(row, value, widths=2.0):

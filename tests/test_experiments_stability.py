@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.stability import EXCESS, REFUSED, StabilityOptions, growth, longest_chunks, low_rank
 from experiments.summary import Summary, SummaryRow
+from experiments.testing import check_study
 
 RNG = np.random.default_rng(0)
 CONTAMINATION, LINEAR = "Contamination eps=.01", "ARLinear eps=.02"
@@ -73,7 +73,7 @@ def test_a_small_run_says_where_it_breaks(tmp_path):
         rank_chunk=5,
         rank_shares=(0.5, 1.0),
     )
-    outcome = run_study(load_study("stability"), options, out=tmp_path / "run")
+    outcome = check_study(load_study("stability"), options, out=tmp_path / "run")
     assert not outcome.failures
     longest = {row["task"]: row.mean for row in outcome.summary.select("longest chunk that works")}
     assert longest == {CONTAMINATION: 5, LINEAR: 4}

@@ -15,7 +15,6 @@ import pytest
 import experiments.measure as networks_module
 from experiments.cli import main
 from experiments.measure import passing
-from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.text import (
     ACCURACY,
@@ -50,6 +49,7 @@ from experiments.studies.text import (
     shown_lengths,
 )
 from experiments.summary import Series, Summary
+from experiments.testing import check_study
 from ntp_envs import distance
 from ntp_envs.tasks import Text
 from ntp_envs.text import UnknownTokensWarning
@@ -86,7 +86,7 @@ SMALL = TextOptions(
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return run_study(load_study("text"), SMALL, out=tmp_path_factory.mktemp("text") / "run")
+    return check_study(load_study("text"), SMALL, out=tmp_path_factory.mktemp("text") / "run")
 
 
 def one(outcome, metric, **labels):

@@ -17,6 +17,7 @@ from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.tradeoff import EXCESS_SLOPE_IN_K, TradeoffOptions, limit
 from experiments.summary import growth_factor
+from experiments.testing import check_study
 from ntp_envs import collect, make_task
 
 RNG = np.random.default_rng(0)
@@ -35,7 +36,7 @@ SMALL = TradeoffOptions(
 
 @pytest.mark.slow
 def test_a_small_run_has_the_slopes_of_the_theory_and_keeps_costs_apart(tmp_path):
-    outcome = run_study(load_study("tradeoff"), SMALL, out=tmp_path / "run")
+    outcome = check_study(load_study("tradeoff"), SMALL, out=tmp_path / "run")
     assert not outcome.failures
     summary = outcome.summary
 
