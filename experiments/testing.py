@@ -6,15 +6,18 @@ import dataclasses
 import json
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, CellResult, ResultStore
 from experiments.run import RunOutcome, local_executor, run_cell, run_study
-from experiments.study import Analysis, Options, Study
-from experiments.summary import Summary
+from experiments.study import Options, Study
+from experiments.summary import Summary, summarise, summary_lines, write_csv
+
+#: of the time of the run, for cells that are run again
+SHARE = 0.1
 
 
 def check_study(
@@ -22,8 +25,8 @@ def check_study(
 ) -> RunOutcome:
     """Check that a study keeps the contract of `experiments.study.Study`.
 
-    The study is run once, stopped half way and resumed; the quickest cell of every part is then run again, so that the
-    check takes little longer than a run. It is checked that
+    The study is run once, stopped half way and resumed. The quickest cell of every part is then run again, as far as a
+    tenth of the time of the run allows, so that the check takes little longer than a run. It is checked that
 
     - options beyond what an `experiments.study.option` says are refused at construction, in words that name them;
     - a summary without rows is analysed;
@@ -136,18 +139,6 @@ class _Stop(KeyboardInterrupt):
     """Like Ctrl-C, half way."""
 
 
-class _Kept(Executor):
-    """Gives every cell the result that it had."""
-
-    def __init__(self, results: Mapping[str, CellResult]) -> None:
-        self.results = results
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(self.results[args[0].key])
-        return future
-
-
 def _checked_run(study: Study, options: Any, out: Path, seed: int, workers: int) -> RunOutcome:
     cells = study.checked_cells(options)
     with local_executor(min(workers, len(cells))) as executor:
@@ -166,11 +157,12 @@ def _checked_run(study: Study, options: Any, out: Path, seed: int, workers: int)
             f"study {study.name!r}: the cell {key} had other records when it was run a second time; a cell depends on "
             "its parameters and on rng only, not on a global generator, a cache or the time.",
         )
+    summary = summarise(study, cells, {**results, **again}, seed)
     with tempfile.TemporaryDirectory() as folder:
-        whole = dataclasses.replace(study, analyse=lambda o, s: Analysis(rows=study.analyse(o, s).rows))  # no figures
-        once = run_study(whole, options, out=folder, seed=seed, executor=_Kept({**results, **again}))
+        once = Path(folder) / "summary.csv"
+        write_csv(once, *summary_lines(study, Summary([*summary, *study.analyse(options, summary).rows])))
         _require(
-            once.folder.summary.read_bytes() == outcome.folder.summary.read_bytes(),
+            once.read_bytes() == outcome.folder.summary.read_bytes(),
             f"study {study.name!r}: a run that was stopped and resumed has another summary.csv than one in one go.",
         )
     return outcome
@@ -190,12 +182,18 @@ def _run_half(study: Study, options: Any, out: Path, seed: int, executor: Execut
 
 
 def _quickest(cells: list[Cell], results: Mapping[str, CellResult]) -> list[Cell]:
-    """The quickest cell of every part and function, from the last to the first, as another process would get it."""
+    """The quickest cell of every part and function, as another process gets it, the last cell first."""
+    seconds = {cell.key: results[cell.key].seconds for cell in cells}
     chosen: dict[tuple[str, Any], Cell] = {}
-    for cell in sorted(cells, key=lambda cell: -results[cell.key].seconds):
-        chosen[cell.part, cell.function] = cell
-    order = {cell.key: place for place, cell in enumerate(cells)}
-    return [pickle.loads(pickle.dumps(cell)) for cell in sorted(chosen.values(), key=lambda cell: -order[cell.key])]
+    for cell in sorted(cells, key=lambda cell: seconds[cell.key]):
+        chosen.setdefault((cell.part, cell.function), cell)
+    spent, limit = 0.0, max(SHARE * sum(seconds.values()), 1.0)
+    taken = set()
+    for cell in chosen.values():  # from the quickest on
+        spent += seconds[cell.key]
+        if spent <= limit or not taken:
+            taken.add(cell.key)
+    return [pickle.loads(pickle.dumps(cell)) for cell in reversed(cells) if cell.key in taken]
 
 
 def _plain(result: CellResult) -> str:
