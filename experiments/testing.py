@@ -188,7 +188,7 @@ def _quickest(cells: list[Cell], results: Mapping[str, CellResult]) -> list[Cell
     for cell in sorted(cells, key=lambda cell: seconds[cell.key]):
         chosen.setdefault((cell.part, cell.function), cell)
     spent, limit = 0.0, max(SHARE * sum(seconds.values()), 1.0)
-    taken = set()
+    taken: set[str] = set()
     for cell in chosen.values():  # from the quickest on
         spent += seconds[cell.key]
         if spent <= limit or not taken:
