@@ -10,10 +10,9 @@ from statistics import median_high
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Guide, Panel, chart, shades
+from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Figure, Guide, Panel, chart, shades
 from experiments.measure import (
     BEST,
     CHUNKED,

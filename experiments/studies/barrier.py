@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, FACTOR, Curve, Guide, Panel, chart, draw_panel, new_figure, shades, text
+from experiments.charts import COLOURS, FACTOR, Curve, Figure, Guide, Panel, chart, draw_panel, new_figure, shades, text
 from experiments.measure import (
     CHUNKED,
     LAYERWISE,

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.random import Generator
 
 from agents import LogLossBC
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, Curve, Guide, Panel, chart, dots
+from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart, dots
 from experiments.measure import costed_fit
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, Table, interval_words, intervals_over, pivot

@@ -7,11 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments.cells import Cell, Record
-from experiments.charts import DISTANCE, FACTOR, PURPLES, Line, draw_lines, factor_axis, room_for_labels, shades, text
+from experiments.charts import (
+    DISTANCE,
+    FACTOR,
+    PURPLES,
+    Axes,
+    Figure,
+    Line,
+    draw_lines,
+    factor_axis,
+    room_for_labels,
+    shades,
+    text,
+)
 from experiments.measure import (
     BEST,
     CHUNK_KR,

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from agents import make_agent
 from experiments.cells import Cell, Label, Record, kept_or_made
 from experiments.charts import (
     COLOURS,
+    Axes,
+    Figure,
     legend_below,
     log2_axis,
     new_figure,

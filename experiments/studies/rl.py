@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from agents import Agent, make_agent
 from agents.interactive import DAgger
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, DISTANCE, Curve, Panel, chart, legend_below, new_panels, plot_series
+from experiments.charts import COLOURS, DISTANCE, Curve, Figure, Panel, chart, legend_below, new_panels, plot_series
 from experiments.measure import BEST, SECONDS, build_learner, costed_fit, named
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import (

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from agents import Agent, make_agent
 from experiments.cells import Cell, Label, Record
-from experiments.charts import FACTOR, Curve, Guide, Panel, chart, dots
+from experiments.charts import FACTOR, Curve, Figure, Guide, Panel, chart, dots
 from experiments.measure import CHUNK_KR, CHUNKED, SECONDS, build_learner, costed_fit, measured_fit, named, titled
 from experiments.studies.amplification import SAMPLED
 from experiments.studies.stability import TASKS as STABILITY_TASKS

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from agents import make_agent
 from experiments import measure
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import COLOURS, Curve, Panel, chart, end_labels, log2_axis, new_figure
+from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, end_labels, log2_axis, new_figure
 from experiments.measure import powers_of_two, require_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Interval, Summary, SummaryRow, Table, derived, number, pivot, with_interval

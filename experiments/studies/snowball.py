@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from agents import make_agent
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, Curve, Panel, chart
+from experiments.charts import COLOURS, Curve, Figure, Panel, chart
 from experiments.measure import POPULATION, evaluation_records
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, SummaryRow, Table, derived, number, pivot

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from agents import Agent, ConvergenceWarning, LogLossBC, make_agent
@@ -24,7 +22,9 @@ from experiments.cells import Cell, Label, Record
 from experiments.charts import (
     COLOURS,
     DISTANCE,
+    Axes,
     Curve,
+    Figure,
     Panel,
     chart,
     end_labels,

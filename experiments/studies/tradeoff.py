@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.cells import Cell, Record
 from experiments.charts import (
@@ -15,6 +14,7 @@ from experiments.charts import (
     FACTOR,
     PURPLES,
     Curve,
+    Figure,
     Guide,
     Line,
     Panel,
