@@ -114,6 +114,15 @@ class BallFit:
     curvature: Curvature
 
 
+def flat_directions(rows: SoftmaxRows) -> FloatArray:
+    """``(d, k)`` orthonormal columns: the directions in which theta changes no law on the data.
+
+    At theta = 0 every law is uniform, and curvature vanishes only where the features of all tokens move together.
+    """
+    eigenvalues, vectors = np.linalg.eigh(rows.hessian(np.zeros(rows.features.dimension)))
+    return vectors[:, eigenvalues <= len(eigenvalues) * np.finfo(np.float64).eps * max(float(eigenvalues[-1]), 1e-300)]
+
+
 def newton_in_ball(
     rows: SoftmaxRows,
     radius: float,
@@ -128,12 +137,28 @@ def newton_in_ball(
     Each iteration minimises a quadratic model in the ball and searches the segment to its minimiser, which stays in
     the ball. The Hessian is renewed at every iteration where that is cheap, otherwise when at the present rate the
     gradient passes still needed would cost more than a new one.
+
+    Theta stays where it began in directions that the data say nothing about: from zero, the fit is the smallest of
+    equally good ones. Newton's equation has no answer there but the ratio of two rounding errors, which would differ
+    from processor to processor, and with it what is predicted for prefixes that the data do not have.
     """
     spread = rows.features.spread
     cheap = rows.hessian_work() <= CHEAP_HESSIAN_WORK
     loss, gradient = rows.loss_and_gradient(theta)
     if curvature is None:
         curvature = Curvature.of(theta, rows.hessian(theta), exact=True)
+    flat = np.zeros((len(theta), 0))
+    if curvature.eigenvalues[0] <= 1e-8 * curvature.eigenvalues[-1]:
+        flat = flat_directions(rows)
+
+    def renewed(theta: FloatArray) -> Curvature:
+        hessian = rows.hessian(theta)
+        if flat.shape[1]:  # curved there as much as anywhere, so that no eigenvector mixes them with the others
+            hessian += max(float(np.trace(hessian)), 1e-300) * (flat @ flat.T)
+        return Curvature.of(theta, hessian, exact=True)
+
+    if flat.shape[1] and curvature.exact:
+        curvature = renewed(theta)
     gap = certified_gap(theta, gradient, radius, spread, curvature)
     best = BallFit(theta, loss, gap, 0, curvature)
     born, age = gap, 0  # gap when the present Hessian was new, iterations since
@@ -143,6 +168,7 @@ def newton_in_ball(
         model = curvature.vectors @ (curvature.eigenvalues * (curvature.vectors.T @ theta))
         target, _ = minimise_quadratic_in_ball(curvature, gradient - model, radius)
         move = target - theta
+        move -= flat @ (flat.T @ move)
         slope = float(gradient @ move)
         noise = 1e-13 * max(abs(loss), 1e-300)
         scale = 1.0
@@ -157,7 +183,7 @@ def newton_in_ball(
         age += 1
         passes = _passes_left(born, new_gap, tol, age)
         if new_gap > tol and (cheap or (age > 1 and passes * rows.gradient_work() > rows.hessian_work())):
-            curvature = Curvature.of(theta, rows.hessian(theta), exact=True)
+            curvature = renewed(theta)
             new_gap = certified_gap(theta, gradient, radius, spread, curvature)
             born, age = new_gap, 0
         gap = new_gap

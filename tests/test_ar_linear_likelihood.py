@@ -219,6 +219,23 @@ def test_separable_data_end_on_the_sphere(radius):
     assert report.converged and np.linalg.norm(wide) <= radius * (1 + 1e-12)
 
 
+@QUICK
+@given(st.integers(0, 10_000), st.integers(0, len(MAPS) - 1), st.integers(1, 6), st.sampled_from([4.0, 200.0]))
+def test_what_the_data_say_nothing_about_stays_zero(seed, index, n, radius):
+    """The smallest of equally good thetas: which one is not for the rounding of a processor to decide."""
+    features = MAPS[index]
+    demonstrations = draw(features, seed, n)
+    theta, _ = maximum_likelihood(features, radius, Targets.of(demonstrations), tol=1e-6)
+    differences = []
+    for h in range(demonstrations.horizon):
+        joint = features.joint(demonstrations.prompts, demonstrations.tokens[:, :h])  # (n, A, d)
+        differences.append((joint - joint[:, :1]).reshape(-1, features.dimension))
+    stacked = np.concatenate(differences)
+    _, sizes, rows = np.linalg.svd(stacked, full_matrices=True)
+    flat = rows[int((sizes > 1e-10 * sizes.max(initial=1e-300)).sum()) :]
+    assert np.abs(flat @ theta).max(initial=0.0) <= 1e-9 * max(1.0, float(np.linalg.norm(theta)))
+
+
 def test_one_demonstration_and_all_equal_demonstrations():
     for n in (1, 30):
         demos = Demonstrations(np.zeros((n, 0), int), np.tile([[0, 1, 1, 0]], (n, 1)), vocab_size=2)
