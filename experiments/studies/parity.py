@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.cells import Cell, Record
-from experiments.charts import (
-    DISTANCE,
-    FACTOR,
-    PURPLES,
-    Axes,
-    Figure,
-    Line,
-    draw_lines,
-    factor_axis,
-    room_for_labels,
-    shades,
-    text,
-)
+from experiments.charts import DISTANCE, FACTOR, PURPLES, Curve, Guide, Panel, chart, shades
 from experiments.measure import (
     BEST,
     CHUNK_KR,
@@ -30,130 +21,48 @@ from experiments.measure import (
     POPULATION,
     SLOPE_IN_H,
     build_learner,
-    check_distinct,
     measured,
     named,
     population_for,
+    titled,
 )
-from experiments.study import Analysis, FigureSpec, Study
-from experiments.summary import Summary, Table, interval_words, slope_rows, with_interval
+from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.summary import Summary, Table, interval_words, pivot, slope_rows
 from ntp_envs import Demonstrations, Task, collect, make_task
-from ntp_envs.checks import check_int, check_real
 
-# -- What can be changed about the study ------------------------------------------------------------------------------
+BITS = 4  # of NoisyParity; the answer is the parity of three of them, wrong with probability .1
+EPISODE = BITS + 1
+PARITY, CONTAMINATED = "NoisyParity", "ARLinear contaminated"
+LINEAR: dict[str, Any] = {"kind": "contamination", "width": 2, "radius": 16.0, "eps": 0.01, "misspecification": 1.0}
+#: learners whose policy is a member of the class and which have no chunk length
+IN_CLASS = tuple(LEARNERS)
+SHOWN = ("log-loss", "smoothed 1/H", "rho")  # smoothing with 1/(nH) lies on log-loss, rho psi above rho
+NOTHING = 1e-8  # distances below are what rounding leaves of 0
 
 
 @dataclass(frozen=True)
-class ParityOptions:
+class ParityOptions(Options):
     """Sizes of the sweep; the defaults are the full study."""
 
-    episodes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    episodes: tuple[int, ...] = option((1, 2, 4, 8, 16, 32, 64), quick=(1, 4, 16, 64))
     """Episodes R of five tokens in NoisyParity: H = 5 R."""
-    bounds: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    bounds: tuple[float, ...] = option((1.0, 2.0, 4.0, 8.0), least=1.0)  # below, some programs have no feasible point
     """Norm bounds B of ChunkKR."""
-    n: int = 1000
+    n: int = option(1000)
     """Demonstrations of NoisyParity."""
-    seeds: int = 20
+    seeds: int = option(20, quick=5)
     """Data sets, of NoisyParity and of the contaminated linear class."""
-    population_horizons: tuple[int, ...] = (4, 6, 8, 10, 12)
+    population_horizons: tuple[int, ...] = option((4, 6, 8, 10, 12), quick=(4, 8, 12), most=15)
     """Horizons of the contaminated linear class with its exact population, up to 15."""
-    horizons: tuple[int, ...] = (4, 16, 64, 256)
+    horizons: tuple[int, ...] = option((4, 16, 64, 256))
     """Horizons of the contaminated linear class with samples."""
-    linear_n: int = 4000
+    linear_n: int = option(4000, quick=2000)
     """Demonstrations of the contaminated linear class."""
-    chunks: tuple[int, ...] = (2, 4, 8)
+    chunks: tuple[int, ...] = option((2, 4, 8), quick=(2, 8), least=2, most=10)
     """Chunk lengths K on the contaminated linear class, each used where K < H."""
 
-    def __post_init__(self) -> None:
-        for name, most in (("episodes", None), ("population_horizons", 15), ("horizons", None), ("chunks", 10)):
-            check_distinct(name, getattr(self, name), minimum=2 if name == "chunks" else 1, maximum=most)
-        if not self.bounds or len(set(self.bounds)) < len(self.bounds):
-            raise ValueError(f"bounds={self.bounds} must hold distinct numbers, at least one.")
-        for bound in self.bounds:
-            if check_real("bounds", bound) < 1.0:
-                raise ValueError(f"bounds={bound} must be at least 1: below, some programs have no feasible point.")
-        for name in ("n", "seeds", "linear_n"):
-            check_int(name, getattr(self, name), minimum=1)
 
-    @classmethod
-    def quick(cls) -> ParityOptions:
-        """About a minute on two cores."""
-        return cls(
-            episodes=(1, 4, 16, 64),
-            seeds=5,
-            population_horizons=(4, 8, 12),
-            linear_n=2000,
-            chunks=(2, 8),
-        )
-
-
-# -- The figures of the study: each answers one question, and its caption says what it shows --------------------------
-
-
-PARITY = "NoisyParity, 4 free bits and the parity of three of them, wrong with probability .1, R times over."
-CONTAMINATED = (
-    "ARLinear, a window of two tokens: with probability .01 the whole document follows the opposite member of the "
-    "class. The best in class comes from a local search; the rho learners too search, and certify against the replies "
-    "they found."
-)
-
-
-def figures(options: ParityOptions, summary: Summary) -> list[FigureSpec]:
-    """All figures, the headline first."""
-    return [
-        FigureSpec(
-            "headline",
-            "What can the linear class say at all?",
-            f"{PARITY} Population, exact. No linear function of the bits predicts the answer, so the best linear "
-            "policy guesses and its distance grows with H towards 2. Learners in the class find just that policy: "
-            "C_apx = 1, nothing is amplified, and no better learner would help. ChunkKR with norm bound 8 has left the "
-            "class for a space of functions that holds the parity. (K = 5, an episode; the norm bound is that on the "
-            "answer's law.)",
-            lambda: parity_figure(options, summary),
-        ),
-        FigureSpec(
-            "parity-samples",
-            "Is the error on parity one of learning?",
-            f"{PARITY} n={options.n}, {options.seeds} data sets, bands: 95 % intervals of the mean at each point. "
-            "Log-loss, both smoothings, rho and chunked rho all have the factor of the best policy; only leaving the "
-            "class gets below 1. (Distances end at 2, so the factor of any policy that is wrong a little in every "
-            "episode comes back to 1.)",
-            lambda: proper_figure(options, summary),
-        ),
-        FigureSpec(
-            "contaminated-population",
-            "And where the class can say something?",
-            f"{CONTAMINATED} Population, exact. There the class has a good policy, but log-loss averages the two kinds "
-            "of document and drifts away from it as H grows; the rho-estimator on whole sequences does not, longer "
-            "chunks lie between. ChunkKR (norm bound "
-            f"{max(options.bounds):g}) is not confined to the class and may go below 1.",
-            lambda: contaminated_figure(options, summary, sampled=False),
-        ),
-        FigureSpec(
-            "contaminated-samples",
-            "The same from samples, at longer horizons",
-            f"{CONTAMINATED} n={options.linear_n}, {options.seeds} data sets, bands: 95 % intervals of the mean "
-            "at each point. Smoothing with 1/H helps only while 1/H is large beside the contamination; long chunks of "
-            "ChunkKR cost data, as each of 2^K strings has a probability of its own.",
-            lambda: contaminated_figure(options, summary, sampled=True),
-        ),
-    ]
-
-
-# -- The cells of the study: what is fitted on what, and what is measured. Every function here is pure ----------------
-
-
-BITS = 4  # of NoisyParity; the answer is the parity of three of them, wrong with probability .1
-PARITY, CONTAMINATED = "NoisyParity", "ARLinear contaminated"
-LINEAR: dict[str, Any] = {
-    "kind": "contamination",
-    "width": 2,
-    "radius": 16.0,
-    "eps": 0.01,
-    "misspecification": 1.0,
-}
-#: learners whose policy is a member of the class and which have no chunk length
-IN_CLASS = tuple(LEARNERS)
+# -- cells: what is fitted on what, and what is measured --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -172,9 +81,8 @@ class Fit:
 
 def fits_parity(bounds: Sequence[float]) -> list[Fit]:
     """ChunkKR plays on whole episodes (K = 5), and on tokens; chunked rho on episodes."""
-    episode = BITS + 1
-    kernels = [Fit(CHUNK_KR, K, float(B)) for K in (episode, 1) for B in bounds]
-    return [*(Fit(name) for name in IN_CLASS), Fit(CHUNKED, episode), *kernels, Fit(BEST)]
+    kernels = [Fit(CHUNK_KR, K, float(B)) for K in (EPISODE, 1) for B in bounds]
+    return [*(Fit(name) for name in IN_CLASS), Fit(CHUNKED, EPISODE), *kernels, Fit(BEST)]
 
 
 def fits_linear(bounds: Sequence[float], chunks: Sequence[int], H: int) -> list[Fit]:
@@ -255,209 +163,196 @@ def cells(options: ParityOptions) -> Iterator[Cell]:
         yield Cell("contaminated, samples", linear, cell)
 
 
-# -- How the figures of the study are drawn; what each one says is in ``catalogue`` -----------------------------------
+# -- tables -----------------------------------------------------------------------------------------------------------
 
 
-EPISODE = BITS + 1
-SHOWN = ("log-loss", "smoothed 1/H", "rho")  # smoothing with 1/(nH) lies on log-loss, rho psi above rho
+def tables(o: ParityOptions, s: Summary) -> list[Table]:
+    spread = f"{interval_words(o.seeds)}."
+    lengths = [EPISODE * R for R in o.episodes]
+
+    def table(title: str, part: str, metric: str, fits: list[Fit], horizons: Sequence[int], note: str = "") -> Table:
+        lines = [(titled(f.learner, f.K, f.B), {"learner": f.learner, "K": f.K, "B": f.B}) for f in fits]
+        columns: list[tuple[str, dict[str, Any]]] = [(f"H={H}", {"part": part, "H": H}) for H in sorted(horizons)]
+        if part.startswith("contaminated"):
+            columns.append(("slope in H", {"part": part, "metric": SLOPE_IN_H, "digits": 3}))
+        return pivot(s, title, metric, lines, columns, digits=3 if note else 6, note=note)
+
+    fits = fits_parity(o.bounds)
+    limit, sampled = (fits_linear(o.bounds, o.chunks, max(H)) for H in (o.population_horizons, o.horizons))
+    distances = table("D_H^2 on NoisyParity, population", "parity, population", "hellinger2", fits, lengths)
+    rows = [
+        [name, *("< 1e-8" if x and float(x) < NOTHING else x for x in entries)] for name, *entries in distances.rows
+    ]
+    title = "C_apx on the contaminated linear class"
+    return [
+        dataclasses.replace(distances, rows=rows),
+        table(f"C_apx on NoisyParity, n={o.n}", "parity, samples", "C_apx", fits, lengths, spread),
+        table(f"{title}, population", "contaminated, population", "C_apx", limit, o.population_horizons),
+        table(f"{title}, n={o.linear_n}", "contaminated, samples", "C_apx", sampled, o.horizons, spread),
+    ]
 
 
-def parity_figure(options: ParityOptions, summary: Summary) -> Figure:
+# -- figures: each answers one question, and its caption says what it shows -------------------------------------------
+
+
+def kernels(o: ParityOptions, part: str) -> list[Curve]:
+    """ChunkKR on episodes, a line a norm bound."""
+    return [
+        Curve(
+            {"part": part, "learner": CHUNK_KR, "K": EPISODE, "B": B},
+            f"ChunkKR, norm bound {B:g}",
+            look={"color": purple},
+        )
+        for B, purple in shades(o.bounds, PURPLES).items()
+    ]
+
+
+def episode_panel(o: ParityOptions, metric: str, curves: list[Curve], guide: Guide, low: float) -> Panel:
+    """From a little below 0, where some of the lines have their names."""
+    room, label = (max(o.episodes) / min(o.episodes)) ** 0.62, "horizon H (episodes of 5 tokens)"
+    return Panel("H", label, metric, curves, [guide], "log2", "zero", room, ylim=(low, None))
+
+
+def parity_figure(o: ParityOptions, s: Summary) -> Figure:
     """D_H^2 against H on the population: the whole class goes to 2, ChunkKR leaves it."""
-    from experiments.charts import COLOURS, log2_axis, new_figure
-
-    title = "Parity is beyond the linear class: its best policy drifts to distance 2"
-    figure, axes = new_figure(title, "horizon H (episodes of 5 tokens)", DISTANCE, size=(8.6, 4.8))
-    part, horizons = "parity, population", [EPISODE * R for R in sorted(options.episodes)]
-    log2_axis(axes, horizons)
-    room_for_labels(axes, horizons[0], horizons[-1], (horizons[-1] / horizons[0]) ** 0.62)
-    best = summary.series("H", "hellinger2", part=part, learner=BEST)
-    fitted = summary.series("H", "hellinger2", part=part, learner="log-loss")
-    lines = [
-        Line(fitted, "log-loss", "log-loss, smoothed, rho"),
-        Line(best, BEST, "best linear policy (C_apx = 1)", linewidth=1.4),
+    part, H = "parity, population", EPISODE * max(o.episodes)
+    curves = [
+        Curve({"part": part, "learner": "log-loss"}, "log-loss, smoothed, rho"),
+        Curve({"part": part, "learner": BEST}, "best linear policy (C_apx = 1)", look={"linewidth": 1.4}),
+        *kernels(o, part),
     ]
-    colours = shades(options.bounds, PURPLES)
-    for B in options.bounds:
-        series = summary.series("H", "hellinger2", part=part, learner=CHUNK_KR, K=EPISODE, B=B)
-        lines.append(Line(series, CHUNK_KR, f"ChunkKR, norm bound {B:g}", color=colours[B]))
-    axes.plot([horizons[0], horizons[-1]], [2, 2], color=COLOURS["grey"], linestyle=":", linewidth=1.2)
-    axes.annotate("2: disjoint laws", (horizons[0], 2.0), xytext=(0, 9), **text("reference"))
-    draw_lines(axes, lines, limits=_from_zero)
-    return figure
+    panel = episode_panel(o, "hellinger2", curves, Guide(level=2.0, note="2: disjoint laws"), -0.16)
+    best = s.value("hellinger2", part=part, learner=BEST, H=H)
+    title = f"Squared distance of the best linear policy at H={H}: {best:.3g} (2 at most)"
+    return chart(s, title, DISTANCE, panel, size=(8.6, 4.8))
 
 
-def _from_zero(axes: Axes) -> None:
-    top = float(axes.dataLim.y1)
-    axes.set_ylim(-0.03 * top, 1.15 * top)
-
-
-def proper_figure(options: ParityOptions, summary: Summary) -> Figure:
+def proper_figure(o: ParityOptions, s: Summary) -> Figure:
     """C_apx against H from samples: 1 for every member of the class, below for ChunkKR."""
-    from experiments.charts import log2_axis, new_figure
-
-    title = f"In the class there is nothing to gain: C_apx = 1 (n={options.n})"
-    figure, axes = new_figure(title, "horizon H (episodes of 5 tokens)", FACTOR, size=(8.6, 4.8))
-    part, horizons = "parity, samples", [EPISODE * R for R in sorted(options.episodes)]
-    log2_axis(axes, horizons)
-    room_for_labels(axes, horizons[0], horizons[-1], (horizons[-1] / horizons[0]) ** 0.62)
-    lines = [Line(summary.series("H", "C_apx", part=part, learner=name), name, "") for name in SHOWN[1:]]
-    lines.append(
-        Line(summary.series("H", "C_apx", part=part, learner="log-loss"), "log-loss", "every learner in the class")
-    )
-    colours = shades(options.bounds, PURPLES)
-    for B in options.bounds:
-        series = summary.series("H", "C_apx", part=part, learner=CHUNK_KR, K=EPISODE, B=B)
-        lines.append(Line(series, CHUNK_KR, f"ChunkKR, norm bound {B:g}", color=colours[B]))
-    axes.plot([horizons[0], horizons[-1]], [1, 1], color="black", linestyle="--", linewidth=1.2, zorder=1)
-    draw_lines(axes, lines, limits=_from_zero)
-    return figure
+    part = "parity, samples"
+    curves = [Curve({"part": part, "learner": name}) for name in SHOWN[1:]]
+    curves.append(Curve({"part": part, "learner": "log-loss"}, "every learner in the class"))
+    best = Guide(level=1.0, colour="black", dashes="--")
+    panel = episode_panel(o, "C_apx", [*curves, *kernels(o, part)], best, -0.08)
+    means = [row.mean for name in SHOWN for row in s.select("C_apx", part=part, learner=name)] or [math.nan]
+    title = f"Learners in the class: C_apx {min(means):.3f} to {max(means):.3f} (n={o.n})"
+    return chart(s, title, FACTOR, panel, size=(8.6, 4.8))
 
 
-def contaminated_figure(options: ParityOptions, summary: Summary, *, sampled: bool) -> Figure:
+def contaminated_figure(o: ParityOptions, s: Summary, *, sampled: bool) -> Figure:
     """C_apx against H on the contaminated linear class."""
-    from experiments.charts import log2_axis, new_figure
-
-    part = "contaminated, samples" if sampled else "contaminated, population"
-    horizons = sorted(options.horizons if sampled else options.population_horizons)
-    data = f"n={options.linear_n}" if sampled else "population"
-    title = f"Contaminated: log-loss amplifies with H, rho does not ({data})"
-    figure, axes = new_figure(title, "horizon H (tokens)", FACTOR, size=(8.6, 5.4))
-    axes.set_yscale("log")
-    log2_axis(axes, horizons)
-    room_for_labels(axes, horizons[0], horizons[-1], (horizons[-1] / horizons[0]) ** 0.58)
-    lines = [Line(summary.series("H", "C_apx", part=part, learner=name), name, name) for name in SHOWN]
-    chunks = sorted(options.chunks)
-    longest = chunks[-1]  # one chunked rho is enough beside the ChunkKR of every length
-    greens, purples = shades(chunks), shades(chunks, PURPLES)
-    for K in chunks:
-        kernel = summary.series("H", "C_apx", part=part, learner=CHUNK_KR, K=K, B=float(max(options.bounds)))
-        lines.append(Line(kernel, CHUNK_KR, f"ChunkKR, K={K}", color=purples[K]))
-    chunked = summary.series("H", "C_apx", part=part, learner=CHUNKED, K=longest)
-    lines.append(Line(chunked, CHUNKED, f"chunked rho, K={longest}", color=greens[longest]))
-
-    def limits(axes: Axes) -> None:
-        factor_axis(axes)
-        if not sampled:  # a short range
-            axes.set_yticks([1, 2, 3, 5, 8], labels=["1", "2", "3", "5", "8"])
-
-    axes.plot([horizons[0], horizons[-1]], [1, 1], color="black", linestyle="--", linewidth=1.2, zorder=1)
-    axes.annotate("best linear policy", (horizons[-1], 1.0), xytext=(9, 0), **text(BEST))
-    draw_lines(axes, [line for line in lines if np.isfinite(line.series.mean).all()], limits=limits)
+    part, data = ("contaminated, samples", f"n={o.linear_n}") if sampled else ("contaminated, population", "population")
+    horizons, chunks, B = sorted(o.horizons if sampled else o.population_horizons), sorted(o.chunks), max(o.bounds)
+    curves = [Curve({"part": part, "learner": name}, name) for name in SHOWN]
+    for K, purple in shades(chunks, PURPLES).items():
+        place = {"part": part, "learner": CHUNK_KR, "K": K, "B": B}
+        curves.append(Curve(place, f"ChunkKR, K={K}", look={"color": purple}))
+    K = chunks[-1]  # one chunked rho is enough beside the ChunkKR of every length
+    place = {"part": part, "learner": CHUNKED, "K": K}
+    curves.append(Curve(place, f"chunked rho, K={K}", look={"color": shades(chunks)[K]}))
+    end, offset = (horizons[-1], 1.0), (9, 0)
+    guide = Guide(level=1.0, note="best linear policy", at=end, offset=offset, colour="black", dashes="--", style=BEST)
+    H = horizons[-1]
+    loss, rho = (s.value("C_apx", part=part, learner=name, H=H) for name in ("log-loss", "rho"))
+    title = f"Contaminated: C_apx at H={H} is {loss:.3g} for log-loss, {rho:.3g} for rho ({data})"
+    room = (horizons[-1] / horizons[0]) ** 0.58
+    panel = Panel("H", "horizon H (tokens)", "C_apx", curves, [guide], "log2", "factor", room)
+    figure = chart(s, title, FACTOR, panel, size=(8.6, 5.4))
+    if not sampled:  # a short range
+        low, high = figure.axes[0].get_ylim()
+        ticks = [tick for tick in (1, 2, 3, 5, 8) if low < tick < high]
+        figure.axes[0].set_yticks(ticks, labels=[str(tick) for tick in ticks])
     return figure
 
 
-# -- Tables and findings from the summary of the study; its figures are in ``catalogue`` ------------------------------
+GAME = "NoisyParity, 4 free bits and the parity of three of them, wrong with probability .1, R times over."
+TWO_KINDS = (
+    "ARLinear, a window of two tokens: with probability .01 the whole document follows the opposite member of the "
+    "class. The best in class comes from a local search; the rho learners too search, and certify against the replies "
+    "they found."
+)
 
 
-NOTHING = 1e-8  # distances below are what rounding leaves of 0
-
-
-def analyse(options: ParityOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    contaminated = [row for row in summary.select("C_apx") if row.part.startswith("contaminated")]
-    slopes = slope_rows(contaminated, "H", SLOPE_IN_H, above="K")
-    summary = Summary([*summary, *slopes], summary.timings)
-    parity = fits_parity(options.bounds)
-    horizons = [EPISODE * R for R in sorted(options.episodes)]
-    spread = f"{interval_words(options.seeds)}."
-    tables = [
-        horizon_table(
-            "D_H^2 on NoisyParity, population", summary, "parity, population", "hellinger2", parity, horizons
+def figures(o: ParityOptions, s: Summary) -> list[FigureSpec]:
+    return [
+        FigureSpec(
+            "headline",
+            "What can the linear class say at all?",
+            f"{GAME} Population, exact. No linear function of the bits predicts the answer, so the best linear "
+            "policy guesses and its distance grows with H towards 2. Learners in the class find just that policy: "
+            "C_apx = 1, nothing is amplified, and no better learner would help. ChunkKR with norm bound 8 has left the "
+            "class for a space of functions that holds the parity. (K = 5, an episode; the norm bound is that on the "
+            "answer's law.)",
+            lambda: parity_figure(o, s),
         ),
-        horizon_table(
-            f"C_apx on NoisyParity, n={options.n}", summary, "parity, samples", "C_apx", parity, horizons, note=spread
+        FigureSpec(
+            "parity-samples",
+            "Is the error on parity one of learning?",
+            f"{GAME} n={o.n}, {o.seeds} data sets, bands: 95 % intervals of the mean at each point. "
+            "Log-loss, both smoothings, rho and chunked rho all have the factor of the best policy; only leaving the "
+            "class gets below 1. (Distances end at 2, so the factor of any policy that is wrong a little in every "
+            "episode comes back to 1.)",
+            lambda: proper_figure(o, s),
+        ),
+        FigureSpec(
+            "contaminated-population",
+            "And where the class can say something?",
+            f"{TWO_KINDS} Population, exact. There the class has a good policy, but log-loss averages the two kinds "
+            "of document and drifts away from it as H grows; the rho-estimator on whole sequences does not, longer "
+            "chunks lie between. ChunkKR (norm bound "
+            f"{max(o.bounds):g}) is not confined to the class and may go below 1.",
+            lambda: contaminated_figure(o, s, sampled=False),
+        ),
+        FigureSpec(
+            "contaminated-samples",
+            "The same from samples, at longer horizons",
+            f"{TWO_KINDS} n={o.linear_n}, {o.seeds} data sets, bands: 95 % intervals of the mean "
+            "at each point. Smoothing with 1/H helps only while 1/H is large beside the contamination; long chunks of "
+            "ChunkKR cost data, as each of 2^K strings has a probability of its own.",
+            lambda: contaminated_figure(o, s, sampled=True),
         ),
     ]
-    for part, lengths, data, note in (
-        ("contaminated, population", options.population_horizons, "population", ""),
-        ("contaminated, samples", options.horizons, f"n={options.linear_n}", spread),
-    ):
-        rows = fits_linear(options.bounds, options.chunks, max(lengths))
-        title = f"C_apx on the contaminated linear class, {data}"
-        tables.append(horizon_table(title, summary, part, "C_apx", rows, sorted(lengths), slopes=True, note=note))
-    return Analysis(rows=slopes, tables=tables, figures=figures(options, summary), findings=findings(options, summary))
 
 
-def title_of(fit: Fit) -> str:
-    """A fit as the tables call it."""
-    parts = [fit.learner, *(f"{name}={value:g}" for name, value in (("K", fit.K), ("B", fit.B)) if value is not None)]
-    return ", ".join(parts)
+# -- findings ---------------------------------------------------------------------------------------------------------
 
 
-def interval(summary: Summary, metric: str, digits: int, **labels: Any) -> str:
-    """The one number with these labels, with its interval; empty where there is none."""
-    rows = summary.select(metric, **labels)
-    if len(rows) and rows[0].top < NOTHING:
-        return "< 1e-8"
-    return with_interval(rows[0].mean, rows[0].lower, rows[0].upper, digits) if len(rows) else ""
-
-
-def horizon_table(
-    title: str,
-    summary: Summary,
-    part: str,
-    metric: str,
-    fits: list[Fit],
-    horizons: list[int],
-    *,
-    slopes: bool = False,
-    note: str = "",
-) -> Table:
-    """A line a learner, a column a horizon, and the slope."""
-    digits = 3 if part.endswith("samples") else 6
-    lines = []
-    for fit in fits:
-        labels = {"part": part, "learner": fit.learner, "K": fit.K, "B": fit.B}
-        cells = [interval(summary, metric, digits, H=H, **labels) for H in horizons]
-        if any(cells):
-            slope = [interval(summary, SLOPE_IN_H, 3, **labels)] if slopes else []
-            lines.append([title_of(fit), *cells, *slope])
-    heads = ["learner", *(f"H={H}" for H in horizons), *(["slope in H"] if slopes else [])]
-    return Table(title, heads, lines, note)
-
-
-def findings(options: ParityOptions, summary: Summary) -> list[str]:
-    """What the numbers say, with the numbers."""
-    low, high = (EPISODE * R for R in (min(options.episodes), max(options.episodes)))
-    population, sampled = "parity, population", "parity, samples"
-
-    def best(H: int) -> str:
-        return f"{summary.value('hellinger2', part=population, learner='log-loss', H=H):.6g}"
-
-    rows = [row for name in IN_CLASS for row in summary.select("C_apx", part=sampled, learner=name)]
-    worst = max((row.mean for row in rows), default=float("nan"))
-    kernels = ", ".join(
-        f"{_small(summary.value('hellinger2', part=population, learner=CHUNK_KR, K=EPISODE, B=B, H=low))} (B={B:g})"
-        for B in options.bounds
-    )
-    found = [
-        f"On parity D_H^2 of every learner in the class is that of the uniform guess: {best(low)} at H={low}, "
-        f"{best(high)} at H={high} (2 is the largest possible), with C_apx = 1 exactly; from n={options.n} it is at "
-        f"most {worst:.3f} on average. The limit is what the class can represent.",
-        f"ChunkKR leaves the class: D_H^2 at H={low} (population) is {kernels}.",
-    ]
-    part, top = "contaminated, samples", max(options.horizons)
+def findings(o: ParityOptions, s: Summary) -> list[str]:
+    low, high = (EPISODE * R for R in (min(o.episodes), max(o.episodes)))
+    top, B = max(o.horizons), max(o.bounds)
+    longest = max(K for K in (1, *o.chunks) if top > K)
+    limit, sampled = "parity, population", "contaminated, samples"
+    best, worst = (f"{s.value('hellinger2', part=limit, learner='log-loss', H=H):.6g}" for H in (low, high))
+    rows = [row for name in IN_CLASS for row in s.select("C_apx", part="parity, samples", learner=name)]
+    most = max((row.mean for row in rows), default=math.nan)
+    at: dict[str, Any] = {"part": limit, "learner": CHUNK_KR, "K": EPISODE, "H": low}
+    distances = {bound: s.value("hellinger2", B=bound, **at) for bound in o.bounds}
+    shown = ", ".join(f"{'below 1e-8' if d < NOTHING else f'{d:.6f}'} (B={bound:g})" for bound, d in distances.items())
 
     def factor(learner: str) -> str:
-        at = interval(summary, "C_apx", 3, part=part, learner=learner, H=top)
-        return f"{at} (slope {interval(summary, SLOPE_IN_H, 3, part=part, learner=learner)})"
+        slope = s.shown(SLOPE_IN_H, learner=learner, part=sampled)
+        return f"{s.shown('C_apx', learner=learner, H=top, part=sampled)} (slope {slope})"
 
-    found.append(
-        f"On the contaminated linear class the learner matters: C_apx at H={top}, n={options.linear_n}: log-loss "
-        f"{factor('log-loss')}, smoothed with 1/H {factor('smoothed 1/H')}, rho {factor('rho')}."
-    )
-    longest = max(K for K in (1, *options.chunks) if top > K)
-    at = {"part": part, "learner": CHUNK_KR, "H": top, "B": float(max(options.bounds))}
-    found.append(
-        f"ChunkKR with B={max(options.bounds):g} there: {interval(summary, 'C_apx', 3, K=1, **at)} on tokens, "
-        f"{interval(summary, 'C_apx', 3, K=longest, **at)} on chunks of {longest}."
-    )
+    def kernel(K: int) -> str:
+        return s.shown("C_apx", learner=CHUNK_KR, H=top, B=B, K=K, part=sampled)
+
+    found = [
+        f"On parity D_H^2 of every learner in the class is that of the uniform guess: {best} at H={low}, {worst} at "
+        f"H={high} (2 is the largest possible), with C_apx = 1 exactly; from n={o.n} it is at most {most:.3f} on "
+        "average. The limit is what the class can represent.",
+        f"ChunkKR leaves the class: D_H^2 at H={low} (population) is {shown}.",
+        f"On the contaminated linear class the learner matters: C_apx at H={top}, n={o.linear_n}: log-loss "
+        f"{factor('log-loss')}, smoothed with 1/H {factor('smoothed 1/H')}, rho {factor('rho')}.",
+        f"ChunkKR with B={B:g} there: {kernel(1)} on tokens, {kernel(longest)} on chunks of {longest}.",
+    ]
     return [line for line in found if "nan" not in line]
 
 
-def _small(value: float) -> str:
-    return f"{value:.6f}" if value >= NOTHING else "below 1e-8"
+def analyse(options: ParityOptions, summary: Summary) -> Analysis:
+    contaminated = [row for row in summary.select("C_apx") if row.part.startswith("contaminated")]
+    slopes = slope_rows(contaminated, "H", SLOPE_IN_H, above="K")
+    s = Summary([*summary, *slopes], summary.timings)
+    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s))
 
 
 STUDY = Study(
