@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.cells import Cell, Record
-from experiments.charts import DISTANCE, FACTOR, PURPLES, Curve, Guide, Panel, chart, shades
+from experiments.charts import DISTANCE, FACTOR, PURPLES, Curve, Figure, Guide, Panel, chart, shades
 from experiments.measure import (
     BEST,
     CHUNK_KR,
