@@ -601,14 +601,14 @@ class ParametricLoss:
         for part, laws in self._laws(theta):
             weights = np.broadcast_to(part.weights, part.tokens.shape)
             parts += self._parts(part, laws, weights)
+            if self.divergence == "reverse" and parts[0] > 0:
+                raise ValueError(
+                    "reverse KL is infinite: the targets exclude a token that members of "
+                    f"{type(self.policy_class).__name__} do not. Use divergence='forward', or mix a little of the "
+                    "uniform law in: floor=1e-3."
+                )
             gradient += self.policy_class.pull_back(theta, part.prompts, part.tokens, self._slopes(part, laws, weights))
         infinite, rest = parts
-        if self.divergence == "reverse" and infinite > 0:
-            raise ValueError(
-                "reverse KL is infinite: the targets exclude a token that members of "
-                f"{type(self.policy_class).__name__} do not. Use divergence='forward', or mix a little of the uniform "
-                "law in: floor=1e-3."
-            )
         if infinite > self.infinite * (1 + ROUNDING):
             return np.inf, gradient
         self.infinite = min(self.infinite, infinite)

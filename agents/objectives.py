@@ -193,25 +193,33 @@ def _ar_linear(
 def _parametric(
     policy_class: ParametricClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
 ) -> tuple[Policy, FitReport]:
-    """Projected gradient descent of the loss itself, stage by stage from the maximum likelihood."""
+    """Projected gradient descent from the maximum likelihood, stage by stage but for a last one with kinks."""
     prompts, tokens, weights = demonstrations.prompts, demonstrations.tokens, demonstrations.normalised_weights()
-    start, _ = fit_parametric(policy_class, Targets.of(demonstrations))
-    theta, report = start, FitReport(np.nan, np.nan)
-    for stage in loss.stages():
+    where = tokens[:, :, None]
+
+    def chosen(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        laws = policy_class.laws(theta, prompts, tokens)
+        return laws, np.take_along_axis(laws, where, axis=2)[:, :, 0]
+
+    def mean(stage: BoundedLoss, log_probs: FloatArray) -> float:
+        return float(weights @ stage.losses(log_probs).sum(axis=1))
+
+    theta, report = fit_parametric(policy_class, Targets.of(demonstrations))
+    ends, stages = [theta], loss.stages()
+    for stage in stages[:-1] or stages:
 
         def value_and_gradient(theta: FloatArray, stage: BoundedLoss = stage) -> tuple[float, FloatArray]:
-            laws, where = policy_class.laws(theta, prompts, tokens), tokens[:, :, None]
-            log_probs = np.take_along_axis(laws, where, axis=2)[:, :, 0]
-            slopes, by_log_prob = stage.slopes(log_probs), np.zeros(laws.shape)
-            slopes = np.where(np.isneginf(log_probs), 0.0, -weights[:, None] * slopes)
-            np.put_along_axis(by_log_prob, where, slopes[:, :, None], axis=2)
-            gradient = policy_class.pull_back(theta, prompts, tokens, by_log_prob)
-            return float(weights @ stage.losses(log_probs).sum(axis=1)), gradient
+            laws, log_probs = chosen(theta)
+            by_log_prob, slopes = np.zeros(laws.shape), -weights[:, None] * stage.slopes(log_probs)
+            np.put_along_axis(by_log_prob, where, np.where(np.isneginf(log_probs), 0.0, slopes)[:, :, None], axis=2)
+            return mean(stage, log_probs), policy_class.pull_back(theta, prompts, tokens, by_log_prob)
 
-        theta, report = minimise_parametric(
-            value_and_gradient, policy_class, tol, name="the bounded loss", starts=np.stack([theta])
-        )
-    return policy_class.policy(theta), report
+        starts = np.stack(ends[-1:])
+        theta, report = minimise_parametric(value_and_gradient, policy_class, tol, name="the loss", starts=starts)
+        ends.append(theta)
+    values = [mean(loss, chosen(theta)[1]) for theta in ends]
+    best = _least(values)
+    return policy_class.policy(ends[best]), replace(report, objective=values[best])
 
 
 def _descend(

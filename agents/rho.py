@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from itertools import pairwise
 
@@ -44,8 +44,10 @@ from ntp_envs import (
 )
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best
 from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.policy_classes import ParametricClass
 
 _PRUNE_UP_TO = 300_000_000  # comparisons of log-densities a layer
+GRID, FINEST = 65, 1e-6  # points at first, and relative spacing in the end, in a class of one parameter
 
 
 @dataclass
@@ -414,6 +416,34 @@ def _certified(
     return _report(settings, game.value, game.gap, game.evaluations, details, rounding=rounding, advice=advice, level=7)
 
 
+@solve_rho_game.register
+def _one_parameter(
+    policy_class: ParametricClass, demonstrations: Demonstrations, settings: RhoSettings
+) -> tuple[Policy, FitReport]:
+    """The finite game over a grid, solved exactly; the grid is refined about the winner and its best reply."""
+    low, high = policy_class.lower[0], policy_class.upper[0]
+    if policy_class.dimension > 1 or not np.isfinite(high - low):
+        raise NotTractableError(
+            f"the rho game is solved on a grid in a class of one parameter between finite bounds, and "
+            f"{type(policy_class).__name__} has {policy_class.dimension} in [{low:g}, {high:g}]; give it a FiniteClass "
+            "of candidates instead."
+        )
+    grid, finest = np.linspace(low, high, GRID), FINEST * (high - low)
+    while True:
+        members = FiniteClass([policy_class.policy(policy_class.project(np.array([theta]))) for theta in grid])
+        _, report = solve_rho_game(members, demonstrations, settings)
+        chosen = np.array([report.details["index"], report.details["reply"]])
+        ends = grid[np.maximum(chosen - 1, 0)], grid[np.minimum(chosen + 1, len(grid) - 1)]
+        if (ends[1] - ends[0]).max() <= finest:
+            break
+        coarse = ends[1] - ends[0] > finest
+        grid = np.union1d(grid, np.linspace(ends[0][coarse], ends[1][coarse], 9))
+    winner, reply = grid[chosen]
+    details = {name: value for name, value in report.details.items() if name != "index"}
+    details.update(certificate="exact over a grid", parameter=float(winner), reply=float(reply), grid=len(grid))
+    return policy_class.policy(np.array([winner])), replace(report, gap=np.nan, details=details)
+
+
 def _report(
     settings: RhoSettings,
     value: float,
@@ -501,6 +531,9 @@ class RhoEstimatorBC(_RhoAgent):
       ``details["reply_value"]`` is the best of ``details["replies"]`` replies tried, a lower bound on the worst case.
       ``converged`` says no more than that the search ended by itself and that this exceeds the value by at most
       ``tol``, relative, and 1e-9 a chunk (`ConvergenceWarning` otherwise): a better theta may have been missed.
+
+    * `ntp_envs.policy_classes.ParametricClass` of one parameter between finite bounds: exact over a grid that is
+      refined about the winner and its best reply; ``fit_report_.gap`` is ``nan``.
 
     Markov chains and other continuous classes are not supported. (One token a unit, over a convex class of next-token
     laws, the rho-estimator with ``"ratio"`` *is* maximum likelihood: use `LogLossBC`.)

@@ -190,7 +190,7 @@ class Targets:
         cells = (contexts * self.vocab_size + self.answers).ravel()
         even = self.weights.min() == self.weights.max()  # then whole numbers: no rounding, whatever the order
         found = np.bincount(cells, None if even else self.per_token.ravel(), n_contexts * self.vocab_size)
-        counts: FloatArray = found * (self.weights.flat[0] if even else 1.0)
+        counts = np.multiply(found, self.weights.flat[0] if even else 1.0, dtype=np.float64)
         return counts.reshape(n_contexts, self.vocab_size)
 
     def totals(self, contexts: IntArray, n_contexts: int) -> FloatArray:

@@ -1,4 +1,4 @@
-"""A conformance suite for task families, ours and yours: `check_task`."""
+"""Conformance suites for task families and policy classes, ours and yours: `check_task` and `check_policy_class`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ntp_envs.checks import NotTractableError
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances.exact import automaton_distances
 from ntp_envs.policies import Policy
-from ntp_envs.policy_classes import BernoulliClass, FiniteClass, PolicyClass, ProductClass
+from ntp_envs.policy_classes import BernoulliClass, FiniteClass, MarkovClass, ParametricClass, PolicyClass, ProductClass
 from ntp_envs.tasks.base import BestInClass, Task, collect
 
 ENUMERATE_UP_TO = 2**14  # sequences, over all prompts
@@ -56,6 +56,107 @@ def check_task(task: Task, rng: np.random.Generator | None = None) -> None:
     for chunk in sorted({None, 1, min(2, task.horizon), task.horizon}, key=lambda c: c or 0):
         _check_population(task, chunk, rng)
     _check_success(task, collect(task, BATCH, rng))
+
+
+def check_policy_class(
+    members: PolicyClass, rng: np.random.Generator | None = None, *, prompt_length: int = 0, horizon: int = 5
+) -> None:
+    """Check that a policy class keeps the contract that learners rely on; a second at most.
+
+    Members are policies over one vocabulary that draw what they call possible, and the rest depends on the kind:
+
+    * `FiniteClass`: ``policy(index)`` gives the members in order.
+    * `ntp_envs.policy_classes.ParametricClass`: ``project`` gives the nearest point of a convex set that it leaves
+      alone, ``starts`` are in it, ``laws`` are those of the member, and ``pull_back`` is their gradient by differences.
+
+    Args:
+        members: an instance of the class.
+        rng: of parameters and sequences; ``None`` is a generator seeded with 0.
+        prompt_length: of the sequences to try it on.
+        horizon: of the sequences; the class's own where that is shorter.
+
+    Raises:
+        AssertionError: the first thing found wrong; the message names what to fix.
+
+    >>> check_policy_class(FiniteClass([BernoulliClass().policy(0.5)]))
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    name = type(members).__name__
+    _require(isinstance(members, PolicyClass), f"{name} must subclass ntp_envs.PolicyClass.")
+    length = horizon if members.horizon is None else min(horizon, members.horizon)
+    shape = _Shape(members.vocab_size, length, prompt_length)
+    prompts = rng.integers(members.vocab_size, size=(BATCH, prompt_length))
+    if isinstance(members, ParametricClass):
+        _check_parametric(members, shape, prompts, rng)
+        return
+    if isinstance(members, FiniteClass):
+        same = [members.policy(index) is policy for index, policy in enumerate(members)]
+        _require(all(same) and len(same) == len(members), f"{name}.policy(index) must give the members in order.")
+    for number, policy in enumerate(_some_members(members, rng)):
+        _check_policy(policy, f"member {number} of {name}", shape, prompts, rng)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    vocab_size: int
+    horizon: int
+    prompt_length: int
+
+
+def _check_parametric(
+    members: ParametricClass, shape: _Shape, prompts: NDArray[np.integer], rng: np.random.Generator
+) -> None:
+    name, size = type(members).__name__, members.dimension
+    starts = np.asarray(members.starts())
+    _require(
+        starts.ndim == 2 and starts.shape[1] == size and len(starts) and np.isfinite(starts).all(),
+        f"{name}.starts() has shape {starts.shape}; finite (S, {size}) parameters are needed.",
+    )
+    width = members.upper - members.lower
+    scale = np.where(np.isfinite(width), width, 2.0)
+    tried = starts[0] + scale * rng.normal(size=(8, size))
+    inside = [np.asarray(members.project(point)) for point in tried]
+    for point in [*starts, *inside]:
+        again = np.asarray(members.project(point))
+        _require(
+            again.shape == (size,) and np.allclose(again, point, rtol=1e-9, atol=1e-9),
+            f"{name}.project moves {point}, which is a start or what it gave itself, to {again}; what is in the class "
+            "must stay.",
+        )
+        _require(
+            (point >= members.lower - 1e-9).all() and (point <= members.upper + 1e-9).all(),
+            f"{name}.project gave {point}, outside the bounds lower={members.lower} and upper={members.upper}.",
+        )
+    for point, nearest in zip(tried, inside):
+        for other in [*starts, *inside]:
+            over = float((point - nearest) @ (other - nearest)) / (1.0 + np.linalg.norm(point - nearest))
+            _require(
+                over <= 1e-7 * (1.0 + np.linalg.norm(other - nearest)),
+                f"{name}.project maps {point} to {nearest}, and {other} is in the class too: not the nearest point of "
+                "a convex set.",
+            )
+    tokens = rng.integers(members.vocab_size, size=(len(prompts), shape.horizon))
+    for parameters in [*starts[:3], *inside[:3]]:
+        policy = members.policy(parameters)
+        _check_policy(policy, f"{name}.policy({parameters})", shape, prompts, rng)
+        laws, own = np.asarray(members.laws(parameters, prompts, tokens)), policy.forced_log_probs(prompts, tokens)
+        with np.errstate(invalid="ignore"):
+            same = laws.shape == own.shape and ((laws == own) | (np.abs(laws - own) < 1e-8)).all()
+        _require(same, f"{name}.laws at {parameters} are not the forced_log_probs of {name}.policy there.")
+        by_log_prob = np.where(np.isneginf(own), 0.0, rng.normal(size=own.shape))
+        given = np.asarray(members.pull_back(parameters, prompts, tokens, by_log_prob))
+        _require(given.shape == (size,), f"{name}.pull_back has shape {given.shape}; ({size},) is needed.")
+        for direction in [*inside[3:6], starts[0]]:
+            along = direction - parameters  # within the class, if it is convex
+            step = 1e-5 / max(float(np.linalg.norm(along)), 1e-5)
+            ahead = np.asarray(members.laws(parameters + step * along, prompts, tokens))
+            used = by_log_prob != 0.0
+            rise = float(by_log_prob[used] @ (ahead - laws)[used]) / step
+            _require(
+                abs(rise - given @ along) <= 1e-3 * (1.0 + abs(rise) + np.linalg.norm(given) * np.linalg.norm(along)),
+                f"{name}.pull_back at {parameters} rises by {given @ along:.6g} towards {direction}, differences of "
+                f"{name}.laws by {rise:.6g}; it must be the gradient of (by_log_prob * laws).sum().",
+            )
 
 
 def _require(condition: object, message: str) -> None:
@@ -153,7 +254,7 @@ def _check_prompts(task: Task, rng: np.random.Generator) -> None:
 
 
 def _check_policy(
-    policy: Policy, what: str, task: Task, prompts: NDArray[np.integer], rng: np.random.Generator
+    policy: Policy, what: str, task: Task | _Shape, prompts: NDArray[np.integer], rng: np.random.Generator
 ) -> None:
     _require(isinstance(policy, Policy), f"{what} must be an ntp_envs.Policy, not {type(policy).__name__}.")
     _require(
@@ -251,6 +352,9 @@ def _some_members(members: PolicyClass, rng: np.random.Generator) -> list[Policy
         return list(members)[:64]
     if isinstance(members, BernoulliClass):
         return [members.policy(theta) for theta in np.linspace(members.theta_min, members.theta_max, 17)]
+    if isinstance(members, MarkovClass):
+        laws = rng.dirichlet(np.ones(members.vocab_size), size=(8, members.n_contexts))
+        return [members.policy(law) for law in laws]
     if isinstance(members, ProductClass):
         return [members.policy([rng.integers(size) for size in members.n_options]) for _ in range(8)]
     return []

@@ -10,11 +10,21 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from agents import agent_names, make_agent
+from agents import (
+    DAgger,
+    LogLossBC,
+    OnPolicyDistillation,
+    RhoEstimatorBC,
+    SmoothedLogLossBC,
+    agent_names,
+    make_agent,
+)
+from agents.testing import Problem, check_agent
 from experiments.cli import main
-from ntp_envs import BernoulliPolicy, distance, make_task, task_names
+from ntp_envs import BernoulliPolicy, collect, distance, make_task, task_names
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "third_party_agent"
@@ -82,7 +92,7 @@ def test_it_is_found_through_its_entry_points(installed):
 
 def test_it_passes_the_conformance_suites_as_its_readme_shows(installed):
     code = "\n".join(re.findall(r"```python\n(.*?)```", (EXAMPLE / "README.md").read_text(), flags=re.DOTALL))
-    assert "check_agent(" in code and "check_task(" in code
+    assert "check_agent(" in code and "check_task(" in code and "check_policy_class(" in code
     exec(compile(code, "README.md", "exec"), {})
 
 
@@ -106,6 +116,36 @@ def test_trimming_leaves_out_the_worst_documents_and_nothing_else(installed, rng
     assert none.policy_.theta == pytest.approx(plain.policy_.theta, rel=1e-12)
     with pytest.raises(ValueError, match="trim=1"):
         make_agent("TrimmedLogLossBC", trim=1).fit(task.population(), task.policy_class)
+
+
+def test_its_policy_class_is_fitted_by_our_learners(installed):
+    """Tempered coins are coins: the best of them is the maximum likelihood, and every learner finds it."""
+    from trimmed_imitation import TemperedClass
+
+    task = make_task("LoadedCoin", heads=0.2, horizon=8)
+    members, data = TemperedClass(BernoulliPolicy(0.3)), collect(task, 200, np.random.default_rng(0))
+    coins = LogLossBC().fit(data, task.policy_class)
+    plain = LogLossBC().fit(data, members)
+    assert plain.fit_report_.objective == pytest.approx(coins.fit_report_.objective, abs=1e-9)
+    assert plain.fit_report_.details["projected_gradient"] <= 1e-8
+    heads = [
+        np.exp(agent.policy_.next_log_probs(data.prompts[:1], data.tokens[:1, :0]))[0, 1] for agent in (plain, coins)
+    ]
+    assert heads[0] == pytest.approx(heads[1], abs=1e-6)
+    check_agent(plain, problems=[Problem("tempered", members, data)])
+    for agent in (
+        SmoothedLogLossBC(0.01),
+        DAgger(task, rounds=2, rollouts=50),
+        OnPolicyDistillation(task, rounds=3, rollouts=50),
+        OnPolicyDistillation(task, rounds=3, rollouts=50, divergence="reverse"),
+    ):
+        policy = agent.fit(data, members).policy_
+        found = np.exp(policy.next_log_probs(data.prompts[:1], data.tokens[:1, :0]))[0, 1]
+        assert found == pytest.approx(0.2, abs=0.03), agent
+    ours, theirs = (RhoEstimatorBC().fit(data, kind) for kind in (task.policy_class, members))
+    chosen = np.exp(theirs.policy_.next_log_probs(data.prompts[:1], data.tokens[:1, :0]))[0, 1]
+    assert theirs.fit_report_.objective <= ours.fit_report_.objective + 1e-6
+    assert chosen == pytest.approx(ours.policy_.theta, abs=0.02)
 
 
 @pytest.mark.slow

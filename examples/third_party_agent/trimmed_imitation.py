@@ -1,4 +1,5 @@
-"""A complete agent for ntp-envs, trimmed maximum likelihood, a task (a coin that all can model) and a metric."""
+"""A complete agent for ntp-envs, trimmed maximum likelihood; a task, a coin that every learner can model; a metric;
+and a policy class of its own, which every learner can fit."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -6,7 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from agents import Agent, FitReport, LogLossBC
-from ntp_envs import BernoulliClass, BernoulliPolicy, BestInClass, Task, register_metric
+from ntp_envs import BernoulliClass, BernoulliPolicy, BestInClass, Policy, Task, register_metric
+from ntp_envs.policy_classes import ParametricClass
 
 
 class TrimmedLogLossBC(Agent):
@@ -75,3 +77,49 @@ def triangular(ratio):
 
 
 register_metric("triangular", triangular)
+
+
+class TemperedPolicy(Policy):
+    """``base`` sharpened or flattened token by token: probabilities to the power ``beta``, normalised."""
+
+    def __init__(self, base, beta):
+        super().__init__(base.vocab_size, horizon=base.horizon, prompt_length=base.prompt_length)
+        self.base, self.beta = base, float(beta)
+
+    def next_log_probs(self, prompts, tokens):
+        return tempered(self.base.next_log_probs(prompts, tokens), self.beta)
+
+    def forced_log_probs(self, prompts, tokens):
+        return tempered(self.base.forced_log_probs(prompts, tokens), self.beta)
+
+
+def tempered(log_probs, beta):
+    """``(..., A)`` log-probabilities proportional to the power ``beta``."""
+    logits = beta * log_probs
+    top = logits.max(axis=-1, keepdims=True)
+    return logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
+
+
+class TemperedClass(ParametricClass):
+    """One policy at every inverse temperature in [low, high]: all that its members share is what they find likely.
+
+    ``policy`` and the bounds would do; ``pull_back`` says what differences would find: the log-probability of a token
+    rises with beta by its base log-probability less the mean of all tokens' under the member.
+    """
+
+    def __init__(self, base, low=0.1, high=10.0):
+        super().__init__(base.vocab_size, lower=[low], upper=[high], horizon=base.horizon)
+        self.base = base
+
+    def policy(self, parameters):
+        return TemperedPolicy(self.base, parameters[0])
+
+    def starts(self):
+        return np.geomspace(self.lower, self.upper, 3)  # (3, 1)
+
+    def pull_back(self, parameters, prompts, tokens, by_log_prob):
+        base = self.base.forced_log_probs(prompts, tokens)
+        law = np.exp(tempered(base, parameters[0]))
+        possible = np.where(np.isneginf(base), 0.0, base)
+        rise = possible - (law * possible).sum(axis=-1, keepdims=True)
+        return np.array([(by_log_prob * rise).sum()])
