@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# -- Exceptions of the suite. Both are ``ValueError``, so that a plain ``except ValueError`` still works --------------
+# Exceptions of the suite. Both are ``ValueError``, so that a plain ``except ValueError`` still works.
 
 
 class NotTractableError(ValueError):
@@ -24,7 +24,7 @@ class WellSpecifiedError(ValueError):
     """The approximation factor was asked for where the policy class contains the expert (it would be x / 0)."""
 
 
-# -- Checks made once, at the boundary. Every message names the value, the allowed range and the fix ------------------
+# Checks made once, at the boundary. Every message names the value, the allowed range and the fix.
 
 
 #: the sum of weights; its square is finite and positive
@@ -226,7 +226,7 @@ def small_int_dtype(largest: int) -> np.dtype[Any]:
     return np.min_scalar_type(largest)
 
 
-# -- Optional libraries, imported where they are needed, with a message that names what to install --------------------
+# Optional libraries, imported where they are needed, with a message that names what to install.
 
 
 def import_extra(*modules: str, what: str, install: str) -> Any:

@@ -1,4 +1,8 @@
-"""How well a policy writes: accuracy under the true prefix and on its own, cross-entropy, success, and search."""
+"""How well a policy writes: position by position and as a whole, under the true prefix and on its own, and with search.
+
+`evaluate` reads and draws once each and gives an `Evaluation`; `backtracking_search` and `best_of` write with the
+task's verifier at hand.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,6 @@ from ntp_envs.intervals import (
 )
 from ntp_envs.policies import GreedyPolicy, Policy
 from ntp_envs.tasks.base import Task, collect
-
-# -- The result of an evaluation: what a policy gets right, position by position and as a whole -----------------------
-
 
 #: measures that are ``(H,)`` arrays
 BY_POSITION = ("forced_accuracy", "greedy_accuracy", "sampled_accuracy", "cross_entropy", "impossible")
@@ -264,7 +265,7 @@ def _exp(nats: float) -> float:
     return math.exp(nats) if nats < 700.0 else math.inf
 
 
-# -- Evaluation of a policy on a task: forced, greedy and sampled, one pass each --------------------------------------
+# Evaluation of a policy on a task: forced, greedy and sampled, one pass each.
 
 
 #: numbers of a ``(B, H, A)`` forced law held at once: 32 MiB of float64
@@ -423,7 +424,7 @@ def _mean(values: FloatArray, weights: FloatArray) -> tuple[Any, Any]:
     return (mean, error) if values.ndim > 1 else (float(mean), float(error))
 
 
-# -- Writing with a verifier at hand: backtracking token by token, and whole answers drawn again until one passes -----
+# Writing with a verifier at hand: backtracking token by token, and whole answers drawn again until one passes.
 
 
 DECODINGS = ("sampled", "greedy")

@@ -364,7 +364,7 @@ def check_sequences(policy: Policy, prompts: ArrayLike, tokens: ArrayLike) -> tu
     return checked_prompts, checked_tokens
 
 
-# -- Policies that put all their mass on one token: greedy decoding of another policy, and one right answer a prompt --
+# Policies that put all their mass on one token: greedy decoding of another policy, and one right answer a prompt.
 
 
 def one_hot_log_probs(tokens: NDArray[np.integer], vocab_size: int) -> FloatArray:

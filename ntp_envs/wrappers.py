@@ -1,4 +1,8 @@
-"""The latest finished rollouts of an environment, and their distance to an expert; no Gymnasium here."""
+"""Wrappers that watch any training or evaluation loop: how far are the rollouts from the expert, as the horizon grows?
+
+`Rollouts` keeps the latest finished sequences and compares them; `RolloutDistance` and `VectorRolloutDistance` fill it.
+They change nothing that the loop sees, unless a summary in ``info`` is asked for.
+"""
 
 from __future__ import annotations
 
@@ -226,12 +230,6 @@ def _hellinger2_bound(curve: DistanceCurve) -> DistanceCurve:
         upper=2.0 * curve.upper,
         std_error=slope * curve.std_error,
     )
-
-
-# -- Wrappers that watch any training or evaluation loop: how far are the rollouts from the expert, as the horizon
-# grows?
-#
-# They change nothing that the loop sees, unless a summary in ``info`` is asked for.
 
 
 SUMMARY_KEY = "rollout_distance"

@@ -1,4 +1,8 @@
-"""What the two-sample tests share: their result, and the checks of two sets of sequences."""
+"""Two-sample tests: are two sets of sequences from one law, and if not, how far apart? Where neither has a density.
+
+Three tests, each at every prefix length: a classifier on held-out sequences, a kernel that counts common prefixes, and
+the laws of n-grams; `two_sample_test` is the door to them.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,9 @@ from ntp_envs.checks import (
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.intervals import CONFIDENCE, each_of, normal_interval, normal_quantile, score_interval, unseen_probability
+
+#: numbers held together (permutations x sequences, or x n-grams); bounds the memory to some tens of MB
+BLOCK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +172,7 @@ def surest_gap(rate_p: FloatArray, rate_q: FloatArray, n_p: int, n_q: int) -> in
     return int(np.argmax(sure if sure.max() > 1e-12 else gap))
 
 
-# -- Classifier two-sample test: a lower bound on total variation from held-out sequences, at every prefix length -----
+# Classifier two-sample test: a lower bound on total variation from held-out sequences, at every prefix length.
 
 
 MAX_GRAMS = 64  # n-grams counted, the most frequent ones
@@ -354,11 +361,7 @@ def _fit_logistic(x: FloatArray, is_p: NDArray[np.bool_]) -> FloatArray:
     return minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}).x
 
 
-# -- Maximum mean discrepancy with a kernel that counts common prefixes, at every prefix length in one pass -----------
-
-
-#: labels (permutations x sequences) held together; bounds the memory to some tens of MB
-BLOCK = 2**22
+# Maximum mean discrepancy with a kernel that counts common prefixes, at every prefix length in one pass.
 
 
 def mmd_test(
@@ -519,10 +522,7 @@ class _PrefixRuns:
         return out
 
 
-# -- Total variation between laws of n-grams, from samples, at every prefix length ------------------------------------
-
-
-#: numbers (permutations x sequences, and permutations x n-grams) held together
+# Total variation between laws of n-grams, from samples, at every prefix length.
 
 
 def ngram_test(
@@ -713,7 +713,7 @@ def _difference(
     )
 
 
-# -- Two-sample tests: distances between rollout laws where neither has a density, from sequences only ----------------
+# Two-sample tests: distances between rollout laws where neither has a density, from sequences only.
 
 
 _TESTS: dict[str, Callable[..., TwoSampleResult]] = {

@@ -275,7 +275,7 @@ def collect(
     )
 
 
-# -- Tasks with one right answer a prompt: the expert writes it, success is to write it too ---------------------------
+# Tasks with one right answer a prompt: the expert writes it, success is to write it too.
 
 
 class TargetTask(Task):

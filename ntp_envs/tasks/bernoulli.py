@@ -1,6 +1,6 @@
-"""Closed forms for a mixture of Bernoullis against one Bernoulli: the number of events is sufficient.
+"""BernoulliMixture and Contamination: a mixture of two coins, and the one coin that a learner may choose.
 
-Shared by `Contamination` (events are flips) and `BernoulliMixture` (events are ones).
+The number of events is sufficient (ones in the first, flips in the second), so every distance is a sum over counts.
 """
 
 from __future__ import annotations
@@ -150,9 +150,6 @@ def _coupling(p: FloatArray, q: FloatArray) -> tuple[NDArray[np.int64], NDArray[
     return i[order], j[order], masses[order]
 
 
-# -- BernoulliMixture: iid tokens fitted to a mixture of two coins ----------------------------------------------------
-
-
 @dataclass(frozen=True)
 class BernoulliMixture(Task):
     """Documents of fair coin flips, except for a fraction ``weight`` made with a coin of probability ``q``.
@@ -246,9 +243,6 @@ class BestTheta:
     theta: float
     value: float
     metric: str
-
-
-# -- Contamination: a few documents of another kind, which a one-parameter class can only average in ------------------
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""What the consistency games share: contexts, masses, and policies that err on chosen contexts."""
+"""ConsistencyGame and HalvingGame: at every layer a choice of where to err, and the best choices must fit together.
+
+Both are `ErrorSetTask`: contexts with masses, an expert that always says 0, and policies that err on chosen contexts.
+"""
 
 from __future__ import annotations
 
@@ -103,9 +106,6 @@ class ErrorSetTask(Task):
     def success(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """1 where every token is 0, as the expert's are; 0 otherwise. Shape ``(B,)``."""
         return (np.asarray(tokens) == 0).all(axis=1).astype(np.float64)
-
-
-# -- ConsistencyGame: options that look best one layer at a time are the ones that do not fit together ----------------
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,6 @@ class ConsistencyGame(ErrorSetTask):
             raise ValueError(f"chunk={chunk} must be a power of two: the scales of the game are.")
         scale = chunk.bit_length() - 1
         return self.horizon / chunk * (1.0 - self.eta * (self.scales - scale) / self.scales)
-
-
-# -- HalvingGame: which of many equally good options will still be there at the end? ----------------------------------
 
 
 MAX_HORIZON = 14

@@ -1,4 +1,8 @@
-"""How long multiplication is written: vocabulary, layout of the tokens, and the right tokens by integer arithmetic."""
+"""Multiplication with the work shown, and ColumnAddition: what the carry that is written down is worth.
+
+First how long multiplication is written (vocabulary, layout, the right tokens by integer arithmetic), then the weights
+of a linear predictor that does it, then the tasks.
+"""
 
 from __future__ import annotations
 
@@ -191,21 +195,21 @@ def _carries(small: IntArray) -> IntArray:
     return columns // 10
 
 
-# -- A linear predictor that multiplies: the weights of a member of `Multiplication`'s policy class, written down -----
+# A linear predictor that multiplies: the weights of a member of `Multiplication`'s policy class, written down.
 #
 # Every step is one of four linear decisions on one-hot positions (derived here). The last three decode a linear
 # statistic u of the prefix into ordered classes: class c has the logit ``c u - (beta_1 + ... + beta_c)``. If the
 # breakpoints beta do not fall, the largest logit is that of the class whose interval (beta_c, beta_{c+1}) holds u.
 #
-# 1. A symbol is a bias; a digit that appeared before is copied by an identity matrix. 2. The tens digit of a b: u = log
-# a + log b, with log 0 replaced by a negative number large enough for zero to stay    below 1 x 1. The breakpoint for c
-# lies between the products below 10 c and the others. 3. The units digit, given the tens digit t that was just written:
-# the same u and slopes, breakpoints near    log(10 t + c - 1/2). They depend on t alone, that is on a one-hot position:
-# the intercepts are linear in it. 4. Digits of a sum: u is a sum of digits times powers of ten, an integer. For the
-# digit of 10^k, most significant    first, u = sum of the partial products - digits already written, breakpoints c 10^k
-# - 1/2. For a carry u is the sum    of the column and the carry before it, breakpoints 10 c - 1/2; for the digit after
-# it u is that less 10 times the    carry, breakpoints c - 1/2. Weights and breakpoints are integers and halves: exact
-# in floating point.
+# 1. A symbol is a bias; a digit that appeared before is copied by an identity matrix.
+# 2. The tens digit of a b: u = log a + log b, with log 0 replaced by a negative number large enough for zero to stay
+#    below 1 x 1. The breakpoint for c lies between the products below 10 c and the others.
+# 3. The units digit, given the tens digit t that was just written: the same u and slopes, breakpoints near
+#    log(10 t + c - 1/2). They depend on t alone, that is on a one-hot position: the intercepts are linear in it.
+# 4. Digits of a sum: u is a sum of digits times powers of ten, an integer. For the digit of 10^k, most significant
+#    first, u = sum of the partial products - digits already written, breakpoints c 10^k - 1/2. For a carry u is the
+#    sum of the column and the carry before it, breakpoints 10 c - 1/2; for the digit after it u is that less 10 times
+#    the carry, breakpoints c - 1/2. Weights and breakpoints are integers and halves: exact in floating point.
 #
 # `MARGINS` holds the smallest distances of u to a breakpoint. Logits of a step are scaled so that the right token is at
 # least ``margin`` above every other, whatever the digits.
@@ -343,9 +347,6 @@ def _ordered(
     bias = np.full(size, -1.0)
     bias[classes] = np.concatenate([[0.0], -np.cumsum(breakpoints)])
     return LinearStep(np.array(list(values), dtype=np.int64), weights, bias)
-
-
-# -- Multiplication: long multiplication written out, so that every step is within reach of a linear predictor --------
 
 
 LISTED_DIGITS = 2  # 10^4 prompts; beyond, prompt_law is refused
@@ -512,9 +513,6 @@ class Multiplication(TargetTask):
             return f" [{token - FIRST_CARRY}]"
         symbol = SYMBOLS[token - 10]
         return symbol if symbol in "()" else f" {symbol} "
-
-
-# -- ColumnAddition: one column of written addition, with and without a token for the carry ---------------------------
 
 
 MAX_LISTED = 1 << 14

@@ -1,6 +1,7 @@
-"""Ways to write down a parity step by step: what each step says, and the linear rule that computes it.
+"""Parities: NoisyParity, whose answer no linear predictor has; ParityCoT and ParityMix, where some chains have it.
 
-Places are numbered as in a prefix of the chosen bits alone: 0..k-1 the k bits, k + j the token written at position j.
+First the ways to write a parity down step by step: what each step says, and the linear rule that computes it. Places
+are numbered as in a prefix of the chosen bits alone: 0..k-1 the k bits, k + j the token written at position j.
 """
 
 from __future__ import annotations
@@ -147,9 +148,6 @@ def chain_of(cot: str, k: int, fan_in: int) -> ParityChain:
     if cot == "token":
         return Token(k)
     return Count(k) if cot == "count" else AndXor(k)
-
-
-# -- NoisyParity: an answer that no linear function of the prefix predicts --------------------------------------------
 
 
 MAX_COMPLETE_LAW = 1 << 14
@@ -351,9 +349,6 @@ class NoisyParity(Task):
         return self._weighted(
             nothing[keep], tokens[keep], weights[keep], units=None if complete else divisors, expert_units=divisors
         )
-
-
-# -- ParityCoT: a parity that no linear predictor can say at once, and that some chains of thought make linear --------
 
 
 MAX_LISTED_BITS = 12
@@ -576,9 +571,6 @@ class ParityCoT(TargetTask):
         """
         k = self.subset_size
         return 0.5 + math.comb(k - 1, (k - 1) // 2) / 2**k
-
-
-# -- ParityMix: a few demonstrations think step by step, the others say the answer at once ----------------------------
 
 
 END = 2

@@ -1,4 +1,8 @@
-"""Tables of Turing machines: how they are written, checked, and the ones that have names."""
+"""TuringMachine: the tape after every step of a machine, which a linear next-token predictor can write.
+
+First tables of machines (how they are written, checked, and the ones that have names), then the weights of the linear
+predictor, then the task.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +154,7 @@ class TuringTable:
         return left, right, None
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+# Reading what a user writes.
 
 _ACTION = re.compile(r"([0-9])([LR])([A-Z])|---")
 
@@ -227,7 +231,7 @@ def _read_row(row: Any) -> Row:
     return parts  # type: ignore[return-value]
 
 
-# -- machines with names ----------------------------------------------------------------------------------------------
+# Machines with names.
 
 
 def _increment() -> Iterable[Row]:
@@ -261,7 +265,7 @@ MACHINES = {
 }
 
 
-# -- The linear predictor that runs a Turing machine: its weights, written down ---------------------------------------
+# The linear predictor that runs a Turing machine: its weights, written down.
 
 
 def step_weights(table: TuringTable) -> FloatArray:
@@ -329,9 +333,6 @@ def linear_emulator(task: TuringMachine, *, norm: float | None = None) -> ARLine
     weights = step_weights(task.table)
     theta = (weights - weights.mean(axis=0)).ravel()
     return task.policy_class.policy(theta * (wanted / np.linalg.norm(theta)))
-
-
-# -- TuringMachine: the tape after every step of a machine, which a linear next-token predictor can write -------------
 
 
 INPUTS = ("blank", "random", "word")

@@ -1,4 +1,4 @@
-"""Where a text comes from: the help topics that come with CPython, a file, or a Hugging Face data set."""
+"""A corpus: where a text comes from (CPython's help topics, a file, a Hugging Face data set), and its tokens."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _from_hub(name: str, limit: int) -> str:
     return text[:limit]
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# Files and data sets.
 
 
 def _checked_path(corpus: str) -> str:
@@ -270,7 +270,7 @@ def _decoded(corpus: str, data: bytes, cut: bool) -> str:
     return text
 
 
-# -- Documents that end: what a policy writes after the end token -----------------------------------------------------
+# Documents that end: what a policy writes after the end token.
 
 
 class EndedPolicy(SequentialPolicy):
@@ -328,7 +328,7 @@ class _EndedCursor(Cursor):
         return _EndedCursor(self.owner, self.inner.advance(tokens), ended, self.step + 1)
 
 
-# -- A corpus as tokens: read, cut into a training and a held-out part, numbered, and kept ----------------------------
+# A corpus as tokens: read, cut into a training and a held-out part, numbered, and kept.
 
 
 #: how a corpus may be cut into documents
