@@ -116,33 +116,49 @@ def test_metrics_keep_their_order_and_thresholds_their_columns():
     assert curves["tv"].thresholds is None
 
 
-def test_refusals_and_bad_arguments():
-    task = PlainTask(2, 3)
-    p, q = BernoulliPolicy(0.3), BernoulliPolicy(0.6)
-    with pytest.raises(NotTractableError, match=r"tv cannot be had from pairs .*enumeration"):
-        distance(p, q, task, metric="tv", method="automaton")
-    with pytest.raises(NotTractableError, match="chi2 has no Monte Carlo"):
-        distance(p, q, task, metric="chi2", method="monte carlo")
-    with pytest.raises(NotTractableError, match="max_prefixes"):
-        distance(p, q, PlainTask(2, 64), metric="tv", method="enumeration")
-    with pytest.raises(TypeError, match="p must be an AutomatonPolicy"):
-        distance(table(3), q, task, method="automaton")
-    with pytest.raises(ValueError, match=r"metric='hellinger'.*Did you mean 'hellinger2'"):
-        distance(p, q, task, metric="hellinger")
-    with pytest.raises(ValueError, match=r"method='montecarlo'.*Did you mean 'monte carlo'"):
-        distance(p, q, task, method="montecarlo")
-    with pytest.raises(ValueError, match="n=0"):
-        distance(p, q, task, n=0)
-    with pytest.raises(TypeError, match="rng=0 must be"):
-        distance(p, q, task, rng=0)
-    with pytest.raises(ValueError, match="thresholds"):
-        distance(p, q, task, thresholds=())
-    with pytest.raises(ValueError, match=r"q has vocab_size=3 and the task 2"):
-        distance(p, UniformPolicy(3), task)
-    with pytest.raises(ValueError, match=r"p is defined for at most 2 tokens; the task's horizon is 3"):
-        distance(BernoulliMixturePolicy([0.5], [1.0], horizon=2), q, task)
-    with pytest.raises(TypeError, match=r"q must be an ntp_envs\.Policy, not float"):
-        distance(p, 0.5, task)
+COINS = BernoulliPolicy(0.3), BernoulliPolicy(0.6), PlainTask(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("pair", "options", "error", "message"),
+    [
+        (COINS, {"metric": "tv", "method": "automaton"}, NotTractableError, "tv cannot be had from .*enumeration"),
+        (COINS, {"metric": "chi2", "method": "monte carlo"}, NotTractableError, "chi2 has no Monte Carlo"),
+        ((*COINS[:2], PlainTask(2, 64)), {"metric": "tv", "method": "enumeration"}, NotTractableError, "max_prefixes"),
+        (
+            (table(3), *COINS[1:]),
+            {"method": "automaton"},
+            TypeError,
+            "p must be an AutomatonPolicy, not CallablePolicy",
+        ),
+        (COINS, {"metric": "hellinger"}, ValueError, "metric='hellinger'.*Did you mean 'hellinger2'"),
+        (COINS, {"method": "montecarlo"}, ValueError, "method='montecarlo'.*Did you mean 'monte carlo'"),
+        (COINS, {"n": 0}, ValueError, "n=0"),
+        (COINS, {"rng": 0}, TypeError, "rng=0 must be"),
+        (COINS, {"thresholds": ()}, ValueError, "thresholds"),
+        (COINS, {"confidence": 1.5}, ValueError, "confidence=1.5"),
+        ((COINS[0], UniformPolicy(3), COINS[2]), {}, ValueError, "q has vocab_size=3 and the task 2"),
+        (
+            (BernoulliMixturePolicy([0.5], [1.0], horizon=2), *COINS[1:]),
+            {},
+            ValueError,
+            "p is defined for at most 2 tokens; the task's horizon is 3",
+        ),
+        ((COINS[0], 0.5, COINS[2]), {}, TypeError, r"q must be an ntp_envs\.Policy, not float"),
+    ],
+)
+def test_refusals(pair, options, error, message):
+    with pytest.raises(error, match=message):
+        distance(*pair, **options)
+
+
+def test_each_policy_is_checked_once(monkeypatch):
+    from ntp_envs.distances import curve
+
+    seen = []
+    monkeypatch.setattr(curve, "check_policy", lambda name, policy, task: seen.append(name) or policy)
+    distance_curves(table(64), COINS[0], PlainTask(2, 64), n=4)  # too long to enumerate, so it goes on to sample
+    assert seen == ["p", "q"]
 
 
 # -- the approximation factor ------------------------------------------------------------------------------------------

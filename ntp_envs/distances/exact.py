@@ -244,7 +244,8 @@ def automaton_distances(
 def check_automaton(name: str, policy: Policy) -> None:
     """``TypeError`` if it is none."""
     if not isinstance(policy, AutomatonPolicy):
-        raise TypeError(f"{name} must be an AutomatonPolicy, not {type(policy).__name__}; use enumeration.")
+        kind = type(getattr(policy, "of", policy)).__name__  # of the policy inside, if it is checked as it is read
+        raise TypeError(f"{name} must be an AutomatonPolicy, not {kind}; use enumeration.")
 
 
 def by_pairs(asked: Question) -> dict[str, DistanceCurve]:

@@ -1,4 +1,4 @@
-"""Transitions for `imitation`: the arrays are what the environment shows. The library itself is in tests/interop."""
+"""Steps for `imitation` and `d3rlpy`: the arrays are what the environment shows. The libraries are in tests/interop."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from ntp_envs import Demonstrations, TokenEnv, collect, make_task
-from ntp_envs.data import from_minari, imitation_expert, to_imitation, to_minari
+from ntp_envs.data import from_minari, imitation_expert, to_d3rlpy, to_imitation, to_minari
 
 TASKS = {
     "Contamination": {"horizon": 6, "eps": 0.2, "p": 0.1, "q": 0.9, "theta_min": 0.01},
     "Tightrope": {"horizon": 5, "eps": 0.3},
     "ConsistencyGame": {"horizon": 4, "eps": 0.05},
 }
+NOTHING = np.zeros((3, 0), int)
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def fake_imitation(monkeypatch):
     monkeypatch.setitem(sys.modules, "imitation.data.types", types)
 
 
-def replayed(task, demos):
+def replayed(task, demos, observation="multi_discrete"):
     """The transitions that stepping the environment through the demonstrations gives, and the rewards."""
-    env = TokenEnv(task)
+    env = TokenEnv(task, observation=observation)
     rows = []
     for prompt, tokens in zip(demos.prompts, demos.tokens):
         before, _ = env.reset(options={"prompt": prompt})
@@ -60,6 +61,19 @@ def test_transitions_are_what_stepping_gives(name, rng, fake_imitation):
     np.testing.assert_allclose(np.concatenate([t.rews for t in trajectories]), rewards, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_arrays_of_d3rlpy_are_what_stepping_gives(name, rng):
+    task = make_task(name, **TASKS[name])
+    demos = collect(task, 5, rng)
+    arrays = to_d3rlpy(demos, form="arrays")
+    obs, acts, _, dones, rewards = replayed(task, demos, "one_hot")
+    steps = {"observations": obs, "actions": acts[:, None], "rewards": rewards[:, None], "terminals": dones}
+    for key, wanted in steps.items():
+        np.testing.assert_allclose(arrays[key], wanted, rtol=1e-6)
+        assert arrays[key].dtype == (np.int64 if key == "actions" else np.float32)
+    assert arrays["action_size"] == task.vocab_size
+
+
 def test_arrays_are_copies_and_infos_are_empty_without_log_probs(rng):
     demos = collect(make_task("Tightrope", **TASKS["Tightrope"]), 3, rng)
     arrays = to_imitation(demos, form="arrays")
@@ -69,20 +83,15 @@ def test_arrays_are_copies_and_infos_are_empty_without_log_probs(rng):
     np.testing.assert_array_equal(demos.tokens, before)
 
 
-def test_unequal_weights_are_refused_or_drawn(rng):
-    demos = Demonstrations(
-        np.zeros((3, 0), int), np.array([[0, 0], [0, 1], [1, 1]]), vocab_size=2, weights=np.array([1.0, 0.0, 3.0])
-    )
-    with pytest.raises(ValueError, match=r"unequal weights.*rng="):
-        to_imitation(demos, form="arrays")
-    drawn = to_imitation(demos, form="arrays", n=4000, rng=rng)["acts"].reshape(-1, 2)
+@pytest.mark.parametrize(("convert", "acts"), [(to_imitation, "acts"), (to_d3rlpy, "actions")])
+def test_unequal_weights_are_drawn(convert, acts, rng):
+    demos = Demonstrations(NOTHING, [[0, 0], [0, 1], [1, 1]], vocab_size=2, weights=[1.0, 0.0, 3.0])
+    drawn = convert(demos, form="arrays", n=4000, rng=rng)[acts].reshape(-1, 2)
     assert (drawn[:, 0] == drawn[:, 1]).all()  # the second has weight 0
     assert drawn[:, 0].mean() == pytest.approx(0.75, abs=4 * np.sqrt(0.75 * 0.25 / 4000))
-    assert len(to_imitation(demos, form="arrays", rng=rng)["acts"]) == 6
+    assert len(convert(demos, form="arrays", rng=rng)[acts]) == 6
     equal = Demonstrations(demos.prompts, demos.tokens, vocab_size=2, weights=np.full(3, 0.2))
-    np.testing.assert_array_equal(to_imitation(equal, form="arrays")["acts"], demos.tokens.ravel())
-    with pytest.raises(ValueError, match="n=5 is a draw; pass rng="):
-        to_imitation(equal, form="arrays", n=5)
+    np.testing.assert_array_equal(np.ravel(convert(equal, form="arrays")[acts]), demos.tokens.ravel())
 
 
 def test_rewards_only_where_the_task_is_known(rng, fake_imitation):
@@ -91,26 +100,41 @@ def test_rewards_only_where_the_task_is_known(rng, fake_imitation):
     task = make_task("Tightrope", horizon=2)
     paid = [t.rews.tolist() for t in to_imitation(demos, form="trajectories", task=task)]
     assert paid == [[0.0, task.success(demos.prompts, row[None])[0]] for row in demos.tokens]
-    with pytest.raises(ValueError, match="horizon is 3 in the task and 2 in the data"):
-        to_imitation(demos, form="trajectories", task=make_task("Tightrope", horizon=3))
+    assert not to_d3rlpy(demos, form="arrays")["rewards"].any()
+    assert to_d3rlpy(demos, form="arrays", task=task)["rewards"].reshape(2, 2).tolist() == paid
 
 
-def test_bad_arguments(rng):
-    demos = Demonstrations(np.zeros((2, 0), int), np.array([[0, 0], [0, 1]]), vocab_size=2)
-    with pytest.raises(ValueError, match=r"form='transition' is not an option\. Did you mean 'transitions'"):
-        to_imitation(demos, form="transition")
-    with pytest.raises(ValueError, match="n=0"):
-        to_imitation(demos, form="arrays", n=0, rng=rng)
-    with pytest.raises(TypeError, match="default_rng"):
-        to_imitation(demos, form="arrays", n=2, rng=3)
-    with pytest.raises(TypeError, match="must be an"):
-        imitation_expert("Tightrope", rng=rng)
+UNEQUAL = Demonstrations(NOTHING, [[0, 0], [0, 1], [1, 1]], vocab_size=2, weights=[1.0, 0.0, 3.0])
+EQUAL = Demonstrations(NOTHING, UNEQUAL.tokens, vocab_size=2)
+LONGER = make_task("Tightrope", horizon=3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda rng: to_imitation(EQUAL, form="transition"), ValueError, "not an option. Did you mean 'transitions'"),
+        (lambda rng: to_d3rlpy(EQUAL, form="array"), ValueError, "form='array' is not an option"),
+        (lambda rng: to_imitation(UNEQUAL, form="arrays"), ValueError, "which imitation cannot use; pass rng="),
+        (lambda rng: to_d3rlpy(UNEQUAL, form="arrays"), ValueError, "which d3rlpy cannot use; pass rng="),
+        (lambda rng: to_imitation(EQUAL, form="arrays", n=5), ValueError, "n=5 is a draw; pass rng="),
+        (lambda rng: to_imitation(EQUAL, form="arrays", n=0, rng=rng), ValueError, "n=0"),
+        (lambda rng: to_imitation(EQUAL, form="arrays", n=2, rng=3), TypeError, "default_rng"),
+        (lambda rng: to_d3rlpy(EQUAL, form="arrays", task=LONGER), ValueError, "3 in the task and 2 in the data"),
+        (lambda rng: to_imitation(EQUAL, form="trajectories", task=LONGER), ValueError, "3 in the task and 2 in the"),
+        (lambda rng: imitation_expert("Tightrope", rng=rng), TypeError, "must be an"),
+    ],
+)
+@pytest.mark.usefixtures("fake_imitation")
+def test_refusals(call, error, message, rng):
+    with pytest.raises(error, match=message):
+        call(rng)
 
 
 @pytest.mark.parametrize(
     ("missing", "call", "command"),
     [
         ("imitation", lambda demos: to_imitation(demos), r"--no-deps imitation==1\.0\.1"),
+        ("d3rlpy", lambda demos: to_d3rlpy(demos), r"--no-deps d3rlpy==2\.8\.1"),
         ("minari", lambda demos: to_minari(demos, "x-v0"), r'pip install "ntp-envs\[data\]"'),
         ("minari", lambda demos: from_minari("x-v0"), r'pip install "ntp-envs\[data\]"'),
         (
