@@ -11,10 +11,11 @@ import numpy as np
 
 from agents.base import ConvergenceWarning, FitReport
 from agents.linear_rows import IndicatorRows, SoftmaxRows
-from ntp_envs.arrays import FloatArray
+from ntp_envs.arrays import FloatArray, onto_ball
 
 FULL_HESSIAN_WORK = 3e9  # multiplications: below it a Hessian pass costs about as much as a few gradient passes
 CHEAP_HESSIAN_WORK = 1e8  # below it a Hessian is computed at every iteration
+Loss = Callable[[FloatArray], tuple[float, FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,40 @@ def minimise_quadratic_in_ball(curvature: Curvature, linear: FloatArray, radius:
             mu = step if low < step < high else 0.5 * (low + high)
     w = curvature.vectors @ (-b / (safe + mu))
     return onto_ball(w, radius), mu
+
+
+def armijo(
+    loss: Loss,
+    start: FloatArray,
+    move: FloatArray,
+    ceiling: float,
+    slope: float,
+    *,
+    least: float,
+    radius: float = np.inf,
+) -> tuple[FloatArray, float, FloatArray, float]:
+    """The first of the points ``start + 2^-k move`` where the loss is as far below ``ceiling`` as the slope promises.
+
+    Args:
+        loss: with its gradient.
+        start, move: the segment.
+        ceiling: the loss at the start, and what rounding, or a search that is not monotone, may add.
+        slope: of the loss at the start, along ``move``.
+        least: the last 2^-k, whatever the loss there.
+        radius: of a ball that the segment leaves by rounding alone.
+
+    Returns:
+        The point, its loss and gradient, and 2^-k.
+    """
+    scale = 1.0
+    while True:
+        trial = start + scale * move
+        if radius < np.inf:
+            trial = onto_ball(trial, radius)
+        value, gradient = loss(trial)
+        if value <= ceiling + 1e-4 * scale * slope or scale < least:
+            return trial, value, gradient, scale
+        scale *= 0.5
 
 
 def certified_gap(
@@ -169,16 +204,9 @@ def newton_in_ball(
         target, _ = minimise_quadratic_in_ball(curvature, gradient - model, radius)
         move = target - theta
         move -= flat @ (flat.T @ move)
-        slope = float(gradient @ move)
         noise = 1e-13 * max(abs(loss), 1e-300)
-        scale = 1.0
-        while True:
-            trial = theta + scale * move
-            trial_loss, trial_gradient = rows.loss_and_gradient(trial)
-            if trial_loss <= loss + 1e-4 * scale * slope + noise or scale < 1e-10:
-                break
-            scale *= 0.5 if scale > 0.2 else 0.2
-        theta, loss, gradient = trial, trial_loss, trial_gradient
+        slope = float(gradient @ move)
+        theta, loss, gradient, _ = armijo(rows.loss_and_gradient, theta, move, loss + noise, slope, least=1e-10)
         new_gap = certified_gap(theta, gradient, radius, spread, curvature)
         age += 1
         passes = _passes_left(born, new_gap, tol, age)
@@ -258,7 +286,11 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
         before = float(np.linalg.norm(gradient + mu * weights))
         # less penalty would not lower the gap by what matters, and let rounding decide where the loss is flat
         target, mu, left = _minimise_model(rows, radius, weights, gradient, mu, 0.1 * tol / radius**2, accuracy, rounds)
-        weights, loss, gradient, scale = _search(rows, radius, weights, target, loss, gradient)
+        move = target - weights
+        slope, ceiling = min(float(np.vdot(gradient, move)), 0.0), loss + 1e-13 * abs(loss)
+        weights, loss, gradient, scale = armijo(
+            rows.loss_and_gradient, weights, move, ceiling, slope, least=1e-6, radius=radius
+        )
         if scale == 1.0:  # what the model did not foresee bounds what its minimum is worth (Eisenstat and Walker 1996)
             unforeseen = abs(float(np.linalg.norm(gradient + mu * weights)) - left)
             accuracy, rounds = min(max(unforeseen, noise) / before, ACCURACY), ROUNDS
@@ -345,21 +377,6 @@ class _Basis:
         return w, product, least + mu
 
 
-def _search(
-    rows: IndicatorRows, radius: float, weights: FloatArray, target: FloatArray, loss: float, gradient: FloatArray
-) -> tuple[FloatArray, float, FloatArray, float]:
-    """The first of the points ``W + 2^-k (target - W)`` where the loss is lower: with loss, gradient and 2^-k."""
-    move = target - weights
-    slope = min(float(np.vdot(gradient, move)), 0.0)
-    scale = 1.0
-    while True:
-        trial = onto_ball(weights + scale * move, radius)  # rounding
-        trial_loss, trial_gradient = rows.loss_and_gradient(trial)
-        if trial_loss <= loss + 1e-4 * scale * slope + 1e-13 * abs(loss) or scale < 1e-6:
-            return trial, trial_loss, trial_gradient, scale
-        scale *= 0.5
-
-
 def _solve(rows: IndicatorRows, mu: float, right: FloatArray, scales: FloatArray, accuracy: float) -> FloatArray:
     """``(H + mu I)^-1 right`` by conjugate gradients from zero, to ``accuracy`` times the norm of ``right`` in
     1 / scales."""
@@ -387,7 +404,6 @@ def _solve(rows: IndicatorRows, mu: float, right: FloatArray, scales: FloatArray
 
 MAX_ITERATIONS = 3000
 MEMORY = 10  # of the non-monotone line search
-Loss = Callable[[FloatArray], tuple[float, FloatArray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -423,13 +439,8 @@ def descend(
     while best.stationarity > tol and iteration < MAX_ITERATIONS:
         iteration += 1
         direction = project(theta - step * gradient) - theta
-        slope, length = float(gradient @ direction), 1.0
-        while True:
-            candidate = theta + length * direction
-            new_value, new_gradient = loss(candidate)
-            if new_value <= max(recent) + 1e-4 * length * slope or length < 1e-12:
-                break
-            length /= 2
+        slope = float(gradient @ direction)
+        candidate, new_value, new_gradient, _ = armijo(loss, theta, direction, max(recent), slope, least=1e-12)
         moved, turned = candidate - theta, new_gradient - gradient
         curvature = float(moved @ turned)
         step = float(np.clip(moved @ moved / curvature, 1e-10, 1e10)) if curvature > 0 else 1e10
@@ -441,11 +452,6 @@ def descend(
         ):
             best = found
     return Descent(best.theta, best.loss, best.stationarity, iteration)
-
-
-def onto_ball(theta: FloatArray, radius: float) -> FloatArray:
-    """The nearest point with ``||theta|| <= radius``."""
-    return theta * min(1.0, radius / max(float(np.linalg.norm(theta)), 1e-300))
 
 
 def minimise_in_ball(

@@ -90,10 +90,7 @@ class SoftmaxRows:
             probs, part = self._softmax(theta, values, counts)
             loss += part
             residual = probs * counts.sum(axis=1, keepdims=True) - counts  # (N, A)
-            if self.by_context:
-                gradient += (residual.T @ values).ravel()
-            else:
-                gradient += residual.ravel() @ values.reshape(-1, values.shape[-1])
+            gradient += self.features.pull_back(values, residual)
         if not math.isfinite(loss):
             raise ValueError("the features hold a value that is not finite (NaN or inf); mend the feature map.")
         return loss, gradient

@@ -98,6 +98,11 @@ def sample_categorical(log_probs: FloatArray, rng: np.random.Generator) -> NDArr
     return np.minimum((cumulative <= level[:, None]).sum(axis=1), log_probs.shape[1] - 1)
 
 
+def onto_ball(theta: FloatArray, radius: float) -> FloatArray:
+    """The nearest point with ``||theta|| <= radius``."""
+    return theta * min(1.0, radius / max(float(np.linalg.norm(theta)), 1e-300))
+
+
 def prefix_codes(tokens: NDArray[np.integer], vocab_size: int) -> NDArray[np.int64]:
     """Each row of ``(B, t)`` tokens read as a base-``vocab_size`` number, first token most significant: ``(B,)``."""
     codes = np.zeros(len(tokens), dtype=np.int64)

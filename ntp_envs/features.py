@@ -116,7 +116,7 @@ class FeatureMap(ABC):
 
         Rows of ``by_logit`` sum to zero, as those of whatever depends on the law alone do.
         """
-        return np.einsum("na,nad->d", by_logit, values)
+        return by_logit.ravel() @ values.reshape(-1, values.shape[-1])
 
     # -- whole sequences ---------------------------------------------------------------------------------------------
 

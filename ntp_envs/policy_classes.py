@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 
-from ntp_envs.arrays import FloatArray, IntArray, prefix_codes
+from ntp_envs.arrays import FloatArray, IntArray, onto_ball, prefix_codes
 from ntp_envs.automata import AutomatonPolicy, BernoulliPolicy, MarkovPolicy, markov_contexts
 from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_probability, check_real
@@ -687,7 +687,7 @@ class ARLinearClass(ParametricClass):
 
     def project(self, parameters: FloatArray) -> FloatArray:
         """The nearest point of the ball."""
-        return parameters * min(1.0, self.radius / max(float(np.linalg.norm(parameters)), 1e-300))
+        return onto_ball(parameters, self.radius)
 
     def pull_back(
         self,
