@@ -123,7 +123,7 @@ class Agent(ABC):
         if self.supports and not isinstance(policy_class, self.supports):
             raise TypeError(
                 f"{type(self).__name__} cannot fit {type(policy_class).__name__}; it takes "
-                f"{', '.join(kind.__name__ for kind in self.supports)}."
+                f"{', '.join(kind.__name__ for kind in self.supports)}, or a class derived from one of these."
             )
         if policy_class.vocab_size != demonstrations.vocab_size:
             raise ValueError(

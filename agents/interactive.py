@@ -1,4 +1,16 @@
-"""Learners that visit prefixes of their own: with the expert to ask (interactive), or without (on-policy)."""
+"""Learners that visit prefixes of their own: with the expert to ask (interactive), or without (on-policy).
+
+All go round one circle: the policy walks, what should come next at the prefixes it visits becomes
+`agents.targets.Targets`, and `agents.fit_class.fit_class` gives the next policy. They differ in two things:
+
+| | walks | says what comes next |
+|-|-|-|
+| `DAgger` | the learner, now and then the expert; all rounds count | the expert |
+| `ForwardTraining` | the layers before, one layer a round | the expert |
+| `ScheduledSampling` | demonstrations with some tokens of the learner's | the demonstration |
+| `OnPolicyDistillation` | the learner; the last round counts | the expert, forward or reverse |
+| `AdversarialImitation` | the learner | the learner, after a step against a discriminator |
+"""
 
 from __future__ import annotations
 
@@ -210,12 +222,12 @@ class DAgger(InteractiveAgent):
 
     Round 0 is behaviour cloning of the demonstrations. In round i the current policy generates sequences, with the
     expert's token taken instead with probability ``beta**i`` at each step; the expert is asked for its next-token law
-    at every prefix; and the next policy is the member of the class with the least log-loss on all labels so far,
+    at every prefix; and the next policy is the member of the class with the least log-loss on all targets so far,
     demonstrations included, every round with the same weight ("follow the leader"). The last policy is returned; the
     guarantee of the paper is for the best or a random one of the rounds, which for a convex class differ little.
 
-    ``objective`` of the report is the mean divergence ``KL(expert || policy)`` over all labels (log-loss itself where
-    labels are single tokens), in nats a sequence; ``details["rounds"]`` has it after each round.
+    ``objective`` of the report is the mean divergence ``KL(expert || policy)`` over all targets (log-loss itself where
+    targets are single tokens), in nats a sequence; ``details["rounds"]`` has it after each round.
 
     Args:
         task: the `ntp_envs.Task` to interact with.
@@ -363,8 +375,8 @@ class ForwardTraining(InteractiveAgent):
         horizon, total, gap, converged = session.task.horizon, np.zeros(2), 0.0, True
 
         def ask(policy: Policy, layer: int) -> Targets:
-            labels = session.visit_layer(policy, rollouts, layer)
-            return labels.drawn(session.rng) if sampled else labels
+            targets = session.visit_layer(policy, rollouts, layer)
+            return targets.drawn(session.rng) if sampled else targets
 
         policy: Policy = session.task.expert  # no token of it is used: layer 0 follows the prompt
         if isinstance(policy_class, ProductClass):
@@ -377,11 +389,11 @@ class ForwardTraining(InteractiveAgent):
             layers: list[Any] = []
             automaton = True
             for h in range(horizon):
-                labels = ask(policy, h)
-                member, report = fit_class(policy_class, labels, tol=tol / horizon)
+                targets = ask(policy, h)
+                member, report = fit_class(policy_class, targets, tol=tol / horizon)
                 layers.append(member)
                 automaton = isinstance(member, AutomatonPolicy) and automaton
-                automaton = automaton and same_states(layers[0], member, labels.prompts, horizon)
+                automaton = automaton and same_states(layers[0], member, targets.prompts, horizon)
                 policy = LayeredAutomaton(layers) if automaton else ProductPolicy(layers)
                 total += parts_of(report)
                 gap, converged = gap + report.gap, converged and report.converged
@@ -488,8 +500,7 @@ def _mixed_prefixes(
     return tokens, own
 
 
-# -- On-policy distillation: the expert's next-token law at prefixes that the student writes, in forward or reverse
-# KL.
+# -- On-policy distillation: the expert's next-token law at prefixes that the student writes --------------------------
 
 
 class OnPolicyDistillation(InteractiveAgent):
@@ -568,8 +579,8 @@ class OnPolicyDistillation(InteractiveAgent):
         fixed = []
         if share < 1.0:
             weights = Targets.of(demonstrations).per_token
-            labels = session.ask(demonstrations.prompts, demonstrations.tokens, weights)
-            fixed = [_floored(labels, floor).scaled(1.0 - share)]
+            targets = session.ask(demonstrations.prompts, demonstrations.tokens, weights)
+            fixed = [_floored(targets, floor).scaled(1.0 - share)]
         policy, iterations, calm, change = start(), 0, 0, np.inf
         while calm < 2 and iterations < rounds:
             iterations += 1
@@ -593,20 +604,20 @@ class OnPolicyDistillation(InteractiveAgent):
         return policy, with_details(report, f"{divergence} KL at the student's prefixes", change=change)
 
 
-def _floored(labels: Targets, floor: float) -> Targets:
-    """The labels mixed with the uniform law."""
+def _floored(targets: Targets, floor: float) -> Targets:
+    """The targets mixed with the uniform law."""
     if floor == 0.0:
-        return labels
+        return targets
     with np.errstate(divide="ignore"):
-        kept = np.log1p(-floor) + labels.soft
-        return replace(labels, log_laws=np.logaddexp(kept, np.log(floor / labels.vocab_size)))
+        kept = np.log1p(-floor) + targets.soft
+        return replace(targets, log_laws=np.logaddexp(kept, np.log(floor / targets.vocab_size)))
 
 
-def _change(old: Policy, new: Policy, labels: Targets) -> float:
+def _change(old: Policy, new: Policy, targets: Targets) -> float:
     """Total variation between two policies' next-token laws, averaged over the labelled prefixes."""
-    laws = [np.exp(policy.forced_log_probs(labels.prompts, labels.tokens)) for policy in (old, new)]
+    laws = [np.exp(policy.forced_log_probs(targets.prompts, targets.tokens)) for policy in (old, new)]
     distances = 0.5 * np.abs(laws[0] - laws[1]).sum(axis=2)
-    return float((labels.per_token * distances).sum() / labels.per_token.sum())
+    return float((targets.per_token * distances).sum() / targets.per_token.sum())
 
 
 # -- Adversarial imitation: a discriminator between prefixes of expert and learner, and a policy that follows it ------
@@ -753,11 +764,11 @@ class AdversarialImitation(Agent):
                 f"{MAX_CELLS}; lower order={order}."
             )
 
-        def occupancy(labels: Targets) -> FloatArray:
+        def occupancy(targets: Targets) -> FloatArray:
             n_contexts = (size + 1) ** order
-            contexts = markov_contexts(labels.prompts, labels.tokens, size, order)[:, :-1]
+            contexts = markov_contexts(targets.prompts, targets.tokens, size, order)[:, :-1]
             cells = contexts + np.arange(horizon) * n_contexts
-            return labels.counts(cells, horizon * n_contexts).reshape(horizon, n_contexts, size)
+            return targets.counts(cells, horizon * n_contexts).reshape(horizon, n_contexts, size)
 
         law = demonstrations.normalised_weights()
         expert = occupancy(Targets.of(demonstrations))

@@ -1,4 +1,7 @@
-"""Exact maximum likelihood for autoregressive linear policies in a norm ball."""
+"""Likelihood of autoregressive linear policies in a norm ball: its maximum, certified, and the smoothed one's vicinity.
+
+The loss is convex; `agents.linear_rows` holds its data, `agents.ball` the methods. Smoothed it is not convex any more.
+"""
 
 from __future__ import annotations
 

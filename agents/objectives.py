@@ -1,4 +1,8 @@
-"""Objectives from the neighbouring literature: other things than log-loss that demonstrations can be fitted by."""
+"""Objectives from the neighbouring literature: other things than log-loss that demonstrations can be fitted by.
+
+Bounded losses of tokens or chunks share one descent (`minimise_bounded`): `TaiLrBC`, which but for its limit *is*
+smoothed log-loss, and `ClippedRatioBC`. `TotalVariationBC` compares the members of a finite class on sets instead.
+"""
 
 from __future__ import annotations
 

@@ -264,8 +264,7 @@ class ContextFeatureMap(FeatureMap):
         return (self.n_context,)
 
 
-# -- Feature maps whose context features are a few equal entries among many zeros, kept as the places of those
-# entries.
+# -- Feature maps that are a few equal entries among many zeros, kept as the places of those entries ------------------
 
 
 IndexArray = NDArray[np.int32]

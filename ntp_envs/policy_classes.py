@@ -1,4 +1,9 @@
-"""Policy classes: the sets of policies that a learner is allowed to choose from."""
+"""Policy classes: the sets of policies that a learner is allowed to choose from.
+
+`PolicyClass` is what all have in common. A class of your own derives from `FiniteClass`, if it has a list of members,
+or from `ParametricClass`, if it has a vector of parameters; then learners fit it. The others have closed forms or
+solvers of their own: Bernoulli, Markov and n-gram classes, products over layers, and linear predictors.
+"""
 
 from __future__ import annotations
 
