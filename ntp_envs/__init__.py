@@ -37,7 +37,9 @@ the laws of what both write, as sequences get longer? Some twenty parts of the c
         Which of them answers, and the factor that theory bounds.
     agents/base.py (FitReport, Agent)
         A learner: fit, and a report of how far from its optimum it stopped.
-    agents/log_loss.py (maximise_likelihood, LogLossBC, SmoothedLogLossBC, LayerwiseBC)
+    agents/fit_class.py (fit_class, token_parts, policy_parts, _finite, choose_layers, _bernoulli, _markov)
+        The fit of a class to tokens or to laws, one function a class: maximum likelihood is a projection.
+    agents/log_loss.py (LogLossBC, SmoothedLogLossBC, LayerwiseBC)
         Next-token prediction: log-loss, and what smoothing and single layers make of it.
     agents/rho_game.py (GameSolution, group_rows, solve_finite_game, solve_bernoulli_game)
         The rho-estimator as a game between two members of the class, solved to a certificate.
