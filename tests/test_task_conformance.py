@@ -22,7 +22,7 @@ from ntp_envs import (
     UniformPolicy,
     make_task,
 )
-from ntp_envs.tasks.bernoulli import BernoulliMixture
+from ntp_envs.tasks.bernoulli import BernoulliMixture, Contamination
 from ntp_envs.tasks.registry import BUILT_IN
 from ntp_envs.testing import check_task
 
@@ -324,3 +324,17 @@ def test_a_population_that_claims_the_density_of_the_expert_without_having_it():
 
     with pytest.raises(AssertionError, match="exact for the expert's density of chunks of 1 tokens"):
         check_task(Overclaiming(horizon=4, weight=0.4, q=0.9))
+
+
+def test_equal_tasks_share_their_best_in_class_unless_they_depend_on_more():
+    one, two = (make_task("Contamination", horizon=6) for _ in range(2))
+    assert one is not two and one.best_in_class() is two.best_in_class()
+    assert make_task("Contamination", horizon=7).best_in_class() is not one.best_in_class()
+
+    class Read(Contamination):
+        def fingerprint(self):
+            return {"content": "of a file that the parameters name"}
+
+    one, two = Read(horizon=6), Read(horizon=6)
+    assert one == two and one.best_in_class() is one.best_in_class()
+    assert one.best_in_class() is not two.best_in_class()

@@ -56,13 +56,19 @@ class BestInClass:
 
 
 def _once_a_task(method: Callable[[Any], BestInClass]) -> Callable[[Any], BestInClass]:
-    """``best_in_class`` as a family writes it, found once a task and kept with it."""
+    """``best_in_class`` as a family writes it, found once a task and kept with it.
+
+    Equal tasks share it, as a study makes the same task in every cell: those that their parameters say all of. A family
+    with a `Task.fingerprint` of its own (it reads a file, say) is searched task by task.
+    """
     key = f"_found_by_{method.__qualname__}"
+    shared = functools.lru_cache(maxsize=32)(method)
 
     @functools.wraps(method)
     def best_in_class(self: Task) -> BestInClass:
         if key not in self.__dict__:
-            object.__setattr__(self, key, method(self))
+            by_parameters = type(self).fingerprint is Task.fingerprint
+            object.__setattr__(self, key, (shared if by_parameters else method)(self))
         return self.__dict__[key]
 
     return best_in_class
