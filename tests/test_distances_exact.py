@@ -271,9 +271,9 @@ def test_refusals(monkeypatch):
 
 
 def test_trees_beyond_the_range_of_floats_are_refused_or_sampled_too():
-    task = make_task("Contamination", horizon=3000)
+    task = make_task("Contamination", horizon=1100)
     mixed = MixturePolicy([UniformPolicy(2), BernoulliPolicy(0.4)], [0.5, 0.5])
-    with pytest.raises(NotTractableError, match="about 1e903"):
+    with pytest.raises(NotTractableError, match="about 1e331"):
         enumeration_distances(task.expert, mixed, task, max_prefixes=100)
     assert distance(task.expert, mixed, task, metric="tv", n=4).n == 4
 

@@ -73,7 +73,7 @@ def test_same_argmin_as_brute_force_on_small_games(tau, precision, monkeypatch):
 def test_single_precision_decides_near_ties_like_double(tau, spread):
     """Policies ever more alike: in the end all values of the game lie within the rounding of float32."""
     rng = np.random.default_rng(2)
-    n, m = 30_000, 40
+    n, m = 6_000, 40
     base = rng.normal(size=(n, 1)) * 20
     log_densities = base + spread * rng.normal(size=(n, m)) + spread * rng.normal(size=(m,))
     weights = np.full(n, 1 / n)
