@@ -3,7 +3,6 @@
 import copy
 import pickle
 import warnings
-from dataclasses import dataclass
 from itertools import pairwise
 
 import gymnasium as gym
@@ -12,25 +11,15 @@ import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.utils.passive_env_checker import env_render_passive_checker
+from rl_tasks import Dice
 
-from ntp_envs import TokenEnv, UniformPolicy, make_task
+from ntp_envs import TokenEnv, make_task
 from ntp_envs.observations import OBSERVATION_FORMS
 from ntp_envs.tasks import Contamination
 from ntp_envs.tasks.registry import BUILT_IN
 
 FAMILIES = sorted(BUILT_IN)
 FORMS = OBSERVATION_FORMS
-
-
-@dataclass(frozen=True)
-class Letters(Contamination):
-    """More tokens than a byte tells apart."""
-
-    vocab_size: int = 255
-
-    @property
-    def expert(self):
-        return UniformPolicy(self.vocab_size, prompt_length=1)
 
 
 def play(env, rng, **reset):
@@ -265,7 +254,7 @@ def test_bad_arguments(arguments, error, message):
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(254, np.uint8), (255, np.uint16), (300, np.uint16)])
 def test_large_vocabularies(vocab_size, dtype):
-    env = TokenEnv(Letters(horizon=3, vocab_size=vocab_size))
+    env = TokenEnv(Dice(horizon=3, vocab_size=vocab_size))
     observation, _ = env.reset(options={"prompt": [vocab_size - 1]})
     assert observation.dtype == env.observation_space.dtype == dtype
     assert observation.tolist() == [vocab_size - 1] + [vocab_size] * 3

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
@@ -10,9 +9,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FlattenObservation
+from rl_tasks import Dice
 
-from ntp_envs import TokenEnv, TokenVectorEnv, UniformPolicy
-from ntp_envs.tasks import Contamination
+from ntp_envs import TokenEnv, TokenVectorEnv
 from ntp_envs.tasks.registry import BUILT_IN
 
 FAMILIES = sorted(BUILT_IN)
@@ -23,17 +22,6 @@ ARGUMENTS = {
 }
 POLICIES = {"multi_discrete": "MlpPolicy", "dict": "MultiInputPolicy", "one_hot": "MlpPolicy"}
 INTEGERS = ["dict", "multi_discrete"]
-
-
-@dataclass(frozen=True)
-class Letters(Contamination):
-    """Any number of tokens."""
-
-    vocab_size: int = 255
-
-    @property
-    def expert(self):
-        return UniformPolicy(self.vocab_size, prompt_length=1)
 
 
 def train(algorithm, env, form="multi_discrete"):
@@ -79,7 +67,7 @@ def test_every_id_trains_in_the_other_forms(family, form):
     ],
 )
 def test_spaces_around_what_small_integers_hold(vocab_size, horizon, form):
-    env = TokenEnv(Letters(horizon=horizon, vocab_size=vocab_size), observation=form, reward="none", expert_info=False)
+    env = TokenEnv(Dice(horizon=horizon, vocab_size=vocab_size), observation=form, reward="none", expert_info=False)
     assert sum(sum(part.nvec) for part in parts(env.observation_space)) == (1 + horizon) * (vocab_size + 1)
     for algorithm in ARGUMENTS if horizon < 100 else ["A2C"]:
         train(algorithm, gym.wrappers.TimeLimit(env, 4), form)
@@ -89,7 +77,7 @@ def test_spaces_around_what_small_integers_hold(vocab_size, horizon, form):
 @pytest.mark.parametrize("vocab_size", [2, 254, 255, 300])
 def test_a_space_survives_what_is_done_to_spaces(vocab_size, form):
     """Sizes are wide and samples narrow, after copying, pickling and batching too; both sorts of environment agree."""
-    task = Letters(horizon=90, vocab_size=vocab_size)
+    task = Dice(horizon=90, vocab_size=vocab_size)
     single, batch = TokenEnv(task, observation=form), TokenVectorEnv(3, task, observation=form)
     space, narrow = single.observation_space, np.dtype(np.uint8 if vocab_size < 255 else np.uint16)
     assert batch.single_observation_space == space
