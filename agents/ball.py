@@ -173,9 +173,9 @@ def newton_in_ball(
     the ball. The Hessian is renewed at every iteration where that is cheap, otherwise when at the present rate the
     gradient passes still needed would cost more than a new one.
 
-    Theta stays where it began in directions that the data say nothing about: from zero, the fit is the smallest of
-    equally good ones. Newton's equation has no answer there but the ratio of two rounding errors, which would differ
-    from processor to processor, and with it what is predicted for prefixes that the data do not have.
+    The fit is the smallest of equally good ones: it has no part in directions that the data say nothing about. There
+    Newton's equation gives the ratio of two rounding errors, which differs from processor to processor, and with it
+    what would be predicted for prefixes that the data do not have.
     """
     spread = rows.features.spread
     cheap = rows.hessian_work() <= CHEAP_HESSIAN_WORK
@@ -185,6 +185,7 @@ def newton_in_ball(
     flat = np.zeros((len(theta), 0))
     if curvature.eigenvalues[0] <= 1e-8 * curvature.eigenvalues[-1]:
         flat = flat_directions(rows)
+        theta = theta - flat @ (flat.T @ theta)  # which changes no law, and so neither loss nor gradient
 
     def renewed(theta: FloatArray) -> Curvature:
         hessian = rows.hessian(theta)

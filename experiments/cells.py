@@ -49,17 +49,17 @@ class Record:
     method: str = ""
     machine: bool = False
 
+    def __post_init__(self) -> None:
+        """Python's own floats and labels, as they come back from a file: a run that goes on is no other run."""
+        for name in ("value", "lower", "upper"):
+            number = getattr(self, name)
+            object.__setattr__(self, name, None if number is None else float(number))
+        plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in self.labels.items()}
+        object.__setattr__(self, "labels", plain)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, floats exact."""
-        plain = dataclasses.asdict(self)
-        for name in ("value", "lower", "upper"):
-            plain[name] = None if plain[name] is None else float(plain[name])
-        plain["labels"] = {key: _plain(value) for key, value in self.labels.items()}
-        return plain
-
-
-def _plain(value: Any) -> Label:
-    return value.item() if isinstance(value, np.generic) else value
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)

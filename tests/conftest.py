@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 from laws import USUAL
 
+from ntp_envs.distances import metrics
+
 settings.register_profile("repeat", deadline=None, derandomize=True, max_examples=USUAL)
 settings.register_profile("explore", deadline=None, derandomize=False, max_examples=10 * USUAL, print_blob=True)
 settings.load_profile("repeat")
@@ -36,6 +38,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     seconds = item.config.getoption("--seconds")
     if seconds is not None and time.monotonic() - BEGUN > seconds:
         pytest.skip(f"not reached within {seconds:g} seconds")
+
+
+@pytest.fixture(autouse=True)
+def metrics_of_the_suite():
+    """What a test or an example registers is forgotten after it."""
+    known = dict(metrics._known)
+    yield
+    metrics._known.clear()
+    metrics._known.update(known)
 
 
 @pytest.fixture
