@@ -3,12 +3,11 @@
 import pickle
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 
-from ntp_envs import BernoulliPolicy, GreedyPolicy, TabularPolicy, TargetPolicy
+from ntp_envs import GreedyPolicy, TabularPolicy, TargetPolicy
 
 
 def reversed_prompt(prompts):
@@ -54,15 +53,3 @@ def test_target_policy_writes_the_answer_whatever_came_before():
     np.testing.assert_array_equal(np.exp(policy.forced_log_probs(prompts, prompts)), np.eye(3)[prompts[:, ::-1]])
     back = pickle.loads(pickle.dumps(policy))
     np.testing.assert_array_equal(back.log_probs(prompts, prompts), policy.log_probs(prompts, prompts))
-
-
-def test_refusals():
-    with pytest.raises(TypeError, match="policy must be"):
-        GreedyPolicy("BernoulliPolicy")
-    with pytest.raises(TypeError, match="must be callable"):
-        TargetPolicy(3, 2, horizon=1, prompt_length=1)
-    with pytest.raises(ValueError, match="at most 3 tokens"):
-        TargetPolicy(reversed_prompt, 3, horizon=3, prompt_length=3).sample(
-            np.zeros((1, 3), int), 4, np.random.default_rng(0)
-        )
-    assert repr(GreedyPolicy(BernoulliPolicy(0.7))) == "GreedyPolicy(BernoulliPolicy(0.7, on='tokens'))"

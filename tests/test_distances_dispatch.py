@@ -5,7 +5,6 @@ import pytest
 from distance_instances import PlainTask, random_automaton
 
 from ntp_envs import (
-    BernoulliMixturePolicy,
     BernoulliPolicy,
     CallablePolicy,
     NotTractableError,
@@ -117,39 +116,6 @@ def test_metrics_keep_their_order_and_thresholds_their_columns():
 
 
 COINS = BernoulliPolicy(0.3), BernoulliPolicy(0.6), PlainTask(2, 3)
-
-
-@pytest.mark.parametrize(
-    ("pair", "options", "error", "message"),
-    [
-        (COINS, {"metric": "tv", "method": "automaton"}, NotTractableError, "tv cannot be had from .*enumeration"),
-        (COINS, {"metric": "chi2", "method": "monte carlo"}, NotTractableError, "chi2 has no Monte Carlo"),
-        ((*COINS[:2], PlainTask(2, 64)), {"metric": "tv", "method": "enumeration"}, NotTractableError, "max_prefixes"),
-        (
-            (table(3), *COINS[1:]),
-            {"method": "automaton"},
-            TypeError,
-            "p must be an AutomatonPolicy, not CallablePolicy",
-        ),
-        (COINS, {"metric": "hellinger"}, ValueError, "metric='hellinger'.*Did you mean 'hellinger2'"),
-        (COINS, {"method": "montecarlo"}, ValueError, "method='montecarlo'.*Did you mean 'monte carlo'"),
-        (COINS, {"n": 0}, ValueError, "n=0"),
-        (COINS, {"rng": 0}, TypeError, "rng=0 must be"),
-        (COINS, {"thresholds": ()}, ValueError, "thresholds"),
-        (COINS, {"confidence": 1.5}, ValueError, "confidence=1.5"),
-        ((COINS[0], UniformPolicy(3), COINS[2]), {}, ValueError, "q has vocab_size=3 and the task 2"),
-        (
-            (BernoulliMixturePolicy([0.5], [1.0], horizon=2), *COINS[1:]),
-            {},
-            ValueError,
-            "p is defined for at most 2 tokens; the task's horizon is 3",
-        ),
-        ((COINS[0], 0.5, COINS[2]), {}, TypeError, r"q must be an ntp_envs\.Policy, not float"),
-    ],
-)
-def test_refusals(pair, options, error, message):
-    with pytest.raises(error, match=message):
-        distance(*pair, **options)
 
 
 def test_each_policy_is_checked_once(monkeypatch):

@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from distance_instances import THRESHOLDS, PlainTask, brute_force, random_automaton, random_pair
+from distance_instances import THRESHOLDS, PlainTask, brute_force, random_pair
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
@@ -276,27 +276,3 @@ def test_trees_beyond_the_range_of_floats_are_refused_or_sampled_too():
     with pytest.raises(NotTractableError, match="about 1e331"):
         enumeration_distances(task.expert, mixed, task, max_prefixes=100)
     assert distance(task.expert, mixed, task, metric="tv", n=4).n == 4
-
-
-def test_bad_arguments():
-    task = PlainTask(2, 3)
-    coin = BernoulliPolicy(0.5)
-    plain = CallablePolicy(lambda prompts, tokens: np.full((len(tokens), 2), np.log(0.5)), 2)
-    with pytest.raises(TypeError, match="q must be an AutomatonPolicy, not CallablePolicy"):
-        automaton_distances(coin, plain, task)
-    for distances in (automaton_distances, enumeration_distances):
-        with pytest.raises(ValueError, match=r"'helinger'.*Did you mean 'hellinger2'"):
-            distances(coin, coin, task, metrics=["helinger"])
-        with pytest.raises(ValueError, match="metrics is empty"):
-            distances(coin, coin, task, metrics=[])
-        for bad in ([], [0.0], [2.0, np.inf], [[2.0]]):
-            with pytest.raises(ValueError, match="thresholds"):
-                distances(coin, coin, task, thresholds=bad)
-        with pytest.raises(ValueError, match="p has vocab_size=3"):
-            distances(random_automaton(np.random.default_rng(0), 3, 3, 0, zeros=False, varying=False), coin, task)
-        with pytest.raises(ValueError, match="q is defined for at most 2 tokens; the task's horizon is 3"):
-            distances(coin, BernoulliMixturePolicy([0.5], [1.0], horizon=2), task)
-        with pytest.raises(TypeError, match=r"p must be an ntp_envs\.Policy, not function"):
-            distances(lambda prompts, tokens: None, coin, task)
-    with pytest.raises(ValueError, match="max_prefixes=0"):
-        enumeration_distances(coin, coin, task, max_prefixes=0)

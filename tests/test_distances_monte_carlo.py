@@ -7,9 +7,6 @@ from scipy.stats import binom, binomtest
 
 from ntp_envs import (
     BernoulliPolicy,
-    CallablePolicy,
-    Demonstrations,
-    NotTractableError,
     TableAutomaton,
     TabularPolicy,
     collect,
@@ -243,29 +240,3 @@ def test_score_interval_tends_to_the_normal_one():
         )
     lower, upper = score_interval([0.0, np.inf], [0.0, 0.0], 100, bound=np.inf)
     assert lower.tolist() == [0.0, np.inf] and upper[1] == np.inf and 0.07 < upper[0] < 0.08
-
-
-def test_bad_arguments():
-    p, q, task = near_instance()
-    rng = np.random.default_rng(0)
-    with pytest.raises(NotTractableError, match="chi2 has no Monte Carlo estimate"):
-        monte_carlo_distances(p, q, task, n=10, rng=rng, metrics=["chi2"])
-    with pytest.raises(ValueError, match="n=1 must be an integer >= 4"):
-        monte_carlo_distances(p, q, task, n=1, rng=rng)
-    with pytest.raises(TypeError, match="rng=3 must be a numpy"):
-        monte_carlo_distances(p, q, task, n=10, rng=3)
-    with pytest.raises(ValueError, match=r"estimator='brigde'.*Did you mean 'bridge'"):
-        monte_carlo_distances(p, q, task, n=10, rng=rng, estimator="brigde")
-    broken = CallablePolicy(lambda x, a: np.full((len(a), 2), np.nan if a.shape[1] else np.log(0.5)), 2)
-    with pytest.raises(ValueError, match="NaN"):
-        monte_carlo_distances(p, broken, task, n=10, rng=rng, estimator="one-sided")
-    demos = Demonstrations(np.zeros((3, 0), int), np.zeros((3, 4), int), vocab_size=2)
-    with pytest.raises(ValueError, match="hold no expert_log_probs"):
-        one_sided_distances(demos, q)
-    with pytest.raises(ValueError, match="q has vocab_size=3"):
-        one_sided_distances(demos, tabular_instance()[0], p=p)
-    with pytest.raises(ValueError, match="number of sequences in the demonstrations=1"):
-        one_sided_distances(demos.subset(np.array([0])), q, p=p)
-    weighted = Demonstrations(demos.prompts, demos.tokens, vocab_size=2, weights=np.arange(1.0, 4.0))
-    with pytest.raises(ValueError, match="weighted"):
-        one_sided_distances(weighted, q, p=p)

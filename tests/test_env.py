@@ -177,26 +177,6 @@ def test_a_fixed_prompt():
 
 
 @pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ([0, 1], r"options\['prompt'\] has shape \(2,\); \(1,\) is needed"),
-        (1, r"has shape \(\); \(1,\) is needed"),
-        ([2], r"=2 is outside the vocabulary \[0, 1\]"),
-        ([0.5], r"dtype float64"),
-    ],
-)
-def test_prompts_that_do_not_fit(prompt, message):
-    env = TokenEnv("Contamination", horizon=4)
-    with pytest.raises((ValueError, TypeError), match=message):
-        env.reset(options={"prompt": prompt})
-
-
-def test_options_that_would_be_ignored_are_refused():
-    with pytest.raises(ValueError, match=r"no option 'prompts'. Did you mean 'prompt'"):
-        TokenEnv("Contamination", horizon=4).reset(options={"prompts": [[0]]})
-
-
-@pytest.mark.parametrize(
     "action", [-1, 2, 0.0, "1", None, np.array([0, 1]), 2**70, True, False, np.True_, np.array(True), np.uint64(2**63)]
 )
 def test_actions_that_are_not_tokens(action):
@@ -227,29 +207,6 @@ def test_steps_out_of_turn():
         env.step(0)
     env.reset()
     env.step(0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"reward": "sucess"}, ValueError, "reward='sucess' is not an option. Did you mean 'success'"),
-        ({"observation": "Dict"}, ValueError, "Did you mean 'dict'"),
-        ({"render_mode": "human"}, ValueError, "render_mode='human' is not an option"),
-        ({"horizn": 3}, TypeError, "got an unexpected keyword argument 'horizn'. Did you mean 'horizon'"),
-        ({"rewards": "none"}, TypeError, "got an unexpected keyword argument 'rewards'. Did you mean 'reward'"),
-        ({"task": Contamination(), "horizn": 3}, TypeError, "got an unexpected keyword argument 'horizn'"),
-        ({"horizon": 0}, ValueError, "horizon=0 must be an integer >= 1"),
-        ({"log_prob_floor": 1.0}, ValueError, "log_prob_floor=1.0"),
-        ({"log_prob_floor": -np.inf}, ValueError, "finite"),
-        ({"task": "Contaminaton"}, ValueError, "Did you mean 'Contamination'"),
-        ({"task": 3}, TypeError, "must be an ntp_envs.Task or the name of a family"),
-        ({"task": Contamination()}, ValueError, "cannot be set on a task that is already built"),
-    ],
-)
-def test_bad_arguments(arguments, error, message):
-    arguments = {"eps": 0.1, **arguments} if isinstance(arguments.get("task"), Contamination) else arguments
-    with pytest.raises(error, match=message):
-        TokenEnv(**{"task": "Contamination", **arguments})
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(254, np.uint8), (255, np.uint16), (300, np.uint16)])

@@ -240,38 +240,6 @@ def test_without_success_there_is_none():
         found.table(positions=-1)
 
 
-TASK = make_task("Contamination", horizon=4)
-
-
-@pytest.mark.parametrize(
-    ("error", "message", "change"),
-    [
-        (TypeError, "policy must be an ntp_envs.Policy", {"policy": "log-loss"}),
-        (TypeError, "numpy.random.Generator", {"rng": 0}),
-        (ValueError, "n=0", {"n": 0}),
-        (ValueError, "samples=-1", {"samples": -1}),
-        (TypeError, "demonstrations must be ntp_envs.Demonstrations", {"demonstrations": np.zeros((3, 4), int)}),
-        (ValueError, "policy has vocab_size=3 and the task 2", {"policy": UniformPolicy(3)}),
-        (ValueError, "defined for at most 2 tokens", {"policy": TabularPolicy.random(2, 2, rng())}),
-        (
-            ValueError,
-            "demonstrations have horizon=5",
-            {"demonstrations": collect(make_task("Contamination", horizon=5), 3, rng())},
-        ),
-        (
-            ValueError,
-            "demonstrations have prompt_length=2",
-            {"demonstrations": Demonstrations(np.zeros((3, 2), int), np.zeros((3, 4), int), vocab_size=2)},
-        ),
-    ],
-)
-def test_bad_input_is_refused(error, message, change):
-    given = {"policy": BernoulliPolicy(0.5), "task": TASK, "n": 5, "rng": rng(), **change}
-    policy, task = given.pop("policy"), given.pop("task")
-    with pytest.raises(error, match=message):
-        evaluate(policy, task, **given)
-
-
 def test_a_policy_whose_prompt_it_reads_is_evaluated_after_the_right_prompt():
     """A copier that needs its prompt: right where prompts are, wrong after shuffled ones."""
     task = make_task("ARLinear", horizon=2)

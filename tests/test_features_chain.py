@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ntp_envs import ARLinearClass
-from ntp_envs.features import ByPosition, ChainProducts, FlipSign, Position, PrefixSigns, WindowOneHot
+from ntp_envs.features import ByPosition, ChainProducts, FlipSign, PrefixSigns, WindowOneHot
 
 P, H = 3, 4
 MAPS = [
@@ -99,28 +99,3 @@ def test_blocks_are_separate():
     path = features.path(np.array([[1]]), np.array([[0, 1, 1]]))
     np.testing.assert_array_equal(path[0], np.diag([-1.0, 1.0, -1.0]))
     assert features.horizon == 3 and ByPosition(ChainProducts(4), 2).prompt_length == 4
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: PrefixSigns(2, 0, 3), ValueError, "prompt_length=0"),
-        (lambda: PrefixSigns(2, 3, 0), ValueError, "length=0"),
-        (lambda: PrefixSigns(3, 3, 3, degree=2), ValueError, "degree=2 is for binary tokens"),
-        (lambda: PrefixSigns(2, 40, 3, degree=5), ValueError, "degree=5 gives"),
-        (lambda: ChainProducts(0), ValueError, "prompt_length=0"),
-        (lambda: ByPosition(Position(2, 3), 4), ValueError, "length=4"),
-        (lambda: ByPosition("window", 4), TypeError, "ContextFeatureMap"),
-        (lambda: PrefixSigns(2, 2, 2).context(np.zeros((1, 3), int), np.zeros((1, 0), int)), ValueError, "3 tokens"),
-        (lambda: PrefixSigns(2, 2, 2).context(np.zeros((1, 2), int), np.zeros((1, 2), int)), ValueError, "position 2"),
-        (lambda: ChainProducts(2).context(np.full((1, 2), 2), np.zeros((1, 0), int)), ValueError, "bits are 0 or 1"),
-        (
-            lambda: ByPosition(FlipSign(), 2).path(np.zeros((1, 1), int), np.zeros((1, 3), int)),
-            ValueError,
-            "position 2",
-        ),
-    ],
-)
-def test_what_is_out_of_range_is_named(make, error, message):
-    with pytest.raises(error, match=message):
-        make()

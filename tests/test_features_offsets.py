@@ -52,21 +52,6 @@ def test_a_constant_alone_and_offsets_too_many_to_number():
     assert OffsetsOneHot(9, tuple(range(-30, 0))).codes(nothing, np.zeros((2, 3), int)) is None
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "words"),
-    [
-        ((3, (0,)), ValueError, "-offset=0"),
-        ((3, (-1, -1)), ValueError, "distinct"),
-        ((3, (), False), ValueError, "no feature"),
-        ((3, -1), TypeError, "sequence of negative"),
-        ((3, (-1.5,)), TypeError, "-offset=1.5"),
-    ],
-)
-def test_offsets_that_are_none_are_refused(arguments, error, words):
-    with pytest.raises(error, match=words):
-        OffsetsOneHot(*arguments)
-
-
 @pytest.mark.parametrize("features", [OffsetsOneHot(3, (-25, -2)), WindowOneHot(3, 12), WindowOneHot(3, 1)])
 def test_reading_within_the_window_is_reading_the_whole_prefix(features):
     policy = ARLinearClass(features, 99.0).policy(RNG.normal(size=features.dimension))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ntp_envs import GreedyPolicy, make_task
-from ntp_envs.policy_classes import LinearStep, PositionalLinearClass, PositionalLinearPolicy
+from ntp_envs.policy_classes import PositionalLinearClass
 from ntp_envs.tasks.multiplication import MARGINS, explicit_multiplier
 
 MARGIN = 50.0
@@ -190,58 +190,6 @@ def test_branches_do_not_disturb_each_other(rng):
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
-
-
-def test_refusals_of_the_multiplier():
-    with pytest.raises(ValueError, match="cot='none'"):
-        explicit_multiplier(multiplication(cot="none"))
-    with pytest.raises(TypeError, match="Multiplication"):
-        explicit_multiplier(make_task("Contamination"))
-    for margin, message in ((0.0, "margin=0"), (-1.0, "margin=-1")):
-        with pytest.raises(ValueError, match=message):
-            explicit_multiplier(multiplication(), margin=margin)
-
-
-def step(sources=(0,), weights=None, bias=(0.0, 0.0)):
-    sources = np.asarray(sources)
-    return LinearStep(sources, np.zeros((len(sources), 2, 2)) if weights is None else weights, np.asarray(bias))
-
-
-@pytest.mark.parametrize(
-    ("steps", "message"),
-    [
-        ([], "steps is empty"),
-        ([step((1,))], r"looks at position 1; only \[0, 0\]"),
-        ([step((-1,))], "looks at position"),
-        ([step((0, 0))], "names a position twice"),
-        ([step((0.5,))], "vector of integer positions"),
-        ([step(weights=np.zeros((1, 3, 2)))], r"weights of shape \(1, 3, 2\)"),
-        ([step(bias=(0.0,))], r"bias of shape \(1,\)"),
-        ([step(weights=np.full((1, 2, 2), np.nan))], "not finite"),
-        ([step(bias=(0.0, np.inf))], "not finite"),
-    ],
-)
-def test_bad_steps(steps, message):
-    with pytest.raises(ValueError, match=message):
-        PositionalLinearPolicy(2, steps, prompt_length=1)
-
-
-def test_bad_uses():
-    members = PositionalLinearClass(2, 1, 2)
-    with pytest.raises(ValueError, match="horizon of 2"):
-        members.policy([step()])
-    policy = members.policy([step(), step((0, 1))])
-    one = np.zeros((1, 1), dtype=int)
-    for use in (policy.log_probs, policy.forced_logits, policy.forced_log_probs):
-        with pytest.raises(ValueError, match="at most 2 tokens"):
-            use(one, np.zeros((1, 3), dtype=int))
-    with pytest.raises(ValueError, match="at most 2 tokens"):
-        policy.next_log_probs(one, np.zeros((1, 2), dtype=int))
-    with pytest.raises(ValueError, match="horizon"):
-        PositionalLinearClass(2, 1, 0)
-    with pytest.raises(ValueError, match="prompt_length"):
-        PositionalLinearClass(2, -1, 1)
-    assert "2 steps" in repr(policy)
 
 
 def test_one_digit_times_another_is_linear_without_a_chain():

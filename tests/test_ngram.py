@@ -3,7 +3,6 @@
 import copy
 import pickle
 from collections import defaultdict
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -203,48 +202,6 @@ def test_copies_share_their_tables_and_files_keep_the_law(rng):
     assert back.prompt_length == 7
     np.testing.assert_array_equal(back.forced_log_probs(*other), policy.forced_log_probs(*other))
     assert len(pickle.dumps(policy)) < 3 * sum(level.keys.nbytes + level.own.nbytes for level in policy.levels)
-
-
-def levels_like(**changes):
-    level = NGramPolicy.fit_text([0, 1, 0, 1], 2, 1).levels[0]
-    return [replace(level, **changes)]
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: NGramPolicy.fit_text([0, 1], 2, 0), ValueError, "order=0"),
-        (lambda: NGramPolicy.fit_text([0, 1], 2, 1.5), TypeError, "order=1.5"),
-        (lambda: NGramPolicy.fit_text([0, 1], 2, 3), ValueError, "at least order=3 tokens"),
-        (lambda: NGramPolicy.fit_text([[0, 1]], 2, 1), ValueError, r"shape \(1, 2\)"),
-        (lambda: NGramPolicy.fit_text([0, 2], 2, 1), ValueError, r"tokens\[0, 1\]=2 is outside the vocabulary"),
-        (lambda: NGramPolicy.fit_text([0.0, 1.0], 2, 1), TypeError, "float64"),
-        (lambda: NGramPolicy.fit([[2]], [[1]], 2, 1), ValueError, r"prompts\[0, 0\]=2"),
-        (lambda: NGramPolicy.fit([[1], [1]], [[1]], 2, 1), ValueError, "same number of rows"),
-        (lambda: NGramPolicy.fit([[1]], np.empty((1, 0), int), 2, 1), ValueError, "at least one token"),
-        (lambda: NGramPolicy.fit([[1]], [[1]], 2, 1, weights=[1, 2]), ValueError, r"weights has shape \(2,\)"),
-        (lambda: NGramPolicy.fit([[1]], [[1]], 2, 1, weights=[0]), ValueError, "not all zero"),
-        (lambda: NGramPolicy.fit([[1]], [[1]], 2, 1, weights=[-1]), ValueError, "non-negative"),
-        (lambda: NGramPolicy.fit([[1]], [[1]], 2, 1, escape=-1), ValueError, "escape=-1"),
-        (lambda: NGramPolicy([], 2), ValueError, "levels is empty"),
-        (lambda: NGramPolicy(levels_like(own=np.array([0.5, 0.5])), 2), ValueError, "sum to one"),
-        (lambda: NGramPolicy(levels_like(own=np.array([0.5])), 2), ValueError, "of one length"),
-        (lambda: NGramPolicy(levels_like(keep=np.array([0.5, 0.5])), 2), ValueError, r"keep must be \(1,\)"),
-        (lambda: NGramPolicy(levels_like(keys=np.array([1, 0])), 2), ValueError, "must ascend"),
-        (lambda: NGramPolicy(levels_like(keys=np.array([0, 2])), 2), ValueError, r"within \[0, 1\]"),
-        (lambda: NGramPolicy(levels_like() * 2, 2), ValueError, r"levels\[1\] has keep"),
-        (lambda: NGramClass(2, 0), ValueError, "order=0"),
-        (lambda: NGramClass(2, 1).policy(NGramPolicy.fit_text([0, 1, 1], 2, 2).levels), ValueError, "has 2 tables"),
-        (
-            lambda: NGramBC(order=3).fit(Demonstrations([[0]], [[0, 1]], vocab_size=2), NGramClass(2, 2)),
-            ValueError,
-            "order=3",
-        ),
-    ],
-)
-def test_bad_input_is_named(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
 
 
 # -- learning ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 
-from ntp_envs import TokenEnv, UniformPolicy, make_task
+from ntp_envs import TokenEnv, make_task
 from ntp_envs.observations import (
     OBSERVATION_FORMS,
     Sizes,
@@ -97,32 +97,3 @@ def test_forms_of_spaces():
     assert observation_form(task, gym.spaces.MultiDiscrete([3] * 4)) == "multi_discrete"  # of another dtype
     assert observation_form(task, gym.spaces.Box(-1.0, 1.0, (12,), np.float32)) is None
     assert observation_form(task, gym.spaces.Discrete(3)) is None
-
-
-@pytest.mark.parametrize(
-    ("observation", "message"),
-    [
-        (np.zeros(5, dtype=int), r"shape \(5,\) and dtype int64; \(..., 4\), or \(..., 12\), is needed"),
-        (np.zeros(12, dtype=np.float32), "not one-hot"),
-        (np.full(12, 0.5, dtype=np.float32), "not one-hot"),
-        (np.array([0, 1, 3, 2]), r"not whole numbers in \[0, 2\]"),
-        (np.array([-1, 1, 2, 2]), r"not whole numbers in \[0, 2\]"),
-        (np.array([0.5, 1, 2, 2]), r"not whole numbers in \[0, 2\]"),
-        ({"prompt": np.zeros(2, dtype=int), "tokens": np.zeros(3, dtype=int)}, r"prompt of shape \(2,\); \(..., 1\)"),
-        ({"tokens": np.zeros(3, dtype=int)}, r"prompt of shape \(0,\); \(..., 1\)"),
-        ({"prompt": np.zeros(1, dtype=int), "tokens": np.zeros(2, dtype=int)}, r"shape \(3,\)"),
-    ],
-)
-def test_what_is_no_observation(observation, message):
-    with pytest.raises(ValueError, match=message):
-        split_observation(make_task("Contamination", horizon=3), observation)
-
-
-def test_a_policy_refuses_numbers_that_are_neither():
-    policy = UniformPolicy(2, prompt_length=1)
-    with pytest.raises(ValueError, match=r"use whole numbers \(.astype\(int\)\)"):
-        policy.predict(np.array([0.0, 1.0, 2.0]))
-    with pytest.raises(ValueError, match="whole numbers, or one-hot, is needed"):
-        policy.predict(np.array([0.0, 1.0, 2.0, 2.0]))
-    with pytest.raises(ValueError, match="prompt_length is None"):
-        UniformPolicy(2).predict(np.array([0, 1, 2]))

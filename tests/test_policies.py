@@ -21,7 +21,6 @@ from ntp_envs import (
     UniformPolicy,
 )
 from ntp_envs.arrays import prefix_codes, sample_categorical, squared_sqrt_gap
-from ntp_envs.policies import check_sequences
 
 H = 4
 SETTINGS = examples(25)
@@ -166,11 +165,6 @@ def test_predict_reads_observations_of_any_length(case, rng):
     assert np.ndim(single) == 0 and single == actions[0]
 
 
-def test_predict_without_a_prompt_length_says_so():
-    with pytest.raises(ValueError, match="prompt_length"):
-        UniformPolicy(2).predict(np.array([0, 2]))
-
-
 @given(st.integers(0, 2**32 - 1))
 @SETTINGS
 def test_a_mixture_is_the_average_of_whole_sequence_laws(seed):
@@ -210,54 +204,3 @@ def test_small_squared_gaps_keep_their_digits():
     log_p = np.array([-1.0, -np.inf, 0.0])
     log_q = np.array([-1.0 - 1e-9, -np.inf, -np.inf])
     np.testing.assert_allclose(squared_sqrt_gap(log_p, log_q), [np.exp(-1) * 2.5e-19, 0.0, 1.0], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: TableAutomaton([[0.5, 0.6]], [[0, 0]]), "sums to 1.1"),
-        (lambda: TableAutomaton([[0.5, 0.5]], [[0, 1]]), r"integers in \[0, 0\]"),
-        (lambda: TableAutomaton([[0.5, 0.5]], [[0, 0, 0]]), r"\(S, A\)"),
-        (lambda: TableAutomaton([[0.5, 0.5]], [[0, 0]], [0, 0, 0], prompt_length=1), r"\(2,\)"),
-        (lambda: TabularPolicy([np.array([[0.5, 0.4]])]), "sums to 0.9"),
-        (lambda: TabularPolicy([np.ones((2, 2)) / 2]), r"tables\[0\] has shape"),
-        (lambda: TabularPolicy([]), "empty"),
-        (lambda: TabularPolicy([np.array([[-0.5, 1.5]])]), "negative"),
-        (lambda: BernoulliPolicy(1.5), r"\[0, 1\]"),
-        (lambda: BernoulliPolicy(float("nan")), r"\[0, 1\]"),
-        (lambda: BernoulliPolicy(0.5, on="flip"), "Did you mean 'flips'"),
-        (lambda: BernoulliMixturePolicy([0.5], [0.5, 0.5], horizon=3), r"weights has shape \(2,\)"),
-        (lambda: BernoulliMixturePolicy([0.5], [0.9], horizon=3), "sums to 0.9"),
-        (lambda: BernoulliMixturePolicy([0.5], [1.0], horizon=0), "integer >= 1"),
-        (lambda: MarkovPolicy(np.ones((2, 2)) / 2, order=1), r"\(3, 2\)"),
-        (lambda: MixturePolicy([], []), "empty"),
-        (lambda: MixturePolicy([UniformPolicy(2), UniformPolicy(3)], [0.5, 0.5]), "vocabulary"),
-        (lambda: MixturePolicy([UniformPolicy(2)], [0.5, 0.5]), "weights has shape"),
-        (lambda: UniformPolicy(0), "vocab_size"),
-        (lambda: RestartedPolicy(BernoulliMixturePolicy([0.5], [1.0], horizon=3), 4), "at most the policy's horizon 3"),
-    ],
-)
-def test_bad_parameters_are_named(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-def test_bad_calls_are_named(rng):
-    with pytest.raises(TypeError, match="default_rng"):
-        UniformPolicy(2).sample(np.zeros((1, 0), int), 3, rng=0)
-    with pytest.raises(ValueError, match="at most 3 tokens"):
-        TabularPolicy.random(2, 3, rng).sample(np.zeros((1, 0), int), 4, rng)
-    with pytest.raises(ValueError, match="at least one token"):
-        BernoulliPolicy(0.5, on="flips").sample(np.zeros((1, 0), int), 4, rng)
-    with pytest.raises(TypeError, match="callable"):
-        CallablePolicy("fair", 2)
-    with pytest.raises(ValueError, match=r"returned shape \(1, 2\)"):
-        CallablePolicy(lambda p, t: np.zeros((1, 2)), 3).sample(np.zeros((4, 0), int), 2, rng)
-    with pytest.raises(ValueError, match="sums to 2"):
-        CallablePolicy(lambda p, t: np.zeros((len(t), 2)), 2).sample(np.zeros((4, 0), int), 2, rng)
-    with pytest.raises(TypeError, match="AutomatonPolicy"):
-        RestartedPolicy(UniformPolicy(2), 2)
-    with pytest.raises(ValueError, match="outside the vocabulary"):
-        check_sequences(UniformPolicy(2), np.zeros((1, 0), int), [[0, 2]])
-    with pytest.raises(ValueError, match="2 prompts for 1"):
-        check_sequences(UniformPolicy(2), np.zeros((2, 0), int), [[0, 1]])

@@ -5,12 +5,10 @@ import pytest
 
 from ntp_envs import (
     BernoulliClass,
-    BernoulliPolicy,
     FiniteClass,
     MarkovClass,
     ProductClass,
     TabularPolicy,
-    UniformPolicy,
 )
 
 
@@ -56,27 +54,3 @@ def test_product_options_are_the_options_of_the_layer(rng):
         np.testing.assert_allclose(family.option_log_probs(h, prompts, tokens), wanted)
     chosen = family.policy([0, 1, 2]).log_probs(prompts, tokens)
     np.testing.assert_allclose(chosen[:, 2], layers[2][2].log_probs(prompts, tokens)[:, 2])
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: FiniteClass([]), "empty"),
-        (lambda: FiniteClass([UniformPolicy(2), UniformPolicy(3)]), "vocabulary"),
-        (lambda: BernoulliClass(0.6), "the class is empty"),
-        (lambda: BernoulliClass(-0.1), r"\[0, 1\]"),
-        (lambda: BernoulliClass(0.1, on="bits"), "not an option"),
-        (lambda: BernoulliClass(0.1).policy(0.05), "outside the class"),
-        (lambda: BernoulliClass(0.0).grid(3), "0 < theta_min"),
-        (lambda: BernoulliClass(0.1).grid(1), "size=1"),
-        (lambda: MarkovClass(2, -1), "order=-1"),
-        (lambda: ProductClass([]), "at least one option"),
-        (lambda: ProductClass([[BernoulliPolicy(0.1)], []]), "at least one option"),
-        (lambda: ProductClass([[UniformPolicy(2)], [UniformPolicy(3)]]), "vocabulary"),
-        (lambda: ProductClass([[UniformPolicy(2)]] * 2).policy([0]), r"\(2,\) is needed"),
-        (lambda: ProductClass([[UniformPolicy(2)]] * 2).policy([0, 1]), r"options\[1\]=1"),
-    ],
-)
-def test_bad_parameters_are_named(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

@@ -201,13 +201,6 @@ def test_names_announced_by_a_package_are_not_imported(monkeypatch):
         gym.make("ntp/Elsewhere-v0")
 
 
-def test_what_cannot_be_registered():
-    with pytest.raises(ValueError, match=r"unknown task 'Contaminaton'. Did you mean 'Contamination'"):
-        register_environment("Contaminaton")
-    with pytest.raises(TypeError, match="must be a frozen dataclass"):
-        register_environment(TokenEnv)
-
-
 def test_agents_by_name():
     assert {"BestInClass", "LayerwiseBC", "LogLossBC", "SmoothedLogLossBC"} <= set(agent_names())
     assert isinstance(make_agent("LogLossBC"), LogLossBC)

@@ -130,24 +130,3 @@ def test_parameters_round_trip_and_seeds_differ():
     assert make_task("ARLinear", **task.parameters()) == task
     np.testing.assert_array_equal(task.member, linear(seed=3).member)
     assert not np.array_equal(task.member, linear(seed=4).member)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"horizon": 0}, "horizon=0"),
-        ({"vocab_size": 1}, "vocab_size=1"),
-        ({"width": 1, "kind": "interaction"}, "width=1"),
-        ({"width": 0, "kind": "contamination"}, "width=0"),
-        ({"width": 9}, "more than 4096 contexts.*use width=7 or less"),
-        ({"misspecification": 1.5}, "misspecification=1.5"),
-        ({"misspecification": -0.1}, "misspecification=-0.1"),
-        ({"kind": "interactions"}, "Did you mean 'interaction'"),
-        ({"radius": 0.0}, "radius=0"),
-        ({"eps": 0.0}, "eps=0"),
-        ({"seed": -1}, "seed=-1"),
-    ],
-)
-def test_bad_parameters(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        linear(**parameters)

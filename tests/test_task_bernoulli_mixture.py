@@ -131,25 +131,3 @@ def test_tiny_distance_at_a_long_horizon():
     kl = horizon * (weight * off) ** 2 / (2 * 0.25)
     assert task.distance_to(0.5, "kl") == pytest.approx(kl, rel=1e-4)
     assert task.distance_to(0.5) == pytest.approx(kl / 2, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"horizon": 0}, "horizon=0"),
-        ({"weight": 0.0}, "weight=0.0"),
-        ({"weight": 1.0}, "weight=1.0"),
-        ({"q": 1.2}, "q=1.2"),
-        ({"theta_min": 0.6}, "theta_min=0.6"),
-    ],
-)
-def test_bad_parameters(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        make_task("BernoulliMixture", **parameters)
-
-
-def test_bad_metric():
-    with pytest.raises(ValueError, match="metric='l2'"):
-        make_task("BernoulliMixture").distance_to(0.5, "l2")
-    with pytest.raises(ValueError, match="theta=2"):
-        make_task("BernoulliMixture").distance_to(2.0)

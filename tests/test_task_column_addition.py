@@ -75,25 +75,6 @@ def test_a_token_of_the_wrong_kind_counts_as_zero():
     np.testing.assert_array_equal(task.targets(np.array([[11, 7, 3]])), task.targets(np.array([[0, 7, 10]])))
 
 
-@pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({"addends": 1}, ValueError, "addends=1"),
-        ({"carry": 1}, TypeError, "carry=1"),
-        ({"radius": 0.0}, ValueError, "radius=0"),
-        ({"radius": -1.0}, ValueError, "radius=-1"),
-    ],
-)
-def test_bad_parameters(parameters, error, message):
-    with pytest.raises(error, match=message):
-        column(**parameters)
-
-
-def test_bad_prompts():
-    with pytest.raises(ValueError, match="4 columns"):
-        column(addends=3).targets(np.zeros((1, 3), dtype=int))
-
-
 @pytest.mark.parametrize(("addends", "share"), [(2, 0.750), (3, 0.664), (5, 0.553)])
 def test_without_the_carry_ten_sums_in_a_row_can_be_ordered(addends, share):
     """Linear scores ``c s - breakpoints`` of the digits in the order of a window of ten sums, greedily decoded: no

@@ -103,32 +103,6 @@ def test_parameters_rebuild_the_task():
         task.eps = 0.5
 
 
-@pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({"eps": 0.0}, ValueError, r"eps=0.0 must lie in \(0, 1\)"),
-        ({"eps": 1}, ValueError, r"eps=1.0 must lie in \(0, 1\)"),
-        ({"eps": -0.1}, ValueError, "eps=-0.1"),
-        ({"eps": "much"}, TypeError, "probability"),
-        ({"p": 1.5}, ValueError, "p=1.5"),
-        ({"horizon": 0}, ValueError, "horizon=0"),
-        ({"horizon": 2.5}, TypeError, "horizon=2.5"),
-        ({"theta_min": 0.5}, ValueError, "below 1/2"),
-        ({"epsilon": 0.1}, TypeError, "unexpected keyword argument 'epsilon'.* Did you mean 'eps'"),
-    ],
-)
-def test_bad_parameters_are_named(parameters, error, message):
-    with pytest.raises(error, match=message):
-        make_task("Contamination", **parameters)
-
-
-def test_unknown_tasks_get_a_suggestion():
-    with pytest.raises(ValueError, match="Did you mean 'Contamination'"):
-        make_task("contaminaton")
-    with pytest.raises(ValueError, match="cannot be imported"):
-        make_task("no_such_package:Task")
-
-
 def test_tasks_of_others_by_path_and_by_registration():
     by_path = make_task("ntp_envs.tasks.bernoulli:Contamination", horizon=3)
     assert by_path == make_task("Contamination", horizon=3)

@@ -196,45 +196,6 @@ def test_pieces_are_the_terms():
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({"digits": 0}, ValueError, "digits=0"),
-        ({"digits": 7}, ValueError, "digits=7"),
-        ({"digits": 2.0}, TypeError, "digits=2.0"),
-        ({"cot": "long"}, ValueError, "cot='long'"),
-        ({"leading_zeros": 1}, TypeError, "leading_zeros=1"),
-        ({"horizon": 70}, TypeError, "unexpected keyword argument 'horizon'"),
-    ],
-)
-def test_bad_parameters(parameters, error, message):
-    with pytest.raises(error, match=message):
-        multiplication(**parameters)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "error", "message"),
-    [
-        ([1, 2], [3], ValueError, "shapes"),
-        ([[1]], [[3]], ValueError, "shapes"),
-        ([100], [3], ValueError, r"outside \[0, 99\]"),
-        ([1], [-3], ValueError, r"outside \[0, 99\]"),
-        ([1.0], [3.0], TypeError, "integers"),
-    ],
-)
-def test_bad_factors(first, second, error, message):
-    with pytest.raises(error, match=message):
-        multiplication(digits=2).prompts_of(first, second)
-
-
-def test_bad_prompts():
-    task = multiplication(digits=2)
-    with pytest.raises(ValueError, match="7 columns"):
-        task.targets(np.zeros((1, 6), dtype=int))
-    with pytest.raises(ValueError, match="outside the vocabulary"):
-        task.targets(np.full((1, 7), 16))
-
-
 def linearly_decodable(features, wanted):
     """Whether some linear scores of ten digits have their arg max, by a margin, at the wanted one: a linear program."""
     n, size = features.shape

@@ -153,25 +153,3 @@ def test_parameters_round_trip_and_the_subset_is_sorted():
     task = parity(subset=[2, 0])
     assert task.subset == (0, 2)
     assert make_task(task.name, **task.parameters()) == task and hash(task) is not None
-
-
-@pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({"bits": 0}, ValueError, "bits=0"),
-        ({"bits": 15}, ValueError, "bits=15"),
-        ({"subset": ()}, ValueError, "at least one bit"),
-        ({"subset": (0, 0)}, ValueError, "each once"),
-        ({"bits": 4, "subset": (4,)}, ValueError, "subset=4"),
-        ({"subset": "01"}, TypeError, "sequence of bit positions"),
-        ({"subset": 3}, TypeError, "sequence of bit positions"),
-        ({"noise": 0.5}, ValueError, "noise=0.5"),
-        ({"noise": -0.1}, ValueError, "noise=-0.1"),
-        ({"episodes": 0}, ValueError, "episodes=0"),
-        ({"radius": 0.0}, ValueError, "radius=0"),
-        ({"horizon": 10}, TypeError, "unexpected keyword argument 'horizon'"),
-    ],
-)
-def test_bad_parameters(parameters, error, message):
-    with pytest.raises(error, match=message):
-        parity(**parameters)

@@ -221,32 +221,3 @@ def test_prompts_are_listed_up_to_twelve_bits():
     for method in ("prompt_law", "population"):
         with pytest.raises(NotTractableError, match="sample_prompts"):
             getattr(ParityCoT(bits=13), method)()
-
-
-@pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({"bits": 0}, ValueError, "bits=0"),
-        ({"bits": 4, "subset_size": 5}, ValueError, "subset_size=5"),
-        ({"subset_size": 0}, ValueError, "subset_size=0"),
-        ({"subset_size": 1, "cot": "andxor"}, ValueError, "subset_size=1"),
-        ({"subset_size": 1, "cot": "xor_q"}, ValueError, "subset_size=1"),
-        ({"subset_size": 1, "cot": "token"}, ValueError, "subset_size=1"),
-        ({"subset": ()}, ValueError, "at least one bit"),
-        ({"subset": (1, 1)}, ValueError, "each once"),
-        ({"bits": 20, "subset": (20,)}, ValueError, "subset=20"),
-        ({"subset": "01"}, TypeError, "sequence of bit positions"),
-        ({"cot": "counts"}, ValueError, "Did you mean 'count'"),
-        ({"bits": 6, "cot": "xor_q", "fan_in": 7}, ValueError, "fan_in=7"),
-        ({"fan_in": 1}, ValueError, "fan_in=1"),
-        ({"degree": 0}, ValueError, "degree=0"),
-        ({"degree": 2, "cot": "token"}, ValueError, "degree=2"),
-        ({"bits": 60, "degree": 5}, ValueError, "degree=5 gives"),
-        ({"radius": 0.0}, ValueError, "radius=0"),
-        ({"seed": -1}, ValueError, "seed=-1"),
-        ({"horizon": 3}, TypeError, "unexpected keyword argument 'horizon'"),
-    ],
-)
-def test_bad_parameters(parameters, error, message):
-    with pytest.raises(error, match=message):
-        make_task("ParityCoT", **parameters)

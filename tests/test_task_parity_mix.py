@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from laws import examples
 
 from agents import LogLossBC
-from ntp_envs import Demonstrations, GreedyPolicy, NotTractableError, collect, make_task
+from ntp_envs import Demonstrations, GreedyPolicy, collect
 from ntp_envs.arrays import all_sequences
 from ntp_envs.tasks import ParityMix
 from ntp_envs.tasks.parity import filtered_share, rounds_to_pass
@@ -138,33 +138,6 @@ def test_the_numbers_of_rounds():
     assert [rounds_to_pass(p) for p in (0.01, 0.05, 0.1, 0.34)] == [6, 4, 3, 0]
     assert rounds_to_pass(0.2) == 2  # one round ends at 1/3 exactly, which is not above it
     assert rounds_to_pass(0.01, threshold=0.5) == 7
-
-
-@pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({"d": 3}, ValueError, "d=3"),
-        ({"p": 0.0}, ValueError, "p=0.0"),
-        ({"p": 1.0}, ValueError, "p=1.0"),
-        ({"p": "a"}, TypeError, "p='a'"),
-        ({"radius": 0.0}, ValueError, "radius=0"),
-        ({"horizon": 5}, TypeError, "unexpected keyword argument 'horizon'"),
-    ],
-)
-def test_bad_parameters(parameters, error, message):
-    with pytest.raises(error, match=message):
-        make_task("ParityMix", **parameters)
-
-
-def test_what_is_not_known_or_not_in_range():
-    with pytest.raises(NotTractableError, match="sample_prompts"):
-        ParityMix(d=13).prompt_law()
-    with pytest.raises(NotTractableError, match="not known"):
-        ParityMix().best_in_class()
-    with pytest.raises(ValueError, match="rounds=-1"):
-        filtered_share(0.1, -1)
-    with pytest.raises(ValueError, match="threshold"):
-        rounds_to_pass(0.1, threshold=1.0)
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 52, 1024, 10_000])

@@ -248,17 +248,3 @@ def test_features_of_many_prompts_come_in_blocks(rng):
         assert values.nbytes <= 1 << 24
         assert values.any(axis=(1, 2, 3)).all()
     assert seen == 3000
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0, 5, 20), "degree=0"),
-        ((2, 1, 20), "length=1"),
-        ((2, 5, 1), "nodes=1"),
-        ((2, 5, 20, 4), "hops=4 must be an integer >= 0 and <= 3"),
-    ],
-)
-def test_bad_features(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        PathPointers(*arguments)

@@ -145,27 +145,3 @@ def test_population_is_refused_for_another_class():
     population = Snowball(horizon=3).population(chunk=2)
     assert isinstance(population, Demonstrations) and len(population) == 1
     assert not population.exactness.covers(1, make_task("RareMode").policy_class)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({"horizon": 0}, ValueError, "horizon=0"),
-        ({"vocab_size": 1}, ValueError, "vocab_size=1"),
-        ({"eps": 0.0}, ValueError, "eps=0.0"),
-        ({"eps": 0.5, "vocab_size": 2}, ValueError, "must be below 0.5"),
-        ({"eps": "a"}, TypeError, "probability"),
-    ],
-)
-def test_bad_parameters_are_refused(parameters, error, message):
-    with pytest.raises(error, match=message):
-        Snowball(**parameters)
-
-
-def test_closed_forms_refuse_rates_that_are_none():
-    with pytest.raises(ValueError, match=r"eps=1\.5"):
-        Snowball().exact_match(1.5)
-    with pytest.raises(ValueError, match="need eps < 1"):
-        Snowball().log_loss(1.0)
-    with pytest.raises(ValueError, match=r"error=-0\.1"):
-        CopyPolicy(3, 2, -0.1)

@@ -264,37 +264,6 @@ def test_the_clean_model_is_as_near_as_the_contamination_is_small(contaminated, 
 
 
 @pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({"corpus": 3}, TypeError, "corpus=3 must be a string"),
-        ({"corpus": ""}, TypeError, "corpus='' must be a string"),
-        ({"corpus": "no/such"}, FileNotFoundError, "hf:no/such"),
-        ({"corpus": str(FILES)}, IsADirectoryError, "is a directory"),
-        ({"corpus": "hf:TinyStories"}, ValueError, "OWNER/NAME"),
-        ({"tokens": "words"}, ValueError, "Did you mean 'word'"),
-        ({"lower": 1}, TypeError, "lower=1"),
-        ({"expert_order": 0}, ValueError, "expert_order=0"),
-        ({"expert_order": 2.5}, TypeError, "expert_order=2.5"),
-        ({"horizon": 0}, ValueError, "horizon=0"),
-        ({"prompt_length": -1}, ValueError, "prompt_length=-1"),
-        ({"learner_order": 0}, ValueError, "learner_order=0"),
-        ({"max_vocab": 1}, ValueError, "max_vocab=1"),
-        ({"max_chars": 0}, ValueError, "max_chars=0"),
-        ({"held_out": 0.0}, ValueError, "held_out=0.0"),
-        ({"held_out": 1}, ValueError, "held_out=1"),
-        ({"held_out": "all"}, TypeError, "held_out='all'"),
-        ({"contamination": 1.0}, ValueError, "contamination=1.0"),
-        ({"contamination": -0.1}, ValueError, "contamination=-0.1"),
-        ({"contamination": "some"}, TypeError, "contamination='some'"),
-        ({"horizon": 100_000}, ValueError, "is too short"),
-    ],
-)
-def test_bad_parameters_are_named_when_the_task_is_made(parameters, error, message):
-    with pytest.raises(error, match=message):
-        make_task("Text", **SMALL | parameters)
-
-
-@pytest.mark.parametrize(
     ("held_out", "order", "horizon"), [(0.1, 3, 12), (0.3, 3, 5), (0.7, 3, 5), (0.5, 40, 4), (1 / 3, 1, 1)]
 )
 def test_the_least_length_is_the_least(tmp_path, held_out, order, horizon):

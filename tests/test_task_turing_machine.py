@@ -11,7 +11,7 @@ from laws import examples
 
 from ntp_envs import GreedyPolicy, NotTractableError, make_task
 from ntp_envs.tasks import TuringMachine, linear_emulator
-from ntp_envs.tasks.turing_machine import HALTING, MACHINES, TuringTable, read_machine, step_weights
+from ntp_envs.tasks.turing_machine import MACHINES, read_machine, step_weights
 
 RNG = np.random.default_rng(0)
 EXAMPLE = (("A", "_", "A", "x", "R"), ("A", "x", "B", "_", "L"), ("B", "_", "H", "x", "N"), ("B", "x", "A", "x", "N"))
@@ -222,55 +222,6 @@ def test_tables_may_be_written_in_several_ways():
 def test_an_undefined_transition_halts():
     table = read_machine("1RB---_1LA0RB")[1]
     assert ("A", "1", "Z", "1", "N") in table.rows and table.states == ("A", "B", "Z")
-
-
-@pytest.mark.parametrize(
-    ("machine", "words"),
-    [
-        ("incremet", "Did you mean 'increment'"),
-        ("1RB1LB_1LA", "no row of state 'B' reading '1'"),
-        ("1RB1XB_1LA1RZ", "'1XB', state A reading 1"),
-        ("1RB2LB_1LA1RZ", "writes '2', a symbol that no row reads"),
-        ("1RB1LC_1LA1RZ", "unknown state 'C'"),
-        ("1RB1LB_1LA1RA", "no halting state"),
-        ([], "no rows"),
-        (EXAMPLE[:3], "no row of state 'B' reading 'x'"),
-        ((*EXAMPLE, EXAMPLE[0]), "given twice"),
-        ((*EXAMPLE[:3], ("B", "x", "A", "x", "up")), "the move 'up'"),
-        ((*EXAMPLE, ("H", "x", "A", "x", "L"), ("H", "_", "A", "x", "L")), "row of a halting state"),
-        ([("A", "0", "H", "1")], "must be \\(state, symbol, next state"),
-        ({"A": {"0": "1RH"}}, "is not a tuple"),
-    ],
-)
-def test_tables_that_are_none_are_refused(machine, words):
-    with pytest.raises(ValueError, match=words):
-        TuringMachine(machine, width=5)
-
-
-def test_words_of_unknown_symbols_are_refused():
-    with pytest.raises(ValueError, match="'y'"):
-        TuringTable(EXAMPLE, word=("y",))
-    assert HALTING == ("H", "Z", "halt")
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "words"),
-    [
-        ({"machine": 3}, TypeError, "not int"),
-        ({"width": 2}, ValueError, "width=2"),
-        ({"width": 1, "inputs": "random"}, ValueError, "width=1"),
-        ({"steps": 0}, ValueError, "steps=0"),
-        ({"inputs": "words"}, ValueError, "Did you mean 'word'"),
-        ({"cot": "yes"}, TypeError, "cot='yes'"),
-        ({"radius": 0.0}, ValueError, "radius=0"),
-        ({"machine": "busy_beaver_4", "width": 9}, ValueError, "the head leaves the tape of width=9"),
-        ({"machine": (("A", "0", "A", "0", "N"), ("A", "1", "H", "0", "N"))}, ValueError, "does not halt"),
-        ({"machine": (("A", "0", "H", "0", "N"),), "inputs": "word"}, ValueError, "other than the blank"),
-    ],
-)
-def test_parameters_out_of_range_are_named(changes, error, words):
-    with pytest.raises(error, match=words):
-        TuringMachine(**changes)
 
 
 def test_prompts_too_many_to_list_are_sampled():

@@ -316,12 +316,6 @@ def test_a_data_set_without_text(monkeypatch, records, message):
         load_text("hf:a/b")
 
 
-@pytest.mark.parametrize("name", ["hf:", "hf:TinyStories", "hf:a/", "hf:/b", "hf:a/b/c"])
-def test_a_data_set_needs_owner_and_name(name):
-    with pytest.raises(ValueError, match="must be 'hf:OWNER/NAME'"):
-        load_text(name)
-
-
 def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r"reading corpus='hf:a/b' needs datasets.*pip install 'ntp-envs\[hf\]'"):

@@ -3,7 +3,6 @@
 from collections import Counter
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
@@ -98,21 +97,3 @@ def test_sizes_stay_moderate():
     assert Vocabulary.build("a" * 20_000 + many, "char").size == MAX_VOCAB["char"] == 96
     assert Vocabulary.build("".join(map(chr, range(0x4E00, 0x9000))), "char").size == GROWN == 4096
     assert Vocabulary.build(" ".join(many), "word").size == MAX_VOCAB["word"] == 1000
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: Vocabulary.build("x", "chars"), ValueError, "Did you mean 'char'"),
-        (lambda: Vocabulary.build("x", "char", max_vocab=1), ValueError, "max_vocab=1"),
-        (lambda: Vocabulary.build("x", "char", max_vocab=2.0), TypeError, "max_vocab=2.0"),
-        (lambda: Vocabulary.build("", "char"), ValueError, "text is empty"),
-        (lambda: Vocabulary.build(b"x", "char"), TypeError, "must be str for tokens='char', not bytes"),
-        (lambda: Vocabulary.build(3, "byte"), TypeError, "must be bytes for tokens='byte', not int"),
-        (lambda: Vocabulary.build("ab", "char").decode([3]), ValueError, r"token 3 is outside the vocabulary \[0, 2\]"),
-        (lambda: Vocabulary.build("ab", "char").decode([-1]), ValueError, "token -1"),
-    ],
-)
-def test_bad_input_is_named(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
