@@ -27,21 +27,6 @@ def test_greedy_follows_the_argmax_of_each_conditional(seed, vocab_size, horizon
     assert (GreedyPolicy(policy).log_probs(prompts, written) == 0).all()
 
 
-@examples()
-@given(seed=st.integers(0, 1000))
-def test_the_forced_law_is_that_of_each_prefix(seed):
-    rng = np.random.default_rng(seed)
-    policy = TabularPolicy.random(3, 4, rng, prompt_length=1)
-    prompts, tokens = rng.integers(3, size=(5, 1)), rng.integers(3, size=(5, 4))
-    for any_policy in (policy, GreedyPolicy(policy)):
-        forced = any_policy.forced_log_probs(prompts, tokens)
-        assert forced.shape == (5, 4, 3)
-        for h in range(4):
-            np.testing.assert_array_equal(forced[:, h], any_policy.next_log_probs(prompts, tokens[:, :h]))
-        picked = np.take_along_axis(forced, tokens[:, :, None], axis=2)[:, :, 0]
-        np.testing.assert_array_equal(picked, any_policy.log_probs(prompts, tokens))
-
-
 def test_target_policy_writes_the_answer_whatever_came_before():
     policy = TargetPolicy(reversed_prompt, 3, horizon=3, prompt_length=3)
     prompts = np.array([[0, 1, 2], [2, 2, 1]])

@@ -8,7 +8,6 @@ from ntp_envs import (
     BernoulliPolicy,
     CallablePolicy,
     NotTractableError,
-    RestartedPolicy,
     TableAutomaton,
     UniformPolicy,
     WellSpecifiedError,
@@ -128,15 +127,6 @@ def test_each_policy_is_checked_once(monkeypatch):
 
 
 # -- the approximation factor ------------------------------------------------------------------------------------------
-
-
-def test_approximation_factor_of_the_contamination_table():
-    for horizon, log_loss, chunks_of_4 in ((16, 14.058, 4.995), (64, 52.721, 16.932), (256, 199.992, 63.971)):
-        task = make_task("Contamination", horizon=horizon)
-        flip_rate = (1 - task.eps) * task.p + task.eps * task.q
-        assert round(approximation_factor(task, task.policy_class.policy(flip_rate)), 3) == log_loss
-        assert round(approximation_factor(task, RestartedPolicy(task.expert, 4)), 3) == chunks_of_4
-        assert abs(approximation_factor(task, task.best_in_class().policy) - 1) < 1e-9
 
 
 def test_approximation_factor_with_its_interval():

@@ -319,28 +319,3 @@ def test_rendering_without_a_mode_warns_and_returns_nothing():
     env.reset()
     with pytest.warns(UserWarning, match="without a render mode"):
         assert env.render() is None
-
-
-def test_the_headings_are_there():
-    wanted = (
-        "Description, Action Space, Observation Space, Starting State, Rewards, Episode End, Information, Arguments"
-    )
-    for heading in (*wanted.split(", "), "References", "Version History", "Expert", "Policy Class", "What It Shows"):
-        assert f"## {heading}\n" in TokenEnv.__doc__
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("form", "policy"), [("multi_discrete", "MlpPolicy"), ("dict", "MultiInputPolicy"), ("one_hot", "MlpPolicy")]
-)
-@pytest.mark.parametrize("family", ["Contamination", "RareMode"])  # with a prompt, and without
-def test_stable_baselines3_learns_from_it_as_it_is(family, form, policy):
-    stable_baselines3 = pytest.importorskip("stable_baselines3")
-    from stable_baselines3.common.evaluation import evaluate_policy
-
-    env = gym.make(f"ntp/{family}-v0", horizon=8, observation=form)
-    stable_baselines3.PPO(policy, env, n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu").learn(16)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the environment has no Monitor
-        mean, _ = evaluate_policy(env.unwrapped.task.expert, env, n_eval_episodes=2)
-    assert np.isfinite(mean)

@@ -12,13 +12,16 @@ from laws import examples
 from ntp_envs import ARLinearClass, ARLinearPolicy, BernoulliPolicy
 from ntp_envs.automata import AutomatonPolicy
 from ntp_envs.features import (
+    ByPosition,
     CallableFeatures,
+    ChainProducts,
     Concatenated,
     EpisodeBits,
     FeatureMap,
     FlipSign,
     PairwiseProducts,
     Position,
+    PrefixSigns,
     PromptFeatures,
     WindowOneHot,
 )
@@ -62,14 +65,26 @@ MAPS = [
     CallableFeatures(mean_token, 3, 2),
     JointMatches(),
 ]
+CHAINS = [  # after three bits, four tokens
+    PrefixSigns(2, 3, 4),
+    PrefixSigns(2, 3, 4, degree=3),
+    PrefixSigns(5, 3, 4),
+    PrefixSigns(2, 3, 4, degree=6),
+    ChainProducts(3),
+    ByPosition(PrefixSigns(2, 3, 4, degree=2), 4),
+    ByPosition(PrefixSigns(4, 3, 4), 4),
+    ByPosition(ChainProducts(3), 4),
+    ByPosition(WindowOneHot(3, 2), 4),
+]
+MAPS += CHAINS
 each_map = pytest.mark.parametrize("features", MAPS, ids=repr)
 
 
 def draw(features, n=9, horizon=7, seed=0):
-    rng = np.random.default_rng(seed)
+    rng, chain = np.random.default_rng(seed), features in CHAINS
     return (
-        rng.integers(0, features.vocab_size, (n, PROMPT_LENGTH)),
-        rng.integers(0, features.vocab_size, (n, horizon)),
+        rng.integers(0, 2 if chain else features.vocab_size, (n, 3 if chain else PROMPT_LENGTH)),
+        rng.integers(0, features.vocab_size, (n, 4 if chain else horizon)),
     )
 
 
@@ -79,8 +94,10 @@ def by_prefix(features, prompts, tokens):
 
 @each_map
 def test_path_is_prefix_by_prefix(features):
-    prompts, tokens = draw(features)
-    np.testing.assert_allclose(features.path(prompts, tokens), by_prefix(features, prompts, tokens), atol=1e-15)
+    prompts, tokens = draw(features, n=60)
+    expected = by_prefix(features, prompts, tokens)
+    np.testing.assert_allclose(features.path(prompts, tokens), expected, atol=1e-15)
+    np.testing.assert_allclose(features.path(prompts, tokens[:, :1]), expected[:, :1], atol=1e-15)
 
 
 @each_map
@@ -103,6 +120,7 @@ def test_norms_are_at_most_one_and_spread_bounds_differences(features):
         assert np.linalg.norm(phi, axis=2).max() <= 1 + 1e-12
         differences = phi[:, :, None] - phi[:, None, :]
         assert np.linalg.norm(differences, axis=3).max() <= features.spread + 1e-12
+    assert features not in CHAINS or np.linalg.norm(features.path(prompts, tokens), axis=2).max() > 0.9
 
 
 def test_norm_is_exactly_one_where_promised():
@@ -129,6 +147,7 @@ def test_states_and_codes_number_the_features(features):
         for code in np.unique(codes):
             rows = path[codes == code]
             np.testing.assert_allclose(rows, np.broadcast_to(rows[0], rows.shape), atol=1e-15)
+    assert codes is not None or features not in CHAINS or "PrefixSigns" in repr(features)
 
 
 def test_a_window_too_wide_for_a_table_still_numbers_its_contexts():

@@ -1,7 +1,6 @@
 """The explicit weights: exact products, margins far above rounding, and that the predictor is linear."""
 
 import itertools
-import pickle
 
 import numpy as np
 import pytest
@@ -153,40 +152,6 @@ def test_it_is_a_member_of_the_class(rng):
 
 
 # -- the policy --------------------------------------------------------------------------------------------------------
-
-
-def random_policy(vocab_size, prompt_length, horizon, rng):
-    members = PositionalLinearClass(vocab_size, prompt_length, horizon)
-    shapes = [(prompt_length + h, vocab_size, vocab_size) for h in range(horizon)]
-    return members.policy([(rng.normal(size=shape), rng.normal(size=vocab_size)) for shape in shapes])
-
-
-@pytest.mark.parametrize("prompt_length", [0, 2])
-def test_all_ways_of_reading_agree(prompt_length, rng):
-    policy = random_policy(3, prompt_length, 4, rng)
-    prompts, tokens = rng.integers(3, size=(6, prompt_length)), rng.integers(3, size=(6, 4))
-    forced = policy.forced_log_probs(prompts, tokens)
-    np.testing.assert_allclose(np.exp(forced).sum(axis=2), 1.0)
-    picked = np.take_along_axis(forced, tokens[:, :, None], axis=2)[:, :, 0]
-    np.testing.assert_allclose(policy.log_probs(prompts, tokens), picked, rtol=1e-12)
-    reader = policy.cursor(prompts)
-    for h in range(4):
-        np.testing.assert_allclose(policy.next_log_probs(prompts, tokens[:, :h]), forced[:, h], rtol=1e-12)
-        np.testing.assert_allclose(reader.log_probs(), forced[:, h], rtol=1e-12)
-        reader = reader.branch(np.arange(6), tokens[:, h])
-    back = pickle.loads(pickle.dumps(policy))
-    np.testing.assert_array_equal(back.log_probs(prompts, tokens), policy.log_probs(prompts, tokens))
-
-
-def test_branches_do_not_disturb_each_other(rng):
-    policy = random_policy(3, 1, 3, rng)
-    prompts = rng.integers(3, size=(2, 1))
-    root = policy.cursor(prompts)
-    left = root.branch(np.array([0, 1, 1]), np.array([0, 1, 2]))
-    right = root.branch(np.array([1]), np.array([0]))
-    np.testing.assert_allclose(root.log_probs(), policy.next_log_probs(prompts, np.empty((2, 0), int)))
-    np.testing.assert_allclose(left.log_probs(), policy.next_log_probs(prompts[[0, 1, 1]], np.array([[0], [1], [2]])))
-    np.testing.assert_allclose(right.log_probs(), policy.next_log_probs(prompts[[1]], np.array([[0]])))
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

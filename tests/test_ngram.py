@@ -153,28 +153,6 @@ def test_tables_and_searches_give_the_same(name, monkeypatch, rng):
     np.testing.assert_allclose(policy.forced_log_probs(*other), usual[1], rtol=1e-13)
 
 
-def test_a_cursor_reads_on_from_any_of_its_sequences(rng):
-    policy = NGramPolicy.fit_text(rng.integers(3, size=200), 3, order=4)
-    prompts = rng.integers(3, size=(4, 5))
-    reader, rows = policy.cursor(prompts), np.array([2, 2, 0])
-    step = reader.branch(rows, np.array([0, 1, 2])).advance(np.array([1, 1, 0]))
-    tokens = np.array([[0, 1], [1, 1], [2, 0]])
-    assert reader.step == 0 and step.step == 2
-    np.testing.assert_array_equal(step.log_probs(), policy.next_log_probs(prompts[rows], tokens))
-    np.testing.assert_array_equal(reader.log_probs(), policy.next_log_probs(prompts, prompts[:, :0]))
-
-
-def test_samples_follow_the_law(rng):
-    policy = NGramPolicy.fit_text(rng.choice(3, size=80, p=[0.6, 0.3, 0.1]), 3, order=3)
-    n = 20_000
-    drawn = policy.sample(np.tile([[0, 1]], (n, 1)), 3, rng)
-    sequences = all_sequences(3, 3)
-    p = np.exp(policy.log_probs(np.tile([[0, 1]], (27, 1)), sequences).sum(axis=1))
-    counts = np.bincount(drawn @ [9, 3, 1], minlength=27)
-    assert p.sum() == pytest.approx(1.0, abs=1e-12)
-    assert (np.abs(counts - n * p) <= 5 * np.sqrt(n * p * (1 - p)) + 5).all()
-
-
 def test_weights_are_numbers_of_copies(rng):
     prompts, tokens = rng.integers(3, size=(6, 2)), rng.integers(3, size=(6, 9))
     copies = np.array([0, 1, 3, 0, 2, 1])

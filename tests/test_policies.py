@@ -1,6 +1,7 @@
 """The Policy contract: what the base class derives agrees with the law itself, for every general policy."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -9,18 +10,26 @@ from hypothesis import strategies as st
 from laws import examples
 
 from ntp_envs import (
+    ARLinearClass,
     BernoulliMixturePolicy,
     BernoulliPolicy,
     CallablePolicy,
+    GreedyPolicy,
     MarkovPolicy,
     MixturePolicy,
+    NGramPolicy,
     ProductClass,
     RestartedPolicy,
     TableAutomaton,
     TabularPolicy,
+    TargetPolicy,
     UniformPolicy,
 )
 from ntp_envs.arrays import prefix_codes, sample_categorical, squared_sqrt_gap
+from ntp_envs.features import WindowOneHot
+from ntp_envs.policy_classes import ErrorSetClass, PositionalLinearClass
+from ntp_envs.tasks import CopyPolicy
+from ntp_envs.text import EndedPolicy
 
 H = 4
 SETTINGS = examples(25)
@@ -30,8 +39,18 @@ def fair(prompts, tokens):
     return np.full((len(tokens), 2), np.log(0.5))
 
 
+def doubled(prompts):
+    return np.column_stack([prompts, prompts])
+
+
+def positional(vocab_size, prompt_length, rng):
+    shapes = [(prompt_length + h, vocab_size, vocab_size) for h in range(H)]
+    members = PositionalLinearClass(vocab_size, prompt_length, H)
+    return members.policy([(rng.normal(size=shape), rng.normal(size=vocab_size)) for shape in shapes])
+
+
 def build(name, rng):
-    """One policy of each kind: vocabulary, prompt length, policy."""
+    """One policy of each kind: vocabulary, prompt length, policy; of no name, all of them."""
     chain = rng.dirichlet(np.ones(2), size=9)
     automaton = TableAutomaton(
         rng.dirichlet(np.ones(3), size=(H, 5)),
@@ -39,7 +58,7 @@ def build(name, rng):
         rng.integers(5, size=9),
         prompt_length=2,
     )
-    return {
+    cases = {
         "uniform": (3, 1, UniformPolicy(3)),
         "tabular": (3, 1, TabularPolicy.random(3, H, rng, prompt_length=1)),
         "callable": (2, 0, CallablePolicy(fair, 2)),
@@ -56,23 +75,21 @@ def build(name, rng):
             1,
             ProductClass([[BernoulliPolicy(0.1 * h), UniformPolicy(2)] for h in range(H)]).policy([0, 1, 0, 0]),
         ),
-    }[name]
+        "greedy": (3, 1, GreedyPolicy(TabularPolicy.random(3, H, rng, prompt_length=1))),
+        "target": (3, 2, TargetPolicy(doubled, 3, horizon=H, prompt_length=2)),
+        "copier": (2, 4, CopyPolicy(2, 4, 0.2)),
+        "sure copier": (2, 4, CopyPolicy(2, 4, 0.0)),
+        "n-gram": (3, 1, NGramPolicy.fit_text(rng.choice(3, size=80, p=[0.6, 0.3, 0.1]), 3, order=4)),
+        "positional": (3, 2, positional(3, 2, rng)),
+        "positional, no prompt": (3, 0, positional(3, 0, rng)),
+        "error sets": (2, 2, ErrorSetClass([[0, 3], [1], [2, 0], [3]], prompt_length=2).policy([1, 0, 0, 0])),
+        "window": (3, 1, ARLinearClass(WindowOneHot(3, 2), 9.0).policy(0.9 * rng.normal(size=(21)))),
+        "ended": (3, 1, EndedPolicy(UniformPolicy(3), end=2)),
+    }
+    return cases if name is None else cases[name]
 
 
-NAMES = [
-    "uniform",
-    "tabular",
-    "callable",
-    "automaton",
-    "bernoulli",
-    "flips",
-    "bernoulli mixture",
-    "flip mixture",
-    "markov",
-    "mixture",
-    "restarted",
-    "product",
-]
+NAMES = sorted(build(None, np.random.default_rng(0)))
 
 
 @pytest.fixture(params=NAMES)
@@ -98,9 +115,13 @@ def test_log_probs_are_the_next_token_laws(case):
     prompts, tokens = everything(vocab, length)
     out = policy.log_probs(prompts, tokens)
     assert out.shape == tokens.shape and out.dtype == np.float64
+    forced = policy.forced_log_probs(prompts, tokens)
+    back = pickle.loads(pickle.dumps(policy))
+    np.testing.assert_array_equal(back.log_probs(prompts, tokens), out)
     for h in range(H):
         step = policy.next_log_probs(prompts, tokens[:, :h])
         assert step.shape == (len(tokens), vocab)
+        np.testing.assert_allclose(forced[:, h], step, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(np.exp(step).sum(axis=1), 1.0, rtol=1e-12)
         np.testing.assert_allclose(out[:, h], step[np.arange(len(tokens)), tokens[:, h]], rtol=1e-12, atol=1e-12)
 

@@ -90,13 +90,3 @@ def test_without_the_carry_ten_sums_in_a_row_can_be_ordered(addends, share):
         scores = place * sums[:, None] - np.cumsum([0, *(first + place[1:] - 0.5)])
         right.append(((first + scores.argmax(axis=1)) % 10 == targets).mean())
     assert max(right) == pytest.approx(share, abs=1e-3) and max(right) < 1
-
-
-def test_without_the_carry_log_loss_is_uniform_over_the_digits():
-    """Not over all tokens, which is theta = 0: the carries are never written."""
-    task = make_task("ColumnAddition", addends=2, carry=False)
-    agent = LogLossBC(tol=1e-6).fit(task.population(), task.policy_class)
-    assert agent.fit_report_.objective == pytest.approx(math.log(10), abs=1e-4)  # theta = 0 has log 12
-    prompts, _ = task.prompt_law()
-    law = np.exp(agent.policy_.next_log_probs(prompts, np.zeros((len(prompts), 0), int)))
-    np.testing.assert_allclose(law[:, :10], 0.1, atol=2e-3)

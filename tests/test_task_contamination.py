@@ -96,13 +96,6 @@ def test_the_error_of_the_best_in_class_is_within_its_tolerance(horizon):
     assert abs(best.hellinger2 - limit) <= best.tolerance < 1e-10
 
 
-def test_parameters_rebuild_the_task():
-    task = make_task("Contamination", horizon=9, eps=0.25)
-    assert make_task(task.name, **task.parameters()) == task
-    with pytest.raises(AttributeError):
-        task.eps = 0.5
-
-
 def test_tasks_of_others_by_path_and_by_registration():
     by_path = make_task("ntp_envs.tasks.bernoulli:Contamination", horizon=3)
     assert by_path == make_task("Contamination", horizon=3)

@@ -15,12 +15,10 @@ from harbour import FILES, HARBOUR, SMALL, train_and_held_out
 
 import ntp_envs.text.corpus as data_module
 from ntp_envs import (
-    Demonstrations,
     NGramPolicy,
     NotTractableError,
     collect,
     distance,
-    make_task,
 )
 from ntp_envs.tasks import Text
 from ntp_envs.testing import check_task
@@ -194,12 +192,6 @@ def test_what_is_not_known_is_said(harbour):
     assert not harbour.has_success
     with pytest.raises(NotTractableError, match="no notion of success"):
         harbour.success(np.zeros((1, 4), int), np.zeros((1, 12), int))
-
-
-def test_collected_demonstrations_can_be_saved(harbour, rng, tmp_path):
-    demos = collect(harbour, 5, rng, expert_log_probs=True)
-    back = Demonstrations.load(demos.save(tmp_path / "demos"))
-    assert make_task(back.source["task"], **back.source["parameters"]) == harbour
 
 
 # -- contamination -----------------------------------------------------------------------------------------------------
