@@ -98,36 +98,12 @@ def test_rewards_only_where_the_task_is_known(rng, fake_imitation):
     demos = Demonstrations(np.zeros((2, 0), int), np.array([[0, 0], [0, 1]]), vocab_size=2)
     assert [t.kind for t in to_imitation(demos, form="trajectories")] == ["Trajectory"] * 2
     task = make_task("Tightrope", horizon=2)
+    with pytest.raises(ValueError, match="3 in the task and 2 in the data"):
+        to_imitation(demos, form="trajectories", task=make_task("Tightrope", horizon=3))
     paid = [t.rews.tolist() for t in to_imitation(demos, form="trajectories", task=task)]
     assert paid == [[0.0, task.success(demos.prompts, row[None])[0]] for row in demos.tokens]
     assert not to_d3rlpy(demos, form="arrays")["rewards"].any()
     assert to_d3rlpy(demos, form="arrays", task=task)["rewards"].reshape(2, 2).tolist() == paid
-
-
-UNEQUAL = Demonstrations(NOTHING, [[0, 0], [0, 1], [1, 1]], vocab_size=2, weights=[1.0, 0.0, 3.0])
-EQUAL = Demonstrations(NOTHING, UNEQUAL.tokens, vocab_size=2)
-LONGER = make_task("Tightrope", horizon=3)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda rng: to_imitation(EQUAL, form="transition"), ValueError, "not an option. Did you mean 'transitions'"),
-        (lambda rng: to_d3rlpy(EQUAL, form="array"), ValueError, "form='array' is not an option"),
-        (lambda rng: to_imitation(UNEQUAL, form="arrays"), ValueError, "which imitation cannot use; pass rng="),
-        (lambda rng: to_d3rlpy(UNEQUAL, form="arrays"), ValueError, "which d3rlpy cannot use; pass rng="),
-        (lambda rng: to_imitation(EQUAL, form="arrays", n=5), ValueError, "n=5 is a draw; pass rng="),
-        (lambda rng: to_imitation(EQUAL, form="arrays", n=0, rng=rng), ValueError, "n=0"),
-        (lambda rng: to_imitation(EQUAL, form="arrays", n=2, rng=3), TypeError, "default_rng"),
-        (lambda rng: to_d3rlpy(EQUAL, form="arrays", task=LONGER), ValueError, "3 in the task and 2 in the data"),
-        (lambda rng: to_imitation(EQUAL, form="trajectories", task=LONGER), ValueError, "3 in the task and 2 in the"),
-        (lambda rng: imitation_expert("Tightrope", rng=rng), TypeError, "must be an"),
-    ],
-)
-@pytest.mark.usefixtures("fake_imitation")
-def test_refusals(call, error, message, rng):
-    with pytest.raises(error, match=message):
-        call(rng)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""TokenEnv: Gymnasium's own checker on every id, the rules of an episode, and what it says to bad input."""
+"""TokenEnv: Gymnasium's own checker on every id, the rules of an episode, training in spaces of every size, masks."""
 
 import copy
 import pickle
@@ -11,12 +11,14 @@ import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.utils.passive_env_checker import env_render_passive_checker
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers import FlattenObservation
 from rl_tasks import Dice
 
-from ntp_envs import TokenEnv, make_task
+from ntp_envs import TokenEnv, TokenVectorEnv, make_task
 from ntp_envs.observations import OBSERVATION_FORMS
-from ntp_envs.tasks import Contamination
-from ntp_envs.tasks.registry import BUILT_IN
+from ntp_envs.tasks.registry import BUILT_IN, task_class
 
 FAMILIES = sorted(BUILT_IN)
 FORMS = OBSERVATION_FORMS
@@ -251,14 +253,6 @@ def test_a_policy_predicts_from_observations(family, form):
         observation, _, _, _, info = env.step(action)
 
 
-def test_time_limit():
-    env = gym.make("ntp/Contamination-v0", horizon=8, max_episode_steps=3)
-    env.reset(seed=0)
-    ends = [env.step(0)[2:] for _ in range(3)]
-    assert [end[:2] for end in ends] == [(False, False), (False, False), (False, True)]
-    assert "expert_probs" in ends[-1][2]  # cut short, not at its end
-
-
 @pytest.mark.parametrize("mode", ["ansi", "rgb_array"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rendering_at_every_length(family, mode):
@@ -319,3 +313,172 @@ def test_rendering_without_a_mode_warns_and_returns_nothing():
     env.reset()
     with pytest.warns(UserWarning, match="without a render mode"):
         assert env.render() is None
+
+
+# -- every id trains ---------------------------------------------------------------------------------------------------
+
+
+ARGUMENTS = {
+    "PPO": {"n_steps": 8, "batch_size": 8, "n_epochs": 1},
+    "A2C": {"n_steps": 8},
+    "DQN": {"learning_starts": 2, "buffer_size": 16, "batch_size": 2, "train_freq": 4},
+}
+POLICIES = {"multi_discrete": "MlpPolicy", "dict": "MultiInputPolicy", "one_hot": "MlpPolicy"}
+INTEGERS = ["dict", "multi_discrete"]
+
+
+def train(algorithm, env, form="multi_discrete"):
+    stable_baselines3 = pytest.importorskip("stable_baselines3")
+    model = getattr(stable_baselines3, algorithm)(
+        POLICIES[form], env, policy_kwargs={"net_arch": [4]}, device="cpu", seed=0, **ARGUMENTS[algorithm]
+    )
+    before = model.policy.parameters_to_vector()
+    model.learn(8)
+    after = model.policy.parameters_to_vector()
+    assert np.isfinite(after).all() and not np.array_equal(before, after)
+    return model
+
+
+def parts(space):
+    return space.values() if isinstance(space, gym.spaces.Dict) else [space]
+
+
+@pytest.mark.parametrize("algorithm", sorted(ARGUMENTS))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_id_at_its_defaults_trains(family, algorithm):
+    train(algorithm, gym.make(f"ntp/{family}-v0"))
+
+
+@pytest.mark.parametrize("form", ["dict", "one_hot"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_id_trains_in_the_other_forms(family, form):
+    train("PPO", gym.make(f"ntp/{family}-v0", observation=form), form)
+
+
+@pytest.mark.parametrize("form", INTEGERS)
+@pytest.mark.parametrize(
+    ("vocab_size", "horizon"),
+    [
+        (2, 84),  # (P + H)(A + 1) = 255, the largest number of a byte
+        (2, 85),  # 258: a sum of bytes would say 2
+        (4, 51),  # 260
+        (31, 7),  # 256: ... and here 0
+        (254, 1),  # 510, with the largest vocabulary whose observations are bytes
+        (255, 1),  # 512, in two bytes
+        (255, 255),  # 65536, where a sum of two bytes would be 0
+        pytest.param(2, 21_845, marks=pytest.mark.slow),  # 65538, of bytes
+    ],
+)
+def test_spaces_around_what_small_integers_hold(vocab_size, horizon, form):
+    env = TokenEnv(Dice(horizon=horizon, vocab_size=vocab_size), observation=form, reward="none", expert_info=False)
+    assert sum(sum(part.nvec) for part in parts(env.observation_space)) == (1 + horizon) * (vocab_size + 1)
+    for algorithm in ARGUMENTS if horizon < 100 else ["A2C"]:
+        train(algorithm, gym.wrappers.TimeLimit(env, 4), form)
+
+
+@pytest.mark.parametrize("form", INTEGERS)
+@pytest.mark.parametrize("vocab_size", [2, 254, 255, 300])
+def test_a_space_survives_what_is_done_to_spaces(vocab_size, form):
+    """Sizes are wide and samples narrow, after copying, pickling and batching too; both sorts of environment agree."""
+    task = Dice(horizon=90, vocab_size=vocab_size)
+    single, batch = TokenEnv(task, observation=form), TokenVectorEnv(3, task, observation=form)
+    space, narrow = single.observation_space, np.dtype(np.uint8 if vocab_size < 255 else np.uint16)
+    assert batch.single_observation_space == space
+    assert batch.observation_space == batch_space(space, 3)
+    observation, batched = single.reset(seed=0)[0], batch.reset(seed=0)[0]
+    for one in (
+        space,
+        copy.deepcopy(space),
+        pickle.loads(pickle.dumps(space)),
+        pickle.loads(pickle.dumps(single)).observation_space,
+    ):
+        assert one == space and observation in one
+        one.seed(0)
+        assert one.sample() in space
+        for part in parts(one):
+            assert part.nvec.dtype == np.int64 and part.dtype == part.sample().dtype == narrow
+            assert sum(part.nvec) == len(part.nvec) * (vocab_size + 1)
+    assert batched in batch.observation_space and batch.observation_space.sample() in batch.observation_space
+    for part in parts(batch.observation_space):
+        assert part.dtype == narrow and (part.high == vocab_size).all() and not part.low.any()
+    flat = FlattenObservation(single)
+    assert flat.observation_space.shape == (91 * (vocab_size + 1),)
+    recovered = gym.spaces.unflatten(space, flat.reset(seed=0)[0])
+    np.testing.assert_equal(recovered, observation)
+    check_env(single, skip_render_check=True)
+
+
+# -- action masks ------------------------------------------------------------------------------------------------------
+
+
+def allowed(task, prompt, tokens):
+    """``(A,)`` by asking once for each token."""
+    if len(tokens) == task.horizon:
+        return [False] * task.vocab_size
+    if not task.has_verifier:
+        return [True] * task.vocab_size
+    return [bool(task.verify(prompt[None], np.append(tokens, a)[None])[0]) for a in range(task.vocab_size)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_masks_are_the_verifier_s(family, rng):
+    """Along a sequence of the expert's, of tokens that are allowed, and of any tokens."""
+    env = gym.make(f"ntp/{family}-v0", reward="none", expert_info=False)
+    base = env.unwrapped
+    task = base.task
+    with pytest.raises(ResetNeeded, match="action_masks was called before reset"):
+        base.action_masks()
+    for way in ("expert", "allowed", "any"):
+        env.reset(seed=int(rng.integers(100)))
+        written = task.expert.sample(base.prompt[None], task.horizon, rng)[0]
+        for t in range(task.horizon):
+            mask = env.get_wrapper_attr("action_masks")()
+            assert mask.dtype == bool and mask.shape == (task.vocab_size,)
+            if t < 20 or t + 1 == task.horizon:
+                assert mask.tolist() == allowed(task, base.prompt, base.tokens)
+            if way == "expert":
+                token = written[t]
+                assert mask[token] or not task.has_verifier or not task.verify(base.prompt[None], written[None])[0]
+            elif way == "allowed" and mask.any():
+                token = rng.choice(np.flatnonzero(mask))
+            else:
+                token = rng.integers(task.vocab_size)
+            env.step(int(token))
+        assert not base.action_masks().any()
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("family", [name for name in FAMILIES if task_class(name).has_verifier] + ["Contamination"])
+def test_masks_of_a_batch_out_of_step(family, mode, rng):
+    task = make_task(family)
+    envs = TokenVectorEnv(3, task, reward="none", autoreset_mode=mode)
+    with pytest.raises(ResetNeeded, match="action_masks was called before reset"):
+        envs.action_masks()
+    envs.reset(seed=0)
+    over = np.zeros(3, dtype=bool)
+    for t in range(min(task.horizon + 4, 40)):
+        start = over if mode is AutoresetMode.DISABLED else np.arange(3) == t % 5
+        if start.any():
+            envs.reset(options={"reset_mask": start.copy()})
+            over = over & ~start
+        masks = envs.action_masks()
+        assert masks.dtype == bool and masks.shape == (3, task.vocab_size)
+        for row in range(3):
+            line = envs._lines[row].astype(int)
+            tokens = line[task.prompt_length :]
+            wanted = allowed(task, line[: task.prompt_length], tokens[tokens < task.vocab_size])
+            if over[row] and mode is AutoresetMode.NEXT_STEP:
+                wanted = [True] * task.vocab_size
+            assert masks[row].tolist() == wanted
+        actions = [rng.choice(np.flatnonzero(mask if mask.any() else ~mask)) for mask in masks]
+        _, _, terminations, truncations, _ = envs.step(np.array(actions))
+        over = terminations | truncations
+
+
+def test_masked_writing_solves_what_the_rules_decide():
+    """On Snowball every token is decided by the rules, so a uniform writer under the mask copies the prompt."""
+    env, rng = TokenEnv("Snowball", horizon=12, expert_info=False), np.random.default_rng(0)
+    env.reset(seed=1)
+    for _ in range(12):
+        reward = env.step(int(rng.choice(np.flatnonzero(env.action_masks()))))[1]
+    assert reward == 1.0 and env.tokens.tolist() == env.prompt.tolist()

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ntp_envs.features import (
     EpisodeBits,
     FeatureMap,
     FlipSign,
+    OffsetsOneHot,
     PairwiseProducts,
     Position,
     PrefixSigns,
@@ -76,7 +78,11 @@ CHAINS = [  # after three bits, four tokens
     ByPosition(ChainProducts(3), 4),
     ByPosition(WindowOneHot(3, 2), 4),
 ]
+
+
 MAPS += CHAINS
+
+
 each_map = pytest.mark.parametrize("features", MAPS, ids=repr)
 
 
@@ -237,3 +243,107 @@ def test_callable_features_are_checked():
         CallableFeatures(lambda x, a: np.array([[0.0], [np.nan]]), 2, 1).context(nothing, tokens)
     with pytest.raises(TypeError, match="must be callable"):
         CallableFeatures(3, 2, 1)
+
+
+# -- chains of thought -------------------------------------------------------------------------------------------------
+
+
+P = 3
+
+
+def chain_draw(features, n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 2, (n, P)), rng.integers(0, features.vocab_size, (n, 4))
+
+
+def test_every_product_of_signs_is_there_once():
+    features = PrefixSigns(2, P, 3, degree=3)
+    prompts, tokens = chain_draw(features)
+    signs = 2 * np.column_stack([prompts, tokens[:, :2]]) - 1
+    found = features.context(prompts, tokens[:, :2]) / features.scale
+    places = [c for order in range(4) for c in combinations(range(5), order)]
+    assert features.n_context == len(places) == sum(math.comb(5, order) for order in range(4))
+    for product in places:
+        np.testing.assert_allclose(found[:, features.index(*product)], signs[:, list(product)].prod(axis=1), atol=1e-12)
+    assert len({features.index(*product) for product in places}) == len(places)
+    early = features.context(prompts, tokens[:, :1])
+    assert not early[:, features.index(4)].any() and not early[:, features.index(0, 4)].any()
+
+
+def test_chain_products_say_what_they_are():
+    prompts = np.array([[0, 1, 1]])  # signs +, -, -
+    features = ChainProducts(3)
+    root = math.sqrt(7)
+    for tokens, products, ended in (([], [0, 0, 0], 0), ([0, 1], [-1, 1, 1], 0), ([1, 2], [0, 0, 0], 1)):
+        found = features.context(prompts, np.array([tokens], dtype=np.int64).reshape(1, -1)) * root
+        np.testing.assert_allclose(found, [[1, 1, -1, -1, *products, ended]], atol=1e-12)
+
+
+def test_blocks_are_separate():
+    features = ByPosition(FlipSign(), 3)
+    path = features.path(np.array([[1]]), np.array([[0, 1, 1]]))
+    np.testing.assert_array_equal(path[0], np.diag([-1.0, 1.0, -1.0]))
+    assert features.horizon == 3 and ByPosition(ChainProducts(4), 2).prompt_length == 4
+
+
+# -- offsets -----------------------------------------------------------------------------------------------------------
+
+
+RNG = np.random.default_rng(0)
+
+
+def direct(features, line):
+    """Features of the token after ``line``, by hand."""
+    blocks = [np.ones(1)] if features.bias else []
+    for offset in features.offsets:
+        block = np.zeros(features.vocab_size)
+        if len(line) + offset >= 0:
+            block[line[len(line) + offset]] = 1.0
+        blocks.append(block)
+    return np.concatenate(blocks) / np.sqrt(len(blocks))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("offsets", [(-5, -1, -3), (-2,), (-7, -6)])
+def test_features_are_the_tokens_at_the_offsets(offsets, bias):
+    features = OffsetsOneHot(3, offsets, bias=bias)
+    prompts, tokens = RNG.integers(3, size=(4, 2)), RNG.integers(3, size=(4, 9))
+    path, codes = features.path(prompts, tokens), features.codes(prompts, tokens)
+    assert path.shape == (4, 9, features.n_context) and np.linalg.norm(path, axis=2).max() <= 1 + 1e-12
+    by_code = {}
+    for i in range(4):
+        for h in range(9):
+            expected = direct(features, [*prompts[i], *tokens[i, :h]])
+            np.testing.assert_allclose(path[i, h], expected)
+            np.testing.assert_allclose(features.context(prompts[i : i + 1], tokens[i : i + 1, :h])[0], expected)
+            by_code.setdefault(int(codes[i, h]), []).append(expected)
+    assert all((np.array(same) == same[0]).all() for same in by_code.values())
+    assert len(by_code) == len({tuple(same[0]) for same in by_code.values()})
+
+
+def test_all_offsets_are_the_window():
+    window, offsets = WindowOneHot(3, 4), OffsetsOneHot(3, (-1, -2, -3, -4))
+    prompts, tokens = RNG.integers(3, size=(4, 2)), RNG.integers(3, size=(4, 9))
+    np.testing.assert_allclose(offsets.path(prompts, tokens), window.path(prompts, tokens))
+    assert offsets.window == 4 and offsets == OffsetsOneHot(3, [-1, -2, -3, -4]) != OffsetsOneHot(3, (-1,))
+
+
+def test_a_constant_alone_and_offsets_too_many_to_number():
+    nothing = np.zeros((2, 0), int)
+    constant = OffsetsOneHot(3, ())
+    np.testing.assert_array_equal(constant.path(nothing, np.zeros((2, 3), int)), np.ones((2, 3, 1)))
+    assert OffsetsOneHot(9, tuple(range(-30, 0))).codes(nothing, np.zeros((2, 3), int)) is None
+
+
+@pytest.mark.parametrize("features", [OffsetsOneHot(3, (-25, -2)), WindowOneHot(3, 12), WindowOneHot(3, 1)])
+def test_reading_within_the_window_is_reading_the_whole_prefix(features):
+    policy = ARLinearClass(features, 99.0).policy(RNG.normal(size=features.dimension))
+    prompts, tokens = RNG.integers(3, size=(3, 5)), RNG.integers(3, size=(3, 30))
+    whole = np.stack([ARLinearPolicy.next_log_probs(policy, prompts, tokens[:, :h]) for h in range(30)], axis=1)
+    np.testing.assert_allclose(policy.forced_log_probs(prompts, tokens), whole, atol=1e-12)
+    reader = policy.cursor(prompts)
+    for h in range(29):
+        assert reader.step == h
+        np.testing.assert_allclose(reader.log_probs(), whole[:, h], atol=1e-12)
+        reader = reader.advance(tokens[:, h])
+    np.testing.assert_allclose(reader.branch(np.array([2, 0]), tokens[[2, 0], 29]).log_probs().shape, (2, 3))

@@ -54,11 +54,6 @@ def enough(covered, repetitions):
     return covered >= stats.binom.ppf(1e-3, repetitions, NOMINAL)
 
 
-def coins(rng, n, probability, horizon=1):
-    tokens = (rng.random((n, horizon)) < probability).astype(np.int64)
-    return Demonstrations(np.zeros((n, 0), np.int64), tokens, vocab_size=2)
-
-
 # -- the level is an argument ------------------------------------------------------------------------------------------
 
 
@@ -72,8 +67,8 @@ def rollout_curve(metric, method, **options):
     return env.curve(metric, method=method, **options)
 
 
-def measure_of(name):
-    """``f(confidence=...)`` to the lower and upper ends of one of the suite's intervals."""
+def measures():
+    """``f(confidence=...)`` to the lower and upper ends of each of the suite's intervals, by name."""
     task, rng = make_task("Contamination", horizon=4, eps=0.1, p=0.05, q=0.7, theta_min=0.05), np.random.default_rng(5)
     coin, fair = BernoulliPolicy(0.3, on="flips"), UniformPolicy(2)
     p, q = collect(task, 60, rng, expert_log_probs=True), collect(task, 50, rng, policy=fair)
@@ -133,36 +128,15 @@ def measure_of(name):
         "many replicates": lambda **o: mean_interval(np.tile(gammas, 2), np.random.default_rng(0), **o)[1:],
         "a paired difference": lambda **o: paired_difference(*gammas[:2], np.random.default_rng(0), **o)[1:],
         "a slope": lambda **o: slope_interval([1, 2, 4], gammas, **o)[1:],
-    }[name]
+    }
 
 
-NAMES = [
-    "distance",
-    "distance, one-sided",
-    "distance, kl",
-    "distance, coverage",
-    "distance_curves",
-    "one_sided_distances",
-    "bridge_distances",
-    "approximation_factor",
-    *(f"two_sample_test, {method}" for method in TWO_SAMPLE_METHODS),
-    *(f"curve of a wrapper, {method}" for method in ("bridge", "one-sided", "n-gram")),
-    *(
-        f"evaluate, {measure}"
-        for measure in ("forced_accuracy", "sampled_exact", "cross_entropy", "perplexity", "bits_per_token")
-    ),
-    "a search",
-    "bits a character",
-    "replicates",
-    "many replicates",
-    "a paired difference",
-    "a slope",
-]
+NAMES = list(measures())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_level_is_an_argument_of_every_interval(name):
-    measure = measure_of(name)
+    measure = measures()[name]
     half, default, usual, nearly = (
         np.array(measure(**({} if level is None else {"confidence": level}))) for level in (0.5, None, 0.95, 0.999)
     )
@@ -182,7 +156,7 @@ def test_the_level_is_an_argument_of_every_interval(name):
     "name", [name for name in NAMES if name.startswith(("dist", "one_", "bridge", "two", "curve"))]
 )
 def test_all_lengths_together_is_bonferroni(name):
-    measure = measure_of(name)
+    measure = measures()[name]
     count = np.size(measure()[0])
     together, each = measure(confidence=0.9, simultaneous=True), measure(confidence=1 - 0.1 / count)
     np.testing.assert_allclose(together, each, rtol=1e-9)

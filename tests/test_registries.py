@@ -205,17 +205,6 @@ def test_agents_by_name():
     assert {"BestInClass", "LayerwiseBC", "LogLossBC", "SmoothedLogLossBC"} <= set(agent_names())
     assert isinstance(make_agent("LogLossBC"), LogLossBC)
     assert isinstance(make_agent("agents.log_loss:LayerwiseBC", tie_break="random"), LayerwiseBC)
-    with pytest.raises(ValueError, match=r"unknown agent 'LoglossBC'.* Did you mean 'LogLossBC'"):
-        make_agent("LoglossBC")
-    with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'lamb'.* Did you mean 'lam'"):
-        make_agent("SmoothedLogLossBC", lamb=1)
-    for path in ("no_such_module:Agent", "agents:NoSuchAgent", ":x", "agents:"):
-        with pytest.raises(ValueError, match="cannot be imported"):
-            make_agent(path)
-    with pytest.raises(TypeError, match=r"must be a subclass of agents.Agent"):
-        make_agent("ntp_envs:Policy")
-    with pytest.raises(TypeError, match="that defines _fit"):
-        register_agent(Agent)
 
 
 @pytest.mark.usefixtures("registries")

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from laws import examples
 
 from agents import make_agent
-from ntp_envs import Demonstrations, NotTractableError, collect, distance, make_task
+from ntp_envs import Demonstrations, collect, distance, make_task
 from ntp_envs.arrays import all_sequences
 from ntp_envs.evaluation import evaluate
-from ntp_envs.tasks import CopyPolicy, Snowball
+from ntp_envs.tasks import Snowball
 
 SETTINGS = examples(25)
 SMALL = {"eps": st.floats(0.01, 0.45), "horizon": st.integers(1, 4), "vocab": st.integers(2, 3)}
@@ -111,22 +111,6 @@ def test_verify_reads_a_prefix_and_at_the_end_the_answer():
 def test_decode():
     assert Snowball(vocab_size=12).decode(np.array([0, 9, 11])) == "09b"
     assert Snowball(vocab_size=40).decode(np.array([0, 39])) == "0 39"
-
-
-def test_prompts_are_listed_while_there_are_few():
-    prompts, masses = Snowball(horizon=12, vocab_size=2).prompt_law()
-    assert len(prompts) == 4096 and masses.sum() == pytest.approx(1.0)
-    with pytest.raises(NotTractableError, match=r"2\*\*13 prompts"):
-        Snowball(horizon=13, vocab_size=2).prompt_law()
-
-
-def test_the_copier_writes_no_more_than_its_prompt():
-    policy, prompts = CopyPolicy(3, 2, 0.2), np.zeros((6, 2), int)
-    for method in (policy.log_probs, policy.forced_log_probs):
-        with pytest.raises(ValueError, match="at most 2 tokens"):
-            method(prompts, np.zeros((6, 3), int))
-    with pytest.raises(ValueError, match="at most 2 tokens"):
-        policy.next_log_probs(prompts, prompts)
 
 
 def test_population_is_refused_for_another_class():

@@ -13,7 +13,7 @@ from distance_instances import PlainTask
 from gymnasium.vector import SyncVectorEnv
 from harbour import FILES, SMALL
 
-from agents import NGramBC, make_agent
+from agents import Agent, NGramBC, make_agent, register_agent
 from ntp_envs import (
     ARLinearClass,
     ARLinearPolicy,
@@ -50,6 +50,7 @@ from ntp_envs import (
     register_environment,
     two_sample_test,
 )
+from ntp_envs.data import imitation_expert, to_d3rlpy, to_imitation
 from ntp_envs.distances import (
     automaton_distances,
     bridge_distances,
@@ -59,6 +60,7 @@ from ntp_envs.distances import (
     monte_carlo_distances,
     ngram_test,
     one_sided_distances,
+    register_metric,
 )
 from ntp_envs.evaluation import backtracking_search, best_of
 from ntp_envs.features import (
@@ -89,7 +91,7 @@ from ntp_envs.tasks.multiplication import explicit_multiplier
 from ntp_envs.tasks.parity import filtered_share, rounds_to_pass
 from ntp_envs.tasks.registry import BUILT_IN
 from ntp_envs.tasks.turing_machine import TuringTable
-from ntp_envs.text import Vocabulary, load_text
+from ntp_envs.text import EndedPolicy, Vocabulary, load_text
 
 RNG = np.random.default_rng(0)
 FLIPS = make_task("Contamination", horizon=6, eps=0.2, p=0.1, q=0.9, theta_min=0.01)
@@ -123,6 +125,11 @@ def evaluated(policy=COINS[0], **changes):
 
 def searched(policy=COPY.sloppy_copier(), task=COPY, prompts=DIGITS, **changes):  # noqa: B008
     return backtracking_search(policy, task, prompts, **{"rng": RNG} | changes)
+
+
+def short_bits(**options):
+    task = make_task("Text", **SMALL)
+    return task.bits_per_char(UniformPolicy(task.vocab_size, horizon=5), **options)
 
 
 def in_step():
@@ -355,7 +362,48 @@ REFUSED = [
      ValueError, "does not halt"),
     ("Turing", lambda: TuringMachine(machine=(("A", "0", "H", "0", "N"),), inputs="word"),
      ValueError, "other than the blank"),
+    # learners by name
+    ("make_agent", lambda: make_agent("LoglossBC"), ValueError, "unknown agent 'LoglossBC'.* Did you mean 'LogLossBC'"),
+    ("make_agent", lambda: make_agent("SmoothedLogLossBC", lamb=1), TypeError, "'lamb'.* Did you mean 'lam'"),
+    ("make_agent", lambda: make_agent("no_such_module:Agent"), ValueError, "cannot be imported"),
+    ("make_agent", lambda: make_agent("agents:NoSuchAgent"), ValueError, "cannot be imported"),
+    ("make_agent", lambda: make_agent(":x"), ValueError, "cannot be imported"),
+    ("make_agent", lambda: make_agent("agents:"), ValueError, "cannot be imported"),
+    ("make_agent", lambda: make_agent("ntp_envs:Policy"), TypeError, "must be a subclass of agents.Agent"),
+    ("register_agent", lambda: register_agent(Agent), TypeError, "that defines _fit"),
+    # what is too much to list, or not known
+    ("ARLinear", lambda: make_task("ARLinear", horizon=16).population(), NotTractableError, "horizon <= 15"),
+    ("ColumnAddition", lambda: make_task("ColumnAddition", addends=4).prompt_law(), NotTractableError, "too many"),
+    ("Multiplication", lambda: make_task("Multiplication", digits=3).prompt_law(), NotTractableError, "too many"),
+    ("Multiplication", lambda: make_task("Multiplication", digits=3).population(), NotTractableError, "too many"),
+    ("Multiplication", lambda: make_task("Multiplication").best_in_class(), NotTractableError, "best in class"),
+    ("ParityCoT", lambda: make_task("ParityCoT", bits=13).prompt_law(), NotTractableError, "sample_prompts"),
+    ("ParityCoT", lambda: make_task("ParityCoT", bits=13).population(), NotTractableError, "sample_prompts"),
+    ("Snowball", lambda: make_task("Snowball", horizon=13, vocab_size=2).prompt_law(),
+     NotTractableError, r"2\*\*13 prompts"),
+    ("Turing", lambda: TuringMachine("increment", width=20).prompt_law(), NotTractableError, "sample_prompts"),
+    ("Turing", lambda: TuringMachine("increment", width=20).population(), NotTractableError, "too many"),
+    ("Text", lambda: make_task("Text", **SMALL).best_in_class(), NotTractableError, "not known"),
+    ("Text", lambda: make_task("Text", **SMALL).population(), NotTractableError, "no tractable population"),
+    ("Text", lambda: make_task("Text", **SMALL).success(np.zeros((1, 4), int), np.zeros((1, 12), int)),
+     NotTractableError, "no notion of success"),
+    ("game", lambda: make_task("ConsistencyGame", horizon=16).set_number(1, 8), ValueError, "index=8"),
+    ("game", lambda: make_task("ConsistencyGame", horizon=16).set_number(5, 0), ValueError, "scale=5"),
+    ("CopyPolicy", lambda: CopyPolicy(3, 1, 0.2).log_probs(NOTHING, THREE), ValueError, "at most 1 tokens"),
+    ("CopyPolicy", lambda: CopyPolicy(3, 1, 0.2).forced_log_probs(NOTHING, THREE), ValueError, "at most 1 tokens"),
+    ("CopyPolicy", lambda: CopyPolicy(3, 1, 0.2).next_log_probs(NOTHING, THREE), ValueError, "at most 1 tokens"),
+    ("flips", lambda: BernoulliClass(0.1, on="flips").events(NOTHING[:, :0], THREE), ValueError, "at least one token"),
     # text
+    ("windows", lambda: make_task("Text", **SMALL).windows(2, 3), TypeError, "rng=3"),
+    ("windows", lambda: make_task("Text", **SMALL).windows(0, RNG), ValueError, "n=0"),
+    ("bits", lambda: make_task("Text", **SMALL).bits_per_char("expert"), TypeError, "must be an ntp_envs.Policy"),
+    ("bits", lambda: make_task("Text", **SMALL).bits_per_char(COINS[0]), ValueError, "vocab_size=2 and the task"),
+    ("bits", lambda: short_bits(window=6), ValueError, "window=6"),
+    ("bits", lambda: short_bits(window=0), ValueError, "window=0"),
+    ("ended", lambda: EndedPolicy(UniformPolicy(3), end=3), ValueError, "end=3"),
+    ("documents", lambda: NGramPolicy.fit_documents(DIGITS.ravel(), [1, 3], 3, 3), ValueError, "starts"),
+    ("documents", lambda: NGramPolicy.fit_documents(DIGITS.ravel(), [0, 3, 3], 3, 3), ValueError, "starts"),
+    ("documents", lambda: NGramPolicy.fit_documents(DIGITS.ravel(), [], 3, 3), ValueError, "starts"),
     ("load_text", lambda: load_text("hf:"), ValueError, "must be 'hf:OWNER/NAME'"),
     ("load_text", lambda: load_text("hf:a/b/c"), ValueError, "must be 'hf:OWNER/NAME'"),
     ("Vocabulary", lambda: Vocabulary.build("x", "chars"), ValueError, "Did you mean 'char'"),
@@ -516,7 +564,10 @@ REFUSED = [
     ("offsets", lambda: OffsetsOneHot(*(3, (-1, -1))), ValueError, "distinct"),
     ("offsets", lambda: OffsetsOneHot(*(3, (), False)), ValueError, "no feature"),
     ("offsets", lambda: OffsetsOneHot(*(3, -1)), TypeError, "sequence of negative"),
+    ("features", lambda: PrefixSigns(2, 3, 3, degree=3).index(0, 1, 2, 3), ValueError, "4 signs"),
     # demonstrations
+    ("collect", lambda: collect(FLIPS, 0, RNG), ValueError, "n=0"),
+    ("collect", lambda: collect(FLIPS, 5, 1), TypeError, "default_rng"),
     ("demos", lambda: demos(tokens=np.ones((0, 4), int), prompts=np.zeros((0, 1), int)),
      ValueError, "no demonstrations"),
     ("demos", lambda: demos(tokens=np.ones((3, 0), int)), ValueError, "horizon is at least 1"),
@@ -557,6 +608,16 @@ REFUSED = [
      TypeError, "masked entr"),
     ("masked", lambda: backtracking_search(UniformPolicy(10), make_task("Snowball"), MASKED.astype(int), rng=RNG),
      TypeError, "masked entr"),
+    # steps for imitation and d3rlpy
+    ("imitation", lambda: to_imitation(ZEROS, form="transition"), ValueError, "Did you mean 'transitions'"),
+    ("d3rlpy", lambda: to_d3rlpy(ZEROS, form="array"), ValueError, "form='array' is not an option"),
+    ("imitation", lambda: to_imitation(WEIGHTED, form="arrays"), ValueError, "which imitation cannot use; pass rng="),
+    ("d3rlpy", lambda: to_d3rlpy(WEIGHTED, form="arrays"), ValueError, "which d3rlpy cannot use; pass rng="),
+    ("imitation", lambda: to_imitation(ZEROS, form="arrays", n=5), ValueError, "n=5 is a draw; pass rng="),
+    ("imitation", lambda: to_imitation(ZEROS, form="arrays", n=0, rng=RNG), ValueError, "n=0"),
+    ("imitation", lambda: to_imitation(ZEROS, form="arrays", n=2, rng=3), TypeError, "default_rng"),
+    ("d3rlpy", lambda: to_d3rlpy(ZEROS, form="arrays", task=COPY), ValueError, "5 in the task and 4 in the data"),
+    ("imitation", lambda: imitation_expert("Tightrope", rng=RNG), TypeError, "must be an"),
     # environments and their observations
     ("env", lambda: TokenEnv(FLIPS).reset(options={"prompt": [0, 1]}),
      EITHER, r"options\['prompt'\] has shape \(2,\); \(1,\) is needed"),
@@ -624,6 +685,9 @@ REFUSED = [
      ValueError, r"no option 'promt'. Did you mean 'prompt.*no option 'sed'.*Known"),
     ("batch", lambda: TokenVectorEnv(2, FLIPS).reset(options={"promt": [0], "sed": 3}),
      ValueError, r"no option 'promt'. Did you mean 'prompt.*no option 'sed'.*Known"),
+    ("batch", lambda: BATCH.reset(seed=[1]), ValueError, "seed has 1 entries; one for each of the 2 sequences, or a"),
+    ("batch", lambda: BATCH.reset(seed=[1, -4]), ValueError, r"seed\[1\]=-4 must be an integer >= 0"),
+    ("batch", lambda: BATCH.reset(seed=[1, 4.5]), TypeError, r"seed\[1\]=4.5 must be"),
     # wrappers
     ("wrapper", lambda: RolloutDistance(BATCH), TypeError, "use VectorRolloutDistance"),
     ("wrapper", lambda: VectorRolloutDistance(TokenEnv(FLIPS)), TypeError, "use RolloutDistance"),
@@ -736,7 +800,13 @@ REFUSED = [
      ValueError, "q has vocab_size=3 and the demonstrations 2"),
     ("bridge", lambda: bridge_distances(DRAWN, demos(), p=FLIPS.expert, q=FLIPS.expert),
      ValueError, "of_p has horizon=6 and of_q 4"),
+    ("register_metric", lambda: register_metric("tv", triangular), ValueError, "'tv' is a metric of the suite"),
     # evaluation and search
+    ("interval", lambda: evaluated().interval("greedy_success"), ValueError, "no notion of success"),
+    ("interval", lambda: evaluated().interval("forced_exat"), ValueError, "Did you mean 'forced_exact'"),
+    ("interval", lambda: evaluated().interval("backtracking_cost"), ValueError, "backtrack=None"),
+    ("table", lambda: evaluated().table(positions=-1), ValueError, "positions=-1"),
+    ("evaluate", lambda: evaluated(backtrack=1), NotTractableError, "no verifier"),
     ("evaluate", lambda: evaluated(policy="log-loss"), TypeError, "policy must be an ntp_envs.Policy"),
     ("evaluate", lambda: evaluated(rng=0), TypeError, "numpy.random.Generator"),
     ("evaluate", lambda: evaluated(n=0), ValueError, "n=0"),

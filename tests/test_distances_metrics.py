@@ -1,14 +1,35 @@
-"""Metrics of one's own: a function of the log-ratio is a distance by every method, and the suite's own are such too."""
+"""Metrics of one's own and of the suite: a function of the log-ratio by every method; bounds on coverage."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 from distance_instances import PlainTask, by_hand, random_pair
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import examples
 from scipy.special import entr, expit
 
-from ntp_envs import BernoulliPolicy, NotTractableError, UniformPolicy, collect, distance, distance_curves, make_task
-from ntp_envs.distances import METRICS, bridge_distances, metric_names, one_sided_distances, register_metric
+from ntp_envs import (
+    BernoulliPolicy,
+    NotTractableError,
+    UniformPolicy,
+    collect,
+    coverage_bound_hellinger2,
+    coverage_bound_kl,
+    distance,
+    distance_curves,
+    make_task,
+)
+from ntp_envs.distances import (
+    DEFAULT_THRESHOLDS,
+    METRICS,
+    bridge_distances,
+    enumeration_distances,
+    metric_names,
+    one_sided_distances,
+    register_metric,
+)
 from ntp_envs.distances.metrics import CHI2, COVERAGE, HELLINGER2, KL, PROBES, TV, _checked, _known
 from ntp_envs.wrappers import Rollouts
 
@@ -156,10 +177,76 @@ def test_what_can_be_infinite_says_so():
 
 
 def test_names_and_the_contract_of_the_suite_s_own():
-    with pytest.raises(ValueError, match="'tv' is a metric of the suite"):
-        register_metric("tv", triangular)
     for metric in (HELLINGER2, TV, KL, CHI2):
         assert _checked(metric) is metric and (metric.of_ratio(PROBES) >= 0.0).all()
     assert [m.most for m in (HELLINGER2, TV)] == [2.0, 1.0] and not CHI2.is_sampled and COVERAGE.is_sampled
     first, second = register_metric("mine", triangular), register_metric("mine", jensen_shannon)
     assert first is not second and _known["mine"] is second and repr(second) == "Metric('mine')"
+
+
+# -- the coverage profile and its two bounds ---------------------------------------------------------------------------
+
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+thresholds = st.one_of(st.sampled_from(DEFAULT_THRESHOLDS), st.floats(1.0001, 1e6))
+
+
+@examples(200)
+@given(
+    st.builds(random_pair, st.integers(0, 10**6), zeros=st.booleans(), varying=st.booleans(), near=st.booleans()),
+    thresholds,
+)
+def test_both_bounds_hold_at_every_prefix(instance, threshold):
+    curves = enumeration_distances(*instance, thresholds=(threshold,))
+    covered = curves["coverage"].values[:, 0]
+    # ties are counted within 1e-9 of a threshold, so the bounds are those of a threshold that much lower
+    lower = threshold * (1 - 1e-9)
+    assert (covered <= coverage_bound_kl(curves["kl"].values, lower) + 1e-12).all()
+    assert (covered <= coverage_bound_hellinger2(curves["hellinger2"].values, lower) + 1e-12).all()
+
+
+@examples(200)
+@given(st.lists(st.floats(1e-6, 1.0), min_size=2, max_size=6), st.integers(0, 10**6), thresholds)
+def test_both_bounds_hold_for_any_two_laws(weights, seed, threshold):
+    p = np.array(weights) / np.sum(weights)
+    q = np.random.default_rng(seed).dirichlet(np.full(len(p), 0.3)) + 1e-300
+    covered = p[p / q >= threshold].sum()
+    kl, hellinger2 = np.sum(p * np.log(p / q) - p + q), np.sum((np.sqrt(p) - np.sqrt(q)) ** 2)
+    assert covered <= coverage_bound_kl(kl, threshold) + 1e-9
+    assert covered <= coverage_bound_hellinger2(hellinger2, threshold) + 1e-9
+
+
+@pytest.mark.parametrize("threshold", [1.5, 4.0, 1e4])
+def test_the_bounds_are_attained(threshold):
+    """P on one atom where Q has 1/N of it, and equal elsewhere up to a vanishing share: both bounds become equal."""
+    share = 1e-6
+    p = np.array([share, 1 - share])
+    q = np.array([share / threshold, 1 - share / threshold])
+    kl = np.sum(p * np.log(p / q))
+    hellinger2 = np.sum((np.sqrt(p) - np.sqrt(q)) ** 2)
+    np.testing.assert_allclose(coverage_bound_kl(kl, threshold), share, rtol=1e-4)
+    np.testing.assert_allclose(coverage_bound_hellinger2(hellinger2, threshold), share, rtol=1e-4)
+
+
+def test_shapes_and_limits():
+    values = np.array([[0.0, 0.1], [5.0, np.inf]])
+    for bound in (coverage_bound_kl, coverage_bound_hellinger2):
+        out = bound(values, 4.0)
+        assert out.shape == values.shape and out[0, 0] == 0.0 and (out <= 1.0).all()
+    assert coverage_bound_kl(1e-20, 1 + 1e-12) == 1.0  # no digits left in log N - 1 + 1/N
+
+
+def test_a_ratio_equal_to_the_threshold_counts_whatever_the_method():
+    from distance_instances import PlainTask
+
+    from ntp_envs import BernoulliMixturePolicy, BernoulliPolicy
+
+    p, q = BernoulliMixturePolicy([0.8], [1.0], horizon=3), BernoulliPolicy(0.2)  # ratios 4^(ones - zeros)
+    task = PlainTask(2, 3)
+    for method in ("automaton", "enumeration"):
+        curve = distance(p, q, task, metric="coverage", method=method, thresholds=(4.0, 16.0, 64.0))
+        np.testing.assert_allclose(
+            curve.values, [[0.8, 0.0, 0.0], [0.64, 0.64, 0.0], [0.896, 0.512, 0.512]], atol=1e-14
+        )
+    sampled = distance(p, q, task, metric="coverage", method="monte carlo", thresholds=(4.0, 16.0, 64.0))
+    assert (np.abs(sampled.values - curve.values) <= 4.5 * sampled.std_error + 1e-12).all()
