@@ -250,17 +250,6 @@ def test_the_correct_form_of_the_broken_agents_passes():
     check_agent(Random(), problems=default_problems(Random())[2:4])
 
 
-def test_check_agent_itself_refuses_nonsense():
-    with pytest.raises(TypeError, match=r"subclass of agents.Agent"):
-        check_agent(LogLossBC)
-    with pytest.raises(ValueError, match="Did you mean 'weights'"):
-        check_agent(LogLossBC(), skip=["weight"])
-    with pytest.raises(TypeError, match="rng=3"):
-        check_agent(LogLossBC(), rng=3)
-    with pytest.raises(AssertionError, match="none of the default problems"):
-        check_agent(LogLossBC(), problems=[])
-
-
 # -- the base class ----------------------------------------------------------------------------------------------------
 
 
@@ -346,16 +335,3 @@ def test_the_oracle_returns_the_best_in_class_whatever_the_data():
         agent = BestInClass(task).fit(demos, task.policy_class)
         assert agent.policy_.theta == task.best_in_class().policy.theta
         assert agent.fit_report_.objective == task.best_in_class().hellinger2
-
-
-def test_the_oracle_knows_its_own_class_only():
-    task = make_task("Contamination", horizon=16)
-    demos = task.population()
-    with pytest.raises(ValueError, match=r"fit it with task.policy_class"):
-        BestInClass(task).fit(demos, BernoulliClass(0.2, on="flips"))
-    with pytest.raises(ValueError, match="'class': 'FiniteClass'"):
-        BestInClass(task).fit(demos, task.policy_class.grid(3))
-    with pytest.raises(ValueError, match="have 16 tokens, the task 8"):
-        BestInClass(make_task("Contamination", horizon=8)).fit(demos, task.policy_class)
-    with pytest.raises(TypeError, match=r"must be an ntp_envs.Task"):
-        BestInClass("Contamination").fit(demos, task.policy_class)

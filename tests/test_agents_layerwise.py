@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from laws import examples
 
 from agents import LayerwiseBC, LogLossBC, SmoothedLogLossBC
-from ntp_envs import BernoulliPolicy, Demonstrations, Exactness, ProductClass, TabularPolicy, collect, make_task
+from ntp_envs import BernoulliPolicy, Demonstrations, ProductClass, TabularPolicy, collect, make_task
 
 
 @examples(40)
@@ -55,20 +55,6 @@ def test_random_ties_are_uniform_and_come_from_the_generator():
     assert [a is b for a, b in zip(*picks[:2])] == [True] * 200
     assert not all(a is b for a, b in zip(picks[0], picks[2]))
     assert all(layer is options[0] for layer in LayerwiseBC().fit(demos, policy_class).policy_.layers)
-
-
-def test_refusals():
-    policy_class = ProductClass([[BernoulliPolicy(0.5)]] * 2)
-    demos = Demonstrations(np.zeros((1, 0), int), np.array([[0, 1]]), vocab_size=2)
-    with pytest.raises(ValueError, match="Did you mean 'random'"):
-        LayerwiseBC(tie_break="rnadom").fit(demos, policy_class)
-    by_tokens = Exactness(units=frozenset({1, 2}), statistic=policy_class.statistic)
-    partial = Demonstrations(demos.prompts, demos.tokens, vocab_size=2, exactness=by_tokens)
-    assert LogLossBC().fit(partial, policy_class).policy_ is not None
-    with pytest.raises(ValueError, match="looks at single layers"):
-        LayerwiseBC().fit(partial, policy_class)
-    with pytest.raises(TypeError, match="it takes ProductClass"):
-        LayerwiseBC().fit(demos, make_task("RareMode").policy_class)
 
 
 # -- games -------------------------------------------------------------------------------------------------------------

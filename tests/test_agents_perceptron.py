@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from agents import ConvergenceWarning, LogLossBC, PerceptronBC, make_agent
-from agents.linear_rows import SoftmaxRows, rows_of
+from agents.linear_rows import rows_of
 from agents.perceptron import _gathered
 from agents.targets import Targets
 from agents.testing import check_agent
-from ntp_envs import ARLinearClass, Demonstrations, MarkovClass, collect, make_task
+from ntp_envs import ARLinearClass, Demonstrations, collect, make_task
 from ntp_envs.features import ContextFeatureMap, FeatureMap, FlipSign, WindowOneHot
 from ntp_envs.tasks import linear_emulator
 
@@ -151,17 +151,6 @@ def test_log_loss_learns_it_too_and_both_run_the_machine():
         for token in run.targets(prompts)[0]:
             assert greedy.log_probs().argmax() == token
             greedy = greedy.advance(np.array([token]))
-
-
-def test_what_cannot_be_kept_or_fitted_is_refused(monkeypatch):
-    task = turing()
-    demos = collect(task, 5, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="max_epochs=0"):
-        PerceptronBC(max_epochs=0).fit(demos, task.policy_class)
-    with pytest.raises(TypeError, match="MarkovClass"):
-        PerceptronBC().fit(demos, MarkovClass(task.vocab_size, order=1))
-    with pytest.raises(ValueError, match="take fewer demonstrations"):
-        _gathered(SoftmaxRows(task.policy_class.features, None, np.ones((3, task.vocab_size))))
 
 
 def test_converged_fits_do_not_warn():

@@ -36,27 +36,6 @@ def test_rules_for_lambda(lam, weights, expected):
     assert agent.fit_report_.details["lam"] == pytest.approx(expected, rel=1e-15)
 
 
-@pytest.mark.parametrize(
-    ("lam", "horizon", "error", "message"),
-    [
-        ("1/h", 8, ValueError, "Did you mean '1/H'"),
-        (-0.1, 8, ValueError, r"lam=-0.1 must be a finite number in \[0"),
-        (1.0, 8, ValueError, r"must be in \[0, 1\)"),
-        (float("nan"), 8, ValueError, "finite"),
-        ("1/H", 1, ValueError, "H=1"),
-        (None, 8, TypeError, "lam=None must be a real number"),
-    ],
-)
-def test_bad_lambda(lam, horizon, error, message):
-    with pytest.raises(error, match=message):
-        SmoothedLogLossBC(lam).fit(demos(horizon=horizon), BernoulliClass())
-
-
-def test_weights_too_small_to_be_counts_are_refused():
-    with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
-        SmoothedLogLossBC("1/(nH)").fit(demos(weights=np.full(5, 0.01)), BernoulliClass())
-
-
 def test_a_number_of_zero_is_log_loss():
     rng = np.random.default_rng(0)
     data = Demonstrations(rng.integers(2, size=(9, 1)), rng.integers(2, size=(9, 4)), vocab_size=2)

@@ -279,49 +279,6 @@ def test_contract(rng):
 # -- input -------------------------------------------------------------------------------------------------------------
 
 
-def test_bad_input():
-    task = make_task("Contamination", horizon=4)
-    demos = task.population(chunk=2)
-    flips = task.policy_class
-    with pytest.raises(ValueError, match=r"chunk=5.*4"):
-        ChunkKR(5).fit(collect(task, 3, np.random.default_rng(0)), flips)
-    with pytest.raises(ValueError, match=r"norm_bound=0.1 is too small.*smallest feasible bound found is 0\.18"):
-        ChunkKR(2, norm_bound=0.1).fit(demos, flips)
-    with pytest.raises(ValueError, match="not exact"):
-        ChunkKR(3).fit(demos, flips)
-    for parameters, message in (
-        ({"chunk": 0}, "chunk"),
-        ({"norm_bound": -1.0}, "norm_bound"),
-        ({"norm_bound": 0.0}, "norm_bound"),
-        ({"solver": "adm"}, "Did you mean 'admm'"),
-        ({"tol": 0.0}, "tol"),
-        ({"low_rank": 0}, "low_rank"),
-        ({"max_iterations": 0}, "max_iterations"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            ChunkKR(**{"chunk": 2, **parameters}).fit(collect(task, 3, np.random.default_rng(0)), flips)
-    ternary = Demonstrations(np.zeros((2, 0), int), np.zeros((2, 4), int), vocab_size=3)
-    with pytest.raises(ValueError, match="binary tokens"):
-        ChunkKR(2).fit(ternary, ARLinearClass(WindowOneHot(3, 1), 1.0))
-
-
-@pytest.mark.parametrize(("value", "message"), [(np.nan, "finite|NaN|nan"), (2.0, "norm")])
-def test_features_outside_the_unit_ball_or_not_numbers(value, message):
-    features = CallableFeatures(lambda prompts, tokens: np.full((len(tokens), 1), value), 2, 1)
-    demos = Demonstrations(np.zeros((2, 0), int), np.zeros((2, 4), int), vocab_size=2)
-    with pytest.raises(ValueError, match=message):
-        ChunkKR(2).fit(demos, ARLinearClass(features, 1.0))
-
-
-def test_too_many_points_are_refused_with_the_numbers():
-    demos = collect(make_task("Contamination", horizon=32), 4, np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"1 prefixes \* 2\*\*20 strings = 1048576 points, above max_points=50000"):
-        ChunkKR(20).fit(demos, BernoulliClass(0.01, on="flips"))
-    window, policy_class = window_problem(0)
-    with pytest.raises(ValueError, match="above max_points=10"):
-        ChunkKR(2, max_points=10).fit(window, policy_class)
-
-
 def test_contradictory_duplicates_are_averaged():
     """One prefix, half of the strings each way: the law is half and half."""
     tokens = np.array([[0, 0], [1, 1]] * 3)

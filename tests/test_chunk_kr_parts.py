@@ -65,15 +65,6 @@ def test_trees_are_the_same_by_states_and_by_prefix(rng):
         assert np.array_equal(one, two)
 
 
-def test_features_that_are_not_numbers_or_leave_the_ball_are_refused():
-    for value, message in ((np.nan, "finite"), (np.inf, "finite"), (1.5, "norm 1.5")):
-        features = CallableFeatures(lambda prompts, tokens, v=value: np.full((len(tokens), 1), v), 2, 1)
-        reader = PrefixReader(features)
-        contexts, _ = reader.distinct(np.zeros((1, 0), int), np.zeros((1, 0), int))
-        with pytest.raises(ValueError, match=message):
-            reader.tree(contexts, 2)
-
-
 # -- kernel ------------------------------------------------------------------------------------------------------------
 
 

@@ -106,24 +106,3 @@ def test_too_small_a_ball_is_refused_with_the_smallest_radius():
     with pytest.raises(ValueError, match=r"radius=0.5 is too small.*0\.70710"):
         project_onto_ball_and_simplices([1.0, 0.0], np.eye(2), 2, 0.5)
     assert smallest_feasible_norm(np.eye(2), 2) == pytest.approx(np.sqrt(0.5), abs=1e-8)
-
-
-def test_rows_that_cannot_be_probability_vectors_are_refused():
-    with pytest.raises(ValueError, match="whatever the radius"):
-        smallest_feasible_norm(np.array([[1.0], [-1.0]]), 2)
-
-
-@pytest.mark.parametrize(
-    ("point", "phi", "radius", "message"),
-    [
-        ([1.0], np.eye(2), 1.0, "shape"),
-        ([1.0, 2.0], np.ones((3, 2)), 1.0, "shape"),
-        ([np.nan, 2.0], np.eye(2), 1.0, "finite"),
-        ([1.0, 2.0], np.full((2, 2), np.inf), 1.0, "finite"),
-        ([1.0, 2.0], np.eye(2), -1.0, "radius"),
-        ([1.0, 2.0], np.eye(2), np.nan, "radius"),
-    ],
-)
-def test_bad_input(point, phi, radius, message):
-    with pytest.raises(ValueError, match=message):
-        project_onto_ball_and_simplices(point, phi, 2, radius)

@@ -161,8 +161,6 @@ def test_product_class_is_solved_layer_by_layer(rng):
         for o in itertools.product(range(3), repeat=3)
     ]
     assert agent.fit_report_.objective == pytest.approx(min(values), abs=1e-12)
-    with pytest.raises(ValueError, match="use chunk=1"):
-        ClippedRatioBC().fit(data, product)
 
 
 def test_it_is_not_amplified_by_contamination():
@@ -206,45 +204,12 @@ def test_it_keeps_the_contract(rng):
     check_weights(agent, long[0], 1e-4)
 
 
-@pytest.mark.parametrize(
-    ("agent", "message"),
-    [
-        (ClippedRatioBC(beta=0.0), "beta=0 makes every policy alike"),
-        (ClippedRatioBC(beta=-1.0), "beta=-1"),
-        (ClippedRatioBC(tol=-1.0), "tol=-1"),
-        (ClippedRatioBC(chunk=0), "chunk=0"),
-    ],
-)
-def test_bad_input(agent, message, rng):
-    expert = TabularPolicy.random(2, 3, rng)
-    data = replace(population(expert, 3), exactness=None)
-    with pytest.raises(ValueError, match=message):
-        agent.fit(data, FiniteClass([expert]))
-
-
-def test_expert_log_probabilities_are_needed():
-    task = make_task("RareMode", horizon=4)
-    data = collect(task, 5, np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"have none; use collect.*expert_log_probs=True"):
-        ClippedRatioBC().fit(data, task.policy_class)
-
-
 # -- populations -------------------------------------------------------------------------------------------------------
 
 
 def with_expert(task, chunk=None):
     demos = task.population(chunk=chunk)
     return replace(demos, expert_log_probs=task.expert.log_probs(demos.prompts, demos.tokens))
-
-
-@pytest.mark.parametrize("name", ["Contamination", "BernoulliMixture"])
-@pytest.mark.parametrize("chunk", [1, 2, 3, 4])
-def test_representatives_of_chunks_are_refused(name, chunk):
-    """They have the counts of the chunks, not what the expert gives to a chunk after its own prefix."""
-    task = make_task(name, horizon=6)
-    for made_for in (None, chunk):
-        with pytest.raises(ValueError, match=r"at the expert's probabilities .* population is not exact"):
-            ClippedRatioBC(chunk=chunk).fit(with_expert(task, made_for), task.policy_class)
 
 
 @pytest.mark.parametrize(

@@ -146,21 +146,6 @@ def test_it_keeps_the_contract(gamma):
     check_agent(TaiLrBC(gamma))
 
 
-@pytest.mark.parametrize(
-    ("agent", "error", "message"),
-    [
-        (TaiLrBC(-0.1), ValueError, r"gamma=-0.1 must be a finite number in \[0, 1\]"),
-        (TaiLrBC(1.1), ValueError, "gamma=1.1"),
-        (TaiLrBC("auto"), TypeError, "gamma='auto' must be a real number"),
-        (TaiLrBC(tol=-1.0), ValueError, "tol=-1"),
-    ],
-)
-def test_bad_input(agent, error, message):
-    data = collect(make_task("Tightrope", horizon=3), 4, np.random.default_rng(0))
-    with pytest.raises(error, match=message):
-        agent.fit(data, BernoulliClass(0.1))
-
-
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1 - 1e-9, 1 - 1e-14, 1 - 2**-53])
 def test_the_objective_keeps_its_digits_up_to_gamma_one(gamma):
     """As gamma tends to 1 the objective tends to the expected number of tokens missed; nothing cancels on the way."""

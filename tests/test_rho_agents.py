@@ -14,17 +14,17 @@ from agents import ChunkedRhoBC, ConvergenceWarning, LogLossBC, RhoEstimatorBC
 from agents.rho_game import OneParameterSolution
 from agents.testing import check_agent
 from ntp_envs import (
+    ARLinearClass,
     BernoulliClass,
     BernoulliPolicy,
     Demonstrations,
     FiniteClass,
-    MarkovClass,
-    NotTractableError,
     TabularPolicy,
     approximation_factor,
     collect,
     make_task,
 )
+from ntp_envs.features import WindowOneHot
 
 fixed = examples(50)
 
@@ -238,52 +238,18 @@ def test_when_every_policy_is_impossible_the_first_is_taken():
     assert (agent.policy_.theta, agent.fit_report_.objective) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("chunk", [0, -2, 7])
-def test_chunk_out_of_range(chunk):
-    demos = Demonstrations(np.zeros((3, 0), int), np.zeros((3, 6), int), vocab_size=2)
-    with pytest.raises(ValueError, match=rf"chunk={chunk} must be"):
-        ChunkedRhoBC(chunk).fit(demos, BernoulliClass())
-
-
-@pytest.mark.parametrize("chunk", [2.0, "4", None, True])
-def test_chunk_not_an_integer(chunk):
-    demos = Demonstrations(np.zeros((3, 0), int), np.zeros((3, 6), int), vocab_size=2)
-    with pytest.raises(TypeError, match="must be an integer >= 1"):
-        ChunkedRhoBC(chunk).fit(demos, BernoulliClass())
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"tau": "ration"}, "tau='ration' is not an option. Did you mean 'ratio'"),
-        ({"tol": -1.0}, "tol=-1.0 must be a finite number"),
-        ({"memory_gb": np.nan}, "memory_gb=nan must be a finite number"),
-        ({"time_limit": -1}, "time_limit=-1 must be a finite number"),
-    ],
-)
-def test_bad_parameters(parameters, message):
-    demos = Demonstrations(np.zeros((3, 0), int), np.zeros((3, 6), int), vocab_size=2)
-    for agent in (RhoEstimatorBC(**parameters), ChunkedRhoBC(2, **parameters)):
-        with pytest.raises(ValueError, match=message):
-            agent.fit(demos, BernoulliClass())
-
-
-def test_refuses_a_class_too_large_for_memory():
-    rng = np.random.default_rng(0)
-    demos = Demonstrations(np.zeros((500, 0), int), rng.integers(2, size=(500, 12)), vocab_size=2)
+def test_memory_is_that_of_distinct_sequences():
+    """By another number of members, or of different sequences, this would be refused (as in the table of refusals)."""
     many = FiniteClass([BernoulliPolicy(t) for t in np.linspace(0.1, 0.9, 200)])
-    with pytest.raises(NotTractableError, match=r"200 policies at \d+ distinct data points need about .* GB"):
-        RhoEstimatorBC(memory_gb=1e-3).fit(demos, many)
     same = Demonstrations(np.zeros((500, 0), int), np.zeros((500, 12), int), vocab_size=2)
-    RhoEstimatorBC(memory_gb=1e-3).fit(same, many)  # one distinct sequence
+    RhoEstimatorBC(memory_gb=1e-3).fit(same, many)
+    few = samples_of(50, 16)
+    RhoEstimatorBC(memory_gb=0.02, candidates=2).fit(few, ARLinearClass(WindowOneHot(2, 4), 4.0))
 
 
-def test_refuses_classes_and_populations_it_cannot_do():
-    task = make_task("Contamination", horizon=16)
-    with pytest.raises(TypeError, match="RhoEstimatorBC cannot fit MarkovClass"):
-        RhoEstimatorBC().fit(task.population(), MarkovClass(2, 1))
-    with pytest.raises(ValueError, match="chunks of 4 token"):
-        ChunkedRhoBC(4).fit(task.population(), task.policy_class)
+def samples_of(n, horizon):
+    rng = np.random.default_rng(0)
+    return Demonstrations(np.zeros((n, 1), int), rng.integers(2, size=(n, horizon)), vocab_size=2)
 
 
 def test_an_uncertified_fit_warns(monkeypatch):

@@ -18,7 +18,6 @@ from ntp_envs import (
     ARLinearClass,
     BernoulliPolicy,
     Demonstrations,
-    NotTractableError,
     approximation_factor,
     collect,
     make_task,
@@ -431,7 +430,7 @@ def test_the_generator_decides():
     assert one.fit_report_.objective == pytest.approx(other.fit_report_.objective, rel=0.1)
 
 
-# -- contract, cost and bad input --------------------------------------------------------------------------------------
+# -- contract and edges -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("agent", [RhoEstimatorBC("psi", candidates=8), ChunkedRhoBC(2, candidates=8)], ids=repr)
@@ -439,35 +438,6 @@ def test_the_agents_conform_on_linear_classes(agent):
     problems = [p for p in default_problems(agent) if isinstance(p.policy_class, ARLinearClass)]
     assert len(problems) == 2
     check_agent(agent, problems=problems)
-
-
-def test_what_does_not_fit_in_memory_is_refused_with_the_numbers():
-    rng = np.random.default_rng(0)
-    demos = samples(rng, 2, n=2000, horizon=16)
-    wide = ARLinearClass(WindowOneHot(2, 4), 4.0)
-    with pytest.raises(NotTractableError, match=r"n=\d+ .*H=16, K=16 and d=9 needs about .* GB.*LogLossBC"):
-        RhoEstimatorBC(memory_gb=0.02).fit(demos, wide)
-    RhoEstimatorBC(memory_gb=0.02, candidates=2).fit(demos.subset(np.arange(50)), wide)
-    with pytest.raises(NotTractableError, match="for the features of the data"):
-        RhoEstimatorBC(memory_gb=1e-3).fit(demos, ARLinearClass(CallableFeatures(last_two, 2, 3), 4.0))
-
-
-def test_bad_input():
-    demos = samples(np.random.default_rng(0), 2)
-    policy_class = ARLinearClass(WindowOneHot(2, 1), 3.0)
-    with pytest.raises(ValueError, match="candidates=0 must be an integer >= 1"):
-        RhoEstimatorBC(candidates=0).fit(demos, policy_class)
-    with pytest.raises(TypeError, match=r"candidates=2\.5"):
-        ChunkedRhoBC(2, candidates=2.5).fit(demos, policy_class)
-    with pytest.raises(ValueError, match="chunk=8"):
-        ChunkedRhoBC(8).fit(demos, policy_class)
-    with pytest.raises(ValueError, match="3 tokens"):
-        RhoEstimatorBC().fit(demos, ARLinearClass(WindowOneHot(3, 1), 3.0))
-    with pytest.raises(ValueError, match="not exact"):
-        RhoEstimatorBC().fit(make_task("Contamination").population(), policy_class)
-    broken = CallableFeatures(lambda p, t: np.full((len(t), 2), np.nan), 2, 2)
-    with pytest.raises(ValueError, match=r"finite|NaN"):
-        RhoEstimatorBC().fit(demos, ARLinearClass(broken, 3.0))
 
 
 @pytest.mark.parametrize("token", [0, 1])

@@ -162,8 +162,3 @@ def test_groups_of_rows_are_equal_rows(matrix):
     assert (group[first] == np.arange(len(first))).all()
     if matrix.shape[1] <= 8:
         assert len(first) == len(np.unique(matrix, axis=0))
-
-
-def test_weights_that_are_all_zero_are_refused():
-    with pytest.raises(ValueError, match="all weights are zero"):
-        solve_finite_game(np.log(np.full((3, 2), 0.5)), np.zeros(3), "ratio")

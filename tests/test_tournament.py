@@ -303,10 +303,6 @@ def test_a_population_serves_for_both():
     assert agent.tournament_.winner == "smoothed" and agent.tournament_.n == np.inf
     assert agent.fit_report_.details["learned_from"] == agent.fit_report_.details["held_out"]
     assert approximation_factor(task, agent.policy_) == pytest.approx(1.0)
-    with pytest.raises(ValueError, match=r"chunks of 64 .* not exact: exact for chunks of \[1, 8\] tokens"):
-        agent.fit(task.population(chunk=8), task.policy_class)
-    with pytest.raises(ValueError, match=r"chunks of 64 token\(s\) needs a population .* \[1, 8\]"):
-        tournament([UniformPolicy(2)], task.population(chunk=8))
     assert tournament([UniformPolicy(2)], task.population(chunk=8), chunk=8).value == 0
 
 
@@ -327,71 +323,3 @@ def test_supports_what_all_agents_support():
     assert TournamentBC([LogLossBC(), LayerwiseBC()]).supports == (ProductClass,)
     assert set(TournamentBC([LogLossBC()]).supports) == set(LogLossBC.supports)
     assert TournamentBC([]).supports == () == TournamentBC.supports
-    rng = np.random.default_rng(0)
-    with pytest.raises(TypeError, match="TournamentBC cannot fit FiniteClass; it takes ProductClass"):
-        TournamentBC([LogLossBC(), LayerwiseBC()]).fit(random_demos(rng, 4), members(rng))
-
-
-# -- bad input ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("policies", "options", "error", "message"),
-    [
-        ([], {}, ValueError, "policies is empty"),
-        ({}, {}, ValueError, "policies is empty"),
-        (UniformPolicy(2), {}, TypeError, "must be a list or a mapping of Policy objects, not UniformPolicy"),
-        ("policies", {}, TypeError, "not str"),
-        ([UniformPolicy(2), LogLossBC()], {}, TypeError, r"policies\[1\] must be .* ntp_envs.Policy, not LogLossBC"),
-        ({1: UniformPolicy(2)}, {}, TypeError, "names must be strings"),
-        ([UniformPolicy(2), UniformPolicy(3)], {}, ValueError, "policy '1' has 3 tokens, the demonstrations 2"),
-        ([TabularPolicy([[0.5, 0.5]])], {}, ValueError, "defined for at most 1 tokens"),
-        ([UniformPolicy(2)], {"tau": "rato"}, ValueError, "Did you mean 'ratio'"),
-        ([UniformPolicy(2)], {"chunk": 5}, ValueError, "chunk=5 must be an integer >= 1 and <= 4"),
-        ([UniformPolicy(2)], {"chunk": 0}, ValueError, "chunk=0"),
-        ([UniformPolicy(2)], {"chunk": 1.5}, TypeError, r"chunk=1.5"),
-    ],
-)
-def test_bad_tournaments(policies, options, error, message):
-    with pytest.raises(error, match=message):
-        tournament(policies, random_demos(np.random.default_rng(0), 3), **options)
-
-
-class _Wrong(UniformPolicy):
-    def __init__(self, value):
-        super().__init__(2)
-        self.value = value
-
-    def log_probs(self, prompts, tokens):
-        return np.full(np.shape(tokens), self.value)
-
-
-@pytest.mark.parametrize("value", [np.nan, 0.1, np.inf])
-def test_what_is_not_a_density_is_refused(value):
-    demos = random_demos(np.random.default_rng(0), 3)
-    with pytest.raises(ValueError, match=r"log_probs of policy 'bad' .*must be log-probabilities"):
-        tournament({"good": UniformPolicy(2), "bad": _Wrong(value)}, demos)
-    with pytest.raises(TypeError, match=r"must be ntp_envs.Demonstrations, not list"):
-        tournament([UniformPolicy(2)], [])
-
-
-@pytest.mark.parametrize(
-    ("agents", "options", "error", "message"),
-    [
-        ([], {}, ValueError, "agents is empty"),
-        (LogLossBC(), {}, TypeError, "must be a list or a mapping of Agent objects, not LogLossBC"),
-        ([LogLossBC], {}, TypeError, r"agents\[0\] must be an instance of agents.Agent.*make one, LogLossBC\("),
-        ([LogLossBC()], {"tau": "phi"}, ValueError, "tau='phi'"),
-        ([LogLossBC()], {"holdout": 0.0}, ValueError, r"holdout=0.0 must lie in \(0, 1\)"),
-        ([LogLossBC()], {"holdout": 1}, ValueError, "holdout=1"),
-        ([LogLossBC()], {"holdout": "half"}, TypeError, "holdout='half'"),
-        ([LogLossBC()], {"holdout": 0.01}, ValueError, r"holdout=0.01 of 8 .* leaves one part empty"),
-        ([LogLossBC()], {"holdout": 0.99}, ValueError, "leaves one part empty"),
-        ([LogLossBC()], {"refit": "yes"}, TypeError, "refit='yes' must be True or False"),
-        ([LogLossBC(), SmoothedLogLossBC(2.0)], {}, ValueError, "lam=2.0"),
-    ],
-)
-def test_bad_selections(agents, options, error, message):
-    demos = random_demos(np.random.default_rng(0), 8)
-    with pytest.raises(error, match=message):
-        TournamentBC(agents, **options).fit(demos, BernoulliClass())
