@@ -4,14 +4,24 @@ import numpy as np
 import pytest
 
 from agents import (
+    AdversarialImitation,
     Agent,
     BestInClass,
+    ChunkedRhoBC,
+    CrossValidatedBC,
     FitReport,
     LayerwiseBC,
     LogLossBC,
     NotFittedError,
+    PerceptronBC,
+    RhoEstimatorBC,
+    ScheduledSampling,
     SmoothedLogLossBC,
+    TaiLrBC,
+    TotalVariationBC,
+    TournamentBC,
 )
+from agents.base import unfitted
 from agents.registry import BUILT_IN, agent_class
 from agents.testing import CHECKS, Problem, check_agent, default_problems
 from ntp_envs import (
@@ -41,6 +51,36 @@ def test_our_agents_conform(agent):
     check_agent(agent, rng=np.random.default_rng(7))
 
 
+#: on every class that they take
+WIDELY = [
+    RhoEstimatorBC(),
+    RhoEstimatorBC("psi"),
+    ChunkedRhoBC(1),
+    ChunkedRhoBC(4, "psi"),
+    PerceptronBC(max_epochs=20),
+    PerceptronBC(averaged=False, shuffle=False, max_epochs=20),
+    TaiLrBC(0.01),
+    TaiLrBC(1.0),
+    TotalVariationBC(samples=50),
+    TotalVariationBC("tournament", samples=50),
+    ScheduledSampling(rounds=2),
+    AdversarialImitation(rounds=2, rollouts=20, settle=1),
+    TournamentBC([LogLossBC(), SmoothedLogLossBC(0.2)]),
+    TournamentBC({"layers": LayerwiseBC(tie_break="random"), "plain": LogLossBC()}, "psi", holdout=0.25, refit=True),
+    TournamentBC((TournamentBC([LogLossBC()]), SmoothedLogLossBC())),
+    CrossValidatedBC(SmoothedLogLossBC(), {"lam": [0.0, 0.1, 0.5]}),
+    CrossValidatedBC(LayerwiseBC(), {"tie_break": ["random", "first"]}, "rho", 2, tau="psi", error_score="raise"),
+    CrossValidatedBC(TournamentBC({"a": LogLossBC(), "b": SmoothedLogLossBC()}), {"agents__b__lam": [0.1, 0.2]}),
+]
+
+
+@pytest.mark.parametrize("agent", WIDELY, ids=repr)
+@pytest.mark.filterwarnings("ignore::agents.ConvergenceWarning")
+def test_they_conform_on_every_class(agent):
+    drawn = {"weights"} if isinstance(agent, AdversarialImitation) else ()  # anew for each copy of a demonstration
+    check_agent(agent, skip=SKIP.get(type(agent).__name__, drawn))
+
+
 #: how to make a learner of the list that has no defaults, or what of the suite is not for it
 TASK = make_task("Contamination", horizon=4, eps=0.1, p=0.2, q=0.8, theta_min=0.05)
 NEEDS = {
@@ -52,6 +92,7 @@ NEEDS = {
     "OnPolicyDistillation": {"task": TASK},
     "TournamentBC": {"agents": [LogLossBC(), SmoothedLogLossBC(0.3)]},
 }
+#: a split draws demonstrations, so copies are not weights; and one demonstration cannot be split
 SKIP = {name: {"weights", "small data"} for name in ("CrossValidatedBC", "TournamentBC")}
 SKIP |= {name: {"weights"} for name in ("ChunkKR", "ScheduledSampling")}
 
@@ -335,3 +376,59 @@ def test_the_oracle_returns_the_best_in_class_whatever_the_data():
         agent = BestInClass(task).fit(demos, task.policy_class)
         assert agent.policy_.theta == task.best_in_class().policy.theta
         assert agent.fit_report_.objective == task.best_in_class().hellinger2
+
+
+# == agents of agents ==================================================================================================
+
+
+def test_nested_parameters_have_names():
+    agent = CrossValidatedBC(TournamentBC({"b": SmoothedLogLossBC(0.1)}), {"agents__b__lam": [0.1]})
+    assert agent.get_params()["agent__agents__b__lam"] == 0.1
+    assert "agent__holdout" not in agent.get_params(deep=False)
+    clone = agent.clone().set_params(agent__agents__b__lam=0.3, folds=7)
+    assert (clone.agent.agents["b"].lam, clone.folds, agent.agent.agents["b"].lam) == (0.3, 7, 0.1)
+    replaced = agent.clone().set_params(agent__lam=0.4, agent=SmoothedLogLossBC())
+    assert replaced.agent.lam == 0.4
+    with pytest.raises(ValueError, match=r"SmoothedLogLossBC has no parameter 'lamb'. Did you mean 'lam'"):
+        replaced.set_params(agent__lamb=1)
+    with pytest.raises(ValueError, match=r"no parameter 'lamb'.*no parameter 'xi'"):
+        replaced.set_params(agent__lamb=1, agent__xi=2)
+    with pytest.raises(ValueError, match=r"CrossValidatedBC has no parameter 'agnt__lam'. Did you mean 'agent'"):
+        replaced.set_params(agnt__lam=1)
+
+
+class Sharing(CrossValidatedBC):
+    """Its clones share the nested agent."""
+
+    def clone(self):
+        return type(self)(**self.get_params(deep=False))
+
+
+def test_check_agent_finds_clones_that_share_agents():
+    with pytest.raises(AssertionError, match=r"Sharing.clone must clone the agents among its parameters, \['agent'\]"):
+        check_agent(Sharing(SmoothedLogLossBC(), {"lam": [0.1]}))
+
+
+def test_cloning_leaves_what_holds_no_agents_alone():
+    agent = LogLossBC()
+    for value in ([1, 2], (3,), {"a": [1]}, np.arange(3), "text", None):
+        assert unfitted(value) is value
+    for value in ([agent], (agent, 1), {"a": {"b": [agent]}}):
+        copy = unfitted(value)
+        assert type(copy) is type(value) and copy is not value and repr(copy) == repr(value)
+    assert unfitted(value)["a"]["b"][0] is not agent
+
+
+def test_members_of_lists_have_their_index_in_the_name():
+    agent = TournamentBC([LogLossBC(), SmoothedLogLossBC(0.1)])
+    assert agent.get_params()["agents__1__lam"] == 0.1
+    agent.set_params(agents__1__lam=0.2, agents__0__tol=1.0)
+    assert repr(agent) == "TournamentBC(agents=[LogLossBC(tol=1.0), SmoothedLogLossBC(lam=0.2)])"
+    with pytest.raises(ValueError, match="no parameter 'agents__2__lam'"):
+        agent.set_params(agents__2__lam=1)
+
+
+def test_the_longest_name_that_fits_is_meant():
+    agent = TournamentBC({"a": TournamentBC([LogLossBC()]), "a__agents__0": SmoothedLogLossBC()})
+    agent.set_params(agents__a__agents__0__lam=0.5)
+    assert agent.agents["a__agents__0"].lam == 0.5

@@ -224,43 +224,6 @@ def _transformer():
     return NetworkClass("transformer", SIZE, prompt_length=1, horizon=6, width=4, layers=1, heads=1)
 
 
-@pytest.mark.parametrize(
-    ("agent", "message"),
-    [
-        (NeuralRhoBC("tanh"), "tau"),
-        (NeuralRhoBC(rounds=0), "rounds"),
-        (NeuralRhoBC(trims=(0.0,)), "trims"),
-        (NeuralRhoBC(chunk=HORIZON + 1), "chunk"),
-        (NeuralRhoBC(tol=-1.0), "tol"),
-        (NeuralRhoBC(game_steps=0), "game_steps"),
-        (NeuralRhoBC(steps=0), "steps"),
-        (NeuralRhoBC(checkpoint_every=0), "checkpoint_every"),
-        (NeuralClippedRatioBC(beta=0.0), "beta"),
-        (NeuralClippedRatioBC(ratio_steps=0), "ratio_steps"),
-        (NeuralClippedRatioBC(trims=(1.5,)), "trims"),
-        (NeuralClippedRatioBC(batch_size=0), "batch_size"),
-    ],
-)
-def test_parameters_out_of_range_are_refused_before_work_starts(agent, message):
-    demos = contaminated(10, seed=0)
-    with pytest.raises(ValueError, match=message):
-        agent.fit(demos, spec())
-
-
-def test_other_refusals():
-    demos = contaminated(10, seed=0)
-    with pytest.raises(ValueError, match=r"expert_log_probs=True"):
-        NeuralClippedRatioBC().fit(replace(demos, expert_log_probs=None), spec())
-    impossible = demos.expert_log_probs.copy()
-    impossible[3, 4] = -np.inf
-    with pytest.raises(ValueError, match="cannot have written"):
-        NeuralClippedRatioBC().fit(replace(demos, expert_log_probs=impossible), spec())
-    with pytest.raises(ValueError, match="prompt_length=1"):
-        NeuralRhoBC().fit(demos, spec(prompt_length=2))
-    with pytest.raises(TypeError, match="NetworkClass"):
-        NeuralRhoBC().fit(demos, make_task("Contamination").policy_class)
-
-
 def test_a_reply_that_gains_too_much_is_warned_about():
     demos = collect(make_task("Contamination", horizon=8, eps=0.1, p=0.05, q=0.95), 300, np.random.default_rng(0))
     network = NetworkClass("linear", 2, prompt_length=1, horizon=8, width=2, window=1)

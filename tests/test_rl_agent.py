@@ -12,12 +12,11 @@ pytest.importorskip("stable_baselines3")
 
 from rl_tasks import Fork
 from stable_baselines3 import PPO
-from stable_baselines3.ppo import CnnPolicy
 
 from agents import make_agent
 from agents.rl import ALGORITHMS, SB3Agent, SB3Policy
 from agents.testing import Problem, check_agent
-from ntp_envs import collect, distance, make_task, task_names
+from ntp_envs import collect, distance, make_task
 
 torch.set_num_threads(1)
 TIGHTROPE = make_task("Tightrope", horizon=16)
@@ -58,7 +57,8 @@ def lower_end(values):
 def test_the_conformance_suite(algorithm, reward, own):
     task = make_task("Tightrope", horizon=3) if reward == "success" else make_task("Contamination", horizon=3)
     demos = collect(task, 20, np.random.default_rng(0))
-    agent = SB3Agent(algorithm, task, reward=reward, total_timesteps=24, n_envs=4, model_kwargs=own)
+    options = {"task": task, "reward": reward, "total_timesteps": 24, "n_envs": 4, "model_kwargs": own}
+    agent = make_agent("agents.rl:SB3Agent", algorithm=algorithm, **options)
     check_agent(agent, problems=[Problem(task.name, task.policy_class, demos)])
 
 
@@ -144,63 +144,6 @@ def test_a_policy_of_two_parts(algorithm, by_name):
     agent = SB3Agent(algorithm, task, total_timesteps=24, n_envs=4, model_kwargs={"policy": policy})
     assert fit(agent).policy_.form == "dict"
     assert np.isfinite(distance(task.expert, agent.policy_, task).final)
-
-
-@pytest.mark.parametrize("algorithm", list(ALGORITHMS))
-def test_one_rollout_of_every_family_at_its_defaults(algorithm):
-    """Whatever the number of one-hot entries, (P + H)(A + 1): above 255 it must not wrap."""
-    entries = []
-    for name in task_names():
-        task = make_task(name)
-        entries.append((task.prompt_length + task.horizon) * (task.vocab_size + 1))
-        own = {"learning_starts": 1} if algorithm == "DQN" else {"n_steps": 4}
-        agent = SB3Agent(algorithm, task, reward="none", total_timesteps=8, n_envs=2, model_kwargs=own)
-        demos = collect(task, 2, np.random.default_rng(0))
-        agent.fit(demos, task.policy_class, rng=np.random.default_rng(0))
-        assert agent.fit_report_.details["environment_steps"] >= 8
-        law = agent.policy_.next_log_probs(demos.prompts, demos.tokens[:, :1])
-        np.testing.assert_allclose(np.exp(law).sum(axis=1), 1.0)
-    assert min(entries) < 256 < max(entries)
-
-
-def test_found_by_name():
-    agent = make_agent("agents.rl:SB3Agent", algorithm="A2C", task=TIGHTROPE, n_envs=2)
-    assert repr(agent).startswith("SB3Agent(algorithm='A2C', task=Tightrope(")
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"algorithm": "ppo"}, ValueError, "Did you mean 'PPO'"),
-        ({"task": "Tightrope"}, TypeError, r"ntp_envs\.Task"),
-        ({"reward": "sucess"}, ValueError, "Did you mean 'success'"),
-        ({"reward": "success", "task": make_task("Contamination", horizon=4)}, ValueError, "no notion of success"),
-        ({"reward": "max_ent", "algorithm": "DQN"}, ValueError, "Use algorithm='PPO' or 'A2C'"),
-        ({"total_timesteps": 0}, ValueError, "total_timesteps=0"),
-        ({"n_envs": 2.5}, TypeError, "n_envs=2.5"),
-        ({"temperature": 1.0}, ValueError, "Q-values"),
-        ({"measure_every": 0}, ValueError, "every=0"),
-        ({"model_kwargs": {"learnig_rate": 1.0}}, ValueError, "Did you mean 'learning_rate'"),
-        ({"model_kwargs": {"seed": 1}}, ValueError, "seed comes from rng"),
-        ({"model_kwargs": {"policy": "CnnPolicy"}}, ValueError, r"model_kwargs\['policy'\]='CnnPolicy'.*MlpPolicy"),
-        ({"model_kwargs": {"policy": "MlpPolcy"}}, ValueError, "Did you mean 'MlpPolicy'"),
-        ({"model_kwargs": {"policy": CnnPolicy}}, ValueError, "reads images"),
-        ({"model_kwargs": {"policy": 3}}, TypeError, "must be a name"),
-    ],
-)
-def test_bad_input(changes, error, message):
-    agent = SB3Agent("PPO", make_task("Tightrope", horizon=4), total_timesteps=32, n_envs=2).set_params(**changes)
-    task = agent.task if not isinstance(agent.task, str) else TIGHTROPE
-    with pytest.raises(error, match=message):
-        fit(agent, task=task)
-
-
-@pytest.mark.parametrize(
-    "other", [make_task("Tightrope", horizon=8), PARITY, make_task("ARLinear", vocab_size=3, horizon=16)]
-)
-def test_demonstrations_of_another_task(other):
-    with pytest.raises(ValueError, match="give it the task that the demonstrations come from"):
-        fit(SB3Agent("PPO", TIGHTROPE, total_timesteps=32, n_envs=2), task=other)
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------

@@ -65,11 +65,3 @@ def test_it_learns(example):
         prompts = task.sample_prompts(500, rng)
         assert returns[0] < 0.3
         assert task.success(prompts, policy.sample(prompts, 8, rng)).mean() > 0.8
-
-
-def test_every_option_is_on_the_command_line(example, capsys):
-    with pytest.raises(SystemExit):
-        example["main"](["--help"])
-    shown = capsys.readouterr().out
-    for name in vars(example["Args"]()):
-        assert f"--{name.replace('_', '-')}" in shown

@@ -4,7 +4,6 @@
 import pickle
 import random
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -12,12 +11,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("stable_baselines3")
 
 from rl_tasks import Fork
-from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 
 from agents.rl import DistanceCallback, SB3Policy, make_vec_env
-from ntp_envs import TabularPolicy, UniformPolicy, distance, make_task
+from ntp_envs import TabularPolicy, distance, make_task
 from ntp_envs.arrays import all_sequences
 from ntp_envs.observations import OBSERVATION_FORMS
 
@@ -122,37 +121,6 @@ def test_dropout_is_off_where_the_law_is_read():
     np.testing.assert_array_equal(policy.log_probs(prompts, tokens), policy.log_probs(prompts, tokens))
 
 
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        (make_task("Contamination", horizon=5), r"MultiDiscrete\(\[3\] \* 4\).*horizon 5"),
-        (Fork(horizon=3), r"MultiDiscrete\(\[3\] \* 3\): 0 prompt token"),
-        (make_task("ARLinear", vocab_size=3, horizon=3), r"Discrete\(2\).*Discrete\(3\)"),
-    ],
-)
-def test_other_spaces(other, message):
-    with pytest.raises(ValueError, match=message):
-        SB3Policy(untrained(), other)
-
-
-def test_what_cannot_be_adapted():
-    cart = A2C("MlpPolicy", gym.make("CartPole-v1"), device="cpu")
-    with pytest.raises(ValueError, match="Box"):
-        SB3Policy(cart, TASK)
-    continuous = SAC("MlpPolicy", gym.make("Pendulum-v1"), device="cpu", buffer_size=10)
-    for wrong in (continuous, UniformPolicy(2), None, "PPO"):
-        with pytest.raises(TypeError, match="must be a PPO, A2C or DQN model"):
-            SB3Policy(wrong, TASK)
-    with pytest.raises(TypeError, match=r"ntp_envs\.Task"):
-        SB3Policy(cart, "Contamination")
-    with pytest.raises(ValueError, match="Q-values"):
-        SB3Policy(untrained(), TASK, temperature=1.0)
-    with pytest.raises(ValueError, match="temperature"):
-        SB3Policy(untrained(DQN), TASK, temperature=-1.0)
-    with pytest.raises(ValueError, match="at most 3 tokens"):
-        SB3Policy(untrained(), TASK).log_probs(np.zeros((1, 1), int), np.zeros((1, 4), int))
-
-
 # -- the callback ----------------------------------------------------------------------------------------------------
 
 
@@ -241,19 +209,6 @@ def test_the_curve_arrives_in_tensorboard(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars(tag)] == [
         (steps, pytest.approx(curve.final, rel=1e-6)) for steps, curve in watch.history
     ]
-
-
-def test_the_callback_and_bad_input():
-    with pytest.raises(TypeError, match=r"ntp_envs\.Task"):
-        DistanceCallback("Contamination")
-    with pytest.raises(ValueError, match="prefixes=9"):
-        DistanceCallback(TASK, prefixes=[9])
-    with pytest.raises(ValueError, match="metric"):
-        DistanceCallback(TASK, metric="coverage")
-    with pytest.raises(ValueError, match="every=0"):
-        DistanceCallback(TASK, every=0)
-    with pytest.raises(ValueError, match="horizon 5"):
-        untrained(A2C).learn(5, callback=DistanceCallback(make_task("Contamination", horizon=5)))
 
 
 def test_a_law_that_is_known_in_advance():

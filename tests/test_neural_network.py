@@ -1,6 +1,8 @@
-"""The networks and the policy they make: against numpy written out by hand, and the laws that every policy keeps."""
+"""The networks and the policies they make: against numpy by hand, and the laws that every policy keeps."""
+# ruff: noqa: E402
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ from scipy.special import erf, log_softmax, softmax
 
 torch = pytest.importorskip("torch")
 
-from agents.neural import ARCHITECTURES, NetworkClass, TorchPolicy  # noqa: E402
-from agents.neural import network as policy_module  # noqa: E402
-from agents.neural.network import resolve_device  # noqa: E402
-from agents.torch_state import own_torch_state  # noqa: E402
+from agents.neural import ARCHITECTURES, ModulePolicy, NetworkClass, TorchPolicy
+from agents.neural import network as policy_module
+from agents.torch_state import own_torch_state
+from ntp_envs import distance, evaluate, make_task
 
 A, P, H = 4, 6, 5
 SPECS = {
@@ -342,68 +344,66 @@ def test_new_networks_are_close_to_uniform(name):
     assert np.abs(law + np.log(10)).max() < 1.0
 
 
-# -- bad input ---------------------------------------------------------------------------------------------------------
+# == a module of somebody else's =======================================================================================
 
 
-@pytest.mark.parametrize(
-    ("architecture", "options", "message"),
-    [
-        ("lstm", {}, "architecture='lstm' is not an option"),
-        ("mlp", {"activation": "relv"}, "Did you mean 'relu'"),
-        ("mlp", {"width": 0}, "width=0 must be an integer >= 1"),
-        ("mlp", {"layers": 0}, "layers=0"),
-        ("mlp", {"window": 0}, "window=0 must be an integer >= 1 and <= 10"),
-        ("mlp", {"window": 11}, "window=11"),
-        ("mlp", {"prompt_group": 2}, "a 'mlp' network has no prompt_group; leave it at 1"),
-        ("linear", {"prompt_positions": False}, "has no prompt_positions"),
-        ("transformer", {"window": 3}, "has no window; leave it at None"),
-        ("transformer", {"positional": True}, "has no positional"),
-        ("transformer", {"heads": 3}, "heads=3 must divide width=64"),
-        ("transformer", {"prompt_group": 4}, "prompt_group=4 must divide prompt_length=6"),
-        ("transformer", {"dropout": 1.0}, r"dropout=1.0 must be a finite number in \[0, 0.99\]"),
-        ("transformer", {"horizon": 0}, "horizon=0"),
-        ("transformer", {"prompt_length": -1}, "prompt_length=-1"),
-    ],
-)
-def test_bad_specifications(architecture, options, message):
-    with pytest.raises(ValueError, match=message):
-        NetworkClass(architecture, A, **{"prompt_length": P, "horizon": H, **options})
+class Counting(torch.nn.Module):
+    """Causal, with known logits: those of token a are the number of times it has been read."""
+
+    def __init__(self, size, wrap=False, dropout=0.0):
+        super().__init__()
+        self.size, self.wrap = size, wrap
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.dropout = torch.nn.Dropout(dropout)
+
+    def forward(self, ids):
+        counts = torch.nn.functional.one_hot(ids, self.size).cumsum(1).float()
+        logits = self.dropout(counts) * self.weight
+        return SimpleNamespace(logits=logits) if self.wrap else logits
 
 
-def test_weights_that_do_not_fit():
-    spec = SPECS["mlp"]
-    state = dict(spec.initialised(torch.Generator()).state_dict())
-    with pytest.raises(
-        ValueError, match=r"'embedding' has shape \(5, 6\), this network has \(5, 3\); .* another NetworkClass"
-    ):
-        SPECS["linear"].policy(state)
-    with pytest.raises(ValueError, match=r"'out.bias' has shape missing"):
-        spec.policy({name: value for name, value in state.items() if name != "out.bias"})
-    with pytest.raises(ValueError, match=r"'out.bias' is not finite"):
-        spec.policy({**state, "out.bias": state["out.bias"] * np.nan})
-    with pytest.raises(TypeError, match="a network or its state_dict"):
-        spec.policy([1.0])
+def by_hand(prompts, tokens, size):
+    """The law after ``tokens``, with numpy."""
+    line = np.concatenate([prompts, tokens], axis=1)
+    counts = np.stack([(line == token).sum(axis=1) for token in range(size)], axis=1)
+    return np.exp(counts) / np.exp(counts).sum(axis=1, keepdims=True)
 
 
-def test_bad_questions():
-    spec = SPECS["transformer"]
-    policy, (prompts, tokens) = spec.policy(network_of(spec)), sequences(spec)
-    with pytest.raises(ValueError, match="6 columns are needed"):
-        policy.next_log_probs(prompts[:, :5], tokens)
-    with pytest.raises(ValueError, match="6 columns are needed"):
-        policy.cursor(prompts[:, :5])
-    with pytest.raises(ValueError, match=r"tokens\[0, 0\]=4 is outside the vocabulary"):
-        policy.log_probs(prompts, tokens * 0 + 4)
-    with pytest.raises(ValueError, match="at most 5 tokens, not 6"):
-        policy.next_log_probs(prompts, tokens)
-    with pytest.raises(ValueError, match="7 prompts for 6 token sequences"):
-        policy.forced_log_probs(prompts, tokens[:6])
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_it_asks_for_the_law_after_each_prefix(wrap, batch_size):
+    rng = np.random.default_rng(0)
+    prompts, tokens = rng.integers(4, size=(7, 3)), rng.integers(4, size=(7, 5))
+    policy = ModulePolicy(Counting(4, wrap), 4, prompt_length=3, batch_size=batch_size)
+    forced = policy.forced_log_probs(prompts, tokens)
+    for h in range(5):
+        expected = by_hand(prompts, tokens[:, :h], 4)
+        np.testing.assert_allclose(np.exp(forced[:, h]), expected, rtol=1e-6)
+        np.testing.assert_allclose(np.exp(policy.next_log_probs(prompts, tokens[:, :h])), expected, rtol=1e-6)
+    picked = np.take_along_axis(forced, tokens[:, :, None], axis=2)[:, :, 0]
+    np.testing.assert_array_equal(policy.log_probs(prompts, tokens), picked)
 
 
-def test_bad_devices():
-    assert resolve_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(ValueError, match="device='toaster' cannot be used here"):
-        resolve_device("toaster")
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="device='cuda' cannot be used here"):
-            SPECS["mlp"].policy(network_of(SPECS["mlp"]), device="cuda")
+def test_without_a_prompt_it_starts_from_an_id_of_its_own():
+    tokens = np.array([[0, 1, 1]])
+    policy = ModulePolicy(Counting(3), 2, prompt_length=0, begin=2)  # id 2 is no token of the task
+    first, second = np.exp(policy.forced_log_probs(np.zeros((1, 0), int), tokens))[0, :2]
+    np.testing.assert_allclose(first, [0.5, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(second, np.exp([1, 0]) / (1 + np.e), rtol=1e-6)
+
+
+def test_it_stands_wherever_a_policy_does():
+    task = make_task("Contamination", horizon=6)
+    policy = ModulePolicy(Counting(2), 2, prompt_length=1)
+    assert 0 < distance(task.expert, policy, task).final < 2
+    assert evaluate(policy, task, n=20, rng=np.random.default_rng(0)).mean_cross_entropy > 0
+    actions, _ = policy.predict(np.array([[1, 0, 2, 2, 2, 2, 2]]))
+    assert actions.shape == (1,)
+
+
+def test_dropout_is_off_while_it_is_asked_and_the_mode_is_left_as_it_was():
+    module = Counting(4, dropout=0.9).train()
+    policy = ModulePolicy(module, 4, prompt_length=1)
+    prompts, tokens = np.zeros((2, 1), int), np.ones((2, 6), int)
+    np.testing.assert_array_equal(policy.log_probs(prompts, tokens), policy.log_probs(prompts, tokens))
+    assert module.training

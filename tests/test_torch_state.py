@@ -229,9 +229,3 @@ def test_bfloat16_on_whole_sequences(kind):
     full, half = (fitted(kind(steps=60, precision=precision), linear()) for precision in ("float32", "bf16"))
     assert half.fit_report_.objective == pytest.approx(full.fit_report_.objective, abs=0.01)
     assert distance(full.policy_, half.policy_, TASK).final < 0.01
-
-
-def test_an_unknown_precision_is_named():
-    for kind in (NeuralBC, NeuralRhoBC, NeuralClippedRatioBC):
-        with pytest.raises(ValueError, match=r"precision='float16' is not an option.*bf16"):
-            fitted(kind(precision="float16"), linear())

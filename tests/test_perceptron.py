@@ -7,11 +7,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from agents import ConvergenceWarning, LogLossBC, PerceptronBC, make_agent
+from agents import ConvergenceWarning, LogLossBC, PerceptronBC
 from agents.linear_rows import rows_of
 from agents.perceptron import _gathered
 from agents.targets import Targets
-from agents.testing import check_agent
 from ntp_envs import ARLinearClass, Demonstrations, collect, make_task
 from ntp_envs.features import ContextFeatureMap, FeatureMap, FlipSign, WindowOneHot
 from ntp_envs.tasks import linear_emulator
@@ -25,15 +24,6 @@ def accuracy(policy, demonstrations):
     """Share of cells (``|`` left out) whose token is the most probable one given the true prefix."""
     right = policy.forced_log_probs(demonstrations.prompts, demonstrations.tokens).argmax(2) == demonstrations.tokens
     return right[:, :-1].mean()
-
-
-@pytest.mark.parametrize(
-    "agent", [PerceptronBC(max_epochs=20), PerceptronBC(averaged=False, shuffle=False, max_epochs=20)]
-)
-@pytest.mark.filterwarnings("ignore::agents.base.ConvergenceWarning")
-def test_the_contract(agent):
-    check_agent(agent)
-    assert isinstance(make_agent("PerceptronBC", max_epochs=3), PerceptronBC)
 
 
 def test_updates_stay_below_the_bound_of_the_emulator_s_margin():

@@ -13,7 +13,6 @@ from scipy.stats import binom
 from agents import ChunkedRhoBC, ConvergenceWarning, LogLossBC, RhoEstimatorBC
 from agents.rho_game import _Game, rho_tau
 from agents.rho_linear import ChunkLikelihood, RhoPayoffs, best_reply_from, solve_linear_game, solve_linear_game_on_line
-from agents.testing import check_agent, default_problems
 from ntp_envs import (
     ARLinearClass,
     BernoulliPolicy,
@@ -431,13 +430,6 @@ def test_the_generator_decides():
 
 
 # -- contract and edges -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("agent", [RhoEstimatorBC("psi", candidates=8), ChunkedRhoBC(2, candidates=8)], ids=repr)
-def test_the_agents_conform_on_linear_classes(agent):
-    problems = [p for p in default_problems(agent) if isinstance(p.policy_class, ARLinearClass)]
-    assert len(problems) == 2
-    check_agent(agent, problems=problems)
 
 
 @pytest.mark.parametrize("token", [0, 1])

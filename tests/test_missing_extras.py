@@ -1,0 +1,54 @@
+"""Without torch or stable-baselines3 the rest works, and what needs them says what to install, installed or not."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+NEURAL = [
+    "import agents.neural",
+    "from agents.neural.network import NetworkClass",
+    "from agents import make_agent; make_agent('agents.neural:NeuralBC')",
+]
+RL = [
+    "import agents.rl",
+    "from agents.rl.agent import SB3Agent",
+    "from agents import make_agent; make_agent('agents.rl:SB3Agent')",
+    "from experiments.benchmarks.sb3_stepping import run; run(quick=True)",
+]
+#: every use fails, and what it says is kept
+TRY_ALL = """
+import json, sys
+sys.modules[sys.argv[1]] = None
+said = []
+for use in json.loads(sys.argv[2]):
+    try:
+        exec(use, {})
+    except Exception as error:
+        said.append(str(error))
+    else:
+        raise SystemExit(use + " works")
+print(json.dumps(said))
+"""
+
+
+def python(*words):
+    return subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("extra", "missing", "uses"), [("neural", "torch", NEURAL), ("rl", "torch", RL), ("rl", "stable_baselines3", RL)]
+)
+def test_the_error_names_the_extra(extra, missing, uses):
+    done = python(TRY_ALL, missing, json.dumps(uses))
+    assert done.returncode == 0, done.stderr
+    for message in json.loads(done.stdout):
+        assert f"pip install 'ntp-envs[{extra}]'" in message.replace('"', "'") and missing in message
+
+
+def test_agents_do_without():
+    hidden = "sys.modules.update(stable_baselines3=None, torch=None)"
+    done = python(f"import sys; {hidden}; import agents, experiments.cli")
+    assert done.returncode == 0, done.stderr
+    assert python("import sys, agents; print('torch' in sys.modules)").stdout.strip() == "False"
