@@ -150,19 +150,3 @@ def test_the_control_follows_one_over_four_n_at_every_horizon():
 
 def test_an_agent_of_one_s_own_joins_by_name():
     assert factor(population(H=16, learner="agents.log_loss:LogLossBC", rng=RNG)) == pytest.approx(14.058, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"horizons": ()}, "at least one"),
-        ({"chunks": (4, 4)}, "distinct"),
-        ({"n": 0}, "n=0"),
-        ({"seeds": -1}, "seeds=-1"),
-        ({"chunk_horizon": 100}, "power of two"),
-        ({"control_n": (0,)}, "control_n=0"),
-    ],
-)
-def test_options_out_of_range_are_named(changes, words):
-    with pytest.raises(ValueError, match=words):
-        AmplificationOptions(**changes)

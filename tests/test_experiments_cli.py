@@ -82,31 +82,6 @@ def test_the_default_folder_says_what_it_holds(capsys, tmp_path, monkeypatch):
     assert (tmp_path / "runs/toy-quick/summary.csv").exists() and (tmp_path / "runs/toy/summary.csv").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["run", "amplificaton"], "Did you mean 'amplification'?"),
-        (["rnu", "amplification"], "Did you mean 'run'?"),
-        (["run", TOY, "--seedz", "3"], "--seeds"),
-        (["run", TOY, "--sizes", "one"], "--sizes"),
-        (["run", TOY, "--workers", "0"], "workers=0"),
-        (["run", TOY, "--seed", "-1"], "seed=-1"),
-        (["run", "amplification", "--horizons", "16", "16"], "horizons=(16, 16)"),
-        (["run", "amplification", "--chunk-horizon", "48"], "power of two"),
-        (["run", "nowhere.to:BE"], "cannot be imported"),
-        (["run", "experiments_toy:cells"], "not an experiments.study.Study"),
-        (["run", "--quick", "amplification"], "study comes first"),
-        (["list", "everything"], "takes no arguments"),
-    ],
-)
-def test_wrong_use_is_explained_with_exit_code_2(capsys, tmp_path, monkeypatch, words, expected):
-    monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, *words)
-    assert code == 2
-    assert expected in " ".join((out + err).split())
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["run", "--help"], ["run", TOY, "--help"]])
 def test_help_is_a_success(capsys, words):
     code, out, _ = run(capsys, *words)

@@ -66,40 +66,6 @@ def test_infinite_numbers_are_written_as_text(capsys, tmp_path):
     assert json.loads(out.read_text())["n"] == 2000
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["Nope"], "unknown task 'Nope'"),
-        (["Snowball", "LogLosBC"], "Did you mean 'LogLossBC'"),
-        (["Contamination(horizon=-1)"], "horizon"),
-        (["Contamination", "--backtrack", "1"], "no verifier"),
-        (["Contamination", "LogLossBC", "--network", "perceptron(width=3)"], "architecture"),
-        (["Contamination", "LogLossBC", "--network", "mlp(widt=3)"], "widt"),
-        (["Contamination", "--load", "/no/such/file"], "No such file"),
-    ],
-)
-def test_wrong_use_is_refused_with_a_reason(capsys, words, message):
-    if "--network" in words:
-        pytest.importorskip("torch")
-    code, _, err = run(capsys, *words)
-    assert code == 2 and message in " ".join(err.split())
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["Contamination", "--save", "agent"], "name one to be fitted"),
-        (["Contamination", "LogLossBC", "--save", "/no/such/folder/agent"], "no folder"),
-        (["Contamination", "LogLossBC", "--load", "agent"], "brings its own agent"),
-        (["Contamination", "--n", "1"], "n=1"),
-        (["Contamination", "--nn", "1"], "--nn"),
-    ],
-)
-def test_options_that_do_not_go_together_are_refused_before_work_starts(capsys, words, message):
-    code, out, err = run(capsys, *words)
-    assert code == 2 and message in " ".join((out + err).replace("│", " ").split())
-
-
 def test_without_words_it_says_how_it_is_used(capsys):
     code, printed, _ = run(capsys)
     assert code == 0 and "TASK" in printed and "--backtrack" in printed

@@ -57,16 +57,6 @@ def outcome(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_small_run_succeeds_and_draws_its_figures(outcome):
-    assert not outcome.failures
-    drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
-    assert drawn == {"headline", "trade", "formats", "mix"}
-    assert outcome.folder.report.read_text().count("data:image/png;base64,") == 4
-    assert len(outcome.analysis.findings) == 5 and len(outcome.analysis.tables) == 4
-    assert all(table.rows for table in outcome.analysis.tables)
-
-
-@pytest.mark.slow
 def test_steps_that_are_not_linear_stay_a_guess(outcome):
     slack = 4 * math.sqrt(0.25 / (SMALL.fresh * SMALL.seeds))
     for name in parity_formats():
@@ -137,26 +127,3 @@ def test_samples_needed_says_when_there_are_not_enough():
     assert record.value == math.inf
     found = samples_needed(name="count", parameters={"cot": "count"}, most=256, **{**sizes, "rng": rng()})[0]
     assert 8 < found.value < 256
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"bits": 2}, "bits=2"),
-        ({"subset_size": 21}, "subset_size=21 .* <= 20"),
-        ({"n": ()}, "at least one"),
-        ({"seeds": 0}, "seeds=0"),
-        ({"trade_bits": 13}, "trade_bits=13"),
-        ({"trade_subset_size": 2}, "trade_subset_size=2"),
-        ({"target": 1.0}, "target=1.0 must be above 0 and below 1"),
-        ({"most": 1}, "most=1"),
-        ({"mix_bits": 3}, "mix_bits=3"),
-        ({"shares": ()}, "at least one"),
-        ({"starts": (0.1, 0.1)}, "distinct"),
-        ({"starts": (1.5,)}, "starts=1.5"),
-        ({"mix_n": 10}, "mix_n=10"),
-    ],
-)
-def test_options_out_of_range_are_named(changes, words):
-    with pytest.raises(ValueError, match=words):
-        LengthOptions(**changes)

@@ -297,22 +297,3 @@ def test_the_title_says_what_the_numbers_say():
     three = title(explicit=1.0, source=0.1, carry=0.8)
     assert "100% of answers right with weights written down, 10% learned by SGD" in three and "80% where" in three
     assert title(explicit=1.0) == "A linear predictor with weights written down: 100% of answers right"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"neural": "maybe"}, "neural='maybe'"),
-        ({"digits": (5,)}, r"digits=\(5,\) begins with none"),
-        ({"explicit_digits": (7,)}, "explicit_digits=7"),
-        ({"addends": (1,)}, "addends=1"),
-        ({"every": 5}, "every=5 must be even"),
-        ({"steps": 0}, "steps=0"),
-        ({"linear_rate": 0.0}, "linear_rate=0"),
-        ({"radius": 0.0}, "radius=0"),
-        ({"pairs": 1}, "pairs=1"),
-    ],
-)
-def test_options_out_of_range_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        MultiplicationOptions(**change)

@@ -302,24 +302,3 @@ def test_headings_say_what_the_numbers_say():
 def test_learned_rows_are_only_of_what_was_learned(outcome):
     assert not len(outcome.summary.select(LEARNED))  # a handful of updates
     assert outcome.summary.value(GREEDY, part=REFERENCE, learner=HANS, mode=FORCING, degree=3) == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"neural": "maybe"}, "neural='maybe'"),
-        ({"degrees": ()}, "degrees"),
-        ({"degrees": (1,)}, "degrees=1"),
-        ({"network_degrees": (2, 2)}, "distinct"),
-        ({"lengths": (2, 5)}, "lengths=2"),
-        ({"length": 6}, "one of lengths"),
-        ({"every": 0}, "every=0"),
-        ({"prompts": 0}, "prompts=0"),
-        ({"learning_rate": 0.0}, "learning_rate=0"),
-        ({"heads": 5}, "heads=5 must divide width=64"),
-        ({"seeds": 0}, "seeds=0"),
-    ],
-)
-def test_options_out_of_range_are_named(changes, words):
-    with pytest.raises(ValueError, match=words):
-        PathStarOptions(**changes)

@@ -134,23 +134,6 @@ def test_a_missing_stable_baselines3_is_said_once_before_anything_runs(tmp_path,
     assert load_study("rl").checked_cells(RLOptions(rl=False))
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"horizon": 13}, "horizon=13"),
-        ({"steps": 0}, "steps=0"),
-        ({"seeds": 0}, "seeds=0"),
-        ({"rounds": 0}, "rounds=0"),
-        ({"horizons": (16, 16)}, "horizons="),
-        ({"horizons": (1,)}, "horizons=1"),
-        ({"eps": 0.5}, "eps=0.5"),
-    ],
-)
-def test_options_out_of_range_are_named(changes, words):
-    with pytest.raises(ValueError, match=words):
-        RLOptions(**changes)
-
-
 # -- rewards: these need stable-baselines3 -----------------------------------------------------------------------------
 
 

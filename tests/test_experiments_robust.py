@@ -57,18 +57,3 @@ def test_a_small_run_compares_every_learner_on_every_task(tmp_path):
     verdict = outcome.analysis.findings[-1]
     assert "Contamination" in verdict.partition("not on")[0] and "ARLinear" in verdict.partition("not on")[2]
     assert {path.stem for path in (tmp_path / "run").glob("*.png")} == {"headline", "smoothing"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"lams": (1.0,)}, "lams="),
-        ({"chunks": (9,)}, "chunks=9"),
-        ({"norm_bounds": (0.1,)}, "norm_bounds"),
-        ({"folds": 1}, "folds=1"),
-        ({"seeds": 0}, "seeds=0"),
-    ],
-)
-def test_options_out_of_range_are_named(changes, words):
-    with pytest.raises(ValueError, match=words):
-        RobustOptions(**changes)

@@ -22,7 +22,6 @@ from experiments.studies.snowball import (
     TOKENS,
     SnowballOptions,
     analyse,
-    cells,
     costs,
 )
 from experiments.summary import Summary
@@ -39,14 +38,6 @@ def outcome(tmp_path_factory):
 def inside(row, value, widths=2.0):
     """Whether a value is within so many half widths of a 95 % interval: about four standard errors at 2."""
     return abs(row.mean - value) <= widths * max(row.upper - row.mean, row.mean - row.lower)
-
-
-def test_a_small_run_succeeds_and_draws_its_figures(outcome):
-    assert not outcome.failures
-    drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
-    assert drawn == {"headline", "budget", "positions", "cost"}
-    assert outcome.folder.report.read_text().count("data:image/png;base64,") == 4
-    assert len(outcome.analysis.findings) == 7 and len(outcome.analysis.tables) == 4
 
 
 @pytest.mark.parametrize("H", SMALL.horizons)
@@ -127,28 +118,3 @@ def test_an_empty_summary_has_no_findings_and_figures_are_drawn_all_the_same():
     assert list(found.findings) == [] and list(found.rows) == []
     for figure in found.figures:
         assert figure.draw().axes
-
-
-def test_cells_are_distinct_and_cover_both_tasks():
-    study = load_study("snowball")
-    made = study.checked_cells(SnowballOptions.quick())
-    assert {cell.parameters["task"] for cell in made} == {SNOW, PATH}
-    assert len(made) == len(list(cells(SnowballOptions.quick()))) == 2 * (5 + 3) + 4 + 5
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"horizons": (2, 4)}, "horizons=2"),
-        ({"detail_horizon": 5}, "detail_horizon=5 must be one of"),
-        ({"eps": 0.95}, r"eps=0.95 must be below 0\.9"),
-        ({"degree": 1}, "degree=1"),
-        ({"degrees": ()}, "distinct"),
-        ({"eps": 0.0}, "must be above 0"),
-        ({"n": 0}, "n=0"),
-        ({"patience": 1}, "patience=1"),
-    ],
-)
-def test_options_out_of_range_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        SnowballOptions(**change)

@@ -80,21 +80,3 @@ def test_a_small_run_says_where_it_breaks(tmp_path):
     assert "up to K=5" in outcome.analysis.findings[0] and "K=16 is refused" in outcome.analysis.findings[0]
     drawn = {path.stem for path in (tmp_path / "run").glob("*.png")}
     assert drawn == {"headline", "kernel", "condition", "solver", "cost", "low-rank"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"chunks": ()}, "at least one"),
-        ({"linear_chunks": (0,)}, "linear_chunks=0"),
-        ({"linear_chunks": (65,)}, "linear_chunks=65 .* <= 64"),
-        ({"rank_shares": (1.5,)}, "rank_shares=1.5"),
-        ({"rank_shares": (0.0,)}, "rank_shares=0.0 must be above 0"),
-        ({"rank_chunk": 11}, "rank_chunk=11"),
-        ({"chunks": (1,), "linear_chunks": (1,), "horizon": 7}, "rank_chunk=8 must be at most horizon=7"),
-        ({"n": 1}, "n=1"),
-    ],
-)
-def test_options_out_of_range_are_named(changes, words):
-    with pytest.raises(ValueError, match=words):
-        StabilityOptions(**changes)

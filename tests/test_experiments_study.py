@@ -25,7 +25,6 @@ from experiments.cells import Cell, CellResult, Record, ResultStore, cell_rng
 from experiments.measure import SLOPE_IN_H
 from experiments.run import FolderError, OutputFolder, reproduce_command, run_cell, run_settings, run_study
 from experiments.studies.compare import CompareOptions, Runs, means_of
-from experiments.study import Analysis, Study
 from experiments.summary import (
     Series,
     Summary,
@@ -343,29 +342,6 @@ def test_the_command_in_the_report_names_what_was_changed():
 
 
 # -- studies that contradict themselves --------------------------------------------------------------------------------
-
-
-def test_cells_with_the_same_key_are_refused():
-    cell = Cell("a", toy.noisy_square, {"size": 1})
-    twice = Study("twice", "?", toy.ToyOptions, lambda options: [cell, cell], toy.analyse)
-    with pytest.raises(ValueError, match="same key"):
-        twice.checked_cells(QUICK)
-    with pytest.raises(ValueError, match="no cells"):
-        Study("none", "?", toy.ToyOptions, lambda options: [], toy.analyse).checked_cells(QUICK)
-
-
-def test_options_need_defaults_and_a_quick_variant():
-    with pytest.raises(TypeError, match="quick"):
-        Study("bad", "?", int, toy.cells, toy.analyse)
-
-
-def test_an_undeclared_label_is_refused():
-    cell = Cell("a", toy.noisy_square, {})
-    results = {cell.key: CellResult(cell.key, (Record("x", 1.0, {"norm_bound": 2}),), None, 0.0)}
-    with pytest.raises(ValueError, match=r"norm_bound.*Study\.labels"):
-        summarise(toy.STUDY, [cell], results, 0)
-    declared = Study("toy", "?", toy.ToyOptions, toy.cells, lambda o, s: Analysis(), labels=("norm_bound",))
-    assert summarise(declared, [cell], results, 0)[0]["norm_bound"] == 2
 
 
 # -- intervals, slopes, summaries, tables ------------------------------------------------------------------------------

@@ -352,29 +352,6 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, capsys):
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--tokens letters", "letters"),
-        ("--orders 2 9", "orders"),
-        ("--orders 2 2", "distinct"),
-        ("--windows 0", "windows"),
-        ("--contamination 0.5", "contamination=0.5 must be a finite number in (-inf, 0.25]"),
-        ("--contamination 0", "contamination=0.0 must be above 0"),
-        ("--horizon 1", "horizon=1"),
-        ("--mlp-window 99", "mlp_window=99"),
-        ("--network-vocab 1", "network_vocab=1"),
-        ("--max-vocab 1", "max_vocab=1"),
-        ("--draws 1", "draws=1"),
-    ],
-)
-def test_bad_options_are_named(tmp_path, capsys, words, message):
-    assert run(tmp_path, HARBOUR, *words.split()) == 2
-    shown = capsys.readouterr()
-    assert message in shown.err + shown.out
-    assert not (tmp_path / "o").exists()
-
-
 def test_a_changed_file_is_another_experiment(tmp_path, capsys, headline_only):
     path = tmp_path / "text.txt"
     path.write_text(VERSE)

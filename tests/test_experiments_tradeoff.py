@@ -110,19 +110,3 @@ def test_a_costed_fit_measures_without_changing_the_fit():
 def test_growth_is_the_factor_of_one_step():
     assert growth_factor([3, 5, 6], 7 * 2.5 ** np.array([3, 5, 6])) == pytest.approx(2.5)
     assert np.isnan(growth_factor([3], [1.0]))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"chunks": ()}, "at least one"),
-        ({"chunks": (4, 65)}, "chunks=65 .* <= 64"),
-        ({"long_chunks": (8, 10)}, "repeats"),
-        ({"seeds": 0}, "seeds=0"),
-        ({"norm_bounds": (0.1,)}, r"norm_bounds=0.1 .* \[0.5, inf\)"),
-        ({"parity_chunks": (21,)}, "parity_chunks=21 must be at most 20"),
-    ],
-)
-def test_options_out_of_range_are_named(changes, words):
-    with pytest.raises(ValueError, match=words):
-        TradeoffOptions(**changes)

@@ -47,14 +47,6 @@ def outcome(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_small_run_succeeds_and_draws_its_figures(outcome):
-    assert not outcome.failures
-    assert {path.stem for path in outcome.folder.path.glob("*.png")} == {"headline", "one-step", "control"}
-    assert len(outcome.analysis.tables) == 5 and len(outcome.analysis.findings) == 7
-    assert "8 bits from 300 demonstrations of 4 bits" in outcome.analysis.findings[1]
-
-
-@pytest.mark.slow
 def test_with_the_chain_runs_are_exact_beyond_the_data_and_at_once_they_are_not(outcome):
     def exact(task, chain, length, learner, part=RUNS):
         return outcome.summary.value(EXACT, part=part, task=task, chain=chain, length=length, learner=learner)
@@ -90,16 +82,3 @@ def test_lengths_are_bits_for_words_and_steps_for_the_beaver():
     rng = np.random.default_rng(0)
     records = chained(machine=PARITY, learner="perceptron", n=200, lengths=[3], width=8, test=5, replicate=0, rng=rng)
     assert [(r.labels["H"], r.labels["length"]) for r in records] == [(4 * 6, 3)]
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"n": 0}, "n=0"),
-        ({"subset_sizes": (30,)}, "subset_sizes=30"),
-        ({"width": 3}, "width=3"),
-    ],
-)
-def test_options_out_of_range_are_refused(changes, words):
-    with pytest.raises(ValueError, match=words):
-        TuringOptions(**changes)
