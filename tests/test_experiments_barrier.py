@@ -1,11 +1,9 @@
 """The barrier study says what the theory says: closed forms, slopes with intervals, the halving bound."""
 
-import itertools
-
 import numpy as np
 import pytest
 
-from experiments.measure import POPULATION, SLOPE_IN_H, draw
+from experiments.measure import POPULATION, SLOPE_IN_H
 from experiments.studies import load_study
 from experiments.studies.barrier import (
     BOUND,
@@ -18,9 +16,7 @@ from experiments.studies.barrier import (
     rare_mode,
     switch_horizon,
 )
-from experiments.summary import SummaryRow, slope_rows
 from experiments.testing import check_study
-from ntp_envs import collect, make_task
 
 RNG = np.random.default_rng(0)
 SMALL = BarrierOptions(
@@ -115,30 +111,3 @@ def test_rare_mode_switches_at_its_closed_form(n):
     assert factors["log-loss", horizons[0]] == pytest.approx(1.0)
     assert factors["log-loss", horizons[1]] == pytest.approx(22.5727, abs=1e-4)
     assert [factors["rho", H] for H in horizons] == pytest.approx([1.0, 1.0])
-
-
-def test_drawing_counts_has_the_law_of_collecting():
-    task = make_task("ConsistencyGame", horizon=4, eps=0.125, eta=0.5)
-    n, masses = 20_000, task.population().normalised_weights()
-    spread = 5 * np.sqrt(n * masses * (1 - masses))
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        for demonstrations in (draw(task, n, rng), collect(task, n, rng).pooled()):
-            contexts = demonstrations.prompts @ (1 << np.arange(task.prompt_length)[::-1])
-            counts = np.bincount(contexts, weights=demonstrations.weights, minlength=len(masses))
-            assert counts.sum() == n
-            assert (np.abs(counts - n * masses) <= spread).all()
-            assert (demonstrations.tokens == 0).all() and demonstrations.exactness is None
-    with pytest.raises(ValueError, match="complete law"):
-        draw(make_task("Contamination", horizon=64), n, RNG)
-
-
-def test_slopes_leave_out_the_horizons_up_to_the_chunk():
-    rows = [
-        SummaryRow("part", {"learner": "a", "H": H, "K": K}, "C_apx", float(H), H, H, 1, "", (float(H),))
-        for H, K in itertools.product((2, 4, 8), (1, 4))
-    ]
-    (slope,) = slope_rows(rows, "H", SLOPE_IN_H, above="K")  # K = 4 has one horizon left
-    assert slope.mean == pytest.approx(1.0) and slope.labels == {"learner": "a", "K": 1}
-    assert slope.seeds == 1 and np.isnan([slope.lower, slope.upper]).all()
-    assert slope.method == "least squares, H=2..8"

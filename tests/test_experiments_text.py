@@ -14,7 +14,6 @@ import pytest
 
 import experiments.measure as networks_module
 from experiments.cli import main
-from experiments.measure import passing
 from experiments.studies import load_study
 from experiments.studies.text import (
     ACCURACY,
@@ -161,9 +160,7 @@ def test_samples_go_on_from_the_same_words(outcome):
     assert one_line("a\nb\tc\0") == "a\u21b5b\u2192c\ufffd"
 
 
-def test_where_a_curve_passes_one():
-    assert passing(np.array([0.5, 0.75, 1.25])) == 2.5
-    assert passing(np.array([2.0, 2.0])) == 0.5 and passing(np.array([0.1, 0.9])) == np.inf
+def test_lengths_that_are_shown():
     assert shown_lengths(3) == [1, 2, 3]
     assert shown_lengths(256)[:32] == list(range(1, 33)) and shown_lengths(256)[-1] == 256
     assert len(shown_lengths(256)) == 32 + 30

@@ -7,8 +7,6 @@ from experiments.measure import (
     MEGABYTES,
     SECONDS,
     SLOPE_IN_K,
-    build_learner,
-    costed_fit,
     fit_population,
     measured,
     named,
@@ -16,9 +14,8 @@ from experiments.measure import (
 from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies.tradeoff import EXCESS_SLOPE_IN_K, TradeoffOptions, limit
-from experiments.summary import growth_factor
 from experiments.testing import check_study
-from ntp_envs import collect, make_task
+from ntp_envs import make_task
 
 RNG = np.random.default_rng(0)
 SMALL = TradeoffOptions(
@@ -89,24 +86,3 @@ def test_with_infinitely_many_demonstrations_chunkkr_is_at_its_limit(K):
 def test_the_limit_is_one_plus_the_number_of_chunks():
     (_, found) = limit(H=64, K=16, rng=RNG)
     assert found.value == pytest.approx(1 + 4, rel=0.05)
-
-
-def test_a_costed_fit_measures_without_changing_the_fit():
-    task = make_task("Contamination", horizon=16, eps=0.05, p=1e-3, q=1 - 1e-3, theta_min=1e-3)
-    demonstrations = collect(task, 200, np.random.default_rng(0))
-    plain = build_learner("ChunkKR", task, 4, 1.0)
-    plain.fit(demonstrations, task.policy_class, rng=np.random.default_rng(3))
-    agent = build_learner("ChunkKR", task, 4, 1.0)
-    fit = costed_fit(agent, demonstrations, task.policy_class, 3, memory=True)
-    assert fit.agent.fit_report_.objective == plain.fit_report_.objective
-    assert fit.converged and fit.seconds > 0 and fit.megabytes > 0.01
-    assert {record.metric for record in fit.records({}) if record.machine} == {SECONDS, MEGABYTES}
-    without = costed_fit(agent.clone(), demonstrations, task.policy_class, 3, memory=False)
-    assert [record.metric for record in without.records({})] == [SECONDS]
-    short = build_learner("ChunkKR", task, 4, 1.0).set_params(max_iterations=1)
-    assert not costed_fit(short, demonstrations, task.policy_class, 3, memory=False).converged
-
-
-def test_growth_is_the_factor_of_one_step():
-    assert growth_factor([3, 5, 6], 7 * 2.5 ** np.array([3, 5, 6])) == pytest.approx(2.5)
-    assert np.isnan(growth_factor([3], [1.0]))

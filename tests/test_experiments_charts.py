@@ -1,4 +1,4 @@
-"""Figures: labels that do not overlap, and the same bytes every time."""
+"""Charts: labels that do not overlap, and the same bytes every time."""
 
 import subprocess
 import sys

@@ -1,11 +1,17 @@
-"""``ntp-bench evaluate``: what it prints and writes, and what it refuses."""
+"""``ntp-bench evaluate``: what it prints and writes; and the specs by which tasks and agents are named."""
 
 import json
+import keyword
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from laws import examples
 
 from experiments.cli import main
+from experiments.evaluation import Spec, build_agent, build_task, parse_spec, split_specs, takes_horizon
+from experiments.studies.compare import CompareOptions
 from ntp_envs import make_task
 from ntp_envs.evaluation import evaluate
 
@@ -69,3 +75,69 @@ def test_infinite_numbers_are_written_as_text(capsys, tmp_path):
 def test_without_words_it_says_how_it_is_used(capsys):
     code, printed, _ = run(capsys)
     assert code == 0 and "TASK" in printed and "--backtrack" in printed
+
+
+# -- specs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("LogLossBC", Spec("LogLossBC")),
+        (" pkg.mod:Class ", Spec("pkg.mod:Class")),
+        ("LogLossBC()", Spec("LogLossBC")),
+        ("my-agent(b=[1, 2], a='x, y)')", Spec("my-agent", (("a", "x, y)"), ("b", [1, 2])))),
+        (
+            "A(x=-1e-3, y=None, z=(0, 1), w={'k': True})",
+            Spec("A", (("w", {"k": True}), ("x", -1e-3), ("y", None), ("z", (0, 1)))),
+        ),
+    ],
+)
+def test_specs_are_read(text, spec):
+    assert parse_spec(text) == spec
+    assert parse_spec(str(spec)) == spec
+
+
+literals = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+names = (
+    st.from_regex(r"[a-z]{1,6}", fullmatch=True)
+    .filter(str.isidentifier)
+    .filter(lambda name: name not in keyword.kwlist)
+)
+
+
+@examples()
+@example([Spec("A", (("x", "\\'\",)"), ("y", 1))), Spec("B")])
+@given(
+    st.lists(
+        st.builds(Spec, names, st.dictionaries(names, literals).map(lambda d: tuple(sorted(d.items())))), max_size=4
+    )
+)
+def test_specs_survive_text_and_commas(specs):
+    assert [parse_spec(text) for text in split_specs([",".join(map(str, specs))])] == specs
+
+
+def test_an_agent_that_wants_the_task_gets_it():
+    task = make_task("Contamination", horizon=4)
+    assert build_agent("BestInClass", task).task is task
+    assert build_agent("compare_agents:Curious(queries=3)", task).queries == 3
+    assert build_agent("LogLossBC(tol=0.1)", task).tol == 0.1
+
+
+def test_the_horizon_of_a_task_is_open_unless_it_is_given_or_no_parameter():
+    assert takes_horizon("RareMode") and takes_horizon("RareMode(eps=0.1)")
+    assert not takes_horizon("RareMode(horizon=3)") and not takes_horizon("NoisyParity(episodes=2)")
+    assert build_task("RareMode(eps=0.1)", 5).horizon == 5 and build_task("NoisyParity(episodes=2)").horizon == 10
+    options = CompareOptions(tasks=("RareMode(horizon=3),Tightrope", "NoisyParity"), horizons=(8, 4))
+    assert options.places() == [
+        ("RareMode(horizon=3)", None),
+        ("Tightrope", 4),
+        ("Tightrope", 8),
+        ("NoisyParity", None),
+    ]

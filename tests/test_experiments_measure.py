@@ -1,0 +1,76 @@
+"""What the cells of studies measure: records of an evaluation, data by counts, and what a fit costs."""
+
+import math
+
+import numpy as np
+import pytest
+
+from experiments.measure import MEGABYTES, SECONDS, build_learner, costed_fit, draw, evaluation_records, passing
+from ntp_envs import UniformPolicy, collect, make_task
+from ntp_envs.evaluation import evaluate
+
+
+def measured(name):
+    task = make_task(name)
+    return evaluate(UniformPolicy(2), task, n=30, rng=np.random.default_rng(0))
+
+
+def test_records_hold_every_measure_with_its_interval_and_place():
+    evaluation = measured("NoisyParity")
+    records = evaluation_records(evaluation, {"task": "NoisyParity", "learner": "uniform"})
+    by_position = [record for record in records if record.metric == "sampled_accuracy"]
+    assert [record.labels["h"] for record in by_position] == list(range(1, evaluation.horizon + 1))
+    lower, upper = evaluation.interval("sampled_accuracy")
+    assert [record.value for record in by_position] == evaluation.sampled_accuracy.tolist()
+    assert [record.lower for record in by_position] == lower.tolist()
+    assert [record.upper for record in by_position] == upper.tolist()
+    (exact,) = (record for record in records if record.metric == "sampled_success")
+    assert (exact.value, exact.labels) == (
+        evaluation.sampled_success,
+        {"task": "NoisyParity", "learner": "uniform"},
+    )
+    assert (exact.lower, exact.upper) == pytest.approx(evaluation.interval("sampled_success"))
+    for record in records:
+        assert record.lower <= record.value <= record.upper
+        assert isinstance(record.to_json()["value"], float)
+    assert "n=30" in exact.method
+
+
+def test_a_task_without_success_has_no_record_of_it():
+    records = evaluation_records(measured("Contamination"), {})
+    assert not any("success" in record.metric for record in records)
+
+
+def test_drawing_counts_has_the_law_of_collecting():
+    task = make_task("ConsistencyGame", horizon=4, eps=0.125, eta=0.5)
+    n, masses = 20_000, task.population().normalised_weights()
+    spread = 5 * np.sqrt(n * masses * (1 - masses))
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        for demonstrations in (draw(task, n, rng), collect(task, n, rng).pooled()):
+            contexts = demonstrations.prompts @ (1 << np.arange(task.prompt_length)[::-1])
+            counts = np.bincount(contexts, weights=demonstrations.weights, minlength=len(masses))
+            assert counts.sum() == n
+            assert (np.abs(counts - n * masses) <= spread).all()
+            assert (demonstrations.tokens == 0).all() and demonstrations.exactness is None
+
+
+def test_a_costed_fit_measures_without_changing_the_fit():
+    task = make_task("Contamination", horizon=16, eps=0.05, p=1e-3, q=1 - 1e-3, theta_min=1e-3)
+    demonstrations = collect(task, 200, np.random.default_rng(0))
+    plain = build_learner("ChunkKR", task, 4, 1.0)
+    plain.fit(demonstrations, task.policy_class, rng=np.random.default_rng(3))
+    agent = build_learner("ChunkKR", task, 4, 1.0)
+    fit = costed_fit(agent, demonstrations, task.policy_class, 3, memory=True)
+    assert fit.agent.fit_report_.objective == plain.fit_report_.objective
+    assert fit.converged and fit.seconds > 0 and fit.megabytes > 0.01
+    assert {record.metric for record in fit.records({}) if record.machine} == {SECONDS, MEGABYTES}
+    without = costed_fit(agent.clone(), demonstrations, task.policy_class, 3, memory=False)
+    assert [record.metric for record in without.records({})] == [SECONDS]
+    short = build_learner("ChunkKR", task, 4, 1.0).set_params(max_iterations=1)
+    assert not costed_fit(short, demonstrations, task.policy_class, 3, memory=False).converged
+
+
+def test_a_curve_passes_a_level_on_the_line_between_two_points():
+    curves = {(0.5, 0.75, 1.25): 2.5, (0.5, 1.0, 1.5): 2.0, (2.0, 2.0): 0.5, (0.9,) * 7: math.inf}
+    assert [passing(np.array(curve)) for curve in curves] == pytest.approx(list(curves.values()))
