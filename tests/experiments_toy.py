@@ -131,3 +131,17 @@ def threaded_cells(options):
 
 
 THREADED = Study("threaded", "Who adds?", ThreadedOptions, threaded_cells, lambda options, summary: Analysis())
+
+
+def stopping(monkeypatch, owner, name, at=None):
+    """The calls of a function from now on, in a list that grows; the one with the number ``at`` is like Ctrl-C."""
+    calls, function = [], getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls

@@ -32,8 +32,8 @@ SMALL = BarrierOptions(
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    return check_study(load_study("barrier"), SMALL, out=tmp_path_factory.mktemp("barrier") / "run")
+def outcome():
+    return check_study(load_study("barrier"), SMALL)
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from experiments.cells import Record
-from experiments.studies import STUDIES
+from experiments.studies import STUDIES, load_study
 from experiments.study import Analysis, Options, Study, option
-from experiments.summary import Table
+from experiments.summary import Summary, Table
 from experiments.testing import check_study
 
 QUICK = toy.ToyOptions.quick()
@@ -98,6 +98,17 @@ def unready(options, summary):
 def test_a_study_that_breaks_it_is_told_how(study, mood, words):
     with pytest.raises(Exception, match=words):
         check_study(study, dataclasses.replace(QUICK, mood=mood))
+
+
+@pytest.mark.parametrize("name", ["multiplication", "scaling", "snowball"])
+def test_an_empty_summary_has_no_findings_and_figures_are_drawn_all_the_same(name):
+    study = load_study(name)
+    options = study.default_options(quick=True)
+    if hasattr(options, "neural"):  # that networks are left out would be a finding
+        options = dataclasses.replace(options, neural="yes")
+    found = study.analyse(options, Summary([]))
+    assert list(found.findings) == [] and list(found.rows) == []
+    assert all(figure.draw().axes for figure in found.figures)
 
 
 def test_a_cell_that_draws_from_the_global_generator_is_found():

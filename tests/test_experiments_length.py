@@ -52,8 +52,8 @@ LINEAR = ("count", "andxor", "token")
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    return check_study(load_study("length"), SMALL, out=tmp_path_factory.mktemp("length") / "run")
+def outcome():
+    return check_study(load_study("length"), SMALL)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import warnings
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
@@ -32,7 +33,6 @@ from experiments.studies.multiplication import (
     SUCCESS,
     TRAINED,
     MultiplicationOptions,
-    analyse,
     cells,
     certified,
     chain_records,
@@ -182,10 +182,7 @@ def test_segments_of_the_chain(cot, sizes):
 # -- the whole study ---------------------------------------------------------------------------------------------------
 
 
-def test_a_small_run_succeeds_and_draws_its_figures(outcome):
-    assert not outcome.failures
-    assert {path.stem for path in outcome.folder.path.glob("*.png")} == {"headline", "columns", "training"}
-    assert len(outcome.analysis.findings) == 5 and len(outcome.analysis.tables) == 4
+def test_findings_say_what_was_run_and_what_was_published(outcome):
     assert "every random pair right at 1, 2 digits" in outcome.analysis.findings[0]
     assert "1 digits, 9 updates" in outcome.analysis.findings[1]
     assert "Published, not ours" in outcome.analysis.findings[-1]
@@ -206,10 +203,6 @@ def test_trainings_are_evaluated_between_checkpoints_and_at_the_end(outcome):
             assert row["step"] == 9
 
 
-class Stop(KeyboardInterrupt):
-    """Like Ctrl-C, at a chosen moment."""
-
-
 TRAININGS = dataclasses.replace(SMALL, addends=(3,), columns=50, column_seeds=1, explicit_digits=(1,), seeds=1)
 
 
@@ -219,36 +212,24 @@ def unstopped(tmp_path_factory):
     return run_study(PLAIN, TRAININGS, out=tmp_path_factory.mktemp("multiplication") / "run")
 
 
-@pytest.mark.parametrize("where", ["training", "evaluating", "evaluating the last"])
-def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(where, unstopped, tmp_path, monkeypatch):
+#: the draw or the evaluation at which it is stopped, and the updates since the last checkpoint, which are repeated
+STOPS = {"training": (9 + 8, None, 4), "evaluating": (None, 3 + 2, 2), "evaluating the last": (None, 3 + 3, 0)}
+
+
+@pytest.mark.parametrize(("draw", "evaluation", "repeated"), STOPS.values(), ids=STOPS)
+def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(
+    draw, evaluation, repeated, unstopped, tmp_path, monkeypatch
+):
     from agents.neural.training import OnlineBatches
 
-    draws, evaluations = [], []
-    draw, evaluate = OnlineBatches.draw, sweep.evaluate
-    limits = {"training": (9 + 8, 99), "evaluating": (99, 3 + 2), "evaluating the last": (99, 3 + 3)}[where]
-
-    def counted_draw(self, rng):
-        draws.append(1)
-        if len(draws) == limits[0]:
-            raise Stop
-        return draw(self, rng)
-
-    def counted_evaluate(*args, **kwargs):
-        evaluations.append(1)
-        if len(evaluations) == limits[1]:
-            raise Stop
-        return evaluate(*args, **kwargs)
-
-    monkeypatch.setattr(OnlineBatches, "draw", counted_draw)
-    monkeypatch.setattr(sweep, "evaluate", counted_evaluate)
+    draws = toy.stopping(monkeypatch, OnlineBatches, "draw", draw)
+    toy.stopping(monkeypatch, sweep, "evaluate", evaluation)
     with pytest.raises(KeyboardInterrupt):
         run_study(PLAIN, TRAININGS, out=tmp_path / "stopped")
     assert list((tmp_path / "stopped").glob("checkpoints/*/evaluation-2.json")), "nothing was kept"
-    limits = (-1, -1)
     again = run_study(PLAIN, TRAININGS, out=tmp_path / "stopped")
     assert again.reused == 1 and not again.failures
     assert again.folder.summary.read_bytes() == unstopped.folder.summary.read_bytes()
-    repeated = {"training": 4, "evaluating": 2, "evaluating the last": 0}[where]  # updates since the checkpoint
     assert len(draws) == 6 * TRAININGS.steps + repeated
 
 
@@ -274,15 +255,8 @@ def test_without_torch_the_rest_runs_and_the_findings_say_what_to_install(tmp_pa
 
 
 def test_networks_can_be_left_out(written):
-    assert not written.failures and not len(written.summary.select(part=TRAINED))
+    assert not len(written.summary.select(part=TRAINED))
     assert any("left out with --neural no" in said for said in written.analysis.findings)
-
-
-def test_an_empty_summary_has_no_findings_and_figures_are_drawn_all_the_same():
-    found = analyse(WITHOUT, Summary([]))
-    assert list(found.findings) == [] and list(found.rows) == []
-    for figure in found.figures:
-        assert figure.draw().axes
 
 
 def test_the_title_says_what_the_numbers_say():

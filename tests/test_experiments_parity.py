@@ -20,8 +20,8 @@ SMALL = ParityOptions(
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    return check_study(load_study("parity"), SMALL, out=tmp_path_factory.mktemp("parity") / "run")
+def outcome():
+    return check_study(load_study("parity"), SMALL)
 
 
 def repeated(one_episode, R):

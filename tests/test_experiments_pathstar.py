@@ -5,6 +5,7 @@ import json
 import math
 import sys
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
@@ -90,15 +91,6 @@ def outcome(tmp_path_factory):
 # -- the whole ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_small_run_succeeds_and_draws_its_figures(outcome):
-    assert not outcome.failures
-    drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
-    assert drawn == {"headline", "free", "pointers", "law"}
-    assert outcome.folder.report.read_text().count("data:image/png;base64,") == 4
-    assert len(outcome.analysis.findings) == 7 and len(outcome.analysis.tables) == 2
-    assert not outcome.folder.checkpoints.exists()
-
-
 def test_every_mode_is_evaluated_at_every_stop(outcome):
     for mode, stops in ((FORCING, [2, 4]), (REVERSED, [2, 4]), (TEACHERLESS, [2, 4, 6]), (SECOND, [2, 3])):
         for h in (1, 2, 3, 4):
@@ -177,44 +169,26 @@ def test_an_evaluation_does_not_depend_on_the_others(mode, tmp_path):
     assert [r for r in often if r.labels["step"] == 4] == once
 
 
-class Stop(KeyboardInterrupt):
-    """Like Ctrl-C, at a chosen moment."""
+#: the draw or the evaluation at which it is stopped, in the third cell; and the updates that are repeated: the one that
+#: was stopped, and one since the checkpoint
+STOPS = {"training": (16, None, 2), "evaluating": (None, 8, 0)}
 
 
-@pytest.mark.parametrize("where", ["training", "evaluating"])
-def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(where, outcome, tmp_path, monkeypatch):
-    """Between a checkpoint and the next, or after a checkpoint and before the evaluation of it."""
+@pytest.mark.parametrize(("draw", "evaluation", "repeated"), STOPS.values(), ids=STOPS)
+def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(
+    draw, evaluation, repeated, outcome, tmp_path, monkeypatch
+):
     from agents.neural.training import OnlineBatches
 
-    draws, evaluations = [], []
-    draw, evaluate = OnlineBatches.draw, sweep.evaluate
-    limit = {"training": (16, 99), "evaluating": (99, 8)}[where]  # the third cell, half way
-
-    def counted_draw(self, rng):
-        draws.append(1)
-        if len(draws) == limit[0]:
-            raise Stop
-        return draw(self, rng)
-
-    def counted_evaluate(*args, **kwargs):
-        evaluations.append(1)
-        if len(evaluations) == limit[1]:
-            raise Stop
-        return evaluate(*args, **kwargs)
-
-    monkeypatch.setattr(OnlineBatches, "draw", counted_draw)
-    monkeypatch.setattr(sweep, "evaluate", counted_evaluate)
+    draws = toy.stopping(monkeypatch, OnlineBatches, "draw", draw)
+    toy.stopping(monkeypatch, sweep, "evaluate", evaluation)
     with pytest.raises(KeyboardInterrupt):
         run_study(PLAIN, SMALL, out=tmp_path / "stopped")
     assert list((tmp_path / "stopped").glob("checkpoints/*/evaluation-*.json")), "nothing was kept"
-    monkeypatch.setattr(sweep, "evaluate", evaluate)
-    limit = (-1, -1)
     again = run_study(PLAIN, SMALL, out=tmp_path / "stopped")
     assert again.reused == 2 and not again.failures
     assert again.folder.summary.read_bytes() == outcome.folder.summary.read_bytes()
-    updates = SMALL.seeds * sum((4, 4, 6, 3))
-    repeated = {"training": 2, "evaluating": 0}[where]  # the one that was stopped, and one since the checkpoint
-    assert len(draws) == updates + repeated
+    assert len(draws) == SMALL.seeds * sum((4, 4, 6, 3)) + repeated
 
 
 def test_records_are_made_once(tmp_path):

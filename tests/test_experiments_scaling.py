@@ -33,7 +33,6 @@ from experiments.studies.scaling import (  # noqa: E402
     TRAINING,
     Clock,
     ScalingOptions,
-    analyse,
     compared_windows,
     flops,
     frontier,
@@ -122,14 +121,6 @@ def test_steps_within_a_budget_are_the_nearest_number():
 
 
 # -- the sweep ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_small_run_succeeds_and_draws_its_figures(outcome):
-    assert not outcome.failures
-    drawn = {path.stem for path in outcome.folder.path.glob("*.png")}
-    assert drawn == {"headline", "drift", "window"}
-    assert len(outcome.analysis.tables) == 3
-    assert not (outcome.folder.path / "checkpoints").exists()
 
 
 def test_budgets_are_equal_to_half_a_step_and_the_rest_is_counted(outcome):
@@ -288,13 +279,6 @@ def test_more_compute_learns_more_of_so_little_text(outcome):
             for end in (first, last)
         ]
         assert best[1] < best[0] < np.log2(30)
-
-
-def test_an_empty_summary_has_no_findings_and_figures_are_drawn_all_the_same():
-    found = analyse(SMALL, Summary([]))
-    assert list(found.findings) == [] and list(found.rows) == []
-    for figure in found.figures:
-        assert figure.draw().axes
 
 
 def test_budgets_in_words():

@@ -21,18 +21,16 @@ from experiments.studies.snowball import (
     SNOW,
     TOKENS,
     SnowballOptions,
-    analyse,
     costs,
 )
-from experiments.summary import Summary
 from experiments.testing import check_study
 
 SMALL = SnowballOptions(horizons=(4, 12), detail_horizon=12, eps=0.1, degree=3, degrees=(2, 4), n=300, samples=60)
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    return check_study(load_study("snowball"), SMALL, out=tmp_path_factory.mktemp("snowball") / "run")
+def outcome():
+    return check_study(load_study("snowball"), SMALL)
 
 
 def inside(row, value, widths=2.0):
@@ -111,10 +109,3 @@ def test_findings_hold_the_numbers_of_the_summary(outcome):
     text = " ".join(outcome.analysis.findings)
     assert "Answers of 12 tokens" in text and "0.282" in text  # 0.9^12
     assert "1/d = 0.333" in text and "mean over 12 positions" in text
-
-
-def test_an_empty_summary_has_no_findings_and_figures_are_drawn_all_the_same():
-    found = analyse(SMALL, Summary([]))
-    assert list(found.findings) == [] and list(found.rows) == []
-    for figure in found.figures:
-        assert figure.draw().axes

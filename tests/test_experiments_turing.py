@@ -42,8 +42,8 @@ SMALL = TuringOptions(
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    return check_study(load_study("turing"), SMALL, out=tmp_path_factory.mktemp("turing") / "run")
+def outcome():
+    return check_study(load_study("turing"), SMALL)
 
 
 @pytest.mark.slow
