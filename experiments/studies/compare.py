@@ -195,7 +195,7 @@ def asked(agent: Agent, demonstrations: Demonstrations, labels: dict[str, Label]
     report = agent.fit_report_
     queries = demonstrations.tokens.size + report.details.get("expert_queries", 0)
     found = {QUERIES: queries, STEPS: report.details.get("environment_steps", 0), CONVERGED: report.converged}
-    return [Record(metric, value, labels) for metric, value in found.items()]
+    return [Record(metric, float(value), labels) for metric, value in found.items()]
 
 
 # -- from the runs to means, paired differences and slopes -------------------------------------------------------------
