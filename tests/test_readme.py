@@ -4,7 +4,6 @@ Blocks and inline commands are collected from the pages. One that is not run by 
 """
 
 import importlib.util
-import json
 import os
 import re
 import shlex
@@ -13,6 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from experiments.cli import main, parse_run
+from experiments.evaluation import parse_evaluate
+from experiments.studies import load_study
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
@@ -40,24 +43,43 @@ def names(blocks):
     return [f"{page.relative_to(ROOT)}-{number}" for page, number, *_ in blocks]
 
 
-PYTHON = [item for item in BLOCKS if item[2] in ("python", "py")]
+PYTHON = [item for item in BLOCKS if item[2] == "python"]
+LONG = [item for item in BLOCKS if item[2] == "py"]
+#: one file after the other, each as a program of its own
+RUN_FILES = "import runpy, sys\nfor path in sys.argv[1:]:\n    runpy.run_path(path, run_name='__main__')\n"
 
 
-@pytest.mark.parametrize(("page", "number", "kind", "block"), PYTHON, ids=names(PYTHON))
-def test_python_blocks_run(page, number, kind, block, tmp_path):
-    wanted = set(re.findall(r"^(?:from|import) (torch|stable_baselines3|imitation|minari)", block, flags=re.M))
-    wanted |= {"torch"} if "agents.neural" in block else set()
-    for module in sorted(wanted):
-        pytest.importorskip(module)
-    assert kind == "py" or not wanted, "a block that needs an extra is marked py"
-    if kind == "py":
-        for number_there, smaller in SHORTER.items():
-            block = block.replace(number_there, smaller)
-    strict = ["-W", "error"] if kind == "python" else []
-    done = subprocess.run(
-        [sys.executable, *strict, "-c", block], capture_output=True, text=True, cwd=tmp_path, env=environment()
-    )
+def wanted(block):
+    """The extras that it needs."""
+    found = set(re.findall(r"^(?:from|import) (torch|stable_baselines3|imitation|minari)", block, flags=re.M))
+    return sorted(found | ({"torch"} if "agents.neural" in block else set()))
+
+
+@pytest.mark.parametrize("page", sorted({page for page, *_ in PYTHON}), ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_blocks_run(page, tmp_path):
+    """With every warning an error; in one process, as most of the time is that of importing."""
+    files = []
+    for where, number, _, block in PYTHON:
+        if where == page:
+            assert not wanted(block), "a block that needs an extra is marked py"
+            files.append(tmp_path / f"block-{number}.py")
+            files[-1].write_text(block, encoding="utf-8")
+    done = python("-W", "error", "-c", RUN_FILES, *map(str, files), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("page", "number", "kind", "block"), LONG, ids=names(LONG))
+def test_long_blocks_run(page, number, kind, block, tmp_path):
+    for module in wanted(block):
+        pytest.importorskip(module)
+    for number_there, smaller in SHORTER.items():
+        block = block.replace(number_there, smaller)
+    done = python("-c", block, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def python(*words, cwd):
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=cwd, env=environment())
 
 
 def test_shortened_numbers_are_there():
@@ -146,47 +168,46 @@ def workplace(tmp_path):
     return tmp_path
 
 
-#: reads the words of the page as they are, then runs them with more words behind
-PARSE_AND_RUN = """
-import json, sys
-from experiments.cli import main, parse_run
-from experiments.evaluation import parse_evaluate
-from experiments.studies import load_study
-words, more = json.loads(sys.argv[1])
-if words[0] == "run":
-    parse_run(load_study(words[1]), words[2:])
-if words[0] == "evaluate":
-    parse_evaluate(words[1:])
-sys.exit(main(words + more))
-"""
-
-
-def run_words(words, more, folder):
-    env = environment()
-    env["PYTHONPATH"] += os.pathsep + str(folder / "site")
-    command = [sys.executable, "-c", PARSE_AND_RUN, json.dumps([words, more])]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+@pytest.fixture
+def installed(workplace, monkeypatch):
+    """In that folder, and the package can be imported."""
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("COLUMNS", "200")
+    for path in (EXAMPLE, workplace / "site"):
+        monkeypatch.syspath_prepend(str(path))
+    yield
+    sys.modules.pop("trimmed_imitation", None)
 
 
 BENCH = sorted({command[1:] for command in map(without_folder, COMMANDS) if command[0] == "ntp-bench"})
 
 
-@pytest.mark.parametrize("words", BENCH, ids=" ".join)
-def test_every_command_of_ours_runs(words, workplace):
+#: what the README's first command runs in full
+IN_FULL = {"run amplification --quick"}
+BENCH_CASES = [
+    pytest.param(words, id=" ".join(words), marks=[pytest.mark.slow] if " ".join(words) in IN_FULL else [])
+    for words in BENCH
+]
+
+
+@pytest.mark.parametrize("words", BENCH_CASES)
+def test_every_command_of_ours_runs(words, workplace, installed, capsys):
     """Read in full; run with smaller numbers where it would take long."""
     more = []
     if words[0] == "run":
         pytest.importorskip(NEEDS.get(words[1], "numpy"))
         assert words[1] in SMALL, f"give small numbers for the study {words[1]} in SMALL"
         more = [*SMALL[words[1]].split(), "--workers", "1", "--out", "small"]
+        parse_run(load_study(words[1]), list(words[2:]))  # as they are
     elif words[0] == "evaluate":
         more = ["--demonstrations", "60", "--n", "20"]
-    done = run_words(words, more, workplace)
-    assert done.returncode == 0, done.stderr + done.stdout
+        parse_evaluate(list(words[1:]))
+    assert main([*words, *more]) == 0
     if words[0] == "run":
         assert (workplace / "small" / "report.html").stat().st_size > 1000
     if words[0] == "list":
-        assert all(study in done.stdout for study in ("text", "compare")) and "LoadedCoin" in done.stdout
+        shown = capsys.readouterr().out
+        assert all(study in shown for study in ("text", "compare")) and "LoadedCoin" in shown
 
 
 #: the rest: what is run in full by a script of CI, and by what words the script can be told to do so
