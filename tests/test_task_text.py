@@ -277,9 +277,6 @@ def test_a_file_of_one_character(tmp_path):
         Text(corpus=str(path))
 
 
-# -- bits a character, and distances to the expert ---------------------------------------------------------------------
-
-
 # -- bits a character --------------------------------------------------------------------------------------------------
 
 

@@ -609,7 +609,7 @@ def test_curve_from_samples_only():
     assert envs.curve("coverage", policy=learner, thresholds=(2.0,)).values.shape == (6, 1)
 
 
-# -- environments of others --------------------------------------------------------------------------------------------
+# -- the curves of environments of others ------------------------------------------------------------------------------
 
 
 class Typewriter(gym.Env):
