@@ -1,7 +1,6 @@
 """Agents to compare with, and a task. Not a test module: worker processes import it by name."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from agents import Agent, ConvergenceWarning, FitReport, LogLossBC
 from ntp_envs import ARLinearClass, BernoulliClass
@@ -14,22 +13,6 @@ class Broken(LogLossBC):
 
     def _fit(self, demonstrations, policy_class, rng):
         raise ArithmeticError("seven is not eight")
-
-
-class Noted(LogLossBC):
-    """Log-loss that leaves a line, with what it saw, in a file; stops there while ``stop`` exists."""
-
-    def __init__(self, log="", stop=""):
-        super().__init__()
-        self.log = log
-        self.stop = stop
-
-    def _fit(self, demonstrations, policy_class, rng):
-        if self.stop and Path(self.stop).exists() and Path(self.log).exists():
-            raise KeyboardInterrupt
-        with Path(self.log).open("a") as file:
-            print(demonstrations.horizon, demonstrations.tokens.tobytes().hex(), file=file)
-        return super()._fit(demonstrations, policy_class, rng)
 
 
 class Curious(Agent):

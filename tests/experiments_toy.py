@@ -10,6 +10,8 @@ import threadpoolctl
 
 from experiments.cells import Cell, Record
 from experiments.charts import end_labels, new_figure, plot_series
+from experiments.cli import parse_run
+from experiments.studies import load_study
 from experiments.study import Analysis, FigureSpec, Study
 from experiments.summary import Table, derived
 
@@ -131,6 +133,11 @@ def threaded_cells(options):
 
 
 THREADED = Study("threaded", "Who adds?", ThreadedOptions, threaded_cells, lambda options, summary: Analysis())
+
+
+def options_of(study, words, *more):
+    """The options of a study as the command line reads them."""
+    return parse_run(load_study(study), [*words.split(), *more])[1]
 
 
 def stopping(monkeypatch, owner, name, at=None):

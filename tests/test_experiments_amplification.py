@@ -2,11 +2,12 @@
 
 import math
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
 from experiments.studies import load_study
-from experiments.studies.amplification import AmplificationOptions, consistency, control, population, rare_mode, samples
+from experiments.studies.amplification import consistency, control, population, rare_mode, samples
 from experiments.summary import loglog_slope
 from experiments.testing import check_study
 
@@ -31,15 +32,10 @@ CHUNKED = {
 }
 IMPROPER = {(16, 4): 4.995, (64, 4): 16.932, (64, 16): 4.995, (256, 4): 63.971, (256, 16): 16.932, (256, 64): 4.995}
 
-SMALL = AmplificationOptions(
-    horizons=(16, 32, 64, 128, 256),
-    chunks=(4, 8, 16, 32, 64),
-    n=500,
-    seeds=2,
-    sampled_chunk_horizon=16,
-    control_n=(100, 400),
-    control_horizons=(4, 16),
-    control_seeds=2,
+SMALL = toy.options_of(
+    "amplification",
+    "--horizons 16 32 64 128 256 --chunks 4 8 16 32 64 --n 500 --seeds 2 --sampled-chunk-horizon 16 "
+    "--control-n 100 400 --control-horizons 4 16 --control-seeds 2",
 )
 
 

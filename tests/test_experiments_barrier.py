@@ -1,33 +1,19 @@
 """The barrier study says what the theory says: closed forms, slopes with intervals, the halving bound."""
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
 from experiments.measure import POPULATION, SLOPE_IN_H
+from experiments.studies import barrier as sweep
 from experiments.studies import load_study
-from experiments.studies.barrier import (
-    BOUND,
-    NEXT_TOKEN,
-    SETS,
-    TIES,
-    BarrierOptions,
-    halving,
-    multi_scale_population,
-    rare_mode,
-    switch_horizon,
-)
 from experiments.testing import check_study
 
 RNG = np.random.default_rng(0)
-SMALL = BarrierOptions(
-    horizons=(4, 16, 64),
-    n=(100, 10_000),
-    data_horizon=16,
-    chunks=(4,),
-    seeds=4,
-    halving_horizons=(2, 6),
-    halving_seeds=30,
-    rare_seeds=4,
+SMALL = toy.options_of(
+    "barrier",
+    "--horizons 4 16 64 --n 100 10000 --data-horizon 16 --chunks 4 --seeds 4 --halving-horizons 2 6 "
+    "--halving-seeds 30 --rare-seeds 4",
 )
 
 
@@ -41,7 +27,7 @@ def test_population_factors_are_the_closed_form(outcome):
     """Next-token learners: (1 - eta) H, exactly; chunks of K: (H / K) (1 - eta (J - k) / J); whole sequences: 1."""
     part = "multi-scale, population"
     for H in SMALL.horizons:
-        for learner in NEXT_TOKEN:
+        for learner in sweep.NEXT_TOKEN:
             assert outcome.summary.value("C_apx", part=part, learner=learner, H=H) == pytest.approx(H / 2, rel=1e-9)
         J = H.bit_length() - 1
         expected = H / 4 * (1 - 0.5 * (J - 2) / J)
@@ -55,7 +41,7 @@ def test_population_factors_are_the_closed_form(outcome):
 
 @pytest.mark.slow
 def test_the_factor_is_linear_in_h_whatever_the_number_of_demonstrations(outcome):
-    for learner in NEXT_TOKEN:
+    for learner in sweep.NEXT_TOKEN:
         (limit,) = outcome.summary.select(SLOPE_IN_H, part="multi-scale, population", learner=learner)
         assert limit.mean == pytest.approx(1.0, abs=1e-9)
     rows = outcome.summary.select(SLOPE_IN_H, part="multi-scale, samples", learner="log-loss")
@@ -67,12 +53,12 @@ def test_the_factor_is_linear_in_h_whatever_the_number_of_demonstrations(outcome
         n: outcome.summary.value("C_apx", part="multi-scale, samples", learner="log-loss", n=n, H=64) for n in SMALL.n
     }
     assert at[10_000] > 20 and at[100] > 20  # 32 in the limit, 1 possible
-    ties = {n: outcome.summary.value(TIES, part="multi-scale, samples", n=n, H=64) for n in SMALL.n}
+    ties = {n: outcome.summary.value(sweep.TIES, part="multi-scale, samples", n=n, H=64) for n in SMALL.n}
     assert ties[100] > 0.9 and ties[10_000] < 0.2
 
 
 def test_the_published_factor_at_256():
-    records = multi_scale_population(horizons=[256], eta=0.1, learner="log-loss", rng=RNG)
+    records = sweep.multi_scale_population(horizons=[256], eta=0.1, learner="log-loss", rng=RNG)
     assert [r.value for r in records if r.metric == "C_apx"] == pytest.approx([230.4], rel=1e-9)
 
 
@@ -81,32 +67,32 @@ def test_halving_uses_as_many_sets_as_the_bound_says_in_expectation(outcome):
     """First option: a set in use is dropped with probability 1/2 a layer, so 1 + Bin(H - 1, 1/2) sets are used."""
     for H in SMALL.halving_horizons:
         bound = 1 + (H - 1) / 2
-        assert outcome.summary.value(BOUND, part="halving", H=H) == bound
+        assert outcome.summary.value(sweep.BOUND, part="halving", H=H) == bound
         standard_error = np.sqrt((H - 1) / 4 / SMALL.halving_seeds)
-        for learner in NEXT_TOKEN[:4]:
+        for learner in sweep.NEXT_TOKEN[:4]:
             for n in (POPULATION, SMALL.halving_n):
-                (row,) = outcome.summary.select(SETS, part="halving", learner=learner, H=H, n=n)
+                (row,) = outcome.summary.select(sweep.SETS, part="halving", learner=learner, H=H, n=n)
                 assert row.seeds == SMALL.halving_seeds
                 assert row.mean == pytest.approx(bound, abs=4 * standard_error)
-        (random,) = outcome.summary.select(SETS, part="halving", learner=NEXT_TOKEN[4], H=H, n=POPULATION)
+        (random,) = outcome.summary.select(sweep.SETS, part="halving", learner=sweep.NEXT_TOKEN[4], H=H, n=POPULATION)
         assert random.upper >= bound
-        assert outcome.summary.value(SETS, part="halving", learner="rho", H=H) == 1.0
-    (row,) = outcome.summary.select(SETS, part="halving", learner="chunked rho", H=6)
+        assert outcome.summary.value(sweep.SETS, part="halving", learner="rho", H=H) == 1.0
+    (row,) = outcome.summary.select(sweep.SETS, part="halving", learner="chunked rho", H=6)
     assert 1 <= row.mean <= 2  # one set a chunk at most
 
 
 def test_a_game_is_drawn_once_for_all_learners():
-    records = halving(H=6, n=None, replicate=0, chunks=[], rng=np.random.default_rng(3))
-    used = {r.labels["learner"]: r.value for r in records if r.metric == SETS}
-    assert len({used[name] for name in NEXT_TOKEN[:4]}) == 1
+    records = sweep.halving(H=6, n=None, replicate=0, chunks=[], rng=np.random.default_rng(3))
+    used = {r.labels["learner"]: r.value for r in records if r.metric == sweep.SETS}
+    assert len({used[name] for name in sweep.NEXT_TOKEN[:4]}) == 1
 
 
 @pytest.mark.parametrize("n", [None, 1_000_000])
 def test_rare_mode_switches_at_its_closed_form(n):
-    below, above = int(switch_horizon()), int(switch_horizon()) + 1
+    below, above = int(sweep.switch_horizon()), int(sweep.switch_horizon()) + 1
     assert (below, above) == (28, 29)
     horizons = [below, above] if n is None else [20, 40]
-    records = rare_mode(horizons=horizons, n=n, rng=np.random.default_rng(0))
+    records = sweep.rare_mode(horizons=horizons, n=n, rng=np.random.default_rng(0))
     factors = {(r.labels["learner"], r.labels["H"]): r.value for r in records if r.metric == "C_apx"}
     assert factors["log-loss", horizons[0]] == pytest.approx(1.0)
     assert factors["log-loss", horizons[1]] == pytest.approx(22.5727, abs=1e-4)

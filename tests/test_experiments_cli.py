@@ -88,14 +88,6 @@ def test_help_is_a_success(capsys, words):
     assert code == 0 and "ntp-bench" in out
 
 
-def test_a_folder_with_other_settings_is_refused(capsys, tmp_path):
-    words = ["run", TOY, "--quick", "--workers", "1", "--out", str(tmp_path / "run")]
-    assert run(capsys, *words)[0] == 0
-    code, _, err = run(capsys, *words, "--seeds", "2")
-    assert code == 2 and "options.seeds: 3 there, 2 now" in err and "--overwrite" in err
-    assert run(capsys, *words, "--seeds", "2", "--overwrite")[0] == 0
-
-
 def test_failed_cells_are_listed_with_exit_code_1(capsys, tmp_path):
     out_folder = str(tmp_path / "run")
     code, out, err = run(capsys, "run", TOY, "--mood", "failing", "--workers", "1", "--out", out_folder)

@@ -2,51 +2,19 @@
 
 import math
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
+from experiments.studies import length as sweep
 from experiments.studies import load_study
-from experiments.studies.length import (
-    ANSWER,
-    CHAIN,
-    CLOSED,
-    FEATURES,
-    FORCED,
-    FORMATS,
-    GREEDY,
-    LENGTH,
-    MIX,
-    NEEDED,
-    PASSED,
-    ROUNDS,
-    SAMPLED,
-    SHARE,
-    THRESHOLD,
-    TRADE,
-    LengthOptions,
-    filtered,
-    parity_formats,
-    samples_needed,
-    trade_formats,
-)
 from experiments.testing import check_study
 from ntp_envs.tasks import ParityMix
 
-SMALL = LengthOptions(
-    bits=12,
-    subset_size=5,
-    n=(20, 800),
-    seeds=2,
-    fresh=2000,
-    trade_bits=8,
-    trade_subset_size=3,
-    most=512,
-    mix_bits=5,
-    shares=(0.2, 0.5),
-    starts=(0.1,),
-    rounds=4,
-    mix_n=20_000,
-    mix_seeds=2,
+SMALL = toy.options_of(
+    "length",
+    "--bits 12 --subset-size 5 --n 20 800 --seeds 2 --fresh 2000 --trade-bits 8 --trade-subset-size 3 --most 512 "
+    "--mix-bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --mix-n 20000 --mix-seeds 2",
 )
 LINEAR = ("count", "andxor", "token")
 
@@ -59,29 +27,31 @@ def outcome():
 @pytest.mark.slow
 def test_steps_that_are_not_linear_stay_a_guess(outcome):
     slack = 4 * math.sqrt(0.25 / (SMALL.fresh * SMALL.seeds))
-    for name in parity_formats():
-        place = {"part": FORMATS, "format": name, "n": 800}
-        answer, forced = (outcome.summary.value(metric, **place) for metric in (ANSWER, FORCED))
+    for name in sweep.parity_formats():
+        place = {"part": sweep.FORMATS, "format": name, "n": 800}
+        answer, forced = (outcome.summary.value(metric, **place) for metric in (sweep.ANSWER, sweep.FORCED))
         if name in LINEAR:
             assert answer > (0.93 if name == "token" else 0.999)
-            assert outcome.summary.value(CHAIN, **place) <= answer
-            early = outcome.summary.value(ANSWER, part=FORMATS, format=name, n=20)
+            assert outcome.summary.value(sweep.CHAIN, **place) <= answer
+            early = outcome.summary.value(sweep.ANSWER, part=sweep.FORMATS, format=name, n=20)
             assert early < answer
         else:
             expected = {"none": 0.5, "prefix": (1 + 4 / 2) / 5, "xor_3": 0.5}[name]
             assert answer == pytest.approx(0.5, abs=slack) and forced == pytest.approx(expected, abs=slack)
-            assert outcome.summary.value(SAMPLED, **place) == pytest.approx(0.5, abs=slack)
-            assert outcome.summary.value(CLOSED + FORCED, part=FORMATS, format=name) == expected
-    best = outcome.summary.value(CLOSED + THRESHOLD, part=FORMATS, format="none")
+            assert outcome.summary.value(sweep.SAMPLED, **place) == pytest.approx(0.5, abs=slack)
+            assert outcome.summary.value(sweep.CLOSED + sweep.FORCED, part=sweep.FORMATS, format=name) == expected
+    best = outcome.summary.value(sweep.CLOSED + sweep.THRESHOLD, part=sweep.FORMATS, format="none")
     assert best == 0.5 + math.comb(4, 2) / 2**5
 
 
 @pytest.mark.slow
 def test_shorter_chains_of_richer_steps_take_more_samples(outcome):
-    needed = {name: outcome.summary.value(NEEDED, part=TRADE, format=name) for name in trade_formats(3)}
+    needed = {
+        name: outcome.summary.value(sweep.NEEDED, part=sweep.TRADE, format=name) for name in sweep.trade_formats(3)
+    }
     assert needed["none"] > 1.5 * needed["xor_2"]
     assert max(needed[name] for name in ("count", "andxor")) < needed["none"]
-    weights = {name: outcome.summary.value(FEATURES, part=TRADE, format=name) for name in needed}
+    weights = {name: outcome.summary.value(sweep.FEATURES, part=sweep.TRADE, format=name) for name in needed}
     assert weights["none"] == sum(math.comb(8, order) for order in range(4))
     assert weights["count"] == 2 * (1 + 8 + 1)  # two positions, one token before the second
 
@@ -90,30 +60,30 @@ def test_shorter_chains_of_richer_steps_take_more_samples(outcome):
 def test_the_mixture_follows_its_closed_forms(outcome):
     for p, greedy in ((0.2, 0.5), (0.5, 1.0)):
         slack = 4 * math.sqrt(0.25 / (SMALL.fresh * SMALL.mix_seeds)) + 0.01
-        for metric, expected in ((SAMPLED, (1 + p) / 2), (GREEDY, greedy), (LENGTH, 1 + 4 * p)):
-            assert outcome.summary.value(CLOSED + metric, part=MIX, p=p) == pytest.approx(expected)
-            found = outcome.summary.value(metric, part=MIX, p=p)
-            assert found == pytest.approx(expected, abs=slack * (4 if metric == LENGTH else 1))
+        for metric, expected in ((sweep.SAMPLED, (1 + p) / 2), (sweep.GREEDY, greedy), (sweep.LENGTH, 1 + 4 * p)):
+            assert outcome.summary.value(sweep.CLOSED + metric, part=sweep.MIX, p=p) == pytest.approx(expected)
+            found = outcome.summary.value(metric, part=sweep.MIX, p=p)
+            assert found == pytest.approx(expected, abs=slack * (4 if metric == sweep.LENGTH else 1))
 
 
 @pytest.mark.slow
 def test_simulated_rounds_are_the_closed_form(outcome):
     share = 0.1
     for number in range(SMALL.rounds + 1):
-        closed = outcome.summary.value(CLOSED + SHARE, part=ROUNDS, p=0.1, round=number)
+        closed = outcome.summary.value(sweep.CLOSED + sweep.SHARE, part=sweep.ROUNDS, p=0.1, round=number)
         assert closed == pytest.approx(share)
-        found = outcome.summary.value(SHARE, part=ROUNDS, p=0.1, round=number)
+        found = outcome.summary.value(sweep.SHARE, part=sweep.ROUNDS, p=0.1, round=number)
         assert found == pytest.approx(share, abs=4 * math.sqrt(0.25 / (SMALL.fresh * SMALL.mix_seeds)) + 0.01)
         share = 2 * share / (1 + share)
-    assert outcome.summary.value(PASSED, part=ROUNDS, p=0.1) == 3
-    assert outcome.summary.value(CLOSED + PASSED, part=ROUNDS, p=0.1) == 3
+    assert outcome.summary.value(sweep.PASSED, part=sweep.ROUNDS, p=0.1) == 3
+    assert outcome.summary.value(sweep.CLOSED + sweep.PASSED, part=sweep.ROUNDS, p=0.1) == 3
 
 
 def test_the_filter_keeps_what_is_right():
     task = ParityMix(d=4, p=0.3)
-    kept = filtered(task, task.policy_class.policy(np.zeros(task.policy_class.features.dimension)), 3000, rng())
+    kept = sweep.filtered(task, task.policy_class.policy(np.zeros(task.policy_class.features.dimension)), 3000, rng())
     assert 0 < len(kept) < 3000 and task.success(kept.prompts, kept.tokens).all()
-    everything = filtered(task, task.expert, 500, rng())
+    everything = sweep.filtered(task, task.expert, 500, rng())
     assert len(everything) == 500  # the expert is always right
 
 
@@ -123,7 +93,7 @@ def rng():
 
 def test_samples_needed_says_when_there_are_not_enough():
     sizes = {"bits": 8, "subset_size": 3, "target": 0.95, "replicate": 1, "rng": rng()}
-    (record,) = samples_needed(name="none", parameters={"cot": "none"}, most=64, **sizes)
+    (record,) = sweep.samples_needed(name="none", parameters={"cot": "none"}, most=64, **sizes)
     assert record.value == math.inf
-    found = samples_needed(name="count", parameters={"cot": "count"}, most=256, **{**sizes, "rng": rng()})[0]
+    found = sweep.samples_needed(name="count", parameters={"cot": "count"}, most=256, **{**sizes, "rng": rng()})[0]
     assert 8 < found.value < 256

@@ -12,36 +12,6 @@ from agents import ConvergenceWarning, LogLossBC
 from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies import multiplication as sweep
-from experiments.studies.multiplication import (
-    ALONE,
-    ALONE_NATS,
-    CARRY,
-    CHAIN,
-    COLUMNS,
-    DIGIT,
-    EXACT,
-    EXPLICIT,
-    FORCED,
-    FREE,
-    KIND,
-    LINEAR,
-    MLP,
-    PRODUCT,
-    PUBLISHED_ROW,
-    SEGMENTS,
-    STEP,
-    SUCCESS,
-    TRAINED,
-    MultiplicationOptions,
-    cells,
-    certified,
-    chain_records,
-    chain_title,
-    columns,
-    decided,
-    ended,
-    segment_of,
-)
 from experiments.study import Analysis
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
@@ -52,19 +22,10 @@ from ntp_envs.tasks import ColumnAddition, Multiplication, explicit_multiplier
 
 STUDY = load_study("multiplication")
 PLAIN = dataclasses.replace(STUDY, analyse=lambda options, summary: Analysis())
-SMALL = MultiplicationOptions(
-    explicit_digits=(1, 2),
-    addends=(3, 4),
-    columns=100,
-    fresh_columns=100,
-    column_seeds=2,
-    digits=(1,),
-    steps=9,
-    every=4,
-    pairs=30,
-    batch_size=8,
-    width=8,
-    seeds=2,
+SMALL = toy.options_of(
+    "multiplication",
+    "--explicit-digits 1 2 --addends 3 4 --columns 100 --fresh-columns 100 --column-seeds 2 --digits 1 --steps 9 "
+    "--every 4 --pairs 30 --batch-size 8 --width 8 --seeds 2",
 )
 WITHOUT = dataclasses.replace(SMALL, neural="no", columns=2500, fresh_columns=1000)
 
@@ -88,27 +49,36 @@ def outcome(tmp_path_factory):
 @pytest.mark.parametrize("cot", ["source", "carry"])
 def test_weights_written_down_are_exact(written, digits, cot):
     n, z = SMALL.pairs, 1.959963984540054
-    for metric in (EXACT, SUCCESS, "sampled_exact"):
-        (row,) = written.summary.select(metric, part=EXPLICIT, digits=digits, format=cot)
+    for metric in (sweep.EXACT, sweep.SUCCESS, "sampled_exact"):
+        (row,) = written.summary.select(metric, part=sweep.EXPLICIT, digits=digits, format=cot)
         assert row.mean == row.upper == 1.0 and row.lower == pytest.approx(n / (n + z**2))  # Wilson
-    forced = written.summary.series("h", FORCED, part=EXPLICIT, digits=digits, format=cot)
+    forced = written.summary.series("h", sweep.FORCED, part=sweep.EXPLICIT, digits=digits, format=cot)
     assert len(forced.x) == Multiplication(digits, cot).horizon and (forced.mean == 1.0).all()
 
 
 def test_a_column_is_linear_with_its_carry_and_chance_without(written):
     for addends in SMALL.addends:
-        values = {m: written.summary.value(m, part=COLUMNS, addends=addends) for m in (CARRY, DIGIT, STEP, ALONE)}
-        assert values[CARRY] > 0.97 and values[DIGIT] > 0.97
-        assert values[CARRY] + values[DIGIT] - 1.000001 <= values[STEP] <= min(values[CARRY], values[DIGIT])
-        assert values[ALONE] == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / 2000))
-        assert written.summary.value(ALONE_NATS, part=COLUMNS, addends=addends) > np.log(10)  # theta = 0 is optimal
+        values = {
+            m: written.summary.value(m, part=sweep.COLUMNS, addends=addends)
+            for m in (sweep.CARRY, sweep.DIGIT, sweep.STEP, sweep.ALONE)
+        }
+        assert values[sweep.CARRY] > 0.97 and values[sweep.DIGIT] > 0.97
+        assert (
+            values[sweep.CARRY] + values[sweep.DIGIT] - 1.000001
+            <= values[sweep.STEP]
+            <= min(values[sweep.CARRY], values[sweep.DIGIT])
+        )
+        assert values[sweep.ALONE] == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / 2000))
+        assert written.summary.value(sweep.ALONE_NATS, part=sweep.COLUMNS, addends=addends) > np.log(
+            10
+        )  # theta = 0 is optimal
 
 
 def test_a_small_ball_leaves_the_digits_unlearned():
     shape = {"addends": 3, "n": 500, "fresh": 500, "replicate": 0}
-    records = columns(**shape, radius=1.0, rng=np.random.default_rng(0))
+    records = sweep.columns(**shape, radius=1.0, rng=np.random.default_rng(0))
     found = {record.metric: record.value for record in records}
-    assert found[DIGIT] < 0.3 and found[ALONE_NATS] == pytest.approx(np.log(13), abs=0.1)  # nearly uniform
+    assert found[sweep.DIGIT] < 0.3 and found[sweep.ALONE_NATS] == pytest.approx(np.log(13), abs=0.1)  # nearly uniform
 
 
 def test_a_fit_that_is_not_certified_is_no_result():
@@ -119,11 +89,11 @@ def test_a_fit_that_is_not_certified_is_no_result():
 
     data = Demonstrations(collect(ColumnAddition(3), 50, np.random.default_rng(0)).prompts, np.full((50, 1), 4), 13)
     features = WindowOneHot(13, 4)
-    assert certified(data, features, 30.0, np.random.default_rng(0)).vocab_size == 13
+    assert sweep.certified(data, features, 30.0, np.random.default_rng(0)).vocab_size == 13
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep, "LogLossBC", Stubborn)
         with pytest.raises(ValueError, match="not certified: it stopped"):
-            certified(data, features, 30.0, np.random.default_rng(0))
+            sweep.certified(data, features, 30.0, np.random.default_rng(0))
 
 
 # -- measures of a chain -----------------------------------------------------------------------------------------------
@@ -138,7 +108,7 @@ def constant(policy, place, token):
 
 
 def measured(policy, task, demonstrations):
-    records = chain_records(policy, task, demonstrations, {"H": task.horizon})
+    records = sweep.chain_records(policy, task, demonstrations, {"H": task.horizon})
     assert all(record.lower <= record.value <= record.upper for record in records)
     return {(record.metric, record.labels.get("kind")): record.value for record in records}
 
@@ -151,14 +121,14 @@ def test_measures_tell_a_wrong_chain_from_a_wrong_product():
 
     last = (digits[:, 0, 0] * digits[:, 1, 0] % 10 == 7).mean()
     found = measured(constant(exact, task.horizon - 1, 7), task, demonstrations)
-    assert found[CHAIN, None] == 1.0 and found[PRODUCT, None] == pytest.approx(last)
-    assert found[KIND, "product"] == pytest.approx((3 + last) / 4) and found[KIND, "units"] == 1.0
+    assert found[sweep.CHAIN, None] == 1.0 and found[sweep.PRODUCT, None] == pytest.approx(last)
+    assert found[sweep.KIND, "product"] == pytest.approx((3 + last) / 4) and found[sweep.KIND, "units"] == 1.0
 
     place = task.layout.partials[0, 1] - task.prompt_length + 1  # units of the first's units times the second's tens
     right = (digits[:, 0, 0] * digits[:, 1, 1] % 10 == 4).mean()
     found = measured(constant(exact, place, 4), task, demonstrations)
-    assert found[CHAIN, None] == pytest.approx(right) and found[PRODUCT, None] == 1.0
-    assert found[KIND, "units"] == pytest.approx((3 + right) / 4) and found[KIND, "symbol"] == 1.0
+    assert found[sweep.CHAIN, None] == pytest.approx(right) and found[sweep.PRODUCT, None] == 1.0
+    assert found[sweep.KIND, "units"] == pytest.approx((3 + right) / 4) and found[sweep.KIND, "symbol"] == 1.0
 
 
 def test_without_a_chain_there_is_no_measure_of_it():
@@ -169,14 +139,14 @@ def test_without_a_chain_there_is_no_measure_of_it():
         prompt_length=task.prompt_length,
     )
     found = measured(policy, task, task.population())
-    assert found[PRODUCT, None] == 0.19 and (CHAIN, None) not in found  # 0 x b and a x 0
+    assert found[sweep.PRODUCT, None] == 0.19 and (sweep.CHAIN, None) not in found  # 0 x b and a x 0
 
 
 @pytest.mark.parametrize(("cot", "sizes"), [("source", [4, 8, 8, 4]), ("carry", [4, 8, 8, 8]), ("none", [0, 0, 0, 4])])
 def test_segments_of_the_chain(cot, sizes):
     task = Multiplication(2, cot)
-    of = [segment_of(task, position) for position in decided(task)]
-    assert np.bincount(of, minlength=len(SEGMENTS)).tolist() == sizes and of == sorted(of)
+    of = [sweep.segment_of(task, position) for position in sweep.decided(task)]
+    assert np.bincount(of, minlength=len(sweep.SEGMENTS)).tolist() == sizes and of == sorted(of)
 
 
 # -- the whole study ---------------------------------------------------------------------------------------------------
@@ -186,20 +156,20 @@ def test_findings_say_what_was_run_and_what_was_published(outcome):
     assert "every random pair right at 1, 2 digits" in outcome.analysis.findings[0]
     assert "1 digits, 9 updates" in outcome.analysis.findings[1]
     assert "Published, not ours" in outcome.analysis.findings[-1]
-    assert outcome.summary.value(EXACT, part=PUBLISHED_ROW) == 0.969
-    assert f"{PUBLISHED_ROW},Multiplication" in outcome.folder.summary.read_text()
+    assert outcome.summary.value(sweep.EXACT, part=sweep.PUBLISHED_ROW) == 0.969
+    assert f"{sweep.PUBLISHED_ROW},Multiplication" in outcome.folder.summary.read_text()
 
 
 def test_trainings_are_evaluated_between_checkpoints_and_at_the_end(outcome):
-    for learner in (LINEAR, MLP):
+    for learner in (sweep.LINEAR, sweep.MLP):
         for cot in ("none", "source", "carry"):
-            place = {"part": TRAINED, "learner": learner, "format": cot}
-            assert list(outcome.summary.series("step", EXACT, **place).x) == [2, 6, 9]
+            place = {"part": sweep.TRAINED, "learner": learner, "format": cot}
+            assert list(outcome.summary.series("step", sweep.EXACT, **place).x) == [2, 6, 9]
             horizon = Multiplication(1, cot).horizon
-            for metric in (FORCED, FREE):
+            for metric in (sweep.FORCED, sweep.FREE):
                 assert list(outcome.summary.series("h", metric, **place, step=9).x) == list(range(1, horizon + 1))
                 assert not len(outcome.summary.select(metric, **place, step=6))
-            (row,) = ended(outcome.summary).select(EXACT, **place)
+            (row,) = sweep.ended(outcome.summary).select(sweep.EXACT, **place)
             assert row["step"] == 9
 
 
@@ -235,7 +205,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(
 
 def test_a_lost_evaluation_is_not_made_up(tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    (cell,) = [c for c in cells(SMALL) if c.part == TRAINED and c.parameters["replicate"] == 0][-1:]
+    (cell,) = [c for c in sweep.cells(SMALL) if c.part == sweep.TRAINED and c.parameters["replicate"] == 0][-1:]
     monkeypatch.setattr(sweep, "kept_or_made", lambda path, make: list(make()))  # keeps nothing
     with pytest.raises(ValueError, match="an evaluation is missing"):
         cell.function(**cell.parameters, rng=np.random.default_rng(0), scratch=tmp_path)
@@ -247,15 +217,15 @@ def test_without_torch_the_rest_runs_and_the_findings_say_what_to_install(tmp_pa
     monkeypatch.setitem(sys.modules, "torch", None)
     tiny = dataclasses.replace(SMALL, addends=(3,), columns=50, column_seeds=1, explicit_digits=(1,))
     found = run_study(STUDY, tiny, out=tmp_path / "auto")
-    assert not found.failures and not len(found.summary.select(part=TRAINED))
+    assert not found.failures and not len(found.summary.select(part=sweep.TRAINED))
     assert {path.stem for path in found.folder.path.glob("*.png")} == {"headline", "columns", "training"}
     assert any('pip install "ntp-envs[neural]"' in said for said in found.analysis.findings)
     with pytest.raises(ValueError, match=r"extra 'neural' .* --neural no"):
-        list(cells(dataclasses.replace(tiny, neural="yes")))
+        list(sweep.cells(dataclasses.replace(tiny, neural="yes")))
 
 
 def test_networks_can_be_left_out(written):
-    assert not len(written.summary.select(part=TRAINED))
+    assert not len(written.summary.select(part=sweep.TRAINED))
     assert any("left out with --neural no" in said for said in written.analysis.findings)
 
 
@@ -263,10 +233,14 @@ def test_the_title_says_what_the_numbers_say():
     def title(**shares):
         rows = []
         for cot, share in shares.items():
-            part, learner, cot = (EXPLICIT, EXPLICIT, "source") if cot == EXPLICIT else (TRAINED, LINEAR, cot)
+            part, learner, cot = (
+                (sweep.EXPLICIT, sweep.EXPLICIT, "source")
+                if cot == sweep.EXPLICIT
+                else (sweep.TRAINED, sweep.LINEAR, cot)
+            )
             labels = {"learner": learner, "digits": 2, "format": cot}
-            rows.append(SummaryRow(part, labels, EXACT, share, share, share, 1))
-        return chain_title(Summary(rows), 2)
+            rows.append(SummaryRow(part, labels, sweep.EXACT, share, share, share, 1))
+        return sweep.chain_title(Summary(rows), 2)
 
     three = title(explicit=1.0, source=0.1, carry=0.8)
     assert "100% of answers right with weights written down, 10% learned by SGD" in three and "80% where" in three

@@ -2,20 +2,22 @@
 
 import math
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
 from experiments.measure import SLOPE_IN_H
 from experiments.studies import load_study
-from experiments.studies.parity import IN_CLASS, LINEAR, ParityOptions
+from experiments.studies.parity import IN_CLASS, LINEAR
 from experiments.testing import check_study
 from ntp_envs import make_task
 
 # squared Hellinger distance of one episode, n=4, |S|=3, eta=.1, derived independently of this code
 UNIFORM = 0.211146
 CHUNK_KR = {1.0: 0.144929, 2.0: 0.078695, 4.0: 0.003021, 8.0: 0.0}
-SMALL = ParityOptions(
-    episodes=(1, 2, 16), n=300, seeds=6, population_horizons=(4, 8), horizons=(8, 64), linear_n=2000, chunks=(4,)
+SMALL = toy.options_of(
+    "parity",
+    "--episodes 1 2 16 --n 300 --seeds 6 --population-horizons 4 8 --horizons 8 64 --linear-n 2000 --chunks 4",
 )
 
 

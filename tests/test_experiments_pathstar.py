@@ -14,71 +14,27 @@ from experiments.measure import POPULATION
 from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies import pathstar as sweep
-from experiments.studies.pathstar import (
-    CLOSED,
-    EXPECTED,
-    FORCED,
-    FORCING,
-    GAP,
-    GREEDY,
-    HANS,
-    LEARNED,
-    MODES,
-    NATS,
-    NETWORK,
-    POINTER,
-    PUBLISHED_ROWS,
-    REFERENCE,
-    REVERSED,
-    SAMPLED,
-    SECOND,
-    TEACHERLESS,
-    PathStarOptions,
-    Training,
-    backwards,
-    copying,
-    first_above,
-    headings,
-    hops_of,
-    pointer,
-    star,
-    title_of,
-    trained,
-)
 from experiments.study import Analysis
 from experiments.summary import Series, Summary, SummaryRow
 from experiments.testing import check_study
 
-SMALL = PathStarOptions(
-    degrees=(2, 3),
-    lengths=(4,),
-    length=4,
-    nodes=8,
-    n=200,
-    network_degrees=(2,),
-    forcing_steps=4,
-    reversed_steps=4,
-    teacherless_steps=6,
-    second_steps=3,
-    every=2,
-    prompts=16,
-    batch_size=8,
-    width=8,
-    layers=1,
-    heads=2,
-    seeds=2,
+SMALL = toy.options_of(
+    "pathstar",
+    "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200 --network-degrees 2 --forcing-steps 4 "
+    "--reversed-steps 4 --teacherless-steps 6 --second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 "
+    "--layers 1 --heads 2 --seeds 2",
 )
 STUDY = load_study("pathstar")
 #: the same without tables and figures
 PLAIN = dataclasses.replace(STUDY, analyse=lambda options, summary: Analysis(STUDY.analyse(options, summary).rows))
 #: the table of the family at L = 5: free exact match for 0, 1 and 3 hops
 TABLE = {
-    (FORCING, 2): (0.5, 0.5, 1.0),
-    (FORCING, 5): (0.2, 0.2, 1.0),
-    (REVERSED, 2): (1.0, 1.0, 1.0),
-    (REVERSED, 5): (1.0, 1.0, 1.0),
-    (TEACHERLESS, 2): (1 / 32, 1 / 6, 1.0),
-    (TEACHERLESS, 5): (1 / 500, 1 / 45, 1.0),
+    (sweep.FORCING, 2): (0.5, 0.5, 1.0),
+    (sweep.FORCING, 5): (0.2, 0.2, 1.0),
+    (sweep.REVERSED, 2): (1.0, 1.0, 1.0),
+    (sweep.REVERSED, 5): (1.0, 1.0, 1.0),
+    (sweep.TEACHERLESS, 2): (1 / 32, 1 / 6, 1.0),
+    (sweep.TEACHERLESS, 5): (1 / 500, 1 / 45, 1.0),
 }
 
 
@@ -92,28 +48,36 @@ def outcome(tmp_path_factory):
 
 
 def test_every_mode_is_evaluated_at_every_stop(outcome):
-    for mode, stops in ((FORCING, [2, 4]), (REVERSED, [2, 4]), (TEACHERLESS, [2, 4, 6]), (SECOND, [2, 3])):
+    for mode, stops in (
+        (sweep.FORCING, [2, 4]),
+        (sweep.REVERSED, [2, 4]),
+        (sweep.TEACHERLESS, [2, 4, 6]),
+        (sweep.SECOND, [2, 3]),
+    ):
         for h in (1, 2, 3, 4):
-            series = outcome.summary.series("step", FORCED, part=NETWORK, mode=mode, h=h)
+            series = outcome.summary.series("step", sweep.FORCED, part=sweep.NETWORK, mode=mode, h=h)
             assert list(series.x) == stops
             assert (series.lower <= series.mean).all() and (series.mean <= series.upper).all()
-        whole = [len(outcome.summary.select(metric, part=NETWORK, mode=mode)) for metric in (GREEDY, SAMPLED, NATS)]
-        assert whole == [0 if mode == SECOND else len(stops)] * 3  # an answer takes more than its second token
-    assert {row.seeds for row in outcome.summary.select(part=NETWORK)} == {SMALL.seeds, 0} - {0}
+        whole = [
+            len(outcome.summary.select(metric, part=sweep.NETWORK, mode=mode))
+            for metric in (sweep.GREEDY, sweep.SAMPLED, sweep.NATS)
+        ]
+        assert whole == [0 if mode == sweep.SECOND else len(stops)] * 3  # an answer takes more than its second token
+    assert {row.seeds for row in outcome.summary.select(part=sweep.NETWORK)} == {SMALL.seeds, 0} - {0}
 
 
 def test_published_numbers_are_labelled_as_such(outcome):
-    rows = outcome.summary.select(part=PUBLISHED_ROWS)
+    rows = outcome.summary.select(part=sweep.PUBLISHED_ROWS)
     assert {(row["degree"], row["H"]): row.mean for row in rows} == {(2, 10): 0.494, (5, 5): 0.186, (7, 7): 0.126}
     assert all(row.method.startswith("published, not ours") and row.seeds == 0 for row in rows)
     assert any("Published, not ours: 49.4%" in said for said in outcome.analysis.findings)
 
 
 def test_the_gap_is_the_largest_one(outcome):
-    (gap,) = outcome.summary.select(GAP)
+    (gap,) = outcome.summary.select(sweep.GAP)
     found = []
-    for row in outcome.summary.select(EXPECTED, part=POINTER):
-        task = star(row["degree"], row["H"], SMALL.nodes, hops=row["hops"], **sweep.POINTER_MODES[row["mode"]])
+    for row in outcome.summary.select(sweep.EXPECTED, part=sweep.POINTER):
+        task = sweep.star(row["degree"], row["H"], SMALL.nodes, hops=row["hops"], **sweep.POINTER_MODES[row["mode"]])
         found.append(abs(row.mean - task.class_exact_match))
     assert len(found) == 3 * 2 * 3 and gap.mean == pytest.approx(max(found), abs=1e-9)
     assert gap.mean < 1e-5
@@ -125,43 +89,47 @@ def test_the_gap_is_the_largest_one(outcome):
 @pytest.mark.parametrize(("mode", "degree"), TABLE)
 def test_pointer_learners_are_on_the_table(mode, degree):
     n = 2000
-    records = pointer(mode=mode, degree=degree, length=5, nodes=20, n=n, rng=np.random.default_rng(1))
+    records = sweep.pointer(mode=mode, degree=degree, length=5, nodes=20, n=n, rng=np.random.default_rng(1))
     values = {(r.metric, r.labels["learner"], r.labels["hops"]): r for r in records}
     for hops, p in zip((0, 1, 3), TABLE[mode, degree], strict=True):
-        assert values[SAMPLED, CLOSED, hops].value == pytest.approx(p, rel=1e-12)
-        assert values[EXPECTED, POINTER, hops].value == pytest.approx(p, rel=1e-4)
+        assert values[sweep.SAMPLED, sweep.CLOSED, hops].value == pytest.approx(p, rel=1e-12)
+        assert values[sweep.EXPECTED, sweep.POINTER, hops].value == pytest.approx(p, rel=1e-4)
         slack = 4 * math.sqrt(p * (1 - p) / n) + 1e-3 * (p == 1)
-        sampled, greedy = values[SAMPLED, POINTER, hops], values[GREEDY, POINTER, hops]
+        sampled, greedy = values[sweep.SAMPLED, sweep.POINTER, hops], values[sweep.GREEDY, sweep.POINTER, hops]
         assert sampled.value == pytest.approx(p, abs=slack) and sampled.lower <= sampled.value <= sampled.upper
         assert sampled.labels["n"] == POPULATION
-        same_label_twice = (mode, hops) == (TEACHERLESS, 0)
-        assert values[GREEDY, CLOSED, hops].value == pytest.approx(0.0 if same_label_twice else p, rel=1e-12)
-        assert greedy.value == pytest.approx(values[GREEDY, CLOSED, hops].value, abs=slack)
+        same_label_twice = (mode, hops) == (sweep.TEACHERLESS, 0)
+        assert values[sweep.GREEDY, sweep.CLOSED, hops].value == pytest.approx(
+            0.0 if same_label_twice else p, rel=1e-12
+        )
+        assert greedy.value == pytest.approx(values[sweep.GREEDY, sweep.CLOSED, hops].value, abs=slack)
 
 
 def test_hops_are_none_one_and_all():
-    assert [hops_of(length) for length in (3, 4, 5, 7)] == [[0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 5]]
+    assert [sweep.hops_of(length) for length in (3, 4, 5, 7)] == [[0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 5]]
 
 
-@pytest.mark.parametrize(("mode", "vector"), [(FORCING, [1, 1 / 3, 1, 1]), (REVERSED, [1, 1, 1, 1])])
+@pytest.mark.parametrize(("mode", "vector"), [(sweep.FORCING, [1, 1 / 3, 1, 1]), (sweep.REVERSED, [1, 1, 1, 1])])
 def test_copying_is_exact(mode, vector):
-    records = copying(mode=mode, degree=3, length=4, nodes=4, rng=np.random.default_rng(0))
-    assert [r.value for r in records if r.metric == FORCED] == pytest.approx(vector)
-    whole = {r.metric: r.value for r in records if r.metric != FORCED}
-    assert whole == pytest.approx({GREEDY: min(vector), SAMPLED: min(vector), NATS: -math.log(min(vector)) / 4})
+    records = sweep.copying(mode=mode, degree=3, length=4, nodes=4, rng=np.random.default_rng(0))
+    assert [r.value for r in records if r.metric == sweep.FORCED] == pytest.approx(vector)
+    whole = {r.metric: r.value for r in records if r.metric != sweep.FORCED}
+    assert whole == pytest.approx(
+        {sweep.GREEDY: min(vector), sweep.SAMPLED: min(vector), sweep.NATS: -math.log(min(vector)) / 4}
+    )
 
 
 # -- trainings ---------------------------------------------------------------------------------------------------------
 
 
-def training(scratch, mode=FORCING, **changes):
+def training(scratch, mode=sweep.FORCING, **changes):
     sizes = {"degree": 2, "length": 4, "nodes": 8, "steps": 4, "every": 2, "prompts": 12, "batch_size": 8}
     network = {"width": 8, "layers": 1, "heads": 2}
     more = {"learning_rate": 1e-3, "network": network, "device": "cpu", "replicate": 0}
-    return trained(mode=mode, **{**sizes, **more, **changes}, rng=np.random.default_rng(3), scratch=scratch)
+    return sweep.trained(mode=mode, **{**sizes, **more, **changes}, rng=np.random.default_rng(3), scratch=scratch)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", sweep.MODES)
 def test_an_evaluation_does_not_depend_on_the_others(mode, tmp_path):
     pytest.importorskip("torch")
     often, once = training(tmp_path / "a", mode, every=1), training(tmp_path / "b", mode, every=4)
@@ -213,13 +181,13 @@ def test_records_are_made_once(tmp_path):
 def test_without_torch_the_pointer_learners_run_and_the_findings_say_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     outcome = run_study(STUDY, SMALL, out=tmp_path / "auto")
-    assert not outcome.failures and not len(outcome.summary.select(part=NETWORK))
+    assert not outcome.failures and not len(outcome.summary.select(part=sweep.NETWORK))
     assert {path.stem for path in outcome.folder.path.glob("*.png")} == {"headline", "law"}
     assert 'pip install "ntp-envs[neural]"' in outcome.analysis.findings[0]
     with pytest.raises(ValueError, match=r"extra 'neural' .* --neural no"):
         list(sweep.cells(dataclasses.replace(SMALL, neural="yes")))
     without = dataclasses.replace(SMALL, neural="no")
-    assert {cell.part for cell in sweep.cells(without)} == {POINTER, REFERENCE}
+    assert {cell.part for cell in sweep.cells(without)} == {sweep.POINTER, sweep.REFERENCE}
     (said,) = [said for said in STUDY.analyse(without, outcome.summary).findings if "--neural no" in said]
     assert "left out" in said
 
@@ -234,14 +202,14 @@ def curve(mode, accuracies, length=4, degree=2):
         for i, value in enumerate(values, 1):
             place = {"mode": mode, "degree": degree, "H": length, "step": 10 * i, **({"h": h} if h else {})}
             interval = (max(value - 0.1, 0.0), min(value + 0.1, 1.0))
-            rows.append(SummaryRow(NETWORK, place, FORCED if h else GREEDY, value, *interval, 1))
-    return Training(Summary(rows), mode, degree, length)
+            rows.append(SummaryRow(sweep.NETWORK, place, sweep.FORCED if h else sweep.GREEDY, value, *interval, 1))
+    return sweep.Training(Summary(rows), mode, degree, length)
 
 
 def test_nodes_are_found_wherever_they_are_written():
-    forcing = curve(FORCING, {1: [1, 1], 2: [0.4, 0.5], 3: [0.8, 1], 4: [1, 1], 0: [0.4, 0.5]})
+    forcing = curve(sweep.FORCING, {1: [1, 1], 2: [0.4, 0.5], 3: [0.8, 1], 4: [1, 1], 0: [0.4, 0.5]})
     assert [forcing.node_at_end(node).mean for node in (2, 3, 4)] == [0.5, 1, 1]
-    back = curve(REVERSED, {1: [1, 1], 2: [0.2, 0.9], 3: [0.1, 0.8], 4: [0, 0.7], 0: [0, 0.7]})
+    back = curve(sweep.REVERSED, {1: [1, 1], 2: [0.2, 0.9], 3: [0.1, 0.8], 4: [0, 0.7], 0: [0, 0.7]})
     assert [back.node_at_end(node).mean for node in (1, 2, 3, 4)] == [0.7, 0.8, 0.9, 1]
     assert list(back.node(3).mean) == [0.2, 0.9] and back.steps == 20
 
@@ -251,28 +219,43 @@ def test_a_level_is_reached_once_it_is_kept():
         at = np.arange(1.0, len(mean) + 1)
         return Series(at, *(np.array(mean),) * 3)
 
-    assert first_above(series(0.1, 0.95, 0.5, 0.9, 1.0), 0.9) == 4
-    assert first_above(series(1.0, 1.0), 0.9) == 1
-    assert first_above(series(1.0, 0.8), 0.9) is None
+    assert sweep.first_above(series(0.1, 0.95, 0.5, 0.9, 1.0), 0.9) == 4
+    assert sweep.first_above(series(1.0, 1.0), 0.9) == 1
+    assert sweep.first_above(series(1.0, 0.8), 0.9) is None
 
 
 def test_headings_say_what_the_numbers_say():
-    stuck = curve(FORCING, {2: [0.4, 0.52], 3: [1, 1], 4: [1, 1], 0: [0.4, 0.52]})
-    solved = curve(REVERSED, {2: [1, 1], 3: [1, 1], 4: [1, 1], 0: [0.5, 1]})
-    right_to_left = curve(TEACHERLESS, {2: [0.1, 0.1, 0.2], 3: [0.1, 0.1, 1], 4: [0.3, 1, 1], 0: [0, 0.1, 0.2]})
-    found = headings({FORCING: stuck, REVERSED: solved, TEACHERLESS: right_to_left, SECOND: stuck})
-    assert found == {FORCING: "stuck at 1/2", REVERSED: "solved", TEACHERLESS: "from the last node backwards"}
-    gap = curve(TEACHERLESS, {2: [0.1, 1, 1], 3: [0.1, 0.1, 0.1], 4: [0.3, 1, 1], 0: [0, 0.1, 0.1]})
-    assert not backwards(gap) and headings({TEACHERLESS: gap})[TEACHERLESS] == "10% of answers so far"
-    all_of_it = curve(TEACHERLESS, {2: [0.1, 0.1, 1], 3: [0.1, 1, 1], 4: [1, 1, 1], 0: [0, 0.1, 1]})
-    assert headings({TEACHERLESS: all_of_it})[TEACHERLESS] == "solved, last node first"
-    lucky = curve(FORCING, {2: [0.1, 0.8], 3: [1, 1], 4: [1, 1], 0: [0.1, 0.8]})
-    assert headings({FORCING: lucky})[FORCING] == "80% of answers so far"
-    young = curve(FORCING, {2: [0.1, 0.5], 3: [0.2, 0.6], 4: [1, 1], 0: [0.1, 0.5]})
-    assert headings({FORCING: young})[FORCING] == "50% of answers so far"
-    assert title_of({FORCING: stuck}) != title_of({FORCING: young}) == title_of({REVERSED: solved})
+    stuck = curve(sweep.FORCING, {2: [0.4, 0.52], 3: [1, 1], 4: [1, 1], 0: [0.4, 0.52]})
+    solved = curve(sweep.REVERSED, {2: [1, 1], 3: [1, 1], 4: [1, 1], 0: [0.5, 1]})
+    right_to_left = curve(sweep.TEACHERLESS, {2: [0.1, 0.1, 0.2], 3: [0.1, 0.1, 1], 4: [0.3, 1, 1], 0: [0, 0.1, 0.2]})
+    found = sweep.headings(
+        {sweep.FORCING: stuck, sweep.REVERSED: solved, sweep.TEACHERLESS: right_to_left, sweep.SECOND: stuck}
+    )
+    assert found == {
+        sweep.FORCING: "stuck at 1/2",
+        sweep.REVERSED: "solved",
+        sweep.TEACHERLESS: "from the last node backwards",
+    }
+    gap = curve(sweep.TEACHERLESS, {2: [0.1, 1, 1], 3: [0.1, 0.1, 0.1], 4: [0.3, 1, 1], 0: [0, 0.1, 0.1]})
+    assert (
+        not sweep.backwards(gap)
+        and sweep.headings({sweep.TEACHERLESS: gap})[sweep.TEACHERLESS] == "10% of answers so far"
+    )
+    all_of_it = curve(sweep.TEACHERLESS, {2: [0.1, 0.1, 1], 3: [0.1, 1, 1], 4: [1, 1, 1], 0: [0, 0.1, 1]})
+    assert sweep.headings({sweep.TEACHERLESS: all_of_it})[sweep.TEACHERLESS] == "solved, last node first"
+    lucky = curve(sweep.FORCING, {2: [0.1, 0.8], 3: [1, 1], 4: [1, 1], 0: [0.1, 0.8]})
+    assert sweep.headings({sweep.FORCING: lucky})[sweep.FORCING] == "80% of answers so far"
+    young = curve(sweep.FORCING, {2: [0.1, 0.5], 3: [0.2, 0.6], 4: [1, 1], 0: [0.1, 0.5]})
+    assert sweep.headings({sweep.FORCING: young})[sweep.FORCING] == "50% of answers so far"
+    assert (
+        sweep.title_of({sweep.FORCING: stuck})
+        != sweep.title_of({sweep.FORCING: young})
+        == sweep.title_of({sweep.REVERSED: solved})
+    )
 
 
 def test_learned_rows_are_only_of_what_was_learned(outcome):
-    assert not len(outcome.summary.select(LEARNED))  # a handful of updates
-    assert outcome.summary.value(GREEDY, part=REFERENCE, learner=HANS, mode=FORCING, degree=3) == pytest.approx(1 / 3)
+    assert not len(outcome.summary.select(sweep.LEARNED))  # a handful of updates
+    assert outcome.summary.value(
+        sweep.GREEDY, part=sweep.REFERENCE, learner=sweep.HANS, mode=sweep.FORCING, degree=3
+    ) == pytest.approx(1 / 3)

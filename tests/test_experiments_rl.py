@@ -9,37 +9,12 @@ import pytest
 
 from experiments.run import run_study
 from experiments.studies import load_study
-from experiments.studies.rl import (
-    CLOSED_FORMS,
-    COST,
-    COSTS,
-    DAGGER,
-    ENTROPY,
-    EXPERT,
-    EXPERT_LOG_PROB,
-    GAP,
-    IMITATION,
-    MODE,
-    QUERIES,
-    REVERSE_KL,
-    REWARDED,
-    REWARDS,
-    SLOPE,
-    SUCCESS,
-    TASKS,
-    RLOptions,
-    cost_findings,
-    cost_rows,
-    costs,
-    judged,
-    learners_of,
-    rewarded,
-)
+from experiments.studies import rl as sweep
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
 from ntp_envs import BernoulliPolicy, make_task
 
-SUCCESS_REWARD, MODE_REWARD, MAX_ENT = REWARDS
+SUCCESS_REWARD, MODE_REWARD, MAX_ENT = sweep.REWARDS
 SMALL = {"rounds": 3, "rollouts": 200, "n": 20, "replicate": 0}
 
 
@@ -53,24 +28,24 @@ def values(records, **labels):
 def test_measures_of_iid_slips_are_their_closed_forms():
     H, slip = 6, 0.1
     task = make_task("Tightrope", horizon=H, eps=slip)
-    found = values(judged(task, BernoulliPolicy(slip), {}))
-    assert found[ENTROPY] == pytest.approx(-slip * math.log(slip) - (1 - slip) * math.log(1 - slip))
-    assert found[MODE] == pytest.approx((1 - slip) ** H)
-    assert found[EXPERT_LOG_PROB] == pytest.approx(-20 * slip)  # the floor of each slip
-    assert found[REVERSE_KL] == pytest.approx(H * (20 * slip - found[ENTROPY]))
-    assert found[SUCCESS] == pytest.approx(1 - task.bc_cost() / H)
+    found = values(sweep.judged(task, BernoulliPolicy(slip), {}))
+    assert found[sweep.ENTROPY] == pytest.approx(-slip * math.log(slip) - (1 - slip) * math.log(1 - slip))
+    assert found[sweep.MODE] == pytest.approx((1 - slip) ** H)
+    assert found[sweep.EXPERT_LOG_PROB] == pytest.approx(-20 * slip)  # the floor of each slip
+    assert found[sweep.REVERSE_KL] == pytest.approx(H * (20 * slip - found[sweep.ENTROPY]))
+    assert found[sweep.SUCCESS] == pytest.approx(1 - task.bc_cost() / H)
     assert found["hellinger2"] == pytest.approx(2 * (1 - (1 - slip) ** (H / 2)))  # the last one is that at H
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", sweep.TASKS)
 def test_the_expert_is_at_distance_zero_and_its_reverse_kl_is_zero(name):
-    parameters = TASKS[name] if name == "NoisyParity" else {"horizon": 5, **TASKS[name]}
+    parameters = sweep.TASKS[name] if name == "NoisyParity" else {"horizon": 5, **sweep.TASKS[name]}
     task = make_task(name, **parameters)
-    records = judged(task, task.expert, {})
-    assert all(abs(r.value) < 1e-12 for r in records if r.metric in ("hellinger2", REVERSE_KL))
+    records = sweep.judged(task, task.expert, {})
+    assert all(abs(r.value) < 1e-12 for r in records if r.metric in ("hellinger2", sweep.REVERSE_KL))
     found = values(records)
-    assert found[EXPERT_LOG_PROB] == pytest.approx(-found[ENTROPY], abs=1e-12)
-    assert (SUCCESS in found) == task.has_success
+    assert found[sweep.EXPERT_LOG_PROB] == pytest.approx(-found[sweep.ENTROPY], abs=1e-12)
+    assert (sweep.SUCCESS in found) == task.has_success
 
 
 # -- cost --------------------------------------------------------------------------------------------------------------
@@ -79,39 +54,39 @@ def test_the_expert_is_at_distance_zero_and_its_reverse_kl_is_zero(name):
 @pytest.mark.parametrize("H", [16, 64, 256])
 def test_cloning_and_dagger_cost_what_the_closed_forms_say(H):
     eps = 1e-3
-    records = costs(H=H, eps=eps, rng=np.random.default_rng(0), **SMALL)
+    records = sweep.costs(H=H, eps=eps, rng=np.random.default_rng(0), **SMALL)
     slow = sum(1 - (1 - eps) ** h for h in range(1, H + 1))
     off = [0.0]
     for _ in range(H):  # off the rope at the next step only by a slip from on it
         off.append(eps * (1 - off[-1]))
-    for learner in IMITATION:
+    for learner in sweep.IMITATION:
         found = values(records, learner=learner)
-        assert found[COST] == pytest.approx(sum(off) if learner == DAGGER else slow, rel=0.05), learner
-        assert found[QUERIES] == (3 * 200 * H if learner == DAGGER else 0)
-    assert [values(records, learner=form)[COST] for form in CLOSED_FORMS] == pytest.approx([slow, sum(off)])
+        assert found[sweep.COST] == pytest.approx(sum(off) if learner == sweep.DAGGER else slow, rel=0.05), learner
+        assert found[sweep.QUERIES] == (3 * 200 * H if learner == sweep.DAGGER else 0)
+    assert [values(records, learner=form)[sweep.COST] for form in sweep.CLOSED_FORMS] == pytest.approx([slow, sum(off)])
 
 
 def test_a_dagger_that_never_slipped_is_no_better_than_cloning():
-    records = costs(H=2, eps=1e-6, rng=np.random.default_rng(0), **{**SMALL, "rounds": 1, "rollouts": 1})
-    assert values(records, learner=DAGGER)[COST] == values(records, learner="log-loss")[COST]
+    records = sweep.costs(H=2, eps=1e-6, rng=np.random.default_rng(0), **{**SMALL, "rounds": 1, "rollouts": 1})
+    assert values(records, learner=sweep.DAGGER)[sweep.COST] == values(records, learner="log-loss")[sweep.COST]
 
 
 def test_without_ppo_the_rest_of_the_study_runs():
-    options = RLOptions(rl=False, horizon=4, n=200, seeds=2, horizons=(16, 64, 256), rounds=4)
+    options = sweep.RLOptions(rl=False, horizon=4, n=200, seeds=2, horizons=(16, 64, 256), rounds=4)
     outcome = check_study(load_study("rl"), options)
     summary = outcome.summary
-    for task in TASKS:
-        assert set(IMITATION) < {row["learner"] for row in summary.select(ENTROPY, task=task)}
-    assert summary.value(SLOPE, learner="log-loss") == pytest.approx(2, abs=0.1)  # below 2 as falls saturate
-    assert summary.value(SLOPE, learner=DAGGER) == pytest.approx(1, abs=0.01)
-    assert max(row.mean for row in summary.select(GAP)) <= 0.05
+    for task in sweep.TASKS:
+        assert set(sweep.IMITATION) < {row["learner"] for row in summary.select(sweep.ENTROPY, task=task)}
+    assert summary.value(sweep.SLOPE, learner="log-loss") == pytest.approx(2, abs=0.1)  # below 2 as falls saturate
+    assert summary.value(sweep.SLOPE, learner=sweep.DAGGER) == pytest.approx(1, abs=0.01)
+    assert max(row.mean for row in summary.select(sweep.GAP)) <= 0.05
     assert "all within 5 %" in outcome.analysis.findings[-1]
 
 
 def test_findings_say_so_where_a_cost_is_off_its_closed_form():
-    records = costs(H=4, eps=1e-6, rng=np.random.default_rng(0), **{**SMALL, "rounds": 1, "rollouts": 1})
-    summary = Summary(SummaryRow(COSTS, r.labels, r.metric, r.value, r.value, r.value, 1) for r in records)
-    (said,) = cost_findings(cost_rows(summary), summary)
+    records = sweep.costs(H=4, eps=1e-6, rng=np.random.default_rng(0), **{**SMALL, "rounds": 1, "rollouts": 1})
+    summary = Summary(SummaryRow(sweep.COSTS, r.labels, r.metric, r.value, r.value, r.value, 1) for r in records)
+    (said,) = sweep.cost_findings(sweep.cost_rows(summary), summary)
     assert "not within 5 %" in said
 
 
@@ -127,51 +102,51 @@ def test_a_missing_stable_baselines3_is_said_once_before_anything_runs(tmp_path,
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r"ntp-envs\[rl\].*--no-rl"):
-        run_study(load_study("rl"), RLOptions(), out=tmp_path / "run")
+        run_study(load_study("rl"), sweep.RLOptions(), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert load_study("rl").checked_cells(RLOptions(rl=False))
+    assert load_study("rl").checked_cells(sweep.RLOptions(rl=False))
 
 
 # -- rewards: these need stable-baselines3 -----------------------------------------------------------------------------
 
 
 def test_only_tasks_with_a_success_are_rewarded_for_it():
-    assert {task for task in TASKS if SUCCESS_REWARD in learners_of(task)} == {"Tightrope", "NoisyParity"}
+    assert {task for task in sweep.TASKS if SUCCESS_REWARD in sweep.learners_of(task)} == {"Tightrope", "NoisyParity"}
 
 
 def trained(task, learner, steps=20_000, H=4):
     pytest.importorskip("stable_baselines3")
     cell = {"task": task, "learner": learner, "H": H, "steps": steps, "n_envs": 128, "replicate": 0}
-    return values(rewarded(rng=np.random.default_rng(0), **cell))
+    return values(sweep.rewarded(rng=np.random.default_rng(0), **cell))
 
 
 @pytest.mark.slow
 def test_maximum_entropy_recovers_a_random_expert_and_its_log_probability_only_the_mode():
     task = make_task("ARLinear", horizon=4)
-    expert = values(judged(task, task.expert, {}))
+    expert = values(sweep.judged(task, task.expert, {}))
     law, mode = trained("ARLinear", MAX_ENT), trained("ARLinear", MODE_REWARD)
-    uniform = values(judged(task, BernoulliPolicy(0.5), {}))
+    uniform = values(sweep.judged(task, BernoulliPolicy(0.5), {}))
     assert law["hellinger2"] < 0.2 * uniform["hellinger2"]
-    assert law[ENTROPY] == pytest.approx(expert[ENTROPY], rel=0.1)
-    assert mode[ENTROPY] < 0.1 * expert[ENTROPY] and mode[MODE] > 0.8
-    assert mode[EXPERT_LOG_PROB] > expert[EXPERT_LOG_PROB] and mode["hellinger2"] > 5 * law["hellinger2"]
+    assert law[sweep.ENTROPY] == pytest.approx(expert[sweep.ENTROPY], rel=0.1)
+    assert mode[sweep.ENTROPY] < 0.1 * expert[sweep.ENTROPY] and mode[sweep.MODE] > 0.8
+    assert mode[sweep.EXPERT_LOG_PROB] > expert[sweep.EXPERT_LOG_PROB] and mode["hellinger2"] > 5 * law["hellinger2"]
 
 
 @pytest.mark.slow
 def test_success_is_reached_without_the_experts_distribution():
     found = trained("NoisyParity", SUCCESS_REWARD)
-    assert found[SUCCESS] > 0.95 and found["hellinger2"] > 0.5
-    assert found[QUERIES] == 0
+    assert found[sweep.SUCCESS] > 0.95 and found["hellinger2"] > 0.5
+    assert found[sweep.QUERIES] == 0
 
 
 @pytest.mark.slow
 def test_a_small_run_with_ppo(tmp_path):
     pytest.importorskip("stable_baselines3")
-    options = RLOptions(horizon=4, n=200, steps=2048, seeds=1, horizons=(16, 32), rounds=2)
+    options = sweep.RLOptions(horizon=4, n=200, steps=2048, seeds=1, horizons=(16, 32), rounds=2)
     outcome = run_study(load_study("rl"), options, out=tmp_path / "run")
     assert not outcome.failures
-    for task in TASKS:
-        learners = {row["learner"] for row in outcome.summary.select("hellinger2", part=REWARDED, task=task)}
-        assert {*learners_of(task), *IMITATION, EXPERT} < learners
+    for task in sweep.TASKS:
+        learners = {row["learner"] for row in outcome.summary.select("hellinger2", part=sweep.REWARDED, task=task)}
+        assert {*sweep.learners_of(task), *sweep.IMITATION, sweep.EXPERT} < learners
     said = " ".join(outcome.analysis.findings)
-    assert all(f"{name}: " in said for name in REWARDS)
+    assert all(f"{name}: " in said for name in sweep.REWARDS)

@@ -42,12 +42,6 @@ def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
     assert (tmp_path / "other" / "summary.csv").read_bytes() != (tmp_path / "inline" / "summary.csv").read_bytes()
 
 
-def test_a_cell_s_numbers_do_not_depend_on_the_other_cells(tmp_path):
-    few = run_study(toy.STUDY, toy.ToyOptions(sizes=(2,)), out=tmp_path / "few").summary
-    many = run_study(toy.STUDY, toy.ToyOptions(sizes=(4, 2, 1)), out=tmp_path / "many").summary
-    assert few.select("square", K=2).rows == many.select("square", K=2).rows
-
-
 def test_cell_streams_are_keyed_by_identity():
     cell = Cell("a", toy.noisy_square, {"size": 1, "mood": "x"})
     same = Cell("a", toy.noisy_square, {"mood": "x", "size": 1})

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
@@ -12,64 +13,18 @@ torch = pytest.importorskip("torch")
 
 from experiments.run import run_study  # noqa: E402
 from experiments.studies import load_study  # noqa: E402
-from experiments.studies.scaling import (  # noqa: E402
-    ABOVE,
-    ARCHITECTURES,
-    BITS,
-    CORRELATION,
-    EPOCHS,
-    EXPERT,
-    FLOPS,
-    KL,
-    LEAST_STEPS,
-    NGRAM,
-    PASSING,
-    REFERENCE,
-    SECONDS,
-    SLOPE,
-    STEPS,
-    TOKENS,
-    TRAIN_BITS,
-    TRAINING,
-    Clock,
-    ScalingOptions,
-    compared_windows,
-    flops,
-    frontier,
-    gain,
-    network_for,
-    ngrams,
-    of,
-    paired,
-    passing,
-    rank_correlation,
-    shared_windows,
-    slope,
-    steps_within,
-    text_task,
-    training_flops,
-    trainings,
-)
+from experiments.studies import scaling as sweep  # noqa: E402
 from experiments.summary import Summary, SummaryRow  # noqa: E402
 from experiments.testing import check_study  # noqa: E402
 from ntp_envs import NGramClass, distance  # noqa: E402
 
 HARBOUR = str(Path(__file__).parent / "data" / "harbour.txt")
-SMALL = ScalingOptions(
-    corpus=HARBOUR,
-    horizon=6,
-    n=40,
-    budgets=(1, 2),
-    widths=(128, 192),
-    transformer_widths=(32, 64),
-    window=3,
-    windows=(1, 3),
-    window_budget=1,
-    window_width=128,
-    batch_size=16,
-    orders=(1, 2),
-    samples=200,
-    seeds=1,
+SMALL = toy.options_of(
+    "scaling",
+    "--horizon 6 --n 40 --budgets 1 2 --widths 128 192 --transformer-widths 32 64 --window 3 --windows 1 3 "
+    "--window-budget 1 --window-width 128 --batch-size 16 --orders 1 2 --samples 200 --seeds 1",
+    "--corpus",
+    HARBOUR,
 )
 TINY = replace(
     SMALL, budgets=(1,), widths=(128,), window_width=128, transformer_widths=(32,), windows=(3,), orders=(2,)
@@ -111,80 +66,84 @@ def test_operations_are_those_that_torch_counts(architecture, changes):
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):  # torch counts nothing in the fused attention of the CPU
         objective(prompts, torch.zeros(5, 7, dtype=torch.int64), None)[0].backward()
-    assert training_flops(spec, 5) == counter.get_total_flops()
+    assert sweep.training_flops(spec, 5) == counter.get_total_flops()
 
 
 def test_steps_within_a_budget_are_the_nearest_number():
-    spec = network_for("mlp", text_task(HARBOUR, 10_000, 6), 8, 3)
-    cost = training_flops(spec, 4)
-    assert [steps_within(x * cost, spec, 4) for x in (0.4, 1.0, 7.4, 7.6)] == [0, 1, 7, 8]
+    spec = sweep.network_for("mlp", sweep.text_task(HARBOUR, 10_000, 6), 8, 3)
+    cost = sweep.training_flops(spec, 4)
+    assert [sweep.steps_within(x * cost, spec, 4) for x in (0.4, 1.0, 7.4, 7.6)] == [0, 1, 7, 8]
 
 
 # -- the sweep ---------------------------------------------------------------------------------------------------------
 
 
 def test_budgets_are_equal_to_half_a_step_and_the_rest_is_counted(outcome):
-    task = text_task(SMALL.corpus, SMALL.max_chars, SMALL.horizon)
-    rows = outcome.summary.select(FLOPS, part=TRAINING)
-    assert {(row["learner"], row["budget"]) for row in rows} == {(a, b) for a in ARCHITECTURES for b in SMALL.budgets}
+    task = sweep.text_task(SMALL.corpus, SMALL.max_chars, SMALL.horizon)
+    rows = outcome.summary.select(sweep.FLOPS, part=sweep.TRAINING)
+    assert {(row["learner"], row["budget"]) for row in rows} == {
+        (a, b) for a in sweep.ARCHITECTURES for b in SMALL.budgets
+    }
     for row in rows:
         window = None if row["learner"] == "transformer" else row["window"]
-        step = training_flops(network_for(row["learner"], task, row["width"], window), SMALL.batch_size)
+        step = sweep.training_flops(sweep.network_for(row["learner"], task, row["width"], window), SMALL.batch_size)
         assert abs(row.mean - row["budget"] * 1e9) <= step / 2
-        steps, read, passes = (of(outcome.summary, row, metric).mean for metric in (STEPS, TOKENS, EPOCHS))
-        assert steps >= LEAST_STEPS and row.mean == steps * step
+        steps, read, passes = (
+            sweep.of(outcome.summary, row, metric).mean for metric in (sweep.STEPS, sweep.TOKENS, sweep.EPOCHS)
+        )
+        assert steps >= sweep.LEAST_STEPS and row.mean == steps * step
         assert read == steps * SMALL.batch_size * SMALL.horizon
         assert passes * SMALL.n == steps * SMALL.batch_size
-        seconds = outcome.summary.timings.value(SECONDS, part=TRAINING, **row.labels)
+        seconds = outcome.summary.timings.value(sweep.SECONDS, part=sweep.TRAINING, **row.labels)
         assert 0 < seconds < 60
 
 
 def test_all_learn_from_the_same_windows(outcome):
-    task = text_task(SMALL.corpus, SMALL.max_chars, SMALL.horizon)
-    first, second = (shared_windows(task, SMALL.n, replicate) for replicate in (0, 1))
-    assert np.array_equal(first.tokens, shared_windows(task, SMALL.n, 0).tokens)
+    task = sweep.text_task(SMALL.corpus, SMALL.max_chars, SMALL.horizon)
+    first, second = (sweep.shared_windows(task, SMALL.n, replicate) for replicate in (0, 1))
+    assert np.array_equal(first.tokens, sweep.shared_windows(task, SMALL.n, 0).tokens)
     assert not np.array_equal(first.tokens, second.tokens)
     from agents import make_agent
 
     own = make_agent("NGramBC").fit(first, NGramClass(task.vocab_size, 2), rng=np.random.default_rng(0)).policy_
     scored = task.bits_per_char(own)
-    (row,) = outcome.summary.select(BITS, part=REFERENCE, learner=NGRAM, window=1)
+    (row,) = outcome.summary.select(sweep.BITS, part=sweep.REFERENCE, learner=sweep.NGRAM, window=1)
     assert (row.mean, row.lower, row.upper) == pytest.approx((scored.value, *scored.interval))
     nats = -own.log_probs(first.prompts, first.tokens).mean()
-    assert of(outcome.summary, row, TRAIN_BITS).mean == pytest.approx(nats / np.log(2))
+    assert sweep.of(outcome.summary, row, sweep.TRAIN_BITS).mean == pytest.approx(nats / np.log(2))
 
 
 def test_distances_are_those_to_the_expert(outcome):
-    task = text_task(SMALL.corpus, SMALL.max_chars, SMALL.horizon)
+    task = sweep.text_task(SMALL.corpus, SMALL.max_chars, SMALL.horizon)
     from agents import make_agent
 
-    windows = shared_windows(task, SMALL.n, 0)
+    windows = sweep.shared_windows(task, SMALL.n, 0)
     own = make_agent("NGramBC").fit(windows, NGramClass(task.vocab_size, 1), rng=np.random.default_rng(0)).policy_
-    for metric, name in (("hellinger2", "hellinger2"), ("kl", KL)):
+    for metric, name in (("hellinger2", "hellinger2"), ("kl", sweep.KL)):
         curve = distance(
             task.expert, own, task, metric=metric, method="monte carlo", n=4000, rng=np.random.default_rng(1)
         )
         scale = task.horizon if metric == "kl" else 1
         place = {"h": task.horizon} if metric == "hellinger2" else {}
-        (row,) = outcome.summary.select(name, part=REFERENCE, learner=NGRAM, window=0, **place)
+        (row,) = outcome.summary.select(name, part=sweep.REFERENCE, learner=sweep.NGRAM, window=0, **place)
         spread = np.hypot((row.upper - row.lower) / 2, (curve.upper[-1] - curve.lower[-1]) / 2 / scale)
         assert abs(row.mean - curve.final / scale) < 2 * spread
-    assert not len(outcome.summary.select(PASSING, learner=EXPERT))  # nothing to drift from
+    assert not len(outcome.summary.select(sweep.PASSING, learner=sweep.EXPERT))  # nothing to drift from
 
 
 def test_the_interval_of_the_difference_to_itself_is_empty(outcome):
     changed = replace(SMALL, orders=(3,))
     cell = next(c for c in load_study("scaling").checked_cells(changed) if c.parameters.get("order") == 3)
     records = {r.metric: r for r in cell.function(**cell.parameters, rng=np.random.default_rng(0))}
-    above = records[ABOVE]
+    above = records[sweep.ABOVE]
     assert (above.value, above.lower, above.upper) == (0.0, 0.0, 0.0)
-    assert records[BITS].upper > records[BITS].lower
-    for row in trainings(paired(outcome.summary), SMALL, "mlp"):
+    assert records[sweep.BITS].upper > records[sweep.BITS].lower
+    for row in sweep.trainings(sweep.paired(outcome.summary), SMALL, "mlp"):
         assert row.lower < row.mean < row.upper
 
 
 def test_passing_is_where_the_curve_crosses():
-    assert passing(np.array([0.5, 0.75, 1.25])) == 2.5 and passing(np.full(7, 0.9)) == 7.0
+    assert sweep.passing(np.array([0.5, 0.75, 1.25])) == 2.5 and sweep.passing(np.full(7, 0.9)) == 7.0
 
 
 def test_interrupted_trainings_go_on_with_the_same_result(tmp_path, monkeypatch):
@@ -215,12 +174,12 @@ def test_interrupted_trainings_go_on_with_the_same_result(tmp_path, monkeypatch)
 
 
 def test_the_clock_goes_on_where_it_was_stopped(tmp_path):
-    first = Clock(tmp_path / "seconds", every=2)
+    first = sweep.Clock(tmp_path / "seconds", every=2)
     first(1, 0.0, 0.0)
     assert not first.path.exists()
     first.before = 100.0
     first(2, 0.0, 0.0)
-    assert Clock(tmp_path / "seconds", every=2).seconds >= 100.0
+    assert sweep.Clock(tmp_path / "seconds", every=2).seconds >= 100.0
 
 
 # -- what is made of it ------------------------------------------------------------------------------------------------
@@ -229,60 +188,60 @@ def test_the_clock_goes_on_where_it_was_stopped(tmp_path):
 def row(learner, budget, width, bits, window=3):
     labels = {"learner": learner, "budget": budget, "width": width, "window": window}
     return [
-        SummaryRow(TRAINING, labels, BITS, bits, bits - 0.3, bits + 0.3, 1),
-        SummaryRow(TRAINING, labels, ABOVE, bits - 2.5, bits - 2.51, bits - 2.48, 1),
+        SummaryRow(sweep.TRAINING, labels, sweep.BITS, bits, bits - 0.3, bits + 0.3, 1),
+        SummaryRow(sweep.TRAINING, labels, sweep.ABOVE, bits - 2.5, bits - 2.51, bits - 2.48, 1),
     ]
 
 
 def test_the_frontier_is_the_best_width_at_the_window_of_the_study():
     rows = [*row("mlp", 1, 16, 3.0), *row("mlp", 1, 128, 3.5), *row("mlp", 2, 16, 2.9), *row("mlp", 2, 128, 2.5)]
     rows += row("mlp", 1, 128, 1.0, window=1)
-    summary = paired(Summary(rows))
-    best = frontier(summary, SMALL, "mlp")
+    summary = sweep.paired(Summary(rows))
+    best = sweep.frontier(summary, SMALL, "mlp")
     assert [(r["budget"], r["width"], r.mean) for r in best] == [(1, 16, 3.0), (2, 128, 2.5)]
     assert (best[0].lower, best[0].upper) == pytest.approx((2.99, 3.02))  # of the difference, not of the text
-    assert gain(best) == pytest.approx(0.5)
-    assert [r["window"] for r in compared_windows(summary, SMALL, "mlp")] == [1, 3]
+    assert sweep.gain(best) == pytest.approx(0.5)
+    assert [r["window"] for r in sweep.compared_windows(summary, SMALL, "mlp")] == [1, 3]
 
 
 def test_slope_of_a_line_is_exact_and_needs_four_budgets():
     rows = [r for k in range(4) for r in row("mlp", 10**k, 16, 3.0 - 0.25 * k)]
-    line = frontier(Summary(rows), SMALL, "mlp")
-    found = slope(line)
+    line = sweep.frontier(Summary(rows), SMALL, "mlp")
+    found = sweep.slope(line)
     assert found == pytest.approx((0.25, 0.25, 0.25))
-    assert slope(line[:3]) is None
-    bent = slope(frontier(Summary([*rows, *row("mlp", 10**4, 16, 2.25)]), SMALL, "mlp"))
+    assert sweep.slope(line[:3]) is None
+    bent = sweep.slope(sweep.frontier(Summary([*rows, *row("mlp", 10**4, 16, 2.25)]), SMALL, "mlp"))
     value, lower, upper = bent
     assert lower < value < 0.25 < upper
 
 
 def test_rank_correlation_sees_order_only():
-    assert rank_correlation([1, 2, 3, 40], [1, 4, 9, 10]) == 1.0
-    assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3])) and np.isnan(rank_correlation([1, 2], [1, 2]))
+    assert sweep.rank_correlation([1, 2, 3, 40], [1, 4, 9, 10]) == 1.0
+    assert np.isnan(sweep.rank_correlation([1, 1, 1], [1, 2, 3])) and np.isnan(sweep.rank_correlation([1, 2], [1, 2]))
 
 
 def test_findings_hold_the_numbers_of_the_summary(outcome):
     text = " ".join(outcome.analysis.findings)
-    for architecture in ARCHITECTURES:
-        assert f"{frontier(outcome.summary, SMALL, architecture)[-1].mean:.3g}" in text
-    (correlation,) = outcome.summary.select(CORRELATION)
+    for architecture in sweep.ARCHITECTURES:
+        assert f"{sweep.frontier(outcome.summary, SMALL, architecture)[-1].mean:.3g}" in text
+    (correlation,) = outcome.summary.select(sweep.CORRELATION)
     assert -1 <= correlation.mean <= 1 and f"{correlation.mean:.2f} over all" in text
-    assert not len(outcome.summary.select(SLOPE))  # two budgets are too few
-    assert [r["window"] for r in ngrams(outcome.summary)] == [0, 1]
+    assert not len(outcome.summary.select(sweep.SLOPE))  # two budgets are too few
+    assert [r["window"] for r in sweep.ngrams(outcome.summary)] == [0, 1]
 
 
 def test_more_compute_learns_more_of_so_little_text(outcome):
-    for architecture in ARCHITECTURES:
-        first, last = frontier(outcome.summary, SMALL, architecture)
+    for architecture in sweep.ARCHITECTURES:
+        first, last = sweep.frontier(outcome.summary, SMALL, architecture)
         best = [
-            min(r.mean for r in outcome.summary.select(TRAIN_BITS, learner=architecture, budget=end["budget"]))
+            min(r.mean for r in outcome.summary.select(sweep.TRAIN_BITS, learner=architecture, budget=end["budget"]))
             for end in (first, last)
         ]
         assert best[1] < best[0] < np.log2(30)
 
 
 def test_budgets_in_words():
-    assert [flops(budget) for budget in (1, 16, 128, 4096)] == ["1e9", "1.6e10", "1.28e11", "4.1e12"]
+    assert [sweep.flops(budget) for budget in (1, 16, 128, 4096)] == ["1e9", "1.6e10", "1.28e11", "4.1e12"]
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -292,11 +251,11 @@ def test_cells_are_distinct_and_windows_are_compared_once():
     study = load_study("scaling")
     made = study.checked_cells(SMALL)
     places = [tuple(c.parameters[k] for k in ("architecture", "width", "window", "budget"))
-              for c in made if c.part == TRAINING]  # fmt: skip
+              for c in made if c.part == sweep.TRAINING]  # fmt: skip
     assert len(set(places)) == len(places)
     assert ("linear", 128, 1, 1) in places and ("linear", 128, 1, 2) not in places
-    assert all(cell.scratch == (cell.part == TRAINING) for cell in made)
-    assert study.checked_cells(ScalingOptions.quick())
+    assert all(cell.scratch == (cell.part == sweep.TRAINING) for cell in made)
+    assert study.checked_cells(sweep.ScalingOptions.quick())
 
 
 def test_without_torch_the_extra_is_named_before_any_work(monkeypatch, tmp_path):

@@ -1,31 +1,17 @@
 """The study snowball at tiny sizes: what it measures against closed forms, and what it says and draws."""
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
 from experiments.studies import load_study
-from experiments.studies.snowball import (
-    AGAIN,
-    COST,
-    CURVE,
-    DEPTH_FIRST,
-    EXACT,
-    FORM,
-    FREE,
-    GAP,
-    LEARNED,
-    LENGTH,
-    LOCAL,
-    PATH,
-    POSITIONS,
-    SNOW,
-    TOKENS,
-    SnowballOptions,
-    costs,
-)
+from experiments.studies import snowball as sweep
 from experiments.testing import check_study
 
-SMALL = SnowballOptions(horizons=(4, 12), detail_horizon=12, eps=0.1, degree=3, degrees=(2, 4), n=300, samples=60)
+SMALL = toy.options_of(
+    "snowball",
+    "--horizons 4 12 --detail-horizon 12 --eps 0.1 --degree 3 --degrees 2 4 --n 300 --samples 60",
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,68 +26,85 @@ def inside(row, value, widths=2.0):
 
 @pytest.mark.parametrize("H", SMALL.horizons)
 def test_the_verifier_repairs_slips_and_not_the_plan(outcome, H):
-    for task, form in ((SNOW, 0.9**H), (PATH, 1 / 3)):
-        assert outcome.summary.value(EXACT, part=LENGTH, task=task, decoding=FORM, H=H) == pytest.approx(form)
-        (free,) = outcome.summary.select(EXACT, part=LENGTH, task=task, decoding=FREE, H=H)
+    for task, form in ((sweep.SNOW, 0.9**H), (sweep.PATH, 1 / 3)):
+        assert outcome.summary.value(
+            sweep.EXACT, part=sweep.LENGTH, task=task, decoding=sweep.FORM, H=H
+        ) == pytest.approx(form)
+        (free,) = outcome.summary.select(sweep.EXACT, part=sweep.LENGTH, task=task, decoding=sweep.FREE, H=H)
         assert inside(free, form)
-    (repaired,) = outcome.summary.select(EXACT, part=LENGTH, task=SNOW, decoding=LOCAL, H=H)
-    (price,) = outcome.summary.select(TOKENS, part=LENGTH, task=SNOW, decoding=LOCAL, H=H)
+    (repaired,) = outcome.summary.select(sweep.EXACT, part=sweep.LENGTH, task=sweep.SNOW, decoding=sweep.LOCAL, H=H)
+    (price,) = outcome.summary.select(sweep.TOKENS, part=sweep.LENGTH, task=sweep.SNOW, decoding=sweep.LOCAL, H=H)
     assert repaired.mean == 1.0 and repaired.lower > 0.98
     assert inside(price, 1 / 0.9)
-    (unrepaired,) = outcome.summary.select(EXACT, part=LENGTH, task=PATH, decoding=LOCAL, H=H)
+    (unrepaired,) = outcome.summary.select(sweep.EXACT, part=sweep.LENGTH, task=sweep.PATH, decoding=sweep.LOCAL, H=H)
     assert inside(unrepaired, 1 / 3)
-    assert outcome.summary.value(EXACT, part=LENGTH, task=PATH, decoding=DEPTH_FIRST, H=H) == 1.0
+    assert (
+        outcome.summary.value(sweep.EXACT, part=sweep.LENGTH, task=sweep.PATH, decoding=sweep.DEPTH_FIRST, H=H) == 1.0
+    )
 
 
 def test_cost_of_the_right_answer_is_its_closed_form(outcome):
-    places = [(SNOW, {"H": H}, LOCAL) for H in SMALL.horizons] + [(PATH, {"degree": d}, DEPTH_FIRST) for d in (2, 4)]
+    places = [(sweep.SNOW, {"H": H}, sweep.LOCAL) for H in SMALL.horizons] + [
+        (sweep.PATH, {"degree": d}, sweep.DEPTH_FIRST) for d in (2, 4)
+    ]
     for task, place, search in places:
-        for decoding in (AGAIN, search):
-            (row,) = outcome.summary.select(TOKENS, part=COST, task=task, decoding=decoding, **place)
-            form = outcome.summary.value(TOKENS, part=COST, task=task, decoding=f"{decoding}, {FORM}", **place)
+        for decoding in (sweep.AGAIN, search):
+            (row,) = outcome.summary.select(sweep.TOKENS, part=sweep.COST, task=task, decoding=decoding, **place)
+            form = outcome.summary.value(
+                sweep.TOKENS, part=sweep.COST, task=task, decoding=f"{decoding}, {sweep.FORM}", **place
+            )
             assert inside(row, form), (task, place, decoding)
 
 
 def test_censored_costs_are_left_out():
     shape = {"eps": 0.3, "vocab_size": 4, "degree": 2, "n": 50}
-    records = costs(task=SNOW, H=20, **shape, samples=3, rng=np.random.default_rng(0))
-    assert {record.labels["decoding"] for record in records if record.metric == TOKENS and record.lower} == {LOCAL}
-    (share,) = (r for r in records if r.metric == EXACT and r.labels["decoding"] == AGAIN)
+    records = sweep.costs(task=sweep.SNOW, H=20, **shape, samples=3, rng=np.random.default_rng(0))
+    assert {record.labels["decoding"] for record in records if record.metric == sweep.TOKENS and record.lower} == {
+        sweep.LOCAL
+    }
+    (share,) = (r for r in records if r.metric == sweep.EXACT and r.labels["decoding"] == sweep.AGAIN)
     assert share.value < 0.1 and share.upper > share.value
 
 
 def test_whole_answers_again_follow_the_curve_of_their_exact_match_only(outcome):
-    for task, p in ((SNOW, 0.9**12), (PATH, 1 / 3)):
-        for row in outcome.summary.select(EXACT, part=CURVE, task=task, decoding=AGAIN):
-            form = outcome.summary.value(EXACT, part=CURVE, task=task, decoding=FORM, budget=row["budget"])
+    for task, p in ((sweep.SNOW, 0.9**12), (sweep.PATH, 1 / 3)):
+        for row in outcome.summary.select(sweep.EXACT, part=sweep.CURVE, task=task, decoding=sweep.AGAIN):
+            form = outcome.summary.value(
+                sweep.EXACT, part=sweep.CURVE, task=task, decoding=sweep.FORM, budget=row["budget"]
+            )
             assert form == pytest.approx(1 - (1 - p) ** row["budget"])
             assert inside(row, form)
-    local = outcome.summary.series("budget", EXACT, part=CURVE, task=PATH, decoding=LOCAL)
+    local = outcome.summary.series("budget", sweep.EXACT, part=sweep.CURVE, task=sweep.PATH, decoding=sweep.LOCAL)
     assert len(set(local.mean)) == 1  # more tokens, nothing more found
-    assert outcome.summary.value(EXACT, part=CURVE, task=SNOW, decoding=LOCAL, budget=2.0) > 0.99
+    assert (
+        outcome.summary.value(sweep.EXACT, part=sweep.CURVE, task=sweep.SNOW, decoding=sweep.LOCAL, budget=2.0) > 0.99
+    )
 
 
 def test_teacher_forcing_looks_fine_position_by_position(outcome):
     snow, path = (
-        np.exp(-outcome.summary.series("h", "cross_entropy", part=POSITIONS, task=task).mean) for task in (SNOW, PATH)
+        np.exp(-outcome.summary.series("h", "cross_entropy", part=sweep.POSITIONS, task=task).mean)
+        for task in (sweep.SNOW, sweep.PATH)
     )
     assert snow == pytest.approx(np.full(12, 0.9))
     assert path == pytest.approx(np.array([1.0, 1 / 3] + [1.0] * 10))
-    free = outcome.summary.select("sampled_accuracy", part=POSITIONS, task=PATH)
+    free = outcome.summary.select("sampled_accuracy", part=sweep.POSITIONS, task=sweep.PATH)
     assert all(inside(row, 1.0 if row["h"] == 1 else 1 / 3) for row in free)
 
 
 def test_log_loss_learns_the_two_laws(outcome):
-    for task, form in ((SNOW, 0.9**5), (PATH, 1 / 3)):
-        assert outcome.summary.value("sequence_probability", part=LEARNED, task=task) == pytest.approx(form, rel=1e-3)
-    assert outcome.summary.value("forced_token_accuracy", part=LEARNED, task=PATH) == pytest.approx(
+    for task, form in ((sweep.SNOW, 0.9**5), (sweep.PATH, 1 / 3)):
+        assert outcome.summary.value("sequence_probability", part=sweep.LEARNED, task=task) == pytest.approx(
+            form, rel=1e-3
+        )
+    assert outcome.summary.value("forced_token_accuracy", part=sweep.LEARNED, task=sweep.PATH) == pytest.approx(
         1 - 2 / 15, abs=0.02
     )
 
 
 def test_gap_to_the_closed_form_is_of_the_order_of_the_noise(outcome):
-    rows = outcome.summary.select(GAP)
-    assert {row["task"] for row in rows} == {SNOW, PATH}
+    rows = outcome.summary.select(sweep.GAP)
+    assert {row["task"] for row in rows} == {sweep.SNOW, sweep.PATH}
     assert all(0 <= row.mean < 2 for row in rows)
 
 

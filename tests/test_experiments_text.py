@@ -6,47 +6,16 @@ import hashlib
 import json
 import math
 import os
-import sqlite3
 from pathlib import Path
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
 import experiments.measure as networks_module
 from experiments.cli import main
 from experiments.studies import load_study
-from experiments.studies.text import (
-    ACCURACY,
-    BITS,
-    CLEAN,
-    CLIPPED,
-    DIAL,
-    DISTANCE2,
-    EXACT,
-    EXPERT,
-    HALF,
-    MAIN,
-    NATS,
-    NETWORK,
-    NETWORKS,
-    REAL,
-    RHO,
-    SAMPLE,
-    SHARE,
-    UNKNOWN,
-    TextOptions,
-    additive,
-    additive_inverse,
-    analyse,
-    cells,
-    checked_texts,
-    dial_class,
-    exit_of,
-    name_of,
-    one_line,
-    read,
-    shown_lengths,
-)
+from experiments.studies import text as sweep
 from experiments.summary import Series, Summary
 from experiments.testing import check_study
 from ntp_envs import distance
@@ -55,31 +24,14 @@ from ntp_envs.text import UnknownTokensWarning
 
 FILES = Path(__file__).parent / "data"
 HARBOUR = str(FILES / "harbour.txt")
-SMALL = TextOptions(
-    corpus=HARBOUR,
-    expert_order=4,
-    horizon=16,
-    prompt_length=4,
-    orders=(1, 2, 3),
-    windows=(1, 2),
-    neural="no",
-    mlp_window=4,
-    width=8,
-    steps=5,
-    n=400,
-    draws=600,
-    seeds=1,
-    network_seeds=1,
-    contamination=0.1,
-    small_vocab=8,
-    dial_horizons=(4, 32),
-    dial_n=400,
-    chunks=(2, 16),
-    network_vocab=5,
-    network_horizon=16,
-    network_n=150,
-    network_batch=50,
-    network_steps=10,
+SMALL = toy.options_of(
+    "text",
+    "--expert-order 4 --horizon 16 --prompt-length 4 --orders 1 2 3 --windows 1 2 --neural no --mlp-window 4 "
+    "--width 8 --steps 5 --n 400 --draws 600 --seeds 1 --network-seeds 1 --contamination 0.1 --small-vocab 8 "
+    "--dial-horizons 4 32 --dial-n 400 --chunks 2 16 --network-vocab 5 --network-horizon 16 --network-n 150 "
+    "--network-batch 50 --network-steps 10",
+    "--corpus",
+    HARBOUR,
 )
 
 
@@ -98,64 +50,67 @@ def one(outcome, metric, **labels):
 
 def test_the_distance_grows_and_faster_for_the_more_restricted(outcome):
     for learner in ("1-gram", "2-gram", "3-gram", "linear, 1 token", "linear, 2 tokens"):
-        rows = {h: one(outcome, DISTANCE2, part=MAIN, learner=learner, h=h) for h in (1, 4, 16)}
+        rows = {h: one(outcome, sweep.DISTANCE2, part=sweep.MAIN, learner=learner, h=h) for h in (1, 4, 16)}
         assert rows[1].upper < rows[4].lower and rows[4].mean < rows[16].mean <= 2.0
         assert all(row.lower <= row.mean <= row.upper and row.seeds == 1 for row in rows.values())
     for less, more in (("1-gram", "2-gram"), ("2-gram", "3-gram")):
         for h in (1, 2, 4):
-            near, far = (one(outcome, DISTANCE2, part=MAIN, learner=name, h=h) for name in (more, less))
+            near, far = (one(outcome, sweep.DISTANCE2, part=sweep.MAIN, learner=name, h=h) for name in (more, less))
             assert near.upper < far.lower, (less, more, h)
-        halves = [one(outcome, HALF, part=MAIN, learner=name) for name in (less, more)]
+        halves = [one(outcome, sweep.HALF, part=sweep.MAIN, learner=name) for name in (less, more)]
         assert halves[0].upper < halves[1].lower
 
 
 def test_a_linear_window_of_one_token_is_a_bigram(outcome):
     """Any table of the last token is linear in its indicator; they differ by Witten and Bell's smoothing only."""
     for h in (1, 4):
-        rows = [one(outcome, DISTANCE2, part=MAIN, learner=name, h=h).mean for name in ("2-gram", "linear, 1 token")]
+        rows = [
+            one(outcome, sweep.DISTANCE2, part=sweep.MAIN, learner=name, h=h).mean
+            for name in ("2-gram", "linear, 1 token")
+        ]
         assert rows[0] == pytest.approx(rows[1], rel=0.25)
 
 
 def test_bits_are_those_of_the_task(outcome):
     task = Text(corpus=HARBOUR, expert_order=4, horizon=16, prompt_length=4)
-    expert = one(outcome, BITS, part=MAIN, learner=EXPERT)
+    expert = one(outcome, sweep.BITS, part=sweep.MAIN, learner=sweep.EXPERT)
     bits = task.bits_per_char(task.expert)
     assert (expert.mean, expert.lower, expert.upper) == pytest.approx((bits.value, *bits.interval))
     assert expert["sha256"] == task.data.sha256[:16]
-    assert one(outcome, UNKNOWN, part=MAIN, learner=EXPERT).mean == bits.unknown_share
-    others = [one(outcome, BITS, part=MAIN, learner=name_of("n-gram", order)).mean for order in (1, 2, 3)]
+    assert one(outcome, sweep.UNKNOWN, part=sweep.MAIN, learner=sweep.EXPERT).mean == bits.unknown_share
+    others = [
+        one(outcome, sweep.BITS, part=sweep.MAIN, learner=sweep.name_of("n-gram", order)).mean for order in (1, 2, 3)
+    ]
     assert others[0] > others[1] > expert.mean
 
 
 def test_teacher_forcing_is_measured_by_position_on_held_out_text(outcome):
-    for learner in ("3-gram", EXPERT):
-        for metric in (ACCURACY, NATS):
-            assert [row["h"] for row in outcome.summary.select(metric, learner=learner)] == shown_lengths(16)
+    for learner in ("3-gram", sweep.EXPERT):
+        for metric in (sweep.ACCURACY, sweep.NATS):
+            assert [row["h"] for row in outcome.summary.select(metric, learner=learner)] == sweep.shown_lengths(16)
     mean = one(outcome, "mean_cross_entropy", learner="3-gram").mean
     assert one(outcome, "perplexity", learner="3-gram").mean == pytest.approx(math.exp(mean))
 
 
 def test_samples_go_on_from_the_same_words(outcome):
-    rows = outcome.summary.select(SAMPLE, part=MAIN)
-    assert {row["learner"] for row in rows} == {EXPERT, REAL, *(name_of("n-gram", k) for k in (1, 2, 3))} | {
-        "linear, 1 token",
-        "linear, 2 tokens",
-    }
+    rows = outcome.summary.select(sweep.SAMPLE, part=sweep.MAIN)
+    learners = [sweep.EXPERT, sweep.REAL, "linear, 1 token", "linear, 2 tokens"]
+    assert {row["learner"] for row in rows} == {*learners, *(sweep.name_of("n-gram", k) for k in (1, 2, 3))}
     prompts = {row.mean: set() for row in rows}
     for row in rows:
         prompts[row.mean].add(row["prompt"])
         assert len(row["prompt"]) == 4 and len(row["text"]) == 16
     assert all(len(starts) == 1 for starts in prompts.values()) and len(prompts) == 2
-    whole = one_line(Path(HARBOUR).read_text(encoding="utf-8").lower())
-    for row in outcome.summary.select(SAMPLE, learner=REAL):
+    whole = sweep.one_line(Path(HARBOUR).read_text(encoding="utf-8").lower())
+    for row in outcome.summary.select(sweep.SAMPLE, learner=sweep.REAL):
         assert row["prompt"] + row["text"] in whole
-    assert one_line("a\nb\tc\0") == "a\u21b5b\u2192c\ufffd"
+    assert sweep.one_line("a\nb\tc\0") == "a\u21b5b\u2192c\ufffd"
 
 
 def test_lengths_that_are_shown():
-    assert shown_lengths(3) == [1, 2, 3]
-    assert shown_lengths(256)[:32] == list(range(1, 33)) and shown_lengths(256)[-1] == 256
-    assert len(shown_lengths(256)) == 32 + 30
+    assert sweep.shown_lengths(3) == [1, 2, 3]
+    assert sweep.shown_lengths(256)[:32] == list(range(1, 33)) and sweep.shown_lengths(256)[-1] == 256
+    assert len(sweep.shown_lengths(256)) == 32 + 30
 
 
 def test_the_scale_of_the_headline_adds_up():
@@ -163,21 +118,21 @@ def test_the_scale_of_the_headline_adds_up():
     one_token = 0.1
     h = np.arange(1, 6)
     together = 2.0 * (1.0 - (1.0 - one_token / 2.0) ** h)
-    np.testing.assert_allclose(additive(together), h * additive(np.array(one_token)), rtol=1e-12)
-    np.testing.assert_allclose(additive_inverse(additive(together)), together, rtol=1e-12)
-    rate = additive(np.array(1.9)) / 4.0
-    curve = additive_inverse(rate * np.arange(1.0, 7.0))
-    assert exit_of(Series(np.arange(1.0, 7.0), curve, curve, curve)) == pytest.approx(4.0)
+    np.testing.assert_allclose(sweep.additive(together), h * sweep.additive(np.array(one_token)), rtol=1e-12)
+    np.testing.assert_allclose(sweep.additive_inverse(sweep.additive(together)), together, rtol=1e-12)
+    rate = sweep.additive(np.array(1.9)) / 4.0
+    curve = sweep.additive_inverse(rate * np.arange(1.0, 7.0))
+    assert sweep.exit_of(Series(np.arange(1.0, 7.0), curve, curve, curve)) == pytest.approx(4.0)
     low = np.full(3, 0.5)
-    assert exit_of(Series(np.arange(1.0, 4.0), low, low, low)) == np.inf
+    assert sweep.exit_of(Series(np.arange(1.0, 4.0), low, low, low)) == np.inf
 
 
 # -- the second part ---------------------------------------------------------------------------------------------------
 
 
 def test_the_dial_runs_from_the_clean_model_to_shuffled_text(rng):
-    task = read(checked_texts(SMALL)[DIAL], horizon=6)
-    members, shares = dial_class(task)
+    task = sweep.read(sweep.checked_texts(SMALL)[sweep.DIAL], horizon=6)
+    members, shares = sweep.dial_class(task)
     assert shares[0] == 0.0 and shares == sorted(shares) and any(s == pytest.approx(0.1) for s in shares)
     prompts = task.sample_prompts(40, rng)
     tokens = task.expert.sample(prompts, 6, rng)
@@ -192,40 +147,42 @@ def test_the_dial_runs_from_the_clean_model_to_shuffled_text(rng):
 def test_log_loss_turns_the_dial_to_the_contamination(outcome):
     """Its optimum is the share of contaminated tokens; rho on whole documents stays nearer to the clean model."""
     for H in (4, 32):
-        got = one(outcome, SHARE, part=DIAL, learner="log-loss", H=H).mean
+        got = one(outcome, sweep.SHARE, part=sweep.DIAL, learner="log-loss", H=H).mean
         assert 0.04 < got < 0.2
-    rho, loss = (one(outcome, SHARE, part=DIAL, learner=name, H=32).mean for name in ("rho", "log-loss"))
+    rho, loss = (one(outcome, sweep.SHARE, part=sweep.DIAL, learner=name, H=32).mean for name in ("rho", "log-loss"))
     assert rho <= loss
-    assert not len(outcome.summary.select(part=DIAL, H=4, K=16))  # no chunk is longer than the document
+    assert not len(outcome.summary.select(part=sweep.DIAL, H=4, K=16))  # no chunk is longer than the document
     for H in (4, 32):
-        clean = one(outcome, DISTANCE2, part=DIAL, learner=CLEAN, H=H)
+        clean = one(outcome, sweep.DISTANCE2, part=sweep.DIAL, learner=sweep.CLEAN, H=H)
         assert clean.lower <= 2 * (1 - math.sqrt(0.9))
 
 
 @pytest.mark.slow
 def test_on_the_default_text_rho_forgives_what_log_loss_does_not():
     """Contents differ between versions of Python; the bound on the clean model and the order do not."""
-    options = dataclasses.replace(TextOptions.quick(), dial_horizons=(256,), neural="no", seeds=1)
-    (cell,) = (cell for cell in cells(options) if cell.part == DIAL)
+    options = dataclasses.replace(sweep.TextOptions.quick(), dial_horizons=(256,), neural="no", seeds=1)
+    (cell,) = (cell for cell in sweep.cells(options) if cell.part == sweep.DIAL)
     records = cell.function(**cell.parameters, rng=np.random.default_rng(0))
-    found = {(r.labels["learner"], r.labels.get("K")): r for r in records if r.metric == DISTANCE2}
-    assert found[CLEAN, None].lower <= 2 * (1 - math.sqrt(0.97))
+    found = {(r.labels["learner"], r.labels.get("K")): r for r in records if r.metric == sweep.DISTANCE2}
+    assert found[sweep.CLEAN, None].lower <= 2 * (1 - math.sqrt(0.97))
     assert found["rho", None].upper < 0.5 * found["log-loss", None].lower
     assert found["rho", None].upper < found["chunked rho", 32].lower
 
 
 def test_exact_log_loss_is_that_of_the_class(outcome):
     """The clean bigram model is at most ``2 (1 - sqrt(1 - eps))`` away, log-loss is not."""
-    clean, found = (one(outcome, DISTANCE2, part=NETWORKS, learner=name, h=16) for name in (CLEAN, EXACT))
+    clean, found = (
+        one(outcome, sweep.DISTANCE2, part=sweep.NETWORKS, learner=name, h=16) for name in (sweep.CLEAN, sweep.EXACT)
+    )
     assert clean.lower <= 2 * (1 - math.sqrt(0.9)) and found.mean > 0
-    assert not len(outcome.summary.select(part=NETWORKS, learner=NETWORK))
+    assert not len(outcome.summary.select(part=sweep.NETWORKS, learner=sweep.NETWORK))
 
 
 def test_networks_are_trained_and_resume(tmp_path):
     pytest.importorskip("torch")
     options = dataclasses.replace(SMALL, neural="yes")
-    made = [cell for cell in cells(options) if cell.scratch and cell.parameters.get("kind") in (None, "MLP")]
-    assert {cell.parameters.get("learner") for cell in made} == {RHO, CLIPPED, NETWORK, None}
+    made = [cell for cell in sweep.cells(options) if cell.scratch and cell.parameters.get("kind") in (None, "MLP")]
+    assert {cell.parameters.get("learner") for cell in made} == {sweep.RHO, sweep.CLIPPED, sweep.NETWORK, None}
     for number, cell in enumerate(made):
         folder = tmp_path / str(number)
         first = cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=folder)
@@ -234,7 +191,7 @@ def test_networks_are_trained_and_resume(tmp_path):
         assert [record.value for record in first] == [record.value for record in again]
         fresh = cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=folder / "other")
         assert [record.value for record in first] == [record.value for record in fresh]
-        final = [r for r in first if r.metric == DISTANCE2 and r.labels["h"] == 16]
+        final = [r for r in first if r.metric == sweep.DISTANCE2 and r.labels["h"] == 16]
         assert len(final) == 1 and 0.0 < final[0].value < 2.0
 
 
@@ -242,15 +199,15 @@ def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome,
     monkeypatch.setattr(networks_module, "without_torch", lambda: 'pip install "ntp-envs[neural]"')
     monkeypatch.setattr("experiments.studies.text.without_torch", lambda: 'pip install "ntp-envs[neural]"')
     auto = dataclasses.replace(SMALL, neural="auto")
-    assert len(list(cells(auto))) == len(list(cells(SMALL)))
-    found = analyse(auto, outcome.summary).findings[-1]
+    assert len(list(sweep.cells(auto))) == len(list(sweep.cells(SMALL)))
+    found = sweep.analyse(auto, outcome.summary).findings[-1]
     assert found == 'Networks were left out: pip install "ntp-envs[neural]".'
     with pytest.raises(ValueError, match="--neural no"):
-        list(cells(dataclasses.replace(SMALL, neural="yes")))
+        list(sweep.cells(dataclasses.replace(SMALL, neural="yes")))
 
 
 def test_nothing_is_said_of_cells_that_failed():
-    empty = analyse(SMALL, Summary([]))
+    empty = sweep.analyse(SMALL, Summary([]))
     assert empty.findings == ["Networks were left out with --neural no."]
     assert [spec.name for spec in empty.figures] == ["headline", "distance", "bits", "dial"]
 
@@ -361,8 +318,8 @@ def test_a_changed_file_is_another_experiment(tmp_path, capsys, headline_only):
 
 def test_the_names_of_cells_do_not_speak_of_records_unless_there_are_some():
     """Seeds are made from them: the numbers of a text as one stretch are those of before there were records."""
-    plain, records = (checked_texts(dataclasses.replace(SMALL, records=how)) for how in (None, "lines"))
-    assert list(plain[MAIN]) == [
+    plain, records = (sweep.checked_texts(dataclasses.replace(SMALL, records=how)) for how in (None, "lines"))
+    assert list(plain[sweep.MAIN]) == [
         *("corpus", "tokens", "lower", "expert_order", "horizon", "prompt_length", "learner_order"),
         *("max_vocab", "max_chars", "held_out", "contamination", "sha256"),
     ]
@@ -370,37 +327,37 @@ def test_the_names_of_cells_do_not_speak_of_records_unless_there_are_some():
 
 
 def test_small_vocabularies_on_purpose_are_not_warned_of(recwarn):
-    checked_texts(SMALL)
+    sweep.checked_texts(SMALL)
     assert not recwarn.list
-    checked_texts(dataclasses.replace(SMALL, max_vocab=5))
+    sweep.checked_texts(dataclasses.replace(SMALL, max_vocab=5))
     assert [warning.category for warning in recwarn.list] == [UnknownTokensWarning]
 
 
-def test_a_changed_file_is_another_run_of_any_study(tmp_path, capsys):
-    path = tmp_path / "text.txt"
+@pytest.mark.parametrize("study", ["text", "compare"])
+def test_a_changed_file_is_another_run_of_any_study(tmp_path, capsys, study):
+    path, out = tmp_path / "text.txt", tmp_path / "o"
     path.write_text(VERSE)
     task = f"Text(corpus={str(path)!r}, prompt_length=2, expert_order=2)"
-    words = ["run", "compare", "--agents", "NGramBC,LogLossBC", "--tasks", task, "--horizons", "4", "--n", "50"]
-    words += ["--seeds", "1", "--workers", "1", "--out", str(tmp_path / "o")]
+    sizes = {"text": f"--quick {TINY}", "compare": "--agents NGramBC,LogLossBC --horizons 4 --n 50 --seeds 1"}
+    more = {"text": ["--corpus", str(path)], "compare": ["--tasks", task, "--workers", "1"]}
+    words = ["run", study, *sizes[study].split(), *more[study], "--out", str(out)]
     assert main(words) == 0
-    assert json.loads((tmp_path / "o" / "config.json").read_text())["files"] == {
-        str(path): hashlib.sha256(VERSE.encode()).hexdigest()
-    }
-    before = (tmp_path / "o" / "summary.csv").read_text()
-    state = path.stat()
+    files = json.loads((out / "config.json").read_text())["files"]
+    assert files == {str(path): hashlib.sha256(VERSE.encode()).hexdigest()}
+    before, state = (out / "summary.csv").read_text(), path.stat()
     path.write_text(VERSE.replace("e", "o"))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert main(words) == 2
     assert f"files.{path}: " in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
-    assert (tmp_path / "o" / "summary.csv").read_text() != before
+    assert "were taken" not in capsys.readouterr().err and (out / "summary.csv").read_text() != before
 
 
 def test_a_file_that_changes_during_a_run_stops_its_cells(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(VERSE)
-    text = checked_texts(dataclasses.replace(SMALL, corpus=str(path)))[MAIN]
-    assert distance((task := read(text)).expert, task.expert, task, n=4).final == 0.0
+    text = sweep.checked_texts(dataclasses.replace(SMALL, corpus=str(path)))[sweep.MAIN]
+    assert distance((task := sweep.read(text)).expert, task.expert, task, n=4).final == 0.0
     path.write_text(VERSE + "more")
     with pytest.raises(ValueError, match="has changed since this run began"):
-        read(text)
+        sweep.read(text)
