@@ -225,7 +225,7 @@ def headline_only(monkeypatch):
     """One figure of five, as they take nine tenths of a run of this size; `outcome` has them all."""
 
     def analyse_less(*arguments):
-        analysis = analyse(*arguments)
+        analysis = sweep.analyse(*arguments)
         return dataclasses.replace(analysis, figures=analysis.figures[:1])
 
     study = dataclasses.replace(load_study("text"), analyse=analyse_less)
@@ -296,24 +296,6 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, capsys):
         assert run(tmp_path, secret) == 2
         assert "cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
-
-
-def test_a_changed_file_is_another_experiment(tmp_path, capsys, headline_only):
-    path = tmp_path / "text.txt"
-    path.write_text(VERSE)
-    assert run(tmp_path, path) == 0
-    before = (tmp_path / "o" / "summary.csv").read_text()
-    assert run(tmp_path, path) == 0
-    assert "were taken from the earlier run" in capsys.readouterr().err
-    assert (tmp_path / "o" / "summary.csv").read_text() == before
-    path.write_text(VERSE.replace("e", "o"))
-    assert run(tmp_path, path) == 2
-    assert f"files.{path}: " in capsys.readouterr().err
-    assert run(tmp_path, path, "--overwrite") == 0
-    assert "were taken" not in capsys.readouterr().err
-    assert (tmp_path / "o" / "summary.csv").read_text() != before
-    with sqlite3.connect(tmp_path / "o" / "results.sqlite") as store:
-        assert store.execute("SELECT COUNT(*) FROM cells WHERE error IS NOT NULL").fetchone() == (0,)
 
 
 def test_the_names_of_cells_do_not_speak_of_records_unless_there_are_some():
