@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-# -- What a cell of a study is, what it measures, and where its random numbers come from ------------------------------
-
+# -- records, cells, and where their random numbers come from ----------------------------------------------------------
 
 #: label columns every study has; `Study.labels` may add to them. ``n`` is ``inf`` for a population fit.
 LABELS = ("task", "learner", "H", "h", "K", "n")
@@ -99,8 +98,7 @@ def cell_rng(seed: int, study: str, cell: Cell) -> np.random.Generator:
     return keyed_rng(seed, f"{study} {cell.key}")
 
 
-# -- Results on disk: one SQLite file, written by the parent process as cells finish; a crash loses nothing finished --
-
+# -- results on disk: written as cells finish, so that a crash loses nothing finished ----------------------------------
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS cells (
@@ -180,7 +178,7 @@ class ResultStore:
         self.close()
 
 
-# -- Records that are made once: what a training said of itself before it was stopped is not lost ---------------------
+# -- records that are made once, though the cell is stopped ------------------------------------------------------------
 
 
 def kept_or_made(path: Path, make: Callable[[], Sequence[Record]]) -> list[Record]:

@@ -217,8 +217,7 @@ def render(figure: Figure) -> tuple[bytes, bytes]:
     return png.getvalue(), svg.getvalue()
 
 
-# -- Pieces of figures that studies share: lines with labels at their ends, and axes of factors -----------------------
-
+# -- pieces of figures: lines with labels at their ends, and axes ------------------------------------------------------
 
 GREENS = ("#00402E", "#006B50", "#009E73", "#27AB85", "#4DBB98")  # chunked learners
 PURPLES = ("#C58AB3", "#B06C9C", "#8E3B73", "#4A1A3B")  # ChunkKR, from small norm bounds or short chunks to large
@@ -229,7 +228,6 @@ DISTANCE = "squared Hellinger distance to the expert"
 
 def text(learner: str) -> dict[str, Any]:
     """Style of a label that is placed by hand, in the learner's colour."""
-
     colour = learner_style(learner).colour
     return {"textcoords": "offset points", "color": colour, "fontweight": "bold", "fontsize": 10, "va": "center"}
 
@@ -243,7 +241,6 @@ class Line:
 
 def draw_lines(axes: Axes, lines: Sequence[Line], *, limits: Callable[[Axes], None] | None = None) -> None:
     """Lines, then limits that depend on them, then labels, which are placed for these limits."""
-
     shown = [line for line in lines if len(line.series.x)]
     for line in shown:
         plot_series(axes, line.series, line.learner, **line.changes)
@@ -265,11 +262,6 @@ def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> N
     shown = [name for name in names if name in found]
     handles = [found[name] for name in shown]
     figure.legend(handles, shown, loc="outside lower center", ncols=max(len(shown), 1), fontsize=size)
-
-
-def room_for_labels(axes: Axes, low: float, high: float, factor: float) -> None:
-    """Limits of a logarithmic x axis that leave room on the right."""
-    axes.set_xlim(low / 1.15, high * factor)
 
 
 def factor_axis(axes: Axes) -> None:

@@ -21,7 +21,7 @@ from rich.table import Table as RichTable
 from experiments.run import FolderError
 from experiments.study import Study
 
-# -- Is the package ``agents`` that Python finds ours? Many people have one of their own ------------------------------
+# -- is the package ``agents`` that Python finds ours? many people have one of their own -------------------------------
 
 
 def shadowed_agents() -> str | None:
@@ -53,8 +53,7 @@ def _message(what: str, ours: Path) -> str:
     )
 
 
-# -- The command line: ``ntp-bench list``, ``run STUDY`` and ``evaluate TASK``, also as ``python -m experiments`` -----
-
+# -- the commands ------------------------------------------------------------------------------------------------------
 
 USAGE = """\
 ntp-bench: measure how next-token prediction drifts with the horizon

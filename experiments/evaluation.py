@@ -1,4 +1,4 @@
-"""Agents and tasks as they are written on the command line: a name, perhaps with parameters in parentheses."""
+"""Agents and tasks as they are written on the command line, and ``ntp-bench evaluate``, which looks at one."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from ntp_envs import Policy, PolicyClass, Task, collect, make_task
 from ntp_envs.checks import check_int
 from ntp_envs.evaluation import BY_POSITION, Evaluation, evaluate
 from ntp_envs.tasks.registry import task_class
+
+# -- specs: a name, perhaps with parameters in parentheses -------------------------------------------------------------
 
 NAME = re.compile(r"[\w.\-]+(:[\w.]+)?")
 EXAMPLE = "write Name, package.module:Class, or either with parameters, as in \"ChunkedRhoBC(chunk=8, tau='psi')\""
@@ -160,14 +162,13 @@ def build_task(text: str, horizon: int | None = None) -> Task:
         raise type(error)(f"task {text}{'' if horizon is None else f' at horizon {horizon}'}: {error}") from error
 
 
-# -- ``ntp-bench evaluate``: fit an agent to demonstrations of a task, or take the expert or a saved agent, and look --
-
+# -- ``ntp-bench evaluate``: fit an agent, or take the expert or a saved one, and look ---------------------------------
 
 EXPERT = "expert"
 SHOWN_POSITIONS = 12
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class EvaluateSettings:
     """What a policy gets right: with the true prefix, and writing on its own."""
 

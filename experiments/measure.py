@@ -6,7 +6,7 @@ import math
 import time
 import tracemalloc
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,12 +17,11 @@ from agents import Agent, ConvergenceWarning, make_agent
 from experiments.cells import Label, Record
 from ntp_envs import Demonstrations, Policy, PolicyClass, RestartedPolicy, Task, distance
 from ntp_envs.arrays import ROUNDING
-from ntp_envs.checks import NotTractableError, check_int
+from ntp_envs.checks import NotTractableError
 from ntp_envs.distances.front import WELL_SPECIFIED
 from ntp_envs.evaluation import BY_POSITION, Evaluation
 
-# -- What the cells of the studies measure, and on what data ----------------------------------------------------------
-
+# -- distances to the expert, and data ---------------------------------------------------------------------------------
 
 POPULATION = math.inf  # the label n of a population fit
 SLOPE_IN_H, SLOPE_IN_K = "slope of log C_apx in log H", "slope of log C_apx in log K"
@@ -100,8 +99,7 @@ def passing(curve: NDArray[np.float64], level: float = 1.0) -> float:
     return h + (level - before) / (float(curve[h]) - before)
 
 
-# -- The learners of the studies under the names they have in tables and figures --------------------------------------
-
+# -- learners, under their names in tables and figures -----------------------------------------------------------------
 
 #: name in the study: agent and its hyper-parameters
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -171,8 +169,7 @@ def powers_of_two(largest: int) -> list[int]:
     return [1 << k for k in range(largest.bit_length()) if 1 << k <= largest]
 
 
-# -- Fits with what they cost: processor seconds and megabytes, as records that depend on the machine -----------------
-
+# -- fits, and what they cost ------------------------------------------------------------------------------------------
 
 SECONDS, MEGABYTES = "processor seconds of a fit", "peak megabytes of a fit"
 #: a distance below this is recorded as 0: fits are certified to about 1e-6 nats, and what is left is rounding error
@@ -246,7 +243,7 @@ def measured_fit(task: Task, fit: Fit, labels: dict[str, Label], rng: np.random.
     return [*found, *fit.records(labels)]
 
 
-# -- An evaluation as records of a study: by position under the label ``h``, and as a whole ---------------------------
+# -- evaluations as records --------------------------------------------------------------------------------------------
 
 
 def evaluation_records(evaluation: Evaluation, labels: Mapping[str, Label]) -> list[Record]:
@@ -281,7 +278,7 @@ def evaluation_records(evaluation: Evaluation, labels: Mapping[str, Label]) -> l
     return records
 
 
-# -- Networks in studies: they are trained where torch is installed, unless the user says otherwise -------------------
+# -- networks, where torch is there or the user says so ----------------------------------------------------------------
 
 
 def without_torch() -> str | None:
@@ -315,14 +312,3 @@ def require_torch(otherwise: str = "") -> None:
     """
     if missing := without_torch():
         raise ValueError(f"{missing}.{otherwise}")
-
-
-# -- Checks that the options of studies share -------------------------------------------------------------------------
-
-
-def check_distinct(name: str, values: Sequence[int], *, minimum: int = 1, maximum: int | None = None) -> None:
-    """``ValueError`` unless the option holds at least one integer, each once and within its range."""
-    if not values or len(set(values)) < len(values):
-        raise ValueError(f"{name}={values} must hold distinct integers, at least one.")
-    for value in values:
-        check_int(name, value, minimum=minimum, maximum=maximum)

@@ -29,8 +29,7 @@ from experiments.study import Analysis, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
 from experiments.threads import THREADS, kernels, one_thread
 
-# -- The output folder of a run: what it is for, and when it may be written to ----------------------------------------
-
+# -- the output folder, and when it may be written to ------------------------------------------------------------------
 
 PACKAGES = ("numpy", "scipy", "gymnasium", "ntp-envs")
 #: the setting that may change when a run is continued: other kernels round otherwise, and no result hangs on rounding
@@ -196,7 +195,7 @@ class OutputFolder:
                 path.unlink()
 
 
-# -- Runs cells on any ``concurrent.futures.Executor`` and hands over each result as it comes -------------------------
+# -- cells on an executor ----------------------------------------------------------------------------------------------
 #
 # Local processes are the default. Dask (``Client.get_executor()``) or submitit for Slurm go in at the same place:
 # `run_cells` asks nothing of an executor but ``submit``.
@@ -323,8 +322,7 @@ def run_cells(
             future.cancel()
 
 
-# -- Runs a study from settings to report: `run_study` ----------------------------------------------------------------
-
+# -- the whole run -----------------------------------------------------------------------------------------------------
 
 #: called after every cell with the number of cells done so far, of all, and the result
 Progress = Callable[[int, int, CellResult], None]

@@ -20,8 +20,7 @@ from experiments.cells import LABELS, Cell, CellResult, Record, keyed_rng
 from ntp_envs.arrays import ROUNDING
 from ntp_envs.intervals import CONFIDENCE, check_confidence, student_margin
 
-# -- What an interval over replicates is, what a slope is and what a paired difference is: one definition of each -----
-
+# -- intervals over replicates, paired differences and slopes ----------------------------------------------------------
 
 #: from so many replicates on, a bootstrap knows their spread and skewness
 MANY = 20
@@ -176,7 +175,7 @@ def growth_factor(x: Sequence[float] | ArrayLike, y: Sequence[float] | ArrayLike
     return float(np.exp(loglog_slope(np.exp(xs), y)))
 
 
-# -- Tables, for the terminal and for the report ----------------------------------------------------------------------
+# -- tables, for the terminal and for the report -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -243,7 +242,7 @@ def with_interval(mean: float, lower: float, upper: float, digits: int = 3) -> s
     return f"{number(mean, digits)} [{number(lower, digits)}, {number(upper, digits)}]"
 
 
-# -- From the records of all cells to tidy rows, and to ``summary.csv`` with the same bytes every time ----------------
+# -- rows, from the records of all cells to ``summary.csv`` ------------------------------------------------------------
 
 
 class Named(Protocol):
