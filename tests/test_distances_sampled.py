@@ -71,6 +71,7 @@ def replicate(instance, n, estimator, thresholds):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["bridge", "one-sided"])
 @pytest.mark.parametrize("name", sorted(INSTANCES))
 def test_intervals_cover_at_the_stated_rate(name, estimator):
@@ -94,6 +95,7 @@ def test_intervals_cover_at_the_stated_rate(name, estimator):
     assert total / checks < 0.985 * SEEDS  # nor are they too wide
 
 
+@pytest.mark.slow
 def test_relative_errors_of_bridge_and_one_sided():
     """D_H^2(10) = .052646; relative RMSE at n = 4000 of 6.8 % and 14.2 %."""
     instance = theory_instance()

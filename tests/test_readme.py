@@ -212,8 +212,8 @@ def test_every_command_of_ours_runs(words, workplace, installed, capsys):
 
 #: the rest: what is run in full by a script of CI, and by what words the script can be told to do so
 IN_CI = {
-    "the two marked commands": ("python -m venv .venv", "python -m pytest", 'pip install --quiet -e .[test]',
-                                "pip install --quiet -e ."),
+    "the two marked commands": ("python -m venv .venv", "python -m pytest -m not slow",
+                                'pip install --quiet -e .[test]', "pip install --quiet -e ."),
     "the benchmarks": ("python -m experiments.benchmarks.<name>",),
     "libraries": ("pip install stable-baselines3 datasets jsonpickle tqdm tensorboard",
                   "pip install --no-deps imitation==1.0.1"),

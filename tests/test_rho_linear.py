@@ -250,6 +250,7 @@ def test_how_long_a_search_takes_moves_nobody_else_s_draws(monkeypatch):
     assert len(rounds) == 2 and len(drawn) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", ["ratio", "psi"])
 def test_brute_force_over_a_grid_in_two_dimensions(tau):
     """Both players on a fine grid, payoffs by `rho_tau` from counts.
