@@ -193,6 +193,7 @@ def test_slopes_are_derivatives(sharpness, chunk, rng):
         assert loss.slopes(log_probs)[:, h] == pytest.approx(-rise, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the loss still falls")
 def test_it_keeps_the_contract(rng):
     agent = ClippedRatioBC(chunk=1)
