@@ -257,7 +257,13 @@ class Agent(ABC):
             raise
         except Exception as error:  # a damaged file, or one whose classes are gone, raises a dozen kinds
             reason = str(error) or type(error).__name__
-            raise ValueError(f"{path} is not a readable agent file ({reason}); write it with save().") from error
+            advice = "write it with save()"
+            if isinstance(error, (ModuleNotFoundError, AttributeError)):  # what it is made of is not here
+                advice = (
+                    "if another version of ntp-envs wrote it, fit the agent again or load it with that version; "
+                    "classes of yours must be importable"
+                )
+            raise ValueError(f"{path} is not a readable agent file ({reason}); {advice}.") from error
         if not isinstance(agent, cls):
             raise TypeError(
                 f"{path} holds a {type(agent).__name__}, not a {cls.__name__}; use {type(agent).__name__}.load."

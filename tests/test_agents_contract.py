@@ -1,5 +1,7 @@
 """The Agent contract: the conformance checks on our agents, and on agents that break each of its rules."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -432,3 +434,19 @@ def test_the_longest_name_that_fits_is_meant():
     agent = TournamentBC({"a": TournamentBC([LogLossBC()]), "a__agents__0": SmoothedLogLossBC()})
     agent.set_params(agents__a__agents__0__lam=0.5)
     assert agent.agents["a__agents__0"].lam == 0.5
+
+
+def test_an_agent_of_another_version_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    """Its pickle names modules that have moved since."""
+    task = make_task("Contamination", horizon=4)
+    agent = LogLossBC().fit(collect(task, 20, np.random.default_rng(0)), task.policy_class)
+    agent.save(tmp_path / "old.agent")
+    with zipfile.ZipFile(tmp_path / "old.agent") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "old.agent", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content.replace(b"agents.log_loss", b"agents.old_name"))
+    with pytest.raises(
+        ValueError, match=r"agents\.old_name.*another version of ntp-envs .* fit the agent again"
+    ):
+        LogLossBC.load(tmp_path / "old.agent")
