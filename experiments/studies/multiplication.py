@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import ConvergenceWarning, LogLossBC
-from agents.neural import TorchPolicy
 from experiments.cells import Cell, Label, Record, kept_or_made
-from experiments.charts import COLOURS, Curve, Guide, Panel, chart
+from experiments.charts import COLOURS, Axes, Curve, Figure, Guide, Panel, chart
 from experiments.measure import evaluation_records, trains_networks, without_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, Table, derived, intervals_over, number, pivot, with_interval
@@ -31,8 +30,7 @@ from ntp_envs.features import WindowOneHot
 from ntp_envs.tasks import ColumnAddition, Multiplication, explicit_multiplier
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from agents.neural import TorchPolicy
 
 EXPLICIT, COLUMNS, TRAINED = "explicit", "columns", "trained"
 #: learners of the part TRAINED
