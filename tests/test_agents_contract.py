@@ -446,7 +446,5 @@ def test_an_agent_of_another_version_is_refused_with_what_to_do(tmp_path, monkey
     with zipfile.ZipFile(tmp_path / "old.agent", "w") as archive:
         for name, content in parts.items():
             archive.writestr(name, content.replace(b"agents.log_loss", b"agents.old_name"))
-    with pytest.raises(
-        ValueError, match=r"agents\.old_name.*another version of ntp-envs .* fit the agent again"
-    ):
+    with pytest.raises(ValueError, match=r"agents\.old_name.*another version of ntp-envs .* fit the agent again"):
         LogLossBC.load(tmp_path / "old.agent")

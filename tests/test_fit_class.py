@@ -99,7 +99,8 @@ def members_of(rng):
 
 def test_every_registered_class_is_among_them(rng):
     found = {kind for members in members_of(rng) for kind in type(members).__mro__}
-    assert {kind for kind in best_member.registry if kind is not object} <= found
+    ours = {kind for kind in best_member.registry if kind.__module__.partition(".")[0] in ("ntp_envs", "agents")}
+    assert ours and ours <= found
 
 
 @given(seed=st.integers(0, 10**6), kind=st.sampled_from(DIVERGENCES), lam=st.sampled_from([0.0, 0.2]))

@@ -331,6 +331,10 @@ def test_equal_tasks_share_their_best_in_class_unless_they_depend_on_more():
     assert one is not two and one.best_in_class() is two.best_in_class()
     assert make_task("Contamination", horizon=7).best_in_class() is not one.best_in_class()
 
+    for _ in range(2):  # members of a finite class are objects, and the best is one of the task's own
+        task = make_task("RareMode", horizon=6)
+        assert any(task.best_in_class().policy is member for member in task.policy_class.policies)
+
     class Read(Contamination):
         def fingerprint(self):
             return {"content": "of a file that the parameters name"}

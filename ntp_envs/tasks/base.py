@@ -19,7 +19,7 @@ from ntp_envs.checked import check_policy
 from ntp_envs.checks import NotTractableError, check_generator, check_int, plain
 from ntp_envs.demonstrations import Demonstrations, Exactness, as_json
 from ntp_envs.policies import Policy, TargetPolicy
-from ntp_envs.policy_classes import PolicyClass
+from ntp_envs.policy_classes import FiniteClass, PolicyClass
 
 #: default of a parameter that follows from the others: ``None`` for the user, resolved when a task is made
 FOLLOWS: Any = None
@@ -59,7 +59,8 @@ def _once_a_task(method: Callable[[Any], BestInClass]) -> Callable[[Any], BestIn
     """``best_in_class`` as a family writes it, found once a task and kept with it.
 
     Equal tasks share it, as a study makes the same task in every cell: those that their parameters say all of. A family
-    with a `Task.fingerprint` of its own (it reads a file, say) is searched task by task.
+    with a `Task.fingerprint` of its own (it reads a file, say) is searched task by task, and so is a finite class,
+    whose members are objects: the best is one of the task's own.
     """
     key = f"_found_by_{method.__qualname__}"
     shared = functools.lru_cache(maxsize=32)(method)
@@ -67,7 +68,9 @@ def _once_a_task(method: Callable[[Any], BestInClass]) -> Callable[[Any], BestIn
     @functools.wraps(method)
     def best_in_class(self: Task) -> BestInClass:
         if key not in self.__dict__:
-            by_parameters = type(self).fingerprint is Task.fingerprint
+            by_parameters = type(self).fingerprint is Task.fingerprint and not isinstance(
+                self.policy_class, FiniteClass
+            )
             object.__setattr__(self, key, (shared if by_parameters else method)(self))
         return self.__dict__[key]
 
