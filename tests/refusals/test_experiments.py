@@ -123,7 +123,6 @@ COMMANDS = [
     (f"{TOY} --workers 0", "workers=0"),
     (f"{TOY} --seed -1", "seed=-1"),
     ("run amplification --horizons 16 16", "horizons=(16, 16)"),
-    ("run text --tokens letters", "letters"),
     (f"{COMPARE} --agents LogLosBC", "Did you mean 'LogLossBC'?"),
     (f"{COMPARE} --agents ChunkedRhoBC(chnk=8)", "Did you mean 'chunk'?"),
     (f"{COMPARE} --agents ChunkedRhoBC", "agent ChunkedRhoBC:"),
