@@ -149,12 +149,13 @@ class BallFit:
     curvature: Curvature
 
 
-def flat_directions(rows: SoftmaxRows) -> FloatArray:
+def flat_directions(at_zero: FloatArray) -> FloatArray:
     """``(d, k)`` orthonormal columns: the directions in which theta changes no law on the data.
 
-    At theta = 0 every law is uniform, and curvature vanishes only where the features of all tokens move together.
+    They are those in which the Hessian at theta = 0 vanishes: there every law is uniform, and curvature vanishes only
+    where the features of all tokens move together.
     """
-    eigenvalues, vectors = np.linalg.eigh(rows.hessian(np.zeros(rows.features.dimension)))
+    eigenvalues, vectors = np.linalg.eigh(at_zero)
     return vectors[:, eigenvalues <= len(eigenvalues) * np.finfo(np.float64).eps * max(float(eigenvalues[-1]), 1e-300)]
 
 
@@ -180,21 +181,22 @@ def newton_in_ball(
     spread = rows.features.spread
     cheap = rows.hessian_work() <= CHEAP_HESSIAN_WORK
     loss, gradient = rows.loss_and_gradient(theta)
-    if curvature is None:
-        curvature = Curvature.of(theta, rows.hessian(theta), exact=True)
     flat = np.zeros((len(theta), 0))
-    if curvature.eigenvalues[0] <= 1e-8 * curvature.eigenvalues[-1]:
-        flat = flat_directions(rows)
-        theta = theta - flat @ (flat.T @ theta)  # which changes no law, and so neither loss nor gradient
 
-    def renewed(theta: FloatArray) -> Curvature:
-        hessian = rows.hessian(theta)
+    def curved(theta: FloatArray, hessian: FloatArray) -> Curvature:
         if flat.shape[1]:  # curved there as much as anywhere, so that no eigenvector mixes them with the others
-            hessian += max(float(np.trace(hessian)), 1e-300) * (flat @ flat.T)
+            hessian = hessian + max(float(np.trace(hessian)), 1e-300) * (flat @ flat.T)
         return Curvature.of(theta, hessian, exact=True)
 
-    if flat.shape[1] and curvature.exact:
-        curvature = renewed(theta)
+    hessian = rows.hessian(theta) if curvature is None else None
+    if hessian is not None:
+        curvature = curved(theta, hessian)
+    assert curvature is not None
+    if curvature.eigenvalues[0] <= 1e-8 * curvature.eigenvalues[-1]:
+        flat = flat_directions(hessian if hessian is not None and not theta.any() else rows.hessian(0.0 * theta))
+        theta = theta - flat @ (flat.T @ theta)  # which changes no law, and so neither loss, gradient nor Hessian
+        if flat.shape[1] and hessian is not None:
+            curvature = curved(theta, hessian)
     gap = certified_gap(theta, gradient, radius, spread, curvature)
     best = BallFit(theta, loss, gap, 0, curvature)
     born, age = gap, 0  # gap when the present Hessian was new, iterations since
@@ -212,7 +214,7 @@ def newton_in_ball(
         age += 1
         passes = _passes_left(born, new_gap, tol, age)
         if new_gap > tol and (cheap or (age > 1 and passes * rows.gradient_work() > rows.hessian_work())):
-            curvature = renewed(theta)
+            curvature = curved(theta, rows.hessian(theta))
             new_gap = certified_gap(theta, gradient, radius, spread, curvature)
             born, age = new_gap, 0
         gap = new_gap

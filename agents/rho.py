@@ -32,6 +32,7 @@ from agents.rho_game import (
     solve_bernoulli_game,
     solve_finite_game,
 )
+from agents.rho_linear import solve_linear_game, solve_linear_game_on_line
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -349,8 +350,6 @@ def _product(
 def _ar_linear(
     policy_class: ARLinearClass, demonstrations: Demonstrations, settings: RhoSettings
 ) -> tuple[Policy, FitReport]:
-    from agents.rho_linear import solve_linear_game, solve_linear_game_on_line
-
     if policy_class.features.dimension == 1:
         line = solve_linear_game_on_line(
             policy_class,
