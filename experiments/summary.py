@@ -283,6 +283,10 @@ class SummaryRow:
         """The upper end, or the mean where there is no interval: where a label goes."""
         return self.mean if math.isnan(self.upper) else self.upper
 
+    def shown(self, digits: int = 3) -> str:
+        """The number with its interval, as text."""
+        return with_interval(self.mean, self.lower, self.upper, digits)
+
     def __getitem__(self, label: str) -> Any:
         return self.labels.get(label)
 
@@ -408,7 +412,7 @@ class Summary(Sequence[SummaryRow]):
     def shown(self, metric: str, digits: int = 3, **where: Any) -> str:
         """The one number in this place with its interval, as text; empty where there is none."""
         rows = self.select(metric, **where)
-        return with_interval(rows[0].mean, rows[0].lower, rows[0].upper, digits) if len(rows) else ""
+        return rows[0].shown(digits) if len(rows) else ""
 
     def distinct(self, label: str, *, part: str | None = None) -> list[Any]:
         """Values of a label in order of appearance."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 
-from ntp_envs.arrays import FloatArray
+from ntp_envs.arrays import FloatArray, onto_ball
 from ntp_envs.checks import check_int, check_real
 
 ARMIJO = 1e-4
@@ -24,12 +24,6 @@ GROWTH = 5.0
 LARGEST_PENALTY = 1e14
 #: floats of phi copied at once
 BLOCK = 2**22
-
-
-def project_onto_ball(c: FloatArray, radius: float) -> FloatArray:
-    """``c`` scaled down to norm ``radius`` if it is longer."""
-    norm = float(np.linalg.norm(c))
-    return c if norm <= radius else c * (radius / norm)
 
 
 class RowTerm(ABC):
@@ -107,7 +101,7 @@ def minimise_augmented(
     problem = _Augmented(term, start, phi, size, radius, anchor, penalty)
     if row_dual is not None and ball_dual is not None:
         problem.row_dual, problem.ball_dual = row_dual, ball_dual
-    c = project_onto_ball(start, radius)
+    c = onto_ball(start, radius)
     residual = previous = math.inf
     steps, slope, converged = 0, math.inf, False
     rows = np.zeros((len(phi) // size, size))
@@ -126,7 +120,7 @@ def minimise_augmented(
             problem.penalty *= GROWTH
         previous = residual
     return AugmentedResult(
-        project_onto_ball(c, radius), rows, problem.row_dual, problem.ball_dual, residual, steps, slope, converged
+        onto_ball(c, radius), rows, problem.row_dual, problem.ball_dual, residual, steps, slope, converged
     )
 
 
@@ -152,7 +146,7 @@ class _Augmented:
         shifted = (f + self.row_dual / self.penalty).reshape(-1, self.size)
         rows, slopes = self.term.prox(shifted, self.penalty)
         moved = c + self.ball_dual / self.penalty
-        return rows, slopes, (shifted - rows).ravel(), moved, moved - project_onto_ball(moved, self.radius)
+        return rows, slopes, (shifted - rows).ravel(), moved, moved - onto_ball(moved, self.radius)
 
     def _value(self, c: FloatArray, rows: FloatArray, offset: FloatArray, ball: FloatArray) -> float:
         quadratic = 0.5 * self.anchor * float(np.square(c - self.x).sum())

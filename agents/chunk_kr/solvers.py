@@ -13,12 +13,11 @@ from agents.chunk_kr.program import (
     certify,
     likelihood_prox,
     minimise_augmented,
-    project_onto_ball,
     project_onto_ball_and_simplices,
     project_onto_simplex,
 )
 from agents.chunk_kr.space import Embedding
-from ntp_envs.arrays import FloatArray
+from ntp_envs.arrays import FloatArray, onto_ball
 
 RELAXATION = 1.6
 CHECK_EVERY = 10
@@ -113,7 +112,7 @@ def solve_admm(
         moved = RELAXATION * c + (1.0 - RELAXATION) * y + u
         shifted = RELAXATION * f + (1.0 - RELAXATION) * z + v
         clock = time.perf_counter()
-        y = project_onto_ball(moved, radius)
+        y = onto_ball(moved, radius)
         z, _ = likelihood_prox(shifted, weights / penalty_z)
         spent += time.perf_counter() - clock
         u, v = moved - y, shifted - z

@@ -21,7 +21,7 @@ from experiments.cells import Cell, Label, Record, kept_or_made
 from experiments.charts import COLOURS, Axes, Curve, Figure, Guide, Panel, chart
 from experiments.measure import evaluation_records, trains_networks, without_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, Table, derived, intervals_over, number, pivot, with_interval
+from experiments.summary import Summary, Table, derived, intervals_over, number, pivot
 from ntp_envs import ARLinearClass, Demonstrations, Policy, collect
 from ntp_envs.arrays import first_best
 from ntp_envs.distances import score_interval
@@ -518,7 +518,7 @@ def explicit_finding(summary: Summary) -> Iterator[str]:
     """That weights exist."""
     rows = summary.select(EXACT, part=EXPLICIT)
     for worst in sorted(rows, key=lambda row: row.mean)[:1]:
-        share = with_interval(worst.mean, worst.lower, worst.upper)
+        share = worst.shown()
         said, each = f"at least {share} of random pairs", ""
         if worst.mean == 1.0:
             said, each = "every random pair", f" ({share} each)"

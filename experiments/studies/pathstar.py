@@ -27,7 +27,7 @@ from experiments.charts import (
 )
 from experiments.measure import POPULATION, evaluation_records, trains_networks, without_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot, with_interval
+from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import collect
 from ntp_envs.evaluation import evaluate
 from ntp_envs.tasks import PathStar
@@ -294,15 +294,11 @@ class Training:
 
     def shown(self, metric: str = GREEDY, node: int | None = None) -> str:
         """A share at the last step, of a node or of whole answers."""
-        return shown(self.at_end(metric) if node is None else self.node_at_end(node))
+        return (self.at_end(metric) if node is None else self.node_at_end(node)).shown(2)
 
     def learned(self) -> dict[int, int | None]:
         """From which step on each node but the start is right in nine of ten prompts, the goal first."""
         return {node: first_above(self.node(node), SOLVED) for node in reversed(nodes_of(self.length))}
-
-
-def shown(row: SummaryRow) -> str:
-    return with_interval(row.mean, row.lower, row.upper, 2)
 
 
 def first_above(series: Series, level: float) -> int | None:

@@ -18,7 +18,7 @@ from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, end_labels, log2_axis, new_figure
 from experiments.measure import powers_of_two, require_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Interval, Summary, SummaryRow, Table, derived, number, pivot, with_interval
+from experiments.summary import Interval, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
 from ntp_envs.checks import check_int
 from ntp_envs.tasks import Text
@@ -538,10 +538,6 @@ def derived_rows(s: Summary, o: ScalingOptions) -> Iterator[SummaryRow]:
 INTERVALS = f"95 % intervals are of the difference to the {COMMON_ORDER}-gram on the same text."
 
 
-def shown(row: SummaryRow) -> str:
-    return with_interval(row.mean, row.lower, row.upper)
-
-
 def flops(budget: int) -> str:
     """A budget, in words.
 
@@ -561,7 +557,7 @@ def frontier_table(s: Summary, o: ScalingOptions) -> Table:
     """Held-out bits of the best width, by budget."""
     budgets, lines = sorted(o.budgets), []
     for architecture in ARCHITECTURES:
-        best = {row["budget"]: f"{shown(row)} (e={row['width']})" for row in frontier(s, o, architecture)}
+        best = {row["budget"]: f"{row.shown()} (e={row['width']})" for row in frontier(s, o, architecture)}
         lines.append([NAMES[architecture], *(best.get(budget, "") for budget in budgets)])
     share = s.value(UNKNOWN, part=REFERENCE)
     note = (
@@ -579,7 +575,7 @@ def training_table(s: Summary, o: ScalingOptions) -> Table:
     for row in (row for architecture in ARCHITECTURES for row in trainings(s, o, architecture)):
         place = place_of(row)
         counts = [f"{s.value(metric, **place):,.0f}" for metric in (PARAMETERS, STEPS, TOKENS)]
-        came_out = [number(s.value(TRAIN_BITS, **place), 3), shown(row), *(s.shown(m, **place) for m in (PASSING, KL))]
+        came_out = [number(s.value(TRAIN_BITS, **place), 3), row.shown(), *(s.shown(m, **place) for m in (PASSING, KL))]
         seconds = number(s.timings.value(SECONDS, **place), 3)
         name, passes = f"{NAMES[row['learner']]}, e={row['width']}", number(s.value(EPOCHS, **place), 3)
         lines.append([name, f"{s.value(FLOPS, **place):.4g}", *counts, passes, *came_out, seconds])
@@ -731,7 +727,7 @@ def findings(s: Summary, o: ScalingOptions, rows: Sequence[SummaryRow]) -> Itera
     """Who is best and still gains, how often the data were read, what a longer window gives, and who drifts when."""
     ranked, budgets, models = ranking(s, o), sorted(o.budgets), ngrams(s)
     if ranked:
-        order = ", ".join(f"{NAMES[name]} {shown(row)} (width {row['width']})" for name, row in ranked)
+        order = ", ".join(f"{NAMES[name]} {row.shown()} (width {row['width']})" for name, row in ranked)
         yield f"Held-out bits a character after {flops(budgets[-1])} operations, best widths: {order}. {INTERVALS}"
         better = [f"n={row['window'] + 1}: {row.mean:.3f}" for row in models if row.mean < ranked[0][1].mean]
         if better:
@@ -740,7 +736,7 @@ def findings(s: Summary, o: ScalingOptions, rows: Sequence[SummaryRow]) -> Itera
         if len(budgets) > 1:
             gains = ", ".join(f"{NAMES[name]} {gain(frontier(s, o, name)):.3f}" for name in ARCHITECTURES)
             yield f"Bits saved by the last step of compute ({flops(budgets[-2])} to {flops(budgets[-1])}): {gains}."
-        slopes = ", ".join(f"{NAMES[row['learner']]} {shown(row)}" for row in rows if row.metric == SLOPE)
+        slopes = ", ".join(f"{NAMES[row['learner']]} {row.shown()}" for row in rows if row.metric == SLOPE)
         if slopes:
             yield f"Bits saved by ten times the compute, least squares over {len(budgets)} budgets: {slopes}."
         passes = ", ".join(
@@ -758,7 +754,7 @@ def findings(s: Summary, o: ScalingOptions, rows: Sequence[SummaryRow]) -> Itera
         said = f"Bits a character by window (in brackets), {where}: {'; '.join(windows)}"
         yield f"{said}. A wider one means fewer steps."
     for row in (row for row in rows if row.metric == CORRELATION and ranked):
-        ends = ", ".join(f"{NAMES[name]} {shown(of(s, end, PASSING))}" for name, end in ranked)
+        ends = ", ".join(f"{NAMES[name]} {of(s, end, PASSING).shown()}" for name, end in ranked)
         drifts = ", ".join(f"n={bits['window'] + 1}: {at.mean:.2f}" for bits, at in drift_points(s, o, NGRAM))
         yield (
             "Rank correlation between held-out bits and the characters until the squared Hellinger distance to the "

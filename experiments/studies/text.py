@@ -45,7 +45,7 @@ from experiments.measure import (
     without_torch,
 )
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Series, Summary, Table, pivot, with_interval
+from experiments.summary import Series, Summary, Table, pivot
 from ntp_envs import ARLinearClass, FiniteClass, MarkovPolicy, NGramClass, Policy, collect, distance
 from ntp_envs.checks import check_int
 from ntp_envs.distances.curve import DistanceCurve
@@ -786,7 +786,7 @@ def drift_findings(o: TextOptions, s: Summary) -> Iterator[str]:
     rows = sorted(s.select(HALF, part=MAIN), key=lambda row: row.mean)
     if not rows:
         return
-    words = "; ".join(f"{row['learner']} {with_interval(row.mean, row.lower, row.upper)}" for row in rows)
+    words = "; ".join(f"{row['learner']} {row.shown()}" for row in rows)
     passed = {row["learner"] for row in rows}
     never = [name for name in names(o) if name not in passed and len(s.select(BITS, part=MAIN, learner=name))]
     rest = f"; not within {o.horizon}: {', '.join(never)}." if never else "."
@@ -805,7 +805,7 @@ def bits_findings(o: TextOptions, s: Summary) -> Iterator[str]:
     """Bits a character, learners against the expert."""
     words = [f"{name} {bits}" for name in names(o) if (bits := s.shown(BITS, part=MAIN, learner=name))]
     for row in s.select(BITS, part=MAIN, learner=EXPERT) if words else ():
-        expert = with_interval(row.mean, row.lower, row.upper)
+        expert = row.shown()
         where = f"corpus {o.corpus!r}, sha256 {row['sha256']}..."
         yield (
             f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {expert}.{unknown_said(s)}"

@@ -53,7 +53,6 @@ from experiments.summary import (
     number,
     pivot,
     slope_rows,
-    with_interval,
 )
 from ntp_envs import Demonstrations, Task, collect, make_task
 
@@ -376,7 +375,7 @@ GROWTH_FROM = 8
 def findings(o: TradeoffOptions, summary: Summary) -> list[str]:
     """What the numbers say, with the numbers."""
     said = [
-        f"S{metric[1:]} at H={o.horizon}, n={o.n}, {learner}: {with_interval(row.mean, row.lower, row.upper)} "
+        f"S{metric[1:]} at H={o.horizon}, n={o.n}, {learner}: {row.shown()} "
         f"({row.method}; {interval_words(row.seeds)})."
         for learner in (CHUNK_KR, CHUNKED)
         for metric in (SLOPE_IN_K, EXCESS_SLOPE_IN_K)
