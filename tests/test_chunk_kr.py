@@ -639,6 +639,7 @@ def slsqp(point, phi, size, radius):
     extra=st.integers(0, 12),
     radius=st.sampled_from(["tight", "middle", "none"]),
 )
+@example(seed=6086, n=1, bits=3, extra=7, radius="middle")
 @examples(60)
 def test_projection_agrees_with_slsqp(seed, n, bits, extra, radius):
     point, phi, size, ball = random_problem(seed, n, bits, extra, radius)
@@ -648,8 +649,13 @@ def test_projection_agrees_with_slsqp(seed, n, bits, extra, radius):
     f = (phi @ ours.point).reshape(-1, size)
     assert f.min() > -1e-8 and np.abs(f.sum(axis=1) - 1).max() < 1e-8
     assert np.linalg.norm(ours.point) <= ball * (1 + 1e-12)
-    # never farther than theirs, to rounding; and the same point where theirs has finished
-    assert np.linalg.norm(ours.point - point) <= np.linalg.norm(theirs.x - point) + 1e-8
+    # never farther than theirs, once it is drawn into the ball towards the uniform rows: it leaves by up to 1e-7,
+    # which at this distance from the point looks like being nearer
+    uniform = np.eye(len(point))[0] / size
+    step = theirs.x - uniform
+    a, b, c = step @ step, uniform @ step, uniform @ uniform - ball**2
+    inside = uniform + min(1.0, (np.sqrt(b * b - a * c) - b) / max(a, 1e-300)) * step if np.isfinite(ball) else theirs.x
+    assert np.linalg.norm(ours.point - point) <= np.linalg.norm(inside - point) + 1e-8
     if theirs.success:
         assert np.abs(ours.point - theirs.x).max() < 1e-7
 
