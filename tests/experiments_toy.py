@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import threadpoolctl
+from small_studies import SMALL
 
 from experiments.cells import Cell, Record
 from experiments.charts import end_labels, new_figure, plot_series
@@ -135,9 +136,9 @@ def threaded_cells(options):
 THREADED = Study("threaded", "Who adds?", ThreadedOptions, threaded_cells, lambda options, summary: Analysis())
 
 
-def options_of(study, words, *more):
-    """The options of a study as the command line reads them."""
-    return parse_run(load_study(study), [*words.split(), *more])[1]
+def small_options(study):
+    """The options of a study's small form, as the command line reads them."""
+    return parse_run(load_study(study), SMALL[study].split())[1]
 
 
 def stopping(monkeypatch, owner, name, at=None):

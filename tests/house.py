@@ -9,11 +9,26 @@ import ast
 import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ntp_envs", "agents", "experiments")
+
+
+@contextmanager
+def checkout(revision, root=ROOT):
+    """A folder with the repository as it was at a revision, in a worktree of git's that is gone afterwards."""
+    git = ["git", "-C", str(root), "worktree"]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "old"
+        subprocess.run([*git, "add", "--quiet", "--detach", str(place), revision], check=True)
+        try:
+            yield place
+        finally:
+            subprocess.run([*git, "remove", "--force", str(place)], check=True)
 
 
 def modules(root=ROOT):

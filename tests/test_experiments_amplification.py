@@ -32,11 +32,7 @@ CHUNKED = {
 }
 IMPROPER = {(16, 4): 4.995, (64, 4): 16.932, (64, 16): 4.995, (256, 4): 63.971, (256, 16): 16.932, (256, 64): 4.995}
 
-SMALL = toy.options_of(
-    "amplification",
-    "--horizons 16 32 64 128 256 --chunks 4 8 16 32 64 --n 100 --seeds 2 --sampled-chunk-horizon 16 "
-    "--control-n 100 400 --control-horizons 4 16 --control-seeds 2",
-)
+SMALL = toy.small_options("amplification")
 
 
 def factor(records):

@@ -10,11 +10,7 @@ from experiments.studies import load_study
 from experiments.testing import check_study
 
 RNG = np.random.default_rng(0)
-SMALL = toy.options_of(
-    "barrier",
-    "--horizons 4 16 64 --n 100 10000 --data-horizon 16 --chunks 4 --seeds 4 --halving-horizons 2 6 "
-    "--halving-seeds 30 --rare-seeds 4",
-)
+SMALL = toy.small_options("barrier")
 
 
 @pytest.fixture(scope="module")

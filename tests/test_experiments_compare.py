@@ -3,6 +3,7 @@
 import math
 import shlex
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
@@ -58,8 +59,7 @@ def test_fits_draw_from_their_own_stream(tmp_path):
 
 
 def test_means_pairs_and_slopes_are_those_of_the_runs(tmp_path):
-    options = sweep.CompareOptions(**{**SMALL, "agents": ("RhoEstimatorBC",), "seeds": 6})
-    summary = check_study(STUDY, options, out=tmp_path / "run").summary
+    summary = check_study(STUDY, toy.small_options("compare"), out=tmp_path / "run").summary
     best = {
         H: make_task("Contamination", horizon=H, eps=0.05, p=0.01, q=0.9).best_in_class().hellinger2 for H in (4, 8)
     }

@@ -11,11 +11,7 @@ from experiments.studies import load_study
 from experiments.testing import check_study
 from ntp_envs.tasks import ParityMix
 
-SMALL = toy.options_of(
-    "length",
-    "--bits 12 --subset-size 5 --n 20 800 --seeds 2 --fresh 2000 --trade-bits 8 --trade-subset-size 3 --most 512 "
-    "--mix-bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --mix-n 20000 --mix-seeds 2",
-)
+SMALL = toy.small_options("length")
 LINEAR = ("count", "andxor", "token")
 
 

@@ -22,11 +22,7 @@ from ntp_envs.tasks import ColumnAddition, Multiplication, explicit_multiplier
 
 STUDY = load_study("multiplication")
 PLAIN = dataclasses.replace(STUDY, analyse=lambda options, summary: Analysis())
-SMALL = toy.options_of(
-    "multiplication",
-    "--explicit-digits 1 2 --addends 3 4 --columns 100 --fresh-columns 100 --column-seeds 2 --digits 1 --steps 9 "
-    "--every 4 --pairs 30 --batch-size 8 --width 8 --seeds 2",
-)
+SMALL = toy.small_options("multiplication")
 WITHOUT = dataclasses.replace(SMALL, neural="no")
 ENOUGH = dataclasses.replace(WITHOUT, columns=2500, fresh_columns=1000)  # to learn a column
 

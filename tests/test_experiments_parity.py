@@ -20,10 +20,7 @@ from ntp_envs import make_task
 # squared Hellinger distance of one episode, n=4, |S|=3, eta=.1, derived independently of this code
 UNIFORM = 0.211146
 CHUNK_KR = {1.0: 0.144929, 2.0: 0.078695, 4.0: 0.003021, 8.0: 0.0}
-SMALL = toy.options_of(
-    "parity",
-    "--episodes 1 2 16 --n 300 --seeds 3 --population-horizons 4 8 --horizons 8 16 --linear-n 200 --chunks 4",
-)
+SMALL = toy.small_options("parity")
 SAMPLES = dataclasses.replace(SMALL, seeds=6, horizons=(8, 64), linear_n=2000)
 COMPARED = ("log-loss", "rho", "ChunkKR")
 

@@ -18,12 +18,7 @@ from experiments.study import Analysis
 from experiments.summary import Series, Summary, SummaryRow
 from experiments.testing import check_study
 
-SMALL = toy.options_of(
-    "pathstar",
-    "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200 --network-degrees 2 --forcing-steps 4 "
-    "--reversed-steps 4 --teacherless-steps 6 --second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 "
-    "--layers 1 --heads 2 --seeds 2",
-)
+SMALL = toy.small_options("pathstar")
 STUDY = load_study("pathstar")
 #: the same without tables and figures
 PLAIN = dataclasses.replace(STUDY, analyse=lambda options, summary: Analysis(STUDY.analyse(options, summary).rows))

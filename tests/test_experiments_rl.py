@@ -4,6 +4,7 @@ import builtins
 import math
 import sys
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
@@ -72,8 +73,7 @@ def test_a_dagger_that_never_slipped_is_no_better_than_cloning():
 
 
 def test_without_ppo_the_rest_of_the_study_runs():
-    options = sweep.RLOptions(rl=False, horizon=4, n=200, seeds=2, horizons=(16, 64, 256), rounds=4)
-    outcome = check_study(load_study("rl"), options)
+    outcome = check_study(load_study("rl"), toy.small_options("rl"))
     summary = outcome.summary
     for task in sweep.TASKS:
         assert set(sweep.IMITATION) < {row["learner"] for row in summary.select(sweep.ENTROPY, task=task)}

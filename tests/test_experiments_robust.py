@@ -1,10 +1,11 @@
 """The robust study: what smoothing can do, what it cannot, and which criterion chooses well."""
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
 from experiments.studies import load_study
-from experiments.studies.robust import FAMILIES, TASKS, RobustOptions, compared
+from experiments.studies.robust import FAMILIES, TASKS, compared
 from experiments.testing import check_study
 
 CONTAMINATION, LINEAR, PARITY = TASKS
@@ -41,8 +42,7 @@ def test_on_parity_nothing_within_the_class_helps():
 
 @pytest.mark.slow
 def test_a_small_run_compares_every_learner_on_every_task():
-    options = RobustOptions(n=2000, linear_n=1000, parity_n=500, seeds=2, lams=(0.0, 0.03, 0.3), chunks=(1, 5), folds=2)
-    outcome = check_study(load_study("robust"), options)
+    outcome = check_study(load_study("robust"), toy.small_options("robust"))
     summary = outcome.summary
     for task in TASKS:
         assert {row["learner"] for row in summary.select("C_apx", task=task)} == {*FAMILIES, "smoothed"}

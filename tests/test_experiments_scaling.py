@@ -19,13 +19,7 @@ from experiments.testing import check_study  # noqa: E402
 from ntp_envs import NGramClass, distance  # noqa: E402
 
 HARBOUR = str(Path(__file__).parent / "data" / "harbour.txt")
-SMALL = toy.options_of(
-    "scaling",
-    "--horizon 6 --n 40 --budgets 1 2 --widths 128 192 --transformer-widths 32 64 --window 3 --windows 1 3 "
-    "--window-budget 1 --window-width 128 --batch-size 16 --orders 1 2 --samples 200 --seeds 1",
-    "--corpus",
-    HARBOUR,
-)
+SMALL = toy.small_options("scaling")
 TINY = replace(
     SMALL, budgets=(1,), widths=(128,), window_width=128, transformer_widths=(32,), windows=(3,), orders=(2,)
 )

@@ -8,10 +8,7 @@ from experiments.studies import load_study
 from experiments.studies import snowball as sweep
 from experiments.testing import check_study
 
-SMALL = toy.options_of(
-    "snowball",
-    "--horizons 4 12 --detail-horizon 12 --eps 0.1 --degree 3 --degrees 2 4 --n 300 --samples 60",
-)
+SMALL = toy.small_options("snowball")
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,12 @@
 
 import math
 
+import experiments_toy as toy
 import numpy as np
 import pytest
 
 from experiments.studies import load_study
-from experiments.studies.stability import EXCESS, REFUSED, StabilityOptions, growth, longest_chunks, low_rank
+from experiments.studies.stability import EXCESS, REFUSED, growth, longest_chunks, low_rank
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
 
@@ -64,16 +65,7 @@ def test_the_longest_chunk_lies_below_the_first_that_fails():
 
 @pytest.mark.slow
 def test_a_small_run_says_where_it_breaks():
-    options = StabilityOptions(
-        horizon=20,
-        n=500,
-        linear_n=200,
-        chunks=(1, 2, 5, 16),
-        linear_chunks=(1, 2, 4),
-        rank_chunk=5,
-        rank_shares=(0.5, 1.0),
-    )
-    outcome = check_study(load_study("stability"), options)
+    outcome = check_study(load_study("stability"), toy.small_options("stability"))
     longest = {row["task"]: row.mean for row in outcome.summary.select("longest chunk that works")}
     assert longest == {CONTAMINATION: 5, LINEAR: 4}
     assert "up to K=5" in outcome.analysis.findings[0] and "K=16 is refused" in outcome.analysis.findings[0]

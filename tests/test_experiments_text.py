@@ -24,15 +24,7 @@ from ntp_envs.text import UnknownTokensWarning
 
 FILES = Path(__file__).parent / "data"
 HARBOUR = str(FILES / "harbour.txt")
-SMALL = toy.options_of(
-    "text",
-    "--expert-order 4 --horizon 16 --prompt-length 4 --orders 1 2 3 --windows 1 2 --neural no --mlp-window 4 "
-    "--width 8 --steps 5 --n 400 --draws 600 --seeds 1 --network-seeds 1 --contamination 0.1 --small-vocab 8 "
-    "--dial-horizons 4 32 --dial-n 400 --chunks 2 16 --network-vocab 5 --network-horizon 16 --network-n 150 "
-    "--network-batch 50 --network-steps 10",
-    "--corpus",
-    HARBOUR,
-)
+SMALL = dataclasses.replace(toy.small_options("text"), neural="no")
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,7 @@ from experiments.testing import check_study
 from ntp_envs import make_task
 
 RNG = np.random.default_rng(0)
-SMALL = toy.options_of(
-    "tradeoff",
-    "--seeds 3 --chunks 2 4 8 --long-chunks 9 --long-seeds 1 --rho-chunks 4 16 --episodes 1 --parity-n 1000 "
-    "--parity-chunks 1 5 --norm-bounds 8.0",
-)
+SMALL = toy.small_options("tradeoff")
 
 
 @pytest.mark.slow

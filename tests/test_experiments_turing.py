@@ -9,11 +9,7 @@ from experiments.studies import turing as sweep
 from experiments.testing import check_study
 from ntp_envs.tasks import linear_emulator
 
-SMALL = toy.options_of(
-    "turing",
-    "--n 300 --n-direct 100 --steps 1 6 --width 8 --bits 2 8 --direct-bits 4 --prompt-bits 8 --subset-sizes 1 4 "
-    "--sizes 10 100 --test 40 --seeds 2",
-)
+SMALL = toy.small_options("turing")
 
 
 @pytest.fixture(scope="module")
