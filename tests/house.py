@@ -1,10 +1,12 @@
-"""The house in numbers: ``python tests/house.py [folder]``.
+"""The house in numbers: ``python tests/house.py [--against REVISION]``, a table in markdown, before and after.
 
-Files and lines a folder, modules that only one other imports, circles of imports, the time that an import takes, and
-the length of the evening's reading list at the head of ``ntp_envs/__init__.py``. An import counts wherever it stands
-(in a function, under ``TYPE_CHECKING``) and so does a name in a list of strings, ``"package.module:name"``.
+Files and lines a folder, passages that stand twice, modules that only one other imports, circles of imports, the time
+that each package takes to import, and the length of the evening's reading list at the head of ``ntp_envs/__init__.py``.
+An import counts wherever it stands (in a function, under ``TYPE_CHECKING``) and so does a name in a list of strings,
+``"package.module:name"``.
 """
 
+import argparse
 import ast
 import re
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ntp_envs", "agents", "experiments")
+FRONT_DOORS = ("ntp_envs", "agents", "experiments.cli")
 
 
 @contextmanager
@@ -113,23 +116,68 @@ def reading_list(root=ROOT):
     return out
 
 
-def import_seconds(root=ROOT):
-    """How long ``import ntp_envs, agents`` takes, numpy and gymnasium among it; the best of three."""
-    code = "import time; start = time.perf_counter(); import ntp_envs, agents; print(time.perf_counter() - start)"
-    return min(float(subprocess.check_output([sys.executable, "-c", code], cwd=root)) for _ in range(3))
+def twins(root=ROOT, lines=4):
+    """Passages of so many lines of code or more that stand elsewhere too: ``[(module, first line)]``.
+
+    Code is compared as Python would write it: without comments, docstrings and line breaks. Imports do not count.
+    """
+    texts = {}
+    for name, path in modules(root).items():
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+                node.body[0] = ast.Pass()
+        said = (line.strip() for line in ast.unparse(tree).splitlines())
+        texts[name] = [line for line in said if line and line != "pass" and not line.startswith(("import ", "from "))]
+    windows = {n: [tuple(t[i : i + lines]) for i in range(len(t) - lines + 1)] for n, t in texts.items()}
+    seen = Counter(window for some in windows.values() for window in some)
+    return [
+        (name, some[i][0])
+        for name, some in windows.items()
+        for i in range(len(some))
+        if seen[some[i]] > 1 and (i == 0 or seen[some[i - 1]] == 1)
+    ]
 
 
-def report(root=ROOT):
+def import_seconds(module, root=ROOT):
+    """How long an import takes, numpy and gymnasium among it; the best of five."""
+    code = f"import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
+    return min(float(subprocess.check_output([sys.executable, "-c", code], cwd=root)) for _ in range(5))
+
+
+def numbers(root=ROOT):
+    """``{what: number}``, in the order of the table; folders by their path."""
+    out = {}
     for folder in (*PACKAGES, "tests"):
         files = sorted((root / folder).rglob("*.py"))
-        print(f"{folder:12} {len(files):4} files {sum(len(file.read_text().splitlines()) for file in files):6} lines")
-    once = imported_once(root)
-    print(f"imported by one other only: {len(once)} ({', '.join(once)})")
-    print(f"circles: {circles(imports(root)) or 'none'}")
-    print(f"import ntp_envs, agents: {import_seconds(root):.2f} s")
+        out[f"files, {folder}"] = len(files)
+        for path in files:
+            place = f"lines, {path.parent.relative_to(root).as_posix()}"
+            out[place] = out.get(place, 0) + len(path.read_text().splitlines())
     parts = reading_list(root)
-    print(f"the evening: {len(parts)} parts, {sum(lines for *_, lines in parts)} lines")
+    return {
+        **out,
+        "imported by one other only": len(imported_once(root)),
+        "circles": len(circles(imports(root))),
+        "passages of 4 lines or more that stand twice": len(twins(root)),
+        "the evening, parts": len(parts),
+        "the evening, lines": sum(lines for *_, lines in parts),
+        **{f"import {package}, seconds": round(import_seconds(package, root), 2) for package in FRONT_DOORS},
+    }
+
+
+def main(words):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", metavar="REVISION", help="print its numbers too")
+    against = parser.parse_args(words).against
+    columns = {"now": numbers()}
+    if against:
+        with checkout(against) as old:
+            columns = {against: numbers(old), **columns}
+    print(f"| | {' | '.join(columns)} |\n|-|{'-:|' * len(columns)}")
+    for name in dict.fromkeys(name for column in columns.values() for name in column):
+        print(f"| {name} | {' | '.join(str(column.get(name, '')) for column in columns.values())} |")
 
 
 if __name__ == "__main__":
-    report(*map(Path, sys.argv[1:]))
+    main(sys.argv[1:])

@@ -42,7 +42,18 @@ def test_the_reading_list_is_an_evening():
     assert 15 <= len(parts) <= 25 and 2500 <= sum(lines for *_, lines in parts) <= 4000
 
 
-def test_the_numbers_can_be_printed(capsys):
-    house.report()
+def test_passages_that_stand_twice_are_found(tmp_path):
+    body = "".join(f"    x += {number}\n" for number in range(6))
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "a.py").write_text(f'def f(x):\n    """One."""\n{body}    return x\n')
+    (tmp_path / "agents" / "b.py").write_text(f"import os\ndef g(x):\n    # another\n{body}    return -x\n")
+    assert house.twins(tmp_path) == [("agents.a", "x += 0"), ("agents.b", "x += 0")]
+    assert house.twins(tmp_path, lines=7) == []
+
+
+def test_the_numbers_are_a_table_before_and_after(capsys, monkeypatch):
+    monkeypatch.setattr(house, "import_seconds", lambda module, root: 0.5)
+    house.main(["--against", "HEAD"])
     said = capsys.readouterr().out
-    assert "circles: none" in said and "the evening: " in said
+    assert "| | HEAD | now |\n|-|-:|-:|" in said and "| circles | 0 | 0 |" in said
+    assert "| import agents, seconds | 0.5 | 0.5 |" in said and "| lines, ntp_envs/tasks | " in said
