@@ -4,7 +4,7 @@ A study is options (a dataclass), a list of independent cells made from them, an
 of all cells into tables and figures. The rest - workers, the results file, resuming, seeds, `summary.csv`, the report,
 the command line - is shared and knows nothing of any particular study.
 
-A new study is a `Study` value named in `experiments.studies.STUDIES`:
+A new study is a file in ``experiments/studies/`` that makes a `Study` value named ``STUDY``:
 
     @dataclass(frozen=True)
     class Sizes(Options):

@@ -155,8 +155,9 @@ class Evaluation:
     def interval(self, name: str, *, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
         """``(lower, upper)``: the interval of a measure, shaped like it; by position, each holds by itself.
 
-        Wilson's score interval for shares (at the standard error reached; with weights, at least that of as many draws
-        as the weights are worth), a score interval for cross-entropies, both ends infinite for an infinite one.
+        A score interval (`ntp_envs.intervals.score_interval`) for shares, at the standard error reached (with weights,
+        at least that of as many draws as the weights are worth), and for cross-entropies, both ends infinite for an
+        infinite one.
         Demonstrations count as independent draws; where they are the complete law of a task only the sampled measures
         have sampling error, and the other intervals are too wide.
 
@@ -187,7 +188,7 @@ class Evaluation:
         if name in _UNBOUNDED:  # their spread is known by the sample only: Student's t for what its squares are worth
             worth = max(self.error_n or self.effective_n, 2.0)
             error = error * student_margin(1.0, worth, confidence=confidence) / normal_quantile(confidence)
-        if self.effective_n < 0.999 * self.n and name not in _UNBOUNDED:  # weighted: Wilson's, for so many draws
+        if self.effective_n < 0.999 * self.n and name not in _UNBOUNDED:  # weighted: that of so many draws
             share = np.clip(value, 0.0, 1.0)
             error = np.maximum(error, np.sqrt(share * (1.0 - share) / self.effective_n))
         over, n = np.maximum(value - least, 0.0), self.effective_n
@@ -457,7 +458,7 @@ class SearchResult:
         return float((self.accepted & (self.drawn <= budget)).mean())
 
     def interval(self, budget: float = np.inf, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Wilson's interval of `share_within` (`ntp_envs.distances.score_interval`)."""
+        """The interval of `share_within` (`ntp_envs.distances.score_interval`)."""
         share, n = self.share_within(budget), len(self.accepted)
         lower, upper = score_interval(share, np.sqrt(share * (1.0 - share) / n), n, confidence=confidence)
         return float(lower), float(upper)

@@ -16,6 +16,8 @@ from ntp_envs.checks import check_probability
 
 #: level of every interval unless ``confidence=`` says otherwise
 CONFIDENCE = 0.95
+#: what captions and notes call the `score_interval` of a share
+SHARE_INTERVAL = "Wilson"
 
 
 def check_confidence(confidence: float) -> float:
@@ -73,6 +75,18 @@ def student_margin(std_error: float, n: float, *, confidence: float = CONFIDENCE
 
     level = check_confidence(confidence)
     return float(stdtrit(n - 1, 0.5 + 0.5 * level)) * std_error if n > 1 else float("nan")
+
+
+def least_share(successes: ArrayLike, n: ArrayLike, level: float) -> FloatArray:
+    """Clopper and Pearson's one-sided lower bound on a share, above it with probability ``level`` at most.
+
+    >>> float(least_share(9, 10, 0.05).round(4))
+    0.6058
+    """
+    from scipy.special import betaincinv
+
+    k = np.asarray(successes, dtype=np.float64)
+    return np.where(k > 0, betaincinv(np.maximum(k, 1e-3), np.maximum(n - k, 0.0) + 1.0, level), 0.0)
 
 
 def score_interval(
@@ -146,7 +160,7 @@ def _drawn(
     mean: FloatArray, std_error: FloatArray, bound: FloatArray, confidence: float
 ) -> tuple[FloatArray, FloatArray]:
     """The score interval of what was drawn; of no width where there is no spread."""
-    from scipy.special import betaincinv, gammaincinv
+    from scipy.special import gammaincinv
 
     z2 = normal_quantile(confidence) ** 2
     finite = np.isfinite(bound)
@@ -165,7 +179,7 @@ def _drawn(
             draws = 1.0 / np.maximum(per_draw, 1e-9)
             events = np.maximum(share * draws, 1e-3)
             few = np.minimum(events, 100.0)
-            binomial = betaincinv(few, np.maximum(draws - few, 0.0) + 1.0, 1.0 - confidence)
+            binomial = least_share(few, draws, 1.0 - confidence)
             poisson = gammaincinv(few, 1.0 - confidence) / draws
             return np.where(events < 100.0, np.where(finite, binomial, poisson), np.inf)
 

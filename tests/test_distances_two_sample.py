@@ -26,6 +26,7 @@ from ntp_envs.distances import two_sample as two_sample_classifier
 from ntp_envs.distances import two_sample as two_sample_mmd
 from ntp_envs.distances import two_sample as two_sample_ngram
 from ntp_envs.distances.two_sample import permutation_p_values, permuted_labels, pooled_lines
+from ntp_envs.intervals import least_share
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -189,7 +190,7 @@ def test_tv_lower_bound_holds_whatever_the_rates(held_out):
 
 def test_one_sided_bounds_and_fisher_against_scipy():
     for n, k in ((10, 0), (10, 3), (10, 10), (57, 41)):
-        ours = two_sample_classifier._lower_rate(np.array([k]), n, 0.025)[0]
+        ours = least_share(np.array([k]), n, 0.025)[0]
         theirs = stats.binomtest(k, n, alternative="greater").proportion_ci(0.975, method="exact").low
         assert ours == pytest.approx(theirs, abs=1e-12)
     for hits, alarms in itertools.product((0, 1, 7, 20), repeat=2):

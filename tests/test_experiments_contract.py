@@ -12,8 +12,9 @@ import experiments_toy as toy
 import numpy as np
 import pytest
 
+import experiments.studies
 from experiments.cells import Record
-from experiments.studies import STUDIES, load_study
+from experiments.studies import STUDIES, load_study, study_names
 from experiments.study import Analysis, Options, Study, option
 from experiments.summary import Summary, Table
 from experiments.testing import check_study
@@ -116,6 +117,12 @@ def test_a_cell_that_draws_from_the_global_generator_is_found():
     with pytest.raises(AssertionError, match="a global generator"):
         check_study(with_function(globally), QUICK)
     np.random.set_state(state)  # noqa: NPY002
+
+
+def test_a_study_is_a_file_of_that_name():
+    folder = Path(experiments.studies.__file__).parent
+    assert set(STUDIES) == {path.stem for path in folder.glob("[!_]*.py")} and set(STUDIES) <= set(study_names())
+    assert [load_study(name).name for name in STUDIES] == list(STUDIES)
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -1,6 +1,7 @@
 """Every interval: its level is an argument, it is never narrower than the draws can show, and it holds."""
 
 import itertools
+import re
 from pathlib import Path
 
 import gymnasium as gym
@@ -511,3 +512,13 @@ def test_the_table_in_the_documentation_is_that_of_the_script():
         for row in rows if is_documented else ():
             share, repetitions = float(row[3].split()[0]) / 100, int(row[2])
             assert enough(round(share * repetitions), repetitions), row
+
+
+def test_what_an_interval_is_stands_in_one_file():
+    """Quantiles are taken, and the kind of an interval is named to a reader, by `ntp_envs.intervals` only."""
+    root = Path(__file__).parent.parent
+    files = [path for package in ("ntp_envs", "agents", "experiments") for path in (root / package).rglob("*.py")]
+    kinds = re.compile(r"\b(betaincinv|gammaincinv|stdtrit|ndtri|NormalDist|proportion_ci|ppf)\b|Wilson")
+    assert {path.relative_to(root).as_posix() for path in files if kinds.search(path.read_text())} == {
+        "ntp_envs/intervals.py"
+    }

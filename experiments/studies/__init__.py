@@ -1,8 +1,9 @@
-"""Studies: an experiment is a sweep and its analysis, in one place. A new one is a line in `STUDIES`."""
+"""Studies: an experiment is a sweep and its analysis, in one place. A new one is a new file here with its ``STUDY``."""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -13,24 +14,8 @@ __all__ = ["ENTRY_POINT_GROUP", "STUDIES", "load_study", "study_names"]
 
 ENTRY_POINT_GROUP = "ntp_envs.studies"
 
-#: where each built-in `experiments.study.Study` is; imported when it is asked for
-STUDIES = {
-    "amplification": "experiments.studies.amplification:STUDY",
-    "barrier": "experiments.studies.barrier:STUDY",
-    "compare": "experiments.studies.compare:STUDY",
-    "length": "experiments.studies.length:STUDY",
-    "multiplication": "experiments.studies.multiplication:STUDY",
-    "parity": "experiments.studies.parity:STUDY",
-    "pathstar": "experiments.studies.pathstar:STUDY",
-    "rl": "experiments.studies.rl:STUDY",
-    "robust": "experiments.studies.robust:STUDY",
-    "scaling": "experiments.studies.scaling:STUDY",
-    "snowball": "experiments.studies.snowball:STUDY",
-    "stability": "experiments.studies.stability:STUDY",
-    "text": "experiments.studies.text:STUDY",
-    "tradeoff": "experiments.studies.tradeoff:STUDY",
-    "turing": "experiments.studies.turing:STUDY",
-}
+#: where each `experiments.study.Study` of this folder is: every file here is one; imported when it is asked for
+STUDIES = {module.name: f"{__name__}.{module.name}:STUDY" for module in pkgutil.iter_modules(__path__)}
 
 
 def study_names() -> list[str]:

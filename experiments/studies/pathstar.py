@@ -30,6 +30,7 @@ from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import collect
 from ntp_envs.evaluation import evaluate
+from ntp_envs.intervals import SHARE_INTERVAL
 from ntp_envs.tasks import PathStar
 from ntp_envs.tasks.path_star import CleverHansPolicy
 
@@ -402,8 +403,8 @@ def pointer_table(o: PathStarOptions, s: Summary, length: int) -> Table:
         columns.append(("1 hop" if hops == 1 else f"{hops} hops", {"learner": POINTER, "hops": hops}))
         columns.append((CLOSED, {"learner": CLOSED, "hops": hops, "digits": 4}))
     note = (
-        "Whole answers right, running free, with 95 % Wilson intervals: log-loss on the population in the class of "
-        "log-linear pointers, which sees so many ancestors of the goal; all of them in the last columns."
+        f"Whole answers right, running free, with 95 % {SHARE_INTERVAL} intervals: log-loss on the population in the "
+        "class of log-linear pointers, which sees so many ancestors of the goal; all of them in the last columns."
     )
     title = f"Pointer learners on stars of length {length}"
     return pivot(s, title, SAMPLED, rows, columns, digits=2, corner="mode", note=note)
@@ -595,8 +596,9 @@ def figures(o: PathStarOptions, s: Summary) -> list[FigureSpec]:
     pointers = FigureSpec(
         "pointers" if made else "headline",
         "Which of it is misspecification?",
-        "Log-loss on the population in a class of log-linear pointers, whole answers running free, with 95 % Wilson "
-        "intervals; black: closed form. It sees so many ancestors of the goal; greedy decoding is in the table.",
+        "Log-loss on the population in a class of log-linear pointers, whole answers running free, with 95 % "
+        f"{SHARE_INTERVAL} intervals; black: closed form. It sees so many ancestors of the goal; greedy decoding is in "
+        "the table.",
         lambda: pointer_figure(s, o.length, pair),
     )
     law = FigureSpec(

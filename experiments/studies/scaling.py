@@ -21,6 +21,7 @@ from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Interval, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
 from ntp_envs.checks import check_int
+from ntp_envs.intervals import student_margin
 from ntp_envs.tasks import Text
 from ntp_envs.text import BitsPerChar, text_log_probs
 
@@ -494,10 +495,10 @@ def slope(rows: Sequence[SummaryRow]) -> Interval | None:
     """
     if len(rows) < 4:
         return None
-    from scipy.stats import linregress, t
+    from scipy.stats import linregress
 
     fit = linregress([math.log10(row["budget"]) for row in rows], [row.mean for row in rows])
-    half = float(t.ppf(0.975, len(rows) - 2)) * fit.stderr
+    half = student_margin(fit.stderr, len(rows) - 1)  # n - 2 degrees of freedom: a line has two parameters
     value, lower, upper = (round(float(end), 9) for end in (-fit.slope, -fit.slope - half, -fit.slope + half))
     return value, lower, upper
 

@@ -19,6 +19,7 @@ from experiments.summary import Summary, SummaryRow, Table, derived, number, piv
 from ntp_envs import Policy
 from ntp_envs.distances import score_interval
 from ntp_envs.evaluation import SearchResult, backtracking_search, best_of, evaluate
+from ntp_envs.intervals import SHARE_INTERVAL
 from ntp_envs.tasks import CleverHansPolicy, PathStar, Snowball
 
 
@@ -86,7 +87,7 @@ def free_exact_match(task: Snowball | PathStar) -> float:
 
 
 def share_record(found: SearchResult, labels: dict[str, Label], budget: float = np.inf) -> Record:
-    """Share answered within a budget of tokens, with Wilson's interval."""
+    """Share answered within a budget of tokens, with its interval."""
     n = len(found.accepted)
     return Record(EXACT, found.share_within(budget), labels, *found.interval(budget), method=f"sampled, n={n}")
 
@@ -232,7 +233,8 @@ def tables(summary: Summary) -> list[Table]:
     learning = [(head, {"part": LEARNED, "metric": metric}) for head, metric in zip(heads, measures, strict=True)]
     learning.append(("closed form", {"part": LEARNED, "decoding": FORM}))
     notes = {
-        EXACT: "Share of whole answers that are right, with 95 % Wilson intervals. Closed forms: (1 - eps)^H and 1/d.",
+        EXACT: f"Share of whole answers that are right, with 95 % {SHARE_INTERVAL} intervals. Closed forms: "
+        "(1 - eps)^H and 1/d.",
         TOKENS: "Mean tokens drawn over H, right or not, with 95 % intervals; one pass is 1. On PathStar going back "
         "one token uses up its budget on every answer that began with a wrong arm.",
         COST: "Mean tokens drawn over H until the answer is right, with 95 % intervals, empty where some were not "

@@ -25,7 +25,15 @@ from ntp_envs.checks import (
 )
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances.curve import DistanceCurve
-from ntp_envs.intervals import CONFIDENCE, each_of, normal_interval, normal_quantile, score_interval, unseen_probability
+from ntp_envs.intervals import (
+    CONFIDENCE,
+    each_of,
+    least_share,
+    normal_interval,
+    normal_quantile,
+    score_interval,
+    unseen_probability,
+)
 
 #: numbers held together (permutations x sequences, or x n-grams); bounds the memory to some tens of MB
 BLOCK = 2**22
@@ -284,16 +292,9 @@ def _best_cut(scores: FloatArray, is_p: NDArray[np.bool_]) -> float:
 def tv_lower_bound(hits: IntArray, alarms: IntArray, held_out: int, *, level: float = 1.0 - CONFIDENCE) -> FloatArray:
     """Exact lower confidence bound on ``P(says p) - Q(says p)`` from answers on ``held_out`` sequences of each law."""
     correct = hits + held_out - alarms
-    by_accuracy = 2.0 * _lower_rate(correct, 2 * held_out, level / 2) - 1.0
-    by_rates = _lower_rate(hits, held_out, level / 4) - 1.0 + _lower_rate(held_out - alarms, held_out, level / 4)
+    by_accuracy = 2.0 * least_share(correct, 2 * held_out, level / 2) - 1.0
+    by_rates = least_share(hits, held_out, level / 4) - 1.0 + least_share(held_out - alarms, held_out, level / 4)
     return np.maximum(np.maximum(by_accuracy, by_rates), 0.0)
-
-
-def _lower_rate(k: IntArray, n: int, level: float) -> FloatArray:
-    """Clopper and Pearson's one-sided lower bound on a probability, from k successes in n."""
-    from scipy.special import betaincinv
-
-    return np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1.0, level), 0.0)
 
 
 def _fisher(hits: IntArray, alarms: IntArray, held_out: int) -> FloatArray:
