@@ -233,6 +233,7 @@ def _hellinger2_bound(curve: DistanceCurve) -> DistanceCurve:
 
 
 SUMMARY_KEY = "rollout_distance"
+UNMEASURED = {"hellinger2": np.nan, "lower": np.nan, "upper": np.nan, "finished": 0.0, "dropped": 0.0}
 CHANGES_ACTIONS = (
     gym.ActionWrapper,
     gym.vector.VectorActionWrapper,
@@ -246,7 +247,7 @@ class _Recording:
 
     rollouts: Rollouts
     _summary_every: int | None
-    _summarised: int
+    _summary: dict[str, float]
 
     def _record(
         self,
@@ -273,7 +274,7 @@ class _Recording:
         if summary_every is not None:
             self._summary_every = check_int("summary_every", summary_every, minimum=8)
             check_int("window, with summary_every,", window, minimum=8)
-        self._summarised = 0
+        self._summary = UNMEASURED
 
     def curve(
         self,
@@ -342,16 +343,15 @@ class _Recording:
     def clear(self) -> None:
         """Forget the rollouts, for example because the policy has changed. Sequences being written are kept."""
         self.rollouts.clear()
-        self._summarised = 0
+        self._summary = UNMEASURED
 
-    def _summary(self) -> dict[str, float] | None:
-        """Numbers for ``info``, whenever ``summary_every`` more rollouts have finished."""
-        if self._summary_every is None or self.rollouts.finished < self._summarised + self._summary_every:
-            return None
-        self._summarised = self.rollouts.finished
+    def _summarise(self) -> None:
+        """Measure the numbers for ``info`` where ``summary_every`` more rollouts have finished."""
+        if self._summary_every is None or self.rollouts.finished < self._summary["finished"] + self._summary_every:
+            return
         options: dict[str, Any] = {} if self.rollouts.has_log_probs else {"lengths": [self.rollouts.horizon]}
         curve = self.curve(**options)
-        return {
+        self._summary = {
             "hellinger2": curve.final,
             "lower": float(curve.lower[-1]),
             "upper": float(curve.upper[-1]),
@@ -378,8 +378,9 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
             changes actions, that is not who acts.
         read_prompt: ``observation -> (P,) tokens`` at the start of an episode; by default ``observation["prompt"]``
             or the first P entries (an ``ntp`` environment is asked itself, whatever wrappers make of its observations).
-        summary_every: put ``info["rollout_distance"]`` at the end of an episode whenever this many more have finished
-            (at least 8): ``hellinger2`` at H with its ``lower`` and ``upper`` ends, ``finished`` and ``dropped``.
+        summary_every: measure whenever this many more sequences have finished (at least 8); the latest numbers are in
+            ``info["rollout_distance"]`` of every step and reset: ``hellinger2`` at H with its ``lower`` and ``upper``
+            ends, and how many were ``finished`` and ``dropped`` by then; ``nan`` and 0 until the first time.
 
     Raises:
         TypeError, ValueError: no expert known or given, other actions than its tokens, a policy that does not fit, or
@@ -434,7 +435,7 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
         out = self.env.reset(seed=seed, options=options)
         self.rollouts.dropped += self._written > 0
         self._begin(out[0])
-        return out
+        return out[0], self._told(out[1])
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's."""
@@ -448,12 +449,15 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
                 self._tokens[self._written] = int(as_numpy(action))
             self._written += 1
             if terminated or truncated:
-                info = self._finish(info)
+                self._finish()
                 if self._own is not None and self._own._number != self._number:  # the next one has begun already
                     self._begin(observation)
-        return observation, reward, terminated, truncated, info
+        return observation, reward, terminated, truncated, self._told(info)
 
-    def _finish(self, info: dict[str, Any]) -> dict[str, Any]:
+    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
+        return info if self._summary_every is None else {**info, SUMMARY_KEY: dict(self._summary)}
+
+    def _finish(self) -> None:
         prompt, tokens = self._prompt, self._tokens[: self._written]
         length = self._written
         if self._own is not None:
@@ -463,10 +467,9 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
         self._written = AWAITED
         if length != self.rollouts.horizon:
             self.rollouts.dropped += 1
-            return info
+            return
         self.rollouts.add(np.reshape(prompt, (1, -1)), tokens[None])
-        summary = self._summary()
-        return info if summary is None else {**info, SUMMARY_KEY: summary}
+        self._summarise()
 
     def _begin(self, observation: Any) -> None:
         self._written = 0
@@ -486,8 +489,8 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
             which have to be in one of the forms of `TokenEnv`.
         window, expert, policy: as in `RolloutDistance`.
         read_prompt: ``observations -> (B, P) tokens``; by default ``observations["prompt"]`` or the first P columns.
-        summary_every: as in `RolloutDistance`; ``infos["rollout_distance"]`` is batched as Gymnasium batches infos, at
-            the sequence that was the last to finish.
+        summary_every: as in `RolloutDistance`; ``infos["rollout_distance"]`` is batched as Gymnasium batches infos, the
+            same numbers for every environment.
 
     Raises:
         TypeError, ValueError: as in `RolloutDistance`.
@@ -558,7 +561,7 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
         self.rollouts.dropped += int((started & (self._written > 0)).sum())
         self._begin(started, out[0])
         self._together()
-        return out
+        return out[0], self._told(out[1])
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """As the environment's."""
@@ -568,7 +571,7 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
             if self._from_actions:
                 self._tokens[min(self._common, self.rollouts.horizon)] = as_numpy(actions)
             self._common += 1
-            return observations, rewards, terminations, truncations, infos
+            return observations, rewards, terminations, truncations, self._told(infos)
         self._apart()
         writing, awaited = self._written >= 0, self._written == AWAITED
         if self._from_actions:
@@ -577,13 +580,19 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
         self._written += writing
         over = ended & ~awaited
         if over.any():
-            infos = self._finish(over, observations, infos)
+            self._finish(over, observations, infos)
         if self._mode is AutoresetMode.SAME_STEP and over.any():
             self._begin(over, observations)
         elif self._mode is AutoresetMode.NEXT_STEP and awaited.any():
             self._begin(awaited, observations)
         self._together()
-        return observations, rewards, terminations, truncations, infos
+        return observations, rewards, terminations, truncations, self._told(infos)
+
+    def _told(self, infos: dict[str, Any]) -> dict[str, Any]:
+        if self._summary_every is None:
+            return infos
+        batched = {name: np.full(self.num_envs, value) for name, value in self._summary.items()}
+        return {**infos, SUMMARY_KEY: batched, f"_{SUMMARY_KEY}": np.ones(self.num_envs, dtype=bool)}
 
     def _apart(self) -> None:
         if self._common is not None:
@@ -594,11 +603,11 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
         first = int(self._written[0])
         self._common = first if first >= 0 and (self._written == first).all() else None
 
-    def _finish(self, over: NDArray[np.bool_], observations: Any, infos: dict[str, Any]) -> dict[str, Any]:
+    def _finish(self, over: NDArray[np.bool_], observations: Any, infos: dict[str, Any]) -> None:
         rows = np.flatnonzero(over & (self._written >= 0))
         if not len(rows):
             self._written[over] = AWAITED
-            return infos
+            return
         prompts, tokens, lengths = self._sequences(rows, observations, infos)
         self._written[over] = AWAITED
         if self._read_prompt is not None:
@@ -607,10 +616,7 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
         self.rollouts.dropped += int((~complete).sum())
         if complete.any():
             self.rollouts.add(prompts[complete], tokens[complete, : self.rollouts.horizon])
-            summary = self._summary()
-            if summary is not None:
-                infos = self._add_info(infos, {SUMMARY_KEY: summary}, int(rows[complete][-1]))
-        return infos
+            self._summarise()
 
     def _sequences(
         self, rows: IntArray, observations: Any, infos: dict[str, Any]

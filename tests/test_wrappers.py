@@ -719,25 +719,22 @@ def test_summaries_only_if_asked():
     task = task_of()
     for policy in (None, task.expert):
         env = RolloutDistance(TokenEnv(task), summary_every=10, policy=policy)
-        infos = []
-        for _ in range(25):
-            env.reset()
-            for _ in range(6):
-                info = env.step(0)[4]
-            infos.append(info)
-        assert [i for i, info in enumerate(infos) if "rollout_distance" in info] == [9, 19]
-        summary = infos[19]["rollout_distance"]
-        assert summary["lower"] <= summary["hellinger2"] <= summary["upper"] and summary["finished"] == 20
+        infos = [info for _ in range(25) for info in (env.reset()[1], *(env.step(0)[4] for _ in range(6)))]
+        told = [info["rollout_distance"] for info in infos]
+        assert [summary["finished"] for summary in told] == [0] * 69 + [10] * 70 + [20] * 36
+        assert {tuple((name, type(value)) for name, value in summary.items()) for summary in told} == {
+            tuple((name, float) for name in ("hellinger2", "lower", "upper", "finished", "dropped"))
+        }, "one structure through every episode"
+        assert np.isnan(told[68]["hellinger2"])
+        assert told[-1]["lower"] <= told[-1]["hellinger2"] <= told[-1]["upper"]
+        env.clear()
+        assert np.isnan(env.reset()[1]["rollout_distance"]["upper"])
+        assert "rollout_distance" not in RolloutDistance(TokenEnv(task)).reset()[1]
     envs = VectorRolloutDistance(TokenVectorEnv(6, task), summary_every=12)
-    envs.reset(seed=0)
-    reported = []
-    for t in range(1, 29):
-        infos = envs.step(np.zeros(6, dtype=int))[4]
-        if "rollout_distance" in infos:
-            reported.append(t)
-            assert infos["_rollout_distance"].tolist() == [False] * 5 + [True]
-            assert infos["rollout_distance"]["finished"][5] % 12 == 0
-    assert reported == [13, 27]
+    many = [envs.reset(seed=0)[1], *(envs.step(np.zeros(6, dtype=int))[4] for _ in range(28))]
+    assert all(infos["_rollout_distance"].tolist() == [True] * 6 for infos in many)
+    finished = np.array([infos["rollout_distance"]["finished"] for infos in many])
+    np.testing.assert_array_equal(finished, np.repeat([0, 12, 24], [13, 14, 2])[:, None] * np.ones(6))
 
 
 def test_curves_that_cannot_be_had():
