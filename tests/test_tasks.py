@@ -118,6 +118,23 @@ def test_every_parameter_of_every_family_is_tried():
 
 
 @pytest.mark.parametrize(("family", "name", "value"), EACH)
+def test_a_task_with_one_parameter_replaced_is_the_one_made_with_it(family, name, value):
+    """... although other defaults follow from it."""
+    replaced = make_task(family).replace(**{name: value})
+    assert replaced == make_task(family, **{name: value})
+    assert replaced.replace() == replaced
+
+
+def test_parameters_that_were_given_are_kept_when_others_are_replaced():
+    given = make_task("PathStar", nodes=20, length=5)
+    with pytest.raises(ValueError, match="nodes=20 is too few"):
+        given.replace(degree=5)
+    assert given.replace(degree=3).nodes == 20
+    with pytest.raises(TypeError, match="unexpected keyword argument 'degrees'"):
+        given.replace(degrees=3)
+
+
+@pytest.mark.parametrize(("family", "name", "value"), EACH)
 def test_each_parameter_by_itself_makes_a_task(family, name, value):
     task = make_task(family, **{name: value})
     assert getattr(task, name) == (tuple(sorted(value)) if name == "subset" and value else value)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from ntp_envs.policy_classes import FiniteClass, PolicyClass
 
 #: default of a parameter that follows from the others: ``None`` for the user, resolved when a task is made
 FOLLOWS: Any = None
+AnyTask = TypeVar("AnyTask", bound="Task")
 
 
 MAX_POPULATION_TOKENS = 1 << 26
@@ -92,6 +93,8 @@ class Task(ABC):
     prompt_length: int
     #: a token that stands for others, whose probability says little of what it hides; most tasks have none
     unknown_token: int | None = None
+    #: the parameters that `_follow` resolved
+    _followed: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -119,6 +122,7 @@ class Task(ABC):
         for name, value in values.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+                object.__setattr__(self, "_followed", (*self._followed, name))
 
     @property
     def name(self) -> str:
@@ -128,6 +132,21 @@ class Task(ABC):
     def parameters(self) -> dict[str, Any]:
         """The parameters that rebuild this task: ``make_task(task.name, **task.parameters())``."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def replace(self: AnyTask, **changes: Any) -> AnyTask:
+        """This task with other parameters, checked anew; those that were left to follow from others follow again.
+
+        (`dataclasses.replace` keeps them as they are, which may not fit.)
+
+        Raises:
+            TypeError, ValueError: as from the family itself.
+
+        >>> from ntp_envs import make_task
+        >>> make_task("PathStar").replace(degree=5).nodes
+        21
+        """
+        kept = {name: value for name, value in self.parameters().items() if name not in self._followed}
+        return type(self)(**{**kept, **changes})
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells this task from another, here or in another process, as JSON holds it: to know old results by.

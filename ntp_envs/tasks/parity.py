@@ -418,7 +418,8 @@ class ParityCoT(TargetTask):
         if self.subset is not None:
             named = check_positions("subset", self.subset, self.bits)
             object.__setattr__(self, "subset", named)
-            object.__setattr__(self, "subset_size", len(named))
+            object.__setattr__(self, "subset_size", FOLLOWS)  # whatever it was
+            self._follow(subset_size=len(named))
         usual = max(6, self.fan_in) if self.cot == "xor_q" else 6
         self._follow(subset_size=usual if self.bits is None else min(usual, self.bits))
         k = check_int("subset_size", self.subset_size, minimum=least, maximum=self.bits)
