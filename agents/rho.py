@@ -1,6 +1,7 @@
-"""The rho game in a product class: one game a chunk, over the joint choices of options at the chunk's layers.
+"""The rho-estimator, on whole sequences and on chunks: the game of `agents.rho_game`, class by class.
 
-Layers share no parameters, so the sum over chunks is minimised chunk by chunk. Two ways to play a chunk:
+In a product class there is one game a chunk, over the joint choices of options at the chunk's layers. Layers share no
+parameters, so the sum over chunks is minimised chunk by chunk. Two ways to play a chunk:
 
 * Every option gives every observed token probability 0 or 1. Then tau is a difference of indicators for both choices
   of tau, ``F(pi, pi') = mass(err pi) - mass(err pi')``, and the winner is the joint choice whose union of errors has

@@ -1,4 +1,11 @@
-"""The units in which a sequence-level learner looks at demonstrations: chunks given their prefix."""
+"""The rho game: the units of data that it is played on, and its solution over finitely many policies or one parameter.
+
+A unit is a chunk given its prefix, of weight w_i; p_j(i) is its probability under policy j. Policy j loses to policy k
+by ``F(j, k) = sum_i w_i tau(p_j(i), p_k(i))``, and the rho-estimator is ``argmin_j max_k F(j, k)``, with tau one of
+
+* ``"ratio"``: ``(p' - p) / (p' + p) = tanh((log p' - log p) / 2)``;
+* ``"psi"``: ``(sqrt p' - sqrt p) / (sqrt p' + sqrt p) = tanh((log p' - log p) / 4)``.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +53,12 @@ def distinct_units(demonstrations: Demonstrations, chunk: int) -> Iterator[Unit]
         yield Unit(positions, used[first], np.bincount(group.ravel(), weights=weights).astype(np.float64))
 
 
-# -- The rho game over finitely many policies, solved exactly by best-first elimination -------------------------------
-#
-# The game: each of M policies has a log-density at each of n data points with weights w. Policy j loses to policy k by
-# ``F(j, k) = sum_i w_i tau(p_j(i), p_k(i))`` and the rho-estimator is ``argmin_j max_k F(j, k)``, with tau one of
-#
-# * ``"ratio"``: ``(p' - p) / (p' + p) = tanh((log p' - log p) / 2)``;
-# * ``"psi"``: ``(sqrt p' - sqrt p) / (sqrt p' + sqrt p) = tanh((log p' - log p) / 4)``.
+# -- finitely many policies: exactly, by best-first elimination --------------------------------------------------------
 #
 # F is antisymmetric, so one evaluated row j bounds the worst case of every other row: ``max_k F(j', k) >= F(j', j) =
 # -F(j, j')``. Starting from (about) the maximum likelihood row and always continuing with the row of smallest bound,
 # a few rows of M decide the game. Large games do this in float32, with a proved bound on the rounding; whatever that
 # bound leaves undecided is computed again in float64.
-
 
 #: tau = tanh(TAU_SCALE * log-ratio)
 TAU_SCALE = {"ratio": 0.5, "psi": 0.25}

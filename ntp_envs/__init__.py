@@ -5,11 +5,15 @@ Depends on numpy, scipy and gymnasium only.
 
 **An evening's reading.** A policy class that does not contain the expert is fitted to its sequences; how far apart are
 the laws of what both write, as sequences get longer? Some twenty parts of the code, in this order, are the whole of it
-(``python tests/house.py`` counts their lines):
+(``python tests/house.py`` counts their lines).
+
+In all of it a prompt x is P tokens and a sequence a_1..a_H is H more, each in 0..A-1; position h is also called layer
+h, and a chunk is K positions. pi is a policy and pi* the expert; in distances P and Q are laws of whole sequences.
+n counts demonstrations and B the rows of a batch, theta has dimension d, phi is a feature map. Logarithms are natural.
 
     ntp_envs/policies.py (Cursor, Policy, CallablePolicy)
         A policy: log-probabilities of the next token in a batch. Scores and samples of sequences follow from them.
-    ntp_envs/automata.py (AutomatonPolicy, BernoulliPolicy, RestartedPolicy)
+    ntp_envs/automata.py (AutomatonPolicy, _EventAutomaton, BernoulliPolicy, RestartedPolicy)
         Policies that remember a state, whose distances are exact at any horizon.
     ntp_envs/policy_classes.py (PolicyClass, FiniteClass, BernoulliClass, ProductClass, ARLinearPolicy, ARLinearClass)
         What a learner may choose from; the linear class is a ball of theta over a feature map.

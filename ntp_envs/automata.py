@@ -100,11 +100,11 @@ class TableAutomaton(AutomatonPolicy):
         return self._transitions if self._transitions.ndim == 2 else self._transitions[step]
 
 
-class _LastTokenAutomaton(AutomatonPolicy):
-    """Shared by the two Bernoulli policies: binary tokens, events on the tokens themselves or on their flips.
+class _EventAutomaton(AutomatonPolicy):
+    """Binary tokens read as events, which it counts: what the two Bernoulli policies share.
 
     ``on="tokens"``: the event at step h is a_h = 1. ``on="flips"``: it is a_h != a_{h-1}, with a_0 the prompt's last
-    token. States are (count, last token) for flips and count for tokens.
+    token. A state is the number of events so far, up to ``counts - 1``, and for flips the last token too.
     """
 
     def __init__(self, on: str, counts: int, horizon: int | None) -> None:
@@ -131,7 +131,7 @@ class _LastTokenAutomaton(AutomatonPolicy):
         return self._moves
 
 
-class BernoulliPolicy(_LastTokenAutomaton):
+class BernoulliPolicy(_EventAutomaton):
     """Independent events of probability ``theta``: the tokens themselves, or the flips between them.
 
     Args:
@@ -155,7 +155,7 @@ class BernoulliPolicy(_LastTokenAutomaton):
         return self._emissions
 
 
-class BernoulliMixturePolicy(_LastTokenAutomaton):
+class BernoulliMixturePolicy(_EventAutomaton):
     """A document-level mixture of Bernoulli policies: one theta is drawn, then kept for the whole sequence.
 
     The number of events so far is sufficient, so the mixture is an automaton with H + 1 counts.
@@ -177,15 +177,13 @@ class BernoulliMixturePolicy(_LastTokenAutomaton):
         self.log_weights = normalised_log_probs("weights", weights)
         if self.log_weights.shape != self.thetas.shape:
             raise ValueError(f"weights has shape {self.log_weights.shape}; {self.thetas.shape} is needed.")
-        self._log_odds = np.array(
-            [log_bernoulli(float(theta)) for theta in self.thetas]
-        )  # (J, 2): log(1-theta), log theta
+        self._log_laws = np.array([log_bernoulli(float(t)) for t in self.thetas])  # (J, 2): log(1 - theta), log theta
 
     def emissions(self, step: int) -> FloatArray:
         counts = np.arange(self.n_states // self._lasts)
         posterior = self.log_path_probs(counts, step, by_component=True)  # (J, counts), unnormalised
         log_event: FloatArray = np.logaddexp.reduce(
-            posterior[:, :, None] + self._log_odds[:, None, :], axis=0
+            posterior[:, :, None] + self._log_laws[:, None, :], axis=0
         )  # (counts, 2)
         total: FloatArray = np.logaddexp.reduce(posterior, axis=0)
         with np.errstate(invalid="ignore"):

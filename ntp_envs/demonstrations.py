@@ -31,7 +31,8 @@ ARRAYS = {"prompts", "tokens", "weights", "expert_log_probs"}
 class Exactness:
     """For which learners a weighted set of demonstrations *is* the expert's law.
 
-    A learner looks at demonstrations in units: single tokens (1), whole sequences (H), or chunks of K tokens.
+    A learner looks at demonstrations in units: single tokens (1), whole sequences (H), or chunks of K tokens. One that
+    chooses for each layer by itself has no unit (``None``).
 
     Attributes:
         everything: the set is the complete law of (prompt, tokens): exact for every learner and policy class.
@@ -48,7 +49,7 @@ class Exactness:
     expert_units: frozenset[int] = frozenset()
 
     def covers(self, unit: int | None, policy_class: PolicyClass, *, expert: bool = False) -> bool:
-        """Whether a learner that looks at chunks of ``unit`` tokens (``None``: single layers) may use the set.
+        """Whether a learner that looks at chunks of ``unit`` tokens (``None``: layer by layer) may use the set.
 
         ``expert``: a learner that looks at the expert's density of them, too.
         """

@@ -67,6 +67,9 @@ class FeatureStates:
 class FeatureMap(ABC):
     """phi(x, a_1:h) in R^d for every possible next token: the model is softmax over a_h of <theta, phi>.
 
+    Features need not depend on the next token: a `ContextFeatureMap` has c of them a prefix, and theta c weights for
+    each token.
+
     Constructor parameters are stored under their own names; two maps are equal when they are of one type with equal
     parameters. Norms are at most 1.
 
@@ -404,6 +407,7 @@ class WindowOneHot(IndicatorFeatureMap):
         self._table = digit[all_sequences(self.vocab_size + 1, self._group)].reshape(-1, self._group * self.vocab_size)
 
     def _features(self, line: NDArray, first: int, count: int) -> FloatArray:
+        """``(B, count, c)`` features before the tokens at ``first``, ``first + 1``, ... of a `_last_tokens` line."""
         out = np.empty((len(line), count, self.n_context))
         if self.bias:
             out[:, :, 0] = self.scale
@@ -426,6 +430,7 @@ class WindowOneHot(IndicatorFeatureMap):
         return self._features(line, self.width + np.shape(prompts)[1], np.shape(tokens)[1])
 
     def _active(self, line: NDArray, first: int, count: int) -> IndexArray:
+        """``(B, count, K)`` places of the entries of `_features` that are not zero; c where there is no token."""
         out = np.zeros((len(line), count, self.n_active), dtype=np.int32)
         for lag in range(self.width):
             tokens = line[:, first - 1 - lag : first - 1 - lag + count]

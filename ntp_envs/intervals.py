@@ -86,7 +86,8 @@ def least_share(successes: ArrayLike, n: ArrayLike, level: float) -> FloatArray:
     from scipy.special import betaincinv
 
     k = np.asarray(successes, dtype=np.float64)
-    return np.where(k > 0, betaincinv(np.maximum(k, 1e-3), np.maximum(n - k, 0.0) + 1.0, level), 0.0)
+    failures = np.maximum(np.asarray(n, dtype=np.float64) - k, 0.0)
+    return np.where(k > 0, betaincinv(np.maximum(k, 1e-3), failures + 1.0, level), 0.0)
 
 
 def score_interval(

@@ -86,7 +86,10 @@ class Policy(ABC):
         return _PrefixCursor(self, np.asarray(prompts), np.empty((len(prompts), 0), dtype=np.int64))
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        """Teacher-forced log-probabilities, ``(B, H)``: entry h is log pi(a_h | x, a_<h), in nats."""
+        """Log-probabilities of given sequences, ``(B, H)``: entry h is log pi(a_h | x, a_<h), in nats.
+
+        This is teacher forcing: each token is scored after the given ones before it, not after what pi would write.
+        """
         tokens = np.asarray(tokens)
         self._check_length(tokens.shape[1])
         out = np.empty(tokens.shape)

@@ -36,8 +36,8 @@ class PolicyClass(ABC):
     Attributes:
         vocab_size: A.
         horizon: the longest sequence its members are defined for, or ``None``.
-        statistic: what of the data the likelihoods depend on, where it is less than the whole sequence. A population
-            made of representatives is exact only for classes with its own statistic.
+        statistic: what of the data the likelihoods depend on, where it is less than the whole sequence, in words. So
+            one weighted sequence may stand for all with the same statistic (`ntp_envs.Demonstrations.exactness`).
     """
 
     statistic: str = "whole sequences"

@@ -93,10 +93,11 @@ def circles(edges):
 
 
 def imported_once(root=ROOT):
-    """Modules that exactly one other imports, and that no package hands out and no list names."""
+    """Modules that exactly one other imports, and that no package hands out, no list names and no folder (studies)."""
     found, edges = modules(root), imports(root)
     users = Counter(other for others in edges.values() for other in others)
-    faces = {other for name, others in edges.items() if found[name].name == "__init__.py" for other in others}
+    faces = {name for name in found if name.startswith("experiments.studies.")}
+    faces |= {other for name, others in edges.items() if found[name].name == "__init__.py" for other in others}
     files = {name: path.name for name, path in found.items()}
     return [name for name in found if users[name] == 1 and name not in faces and files[name] != "__init__.py"]
 

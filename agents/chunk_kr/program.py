@@ -1,8 +1,13 @@
-"""Augmented Lagrangian with semismooth Newton steps, shared by the projection oracle and the likelihood solver.
+"""ChunkKR's convex program: laws of the next K tokens at each prefix of the data, in a ball of a kernel space.
 
-Both minimise ``q/2 |c - x|^2 + sum_i h_i(row i of phi c)`` over a ball, h_i convex on the simplex: zero for the
-projection, ``-sum w log`` for the likelihood. Each subproblem is piecewise smooth with an explicit generalised
-Hessian (Li, Sun and Toh 2018, SIAM J. Optim. 28, for this kind of method).
+A member is a vector c of r coordinates with ``||c|| <= radius``; row i of ``phi c``, phi being (n S, r), holds what it
+gives to the S = A^K strings that may follow prefix i, and must be a probability vector. Maximum likelihood over these
+wins the rho game (`certify`).
+
+Both it and the projection onto the set minimise ``q/2 |c - x|^2 + sum_i h_i(row i of phi c)`` over the ball, h_i convex
+on the simplex: zero for the projection, ``-sum w log`` for the likelihood. The method is an augmented Lagrangian with
+semismooth Newton steps; each subproblem is piecewise smooth with an explicit generalised Hessian (Li, Sun and Toh 2018,
+SIAM J. Optim. 28, for this kind of method).
 """
 
 from __future__ import annotations

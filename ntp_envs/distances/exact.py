@@ -322,8 +322,8 @@ class _Layer:
             straddles = ((self.low < 0.0) & (self.high > 0.0))[apart]
             low = np.where(straddles, 0.0, np.minimum(*ends))
             with np.errstate(invalid="ignore"):
-                open_ = float((np.maximum(*ends) - low).sum())
-            if not open_ <= SLACK + 1e-10 * value:
+                undecided = float((np.maximum(*ends) - low).sum())
+            if not undecided <= SLACK + 1e-10 * value:
                 return None
         return min(value, metric.most)
 
@@ -369,6 +369,7 @@ def _layers(p: AutomatonPolicy, q: AutomatonPolicy, asked: Question) -> Iterator
 def _advance(
     layer: _Layer, previous: _Grouping, p: AutomatonPolicy, q: AutomatonPolicy, step: int
 ) -> tuple[_Layer, _Grouping]:
+    """The sums one token later: every pair goes on to A pairs, and prefixes that meet in one are added."""
     of_p, of_q = np.divmod(layer.pairs, q.n_states + 1)
     log_p, to_p = _read(p, of_p, step)  # (n, A)
     log_q, to_q = _read(q, of_q, step)

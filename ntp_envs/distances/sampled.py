@@ -392,6 +392,7 @@ def _running_log_ratio(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
 
 
 def _bridge_curve(metric: Metric, from_p: Moments, from_q: Moments, level: Level) -> DistanceCurve:
+    """``E_M b = (E_P b + E_Q b) / 2``, each half from its own draws, with an interval."""
     value = 0.5 * (from_p.mean + from_q.mean)
     std_error = np.where(np.isposinf(value), 0.0, 0.5 * np.sqrt(from_p.variance + from_q.variance))
     ends = average_interval(

@@ -45,7 +45,8 @@ class BestInClass:
 
     Attributes:
         policy: the minimiser.
-        hellinger2: its squared Hellinger distance ``2 (1 - BC)`` to the expert, in [0, 2].
+        hellinger2: its squared Hellinger distance to the expert, ``sum (sqrt P - sqrt Q)^2 = 2 (1 - BC)`` in [0, 2],
+            with the Bhattacharyya coefficient ``BC = sum sqrt(P Q)``.
         method: how it was found (``"closed form"``, ``"one-dimensional minimisation"``, ``"enumeration"``, ...).
         tolerance: a bound on the error of ``hellinger2``; 0 where exact, ``nan`` where only a local search was made.
     """

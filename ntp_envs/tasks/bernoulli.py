@@ -49,7 +49,7 @@ def count_distance(expert: BernoulliMixturePolicy, theta: float, length: int, me
     A sum of non-negative terms, each accurate relative to its size, times what the binomial coefficients are off by:
     about 1e-15 times the length.
     """
-    k = np.arange(length + 1)
+    k = np.arange(length + 1)  # P and Q: the laws of the number of events, under the expert and under theta
     log_q = binomial_log_coefficients(length) + xlogy(k, theta) + xlog1py(length - k, -theta)
     if 0.0 < theta < 1.0:
         gap = _log_ratios(expert, theta, length)
@@ -58,7 +58,7 @@ def count_distance(expert: BernoulliMixturePolicy, theta: float, length: int, me
         log_p = count_log_law(expert, length)
         with np.errstate(invalid="ignore"):
             gap = np.where(np.isneginf(log_p), -np.inf, log_p - log_q)
-    high = np.exp(np.maximum(log_p, log_q))
+    high = np.exp(np.maximum(log_p, log_q))  # so that |sqrt P - sqrt Q| = sqrt(high) (1 - e^(-|gap| / 2))
     if metric == "hellinger2":
         return min(float(high @ np.expm1(-0.5 * np.abs(gap)) ** 2), 2.0)
     if metric == "tv":
