@@ -286,6 +286,15 @@ def test_links_and_named_files_exist(page):
     assert not missing
 
 
+def test_figures_say_in_words_what_they_show():
+    """A caption may follow; without the picture, the sentence in the brackets is all there is."""
+    figures = [
+        found for page in PAGES for found in re.findall(r"!\[(.*?)\]\((.*?)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(figures) >= 3
+    assert [file for words, file in figures if len(words.split()) < 10 or ":" not in words] == [], "what: the finding"
+
+
 def test_the_two_commands_are_marked_for_ci():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for mark in ("main job", "tests"):
