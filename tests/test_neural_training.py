@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from agents import ConvergenceWarning, CrossValidatedBC, LogLossBC, TournamentBC, make_agent
 from agents.neural import MODES, CheckpointError, NetworkClass, NeuralBC, NeuralClippedRatioBC, NeuralRhoBC
 from agents.neural.agent import _has_stopped_falling
-from agents.neural.training import Mode, Objective, OnlineBatches, Run, Settings, StoredBatches
+from agents.neural.training import Mode, Objective, OnlineBatches, Run, StoredBatches, Training
 from agents.testing import HORIZON, Problem, _draw, check_agent
 from ntp_envs import ARLinearClass, Demonstrations, MarkovPolicy, Task, collect, make_task
 from ntp_envs.evaluation import evaluate
@@ -209,26 +209,27 @@ def test_online_data_is_new_at_every_step(rng):
 
 def test_schedules():
     """The cosine would reach zero one step after the last; before it, a line of warm-up."""
-    assert [Settings(steps=110, learning_rate=2.0, warmup=10).learning_rate_at(step) for step in (0, 4, 9)] == (
+    assert [Training(steps=110, learning_rate=2.0, warmup=10).learning_rate_at(step) for step in (0, 4, 9)] == (
         pytest.approx([0.2, 1.0, 2.0])
     )
     for steps, warmup in ((1, 0), (2, 0), (10, 0), (100, 0), (100, 20), (110, 10)):
-        settings = Settings(steps=steps, learning_rate=1.0, warmup=warmup)
-        rates = [settings.learning_rate_at(step) for step in range(warmup, steps + 1)]
+        training = Training(steps=steps, learning_rate=1.0, warmup=warmup)
+        rates = [training.learning_rate_at(step) for step in range(warmup, steps + 1)]
         assert rates == pytest.approx(np.cos(np.linspace(0, np.pi / 2, len(rates))) ** 2, abs=1e-12)
         assert rates[-2] > 0.0002 and rates[-1] == pytest.approx(0, abs=1e-12)
-    constant = Settings(steps=10, learning_rate=2.0, schedule="constant")
+    constant = Training(steps=10, learning_rate=2.0, schedule="constant")
     assert {constant.learning_rate_at(step) for step in range(10)} == {2.0}
 
 
 def test_the_first_update_is_that_of_adamw():
     """Adam's first step is -lr g / (|g| + eps), after decay by lr times the weight; clipping scales g."""
     spec, demos = PROBLEMS[0].policy_class, PROBLEMS[0].demonstrations
-    settings = Settings(steps=1, learning_rate=0.1, schedule="constant", weight_decay=0.5, clip=1e-7)
+    training = Training(steps=1, learning_rate=0.1, schedule="constant", weight_decay=0.5, clip=1e-7, device="cpu")
+    training = training.checked()
     network = spec.initialised(torch.Generator().manual_seed(0))
-    run = Run.begin(Objective(network, Mode("tf", HORIZON)), settings, (0, 0), torch.device("cpu"))
+    run = Run.begin(Objective(network, Mode("tf", HORIZON)), training, (0, 0))
     before = network.out.weight.detach().double().numpy().copy()
-    run.update(StoredBatches(demos, None), settings)
+    run.update(StoredBatches(demos, None), training)
     gradient = network.out.weight.grad.double().numpy()  # after clipping
     norm = np.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in network.parameters()))
     assert norm == pytest.approx(1e-7, rel=1e-4) and run.gradient_norms[0] > 1e-3

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from agents.base import Agent, FitReport
-from agents.neural.network import NetworkClass, TorchPolicy, check_network, evaluation_device, resolve_device
+from agents.neural.network import NetworkClass, TorchPolicy, check_network, evaluation_device
 from agents.neural.training import (
     Batches,
-    Checkpoint,
     Mode,
     Objective,
     OnlineBatches,
-    Report,
     Run,
-    Settings,
     StoredBatches,
+    Training,
     identity,
     train,
 )
@@ -32,7 +29,8 @@ from ntp_envs.checks import check_int
 CURVE_POINTS = 200
 
 
-class NeuralBC(Agent):
+@dataclass(eq=False, repr=False)
+class NeuralBC(Training, Agent):
     """Next-token prediction with a neural network (`NetworkClass`), trained by AdamW on the log-loss.
 
     Known to `agents.make_agent` by its path, ``"agents.neural:NeuralBC"``: torch is imported only when it is used.
@@ -57,19 +55,11 @@ class NeuralBC(Agent):
         mode: ``"tf"``, ``"teacherless"``, ``"mtp_k"`` or ``"first_token_only"``: see `agents.neural.training.Mode`.
         k: heads of ``"mtp_k"``.
         positions: of ``"first_token_only"``: which tokens count, from 0.
-        steps: updates of the weights.
-        batch_size: sequences a step, drawn with replacement in proportion to their weights; all of them, with their
-            weights, where they are not more than that (equal ones count once), or with ``None``.
-        learning_rate, schedule, warmup, weight_decay, clip, precision: see `agents.neural.training.Settings`.
         task: draw new data from this task's expert at every step, instead of the demonstrations.
-        device: ``"auto"`` (CUDA where there is one), or as torch names it.
-        threads: of the CPU; ``None`` is torch's own setting. Results can depend on it in the last bits.
-        checkpoint: a folder; the run is kept there and `fit` goes on from what it finds, with the same result as if it
-            had never stopped. A checkpoint of other settings, data, task or seed is refused with a `CheckpointError`.
-        checkpoint_every: steps between two checkpoints.
         on_step: called with (steps done, policy so far) after a step. The policy is a copy and may be kept.
         on_step_every: steps between two calls.
-        progress: ``True`` shows a bar on standard error; a function is called with (step, loss, tokens a second).
+        steps, batch_size, learning_rate, schedule, warmup, weight_decay, clip, precision, device, threads, checkpoint,
+        checkpoint_every, progress: see `agents.neural.training.Training`.
 
     >>> from ntp_envs import collect, make_task
     >>> task = make_task("Contamination", horizon=4)
@@ -81,48 +71,13 @@ class NeuralBC(Agent):
 
     supports = (NetworkClass,)
 
-    def __init__(
-        self,
-        mode: str = "tf",
-        *,
-        k: int = 2,
-        positions: Sequence[int] = (0,),
-        steps: int = 1000,
-        batch_size: int | None = 256,
-        learning_rate: float = 1e-3,
-        schedule: str = "cosine",
-        warmup: int = 0,
-        weight_decay: float = 0.0,
-        clip: float | None = 1.0,
-        precision: str = "float32",
-        task: Task | None = None,
-        device: str = "auto",
-        threads: int | None = 1,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 100,
-        on_step: Callable[[int, TorchPolicy], Any] | None = None,
-        on_step_every: int = 1,
-        progress: bool | Report = False,
-    ) -> None:
-        self.mode = mode
-        self.k = k
-        self.positions = positions
-        self.steps = steps
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.warmup = warmup
-        self.weight_decay = weight_decay
-        self.clip = clip
-        self.precision = precision
-        self.task = task
-        self.device = device
-        self.threads = threads
-        self.checkpoint = checkpoint
-        self.checkpoint_every = checkpoint_every
-        self.on_step = on_step
-        self.on_step_every = on_step_every
-        self.progress = progress
+    mode: str = "tf"
+    _: KW_ONLY
+    k: int = 2
+    positions: Sequence[int] = (0,)
+    task: Task | None = None
+    on_step: Callable[[int, TorchPolicy], Any] | None = None
+    on_step_every: int = 1
 
     def unit(self, demonstrations: Demonstrations) -> int | None:
         """Single tokens with teacher forcing; the other modes look across a sequence."""
@@ -132,53 +87,47 @@ class NeuralBC(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         spec = check_network(policy_class, demonstrations)
-        mode, settings, batches = self._resolved(demonstrations)
-        device = resolve_device(self.device)
-        threads = None if self.threads is None else check_int("threads", self.threads, minimum=1)
+        mode, training, batches = self._resolved(demonstrations)
         seeds = [int(seed) for seed in rng.integers(2**63, size=3)]  # of the weights, the batches and dropout
 
-        with own_torch_state(threads=threads, grad=True):
+        with own_torch_state(threads=training.threads, grad=True):
             network = spec.initialised(torch.Generator().manual_seed(seeds[0]))
-            run = Run.begin(Objective(network, mode), settings, (seeds[1], seeds[2]), device)
+            run = Run.begin(Objective(network, mode), training, (seeds[1], seeds[2]))
 
             def policy() -> TorchPolicy:
-                return spec.policy(network, teacherless=mode.teacherless, device=evaluation_device(device))
+                return spec.policy(network, teacherless=mode.teacherless, device=evaluation_device(training.device))
 
             def after_step(step: int) -> None:
                 if self.on_step is not None and step % self.on_step_every == 0:
                     self.on_step(step, policy())
 
-            train(
-                run,
-                batches,
-                settings,
-                checkpoint=self._checkpoint(spec, mode, settings, batches, seeds, device),
-                after_step=after_step,
-                progress=self.progress,
-                tokens_per_step=batches.size * len(mode.columns),
-            )
+            def settings() -> dict[str, Any]:
+                found = identity(
+                    self,
+                    free=("k", "positions", "batch_size", "task"),
+                    mode={"name": mode.name, "columns": mode.columns, "k": mode.k if mode.name == "mtp_k" else 1},
+                    network=asdict(spec),
+                    data=batches.fingerprint(),
+                    seeds=seeds,
+                    device=training.device.type,
+                )
+                if training.schedule == "constant":
+                    del found["steps"]  # a longer run begins with the same steps
+                return found
+
+            train(run, batches, training, identity=settings, after_step=after_step, tokens=len(mode.columns))
         learned = policy()
         return learned, _report(run, learned, demonstrations, mode)
 
-    def _resolved(self, demonstrations: Demonstrations) -> tuple[Mode, Settings, Batches]:
+    def _resolved(self, demonstrations: Demonstrations) -> tuple[Mode, Training, Batches]:
         mode = Mode(self.mode, horizon=demonstrations.horizon, k=self.k, positions=self.positions)
-        settings = Settings(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            warmup=self.warmup,
-            weight_decay=self.weight_decay,
-            clip=self.clip,
-            precision=self.precision,
-        )
-        check_int("checkpoint_every", self.checkpoint_every, minimum=1)
+        training = self.checked()
         check_int("on_step_every", self.on_step_every, minimum=1)
         if self.on_step is not None and not callable(self.on_step):
             raise TypeError(f"on_step={self.on_step!r} must be a function of (steps done, policy), or None.")
-        size = None if self.batch_size is None else check_int("batch_size", self.batch_size, minimum=1)
         if self.task is None:
-            return mode, settings, StoredBatches(demonstrations, size)
-        return mode, settings, self._online(demonstrations, size)
+            return mode, training, StoredBatches(demonstrations, training.batch_size)
+        return mode, training, self._online(demonstrations, training.batch_size)
 
     def _online(self, demonstrations: Demonstrations, size: int | None) -> Batches:
         task = self.task
@@ -194,29 +143,6 @@ class NeuralBC(Agent):
                 "task that they come from."
             )
         return OnlineBatches(task, size)
-
-    def _checkpoint(
-        self,
-        spec: NetworkClass,
-        mode: Mode,
-        settings: Settings,
-        batches: Batches,
-        seeds: list[int],
-        device: torch.device,
-    ) -> Checkpoint | None:
-        if self.checkpoint is None:
-            return None
-        resolved = asdict(settings) | {
-            "mode": {"name": mode.name, "columns": mode.columns, "k": mode.k if mode.name == "mtp_k" else 1},
-            "network": asdict(spec),
-            "data": batches.fingerprint(),
-            "seeds": seeds,
-            "device": device.type,
-        }
-        run = identity(self, free=("k", "positions", "batch_size", "task"), **resolved)
-        if settings.schedule == "constant":
-            del run["steps"]  # a longer run begins with the same steps
-        return Checkpoint(self.checkpoint, every=self.checkpoint_every, settings=run)
 
 
 def _report(run: Run, policy: TorchPolicy, demonstrations: Demonstrations, mode: Mode) -> FitReport:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from agents.base import Agent, ConvergenceWarning, FitReport
-from agents.neural.network import Network, NetworkClass, TorchPolicy, check_network, evaluation_device, resolve_device
-from agents.neural.training import (
-    Checkpoint,
-    Mode,
-    Objective,
-    ReferencedBatches,
-    Report,
-    Run,
-    Settings,
-    identity,
-    train,
-)
+from agents.neural.network import Network, NetworkClass, TorchPolicy, check_network, evaluation_device
+from agents.neural.training import Mode, Objective, ReferencedBatches, Run, Training, identity, train
 from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
 from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, Policy, PolicyClass
@@ -140,11 +129,17 @@ class Player:
     where it was and ends with the same bits.
     """
 
-    def __init__(self, agent: SequenceAgent, data: Demonstrations, spec: NetworkClass, rng: np.random.Generator):
-        self.agent, self.data, self.spec = agent, data, spec
+    def __init__(
+        self,
+        agent: SequenceAgent,
+        training: Training,
+        data: Demonstrations,
+        spec: NetworkClass,
+        rng: np.random.Generator,
+    ) -> None:
+        self.agent, self.training, self.data, self.spec = agent, training, data, spec
         self.chunk = agent.unit(data)
         self.starts = [positions.start for positions in data.chunks(self.chunk)]
-        self.device = resolve_device(agent.device)
         known = data.expert_log_probs
         self.expert = None if known is None else hashlib.sha256(known.tobytes()).hexdigest()
         self.seed = int(rng.integers(2**31))
@@ -174,37 +169,36 @@ class Player:
         """
         agent, number = self.agent, self.stages
         self.stages += 1
-        settings = Settings(steps=steps, learning_rate=rate, clip=agent.clip, precision=agent.precision)
-        batches = ReferencedBatches(self.data, agent.batch_size, reference)
-        run = Run.begin(objective, settings, (self.seed + 2 * number + 1, self.seed + 2 * number + 2), self.device)
-        checkpoint = None
-        if agent.checkpoint is not None:
-            # what a stage refers to is the outcome of the stages before, which were made of all this too
-            stage = identity(
+        training = replace(self.training, steps=steps, learning_rate=rate)
+        if training.checkpoint is not None:
+            training = replace(training, checkpoint=Path(training.checkpoint) / f"{number:02d}-{name}")
+        batches = ReferencedBatches(self.data, training.batch_size, reference)
+        run = Run.begin(objective, training, (self.seed + 2 * number + 1, self.seed + 2 * number + 2))
+
+        def stage() -> dict[str, Any]:  # what it refers to is the outcome of the stages before, made of all this too
+            return identity(
                 agent,
                 free=(*agent.LATER, "batch_size"),
                 network=asdict(self.spec),
                 data={**batches.fingerprint(), "expert": self.expert},
                 seed=self.seed,
                 stage=name,
-                device=self.device.type,
+                device=training.device.type,
             )
-            folder = Path(agent.checkpoint) / f"{number:02d}-{name}"
-            checkpoint = Checkpoint(folder, every=agent.checkpoint_every, settings=stage)
-        tokens = batches.size * self.data.horizon
-        train(run, batches, settings, checkpoint=checkpoint, progress=agent.progress, tokens_per_step=tokens)
-        return self.spec.policy(run.objective.network, device=evaluation_device(self.device))
+
+        train(run, batches, training, identity=stage, tokens=self.data.horizon)
+        return self.spec.policy(run.objective.network, device=evaluation_device(training.device))
 
     def log_loss(self) -> TorchPolicy:
         """Where both learners start: next-token log-loss."""
         mode = Mode("tf", horizon=self.data.horizon)
         objective = Objective(self.initial(), mode)
-        return self.train("log-loss", objective, self.agent.steps, self.agent.learning_rate)
+        return self.train("log-loss", objective, self.training.steps, self.training.learning_rate)
 
     def trimmed(self, start: TorchPolicy, alpha: float) -> TorchPolicy:
         """Log-loss without the share ``alpha`` of sequences that the policy finds least likely as it goes."""
         objective = TrimmedLogLoss(self.copy(start), self.data.horizon, alpha)
-        return self.train(f"trimmed-{alpha:g}", objective, self.agent.steps, self.agent.learning_rate)
+        return self.train(f"trimmed-{alpha:g}", objective, self.training.steps, self.training.learning_rate)
 
     def starts_of(self, trims: Sequence[float]) -> dict[str, TorchPolicy]:
         """Log-loss, and log-loss trimmed by each share, by name."""
@@ -220,7 +214,8 @@ class Player:
         return self.units(policy.log_probs(self.data.prompts, self.data.tokens))
 
 
-class SequenceAgent(Agent):
+@dataclass(eq=False, repr=False, kw_only=True)
+class SequenceAgent(Training, Agent):
     """What the two learners share: how to train, and where to begin."""
 
     supports = (NetworkClass,)
@@ -228,34 +223,13 @@ class SequenceAgent(Agent):
     #: hyper-parameters that no stage depends on, but only how many there are and what is said at the end
     LATER: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(
-        self,
-        *,
-        chunk: int | None,
-        trims: Sequence[float],
-        steps: int,
-        learning_rate: float,
-        batch_size: int | None,
-        clip: float | None,
-        precision: str,
-        device: str,
-        threads: int | None,
-        checkpoint: str | os.PathLike[str] | None,
-        checkpoint_every: int,
-        progress: bool | Report,
-    ) -> None:
-        self.chunk = chunk
-        self.trims = trims
-        self.steps = steps
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.clip = clip
-        self.precision = precision
-        self.device = device
-        self.threads = threads
-        self.checkpoint = checkpoint
-        self.checkpoint_every = checkpoint_every
-        self.progress = progress
+    chunk: int | None = None
+    trims: Sequence[float] = (0.05,)
+    steps: int = 500
+    learning_rate: float = 1e-2
+    schedule: str = field(default="cosine", init=False)
+    warmup: int = field(default=0, init=False)
+    weight_decay: float = field(default=0.0, init=False)
 
     def unit(self, demonstrations: Demonstrations) -> int:
         if self.chunk is None:
@@ -266,17 +240,13 @@ class SequenceAgent(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         spec = check_network(policy_class, demonstrations)
-        check_int("checkpoint_every", self.checkpoint_every, minimum=1)
-        if self.batch_size is not None:
-            check_int("batch_size", self.batch_size, minimum=1)
-        Settings(steps=self.steps, learning_rate=self.learning_rate, clip=self.clip, precision=self.precision)
+        training = self.checked()
         for alpha in self.trims:
             if not 0.0 < check_real("trims", alpha) < 1.0:
                 raise ValueError(f"trims={self.trims!r} must hold shares in (0, 1).")
         self._check_own(demonstrations)
-        threads = None if self.threads is None else check_int("threads", self.threads, minimum=1)
-        with own_torch_state(threads=threads, grad=True):
-            return self._play(Player(self, ReferencedBatches.kept(demonstrations), spec, rng))
+        with own_torch_state(threads=training.threads, grad=True):
+            return self._play(Player(self, training, ReferencedBatches.kept(demonstrations), spec, rng))
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
         """Hyper-parameters that only this learner has, before work starts."""
@@ -290,6 +260,7 @@ class SequenceAgent(Agent):
 # -- The clipped likelihood ratio for networks ------------------------------------------------------------------------
 
 
+@dataclass(eq=False, repr=False)
 class NeuralClippedRatioBC(SequenceAgent):
     """``argmin_q E_p[1 - min(1, (q(o)/p(o))^beta)]`` over the policies of a network class, p being the expert.
 
@@ -306,8 +277,8 @@ class NeuralClippedRatioBC(SequenceAgent):
         chunk: K, tokens a unit, their losses added; ``None`` is whole sequences.
         trims, steps, learning_rate: of the starts, as in `NeuralRhoBC`.
         ratio_steps, ratio_learning_rate: of the descent from each.
-        batch_size, clip, precision, device, threads, checkpoint, checkpoint_every, progress: as in
-            `agents.neural.NeuralBC`.
+        batch_size, clip, precision, device, threads, checkpoint, checkpoint_every, progress: see
+            `agents.neural.training.Training`.
 
     Raises:
         ValueError: on `fit`, parameters out of range, or demonstrations without ``expert_log_probs``.
@@ -324,48 +295,16 @@ class NeuralClippedRatioBC(SequenceAgent):
 
     reads_expert = True
 
-    def __init__(
-        self,
-        beta: float = 0.5,
-        *,
-        chunk: int | None = None,
-        trims: Sequence[float] = (0.05,),
-        steps: int = 500,
-        ratio_steps: int = 300,
-        learning_rate: float = 1e-2,
-        ratio_learning_rate: float = 5e-3,
-        batch_size: int | None = 256,
-        clip: float | None = 1.0,
-        precision: str = "float32",
-        device: str = "auto",
-        threads: int | None = 1,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 100,
-        progress: bool | Report = False,
-    ) -> None:
-        super().__init__(
-            chunk=chunk,
-            trims=trims,
-            steps=steps,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            clip=clip,
-            precision=precision,
-            device=device,
-            threads=threads,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            progress=progress,
-        )
-        self.beta = beta
-        self.ratio_steps = ratio_steps
-        self.ratio_learning_rate = ratio_learning_rate
+    beta: float = 0.5
+    _: KW_ONLY
+    ratio_steps: int = 300
+    ratio_learning_rate: float = 5e-3
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
         if check_real("beta", self.beta, minimum=0.0) == 0.0:
             raise ValueError("beta=0 makes every policy alike; it must be positive.")
         check_int("ratio_steps", self.ratio_steps, minimum=1)
-        Settings(steps=self.ratio_steps, learning_rate=self.ratio_learning_rate, clip=self.clip)
+        check_real("ratio_learning_rate", self.ratio_learning_rate, minimum=0.0)
         if demonstrations.expert_log_probs is None:
             raise ValueError(
                 "the clipped ratio needs the expert's log-probabilities of the demonstrated tokens, and the "
@@ -404,6 +343,7 @@ class NeuralClippedRatioBC(SequenceAgent):
 # -- The rho-estimator for networks -----------------------------------------------------------------------------------
 
 
+@dataclass(eq=False, repr=False)
 class NeuralRhoBC(SequenceAgent):
     """The rho-estimator over the policies of a network class, by a double oracle.
 
@@ -433,8 +373,8 @@ class NeuralRhoBC(SequenceAgent):
         game_steps: of each best reply and each learner.
         learning_rate, game_learning_rate: largest learning rates of the two; both fall as a cosine.
         tol: see above, in pay-off, which is at most one a unit.
-        batch_size, clip, precision, device, threads, checkpoint, checkpoint_every, progress: as in
-            `agents.neural.NeuralBC`; every stage has a folder of its own in ``checkpoint``.
+        batch_size, clip, precision, device, threads, checkpoint, checkpoint_every, progress: see
+            `agents.neural.training.Training`; every stage has a folder of its own in ``checkpoint``.
 
     Source: the estimator is Baraud and Birge's (2018); that it avoids error amplification is Rohatgi et al. (2025,
     arXiv:2502.12465); the double oracle (McMahan et al. 2003) with trimmed starts is ours.
@@ -451,53 +391,20 @@ class NeuralRhoBC(SequenceAgent):
 
     LATER = ("rounds", "tol")
 
-    def __init__(
-        self,
-        tau: str = "ratio",
-        *,
-        chunk: int | None = None,
-        rounds: int = 4,
-        trims: Sequence[float] = (0.05, 0.2),
-        steps: int = 500,
-        game_steps: int = 200,
-        learning_rate: float = 1e-2,
-        game_learning_rate: float = 5e-3,
-        tol: float = 0.02,
-        batch_size: int | None = 256,
-        clip: float | None = 1.0,
-        precision: str = "float32",
-        device: str = "auto",
-        threads: int | None = 1,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 100,
-        progress: bool | Report = False,
-    ) -> None:
-        super().__init__(
-            chunk=chunk,
-            trims=trims,
-            steps=steps,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            clip=clip,
-            precision=precision,
-            device=device,
-            threads=threads,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            progress=progress,
-        )
-        self.tau = tau
-        self.rounds = rounds
-        self.game_steps = game_steps
-        self.game_learning_rate = game_learning_rate
-        self.tol = tol
+    tau: str = "ratio"
+    _: KW_ONLY
+    rounds: int = 4
+    trims: Sequence[float] = (0.05, 0.2)
+    game_steps: int = 200
+    game_learning_rate: float = 5e-3
+    tol: float = 0.02
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
         check_in("tau", self.tau, TAU_SCALE)
         check_int("rounds", self.rounds, minimum=1)
         check_real("tol", self.tol, minimum=0.0)
         check_int("game_steps", self.game_steps, minimum=1)
-        Settings(steps=self.game_steps, learning_rate=self.game_learning_rate, clip=self.clip)
+        check_real("game_learning_rate", self.game_learning_rate, minimum=0.0)
 
     def _play(self, player: Player) -> tuple[Policy, FitReport]:
         pool = player.starts_of(self.trims)

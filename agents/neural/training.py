@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.base import Agent
-from agents.neural.network import Dropout, Network
+from agents.neural.network import Dropout, Network, resolve_device
 from ntp_envs import Demonstrations, Task
 from ntp_envs.checks import check_in, check_int, check_real
 
@@ -425,12 +424,17 @@ SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("float32", "bf16")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The options of the optimiser.
+@dataclass(eq=False, repr=False, kw_only=True)
+class Training:
+    """How a network is trained: the hyper-parameters of every learner that trains one, which derives from this.
+
+    A learner stores them as given, as all its hyper-parameters, and may have other defaults; `checked` gives them
+    alone, as the training loop takes them.
 
     Args:
         steps: updates of the weights.
+        batch_size: sequences a step, drawn with replacement in proportion to their weights; all of them, with their
+            weights, where they are not more than that (equal ones count once), or with ``None``.
         learning_rate: its largest value.
         schedule: ``"cosine"`` falls along half a cosine that would reach zero one step after the last, ``"constant"``
             stays.
@@ -440,32 +444,56 @@ class Settings:
         precision: ``"float32"``, or ``"bf16"``: products of matrices are taken in bfloat16 (8 significant bits),
             forward and backward, on the CPU and on a GPU alike; it is faster where there are units for it. The
             weights, their moments, norms and the loss stay in float32, and policies are evaluated in float64 as ever.
+        device: ``"auto"`` (CUDA where there is one), or as torch names it.
+        threads: of the CPU; ``None`` is torch's own setting. Results can depend on it in the last bits.
+        checkpoint: a folder; the run is kept there and `fit` goes on from what it finds, with the same result as if it
+            had never stopped. A checkpoint of other settings, data, task or seed is refused with a `CheckpointError`.
+        checkpoint_every: steps between two checkpoints.
+        progress: ``True`` shows a bar on standard error; a function is called with (step, loss, tokens a second).
 
-    >>> Settings(steps=10, learning_rate=1.0, warmup=2).learning_rate_at(0)
+    >>> Training(steps=10, learning_rate=1.0, warmup=2).learning_rate_at(0)
     0.5
     """
 
-    steps: int
-    learning_rate: float
+    steps: int = 1000
+    batch_size: int | None = 256
+    learning_rate: float = 1e-3
     schedule: str = "cosine"
     warmup: int = 0
     weight_decay: float = 0.0
     clip: float | None = 1.0
     precision: str = "float32"
+    device: Any = "auto"
+    threads: int | None = 1
+    checkpoint: str | os.PathLike[str] | None = None
+    checkpoint_every: int = 100
+    progress: bool | Report = False
 
-    def __post_init__(self) -> None:
-        keep = partial(object.__setattr__, self)  # the checked values are those that are used
-        keep("steps", check_int("steps", self.steps, minimum=1))
-        keep("learning_rate", check_real("learning_rate", self.learning_rate, minimum=0.0))
-        check_in("schedule", self.schedule, SCHEDULES)
-        keep("warmup", check_int("warmup", self.warmup, minimum=0, maximum=self.steps))
-        keep("weight_decay", check_real("weight_decay", self.weight_decay, minimum=0.0))
-        check_in("precision", self.precision, PRECISIONS)
-        if self.clip is None:
-            return
-        keep("clip", check_real("clip", self.clip, minimum=0.0))
-        if self.clip == 0:
+    def checked(self) -> Training:
+        """These hyper-parameters alone, checked, with ``device`` as torch knows it.
+
+        Raises:
+            TypeError, ValueError: one that is out of range, or a device that this machine does not have.
+        """
+        steps = check_int("steps", self.steps, minimum=1)
+        clip = None if self.clip is None else check_real("clip", self.clip, minimum=0.0)
+        if clip == 0:
             raise ValueError("clip=0 leaves no gradient; use a positive number, or None for no limit.")
+        return Training(
+            steps=steps,
+            batch_size=None if self.batch_size is None else check_int("batch_size", self.batch_size, minimum=1),
+            learning_rate=check_real("learning_rate", self.learning_rate, minimum=0.0),
+            schedule=check_in("schedule", self.schedule, SCHEDULES),
+            warmup=check_int("warmup", self.warmup, minimum=0, maximum=steps),
+            weight_decay=check_real("weight_decay", self.weight_decay, minimum=0.0),
+            clip=clip,
+            precision=check_in("precision", self.precision, PRECISIONS),
+            device=resolve_device(self.device),
+            threads=None if self.threads is None else check_int("threads", self.threads, minimum=1),
+            checkpoint=self.checkpoint,
+            checkpoint_every=check_int("checkpoint_every", self.checkpoint_every, minimum=1),
+            progress=self.progress,
+        )
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of step 0, ..., steps - 1."""
@@ -499,21 +527,21 @@ class Run:
     gradient_norms: list[float] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, objective: torch.nn.Module, settings: Settings, seeds: tuple[int, int], device: torch.device) -> Run:
-        """A run of no steps. ``seeds`` are of the batches and of dropout."""
-        objective = objective.to(device).train()
-        generator = torch.Generator(device).manual_seed(seeds[1])
+    def begin(cls, objective: torch.nn.Module, training: Training, seeds: tuple[int, int]) -> Run:
+        """A run of no steps of a checked training. ``seeds`` are of the batches and of dropout."""
+        objective = objective.to(training.device).train()
+        generator = torch.Generator(training.device).manual_seed(seeds[1])
         for module in objective.modules():
             if isinstance(module, Dropout):
                 module.generator = generator
             if isinstance(module, Network):
-                module.precision = settings.precision
+                module.precision = training.precision
         optimiser = torch.optim.AdamW(
-            objective.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            objective.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
         )
         return cls(objective, optimiser, np.random.default_rng(seeds[0]), generator)
 
-    def update(self, batches: Batches, settings: Settings) -> float:
+    def update(self, batches: Batches, training: Training) -> float:
         """One step; its loss."""
         device = next(self.objective.parameters()).device
         prompts, tokens, *numbers = batches.draw(self.rng)
@@ -522,10 +550,10 @@ class Run:
         )
         self.optimiser.zero_grad()
         loss.backward()
-        limit = math.inf if settings.clip is None else settings.clip
+        limit = math.inf if training.clip is None else training.clip
         norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), limit)
         for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate_at(self.step)
+            group["lr"] = training.learning_rate_at(self.step)
         self.step += 1
         value = float(reported)
         if not (math.isfinite(value) and math.isfinite(float(norm))):
@@ -542,37 +570,38 @@ class Run:
 def train(
     run: Run,
     batches: Batches,
-    settings: Settings,
+    training: Training,
     *,
-    checkpoint: Checkpoint | None = None,
+    identity: Callable[[], dict[str, Any]],
     after_step: Callable[[int], Any] | None = None,
-    progress: bool | Report = False,
-    tokens_per_step: int = 0,
+    tokens: int,
 ) -> Run:
     """Run the steps that are left.
 
     Args:
         run: where to start; a checkpoint that is there already replaces it.
         batches: what to learn from.
-        settings: of the optimiser.
-        checkpoint: where to keep the run, every few steps and at the end.
+        training: checked; the run is kept in its ``checkpoint``, every few steps and at the end.
+        identity: gives all that the result of the run depends on, see `identity`.
         after_step: called with the number of steps done.
-        progress: see `agents.neural.training.reporting`.
-        tokens_per_step: target tokens in a batch, for the speed that is shown.
+        tokens: that count in a sequence, for the speed that is shown.
 
     Raises:
         ValueError: the loss or its gradient stopped being finite, or the checkpoint is of another run or damaged.
     """
-    if checkpoint is not None:
+    checkpoint = None
+    if training.checkpoint is not None:
+        checkpoint = Checkpoint(training.checkpoint, every=training.checkpoint_every, settings=identity())
         checkpoint.restore(run)
-        if run.step > settings.steps:
+        if run.step > training.steps:
             raise CheckpointError(
-                f"{checkpoint.path} has done {run.step} steps, more than steps={settings.steps}; use another folder."
+                f"{checkpoint.path} has done {run.step} steps, more than steps={training.steps}; use another folder."
             )
-    with reporting(progress, start=run.step, steps=settings.steps, tokens_per_step=tokens_per_step) as report:
-        while run.step < settings.steps:
-            loss = run.update(batches, settings)
-            if checkpoint is not None and (run.step % checkpoint.every == 0 or run.step == settings.steps):
+    speed = batches.size * tokens
+    with reporting(training.progress, start=run.step, steps=training.steps, tokens_per_step=speed) as report:
+        while run.step < training.steps:
+            loss = run.update(batches, training)
+            if checkpoint is not None and (run.step % checkpoint.every == 0 or run.step == training.steps):
                 checkpoint.save(run)
             report(run.step, loss)
             if after_step is not None:
