@@ -7,15 +7,16 @@ import inspect
 import pickle
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
 from ntp_envs import Demonstrations, FiniteClass, Policy, PolicyClass, Task
-from ntp_envs.checks import check_generator, check_names, keywords_of, plain
+from ntp_envs.checks import check_generator, check_names, keywords_of, plain, renamed
 from ntp_envs.demonstrations import MAX_BYTES, read_archive
 
 
@@ -54,8 +55,8 @@ class Agent(ABC):
     A NumPy number among the hyper-parameters is stored as the Python number it stands for: it neither wraps around nor
     rounds in what is computed from it.
 
-    A subclass writes `_fit`, which returns the policy and a `FitReport`; `unit` says in what pieces it looks at the
-    demonstrations, so that a population that is not exact for it is refused.
+    A subclass writes `_fit`, which returns the policy and a `FitReport`; `chunk_length` says in what pieces it looks at
+    the demonstrations, so that a population that is not exact for it is refused.
 
     Attributes after `fit`:
         policy_: the learned `ntp_envs.Policy`.
@@ -71,6 +72,19 @@ class Agent(ABC):
     #: whether the learner reads ``Demonstrations.expert_log_probs``, which a population has to be exact for, too
     reads_expert: ClassVar[bool] = False
 
+    #: hyper-parameters that have new names, by their old ones: see `renamed_parameters`
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """`chunk_length` was ``unit``: either name answers, and either may be what a subclass defines."""
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if "chunk_length" in own:
+            cls.unit = lambda self, demonstrations: _unit(own["chunk_length"], self, demonstrations)  # type: ignore[method-assign]
+        elif "unit" in own:
+            renamed(f"{cls.__name__}.unit", "chunk_length", stacklevel=3)
+            cls.chunk_length = own["unit"]  # type: ignore[method-assign]
+
     @property
     def needs_expert_log_probs(self) -> bool:
         """Whether `fit` needs demonstrations with ``expert_log_probs``, for itself or for an agent inside it."""
@@ -82,12 +96,16 @@ class Agent(ABC):
     ) -> tuple[Policy, FitReport]:
         """Learn from checked input."""
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         """Chunk length in which the learner looks at the data: 1 tokens, H sequences; ``None`` if layer by layer.
 
         0 says that it does not look at them, so that any population will do.
         """
         return 1
+
+    def unit(self, demonstrations: Demonstrations) -> int | None:
+        """Deprecated: `chunk_length`."""
+        return _unit(Agent.chunk_length, self, demonstrations)
 
     def fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, *, rng: np.random.Generator | None = None
@@ -134,12 +152,12 @@ class Agent(ABC):
                 f"the policy class is defined for {policy_class.horizon} tokens, the demonstrations have "
                 f"{demonstrations.horizon}."
             )
-        exact, unit = demonstrations.exactness, self.unit(demonstrations)
-        if exact is not None and unit != 0 and not exact.covers(unit, policy_class, expert=self.reads_expert):
-            looks_at = "single layers" if unit is None else f"chunks of {unit} token(s)"
+        exact, chunk = demonstrations.exactness, self.chunk_length(demonstrations)
+        if exact is not None and chunk != 0 and not exact.covers(chunk, policy_class, expert=self.reads_expert):
+            looks_at = "single layers" if chunk is None else f"chunks of {chunk} token(s)"
             looks_at += " and at the expert's probabilities" if self.reads_expert else ""
-            chunked = unit is not None and policy_class.statistic == exact.statistic and not self.reads_expert
-            better = f"task.population(chunk={unit}), or samples: " if chunked else "samples: "
+            chunked = chunk is not None and policy_class.statistic == exact.statistic and not self.reads_expert
+            better = f"task.population(chunk={chunk}), or samples: " if chunked else "samples: "
             raise ValueError(
                 f"{type(self).__name__} looks at {looks_at} of {type(policy_class).__name__}, for which this "
                 f"population is not exact: {exact.describe()}. Use {better}collect(task, n, rng)."
@@ -165,6 +183,7 @@ class Agent(ABC):
     def set_params(self, **params: Any) -> Agent:
         """Set hyper-parameters by name, nested ones too, and return self."""
         known = self._parameter_names()
+        params = self._by_new_names(params, known)
         own = {name: value for name, value in params.items() if name in known or "__" not in name}
         nested = self._nested({**self.get_params(deep=False), **own})  # as they will be
         inner: dict[str, dict[str, Any]] = {}
@@ -177,6 +196,17 @@ class Agent(ABC):
         for prefix, theirs in inner.items():
             nested[prefix].set_params(**theirs)
         return self
+
+    @classmethod
+    def _by_new_names(cls, params: Mapping[str, Any], known: Collection[str] = ()) -> dict[str, Any]:
+        """Hyper-parameters with old names, but for those that a subclass has of its own, replaced by new ones."""
+        found = dict(params)
+        for old in [old for old in cls.RENAMED if old in params and old not in known]:
+            renamed(f"{cls.__name__}({old}=...)", new := cls.RENAMED[old], stacklevel=3)
+            if new in found:
+                raise TypeError(f"{cls.__name__} got {old} and {new}, which are the same; give {new} alone.")
+            found[new] = found.pop(old)
+        return found
 
     def clone(self) -> Agent:
         """An unfitted agent with the same hyper-parameters; agents among them are cloned too."""
@@ -199,10 +229,19 @@ class Agent(ABC):
         def __getattr__(self, name: str) -> Any:
             if name.endswith("_") and not name.startswith("_"):
                 raise NotFittedError(f"{type(self).__name__} has no {name} before fit(demonstrations, policy_class).")
+            if name in self.RENAMED:
+                renamed(f"{type(self).__name__}.{name}", self.RENAMED[name], stacklevel=2)
+                return getattr(self, self.RENAMED[name])
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.RENAMED:
+            renamed(f"{type(self).__name__}.{name}", self.RENAMED[name], stacklevel=2)
+            name = self.RENAMED[name]
         super().__setattr__(name, plain(value) if isinstance(value, np.generic) else value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({self.RENAMED.get(name, name): value for name, value in state.items()})
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self).__init__).parameters
@@ -271,6 +310,33 @@ class Agent(ABC):
         return agent
 
 
+A = TypeVar("A", bound=type[Agent])
+
+
+def renamed_parameters(**names: str) -> Callable[[A], A]:
+    """A class decorator, ``old="new"``: hyper-parameters of an agent whose old names answer for one release.
+
+    As keywords of ``__init__`` and `Agent.set_params`, as attributes, and in saved agents.
+    """
+
+    def with_old_names(kind: A) -> A:
+        init = kind.__init__  # type: ignore[misc]
+
+        @wraps(init)
+        def __init__(self: Agent, *args: Any, **params: Any) -> None:
+            init(self, *args, **self._by_new_names(params))
+
+        kind.__init__, kind.RENAMED = __init__, names  # type: ignore[misc]
+        return kind
+
+    return with_old_names
+
+
+def _unit(chunk_length: Callable[..., int | None], agent: Agent, demonstrations: Demonstrations) -> int | None:
+    renamed(f"{type(agent).__name__}.unit", "chunk_length", stacklevel=3)
+    return chunk_length(agent, demonstrations)
+
+
 def _pickles(value: Any) -> bool:
     try:
         pickle.dumps(value)
@@ -333,7 +399,7 @@ class BestInClass(Agent):
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 0
 
     def _fit(

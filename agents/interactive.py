@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.base import Agent, ConvergenceWarning, FitReport, renamed_parameters
 from agents.fit_class import DIVERGENCES, RegisteredClasses, best_member, best_option, fit_class, parts_of
 from agents.targets import Targets
 from ntp_envs import (
@@ -217,6 +217,7 @@ def with_details(report: FitReport, objective: str, **details: Any) -> FitReport
 # -- DAgger with log-loss: imitate the expert where the learner's own tokens lead -------------------------------------
 
 
+@renamed_parameters(labels="targets")
 class DAgger(InteractiveAgent):
     """Dataset aggregation (Ross, Gordon & Bagnell 2011, arXiv:1011.0686, algorithm 3.1), with log-loss.
 
@@ -234,7 +235,7 @@ class DAgger(InteractiveAgent):
         rounds: N >= 1.
         rollouts: sequences a round, or ``"exact"``: all prefixes with their probabilities (at most 65536 sequences).
         beta: in [0, 1]; 0 lets the learner walk alone from round 1 on.
-        labels: ``"soft"``, the expert's whole law (cross-entropy), or ``"sampled"``, one token drawn from it.
+        targets: ``"soft"``, the expert's whole law (cross-entropy), or ``"sampled"``, one token drawn from it.
         tol: as in `agents.LogLossBC`.
 
     Raises:
@@ -256,14 +257,14 @@ class DAgger(InteractiveAgent):
         rounds: int = 10,
         rollouts: int | str = 200,
         beta: float = 0.0,
-        labels: str = "soft",
+        targets: str = "soft",
         tol: float = 1e-8,
     ) -> None:
         self.task = task
         self.rounds = rounds
         self.rollouts = rollouts
         self.beta = beta
-        self.labels = labels
+        self.targets = targets
         self.tol = tol
 
     def _interact(
@@ -272,7 +273,7 @@ class DAgger(InteractiveAgent):
         rounds = check_int("rounds", self.rounds, minimum=1)
         rollouts = check_rollouts(self.rollouts)
         beta = check_real("beta", self.beta, minimum=0.0, maximum=1.0)
-        sampled = check_in("labels", self.labels, ("soft", "sampled")) == "sampled"
+        sampled = check_in("targets", self.targets, ("soft", "sampled")) == "sampled"
         tol = check_real("tol", self.tol, minimum=0.0)
         policy, losses = start(), []
         seen = [Targets.of(demonstrations)]
@@ -327,6 +328,7 @@ def same_states(one: Policy, two: Policy, prompts: IntArray, horizon: int) -> bo
     )
 
 
+@renamed_parameters(labels="targets")
 class ForwardTraining(InteractiveAgent):
     """Layer h is chosen by log-loss to the expert on prefixes that the chosen layers 1..h-1 generate.
 
@@ -344,7 +346,7 @@ class ForwardTraining(InteractiveAgent):
     Args:
         task: the `ntp_envs.Task` to interact with.
         rollouts: prefixes a layer.
-        labels: ``"soft"``, the expert's whole law (cross-entropy), or ``"sampled"``, one token drawn from it.
+        targets: ``"soft"``, the expert's whole law (cross-entropy), or ``"sampled"``, one token drawn from it.
         tol: as in `agents.LogLossBC`, in nats a sequence: each of the H layers is fitted to ``tol / H``.
 
     Raises:
@@ -357,20 +359,20 @@ class ForwardTraining(InteractiveAgent):
     (4000, 14000)
     """
 
-    def __init__(self, task: Task, *, rollouts: int = 200, labels: str = "soft", tol: float = 1e-8) -> None:
+    def __init__(self, task: Task, *, rollouts: int = 200, targets: str = "soft", tol: float = 1e-8) -> None:
         self.task = task
         self.rollouts = rollouts
-        self.labels = labels
+        self.targets = targets
         self.tol = tol
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 0
 
     def _interact(
         self, session: Session, start: Callable[[], Policy], demonstrations: Demonstrations, policy_class: PolicyClass
     ) -> tuple[Policy, FitReport]:
         rollouts = check_int("rollouts", self.rollouts, minimum=1)
-        sampled = check_in("labels", self.labels, ("soft", "sampled")) == "sampled"
+        sampled = check_in("targets", self.targets, ("soft", "sampled")) == "sampled"
         tol = check_real("tol", self.tol, minimum=0.0)
         horizon, total, gap, converged = session.task.horizon, np.zeros(2), 0.0, True
 
@@ -464,7 +466,7 @@ class ScheduledSampling(Agent):
         self.final = final
         self.tol = tol
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return None  # changed prefixes: only the complete law will do
 
     def _fit(
@@ -565,7 +567,7 @@ class OnPolicyDistillation(InteractiveAgent):
         self.settle = settle
         self.tol = tol
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 1 if self.on_policy == 1.0 else None  # elsewhere the prefixes of the demonstrations matter as well
 
     def _interact(
@@ -746,7 +748,7 @@ class AdversarialImitation(Agent):
         self.settle = settle
         self.tol = tol
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return None  # occupancies by position
 
     def _fit(

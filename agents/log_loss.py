@@ -195,7 +195,7 @@ class LayerwiseBC(Agent):
     def __init__(self, *, tie_break: str = "first") -> None:
         self.tie_break = tie_break
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return None
 
     def _fit(

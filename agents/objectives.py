@@ -469,7 +469,7 @@ class ClippedRatioBC(Agent):
         self.chunk = chunk
         self.tol = tol
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return demonstrations.horizon if self.chunk is None else self.chunk
 
     def _fit(
@@ -541,7 +541,7 @@ class TotalVariationBC(Agent):
         self.samples = samples
         self.memory_gb = memory_gb
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return demonstrations.horizon
 
     def _fit(

@@ -81,4 +81,4 @@ def make_agent(name: str, **parameters: Any) -> Agent:
     SmoothedLogLossBC(lam=0.01)
     """
     kind = agent_class(name)
-    return build(name, kind, parameters, kind._parameter_names())
+    return build(name, kind, parameters, [*kind._parameter_names(), *kind.RENAMED])

@@ -492,7 +492,7 @@ class _RhoAgent(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        chunk = self.unit(demonstrations)
+        chunk = self.chunk_length(demonstrations)
         settings = RhoSettings(
             chunk=check_int("chunk", chunk, minimum=1),
             tau=check_in("tau", self.tau, TAU_SCALE),
@@ -556,7 +556,7 @@ class RhoEstimatorBC(_RhoAgent):
     (3.24, True)
     """
 
-    def unit(self, demonstrations: Demonstrations) -> int:
+    def chunk_length(self, demonstrations: Demonstrations) -> int:
         return demonstrations.horizon
 
 
@@ -596,7 +596,7 @@ class ChunkedRhoBC(_RhoAgent):
         super().__init__(tau, tol=tol, memory_gb=memory_gb, time_limit=time_limit, candidates=candidates)
         self.chunk = chunk
 
-    def unit(self, demonstrations: Demonstrations) -> int:
+    def chunk_length(self, demonstrations: Demonstrations) -> int:
         horizon = demonstrations.horizon
         chunk = check_int("chunk", self.chunk, minimum=1)
         if chunk > horizon:

@@ -344,7 +344,7 @@ class TournamentBC(Agent):
         self.holdout = holdout
         self.refit = refit
 
-    def unit(self, demonstrations: Demonstrations) -> int:
+    def chunk_length(self, demonstrations: Demonstrations) -> int:
         return demonstrations.horizon
 
     def _fit(
@@ -471,7 +471,7 @@ class CrossValidatedBC(Agent):
         self.tau = tau
         self.error_score = error_score
 
-    def unit(self, demonstrations: Demonstrations) -> int:
+    def chunk_length(self, demonstrations: Demonstrations) -> int:
         return 1 if check_in("criterion", self.criterion, CRITERIA) == "log_loss" else demonstrations.horizon
 
     def _fit(
@@ -559,7 +559,8 @@ class CrossValidatedBC(Agent):
             raise TypeError(f"grid={self.grid!r} must be a mapping from hyper-parameters to lists of values.")
         if not self.grid:
             raise ValueError("grid is empty; name a hyper-parameter and the values to try, as in {'lam': [0.01, 0.1]}.")
-        check_names(f"{type(self.agent).__name__} has no parameter", self.grid, self.agent.get_params())
+        known = {*self.agent.get_params(), *self.agent.RENAMED}
+        check_names(f"{type(self.agent).__name__} has no parameter", self.grid, known)
         for name, values in self.grid.items():
             if not isinstance(values, list | tuple | range | np.ndarray) or np.ndim(values) == 0:
                 raise TypeError(f"grid[{name!r}]={values!r} must be a list of values to try.")

@@ -389,7 +389,7 @@ def check_refusals(agent: Agent, problem: Problem, atol: float) -> None:
             "data longer than the class's horizon",
             data=replace(demos, tokens=longer, expert_log_probs=None),
         )
-    if agent.unit(demos) != 0:
+    if agent.chunk_length(demos) != 0:
         inexact = replace(demos, exactness=Exactness(units=frozenset(), statistic="nothing"))
         refuses(ValueError, "a population that is not exact for it", data=inexact)
 

@@ -142,11 +142,11 @@ def build_learner(learner: str, task: Task, chunk: int | None = None, norm_bound
 def population_for(agent: Agent, task: Task) -> Demonstrations:
     """A population that is exact for this agent."""
     population = task.population()
-    unit = agent.unit(population)
+    length = agent.chunk_length(population)
     exact = population.exactness
-    if not unit or exact is None or exact.covers(unit, task.policy_class):
+    if not length or exact is None or exact.covers(length, task.policy_class):
         return population
-    return task.population(chunk=unit)
+    return task.population(chunk=length)
 
 
 def fit_population(

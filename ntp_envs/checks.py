@@ -7,6 +7,7 @@ import importlib
 import inspect
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +23,19 @@ class NotTractableError(ValueError):
 
 class WellSpecifiedError(ValueError):
     """The approximation factor was asked for where the policy class contains the expert (it would be x / 0)."""
+
+
+# Names that have changed.
+
+
+#: the version in which old names go: what mentions `renamed` or an old name is deleted then
+OLD_NAMES_GO_IN = "0.2"
+
+
+def renamed(old: str, new: str, *, stacklevel: int) -> None:
+    """Warn that what was ``old`` is now ``new``; ``stacklevel`` as of `warnings.warn`, counted from the caller."""
+    message = f"{old} is now {new}; the old name goes in ntp-envs {OLD_NAMES_GO_IN}."
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel + 1)
 
 
 # Checks made once, at the boundary. Every message names the value, the allowed range and the fix.

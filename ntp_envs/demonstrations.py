@@ -7,7 +7,6 @@ import importlib
 import io
 import json
 import math
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs.checks import as_array, check_int, check_tokens, check_weights
+from ntp_envs.checks import as_array, check_int, check_tokens, check_weights, renamed
 from ntp_envs.policy_classes import PolicyClass
 
 #: an archive that unpacks to more is not read unless asked for: 500 million tokens
@@ -278,8 +277,7 @@ class Demonstrations:
 
 def _moved(name: str) -> Callable[..., Any]:
     """What was a method and is a function of `ntp_envs.data`, above this module, as long as the old name answers."""
-    message = f"Demonstrations.{name} is now the function ntp_envs.data.{name}; this name goes in the next release."
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    renamed(f"Demonstrations.{name}", f"the function ntp_envs.data.{name}", stacklevel=3)
     return getattr(importlib.import_module("ntp_envs.data"), name)
 
 

@@ -11,7 +11,9 @@ from agents import (
     BestInClass,
     ChunkedRhoBC,
     CrossValidatedBC,
+    DAgger,
     FitReport,
+    ForwardTraining,
     LayerwiseBC,
     LogLossBC,
     NotFittedError,
@@ -22,6 +24,7 @@ from agents import (
     TaiLrBC,
     TotalVariationBC,
     TournamentBC,
+    make_agent,
 )
 from agents.base import unfitted
 from agents.registry import BUILT_IN, agent_class
@@ -448,3 +451,73 @@ def test_an_agent_of_another_version_is_refused_with_what_to_do(tmp_path, monkey
             archive.writestr(name, content.replace(b"agents.log_loss", b"agents.old_name"))
     with pytest.raises(ValueError, match=r"agents\.old_name.*another version of ntp-envs .* fit the agent again"):
         LogLossBC.load(tmp_path / "old.agent")
+
+
+# -- old names, for one release ----------------------------------------------------------------------------------------
+
+
+def test_an_old_hyper_parameter_is_the_new_one(tmp_path):
+    task = make_task("Tightrope", horizon=4)
+    with pytest.deprecated_call(match=r"DAgger\(labels=...\) is now targets") as caught:
+        agents = [DAgger(task, labels="sampled"), make_agent("DAgger", task=task, labels="sampled")]
+    assert caught[0].filename == __file__
+    with pytest.deprecated_call(match=r"\(labels=...\) is now targets") as caught:
+        agents += [
+            DAgger(task).set_params(labels="sampled"),
+            TournamentBC([DAgger(task)]).set_params(agents__0__labels="sampled").agents[0],
+        ]
+    assert caught[0].filename == __file__
+    with pytest.deprecated_call(match="DAgger.labels is now targets") as caught:
+        agents.append(DAgger(task))
+        agents[-1].labels = "sampled"
+        assert agents[-1].labels == "sampled"
+    assert {record.filename for record in caught} == {__file__}
+    assert {repr(agent) for agent in agents} == {repr(DAgger(task, targets="sampled"))}
+    with pytest.raises(TypeError, match="labels and targets"), pytest.deprecated_call():
+        DAgger(task, labels="soft", targets="soft")
+    with pytest.deprecated_call(match="labels"):
+        grid = CrossValidatedBC(ForwardTraining(task, rollouts=5), {"labels": ["soft", "sampled"]}, folds=2)
+        grid.fit(collect(task, 4, np.random.default_rng(0)), task.policy_class)
+    assert [row["labels"] for row in grid.cv_results_["params"]] == ["soft", "sampled"]
+
+
+def test_a_file_from_before_a_hyper_parameter_was_renamed_loads(tmp_path):
+    agent = DAgger(make_task("Tightrope", horizon=4), targets="sampled")
+    state = vars(agent)
+    state["labels"] = state.pop("targets")  # as it was written
+    loaded = Agent.load(agent.save(tmp_path / "old"))
+    assert loaded.targets == "sampled" and "labels" not in vars(loaded)
+
+
+def test_a_subclass_may_keep_an_old_name_as_its_own():
+    class Louder(DAgger):
+        def __init__(self, task, labels="sampled"):
+            with pytest.deprecated_call(match="labels"):
+                super().__init__(task, labels=labels)
+
+    with pytest.deprecated_call(match="Louder.labels is now targets"):
+        agent = Louder(make_task("Tightrope", horizon=4)).set_params(labels="soft")
+        assert agent.get_params(deep=False)["labels"] == agent.targets == "soft"
+
+
+def test_unit_is_the_chunk_length():
+    data = collect(make_task("Tightrope", horizon=4), 3, np.random.default_rng(0))
+    with pytest.deprecated_call(match=".unit is now chunk_length") as caught:
+        assert [agent.unit(data) for agent in (LogLossBC(), RhoEstimatorBC(), LayerwiseBC())] == [1, 4, None]
+    assert {record.filename for record in caught} == {__file__}
+    with pytest.deprecated_call(match="Halves.unit is now chunk_length") as caught:
+
+        class Halves(RhoEstimatorBC):
+            def unit(self, demonstrations):
+                return super().unit(demonstrations) // 2
+
+    assert caught[0].filename == __file__
+    with pytest.deprecated_call(match="unit"):
+        assert Halves().chunk_length(data) == Halves().unit(data) == 2
+
+    class Quarters(Halves):
+        def chunk_length(self, demonstrations):
+            return super().chunk_length(demonstrations) // 2
+
+    with pytest.deprecated_call(match="unit"):
+        assert Quarters().chunk_length(data) == Quarters().unit(data) == 1

@@ -56,7 +56,7 @@ def demos(task, n=20, seed=0):
     "make",
     [
         lambda task: DAgger(task, rounds=2, rollouts=20, beta=0.5),
-        lambda task: DAgger(task, rounds=2, rollouts=20, labels="sampled"),
+        lambda task: DAgger(task, rounds=2, rollouts=20, targets="sampled"),
         lambda task: ForwardTraining(task, rollouts=20),
         lambda task: OnPolicyDistillation(task, rounds=2, rollouts=20, settle=1.0),
         lambda task: OnPolicyDistillation(task, rounds=2, rollouts=20, settle=1.0, on_policy=0.5, divergence="reverse"),

@@ -201,7 +201,7 @@ def test_distillation_on_text(kind, harbour, written, monkeypatch):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda task: DAgger(task, rounds=2, rollouts=20, beta=0.5, labels="sampled"),
+        lambda task: DAgger(task, rounds=2, rollouts=20, beta=0.5, targets="sampled"),
         lambda task: OnPolicyDistillation(task, rounds=2, rollouts=20, settle=1.0, on_policy=0.5),
         lambda task: ForwardTraining(task, rollouts=20),
         lambda task: ScheduledSampling(rounds=2),

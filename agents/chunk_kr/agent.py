@@ -357,7 +357,7 @@ class ChunkKR(Agent):
         self.low_rank = low_rank
         self.max_points = max_points
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return self.chunk
 
     def _fit(

@@ -79,7 +79,7 @@ class NeuralBC(Training, Agent):
     on_step: Callable[[int, TorchPolicy], Any] | None = None
     on_step_every: int = 1
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         """Single tokens with teacher forcing; the other modes look across a sequence."""
         return 1 if self.mode == "tf" else demonstrations.horizon
 

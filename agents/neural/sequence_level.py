@@ -138,7 +138,7 @@ class Player:
         rng: np.random.Generator,
     ) -> None:
         self.agent, self.training, self.data, self.spec = agent, training, data, spec
-        self.chunk = agent.unit(data)
+        self.chunk = agent.chunk_length(data)
         self.starts = [positions.start for positions in data.chunks(self.chunk)]
         known = data.expert_log_probs
         self.expert = None if known is None else hashlib.sha256(known.tobytes()).hexdigest()
@@ -231,7 +231,7 @@ class SequenceAgent(Training, Agent):
     warmup: int = field(default=0, init=False)
     weight_decay: float = field(default=0.0, init=False)
 
-    def unit(self, demonstrations: Demonstrations) -> int:
+    def chunk_length(self, demonstrations: Demonstrations) -> int:
         if self.chunk is None:
             return demonstrations.horizon
         return check_int("chunk", self.chunk, minimum=1, maximum=demonstrations.horizon)
@@ -246,7 +246,7 @@ class SequenceAgent(Training, Agent):
                 raise ValueError(f"trims={self.trims!r} must hold shares in (0, 1).")
         self._check_own(demonstrations)
         with own_torch_state(threads=training.threads, grad=True):
-            return self._play(Player(self, training, ReferencedBatches.kept(demonstrations), spec, rng))
+            return self._play(Player(self, training, ReferencedBatches.distinct(demonstrations), spec, rng))
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
         """Hyper-parameters that only this learner has, before work starts."""

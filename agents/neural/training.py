@@ -135,7 +135,7 @@ class ReferencedBatches(StoredBatches):
     """Stored demonstrations, each with numbers of its own that the objective compares with.
 
     Args:
-        demonstrations: as `kept` leaves them, so that there is one row each.
+        demonstrations: as `distinct` leaves them, so that there is one row each.
         batch_size: B; ``None`` is all.
         reference: ``(n, ...)`` one row a demonstration; ``None`` where the objective needs none.
     """
@@ -149,7 +149,7 @@ class ReferencedBatches(StoredBatches):
         self.reference = reference
 
     @staticmethod
-    def kept(demonstrations: Demonstrations) -> Demonstrations:
+    def distinct(demonstrations: Demonstrations) -> Demonstrations:
         """The distinct demonstrations of positive weight, in the order of the batches' rows."""
         pooled = demonstrations.pooled()
         return pooled.subset(pooled.normalised_weights() > 0)

@@ -210,7 +210,7 @@ class SB3Agent(Agent):
         self.measure_every = measure_every
         self.model_kwargs = model_kwargs
 
-    def unit(self, demonstrations: Demonstrations) -> int | None:
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 0
 
     def _fit(

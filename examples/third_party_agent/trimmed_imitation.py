@@ -23,7 +23,7 @@ class TrimmedLogLossBC(Agent):
         self.trim = trim
         self.rounds = rounds
 
-    def unit(self, demonstrations):
+    def chunk_length(self, demonstrations):
         return demonstrations.horizon  # it looks at whole documents
 
     def _fit(self, demonstrations, policy_class, rng):

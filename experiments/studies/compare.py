@@ -178,11 +178,11 @@ def why_not(agent: Agent, task: Task, demonstrations: Demonstrations) -> str | N
     if agent.supports and not isinstance(task.policy_class, agent.supports):
         return f"it takes only {', '.join(kind.__name__ for kind in agent.supports)}"
     try:
-        unit = agent.unit(demonstrations)
+        chunk = agent.chunk_length(demonstrations)
     except ValueError as error:
         return str(error)
-    if unit is not None and unit > task.horizon:
-        return f"chunks of {unit} tokens are longer than the horizon {task.horizon}"
+    if chunk is not None and chunk > task.horizon:
+        return f"chunks of {chunk} tokens are longer than the horizon {task.horizon}"
     return None
 
 
