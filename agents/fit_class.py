@@ -11,7 +11,7 @@
   allow each.
 
 One function a kind of class, `best_member`, registered below: lists of candidates, closed forms, linear classes in a
-ball, and any `ntp_envs.policy_classes.ParametricClass`, which is how a class from elsewhere joins.
+ball, and any `ntp_envs.ParametricClass`, which is how a class from elsewhere joins.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from ntp_envs import (
     FiniteClass,
     MarkovClass,
     NGramClass,
+    ParametricClass,
     Policy,
     PolicyClass,
     ProductClass,
@@ -45,7 +46,6 @@ from ntp_envs.arrays import ROUNDING, FloatArray, IntArray
 from ntp_envs.automata import markov_contexts
 from ntp_envs.checks import check_in
 from ntp_envs.ngram import NGramLevel, NGramPolicy
-from ntp_envs.policy_classes import ParametricClass
 
 DIVERGENCES = ("forward", "reverse")
 #: (context, token) cells of an n-gram model, or laws of a parametric class, that are made dense together
@@ -117,7 +117,7 @@ def best_member(
     is better fitted by a method of its own than as a `ParametricClass`.
     """
     raise TypeError(
-        f"nothing is known of {type(policy_class).__name__}; derive it from ntp_envs.policy_classes.ParametricClass or "
+        f"nothing is known of {type(policy_class).__name__}; derive it from ntp_envs.ParametricClass or "
         "FiniteClass, or write a function for it and register it with agents.fit_class.best_member.register."
     )
 

@@ -33,6 +33,7 @@ from ntp_envs import (
     Demonstrations,
     MarkovClass,
     NGramClass,
+    ParametricClass,
     Policy,
     PolicyClass,
     ProductClass,
@@ -41,7 +42,7 @@ from ntp_envs import (
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences, sample_categorical
 from ntp_envs.automata import AutomatonPolicy, markov_contexts
 from ntp_envs.checks import NotTractableError, check_in, check_int, check_real
-from ntp_envs.policy_classes import ParametricClass, ProductPolicy
+from ntp_envs.policy_classes import ProductPolicy
 
 # -- Learners that interact: they are told the task, walk where their own policy leads, and ask its expert there ------
 

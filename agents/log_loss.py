@@ -21,7 +21,7 @@ class LogLossBC(Agent):
     """Behaviour cloning with next-token log-loss: ``argmax_pi sum_i sum_h log pi(a_h^i | x^i, a_<h^i)``.
 
     Exact for finite, product, Bernoulli, Markov and n-gram classes; to ``tol`` for autoregressive linear ones. A class
-    from elsewhere, a `ntp_envs.policy_classes.ParametricClass`, is fitted to a stationary point.
+    from elsewhere, a `ntp_envs.ParametricClass`, is fitted to a stationary point.
 
     * Infinite losses. A member that gives a demonstrated token probability zero is preferred to another by the mass of
       such tokens first, then by the log-likelihood of the rest: the limit of smoothing with lambda -> 0

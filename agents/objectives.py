@@ -31,6 +31,7 @@ from ntp_envs import (
     NGramClass,
     NGramPolicy,
     NotTractableError,
+    ParametricClass,
     Policy,
     PolicyClass,
     ProductClass,
@@ -38,7 +39,7 @@ from ntp_envs import (
 from ntp_envs.arrays import ROUNDING, TIE, FloatArray, IntArray, all_sequences, first_best
 from ntp_envs.checks import check_in, check_int, check_real
 from ntp_envs.ngram import NGramLevel
-from ntp_envs.policy_classes import MarkovPolicy, ParametricClass
+from ntp_envs.policy_classes import MarkovPolicy
 
 # -- Bounded losses of demonstrated tokens, minimised by maximum likelihood with weights that follow the loss ---------
 #

@@ -40,13 +40,13 @@ from ntp_envs import (
     Demonstrations,
     FiniteClass,
     NotTractableError,
+    ParametricClass,
     Policy,
     PolicyClass,
     ProductClass,
 )
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best
 from ntp_envs.checks import check_in, check_int, check_real
-from ntp_envs.policy_classes import ParametricClass
 
 _PRUNE_UP_TO = 300_000_000  # comparisons of log-densities a layer
 GRID, FINEST = 65, 1e-6  # points at first, and relative spacing in the end, in a class of one parameter
@@ -532,7 +532,7 @@ class RhoEstimatorBC(_RhoAgent):
       ``converged`` says no more than that the search ended by itself and that this exceeds the value by at most
       ``tol``, relative, and 1e-9 a chunk (`ConvergenceWarning` otherwise): a better theta may have been missed.
 
-    * `ntp_envs.policy_classes.ParametricClass` of one parameter between finite bounds: exact over a grid that is
+    * `ntp_envs.ParametricClass` of one parameter between finite bounds: exact over a grid that is
       refined about the winner and its best reply; ``fit_report_.gap`` is ``nan``.
 
     Markov chains and other continuous classes are not supported. (One token a unit, over a convex class of next-token

@@ -66,7 +66,7 @@ def check_policy_class(
     Members are policies over one vocabulary that draw what they call possible, and the rest depends on the kind:
 
     * `FiniteClass`: ``policy(index)`` gives the members in order.
-    * `ntp_envs.policy_classes.ParametricClass`: ``project`` gives the nearest point of a convex set that it leaves
+    * `ntp_envs.ParametricClass`: ``project`` gives the nearest point of a convex set that it leaves
       alone, ``starts`` are in it, ``laws`` are those of the member, and ``pull_back`` is their gradient by differences.
 
     Args:

@@ -37,6 +37,7 @@ from ntp_envs import (
     MarkovClass,
     MarkovPolicy,
     NGramClass,
+    ParametricClass,
     ProductClass,
     TabularPolicy,
     collect,
@@ -44,7 +45,6 @@ from ntp_envs import (
 )
 from ntp_envs.checks import NotTractableError
 from ntp_envs.features import FeatureMap, WindowOneHot
-from ntp_envs.policy_classes import ParametricClass
 from ntp_envs.testing import check_policy_class
 
 DIVERGENCES = ("forward", "reverse")

@@ -216,7 +216,7 @@ def test_sampled_rounds_tend_to_the_exact_ones():
     task = make_task("Contamination", horizon=6, eps=0.3, p=0.1, q=0.8, theta_min=0.01)
     exact = DAgger(task, rounds=3, rollouts="exact", beta=0.5).fit(task.population(), task.policy_class).policy_.theta
     for labels in ("soft", "sampled"):
-        agent = DAgger(task, rounds=3, rollouts=4000, beta=0.5, labels=labels)
+        agent = DAgger(task, rounds=3, rollouts=4000, beta=0.5, targets=labels)
         theta = agent.fit(task.population(), task.policy_class, rng=np.random.default_rng(3)).policy_.theta
         assert abs(theta - exact) < 4 * 0.5 / np.sqrt(3 * 4000 * 6) * 2  # tokens of one document are correlated
 

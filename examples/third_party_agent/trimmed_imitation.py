@@ -7,8 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from agents import Agent, FitReport, LogLossBC
-from ntp_envs import BernoulliClass, BernoulliPolicy, BestInClass, Policy, Task, register_metric
-from ntp_envs.policy_classes import ParametricClass
+from ntp_envs import BernoulliClass, BernoulliPolicy, BestInClass, ParametricClass, Policy, Task, register_metric
 
 
 class TrimmedLogLossBC(Agent):
