@@ -52,6 +52,8 @@ class FitReport:
 class Agent(ABC):
     """A learner: hyper-parameters in ``__init__``, stored as given; learned state ends in an underscore.
 
+    A dataclass with ``eq=False, repr=False`` writes such an ``__init__``.
+
     A NumPy number among the hyper-parameters is stored as the Python number it stands for: it neither wraps around nor
     rounds in what is computed from it.
 

@@ -18,7 +18,7 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -219,6 +219,7 @@ def with_details(report: FitReport, objective: str, **details: Any) -> FitReport
 
 
 @renamed_parameters(labels="targets")
+@dataclass(eq=False, repr=False)
 class DAgger(InteractiveAgent):
     """Dataset aggregation (Ross, Gordon & Bagnell 2011, arXiv:1011.0686, algorithm 3.1), with log-loss.
 
@@ -251,22 +252,13 @@ class DAgger(InteractiveAgent):
     25600
     """
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        rounds: int = 10,
-        rollouts: int | str = 200,
-        beta: float = 0.0,
-        targets: str = "soft",
-        tol: float = 1e-8,
-    ) -> None:
-        self.task = task
-        self.rounds = rounds
-        self.rollouts = rollouts
-        self.beta = beta
-        self.targets = targets
-        self.tol = tol
+    task: Task
+    _: KW_ONLY
+    rounds: int = 10
+    rollouts: int | str = 200
+    beta: float = 0.0
+    targets: str = "soft"
+    tol: float = 1e-8
 
     def _interact(
         self, session: Session, start: Callable[[], Policy], demonstrations: Demonstrations, policy_class: PolicyClass
@@ -330,6 +322,7 @@ def same_states(one: Policy, two: Policy, prompts: IntArray, horizon: int) -> bo
 
 
 @renamed_parameters(labels="targets")
+@dataclass(eq=False, repr=False)
 class ForwardTraining(InteractiveAgent):
     """Layer h is chosen by log-loss to the expert on prefixes that the chosen layers 1..h-1 generate.
 
@@ -360,11 +353,11 @@ class ForwardTraining(InteractiveAgent):
     (4000, 14000)
     """
 
-    def __init__(self, task: Task, *, rollouts: int = 200, targets: str = "soft", tol: float = 1e-8) -> None:
-        self.task = task
-        self.rollouts = rollouts
-        self.targets = targets
-        self.tol = tol
+    task: Task
+    _: KW_ONLY
+    rollouts: int = 200
+    targets: str = "soft"
+    tol: float = 1e-8
 
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 0
@@ -429,6 +422,7 @@ def truth_probability(schedule: str, progress: float, final: float, rate: float 
     return final + (1.0 - final) * fraction
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ScheduledSampling(Agent):
     """Log-loss of the demonstrated tokens after prefixes whose tokens are the learner's own with growing probability.
 
@@ -461,11 +455,10 @@ class ScheduledSampling(Agent):
 
     supports = RegisteredClasses(best_member)  # type: ignore[assignment]
 
-    def __init__(self, *, schedule: str = "linear", rounds: int = 10, final: float = 0.5, tol: float = 1e-8) -> None:
-        self.schedule = schedule
-        self.rounds = rounds
-        self.final = final
-        self.tol = tol
+    schedule: str = "linear"
+    rounds: int = 10
+    final: float = 0.5
+    tol: float = 1e-8
 
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return None  # changed prefixes: only the complete law will do
@@ -506,6 +499,7 @@ def _mixed_prefixes(
 # -- On-policy distillation: the expert's next-token law at prefixes that the student writes --------------------------
 
 
+@dataclass(eq=False, repr=False)
 class OnPolicyDistillation(InteractiveAgent):
     """Generalised knowledge distillation (Agarwal et al. 2023, "On-policy distillation", arXiv:2306.13649).
 
@@ -547,26 +541,15 @@ class OnPolicyDistillation(InteractiveAgent):
     0.2166
     """
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        divergence: str = "forward",
-        rounds: int = 20,
-        rollouts: int | str = 200,
-        on_policy: float = 1.0,
-        floor: float = 0.0,
-        settle: float = 0.02,
-        tol: float = 1e-8,
-    ) -> None:
-        self.task = task
-        self.divergence = divergence
-        self.rounds = rounds
-        self.rollouts = rollouts
-        self.on_policy = on_policy
-        self.floor = floor
-        self.settle = settle
-        self.tol = tol
+    task: Task
+    _: KW_ONLY
+    divergence: str = "forward"
+    rounds: int = 20
+    rollouts: int | str = 200
+    on_policy: float = 1.0
+    floor: float = 0.0
+    settle: float = 0.02
+    tol: float = 1e-8
 
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 1 if self.on_policy == 1.0 else None  # elsewhere the prefixes of the demonstrations matter as well
@@ -679,6 +662,7 @@ class Discriminator:
         return out
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class AdversarialImitation(Agent):
     """GAIL (Ho & Ermon 2016, arXiv:1606.03476) on token sequences, small enough to be exact in its inner problems.
 
@@ -728,26 +712,14 @@ class AdversarialImitation(Agent):
 
     supports = (ARLinearClass, BernoulliClass, MarkovClass, NGramClass, ParametricClass)
 
-    def __init__(
-        self,
-        *,
-        order: int = 1,
-        rounds: int = 30,
-        rollouts: int = 400,
-        step: float = 1.0,
-        reward: str = "js",
-        pseudo_count: float = 1.0,
-        settle: float = 0.01,
-        tol: float = 1e-6,
-    ) -> None:
-        self.order = order
-        self.rounds = rounds
-        self.rollouts = rollouts
-        self.step = step
-        self.reward = reward
-        self.pseudo_count = pseudo_count
-        self.settle = settle
-        self.tol = tol
+    order: int = 1
+    rounds: int = 30
+    rollouts: int = 400
+    step: float = 1.0
+    reward: str = "js"
+    pseudo_count: float = 1.0
+    settle: float = 0.01
+    tol: float = 1e-6
 
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return None  # occupancies by position

@@ -469,25 +469,16 @@ def _report(
     return FitReport(objective=value, gap=gap, converged=converged, iterations=iterations, details=named)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class _RhoAgent(Agent):
     """What the two learners share."""
 
     supports = RegisteredClasses(solve_rho_game)  # type: ignore[assignment]
 
-    def __init__(
-        self,
-        tau: str = "ratio",
-        *,
-        tol: float = 1e-6,
-        memory_gb: float = 4.0,
-        time_limit: float = 60.0,
-        candidates: int = 32,
-    ) -> None:
-        self.tau = tau
-        self.tol = tol
-        self.memory_gb = memory_gb
-        self.time_limit = time_limit
-        self.candidates = candidates
+    tol: float = 1e-6
+    memory_gb: float = 4.0
+    time_limit: float = 60.0
+    candidates: int = 32
 
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
@@ -495,7 +486,7 @@ class _RhoAgent(Agent):
         chunk = self.chunk_length(demonstrations)
         settings = RhoSettings(
             chunk=check_int("chunk", chunk, minimum=1),
-            tau=check_in("tau", self.tau, TAU_SCALE),
+            tau=check_in("tau", self.tau, TAU_SCALE),  # type: ignore[attr-defined]
             tol=check_real("tol", self.tol, minimum=0.0),
             memory_gb=check_real("memory_gb", self.memory_gb, minimum=0.0),
             time_limit=check_real("time_limit", self.time_limit, minimum=0.0),
@@ -505,6 +496,7 @@ class _RhoAgent(Agent):
         return solve_rho_game(policy_class, demonstrations, settings)
 
 
+@dataclass(eq=False, repr=False)
 class RhoEstimatorBC(_RhoAgent):
     """The rho-estimator: ``argmin_pi max_pi' sum_i w_i tau(P^pi(o_i), P^pi'(o_i))`` over whole sequences o_i.
 
@@ -556,10 +548,13 @@ class RhoEstimatorBC(_RhoAgent):
     (3.24, True)
     """
 
+    tau: str = "ratio"
+
     def chunk_length(self, demonstrations: Demonstrations) -> int:
         return demonstrations.horizon
 
 
+@dataclass(eq=False, repr=False)
 class ChunkedRhoBC(_RhoAgent):
     """The rho game on chunks of K tokens given their prefix, summed over chunks: between log-loss and `RhoEstimatorBC`.
 
@@ -583,18 +578,8 @@ class ChunkedRhoBC(_RhoAgent):
     17.3
     """
 
-    def __init__(
-        self,
-        chunk: int,
-        tau: str = "ratio",
-        *,
-        tol: float = 1e-6,
-        memory_gb: float = 4.0,
-        time_limit: float = 60.0,
-        candidates: int = 32,
-    ) -> None:
-        super().__init__(tau, tol=tol, memory_gb=memory_gb, time_limit=time_limit, candidates=candidates)
-        self.chunk = chunk
+    chunk: int
+    tau: str = "ratio"
 
     def chunk_length(self, demonstrations: Demonstrations) -> int:
         horizon = demonstrations.horizon

@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -291,6 +291,7 @@ class CommonSupports:
         )
 
 
+@dataclass(eq=False, repr=False)
 class TournamentBC(Agent):
     """Fits several learners on one part of the demonstrations, and lets a rho tournament on the other part choose.
 
@@ -331,18 +332,11 @@ class TournamentBC(Agent):
 
     supports = CommonSupports()  # type: ignore[assignment]
 
-    def __init__(
-        self,
-        agents: Sequence[Agent] | Mapping[str, Agent],
-        tau: str = "ratio",
-        *,
-        holdout: float = 0.5,
-        refit: bool = False,
-    ) -> None:
-        self.agents = agents
-        self.tau = tau
-        self.holdout = holdout
-        self.refit = refit
+    agents: Sequence[Agent] | Mapping[str, Agent]
+    tau: str = "ratio"
+    _: KW_ONLY
+    holdout: float = 0.5
+    refit: bool = False
 
     def chunk_length(self, demonstrations: Demonstrations) -> int:
         return demonstrations.horizon
@@ -397,6 +391,7 @@ class FitFailedWarning(UserWarning):
     """Some candidates of a cross-validation could not be fitted; the message has their parameters and the errors."""
 
 
+@dataclass(eq=False, repr=False)
 class CrossValidatedBC(Agent):
     """Chooses hyper-parameters of an agent by cross-validation, and fits it with them on all demonstrations.
 
@@ -454,22 +449,13 @@ class CrossValidatedBC(Agent):
 
     supports = CommonSupports()  # type: ignore[assignment]
 
-    def __init__(
-        self,
-        agent: Agent,
-        grid: Mapping[str, Sequence[Any]],
-        criterion: str = "log_loss",
-        folds: int = 5,
-        *,
-        tau: str = "ratio",
-        error_score: float | str = math.nan,
-    ) -> None:
-        self.agent = agent
-        self.grid = grid
-        self.criterion = criterion
-        self.folds = folds
-        self.tau = tau
-        self.error_score = error_score
+    agent: Agent
+    grid: Mapping[str, Sequence[Any]]
+    criterion: str = "log_loss"
+    folds: int = 5
+    _: KW_ONLY
+    tau: str = "ratio"
+    error_score: float | str = math.nan
 
     def chunk_length(self, demonstrations: Demonstrations) -> int:
         return 1 if check_in("criterion", self.criterion, CRITERIA) == "log_loss" else demonstrations.horizon

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -280,6 +280,7 @@ FULL_POINTS = 4096
 DEFAULT_RANK = 1024
 
 
+@dataclass(eq=False, repr=False)
 class ChunkKR(Agent):
     """The rho-estimator on chunks of K tokens, over a kernel relaxation of an autoregressive linear class.
 
@@ -338,24 +339,14 @@ class ChunkKR(Agent):
 
     supports = (BernoulliClass, ARLinearClass)
 
-    def __init__(
-        self,
-        chunk: int = 2,
-        norm_bound: float | None = None,
-        *,
-        solver: str = "admm",
-        tol: float = 1e-6,
-        max_iterations: int | None = None,
-        low_rank: int | None = None,
-        max_points: int = 50_000,
-    ) -> None:
-        self.chunk = chunk
-        self.norm_bound = norm_bound
-        self.solver = solver
-        self.tol = tol
-        self.max_iterations = max_iterations
-        self.low_rank = low_rank
-        self.max_points = max_points
+    chunk: int = 2
+    norm_bound: float | None = None
+    _: KW_ONLY
+    solver: str = "admm"
+    tol: float = 1e-6
+    max_iterations: int | None = None
+    low_rank: int | None = None
+    max_points: int = 50_000
 
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return self.chunk

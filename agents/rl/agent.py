@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -135,6 +136,7 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"A2C": A2C, "DQN": DQN, "PPO": PPO
 _OURS = ("env", "seed", "_init_setup_model")
 
 
+@dataclass(eq=False, repr=False)
 class SB3Agent(Agent):
     """PPO, A2C or DQN, trained on the task's environment for a reward.
 
@@ -187,28 +189,17 @@ class SB3Agent(Agent):
     256
     """
 
-    history_: list[tuple[int, DistanceCurve]]
+    history_: list[tuple[int, DistanceCurve]] = field(init=False)
 
-    def __init__(
-        self,
-        algorithm: str,
-        task: Task,
-        *,
-        reward: str | None = None,
-        total_timesteps: int = 100_000,
-        n_envs: int = 64,
-        temperature: float = 0.0,
-        measure_every: int | None = None,
-        model_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.algorithm = algorithm
-        self.task = task
-        self.reward = reward
-        self.total_timesteps = total_timesteps
-        self.n_envs = n_envs
-        self.temperature = temperature
-        self.measure_every = measure_every
-        self.model_kwargs = model_kwargs
+    algorithm: str
+    task: Task
+    _: KW_ONLY
+    reward: str | None = None
+    total_timesteps: int = 100_000
+    n_envs: int = 64
+    temperature: float = 0.0
+    measure_every: int | None = None
+    model_kwargs: Mapping[str, Any] | None = None
 
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 0
