@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ torch = pytest.importorskip("torch")
 
 from agents import ConvergenceWarning  # noqa: E402
 from agents.neural import NetworkClass, NeuralBC, NeuralClippedRatioBC, NeuralRhoBC  # noqa: E402
-from agents.neural.sequence_level import ClippedRatio, Reply, TrimmedLogLoss, WorstReply  # noqa: E402
+from agents.neural.sequence_level import (  # noqa: E402
+    SHARPNESS,
+    SequenceObjective,
+    clipped_ratio_loss,
+    reply_loss,
+    trimmed_log_loss,
+    worst_reply_loss,
+)
 from agents.objectives import ClippedRatioLoss  # noqa: E402
 from agents.rho_game import rho_tau  # noqa: E402
 from agents.testing import Problem, check_agent  # noqa: E402
@@ -78,12 +86,11 @@ def as_tensors(*arrays):
 @pytest.mark.parametrize(("tau", "scale"), [("ratio", 0.5), ("psi", 0.25)])
 def test_pay_offs_are_those_of_the_rho_game(numbers, tau, scale):
     units, reference, weights = numbers
-    network = spec().initialised(torch.Generator().manual_seed(0))
     u, r, w = as_tensors(units, reference, weights)
     payoffs = np.array([(weights @ rho_tau(units, reference[:, :, j], tau)).sum() for j in range(3)])
-    assert float(Reply(network, 2, scale).loss(u, w, r)) == pytest.approx(payoffs[0], rel=1e-12)
-    worst = float(WorstReply(network, 2, scale).loss(u, w, r))
-    assert payoffs.max() <= worst <= payoffs.max() + np.log(3) / WorstReply.SHARPNESS
+    assert float(reply_loss(u, w, r, scale=scale)) == pytest.approx(payoffs[0], rel=1e-12)
+    worst = float(worst_reply_loss(u, w, r, scale=scale))
+    assert payoffs.max() <= worst <= payoffs.max() + np.log(3) / SHARPNESS
 
 
 def test_the_clipped_ratio_is_that_of_the_exact_learner():
@@ -92,7 +99,7 @@ def test_the_clipped_ratio_is_that_of_the_exact_learner():
     policy = spec().policy(network.float())
     for chunk, beta in ((1, 1.0), (8, 0.5), (HORIZON, 0.3)):
         ours = ClippedRatioLoss(demos, beta, chunk).losses(policy.log_probs(demos.prompts, demos.tokens))
-        objective = ClippedRatio(network.double(), chunk, beta)
+        objective = SequenceObjective(network.double(), chunk, partial(clipped_ratio_loss, beta=beta))
         starts = [positions.start for positions in demos.chunks(chunk)]
         reference = np.add.reduceat(demos.expert_log_probs, starts, axis=1)[:, :, None]
         loss, reported = objective(*as_tensors(demos.prompts, demos.tokens), None, *as_tensors(reference))
@@ -101,12 +108,11 @@ def test_the_clipped_ratio_is_that_of_the_exact_learner():
 
 
 def test_trimming_leaves_out_the_least_likely_share():
-    network = spec().initialised(torch.Generator().manual_seed(0))
-    objective = TrimmedLogLoss(network, HORIZON, 0.25)
+    loss = partial(trimmed_log_loss, alpha=0.25, tokens=HORIZON)
     log_probs = np.array([-3.0, -100.0, -1.0, -2.0])[:, None]
-    equal = float(objective.loss(*as_tensors(log_probs, np.full(4, 0.25)), None))
+    equal = float(loss(*as_tensors(log_probs, np.full(4, 0.25)), None))
     assert equal == pytest.approx(2.0 / HORIZON)
-    uneven = float(objective.loss(*as_tensors(log_probs, np.array([0.4, 0.1, 0.3, 0.2])), None))
+    uneven = float(loss(*as_tensors(log_probs, np.array([0.4, 0.1, 0.3, 0.2])), None))
     assert uneven == pytest.approx((0.25 * 3 + 0.3 * 1 + 0.2 * 2) / 0.75 / HORIZON)  # .1 of it and .15 of the next
 
 

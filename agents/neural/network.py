@@ -444,7 +444,43 @@ def check_network(policy_class: PolicyClass, demonstrations: Demonstrations) -> 
 CHUNK_NUMBERS = 2**23  # about how many float64 numbers the widest layer may take in one pass: 64 MiB
 
 
-class TorchPolicy(Policy):
+class PassPolicy(Policy):
+    """A policy that reads whole sequences in one pass, a few of them at a time; a subclass writes `_laws`."""
+
+    def _laws(self, prompts: IntArray, inputs: IntArray, *, last: bool = False) -> Iterator[tuple[slice, FloatArray]]:
+        """Some rows, and ``(b, T + 1, A)`` log-probabilities after their prompts and after each of T tokens.
+
+        With ``last`` only those after the last token are needed: ``(b, 1, A)`` will do.
+        """
+        raise NotImplementedError
+
+    def _forced(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[slice, FloatArray]]:
+        prompts, tokens = check_sequences(self, prompts, tokens)
+        self._check_length(tokens.shape[1])
+        return self._laws(prompts, tokens[:, :-1])
+
+    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        out = np.empty((*np.shape(tokens), self.vocab_size))
+        for rows, law in self._forced(prompts, tokens):
+            out[rows] = law
+        return out
+
+    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        out, index = np.empty(np.shape(tokens)), np.asarray(tokens, dtype=np.int64)[..., None]
+        for rows, law in self._forced(prompts, tokens):
+            out[rows] = np.take_along_axis(law, index[rows], axis=2)[:, :, 0]
+        return out
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        prompts, tokens = check_sequences(self, prompts, tokens)
+        self._check_length(tokens.shape[1] + 1)
+        out = np.empty((len(tokens), self.vocab_size))
+        for rows, law in self._laws(prompts, tokens, last=True):
+            out[rows] = law[:, -1]
+        return out
+
+
+class TorchPolicy(PassPolicy):
     """The law of the next token under a trained network; `NetworkClass.policy` builds one.
 
     Weights are kept as they were trained (float32) and evaluated in float64, so that the ways to ask agree: a cursor
@@ -493,32 +529,10 @@ class TorchPolicy(Policy):
 
     # -- whole sequences -----------------------------------------------------------------------------------------------
 
-    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        out = np.empty((*np.shape(tokens), self.vocab_size))
-        for rows, law in self._forced(prompts, tokens):
-            out[rows] = law
-        return out
-
-    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        out, index = np.empty(np.shape(tokens)), np.asarray(tokens, dtype=np.int64)[..., None]
-        for rows, law in self._forced(prompts, tokens):
-            out[rows] = np.take_along_axis(law, index[rows], axis=2)[:, :, 0]
-        return out
-
-    def _forced(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[slice, FloatArray]]:
-        """The rows of a chunk and their ``(b, H, A)`` teacher-forced law, chunk after chunk."""
-        prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1])
-        for rows in self._chunks(len(tokens), tokens.shape[1]):
-            yield rows, self._log_probs(self._run(prompts[rows], tokens[rows, :-1]))
-
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1] + 1)
-        out = np.empty((len(tokens), self.vocab_size))
-        for rows in self._chunks(len(tokens), tokens.shape[1] + 1):
-            out[rows] = self._log_probs(self._run(prompts[rows], tokens[rows])[:, -1])
-        return out
+    def _laws(self, prompts: IntArray, inputs: IntArray, *, last: bool = False) -> Iterator[tuple[slice, FloatArray]]:
+        for rows in self._chunks(len(inputs), inputs.shape[1] + 1):
+            hidden = self._run(prompts[rows], inputs[rows])
+            yield rows, self._log_probs(hidden[:, -1:] if last else hidden)
 
     def _run(self, prompts: IntArray, inputs: IntArray) -> Tensor:
         """``(b, T + 1, e)``."""
@@ -590,7 +604,7 @@ def _joined(parts: list[tuple[Tensor, State]]) -> tuple[Tensor, State]:
 # -- Any causal language model in torch as an `ntp_envs.Policy` -------------------------------------------------------
 
 
-class ModulePolicy(Policy):
+class ModulePolicy(PassPolicy):
     """A module that turns ``(B, S)`` token ids into ``(B, S, A)`` logits of the token after each of them.
 
     That is what nanoGPT-like modules return, and what the models of the `transformers` library have in ``.logits`` of
@@ -642,32 +656,7 @@ class ModulePolicy(Policy):
     def __repr__(self) -> str:
         return f"ModulePolicy({type(self.module).__name__}, vocab_size={self.vocab_size})"
 
-    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1])
-        out = np.empty((*tokens.shape, self.vocab_size))
-        for rows, law in self._laws(prompts, tokens[:, :-1]):
-            out[rows] = law
-        return out
-
-    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1])
-        out = np.empty(tokens.shape)
-        for rows, law in self._laws(prompts, tokens[:, :-1]):
-            out[rows] = np.take_along_axis(law, tokens[rows][:, :, None], axis=2)[:, :, 0]
-        return out
-
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1] + 1)
-        out = np.empty((len(tokens), self.vocab_size))
-        for rows, law in self._laws(prompts, tokens):
-            out[rows] = law[:, -1]
-        return out
-
-    def _laws(self, prompts: IntArray, inputs: IntArray) -> Iterator[tuple[slice, FloatArray]]:
-        """``(b, T + 1, A)`` log-probabilities after the prompt and after each of T tokens, batch after batch."""
+    def _laws(self, prompts: IntArray, inputs: IntArray, *, last: bool = False) -> Iterator[tuple[slice, FloatArray]]:
         ids = np.concatenate([prompts, inputs], axis=1)
         if self.begin is not None:
             ids = np.column_stack([np.full(len(ids), self.begin), ids])

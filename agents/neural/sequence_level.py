@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,11 +30,12 @@ class SequenceObjective(nn.Module):
     Args:
         network: what is trained.
         chunk: K; H is whole sequences.
+        loss: a scalar of ``(B, C)`` log-probabilities, ``(B,)`` weights of sum 1 and ``(B, C, R)`` references.
     """
 
-    def __init__(self, network: Network, chunk: int) -> None:
+    def __init__(self, network: Network, chunk: int, loss: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.network, self.chunk = network, chunk
+        self.network, self.chunk, self.loss = network, chunk, loss
 
     def forward(
         self, prompts: Tensor, tokens: Tensor, weights: Tensor | None, reference: Tensor | None = None
@@ -56,67 +58,34 @@ class SequenceObjective(nn.Module):
         loss = self.loss(units, weights, reference)
         return loss, loss.detach()
 
-    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
-        """A scalar of ``(B, C)`` log-probabilities, ``(B,)`` weights of sum 1 and ``(B, C, R)`` references."""
-        raise NotImplementedError
 
-
-class Reply(SequenceObjective):
+def reply_loss(units: Tensor, weights: Tensor, reference: Tensor, *, scale: float) -> Tensor:
     """Minus the pay-off of a reply in the rho game: ``-sum tanh(s (ours - theirs))``, against one reference."""
-
-    def __init__(self, network: Network, chunk: int, scale: float) -> None:
-        super().__init__(network, chunk)
-        self.scale = scale
-
-    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
-        assert reference is not None
-        return -(weights @ torch.tanh(self.scale * (units - reference[:, :, 0])).sum(1))
+    return -(weights @ torch.tanh(scale * (units - reference[:, :, 0])).sum(1))
 
 
-class WorstReply(SequenceObjective):
+SHARPNESS = 50.0
+
+
+def worst_reply_loss(units: Tensor, weights: Tensor, reference: Tensor, *, scale: float) -> Tensor:
     """The pay-off of the best of R replies, ``max_r sum tanh(s (theirs_r - ours))``, smoothed by a soft maximum."""
-
-    SHARPNESS = 50.0
-
-    def __init__(self, network: Network, chunk: int, scale: float) -> None:
-        super().__init__(network, chunk)
-        self.scale = scale
-
-    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
-        assert reference is not None
-        payoffs = weights @ torch.tanh(self.scale * (reference - units[:, :, None])).sum(1)  # (R,)
-        return torch.logsumexp(self.SHARPNESS * payoffs, 0) / self.SHARPNESS
+    payoffs = weights @ torch.tanh(scale * (reference - units[:, :, None])).sum(1)  # (R,)
+    return torch.logsumexp(SHARPNESS * payoffs, 0) / SHARPNESS
 
 
-class ClippedRatio(SequenceObjective):
+def clipped_ratio_loss(units: Tensor, weights: Tensor, reference: Tensor, *, beta: float) -> Tensor:
     """``1 - min(1, (ours / theirs)^beta)`` a unit, against one reference: the expert."""
-
-    def __init__(self, network: Network, chunk: int, beta: float) -> None:
-        super().__init__(network, chunk)
-        self.beta = beta
-
-    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
-        assert reference is not None
-        log_ratios = self.beta * (units - reference[:, :, 0])
-        return weights @ -torch.expm1(log_ratios.clamp(max=0.0)).sum(1)
+    log_ratios = beta * (units - reference[:, :, 0])
+    return weights @ -torch.expm1(log_ratios.clamp(max=0.0)).sum(1)
 
 
-class TrimmedLogLoss(SequenceObjective):
-    """Log-loss a token of the batch without the share ``alpha`` of its weight that is least likely now."""
-
-    def __init__(self, network: Network, chunk: int, alpha: float) -> None:
-        super().__init__(network, chunk)
-        self.alpha = alpha
-
-    def loss(self, units: Tensor, weights: Tensor, reference: Tensor | None) -> Tensor:
-        log_probs = units.sum(1)
-        order = torch.argsort(log_probs, stable=True)
-        below = torch.cumsum(weights[order], 0) - self.alpha  # weight up to here that is beyond the trimmed share
-        kept = torch.minimum(below.clamp(min=0.0), weights[order])
-        return -(kept @ log_probs[order]) / kept.sum() / self.tokens(units)
-
-    def tokens(self, units: Tensor) -> int:
-        return units.shape[1] * self.chunk
+def trimmed_log_loss(units: Tensor, weights: Tensor, reference: Tensor | None, *, alpha: float, tokens: int) -> Tensor:
+    """Log-loss a token, of ``tokens`` a sequence, without the share ``alpha`` of weight that is least likely now."""
+    log_probs = units.sum(1)
+    order = torch.argsort(log_probs, stable=True)
+    below = torch.cumsum(weights[order], 0) - alpha  # weight up to here that is beyond the trimmed share
+    kept = torch.minimum(below.clamp(min=0.0), weights[order])
+    return -(kept @ log_probs[order]) / kept.sum() / tokens
 
 
 # -- Sequence-level alternatives to next-token log-loss for networks: what the learners share -------------------------
@@ -197,7 +166,9 @@ class Player:
 
     def trimmed(self, start: TorchPolicy, alpha: float) -> TorchPolicy:
         """Log-loss without the share ``alpha`` of sequences that the policy finds least likely as it goes."""
-        objective = TrimmedLogLoss(self.copy(start), self.data.horizon, alpha)
+        horizon = self.data.horizon
+        loss = partial(trimmed_log_loss, alpha=alpha, tokens=horizon)
+        objective = SequenceObjective(self.copy(start), horizon, loss)
         return self.train(f"trimmed-{alpha:g}", objective, self.training.steps, self.training.learning_rate)
 
     def starts_of(self, trims: Sequence[float]) -> dict[str, TorchPolicy]:
@@ -320,7 +291,8 @@ class NeuralClippedRatioBC(SequenceAgent):
         starts = player.starts_of(self.trims)
         ends: dict[str, TorchPolicy] = dict(starts)
         for name, start in starts.items():
-            objective = ClippedRatio(player.copy(start), player.chunk, self.beta)
+            loss = partial(clipped_ratio_loss, beta=self.beta)
+            objective = SequenceObjective(player.copy(start), player.chunk, loss)
             ends[f"{name}, descended"] = player.train(
                 "clipped", objective, self.ratio_steps, self.ratio_learning_rate, expert[:, :, None]
             )
@@ -442,11 +414,13 @@ class NeuralRhoBC(SequenceAgent):
         return pool[winner], FitReport(game.value, float("nan"), reply_gap <= self.tol, self.rounds, details)
 
     def _reply(self, player: Player, start: TorchPolicy, opponent: FloatArray) -> TorchPolicy:
-        objective = Reply(player.copy(start), player.chunk, TAU_SCALE[self.tau])
+        loss = partial(reply_loss, scale=TAU_SCALE[self.tau])
+        objective = SequenceObjective(player.copy(start), player.chunk, loss)
         return player.train("reply", objective, self.game_steps, self.game_learning_rate, opponent[:, :, None])
 
     def _learner(self, player: Player, start: TorchPolicy, opponents: list[FloatArray]) -> TorchPolicy:
-        objective = WorstReply(player.copy(start), player.chunk, TAU_SCALE[self.tau])
+        loss = partial(worst_reply_loss, scale=TAU_SCALE[self.tau])
+        objective = SequenceObjective(player.copy(start), player.chunk, loss)
         reference = np.stack(opponents, axis=2)
         return player.train("learner", objective, self.game_steps, self.game_learning_rate, reference)
 
