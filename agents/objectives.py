@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,6 @@ from ntp_envs import (
     FiniteClass,
     MarkovClass,
     NGramClass,
-    NGramPolicy,
     NotTractableError,
     ParametricClass,
     Policy,
@@ -39,7 +39,6 @@ from ntp_envs import (
 from ntp_envs.arrays import ROUNDING, TIE, FloatArray, IntArray, all_sequences, first_best
 from ntp_envs.checks import check_in, check_int, check_real
 from ntp_envs.ngram import NGramLevel
-from ntp_envs.policy_classes import MarkovPolicy
 
 # -- Bounded losses of demonstrated tokens, minimised by maximum likelihood with weights that follow the loss ---------
 #
@@ -133,6 +132,14 @@ def _value(loss: BoundedLoss, policy: Policy, demonstrations: Demonstrations) ->
 # -- classes with continuous parameters --------------------------------------------------------------------------------
 
 
+@minimise_bounded.register(MarkovClass)
+@minimise_bounded.register(NGramClass)
+def _from_likelihood(
+    policy_class: PolicyClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
+) -> tuple[Policy, FitReport]:
+    return _descend(policy_class, demonstrations, loss, fit_class(policy_class, demonstrations)[0], tol)
+
+
 @minimise_bounded.register
 def _bernoulli(
     policy_class: BernoulliClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
@@ -143,42 +150,7 @@ def _bernoulli(
     grid = [policy_class.policy(member.theta) for member in inside.grid(GRID)]  # type: ignore[attr-defined]
     starts = [*grid, fit_class(policy_class, demonstrations)[0]]
     start = starts[_least([_value(loss, policy, demonstrations) for policy in starts])]
-
-    def between(one: Policy, two: Policy, share: float) -> Policy:
-        mixed = (1 - share) * one.theta + share * two.theta  # type: ignore[attr-defined]
-        return policy_class.policy(policy_class.clip(mixed))
-
-    return _descend(policy_class, demonstrations, loss, start, between, tol)
-
-
-@minimise_bounded.register
-def _markov(
-    policy_class: MarkovClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
-) -> tuple[Policy, FitReport]:
-    def between(one: Policy, two: Policy, share: float) -> Policy:
-        assert isinstance(one, MarkovPolicy) and isinstance(two, MarkovPolicy)
-        return policy_class.policy((1 - share) * np.exp(one.emissions(0)) + share * np.exp(two.emissions(0)))
-
-    start, _ = fit_class(policy_class, demonstrations)
-    return _descend(policy_class, demonstrations, loss, start, between, tol)
-
-
-@minimise_bounded.register
-def _ngram(
-    policy_class: NGramClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
-) -> tuple[Policy, FitReport]:
-    def between(one: Policy, two: Policy, share: float) -> Policy:
-        """A mixture after the contexts of full length; where ``two`` has no law of its own, what ``one`` backs off to.
-
-        All fits to the same tokens number contexts alike.
-        """
-        assert isinstance(one, NGramPolicy) and isinstance(two, NGramPolicy)
-        top, other = one.levels[-1], two.levels[-1]
-        own, keep = ((1 - share) * a + share * b for a, b in ((top.own, other.own), (top.keep, other.keep)))
-        return policy_class.policy([*one.levels[:-1], NGramLevel(top.keys, own, keep)])
-
-    start, _ = fit_class(policy_class, demonstrations)
-    return _descend(policy_class, demonstrations, loss, start, between, tol)
+    return _descend(policy_class, demonstrations, loss, start, tol)
 
 
 @minimise_bounded.register
@@ -186,12 +158,23 @@ def _ar_linear(
     policy_class: ARLinearClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
 ) -> tuple[Policy, FitReport]:
     check_dimension(policy_class.features, "a bounded loss, which takes tens to hundreds of likelihood fits,")
+    return _from_likelihood(policy_class, demonstrations, loss, tol=tol)
 
-    def between(one: Policy, two: Policy, share: float) -> Policy:
-        return policy_class.policy((1 - share) * one.theta + share * two.theta)  # type: ignore[attr-defined]
 
-    start, _ = fit_class(policy_class, demonstrations)
-    return _descend(policy_class, demonstrations, loss, start, between, tol)
+def _between(policy_class: PolicyClass, one: Any, two: Any, share: float) -> Policy:
+    """The member on the segment from one to another, in the parameters in which the class is convex.
+
+    Of n-gram models it is a mixture after the contexts of full length; where ``two`` has no law of its own, what
+    ``one`` backs off to. All fits to the same tokens number contexts alike.
+    """
+    if isinstance(policy_class, MarkovClass):
+        return policy_class.policy((1 - share) * np.exp(one.emissions(0)) + share * np.exp(two.emissions(0)))
+    if isinstance(policy_class, NGramClass):
+        top, other = one.levels[-1], two.levels[-1]
+        own, keep = ((1 - share) * a + share * b for a, b in ((top.own, other.own), (top.keep, other.keep)))
+        return policy_class.policy([*one.levels[:-1], NGramLevel(top.keys, own, keep)])
+    theta = (1 - share) * one.theta + share * two.theta
+    return policy_class.policy(policy_class.clip(theta) if isinstance(policy_class, BernoulliClass) else theta)
 
 
 @minimise_bounded.register
@@ -232,12 +215,11 @@ def _descend(
     demonstrations: Demonstrations,
     loss: BoundedLoss,
     policy: Policy,
-    between: Callable[[Policy, Policy, float], Policy],
     tol: float,
 ) -> tuple[Policy, FitReport]:
     """Reweighted maximum likelihood from ``policy``, each step shortened until the loss falls.
 
-    Classes are convex in the parameters that ``between`` mixes, and log-likelihoods concave in them; so the fit lies in
+    Classes are convex in the parameters that `_between` mixes, and log-likelihoods concave in them; so the fit lies in
     a direction of descent unless the point is stationary.
     """
     targets, iterations, gain = Targets.of(demonstrations), 0, 0.0
@@ -254,7 +236,7 @@ def _descend(
             target, share, new_value = candidate, 1.0, _value(stage, candidate, demonstrations)
             while new_value >= value and share > 1e-8:
                 share *= 0.5
-                candidate = between(policy, target, share)
+                candidate = _between(policy_class, policy, target, share)
                 new_value = _value(stage, candidate, demonstrations)
             gain = max(value - new_value, 0.0)
             if gain > 0.0:
