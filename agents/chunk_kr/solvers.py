@@ -104,6 +104,17 @@ def solve_admm(
     v = np.zeros((n, size)) if start is None else -start.dual / penalty_z
     best: Solution | None = None
     spent, iteration = 0.0, 0
+
+    def better(
+        c: FloatArray, f: FloatArray, law: FloatArray, dual: FloatArray, residuals: dict[str, float], iterations: int
+    ) -> Solution:
+        """This solution, or the best so far."""
+        inside = min(1.0, radius / max(float(np.linalg.norm(c)), 1e-300))
+        certificate = certify(weights, law, phi, inside * c, radius, dual, fitted=inside * f)
+        infeasibility = float(np.abs(law - inside * f).max())
+        new = Solution(inside * c, law, certificate, infeasibility, residuals, iterations, spent, dual)
+        return new if best is None or new.excess(tol) <= best.excess(tol) else best
+
     newton = len(phi) * embedding.rank**2 <= NEWTON_WORK
     for iteration in range(1, (min(max_iterations, PATIENCE) if newton else max_iterations) + 1):
         c = (penalty_y * (y - u) + penalty_z * ((z - v).ravel() @ phi)) / (penalty_y + penalty_z * eigenvalues)
@@ -121,8 +132,7 @@ def solve_admm(
         primal_z, primal_y = _ratio(f - z, z), _ratio(c - y, y)
         dual_z, dual_y = _ratio(z - z_before, v), _ratio(y - y_before, u)
         residuals = {"primal": max(primal_z, primal_y), "dual": dual_z}
-        found = _solution(embedding, weights, radius, c, f, z, -penalty_z * v, residuals, iteration, spent)
-        best = _better(best, found, tol)
+        best = better(c, f, z, -penalty_z * v, residuals, iteration)
         if best.acceptable(tol):
             return best
         scale = _balance(primal_z, dual_z, penalty_z, limits)
@@ -130,65 +140,25 @@ def solve_admm(
         scale = _balance(primal_y, dual_y, penalty_y, limits)
         penalty_y, u = penalty_y * scale, u / scale
     if newton and max_iterations > PATIENCE and not (best and best.acceptable(tol)):
-        found = _finish(embedding, weights, radius, y, penalty_z, v, penalty_y * u, tol, iteration, spent)
-        best = _better(best, found, tol)
+        end = minimise_augmented(
+            Likelihood(weights),
+            phi,
+            size,
+            radius,
+            y,
+            anchor=ANCHOR * penalty_z,
+            moving=True,
+            penalty=penalty_z,
+            tol=0.1 * tol,
+            max_steps=NEWTON_STEPS,
+            row_dual=penalty_z * v.ravel(),
+            ball_dual=penalty_y * u,
+        )
+        residuals = {"primal": end.residual, "dual": end.slope}
+        dual = -end.row_dual.reshape(n, size)
+        best = better(end.c, (phi @ end.c).reshape(n, size), end.rows, dual, residuals, iteration + end.steps)
     assert best is not None
     return replace(best, iterations=max(iteration, best.iterations), projection_seconds=spent)
-
-
-def _finish(
-    embedding: Embedding,
-    weights: FloatArray,
-    radius: float,
-    c: FloatArray,
-    penalty: float,
-    v: FloatArray,
-    ball_dual: FloatArray,
-    tol: float,
-    iterations: int,
-    spent: float,
-) -> Solution:
-    found = minimise_augmented(
-        Likelihood(weights),
-        embedding.phi,
-        embedding.size,
-        radius,
-        c,
-        anchor=ANCHOR * penalty,
-        moving=True,
-        penalty=penalty,
-        tol=0.1 * tol,
-        max_steps=NEWTON_STEPS,
-        row_dual=penalty * v.ravel(),
-        ball_dual=ball_dual,
-    )
-    f, dual = (embedding.phi @ found.c).reshape(weights.shape), -found.row_dual.reshape(weights.shape)
-    residuals = {"primal": found.residual, "dual": found.slope}
-    return _solution(
-        embedding, weights, radius, found.c, f, found.rows, dual, residuals, iterations + found.steps, spent
-    )
-
-
-def _solution(
-    embedding: Embedding,
-    weights: FloatArray,
-    radius: float,
-    c: FloatArray,
-    f: FloatArray,
-    law: FloatArray,
-    dual: FloatArray,
-    residuals: dict[str, float],
-    iterations: int,
-    spent: float,
-) -> Solution:
-    inside = min(1.0, radius / max(float(np.linalg.norm(c)), 1e-300))
-    certificate = certify(weights, law, embedding.phi, inside * c, radius, dual, fitted=inside * f)
-    infeasibility = float(np.abs(law - inside * f).max())
-    return Solution(inside * c, law, certificate, infeasibility, residuals, iterations, spent, dual)
-
-
-def _better(old: Solution | None, new: Solution, tol: float) -> Solution:
-    return new if old is None or new.excess(tol) <= old.excess(tol) else old
 
 
 def _ratio(change: FloatArray, size: FloatArray) -> float:
