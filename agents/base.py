@@ -356,6 +356,19 @@ def in_subfolder(agent: Agent, name: str) -> Agent:
     return agent.set_params(**{key: Path(folder) / name for key, folder in kept.items() if folder is not None})
 
 
+def check_task(task: Any, demonstrations: Demonstrations) -> Task:
+    """The task that a learner was told: ``TypeError`` if it is none, ``ValueError`` if these are not data of its."""
+    if not isinstance(task, Task):
+        raise TypeError(f"task={task!r} must be an ntp_envs.Task; build one with ntp_envs.make_task.")
+    for name in ("vocab_size", "horizon", "prompt_length"):
+        theirs, ours = getattr(demonstrations, name), getattr(task, name)
+        if theirs != ours:
+            raise ValueError(
+                f"the demonstrations have {name}={theirs}, the task {ours}; give the task that they come from."
+            )
+    return task
+
+
 def chosen_index(agent: Agent) -> dict[str, Any]:
     """Which member of a finite class a fitted agent chose, for the report of an agent that fitted it."""
     details = agent.fit_report_.details

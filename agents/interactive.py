@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, ConvergenceWarning, FitReport, renamed_parameters
+from agents.base import Agent, ConvergenceWarning, FitReport, check_task, renamed_parameters
 from agents.fit_class import DIVERGENCES, RegisteredClasses, best_member, best_option, fit_class, parts_of
 from agents.targets import Targets
 from ntp_envs import (
@@ -190,16 +190,7 @@ class InteractiveAgent(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        if not isinstance(self.task, Task):
-            raise TypeError(f"task={self.task!r} must be an ntp_envs.Task; build one with ntp_envs.make_task.")
-        for name in ("vocab_size", "horizon", "prompt_length"):
-            theirs, ours = getattr(demonstrations, name), getattr(self.task, name)
-            if theirs != ours:
-                raise ValueError(
-                    f"the demonstrations have {name}={theirs}, the task {ours}; collect them from the task given to "
-                    f"{type(self).__name__}."
-                )
-        session = Session(self.task, rng)
+        session = Session(check_task(self.task, demonstrations), rng)
 
         def start() -> Policy:
             return fit_class(policy_class, demonstrations, tol=self.tol)[0]

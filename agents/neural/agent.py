@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.base import Agent, FitReport
+from agents.base import Agent, FitReport, check_task
 from agents.neural.network import NetworkClass, TorchPolicy, check_network, evaluation_device
 from agents.neural.training import (
     Batches,
@@ -127,22 +127,9 @@ class NeuralBC(Training, Agent):
             raise TypeError(f"on_step={self.on_step!r} must be a function of (steps done, policy), or None.")
         if self.task is None:
             return mode, training, StoredBatches(demonstrations, training.batch_size)
-        return mode, training, self._online(demonstrations, training.batch_size)
-
-    def _online(self, demonstrations: Demonstrations, size: int | None) -> Batches:
-        task = self.task
-        if not isinstance(task, Task):
-            raise TypeError(f"task={task!r} must be an ntp_envs.Task, or None to train on the demonstrations.")
-        if size is None:
+        if training.batch_size is None:
             raise ValueError("batch_size=None is all demonstrations; with task there is no end of them, use a number.")
-        ours = task.vocab_size, task.horizon, task.prompt_length
-        theirs = demonstrations.vocab_size, demonstrations.horizon, demonstrations.prompt_length
-        if ours != theirs:
-            raise ValueError(
-                f"the demonstrations have (vocabulary, horizon, prompt length) {theirs}, the task {ours}; give the "
-                "task that they come from."
-            )
-        return OnlineBatches(task, size)
+        return mode, training, OnlineBatches(check_task(self.task, demonstrations), training.batch_size)
 
 
 def _report(run: Run, policy: TorchPolicy, demonstrations: Demonstrations, mode: Mode) -> FitReport:

@@ -14,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 
-from agents.base import Agent, FitReport
+from agents.base import Agent, FitReport, check_task
 from agents.rl.policy import SB3Policy, global_generators_restored
 from agents.rl.vec_env import MAX_ENT, REWARDS, make_vec_env
 from agents.torch_state import own_torch_state
@@ -207,8 +207,8 @@ class SB3Agent(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
+        check_task(self.task, demonstrations)
         reward = self._checked_reward()
-        self._check_demonstrations(demonstrations)
         steps = check_int("total_timesteps", self.total_timesteps, minimum=1)
         check_int("n_envs", self.n_envs, minimum=1)
         arguments = self._arguments()
@@ -275,8 +275,6 @@ class SB3Agent(Agent):
 
     def _checked_reward(self) -> str:
         check_in("algorithm", self.algorithm, ALGORITHMS)
-        if not isinstance(self.task, Task):
-            raise TypeError(f"task={self.task!r} must be an ntp_envs.Task; build one with ntp_envs.make_task.")
         if self.reward is None or check_in("reward", self.reward, REWARDS) != MAX_ENT:
             return resolve_reward(self.reward, self.task)
         if self.algorithm == "DQN":
@@ -285,12 +283,3 @@ class SB3Agent(Agent):
                 "greedy and learns from old data. Use algorithm='PPO' or 'A2C'."
             )
         return MAX_ENT
-
-    def _check_demonstrations(self, demonstrations: Demonstrations) -> None:
-        ours = self.task.vocab_size, self.task.horizon, self.task.prompt_length
-        theirs = demonstrations.vocab_size, demonstrations.horizon, demonstrations.prompt_length
-        if ours != theirs:
-            raise ValueError(
-                f"the demonstrations have (vocabulary, horizon, prompt length) {theirs}, the task that this agent "
-                f"interacts with has {ours}; give it the task that the demonstrations come from."
-            )

@@ -389,7 +389,7 @@ INTERACTIVE = [
     ("dagger: rounds", asked(DAgger(TASK, rounds=0)), ValueError, "rounds=0"),
     ("dagger: all", asked(DAgger(TASK, rollouts="all")), ValueError, "'all' must be an integer >= 1, or 'exact'"),
     ("dagger: beta", asked(DAgger(TASK, beta=1.5)), ValueError, "beta=1.5"),
-    ("dagger: labels", asked(DAgger(TASK, labels="hard")), ValueError, "labels='hard' is not an option"),
+    ("dagger: targets", asked(DAgger(TASK, targets="hard")), ValueError, "targets='hard' is not an option"),
     ("dagger: expert", asked(DAgger(silent())), ValueError, "no next-token law at a prefix that the learner visits"),
     ("forward: exact", asked(ForwardTraining(TASK, rollouts="exact")), TypeError, "rollouts='exact'"),
     (

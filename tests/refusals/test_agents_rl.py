@@ -36,7 +36,7 @@ def model(**own):
     return fit(model_kwargs=own)
 
 
-FOREIGN = "give it the task that the demonstrations come from"
+FOREIGN = "give the task that they come from"
 LEARNER = [
     ("algorithm", fit(algorithm="ppo"), ValueError, "Did you mean 'PPO'"),
     ("task", fit(task="Tightrope"), TypeError, r"ntp_envs\.Task"),
