@@ -1,4 +1,4 @@
-"""Splitting demonstrations into parts to learn from and parts to judge by."""
+"""Choosing among learners on demonstrations they have not seen: rho tournaments, and cross-validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The norm bound chosen by held-out chunk likelihood."""
+"""ChunkKR: the choice of its norm bound, the policies it returns, and the learner."""
 
 from __future__ import annotations
 

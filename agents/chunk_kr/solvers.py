@@ -1,4 +1,4 @@
-"""The recommended solver of ChunkKR: alternating direction method of multipliers with cached coordinates."""
+"""Solvers of ChunkKR's program: ADMM with cached coordinates, recommended, and descent-ascent, for study."""
 
 from __future__ import annotations
 

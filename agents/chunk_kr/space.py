@@ -1,4 +1,4 @@
-"""Prefixes as ChunkKR sees them: features along every continuation of K binary tokens."""
+"""The space of ChunkKR's functions: prefixes as features see them, data points, the kernel, and coordinates."""
 
 from __future__ import annotations
 

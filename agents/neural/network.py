@@ -1,4 +1,4 @@
-"""Where torch computes."""
+"""Networks: the modules, the class that specifies them, and trained ones (or any of yours) as policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a training run is: a bar, a function of yours, or nothing."""
+"""The one training loop: batches, modes, hyper-parameters, checkpoints and reports."""
 
 from __future__ import annotations
 

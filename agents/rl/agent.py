@@ -1,4 +1,4 @@
-"""What stable-baselines3 should log besides the return: how far the policy's rollouts are from the expert's."""
+"""Reinforcement learners of stable-baselines3 as agents, and a callback that logs their distance to the expert."""
 
 from __future__ import annotations
 

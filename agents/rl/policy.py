@@ -1,4 +1,4 @@
-"""stable-baselines3 seeds and draws from global generators; here that stays local."""
+"""The models of stable-baselines3 and sb3-contrib as policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The maximum-entropy reward, whose optimum is the expert itself, and what an entropy bonus does instead.
+"""The native batch as a `VecEnv` of stable-baselines3, and the maximum-entropy reward, whose optimum is the expert.
 
 With r(s, a) = log expert(a|s) - log pi(a|s), pi being the policy that acts, the undiscounted return of a sequence has
 expectation ``sum_h E_pi r = -KL(P^pi || P^expert)`` (chain rule, prompts of the same law). It is at most 0, and 0 only
