@@ -10,7 +10,15 @@ import warnings
 import numpy as np
 from numpy.typing import ArrayLike
 
-from agents.ball import FULL_HESSIAN_WORK, Curvature, minimise_in_ball, newton_cg_in_ball, newton_in_ball
+from agents.ball import (
+    FULL_HESSIAN_WORK,
+    BallFit,
+    Curvature,
+    IndicatorFit,
+    minimise_in_ball,
+    newton_cg_in_ball,
+    newton_in_ball,
+)
 from agents.base import ConvergenceWarning, FitReport
 from agents.linear_rows import IndicatorRows, SoftmaxRows, check_dimension, indicator_rows, is_large, rows_of
 from agents.targets import Targets
@@ -103,13 +111,7 @@ def _by_hessians(
     rows = rows_of(features, targets)
     start, curvature, subset_rows = _start(rows, features, targets, radius, max_iterations)
     fit = newton_in_ball(rows, radius, start, tol, max_iterations, curvature=curvature)
-    details = {
-        "rows": rows.n_rows,
-        "subset_rows": subset_rows,
-        "gradient_passes": rows.gradient_passes,
-        "hessian_passes": rows.hessian_passes,
-    }
-    return fit.theta, FitReport(fit.loss, fit.gap, fit.gap <= tol, fit.iterations, details)
+    return fit.theta, _report(fit, rows, tol, subset_rows=subset_rows)
 
 
 def _by_conjugate_gradients(
@@ -118,14 +120,14 @@ def _by_conjugate_gradients(
     assert isinstance(features, IndicatorFeatureMap)  # `is_large` says so
     rows = indicator_rows(features, targets)
     fit = newton_cg_in_ball(rows, radius, tol, max_iterations)
-    details = {
-        "rows": rows.n_rows,
-        "multiplier": fit.multiplier,
-        "gradient_passes": rows.gradient_passes,
-        "hessian_passes": rows.hessian_passes,  # products with one direction, not whole Hessians
-    }
     theta = np.ascontiguousarray(fit.weights.T).ravel()
-    return theta, FitReport(fit.loss, fit.gap, fit.gap <= tol, fit.iterations, details)
+    return theta, _report(fit, rows, tol, multiplier=fit.multiplier)
+
+
+def _report(fit: BallFit | IndicatorFit, rows: SoftmaxRows | IndicatorRows, tol: float, **details: float) -> FitReport:
+    """``hessian_passes`` are whole Hessians or, by conjugate gradients, products with one direction."""
+    passes = {"gradient_passes": rows.gradient_passes, "hessian_passes": rows.hessian_passes}
+    return FitReport(fit.loss, fit.gap, fit.gap <= tol, fit.iterations, {"rows": rows.n_rows, **details, **passes})
 
 
 def _start(

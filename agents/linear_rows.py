@@ -210,12 +210,19 @@ def _pooled(features: FeatureMap, targets: Targets) -> SoftmaxRows | None:
     if len(unique) * math.prod(features.feature_shape) * 8 > MEMORY_BYTES:
         return None
     counts = targets.counts(inverse.reshape(codes.shape), len(unique))
-    values = np.empty((len(unique), *features.feature_shape))
+    return SoftmaxRows(features, features_met_first(features, prompts, tokens, first), counts)
+
+
+def features_met_first(
+    features: FeatureMap, prompts: NDArray[np.integer], tokens: NDArray[np.integer], first: IntArray
+) -> FloatArray:
+    """``(C, c)`` or ``(C, A, d)`` features of the prefixes before the tokens numbered ``first``, of n H row by row."""
+    values = np.empty((len(first), *features.feature_shape))
     row, position = np.divmod(first, tokens.shape[1])
     for h in np.unique(position):  # one evaluation for all contexts first met at this position
         here = np.flatnonzero(position == h)
         values[here] = features.prefix_features(prompts[row[here]], tokens[row[here], :h])
-    return SoftmaxRows(features, values, counts)
+    return values
 
 
 def _mostly_distinct(codes: IntArray) -> bool:

@@ -1,4 +1,4 @@
-"""Log-densities of chunks under autoregressive linear policies: many parameters at once, with first and second order.
+"""The rho game over a ball of autoregressive linear policies: densities of chunks, candidates, local moves, the search.
 
 A chunk i has log-density ``l_i(theta) = sum_(context c, token a) N[i, c, a] log pi_theta(a | c)``, with N its counts of
 next tokens in the contexts it passes through. Where the features number their contexts (`FeatureMap.codes`), contexts
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from agents.ball import Curvature, minimise_quadratic_in_ball, newton_in_ball
-from agents.linear_rows import SoftmaxRows, check_dimension
+from agents.linear_rows import SoftmaxRows, check_dimension, features_met_first
 from agents.rho_game import TAU_SCALE, OneParameterSolution, distinct_units, solve_finite_game, solve_one_parameter_game
 from ntp_envs import ARLinearClass, Demonstrations, NotTractableError
 from ntp_envs.arrays import FloatArray, IntArray
@@ -195,11 +195,7 @@ def _shared(
         columns.append(seen.ravel())
     shape = len(leader), len(distinct) * vocab_size
     counts = _matrix(np.concatenate(rows), np.concatenate(columns), shape)
-    values = np.empty((len(distinct), *features.feature_shape))
-    row, position = np.divmod(first, tokens.shape[1])
-    for h in np.unique(position):  # one evaluation for all contexts first met at this position
-        here = np.flatnonzero(position == h)
-        values[here] = features.prefix_features(demonstrations.prompts[row[here]], tokens[row[here], :h])
+    values = features_met_first(features, demonstrations.prompts, tokens, first)
     merged = np.bincount(group.ravel(), weights=weights).astype(np.float64)
     return values, merged, [_Block(slice(0, shape[0]), slice(0, len(distinct)), counts)]
 
@@ -462,13 +458,14 @@ def nearby(game: RhoPayoffs, theta: FloatArray, number: int, rng: np.random.Gene
 # polynomial in the horizon, if learning parities with noise is hard (Rohatgi et al., 2025, arXiv:2502.12465). What is
 # done:
 #
-# 1. Candidates: maximum likelihood on all the data, on trimmed data, on what was trimmed away, on random parts
-# (`agents.rho_linear`), and points on segments between those that differ. 2. Rounds. The finite game on
-# all candidates so far is solved exactly (`agents.rho_game`); local best replies to its    winner are found and join
-# the candidates; so does what a local descent makes of the winner, against all replies    known. The rounds end when
-# the winner has been tested so, no better reply was found, and descent gains nothing, from    the winner or from
-# candidates unlike it. 3. Certificate: the winner meets all candidates, random members of the class at every scale, and
-# local best replies    from many starts. If one is better, the rounds go on with it.
+# 1. Candidates: maximum likelihood on all the data, on trimmed data, on what was trimmed away, on random parts, and
+#    points on segments between those that differ.
+# 2. Rounds. The finite game on all candidates so far is solved exactly (`agents.rho_game`); local best replies to its
+#    winner join the candidates; so does what a local descent makes of the winner, against all replies known. The rounds
+#    end when the winner has been tested so, no better reply was found, and descent gains nothing, from the winner or
+#    from candidates unlike it.
+# 3. Certificate: the winner meets all candidates, random members of the class at every scale, and local best replies
+#    from many starts. If one is better, the rounds go on with it.
 #
 # Guaranteed: the exact solution of the finite game over the candidates (if the search was cut short, by the number of
 # candidates or by time: the best of those that were tested). Measured: the best reply that the certificate found, a
