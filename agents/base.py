@@ -328,7 +328,7 @@ def renamed_parameters(**names: str) -> Callable[[A], A]:
         def __init__(self: Agent, *args: Any, **params: Any) -> None:
             init(self, *args, **self._by_new_names(params))
 
-        kind.__init__, kind.RENAMED = __init__, names  # type: ignore[misc]
+        kind.__init__, kind.RENAMED = __init__, names  # type: ignore[misc,assignment,method-assign]
         return kind
 
     return with_old_names

@@ -355,6 +355,17 @@ class TaiLrBC(Agent):
 SHARPNESS = (4.0, 16.0, 64.0, 256.0, 1024.0)
 
 
+def known_expert(demonstrations: Demonstrations) -> FloatArray:
+    """``(n, H)`` the expert's log-probabilities of the demonstrated tokens; ``ValueError`` where there are none."""
+    if demonstrations.expert_log_probs is None:
+        raise ValueError(
+            "the clipped ratio needs the expert's log-probabilities of the demonstrated tokens, and the "
+            "demonstrations have none; use collect(task, n, rng, expert_log_probs=True), or "
+            "dataclasses.replace(demos, expert_log_probs=expert.log_probs(demos.prompts, demos.tokens))."
+        )
+    return demonstrations.expert_log_probs
+
+
 class ClippedRatioLoss(BoundedLoss):
     """``1 - min(1, (q/p)^beta)`` of each chunk of tokens given its prefix, summed over chunks.
 
@@ -371,15 +382,9 @@ class ClippedRatioLoss(BoundedLoss):
     """
 
     def __init__(self, demonstrations: Demonstrations, beta: float, chunk: int, sharpness: float = np.inf) -> None:
-        if demonstrations.expert_log_probs is None:
-            raise ValueError(
-                "the clipped ratio needs the expert's log-probabilities of the demonstrated tokens, and the "
-                "demonstrations have none; use collect(task, n, rng, expert_log_probs=True), or "
-                "dataclasses.replace(demos, expert_log_probs=expert.log_probs(demos.prompts, demos.tokens))."
-            )
         self.demonstrations, self.chunk, self.sharpness = demonstrations, chunk, sharpness
         self.beta, self.by_token = beta, chunk == 1
-        self.expert = demonstrations.expert_log_probs
+        self.expert = known_expert(demonstrations)
         self.starts = [positions.start for positions in demonstrations.chunks(chunk)]
         self.lengths = np.diff([*self.starts, demonstrations.horizon])
 

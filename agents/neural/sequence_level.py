@@ -1,4 +1,4 @@
-"""What a network can be asked of whole sequences: to beat given densities, to cover them, or to forget the worst."""
+"""Networks trained on whole sequences: the rho-estimator by a double oracle, and the clipped likelihood ratio."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from agents.base import Agent, ConvergenceWarning, FitReport
 from agents.neural.network import Network, NetworkClass, TorchPolicy, check_network, evaluation_device
 from agents.neural.training import Mode, Objective, ReferencedBatches, Run, Training, identity, train
+from agents.objectives import known_expert
 from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
 from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, Policy, PolicyClass
@@ -276,18 +277,12 @@ class NeuralClippedRatioBC(SequenceAgent):
             raise ValueError("beta=0 makes every policy alike; it must be positive.")
         check_int("ratio_steps", self.ratio_steps, minimum=1)
         check_real("ratio_learning_rate", self.ratio_learning_rate, minimum=0.0)
-        if demonstrations.expert_log_probs is None:
-            raise ValueError(
-                "the clipped ratio needs the expert's log-probabilities of the demonstrated tokens, and the "
-                "demonstrations have none; use collect(task, n, rng, expert_log_probs=True)."
-            )
-        if not np.isfinite(demonstrations.expert_log_probs).all():
+        if not np.isfinite(known_expert(demonstrations)).all():
             raise ValueError("expert_log_probs has -inf: the expert cannot have written these demonstrations.")
 
     def _play(self, player: Player) -> tuple[Policy, FitReport]:
         data = player.data
-        assert data.expert_log_probs is not None
-        expert = player.units(data.expert_log_probs)  # (n, C)
+        expert = player.units(known_expert(data))  # (n, C)
         starts = player.starts_of(self.trims)
         ends: dict[str, TorchPolicy] = dict(starts)
         for name, start in starts.items():
