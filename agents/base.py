@@ -149,6 +149,12 @@ class Agent(ABC):
             raise ValueError(
                 f"the policy class has {policy_class.vocab_size} tokens, the data {demonstrations.vocab_size}."
             )
+        if policy_class.end_token != demonstrations.end_token:
+            raise ValueError(
+                f"the demonstrations have end_token={demonstrations.end_token}, the policy class "
+                f"{policy_class.end_token}: a class of texts that end is ntp_envs.ending_class(members, end_token); "
+                "demonstrations say so by end_token=."
+            )
         if policy_class.horizon is not None and policy_class.horizon < demonstrations.horizon:
             raise ValueError(
                 f"the policy class is defined for {policy_class.horizon} tokens, the demonstrations have "

@@ -34,6 +34,8 @@ from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
     Demonstrations,
+    EndingClass,
+    EndingPolicy,
     FiniteClass,
     MarkovClass,
     NGramClass,
@@ -42,7 +44,7 @@ from ntp_envs import (
     PolicyClass,
     ProductClass,
 )
-from ntp_envs.arrays import ROUNDING, FloatArray, IntArray
+from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, written
 from ntp_envs.automata import markov_contexts
 from ntp_envs.checks import check_in
 from ntp_envs.ngram import NGramLevel, NGramPolicy
@@ -285,6 +287,17 @@ def _option_parts(
         laws.append(policy_class.option_log_probs(layer, targets.prompts, tokens).T)  # (n_options, n)
     log_probs = smoothed(np.stack(laws, axis=2), smoothing, size)
     return law_parts(targets.soft[:, layer], log_probs, weights, divergence, (1, 2))
+
+
+@best_member.register
+def _ending(
+    policy_class: EndingClass, targets: Targets, *, divergence: str, smoothing: float, tol: float
+) -> tuple[Policy, FitReport]:
+    """What is inside is fitted to what was written: after the end all members agree."""
+    weights = targets.per_token * written(targets.tokens, policy_class.end_token)
+    inside = replace(targets, weights=weights)
+    policy, report = best_member(policy_class.members, inside, divergence=divergence, smoothing=smoothing, tol=tol)
+    return EndingPolicy(policy, policy_class.end_token), report
 
 
 # -- classes with a closed form ----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from ntp_envs import (
     BernoulliClass,
     BernoulliPolicy,
     Demonstrations,
+    EndingPolicy,
     Exactness,
     FiniteClass,
     MarkovClass,
@@ -32,6 +33,7 @@ from ntp_envs import (
     PolicyClass,
     ProductClass,
     TabularPolicy,
+    ending_class,
 )
 from ntp_envs.checks import check_generator, check_in
 from ntp_envs.features import WindowOneHot
@@ -103,7 +105,7 @@ def default_problems(agent: Agent, rng: np.random.Generator | None = None) -> li
     """One problem for each kind of policy class that the agent supports (all, if it does not say)."""
     rng = np.random.default_rng(0) if rng is None else check_generator(rng)
     return [
-        Problem(name, policy_class, _draw(policy_class.vocab_size, prompt_length, rng))
+        Problem(name, policy_class, _draw(policy_class, prompt_length, rng))
         for name, policy_class, prompt_length in _default_classes(rng)
         if not agent.supports or isinstance(policy_class, agent.supports)
     ]
@@ -119,13 +121,16 @@ def _default_classes(rng: np.random.Generator) -> Iterator[tuple[str, PolicyClas
     yield "autoregressive linear class, A=2, P=1", ARLinearClass(WindowOneHot(2, 2), radius=3.0), 1
     yield "autoregressive linear class, A=3, P=0", ARLinearClass(WindowOneHot(3, 1), radius=3.0), 0
     yield "n-gram class, A=3, P=1", NGramClass(3, order=3), 1
+    yield "Markov class of texts that end, A=3, P=1", ending_class(MarkovClass(3, order=1), 2), 1
 
 
-def _draw(vocab_size: int, prompt_length: int, rng: np.random.Generator) -> Demonstrations:
+def _draw(policy_class: PolicyClass, prompt_length: int, rng: np.random.Generator) -> Demonstrations:
     """Samples of an expert that is in none of the classes."""
-    expert = TabularPolicy.random(vocab_size, HORIZON, rng, prompt_length=prompt_length)
-    prompts = rng.integers(vocab_size, size=(SEQUENCES, prompt_length))
-    return Demonstrations(prompts, expert.sample(prompts, HORIZON, rng), vocab_size=vocab_size)
+    size, end = policy_class.vocab_size, policy_class.end_token
+    expert: Policy = TabularPolicy.random(size, HORIZON, rng, prompt_length=prompt_length)
+    expert = expert if end is None else EndingPolicy(expert, end)
+    prompts = rng.integers(size, size=(SEQUENCES, prompt_length))
+    return Demonstrations(prompts, expert.sample(prompts, HORIZON, rng), vocab_size=size, end_token=end)
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------

@@ -82,6 +82,7 @@ from ntp_envs.evaluation import Evaluation, backtracking_search, best_of, evalua
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import (
     CallablePolicy,
+    EndingPolicy,
     GreedyPolicy,
     MixturePolicy,
     Policy,
@@ -93,6 +94,7 @@ from ntp_envs.policy_classes import (
     ARLinearClass,
     ARLinearPolicy,
     BernoulliClass,
+    EndingClass,
     FiniteClass,
     MarkovClass,
     NGramClass,
@@ -101,6 +103,7 @@ from ntp_envs.policy_classes import (
     PositionalLinearClass,
     PositionalLinearPolicy,
     ProductClass,
+    ending_class,
 )
 from ntp_envs.registration import register_environment, register_known
 from ntp_envs.tasks import BestInClass, Task, make_task, register_task, task_names
@@ -123,6 +126,8 @@ __all__ = [
     "CallablePolicy",
     "Demonstrations",
     "DistanceCurve",
+    "EndingClass",
+    "EndingPolicy",
     "Evaluation",
     "Exactness",
     "FiniteClass",
@@ -159,6 +164,7 @@ __all__ = [
     "coverage_bound_kl",
     "distance",
     "distance_curves",
+    "ending_class",
     "evaluate",
     "make_task",
     "register_environment",

@@ -98,6 +98,26 @@ def sample_categorical(log_probs: FloatArray, rng: np.random.Generator) -> NDArr
     return np.minimum((cumulative <= level[:, None]).sum(axis=1), log_probs.shape[1] - 1)
 
 
+def written(tokens: NDArray[np.integer], end_token: int | None) -> NDArray[np.bool_]:
+    """``(n, H)`` which of the tokens were written: all up to the first end token, which is written too.
+
+    >>> written(np.array([[0, 1, 1], [0, 0, 0]]), 1).tolist()
+    [[True, True, False], [True, True, True]]
+    """
+    tokens = np.asarray(tokens)
+    out = np.ones(tokens.shape, dtype=np.bool_)
+    if end_token is not None:
+        out[:, 1:] = np.logical_and.accumulate(tokens[:, :-1] != end_token, axis=1)
+    return out
+
+
+def filled(tokens: NDArray[np.integer], length: int, end_token: int | None) -> IntArray:
+    """``(..., length)`` from the ``(..., t)`` tokens of texts that have ended: the end token where none was written."""
+    out = np.full((*tokens.shape[:-1], length), -1 if end_token is None else end_token, dtype=np.int64)
+    out[..., : tokens.shape[-1]] = tokens
+    return out
+
+
 def onto_ball(theta: FloatArray, radius: float) -> FloatArray:
     """The nearest point with ``||theta|| <= radius``."""
     return theta * min(1.0, radius / max(float(np.linalg.norm(theta)), 1e-300))

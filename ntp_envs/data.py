@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from ntp_envs.arrays import filled, written
 from ntp_envs.checks import check_generator, check_in, check_int, import_extra
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.env import _OWN_ARGUMENTS, TokenEnv, resolve_reward
@@ -45,7 +46,8 @@ def episode_rewards(
     if task is None or rule == "none":
         return rewards
     if rule == "success":
-        rewards[:, -1] = task.success(prompts, tokens)
+        last = written(tokens, task.end_token).sum(axis=1) - 1
+        rewards[np.arange(len(tokens)), last] = task.success(prompts, tokens)
     elif rule == "expert_log_prob":
         floor = inspect.signature(TokenEnv).parameters["log_prob_floor"].default
         rewards = np.maximum(task.expert.log_probs(prompts, tokens), floor)
@@ -120,15 +122,16 @@ def _misfit(demonstrations: Demonstrations, task: Task) -> str:
     """What of the task contradicts the data; empty if nothing does."""
     return ", ".join(
         f"{name} is {getattr(task, name)} in the task and {getattr(demonstrations, name)} in the data"
-        for name in ("vocab_size", "horizon", "prompt_length")
+        for name in ("vocab_size", "horizon", "prompt_length", "end_token")
         if getattr(task, name) != getattr(demonstrations, name)
     )
 
 
 # Minari datasets, out and in. An episode is one sequence: H + 1 observations (the terminal one included), H actions, H
-# rewards, termination at the last token. What Minari has no place for goes where its own tools keep it: expert
-# log-probabilities and weights into the infos of each episode, so that they survive filtering, splitting and combining;
-# vocabulary size, prompt length, source and exactness into the dataset's metadata, under ``ntp_envs``.
+# rewards, termination at the last token; a text that ends early has as many as were written. What Minari has no place
+# for goes where its own tools keep it: expert log-probabilities and weights into the infos of each episode, so that
+# they survive filtering, splitting and combining; vocabulary size, prompt length, source and exactness into the
+# dataset's metadata, under ``ntp_envs``.
 
 
 KEY = "ntp_envs"  # our block of the dataset's metadata
@@ -257,8 +260,7 @@ def _episodes(demonstrations: Demonstrations, task: Task | None) -> Iterator[lis
     """The demonstrations as lists of at most ``BATCH`` Minari episodes."""
     from minari.data_collector import EpisodeBuffer
 
-    demos, horizon = demonstrations, demonstrations.horizon
-    terminations, truncations = np.arange(horizon) == horizon - 1, np.zeros(horizon, dtype=bool)
+    demos, horizon, lengths = demonstrations, demonstrations.horizon, demonstrations.lengths
     for start in range(0, len(demos), BATCH):
         rows = slice(start, start + BATCH)
         prompts, tokens = demos.prompts[rows], demos.tokens[rows]
@@ -266,21 +268,21 @@ def _episodes(demonstrations: Demonstrations, task: Task | None) -> Iterator[lis
         rewards = episode_rewards(task, prompts, tokens)
         infos: list[dict[str, Any]] = [{} for _ in tokens]
         if demos.expert_log_probs is not None:
-            for info, log_probs in zip(infos, demos.expert_log_probs[rows]):
-                info[LOG_PROB] = np.append(log_probs, np.nan)
+            for info, log_probs, length in zip(infos, demos.expert_log_probs[rows], lengths[rows]):
+                info[LOG_PROB] = np.append(log_probs[:length], np.nan)
         if demos.weights is not None:
             for info, weight in zip(infos, demos.weights[rows]):
                 info[WEIGHT] = np.full(horizon + 1, weight)
         yield [
             EpisodeBuffer(
-                observations=cast(Any, observations[i]),
-                actions=cast(Any, tokens[i]),
-                rewards=cast(Any, rewards[i]),
-                terminations=cast(Any, terminations),
-                truncations=cast(Any, truncations),
-                infos=infos[i],
+                observations=cast(Any, observations[i, : length + 1]),
+                actions=cast(Any, tokens[i, :length]),
+                rewards=cast(Any, rewards[i, :length]),
+                terminations=cast(Any, np.arange(length) == length - 1),
+                truncations=cast(Any, np.zeros(length, dtype=bool)),
+                infos={key: values[: length + 1] for key, values in infos[i].items()},
             )
-            for i in range(len(tokens))
+            for i, length in enumerate(lengths[rows])
         ]
 
 
@@ -338,10 +340,10 @@ def _read(dataset: Any) -> Demonstrations:
         )
     prompts, lines, infos = [], [], []
     for episode in dataset.iterate_episodes():
-        prompt, tokens = _checked_sequence(episode, sizes)
+        prompt, tokens = _checked_sequence(episode, sizes, fields["end_token"])
         prompts.append(prompt)
-        lines.append(tokens)
-        infos.append(_checked_infos(episode, horizon, expected))
+        lines.append(filled(tokens, horizon, fields["end_token"]))
+        infos.append(_checked_infos(episode, len(tokens), expected))
     if not lines:
         raise _Refused("it has no episodes")
     if len({frozenset(info) for info in infos}) > 1:
@@ -352,7 +354,9 @@ def _read(dataset: Any) -> Demonstrations:
         np.stack(prompts),
         np.stack(lines),
         weights=np.array([info[WEIGHT][0] for info in infos]) if WEIGHT in infos[0] else None,
-        expert_log_probs=np.stack([info[LOG_PROB][:-1] for info in infos]) if LOG_PROB in infos[0] else None,
+        expert_log_probs=np.stack([_after_the_end(info[LOG_PROB][:-1], horizon) for info in infos])
+        if LOG_PROB in infos[0]
+        else None,
         **fields,
     )
 
@@ -377,20 +381,29 @@ def _layout(dataset: Any) -> tuple[dict[str, Any], int, int, set[str] | None]:
     task = make_task(family, **own)
     source = {"task": task.name, "parameters": task.parameters(), "by": f"Minari dataset {dataset.id}"}
     fields = {"vocab_size": task.vocab_size, "source": source, "exactness": None, "episodes": None}
+    fields["end_token"] = task.end_token
     return fields, task.prompt_length, task.horizon, None
 
 
-def _checked_sequence(episode: Any, sizes: Sizes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``(P,)`` prompt and ``(H,)`` tokens of an episode that is one complete sequence, as the environment shows it."""
+def _after_the_end(log_probs: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
+    """``(H,)`` log-probabilities from those of what was written; what follows an end is certain."""
+    return np.concatenate([log_probs, np.zeros(horizon - len(log_probs))])
+
+
+def _checked_sequence(episode: Any, sizes: Sizes, end_token: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``(P,)`` prompt and the tokens of an episode that is one complete sequence, as the environment shows it: H of
+    them, or up to the end token."""
     horizon, vocab_size = cast(int, sizes.horizon), sizes.vocab_size
     try:
-        starts, written, _ = split_observation(sizes, episode.observations)  # (H + 1, P) and (H + 1, H)
+        starts, shown, _ = split_observation(sizes, episode.observations)  # (H + 1, P) and (H + 1, H)
     except ValueError as error:
         raise _Refused(f"episode {episode.id}: {error}") from error
     tokens = np.asarray(episode.actions)
-    if tokens.shape != (horizon,) or len(written) != horizon + 1:
+    if end_token is not None and tokens.ndim == 1 and 0 < len(tokens) < horizon and tokens[-1] == end_token:
+        horizon = len(tokens)
+    if tokens.shape != (horizon,) or len(shown) != horizon + 1:
         raise _Refused(
-            f"episode {episode.id} has {len(tokens)} actions and {len(written)} observations; "
+            f"episode {episode.id} has {len(tokens)} actions and {len(shown)} observations; "
             f"{horizon} and {horizon + 1} are needed"
         )
     if not np.issubdtype(tokens.dtype, np.integer) or tokens.min() < 0 or tokens.max() >= vocab_size:
@@ -398,8 +411,9 @@ def _checked_sequence(episode: Any, sizes: Sizes) -> tuple[NDArray[np.int64], ND
     prompt, tokens = starts[0], tokens.astype(np.int64)
     if prompt.size and prompt.max() >= vocab_size:
         raise _Refused(f"episode {episode.id} has a prompt outside the vocabulary [0, {vocab_size - 1}]")
-    shown = np.concatenate([starts, written], axis=1)
-    if not np.array_equal(shown, episode_observations(prompt[None], tokens[None], vocab_size)[0]):
+    whole = filled(tokens, cast(int, sizes.horizon), end_token)
+    seen = episode_observations(prompt[None], whole[None], vocab_size)[0, : horizon + 1]
+    if not np.array_equal(np.concatenate([starts, shown], axis=1), seen):
         raise _Refused(f"episode {episode.id} has observations that are not its prompt and actions so far")
     for key, values, last in (
         ("terminations", episode.terminations, True),
@@ -453,6 +467,7 @@ def _steps(
     observation: str = "multi_discrete",
 ) -> tuple[Any, Demonstrations, NDArray[Any], NDArray[np.bool_]]:
     """The library (``None`` for arrays), equal draws, their ``(n, H + 1, ...)`` observations, ``(n, H)`` last steps.
+    Of texts that end early what was not written is there too; `Demonstrations.written` says what was.
 
     Raises:
         ImportError: it is not installed and ``form`` is not ``"arrays"``.
@@ -462,8 +477,7 @@ def _steps(
     found = None if form == "arrays" else import_extra(module, what=what, install=install)
     demos = drawn(demonstrations, n, rng, library)
     observations = episode_observations(demos.prompts, demos.tokens, demos.vocab_size, observation)
-    ends = np.zeros(demos.tokens.shape, dtype=bool)
-    ends[:, -1] = True
+    ends = np.arange(demos.horizon) == demos.lengths[:, None] - 1
     return found, demos, observations, ends
 
 
@@ -523,19 +537,22 @@ def to_imitation(
     if form == "trajectories":
         known = known_task(demos, task)
         rewards = episode_rewards(known, demos.prompts, demos.tokens)
-        whole = zip(observations, demos.tokens, infos.reshape(demos.tokens.shape), rewards)
+        whole = zip(observations, demos.tokens, infos.reshape(demos.tokens.shape), rewards, demos.lengths)
         return [
-            types.Trajectory(obs=obs, acts=acts, infos=of_steps, terminal=True)
+            types.Trajectory(obs=obs[: t + 1], acts=acts[:t], infos=of_steps[:t], terminal=True)
             if known is None
-            else types.TrajectoryWithRew(obs=obs, acts=acts, infos=of_steps, terminal=True, rews=paid)
-            for obs, acts, of_steps, paid in whole
+            else types.TrajectoryWithRew(
+                obs=obs[: t + 1], acts=acts[:t], infos=of_steps[:t], terminal=True, rews=paid[:t]
+            )
+            for obs, acts, of_steps, paid, t in whole
         ]
+    steps = demos.written
     arrays: dict[str, NDArray[Any]] = {
-        "obs": observations[:, :-1].reshape(demos.tokens.size, -1),
-        "acts": demos.tokens.flatten(),  # a copy: ours are read-only
-        "next_obs": observations[:, 1:].reshape(demos.tokens.size, -1),
-        "dones": ends.ravel(),
-        "infos": infos,
+        "obs": observations[:, :-1][steps],
+        "acts": demos.tokens[steps],
+        "next_obs": observations[:, 1:][steps],
+        "dones": ends[steps],
+        "infos": infos[steps.ravel()],
     }
     return arrays if types is None else types.Transitions(**arrays)
 
@@ -626,12 +643,12 @@ def to_d3rlpy(
     d3rlpy, demos, observations, ends = _steps(
         "d3rlpy", "d3rlpy", INSTALL_D3RLPY, demonstrations, form, D3RLPY_FORMS, n, rng, "one_hot"
     )
-    size, rewards = demos.tokens.size, episode_rewards(known_task(demos, task), demos.prompts, demos.tokens)
+    steps, rewards = demos.written, episode_rewards(known_task(demos, task), demos.prompts, demos.tokens)
     arrays: dict[str, NDArray[Any] | int] = {
-        "observations": observations[:, :-1].reshape(size, -1),
-        "actions": demos.tokens.reshape(size, 1).copy(),
-        "rewards": rewards.reshape(size, 1).astype(np.float32),
-        "terminals": ends.ravel().astype(np.float32),
+        "observations": observations[:, :-1][steps],
+        "actions": demos.tokens[steps][:, None],
+        "rewards": rewards[steps][:, None].astype(np.float32),
+        "terminals": ends[steps].astype(np.float32),
         "action_size": demos.vocab_size,
     }
     if d3rlpy is None:

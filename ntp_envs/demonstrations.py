@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ntp_envs.arrays import written
 from ntp_envs.checks import as_array, check_int, check_tokens, check_weights, renamed
 from ntp_envs.policy_classes import PolicyClass
 
 #: an archive that unpacks to more is not read unless asked for: 500 million tokens
 MAX_BYTES = 2**32
 FORMAT = "ntp-envs demonstrations"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since texts may end early
 ARRAYS = {"prompts", "tokens", "weights", "expert_log_probs"}
 
 
@@ -75,12 +76,14 @@ class Demonstrations:
         source: where they came from (task name and parameters, seed, file): what JSON can hold. Kept as JSON would:
             tuples become lists, NumPy scalars numbers.
         exactness: set by `Task.population`; ``None`` for samples.
+        end_token: the token that ends a text, where texts end early: what follows it is that token again, which nobody
+            wrote. ``None``: all are H tokens long.
 
     The arrays are read-only and its own: copies, unless what was given cannot change (other demonstrations' arrays).
 
     Raises:
         ValueError, TypeError: empty data, shapes that do not match, a token outside the vocabulary, bad weights, masked
-            arrays, a ``source`` that JSON cannot hold.
+            arrays, a ``source`` that JSON cannot hold, another token after the end.
 
     >>> import numpy as np
     >>> demos = Demonstrations(np.zeros((3, 1), int), np.ones((3, 4), int), vocab_size=2)
@@ -95,6 +98,7 @@ class Demonstrations:
     expert_log_probs: NDArray[np.float64] | None = None
     source: dict[str, Any] = field(default_factory=dict)
     exactness: Exactness | None = None
+    end_token: int | None = None
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
@@ -118,6 +122,15 @@ class Demonstrations:
             if np.isnan(log_probs).any() or (log_probs > 1e-9).any():
                 raise ValueError("expert_log_probs must be log-probabilities: at most 0 and not NaN.")
             put("expert_log_probs", _own(self.expert_log_probs, log_probs))
+        if self.end_token is not None:
+            put("end_token", check_int("end_token", self.end_token, minimum=0, maximum=self.vocab_size - 1))
+            wrong = ~self.written & (self.tokens != self.end_token)
+            if wrong.any():
+                row, place = np.argwhere(wrong)[0]
+                raise ValueError(
+                    f"tokens[{row}, {place}]={self.tokens[row, place]} follows an end_token={self.end_token}: a text "
+                    "that has ended stays ended; fill the rest of the row with the end token."
+                )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -137,6 +150,16 @@ class Demonstrations:
     def prompt_length(self) -> int:
         """P, the number of prompt tokens."""
         return self.prompts.shape[1]
+
+    @property
+    def written(self) -> NDArray[np.bool_]:
+        """``(n, H)`` which tokens were written: all, or those up to the end of each text, its end token included."""
+        return written(self.tokens, self.end_token)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """``(n,)`` how many tokens of each text were written."""
+        return self.written.sum(axis=1)
 
     @property
     def are_draws(self) -> bool:
@@ -235,9 +258,10 @@ class Demonstrations:
         exact = self.exactness
         return {
             "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "version": 1 if self.end_token is None else FORMAT_VERSION,  # earlier releases read what they understand
             "vocab_size": self.vocab_size,
             "source": self.source,
+            **({} if self.end_token is None else {"end_token": self.end_token}),
             "exactness": None
             if exact is None
             else {
@@ -259,7 +283,8 @@ class Demonstrations:
         if exact is not None:
             units, with_expert = frozenset(exact["units"]), frozenset(exact.get("expert_units", ()))
             exact = Exactness(exact["everything"], units, exact["statistic"], with_expert)
-        return {"vocab_size": meta["vocab_size"], "source": meta["source"], "exactness": exact}
+        fields = {"vocab_size": meta["vocab_size"], "source": meta["source"], "exactness": exact}
+        return {**fields, "end_token": meta.get("end_token")}
 
     def to_minari(self, dataset_id: str, **options: Any) -> Any:
         """Deprecated: `ntp_envs.data.to_minari` with these demonstrations first."""

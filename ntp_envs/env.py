@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.error import InvalidAction, ResetNeeded
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.arrays import FloatArray, IntArray, filled
 from ntp_envs.checks import check_in, check_keywords, check_names, check_real, check_tokens, keywords_of
 from ntp_envs.observations import OBSERVATION_FORMS, empty_lines, observed, token_space
 from ntp_envs.policies import Policy
@@ -135,6 +135,7 @@ class TokenEnv(gym.Env[Any, Any]):
         self._line = empty_lines(self.task, 1)[0]  # (P + H,) prompt and tokens, as observed
         self._step = -1  # tokens written; -1 before the first reset
         self._number = 0  # of the current sequence, counted by resets
+        self._over = False  # whether it has its last token
         self._previous = self._line[:0]  # prompt and tokens of the sequence before, as far as it was written
 
     @property
@@ -164,12 +165,12 @@ class TokenEnv(gym.Env[Any, Any]):
         super().reset(seed=seed)
         if prompts is None:
             prompts = self.task.sample_prompts(1, self.np_random)
-        self._previous = self._line[: self.task.prompt_length + max(self._step, 0)]
+        self._previous = self._line_so_far()
         self._number += 1
         self._line = empty_lines(self.task, 1)[0]
         self._line[: self.task.prompt_length] = prompts[0]
         self._reader = ExpertReader(self.task.expert, prompts) if self._reads else None
-        self._step = 0
+        self._step, self._over = 0, False
         return observed(self.task, self._line, self.observation), self._info()
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -184,21 +185,23 @@ class TokenEnv(gym.Env[Any, Any]):
         """
         if self._step < 0:
             raise ResetNeeded("action_masks was called before reset; call env.reset() first.")
+        if self._over:
+            return np.zeros(self.task.vocab_size, dtype=np.bool_)
         return accepted_tokens(self.task, self.prompt[None], self.tokens[None])[0]
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Append one token.
+        """Append one token. The sequence is over after H of them, or after the end token of a task that has one.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset, or after the last token.
             gymnasium.error.InvalidAction: an action outside ``Discrete(A)``.
         """
         task = self.task
-        if not 0 <= self._step < task.horizon:
+        if self._step < 0 or self._over:
             raise ResetNeeded(
                 "step was called before reset; call env.reset() first."
                 if self._step < 0
-                else f"the sequence has all its {task.horizon} tokens; call env.reset() to start another."
+                else f"the sequence has all its {self._step} tokens; call env.reset() to start another."
             )
         token = as_token(action)
         if not 0 <= token < task.vocab_size:
@@ -211,14 +214,14 @@ class TokenEnv(gym.Env[Any, Any]):
             reward = max(float(self._reader.log_probs()[0, token]), self.log_prob_floor)
         self._line[task.prompt_length + self._step] = token
         self._step += 1
-        terminated = self._step == task.horizon
-        if terminated:
+        self._over = self._step == task.horizon or token == task.end_token
+        if self._over:
             self._reader = None
             if self.reward == "success":
-                reward = float(task.success(self.prompt[None], self.tokens[None])[0])
+                reward = float(task.success(self.prompt[None], self._line_so_far()[None, task.prompt_length :])[0])
         elif self._reader is not None:
             self._reader.advance(np.array([token]))
-        return observed(task, self._line, self.observation), reward, terminated, False, self._info()
+        return observed(task, self._line, self.observation), reward, self._over, False, self._info()
 
     def render(self) -> Any:
         """The tokens so far against the expert's probabilities: a string, or a ``(160, 640, 3)`` uint8 array.
@@ -233,6 +236,11 @@ class TokenEnv(gym.Env[Any, Any]):
             raise ResetNeeded("render was called before reset; call env.reset() first.")
         return frames(self.task, self.render_mode, self.prompt[None], self.tokens[None])[0]
 
+    def _line_so_far(self) -> IntArray:
+        """``(P + t,)`` prompt and tokens; all ``P + H`` of a text that has ended."""
+        line = self._line[: self.task.prompt_length + max(self._step, 0)].astype(np.int64)
+        return filled(line, len(self._line), self.task.end_token) if self._over else line
+
     def _line_of(self, number: int) -> IntArray:
         """``(P + t,)`` prompt and tokens of the sequence of this ``_number``: the current one, or the last.
 
@@ -245,8 +253,8 @@ class TokenEnv(gym.Env[Any, Any]):
                 "reset more than once in a step. Put the wrapper that records below it."
             )
         if number == self._number:
-            return self._line[: self.task.prompt_length + self._step].astype(np.int64)
-        return self._previous.astype(np.int64)
+            return self._line_so_far()
+        return self._previous
 
     def _info(self) -> dict[str, Any]:
         if not self.expert_info:

@@ -356,6 +356,57 @@ class _MixtureCursor(Cursor):
         return _MixtureCursor([reader.branch(rows, tokens) for reader in self.readers], posterior, self.log_prior)
 
 
+class EndingPolicy(SequentialPolicy):
+    """A law of texts that may end early: ``policy`` until it writes ``end_token``, and nothing but that token after it.
+
+    The end is absorbing, so that texts of every length up to H are sequences of H tokens, and the distance at h is that
+    of the first h tokens, ended texts included.
+
+    Args:
+        policy: the law of what is written, of which the end token is one of the choices.
+        end_token: a token of its vocabulary.
+
+    Raises:
+        TypeError, ValueError: no policy, or no such token.
+
+    >>> texts = EndingPolicy(UniformPolicy(2), 1)
+    >>> np.exp(texts.next_log_probs(np.zeros((2, 0), int), np.array([[0], [1]]))).tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
+    """
+
+    def __init__(self, policy: Policy, end_token: int) -> None:
+        if not isinstance(policy, Policy):
+            raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
+        super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
+        self.policy = policy
+        self.end_token = check_int("end_token", end_token, minimum=0, maximum=policy.vocab_size - 1)
+
+    def __repr__(self) -> str:
+        return f"EndingPolicy({self.policy!r}, end_token={self.end_token})"
+
+    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
+        return _EndingCursor(self.policy.cursor(prompts), np.zeros(len(prompts), dtype=np.bool_), self.end_token)
+
+
+class _EndingCursor(Cursor):
+    def __init__(self, reader: Cursor, ended: NDArray[np.bool_], end_token: int) -> None:
+        self.reader, self.ended, self.end_token, self.step = reader, ended, end_token, reader.step
+
+    def log_probs(self) -> FloatArray:
+        log_probs = self.reader.log_probs()
+        if self.ended.any():
+            after = one_hot_log_probs(np.array(self.end_token), log_probs.shape[1])
+            log_probs = np.where(self.ended[:, None], after, log_probs)
+        return log_probs
+
+    def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
+        ended = self.ended[rows] | (tokens == self.end_token)
+        return _EndingCursor(self.reader.branch(rows, tokens), ended, self.end_token)
+
+    def advance(self, tokens: IntArray) -> Cursor:
+        return _EndingCursor(self.reader.advance(tokens), self.ended | (tokens == self.end_token), self.end_token)
+
+
 def check_sequences(policy: Policy, prompts: ArrayLike, tokens: ArrayLike) -> tuple[IntArray, IntArray]:
     """Prompts and tokens as int64 arrays of matching length, checked against a policy's vocabulary."""
     checked_prompts = check_tokens("prompts", prompts, policy.vocab_size, width=policy.prompt_length)

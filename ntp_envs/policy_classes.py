@@ -23,7 +23,7 @@ from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_probability, check_real
 from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, IndicatorMatrices, normalised_logits
 from ntp_envs.ngram import NGramLevel, NGramPolicy
-from ntp_envs.policies import Cursor, Policy, SequentialPolicy
+from ntp_envs.policies import Cursor, EndingPolicy, Policy, SequentialPolicy
 
 # -- What every policy class says of itself. How to *learn* in a class is the learners' business (package ``agents``) -
 
@@ -36,11 +36,14 @@ class PolicyClass(ABC):
     Attributes:
         vocab_size: A.
         horizon: the longest sequence its members are defined for, or ``None``.
+        end_token: what ends a text for good, or ``None``.
         statistic: what of the data the likelihoods depend on, where it is less than the whole sequence, in words. So
             one weighted sequence may stand for all with the same statistic (`ntp_envs.Demonstrations.exactness`).
     """
 
     statistic: str = "whole sequences"
+    #: the token after which members write nothing but it (`EndingClass`), where texts may end early
+    end_token: int | None = None
 
     def __init__(self, vocab_size: int, *, horizon: int | None = None) -> None:
         self.vocab_size = check_int("vocab_size", vocab_size, minimum=1)
@@ -187,6 +190,43 @@ class FiniteClass(PolicyClass):
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> NDArray[np.float64]:
         """``(M, B, H)`` teacher-forced log-probabilities of every member."""
         return np.stack([policy.log_probs(prompts, tokens) for policy in self.readers()])
+
+
+class EndingClass(PolicyClass):
+    """The members of a class as laws of texts that may end early: `EndingPolicy` of each.
+
+    Learners that fit single tokens (`agents.LogLossBC` and its kin) fit the class inside to what was written. Of a
+    finite class make a finite class of `EndingPolicy` members instead (`ending_class` chooses): it fits every learner.
+
+    Args:
+        members: the class of what is written.
+        end_token: a token of its vocabulary.
+
+    >>> EndingClass(BernoulliClass(), 1).policy(0.5).log_probs(np.zeros((1, 0), int), [[1, 1]]).round(3).tolist()
+    [[-0.693, 0.0]]
+    """
+
+    def __init__(self, members: PolicyClass, end_token: int) -> None:
+        super().__init__(members.vocab_size, horizon=members.horizon)
+        self.members = members
+        self.end_token = check_int("end_token", end_token, minimum=0, maximum=members.vocab_size - 1)
+
+    def policy(self, parameters: Any, /) -> EndingPolicy:
+        return EndingPolicy(self.members.policy(parameters), self.end_token)
+
+
+def ending_class(members: PolicyClass, end_token: int) -> PolicyClass:
+    """The class of texts that end with this token, and are written by the members of a class until then.
+
+    >>> from ntp_envs import BernoulliPolicy
+    >>> ending_class(FiniteClass([BernoulliPolicy(0.5)]), 1).policy(0)
+    EndingPolicy(BernoulliPolicy(0.5, on='tokens'), end_token=1)
+    """
+    if not isinstance(members, FiniteClass):
+        return EndingClass(members, end_token)
+    texts = FiniteClass([EndingPolicy(policy, end_token) for policy in members])
+    texts.end_token = end_token
+    return texts
 
 
 # -- The one-parameter Bernoulli class, on tokens or on flips ---------------------------------------------------------

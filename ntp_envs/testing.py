@@ -84,7 +84,7 @@ def check_policy_class(
     name = type(members).__name__
     _require(isinstance(members, PolicyClass), f"{name} must subclass ntp_envs.PolicyClass.")
     length = horizon if members.horizon is None else min(horizon, members.horizon)
-    shape = _Shape(members.vocab_size, length, prompt_length)
+    shape = _Shape(members.vocab_size, length, prompt_length, members.end_token)
     prompts = rng.integers(members.vocab_size, size=(BATCH, prompt_length))
     if isinstance(members, ParametricClass):
         _check_parametric(members, shape, prompts, rng)
@@ -101,6 +101,7 @@ class _Shape:
     vocab_size: int
     horizon: int
     prompt_length: int
+    end_token: int | None = None
 
 
 def _check_parametric(
@@ -280,6 +281,15 @@ def _check_policy(
         f"{what}.sample drew a sequence to which {what}.log_probs gives probability zero.",
     )
 
+    if task.end_token is not None and task.horizon > 1:
+        ended = np.full((len(prompts), 1), task.end_token)
+        after = policy.log_probs(prompts, np.repeat(ended, task.horizon, axis=1))[:, 1:]
+        _require(
+            (np.abs(after) < 1e-12).all(),
+            f"{what} writes something else after the end token {task.end_token}; the end is for good: see "
+            "ntp_envs.EndingPolicy.",
+        )
+
     tokens = draws.copy()  # every other row arbitrary: learners get to places where the expert never goes
     tokens[::2] = rng.integers(task.vocab_size, size=tokens[::2].shape)
     forced = policy.log_probs(prompts, tokens)
@@ -310,6 +320,10 @@ def _check_class(task: Task) -> None:
     _require(
         members.vocab_size == task.vocab_size,
         f"policy_class.vocab_size is {members.vocab_size}, the task's {task.vocab_size}.",
+    )
+    _require(
+        members.end_token == task.end_token,
+        f"policy_class.end_token is {members.end_token}, the task's {task.end_token}; see ntp_envs.ending_class.",
     )
     _require(
         members.horizon is None or members.horizon >= task.horizon,

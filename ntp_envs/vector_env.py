@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.arrays import FloatArray, IntArray, filled
 from ntp_envs.checks import check_in, check_int, check_real, check_tokens, did_you_mean
 from ntp_envs.env import (
     RENDER_MODES,
@@ -41,14 +41,16 @@ INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 class _Cohort:
     """Sequences of equal length, which step together. Usually there is one cohort: everything is in lock-step.
 
-    Two cohorts never have the same length: those that start together are merged, and all of them grow by one token a
-    step. So there are at most H + 1, whatever is reset when.
+    Two cohorts that are being written never have the same length: those that start together are merged, and all of them
+    grow by one token a step. So there are at most H, whatever is reset when, and as many that are over. Texts that end
+    early leave their cohort.
     """
 
     rows: Rows  # ascending; EVERY for all
     step: int = 0  # tokens written
     reader: ExpertReader | None = None
     over: bool = False  # terminated or truncated, not yet reset
+    ended: bool = False  # terminated: H tokens, or the end token, written
 
 
 class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
@@ -132,7 +134,8 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._split = self.task.prompt_length
         self._longest = min(self.task.horizon, self.max_episode_steps or self.task.horizon)
         self._flat = self.observation == "multi_discrete"
-        self._plain_until = 0 if self._reads else self._longest - 1  # a step before this one only writes its tokens
+        plain = not self._reads and self.task.end_token is None
+        self._plain_until = self._longest - 1 if plain else 0  # a step before this one only writes its tokens
         size = self.task.vocab_size
         self._bound = np.array(size, dtype=UINT64)
         self._other_bits = np.array(~(size - 1), dtype=INT64) if size & (size - 1) == 0 else None
@@ -210,18 +213,14 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             first.step += 1
             lines = self._lines.copy() if self._flat else self._observed()
             return lines, rewards, terminations, truncations, infos
-        waiting = []  # for a new start
-        for cohort in self._cohorts:
-            if cohort.over:  # NEXT_STEP: whatever the action
-                waiting.append(cohort)
-                continue
-            self._write(cohort, tokens if cohort.rows is EVERY else tokens[cohort.rows], rewards)
-            if cohort.over:
-                terminations[cohort.rows] = cohort.step == self.task.horizon
-                truncations[cohort.rows] = cohort.step == self.max_episode_steps
+        waiting = [cohort for cohort in self._cohorts if cohort.over]  # for a new start: NEXT_STEP, whatever the action
+        for cohort in [cohort for cohort in self._cohorts if not cohort.over]:
+            for over in self._write(cohort, tokens if cohort.rows is EVERY else tokens[cohort.rows], rewards):
+                terminations[over.rows] = over.ended
+                truncations[over.rows] = over.step == self.max_episode_steps
                 if self.autoreset_mode is AutoresetMode.SAME_STEP:
-                    self._add_final(infos, cohort)
-                    waiting.append(cohort)
+                    self._add_final(infos, over)
+                    waiting.append(over)
         for cohort in waiting:  # after the writing: an empty sequence that has yet to be written must not be joined
             self._cohorts.remove(cohort)
             self._start(cohort.rows, None)
@@ -264,9 +263,12 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             raise ResetNeeded("action_masks was called before reset; call envs.reset() first.")
         masks = np.ones((self.num_envs, self.task.vocab_size), dtype=np.bool_)
         for cohort in self._cohorts:
-            if not cohort.over or self.autoreset_mode is AutoresetMode.DISABLED:
-                rows = cohort.rows
-                masks[rows] = accepted_tokens(self.task, self._prompts(rows), self._tokens(rows, cohort.step))
+            rows = cohort.rows
+            if cohort.over and self.autoreset_mode is not AutoresetMode.DISABLED:
+                continue
+            masks[rows] = not cohort.ended and accepted_tokens(
+                self.task, self._prompts(rows), self._tokens(rows, cohort.step)
+            )
         return masks
 
     # -- cohorts -------------------------------------------------------------------------------------------------------
@@ -341,25 +343,41 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 remaining.append(cohort)
         self._cohorts = remaining
 
-    def _write(self, cohort: _Cohort, tokens: IntArray, rewards: FloatArray) -> None:
-        """One more token in each sequence of the cohort."""
-        rows, reader = cohort.rows, cohort.reader
+    def _write(self, cohort: _Cohort, tokens: IntArray, rewards: FloatArray) -> list[_Cohort]:
+        """One more token in each sequence of the cohort; those that are over now."""
+        rows, reader, end = cohort.rows, cohort.reader, self.task.end_token
         if self.reward == "expert_log_prob":
             assert reader is not None
             taken = reader.log_probs()[np.arange(len(tokens)), tokens]
             rewards[rows] = np.maximum(taken, self.log_prob_floor)
         self._lines[rows, self._split + cohort.step] = tokens
         cohort.step += 1
-        cohort.over = cohort.step == self._longest
-        if cohort.over:
-            self._ended[rows] = self._lines[rows]
+        cohort.ended = cohort.step == self.task.horizon
+        over = []
+        if end is not None and not cohort.ended and (tokens == end).any():
+            numbers, last = self._numbers(rows), tokens == end
+            over.append(_Cohort(numbers[last], cohort.step, ended=True))
+            self._cohorts.insert(0, over[0])
+            cohort.rows, tokens = numbers[~last], tokens[~last]
+            if not len(tokens):
+                self._cohorts.remove(cohort)
+            elif reader is not None:
+                reader.keep(np.flatnonzero(~last))
+        if len(tokens) and cohort.step == self._longest:
+            over.append(cohort)
+        for done in over:
+            rows, done.over = done.rows, True
             self._endings[rows] += 1
-        if cohort.step == self.task.horizon:
-            cohort.reader = None
-            if self.reward == "success":
-                rewards[rows] = self.task.success(self._prompts(rows), self._tokens(rows, cohort.step))
-        elif reader is not None:
-            reader.advance(tokens)
+            self._ended[rows] = self._lines[rows]
+            if done.ended:
+                done.reader = None
+                texts = filled(self._tokens(rows, done.step), self.task.horizon, end)
+                self._ended[rows, self._split :] = texts
+                if self.reward == "success":
+                    rewards[rows] = self.task.success(self._prompts(rows), texts)
+        if cohort.reader is not None and len(tokens):
+            cohort.reader.advance(tokens)
+        return over
 
     def _prompts(self, rows: Rows) -> IntArray:
         return self._lines[rows, : self._split].astype(np.int64)

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs.arrays import IntArray
+from ntp_envs.arrays import IntArray, filled
 from ntp_envs.checked import check_policy
 from ntp_envs.checks import (
     NotTractableError,
@@ -70,6 +70,7 @@ class Rollouts:
         self.expert = expert
         self.window = check_int("window", window, minimum=1)
         self.vocab_size, self.horizon, self.prompt_length = expert.vocab_size, expert.horizon, expert.prompt_length
+        self.end_token = expert.end_token
         self.policy = None if policy is None else check_policy("policy", policy, self.expert)
         dtype = small_int_dtype(self.vocab_size - 1)
         self._lines = np.zeros((self.window, self.prompt_length + self.horizon), dtype=dtype)
@@ -104,6 +105,29 @@ class Rollouts:
         self._lines[(self._stored + np.arange(len(lines))) % self.window] = lines
         self._stored += len(lines)
 
+    def finish(self, prompts: ArrayLike, tokens: NDArray[np.integer], lengths: IntArray) -> NDArray[np.bool_]:
+        """Add those of ``(k, ...)`` sequences that are complete, H tokens or up to an end token, and drop the others.
+
+        Args:
+            prompts: ``(k, P)``.
+            tokens: ``(k, ...)``, of which the first ``lengths`` were written.
+            lengths: ``(k,)``.
+
+        Returns:
+            ``(k,)`` which were complete.
+        """
+        complete, texts = lengths == self.horizon, tokens[:, : self.horizon]
+        if self.end_token is not None:
+            short = (lengths > 0) & (lengths < self.horizon)
+            last = np.take_along_axis(texts, np.where(short, lengths - 1, 0)[:, None], axis=1)[:, 0]
+            complete = complete | (short & (last == self.end_token))
+            texts = filled(texts, self.horizon, self.end_token)
+            texts[np.arange(self.horizon) >= lengths[:, None]] = self.end_token
+        self.dropped += int((~complete).sum())
+        if complete.any():
+            self.add(np.asarray(prompts)[complete], texts[complete])
+        return complete
+
     def demonstrations(self) -> Demonstrations:
         """The rollouts in the window, oldest first.
 
@@ -121,7 +145,11 @@ class Rollouts:
         if isinstance(self.expert, Task):
             source |= source_of(self.expert)
         return Demonstrations(
-            lines[:, : self.prompt_length], lines[:, self.prompt_length :], vocab_size=self.vocab_size, source=source
+            lines[:, : self.prompt_length],
+            lines[:, self.prompt_length :],
+            vocab_size=self.vocab_size,
+            source=source,
+            end_token=self.end_token,
         )
 
     def test(
@@ -465,11 +493,8 @@ class RolloutDistance(_Recording, gym.Wrapper[Any, Any, Any, Any], gym.utils.Rec
             prompt, tokens = (line[:split] if self._read_prompt is None else prompt), line[split:]
             length = len(tokens)
         self._written = AWAITED
-        if length != self.rollouts.horizon:
-            self.rollouts.dropped += 1
-            return
-        self.rollouts.add(np.reshape(prompt, (1, -1)), tokens[None])
-        self._summarise()
+        if self.rollouts.finish(np.reshape(prompt, (1, -1)), tokens[None], np.array([length])).any():
+            self._summarise()
 
     def _begin(self, observation: Any) -> None:
         self._written = 0
@@ -612,10 +637,7 @@ class VectorRolloutDistance(_Recording, gym.vector.VectorWrapper):
         self._written[over] = AWAITED
         if self._read_prompt is not None:
             prompts = self._prompts[rows]
-        complete = lengths == self.rollouts.horizon
-        self.rollouts.dropped += int((~complete).sum())
-        if complete.any():
-            self.rollouts.add(prompts[complete], tokens[complete, : self.rollouts.horizon])
+        if self.rollouts.finish(prompts, tokens, lengths).any():
             self._summarise()
 
     def _sequences(

@@ -67,7 +67,9 @@ def test_an_episode_is_the_prompt_and_the_tokens_written(family, form, rng):
     task = env.task
     (start, info), *steps = play(env, rng, seed=3)
     lines = [tokens_of(observation, task.vocab_size) for observation in (start, *(step[0] for step in steps))]
-    assert len(steps) == task.horizon
+    length = len(steps)
+    ended = task.end_token is not None and tokens_of(steps[-1][0], task.vocab_size)[task.prompt_length + length - 1]
+    assert length == task.horizon or (length < task.horizon and ended == task.end_token)
     assert all(line.dtype == np.uint8 for line in lines)
     prompt = lines[0][: task.prompt_length]
     assert (lines[0][task.prompt_length :] == task.vocab_size).all()
@@ -76,7 +78,7 @@ def test_an_episode_is_the_prompt_and_the_tokens_written(family, form, rng):
         np.testing.assert_array_equal(line[: task.prompt_length], prompt)
         np.testing.assert_array_equal(line[task.prompt_length :][:t], written[:t])
         assert (line[task.prompt_length :][t:] == task.vocab_size).all()
-    assert [step[2] for step in steps] == [False] * (task.horizon - 1) + [True]
+    assert [step[2] for step in steps] == [False] * (length - 1) + [True]
     assert all(type(step[2]) is bool and step[3] is False and type(step[1]) is float for step in steps)
 
     # the expert's law at each state, against a reading from scratch
@@ -262,8 +264,10 @@ def test_rendering_at_every_length(family, mode):
         warnings.simplefilter("error")
         frames = [env_render_passive_checker(env)]
         for token in np.random.default_rng(0).integers(0, env.task.vocab_size, env.task.horizon):
-            env.step(token)
+            over = env.step(token)[2]
             frames.append(env_render_passive_checker(env))
+            if over:
+                break
     assert all(len(frame) for frame in frames)
     if mode == "rgb_array":
         assert {(frame.shape, frame.dtype) for frame in frames} == {((160, 640, 3), np.dtype(np.uint8))}
@@ -443,7 +447,8 @@ def test_masks_are_the_verifier_s(family, rng):
                 token = rng.choice(np.flatnonzero(mask))
             else:
                 token = rng.integers(task.vocab_size)
-            env.step(int(token))
+            if env.step(int(token))[2]:
+                break
         assert not base.action_masks().any()
 
 

@@ -72,6 +72,13 @@ VALID = {
         "radius": (1e-3, 200),
         "seed": (0, 10**12),
     },
+    "Documents": {
+        "horizon": (1, 7, 300),
+        "eps": (1e-9, 0.999),
+        "short": (0.03, 0.999),
+        "long": (1e-9, 0.49),
+        "members": (2, 5),
+    },
     "ParityMix": {"d": (4, 5, 30), "p": (1e-9, 0.999), "radius": (1e-3, 200)},
     "PathStar": {
         "degree": (1, 2, 5, 6, 30),

@@ -146,7 +146,7 @@ def test_same_trajectories_for_given_prompts(family, rng):
         np.testing.assert_array_equal(observations[i], observation)
         np.testing.assert_allclose(infos["expert_probs"][i], info["expert_probs"], rtol=1e-9)
     for _ in range(task.horizon):
-        actions = rng.integers(0, task.vocab_size, 5)
+        actions = rng.integers(0, task.vocab_size if task.end_token is None else task.end_token, 5)
         observations, rewards, terminations, truncations, infos = ours.step(actions)
         for i, env in enumerate(singles):
             observation, reward, terminated, truncated, info = env.step(actions[i])

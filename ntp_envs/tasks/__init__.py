@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what type checkers and editors know by its type; any other 
     from ntp_envs.tasks.bernoulli import BernoulliMixture as BernoulliMixture
     from ntp_envs.tasks.bernoulli import BestTheta as BestTheta
     from ntp_envs.tasks.bernoulli import Contamination as Contamination
+    from ntp_envs.tasks.documents import Documents as Documents
     from ntp_envs.tasks.games import ConsistencyGame as ConsistencyGame
     from ntp_envs.tasks.games import HalvingGame as HalvingGame
     from ntp_envs.tasks.multiplication import ColumnAddition as ColumnAddition

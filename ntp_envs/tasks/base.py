@@ -96,6 +96,9 @@ class Task(ABC):
     unknown_token: int | None = None
     #: the parameters that `_follow` resolved
     _followed: ClassVar[tuple[str, ...]] = ()
+    #: a token that ends a text: experts and members of the class write nothing but it from then on, environments
+    #: terminate there, and demonstrations know their lengths; most tasks have none, and H tokens a text
+    end_token: int | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -234,7 +237,15 @@ class Task(ABC):
         if units is not None:
             exactness = Exactness(units=units, statistic=self.policy_class.statistic, expert_units=expert_units)
         source = source_of(self, by="population")
-        return Demonstrations(prompts, tokens, self.vocab_size, weights=weights, source=source, exactness=exactness)
+        return Demonstrations(
+            prompts,
+            tokens,
+            self.vocab_size,
+            weights=weights,
+            source=source,
+            exactness=exactness,
+            end_token=self.end_token,
+        )
 
     # -- reward --------------------------------------------------------------------------------------------------------
 
@@ -301,6 +312,7 @@ def collect(
         vocab_size=task.vocab_size,
         expert_log_probs=expert.log_probs(prompts, tokens) if expert_log_probs else None,
         source=source_of(task, by="expert" if policy is None else repr(policy)),
+        end_token=task.end_token,
     )
 
 

@@ -18,6 +18,7 @@ BUILT_IN: dict[str, str] = {
     "ColumnAddition": "ntp_envs.tasks.multiplication:ColumnAddition",
     "ConsistencyGame": "ntp_envs.tasks.games:ConsistencyGame",
     "Contamination": "ntp_envs.tasks.bernoulli:Contamination",
+    "Documents": "ntp_envs.tasks.documents:Documents",
     "HalvingGame": "ntp_envs.tasks.games:HalvingGame",
     "Multiplication": "ntp_envs.tasks.multiplication:Multiplication",
     "NoisyParity": "ntp_envs.tasks.parity:NoisyParity",
