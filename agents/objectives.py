@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from agents.base import Agent, ConvergenceWarning, FitReport
-from agents.fit_class import RegisteredClasses, best_member, fit_class, fit_parametric, minimise_parametric
+from agents.fit_class import RegisteredClasses, fit_class, fit_parametric, minimise_parametric
 from agents.interactive import with_details
 from agents.linear_rows import check_dimension
 from agents.targets import Targets
@@ -319,7 +319,7 @@ class TaiLrBC(Agent):
     [0.00100998, 1e-05]
     """
 
-    supports = RegisteredClasses(best_member)  # type: ignore[assignment]
+    supports = RegisteredClasses(minimise_bounded)  # type: ignore[assignment]
 
     def __init__(self, gamma: float = 0.01, *, tol: float = 1e-8) -> None:
         self.gamma = gamma
