@@ -254,6 +254,11 @@ def draw_lines(axes: Axes, lines: Sequence[Line], *, limits: Callable[[Axes], No
     end_labels(axes, ends)
 
 
+def no_data(axes: Axes) -> None:
+    """Says so in a panel for which nothing was measured."""
+    axes.annotate("no data", (0.5, 0.5), xycoords="axes fraction", ha="center", color=COLOURS["grey"])
+
+
 def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> None:
     """One legend for all panels, under them: what they have of these names, in this order."""
     found: dict[str, Any] = {}
@@ -414,8 +419,7 @@ def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
     log = panel.xscale != "linear"
     at = sorted({float(row[panel.x]) for rows in chosen for row in rows if row[panel.x] > 0 or not log})
     if not at:
-        axes.annotate("no data", (0.5, 0.5), xycoords="axes fraction", ha="center", color=COLOURS["grey"])
-        return
+        return no_data(axes)
     infinity = 10.0 * at[-1] if any(curve.limit is not None for curve in panel.curves) else None
     ticks = list(at if panel.ticks is None else panel.ticks)
     names = [f"{tick:,g}" for tick in ticks]

@@ -20,11 +20,32 @@ from experiments.cells import LABELS, Cell, CellResult, Record, keyed_rng
 from ntp_envs.arrays import ROUNDING
 from ntp_envs.intervals import CONFIDENCE, check_confidence, student_margin
 
+# -- numbers that are missing ------------------------------------------------------------------------------------------
+
+NOT_MEASURED = "not measured"
+
+
+class _Missing(float):
+    """``nan`` that says what it is in a sentence, whatever format is asked for."""
+
+    def __format__(self, form: str) -> str:
+        return NOT_MEASURED
+
+
+class _Blank(str):
+    """The text of a number that is missing: words in a sentence, an empty cell in a `Table`, and false."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+NAN, BLANK = _Missing("nan"), _Blank(NOT_MEASURED)
+
+
 # -- intervals over replicates, paired differences and slopes ----------------------------------------------------------
 
 #: from so many replicates on, a bootstrap knows their spread and skewness
 MANY = 20
-NAN = float("nan")
 
 Interval = tuple[float, float, float]
 
@@ -185,7 +206,7 @@ class Table:
     Attributes:
         title: what it says.
         columns: headings; the first column is text, the others are numbers.
-        rows: as many cells as headings; a ``float`` is shown by `number`.
+        rows: as many cells as headings; a ``float`` is shown by `number`, and `BLANK` as an empty cell.
         note: a line below it.
     """
 
@@ -196,7 +217,8 @@ class Table:
 
     def text_rows(self) -> list[list[str]]:
         """Rows as text."""
-        return [[number(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in self.rows]
+        shown = [[number(cell) if isinstance(cell, float) else cell for cell in row] for row in self.rows]
+        return [["" if isinstance(cell, _Blank) else str(cell) for cell in row] for row in shown]
 
     def to_rich(self) -> RichTable:
         """For a terminal."""
@@ -227,12 +249,14 @@ class Table:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number with this many significant digits; an empty cell for ``nan``.
+    """A number with this many significant digits; `BLANK` for ``nan``.
 
     >>> number(199.99234), number(0.00012345), number(1.0)
     ('200', '0.0001234', '1')
+    >>> f"the gap is {number(NAN)}", bool(number(NAN))
+    ('the gap is not measured', False)
     """
-    return "" if math.isnan(value) else f"{value:.{digits}g}"
+    return BLANK if math.isnan(value) else f"{value:.{digits}g}"
 
 
 def with_interval(mean: float, lower: float, upper: float, digits: int = 3) -> str:
@@ -399,7 +423,10 @@ class Summary(Sequence[SummaryRow]):
         return Series(*(np.array(column, dtype=np.float64) for column in columns))
 
     def value(self, metric: str, *, part: str | None = None, **labels: Any) -> float:
-        """The mean of the one row that matches; ``nan`` where its cell failed.
+        """The mean of the one row that matches; ``nan`` where its cell failed, which a sentence shows in words.
+
+        >>> f"C_apx is {Summary([]).value('C_apx'):.3f}"
+        'C_apx is not measured'
 
         Raises:
             ValueError: more than one row matches.
@@ -407,12 +434,12 @@ class Summary(Sequence[SummaryRow]):
         rows = self.select(metric, part=part, **labels)
         if len(rows) > 1:
             raise ValueError(f"{len(rows)} rows match {metric!r}, part={part!r}, {labels}; one is needed.")
-        return rows[0].mean if rows else math.nan
+        return rows[0].mean if rows else NAN
 
     def shown(self, metric: str, digits: int = 3, **where: Any) -> str:
-        """The one number in this place with its interval, as text; empty where there is none."""
+        """The one number in this place with its interval, as text; `BLANK` where there is none."""
         rows = self.select(metric, **where)
-        return rows[0].shown(digits) if len(rows) else ""
+        return rows[0].shown(digits) if len(rows) else BLANK
 
     def distinct(self, label: str, *, part: str | None = None) -> list[Any]:
         """Values of a label in order of appearance."""
@@ -455,7 +482,7 @@ def pivot(
             source = summary.timings if place.pop("timing", False) else summary
             bare = place.pop("bare", False)
             entry = source.shown(place.pop("metric", metric), place.pop("digits", digits), **place)
-            entries.append(entry.partition(" [")[0] if bare else entry)
+            entries.append(entry.partition(" [")[0] if bare and entry else entry)
         if any(entries):
             lines.append([heading, *entries])
     return Table(title, [corner, *(heading for heading, _ in columns)], lines, note)
@@ -532,7 +559,7 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]])
 def _cell_text(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    return f"{float(value):.12g}" if isinstance(value, float) else str(value)
 
 
 def summary_lines(study: Named, summary: Summary) -> tuple[list[str], list[list[Any]]]:

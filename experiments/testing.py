@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, CellResult, ResultStore
+from experiments.charts import styled
 from experiments.run import RunOutcome, local_executor, run_cell, run_study
-from experiments.study import Options, Study
+from experiments.study import Analysis, Options, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
 
 #: of the time of the run, for cells that are run again
 SHARE = 0.1
+#: a number that is missing, and the place that an empty one leaves in a sentence
+NAN, GAP = re.compile(r"(?<![a-z])nan(?![a-z])"), re.compile(r"\S  \S|\w [,;)]|\w \.(?!\d)|\( ")
 
 
 def check_study(
@@ -29,7 +33,8 @@ def check_study(
     tenth of the time of the run allows, so that the check takes little longer than a run. It is checked that
 
     - options beyond what an `experiments.study.option` says are refused at construction, in words that name them;
-    - a summary without rows is analysed;
+    - a summary without rows is analysed, and its figures are drawn;
+    - where cells fail, titles, captions and findings say what was not measured, instead of ``nan``;
     - every cell succeeds and every figure is drawn;
     - cells depend on their parameters and their generator only, not on what was run before them, and can be sent to
       another process;
@@ -130,6 +135,45 @@ def _check_empty(study: Study, options: Any) -> None:
         raise AssertionError(f"study {study.name!r} does not analyse an empty summary: {error!r}") from error
     names = [figure.name for figure in found.figures]
     _require(len(set(names)) == len(names), f"study {study.name!r} has two figures of one name: {names}")
+    _check_words(study, found, "nothing was measured")
+
+
+def _check_words(study: Study, found: Analysis, where: str, *, figures: bool = True) -> None:
+    """No ``nan`` in what is told, the words in the figures included, and no gap."""
+    told = [*found.findings, *(text for figure in found.figures for text in (figure.title, figure.caption))]
+    for text in told:
+        _require(not GAP.search(text), f"study {study.name!r}, where {where}, leaves a gap: {text}")
+    for figure in found.figures if figures else ():
+        try:
+            with styled():
+                told += [text.get_text() for text in figure.draw().findobj(lambda artist: hasattr(artist, "get_text"))]
+        except Exception as error:
+            words = f"study {study.name!r} does not draw its figure {figure.name} where {where}: {error!r}"
+            raise AssertionError(words) from error
+    for text in told:
+        _require(not NAN.search(text), f"study {study.name!r}, where {where}, says: {text}")
+
+
+def _check_failures(
+    study: Study, options: Any, cells: list[Cell], results: Mapping[str, CellResult], seed: int
+) -> None:
+    """Where all replicates of one cell fail; with the figures, where a whole part does, and the ends of every part."""
+    parts: dict[str, dict[str, list[Cell]]] = {}
+    for cell in cells:
+        place = {name: value for name, value in cell.parameters.items() if name != "replicate"}
+        parts.setdefault(cell.part, {}).setdefault(str(place), []).append(cell)
+    one = {f"{part} {place} failed": [group] for part, groups in parts.items() for place, group in groups.items()}
+    drawn = {f"the part {part} failed": list(groups.values()) for part, groups in parts.items()}
+    drawn["the first and last cells failed"] = [list(g.values())[end] for g in parts.values() for end in (0, -1)]
+    for where, failed in {**one, **drawn}.items():
+        left = {**results}
+        for cell in (cell for group in failed for cell in group):
+            left.pop(cell.key, None)
+        try:
+            found = study.analyse(options, summarise(study, cells, left, seed))
+        except Exception as error:
+            raise AssertionError(f"study {study.name!r} is not analysed where {where}: {error!r}") from error
+        _check_words(study, found, where, figures=where in drawn)
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------
@@ -150,6 +194,7 @@ def _checked_run(study: Study, options: Any, out: Path, seed: int, workers: int)
         _require((out / f"{figure.name}.png").exists(), f"study {study.name!r} has not drawn its figure {figure.name}.")
     with ResultStore(outcome.folder.results) as store:
         results = store.results()
+    _check_failures(study, options, cells, results, seed)
     again = {cell.key: run_cell(cell, study.name, seed) for cell in _quickest(cells, results)}
     for key, result in again.items():
         _require(

@@ -56,7 +56,8 @@ def analyse(options, summary):
         figure, axes = new_figure("Squares grow", "size", "square")
         series = summary.series("K", "square")
         plot_series(axes, series, "rho")
-        end_labels(axes, [(series.x[-1], series.mean[-1], name, "black") for name in ("one", "two")])
+        ends = zip(series.x[-1:], series.mean[-1:])  # none where nothing was measured
+        end_labels(axes, [(x, y, name, "black") for x, y in ends for name in ("one", "two")])
         return figure
 
     def broken():

@@ -435,14 +435,13 @@ def findings(o: AmplificationOptions, s: Summary) -> list[str]:
     of = {name: s.value("C_apx", part=part, learner=name, H=H) for name in ("log-loss", "rho")}
     slope = {name: s.value(SLOPE_IN_H, part=part, learner=name) for name in of}
     in_k = s.value(SLOPE_IN_K, part="chunk, population", learner=CHUNKED)
-    found = [
+    return [
         f"At H={H}, with infinitely many demonstrations, the squared Hellinger distance of the log-loss learner to the "
         f"expert is {of['log-loss']:.1f} times that of the best policy of the class; of the rho-estimator "
         f"{of['rho']:.2f} times.",
         f"Log-log slope in H: log-loss {slope['log-loss']:.3f}, rho {slope['rho']:.3f}.",
         f"Chunks of K tokens lie between: slope in K at H={o.chunk_horizon}: {in_k:.3f}.",
     ]
-    return [line for line in found if "nan" not in line]
 
 
 def analyse(options: AmplificationOptions, summary: Summary) -> Analysis:
@@ -453,7 +452,7 @@ def analyse(options: AmplificationOptions, summary: Summary) -> Analysis:
     inside = [row for row in in_k if min(16, row["H"] / 8) <= row["K"] <= row["H"] / 2]
     slopes = [*slope_rows(in_h, "H", SLOPE_IN_H, above="K"), *slope_rows(inside, "K", SLOPE_IN_K)]
     s = Summary([*summary, *slopes], summary.timings)
-    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s))
+    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s) if len(s) else [])
 
 
 STUDY = Study(

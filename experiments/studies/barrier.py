@@ -295,7 +295,9 @@ def horizon_figure(o: BarrierOptions, s: Summary) -> Figure:
     first = float(min(o.horizons))
     guide = Guide(points=[(first, 4 * first), (4 * first, 16 * first)], note="slope 1: Omega(H)")
     slopes = [row.mean for row in s.select(SLOPE_IN_H, learner="log-loss")]
-    title = f"Log-loss: slope {min(slopes):.2f} to {max(slopes):.2f} in H, at every sample size" if slopes else ""
+    title = "Does the factor of log-loss grow with H?"
+    if slopes:
+        title = f"Log-loss: slope {min(slopes):.2f} to {max(slopes):.2f} in H, at every sample size"
     panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, [guide], room=5.0)
     return chart(s, title, FACTOR, panel, size=(8.2, 5.0))
 
@@ -342,8 +344,9 @@ def rare_figure(o: BarrierOptions, s: Summary) -> Figure:
     note = f"switch in closed form: H={switch:.1f}"
     guide = Guide(place=switch, note=note, at=(switch, 2.5), offset=(22, 0))
     panel = Panel("H", "", "C_apx", curves, [guide], "linear", "zero", 0.48, ticks)
-    few, many = (s.value("C_apx", part=RARE, learner="log-loss", n=n, H=top) for n in (min(reds), POPULATION))
-    title = f"Log-loss at H={top}: C_apx {few:.3g} with {heading(min(reds))}, {many:.3g} in the population"
+    least = min(reds, default=min(o.n))
+    few, many = (s.value("C_apx", part=RARE, learner="log-loss", n=n, H=top) for n in (least, POPULATION))
+    title = f"Log-loss at H={top}: C_apx {few:.3g} with {heading(least)}, {many:.3g} in the population"
     figure, axes = new_figure(title, "horizon H (RareMode, eps=.01, W=10)", FACTOR, size=(8.2, 4.8))
     draw_panel(axes, s, panel)
     if (later := leaves(s, "smoothed 1/H")) is not None:
@@ -414,7 +417,7 @@ def findings(o: BarrierOptions, s: Summary) -> list[str]:
     first, random = (s.shown(SETS, part=HALVING, learner=name, n=POPULATION, H=last) for name in NEXT_TOKEN[3:])
     jump = s.value("C_apx", part=RARE, learner="log-loss", n=POPULATION, H=max(RARE_HORIZONS))
     at = {name: "none" if (H_ := leaves(s, name)) is None else f"H={H_:g}" for name in SHARED}
-    found = [
+    return [
         f"With infinitely many demonstrations all {len(NEXT_TOKEN)} next-token learners have C_apx = (1 - eta) H: "
         f"{factor('log-loss', POPULATION, top)} at H={top}, log-log slope {slopes[POPULATION]}.",
         f"More data does not help: at H={H} the factor of log-loss is {factor('log-loss', few)} from n={few:,} and "
@@ -429,14 +432,13 @@ def findings(o: BarrierOptions, s: Summary) -> list[str]:
         f"{at['log-loss']} on (closed form {switch_horizon():.1f}), smoothed with 1/(nH) from "
         f"{at['smoothed 1/(nH)']}, with 1/H from {at['smoothed 1/H']}; rho: {at['rho']}.",
     ]
-    return [line for line in found if "nan" not in line]
 
 
 def analyse(options: BarrierOptions, summary: Summary) -> Analysis:
     factors = [row for part in (SAMPLES, LIMIT) for row in summary.select("C_apx", part=part)]
     slopes = slope_rows(factors, "H", SLOPE_IN_H, above="K")
     s = Summary([*summary, *slopes], summary.timings)
-    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s))
+    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s) if len(s) else [])
 
 
 STUDY = Study(

@@ -16,7 +16,7 @@ import numpy as np
 
 from agents import Agent
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import COLOURS, learner_style
+from experiments.charts import COLOURS, learner_style, new_figure, no_data
 from experiments.evaluation import build_agent, build_task, parse_spec, short_names, split_specs, takes_horizon
 from experiments.measure import (
     CHUNK_KR,
@@ -304,7 +304,7 @@ def table(runs: Runs, means: Summary) -> Table:
             if means.select(DISTANCE, **at):
                 slopes = [means.shown(name, 2, task=task, learner=agent) for name in (SLOPE_IN_H, DISTANCE_SLOPE)]
                 line += [means.shown(DISTANCE, **at), means.shown(minus(DISTANCE, options.baseline), **at)]
-                line += ["".join(slopes), means.timings.shown(SECONDS, 2, **at)]
+                line += [slopes[0] or slopes[1], means.timings.shown(SECONDS, 2, **at)]
                 line += [means.shown(metric, 6, **at) for metric in heads[6:]]
             else:
                 line.append("failed" if runs.reason(task, horizons[-1], agent) is None else "not applicable")
@@ -337,14 +337,17 @@ def comparison_figure(runs: Runs, means: Summary) -> Figure:
     """Dots for C_apx, or for the distance where the class contains the expert."""
     from matplotlib.figure import Figure
 
+    title = "How far from the expert? Left is better"
     tasks, agents = [task for task, horizons in runs.horizons.items() if horizons], runs.options.agents
     if not tasks:
-        raise ValueError("every run failed; there is nothing to draw.")
+        figure, axes = new_figure(title, "", "")
+        no_data(axes)
+        return figure
     lines = -(-len(tasks) // PANELS_A_ROW)
     columns = -(-len(tasks) // lines)
     width = 0.085 * max(map(len, agents)) + 0.6
     figure = Figure(figsize=(width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7), layout="constrained")
-    figure.suptitle("How far from the expert? Left is better", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes, task in zip(grid.ravel(), tasks):
         task_panel(axes, runs, means, task)

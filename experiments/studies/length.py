@@ -15,7 +15,7 @@ from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart, dots
 from experiments.measure import costed_fit
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, Table, interval_words, intervals_over, pivot
+from experiments.summary import NOT_MEASURED, Summary, Table, interval_words, intervals_over, pivot
 from ntp_envs import Demonstrations, GreedyPolicy, Policy, collect
 from ntp_envs.evaluation import evaluate
 from ntp_envs.tasks import ParityCoT, ParityMix
@@ -363,7 +363,7 @@ def format_figure(summary: Summary) -> Figure:
     names = [name for name in ("andxor", "count", "token", "prefix", "xor_3", "none") if shape_of(rows, name)]
     figure = dots(
         Summary(replace(row, metric="share right", labels={**row.labels, "of": row.metric}) for row in rows),
-        "Does teacher-forced accuracy show it?" if "nan" in said else said,
+        "Does teacher-forced accuracy show it?" if NOT_MEASURED in said else said,
         "share right",
         {f"{name}  ({shape_of(rows, name)})": ({"format": name, "n": n}, "log-loss") for name in names},
         {heading: {"of": metric} for heading, metric in panels.items()},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ from experiments.measure import (
     titled,
 )
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, Table, interval_words, pivot, slope_rows
+from experiments.summary import NAN, Summary, Table, interval_words, pivot, slope_rows
 from ntp_envs import Demonstrations, Task, collect, make_task
 
 BITS = 4  # of NoisyParity; the answer is the parity of three of them, wrong with probability .1
@@ -233,7 +232,7 @@ def proper_figure(o: ParityOptions, s: Summary) -> Figure:
     curves.append(Curve({"part": part, "learner": "log-loss"}, "every learner in the class"))
     best = Guide(level=1.0, colour="black", dashes="--")
     panel = episode_panel(o, "C_apx", [*curves, *kernels(o, part)], best, -0.08)
-    means = [row.mean for name in SHOWN for row in s.select("C_apx", part=part, learner=name)] or [math.nan]
+    means = [row.mean for name in SHOWN for row in s.select("C_apx", part=part, learner=name)] or [NAN]
     title = f"Learners in the class: C_apx {min(means):.3f} to {max(means):.3f} (n={o.n})"
     return chart(s, title, FACTOR, panel, size=(8.6, 4.8))
 
@@ -323,7 +322,7 @@ def findings(o: ParityOptions, s: Summary) -> list[str]:
     limit, sampled = "parity, population", "contaminated, samples"
     best, worst = (f"{s.value('hellinger2', part=limit, learner='log-loss', H=H):.6g}" for H in (low, high))
     rows = [row for name in IN_CLASS for row in s.select("C_apx", part="parity, samples", learner=name)]
-    most = max((row.mean for row in rows), default=math.nan)
+    most = max((row.mean for row in rows), default=NAN)
     at: dict[str, Any] = {"part": limit, "learner": CHUNK_KR, "K": EPISODE, "H": low}
     distances = {bound: s.value("hellinger2", B=bound, **at) for bound in o.bounds}
     shown = ", ".join(f"{'below 1e-8' if d < NOTHING else f'{d:.6f}'} (B={bound:g})" for bound, d in distances.items())
@@ -335,7 +334,7 @@ def findings(o: ParityOptions, s: Summary) -> list[str]:
     def kernel(K: int) -> str:
         return s.shown("C_apx", learner=CHUNK_KR, H=top, B=B, K=K, part=sampled)
 
-    found = [
+    return [
         f"On parity D_H^2 of every learner in the class is that of the uniform guess: {best} at H={low}, {worst} at "
         f"H={high} (2 is the largest possible), with C_apx = 1 exactly; from n={o.n} it is at most {most:.3f} on "
         "average. The limit is what the class can represent.",
@@ -344,14 +343,13 @@ def findings(o: ParityOptions, s: Summary) -> list[str]:
         f"{factor('log-loss')}, smoothed with 1/H {factor('smoothed 1/H')}, rho {factor('rho')}.",
         f"ChunkKR with B={B:g} there: {kernel(1)} on tokens, {kernel(longest)} on chunks of {longest}.",
     ]
-    return [line for line in found if "nan" not in line]
 
 
 def analyse(options: ParityOptions, summary: Summary) -> Analysis:
     contaminated = [row for row in summary.select("C_apx") if row.part.startswith("contaminated")]
     slopes = slope_rows(contaminated, "H", SLOPE_IN_H, above="K")
     s = Summary([*summary, *slopes], summary.timings)
-    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s))
+    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s) if len(s) else [])
 
 
 STUDY = Study(

@@ -27,7 +27,7 @@ from experiments.charts import (
 )
 from experiments.measure import POPULATION, evaluation_records, trains_networks, without_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot
+from experiments.summary import NOT_MEASURED, Series, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import collect
 from ntp_envs.evaluation import evaluate
 from ntp_envs.intervals import SHARE_INTERVAL
@@ -537,7 +537,8 @@ def law_figure(s: Summary, length: int) -> Figure:
     pointers = list(s.select(EXPECTED, part=POINTER, mode=FORCING, H=length, hops=0))
     found = [trainings(s, degree) for degree in s.distinct("degree", part=NETWORK)]
     networks = [modes[FORCING].at_end() for modes in found if FORCING in modes]
-    settled = all(agrees(row, row["degree"]) for row in [*pointers, *networks])
+    ours = [*pointers, *networks]
+    settled = bool(ours) and all(agrees(row, row["degree"]) for row in ours)
     title = "Under teacher forcing one answer in d is right, whoever learns" if settled else "Is one answer in d right?"
     figure, axes = new_figure(title, "arms d", "whole answers right", size=(8.2, 4.8))
     arms = sorted({*(row["degree"] for row in [*pointers, *networks]), *(d for d, _ in PUBLISHED)})
@@ -683,7 +684,7 @@ def pointer_findings(o: PathStarOptions, s: Summary, gap: SummaryRow) -> Iterato
     words = []
     for mode in LOOKS:
         shares = s.series("hops", EXPECTED, **place, mode=mode, degree=d).mean
-        words.append(f"{mode} {' | '.join(number(share, 3) for share in shares)}")
+        words.append(f"{mode} {' | '.join(number(share, 3) for share in shares) or NOT_MEASURED}")
     yield (
         f"Misspecification by itself (log-linear pointers, d={d}, L={o.length}, {hops} hops seen): whole answers right "
         f"{'; '.join(words)}. The expected exact match of every fit is within {number(gap.mean, 2)} of its closed form "
@@ -695,7 +696,8 @@ def pointer_findings(o: PathStarOptions, s: Summary, gap: SummaryRow) -> Iterato
 def law_finding(o: PathStarOptions, s: Summary) -> str:
     """1/d, ours and theirs."""
     pointers = s.select(EXPECTED, part=POINTER, learner=POINTER, mode=FORCING, H=o.length, hops=0)
-    words = ["pointers " + ", ".join(f"{row.mean:.3f} (d={row['degree']})" for row in reversed(pointers))]
+    ours = ", ".join(f"{row.mean:.3f} (d={row['degree']})" for row in reversed(pointers))
+    words = [f"pointers {ours or NOT_MEASURED}"]
     found = {degree: trainings(s, degree) for degree in o.network_degrees}
     networks = [f"{modes[FORCING].shown()} (d={d})" for d, modes in found.items() if FORCING in modes]
     if networks:
@@ -742,7 +744,8 @@ def findings(o: PathStarOptions, s: Summary, rows: list[SummaryRow]) -> Iterator
     for row in rows:
         if row.metric == GAP:
             yield from pointer_findings(o, s, row)
-    yield law_finding(o, s)
+    if len(s):
+        yield law_finding(o, s)
     yield from limit_findings(o, s)
 
 

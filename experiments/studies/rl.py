@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from experiments.charts import COLOURS, DISTANCE, Curve, Figure, Panel, chart, l
 from experiments.measure import BEST, SECONDS, build_learner, costed_fit, named
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import (
+    NAN,
     Summary,
     SummaryRow,
     Table,
@@ -583,7 +583,7 @@ def cost_findings(rows: list[SummaryRow], s: Summary) -> Iterator[str]:
         cost, wanted = (s.value(COST, part=COSTS, learner=name, H=top) for name in (learner, FORMS[learner]))
         words.append(
             f"{learner} {number(cost, 5)} (closed form {number(wanted, 5)}; slope in H "
-            f"{number(slopes.get(learner, math.nan), 3)}; largest gap {gap:.2g})"
+            f"{number(slopes.get(learner, NAN), 3)}; largest gap {gap:.2g})"
         )
     worst = max(gaps.values())
     kept = "all within 5 % of the closed forms"
@@ -600,7 +600,7 @@ def cost_findings(rows: list[SummaryRow], s: Summary) -> Iterator[str]:
 def analyse(options: RLOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
     rows = cost_rows(summary)
-    said = [*reward_findings(summary), *cost_findings(rows, summary)]
+    said = [*reward_findings(summary), *cost_findings(rows, summary)] if len(summary) else []
     return Analysis(rows=rows, tables=tables(summary), figures=figures(options, summary, rows), findings=said)
 
 

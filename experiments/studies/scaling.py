@@ -18,7 +18,7 @@ from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, end_labels, log2_axis, new_figure
 from experiments.measure import powers_of_two, require_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Interval, Summary, SummaryRow, Table, derived, number, pivot
+from experiments.summary import NAN, NOT_MEASURED, Interval, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
 from ntp_envs.checks import check_int
 from ntp_envs.intervals import student_margin
@@ -484,7 +484,7 @@ def ranking(s: Summary, o: ScalingOptions) -> list[tuple[str, SummaryRow]]:
 
 def gain(rows: Sequence[SummaryRow]) -> float:
     """Bits saved by the last step of a frontier; ``nan`` where there are not two budgets."""
-    return rows[-2].mean - rows[-1].mean if len(rows) > 1 else math.nan
+    return rows[-2].mean - rows[-1].mean if len(rows) > 1 else NAN
 
 
 def slope(rows: Sequence[SummaryRow]) -> Interval | None:
@@ -671,7 +671,7 @@ def bars(axes: Axes, x: Sequence[float], rows: Sequence[SummaryRow], colour: str
 def window_title(s: Summary, o: ScalingOptions) -> str:
     """How far a longer window helps."""
     bits = {name: [row.mean for row in compared_windows(s, o, name)] for name in ("linear", "mlp")}
-    linear, mlp = (min(values, default=math.nan) for values in bits.values())
+    linear, mlp = (min(values, default=NAN) for values in bits.values())
     if not mlp < linear:
         return "What does a longer window give?"
     return f"No window gets the linear model below {linear:.2f} bits; the MLP reaches {mlp:.2f}"
@@ -762,7 +762,8 @@ def findings(s: Summary, o: ScalingOptions, rows: Sequence[SummaryRow]) -> Itera
             f"expert's text passes 1: {row.mean:.2f} over all trainings and n-gram models."
         )
         yield (
-            f"Characters until then with the largest budget: {ends}; Witten-Bell models of the same windows {drifts}."
+            f"Characters until then with the largest budget: {ends}; Witten-Bell models of the same windows "
+            f"{drifts or NOT_MEASURED}."
         )
 
 

@@ -15,7 +15,7 @@ from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Curve, Figure, Panel, chart
 from experiments.measure import POPULATION, evaluation_records
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, SummaryRow, Table, derived, number, pivot
+from experiments.summary import NOT_MEASURED, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Policy
 from ntp_envs.distances import score_interval
 from ntp_envs.evaluation import SearchResult, backtracking_search, best_of, evaluate
@@ -294,7 +294,7 @@ def length_title(summary: Summary) -> str:
         free, local = (summary.value(EXACT, part=LENGTH, task=task, decoding=name, H=H) for name in (FREE, LOCAL))
         words.append(f"{task} from {free:.0%} right to {local:.0%}")
     said = f"At H={H} going back one token takes {', '.join(words)}"
-    return "Which failures does going back one token repair?" if "nan" in said else said
+    return "Which failures does going back one token repair?" if NOT_MEASURED in said else said
 
 
 def likelihood(summary: Summary, task: str) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from experiments.charts import COLOURS, FACTOR, PURPLES, Curve, Guide, Panel, ch
 from experiments.measure import CHUNK_KR, SECONDS, build_learner, costed_fit, measured_fit, named
 from experiments.studies.amplification import SAMPLED
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, SummaryRow, Table, derived, number, pivot
+from experiments.summary import NAN, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import NotTractableError, Task, collect, make_task
 
 
@@ -240,7 +240,7 @@ def over_k(curves: Sequence[Curve], guides: Sequence[Guide] = (), yscale: str = 
 def extremes(summary: Summary, metric: str) -> tuple[float, float]:
     """The least and the largest of the numbers drawn."""
     values = [row.mean for row in summary.select(metric)]
-    return min(values, default=math.nan), max(values, default=math.nan)
+    return min(values, default=NAN), max(values, default=NAN)
 
 
 def figures(summary: Summary) -> list[FigureSpec]:
@@ -431,7 +431,7 @@ def findings(summary: Summary) -> list[str]:
 
 def analyse(options: StabilityOptions, summary: Summary) -> Analysis:
     tables = [*(growth_table(summary, task) for task in TASKS), rank_table(summary)]
-    return Analysis(longest_chunks(summary), tables, figures(summary), findings(summary))
+    return Analysis(longest_chunks(summary), tables, figures(summary), findings(summary) if len(summary) else [])
 
 
 STUDY = Study(

@@ -31,6 +31,7 @@ from experiments.charts import (
     log2_axis,
     new_figure,
     new_panels,
+    no_data,
     plot_series,
     shades,
     spread,
@@ -671,7 +672,10 @@ def bits_figure(o: TextOptions, s: Summary) -> Figure:
     if rows and experts:
         ends = f"{rows[-1].mean:.2f} to {rows[0].mean:.2f}"
         said = f"New text: expert {experts[0].mean:.2f} bits a character, learners {ends}"
-    figure, axes = new_figure(said, BITS, "", size=(8.2, 1.8 + 0.38 * len(rows)))
+    figure, axes = new_figure(said, BITS, "", size=(8.2, 1.8 + 0.38 * max(len(rows), 1)))
+    if not rows and not experts:
+        no_data(axes)
+        return figure
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
     for y, row in enumerate(rows):
         colour = look[row["learner"]]["color"]

@@ -302,7 +302,8 @@ def trade_figure(
         axes.set_xscale("log")
         draw_lines(axes, lines, limits=plain_log_axis)
         low, high = axes.dataLim.x0, axes.dataLim.x1
-        axes.set_xlim(low / (high / low) ** 0.3, high * (high / low) ** 0.35)
+        if high > low:
+            axes.set_xlim(low / (high / low) ** 0.3, high * (high / low) ** 0.35)
         if metric == "K":
             powers = 2.0 ** np.arange(np.log2(high).round() + 1)
             axes.set_xticks(powers, labels=[f"{K:g}" for K in powers])
@@ -416,14 +417,14 @@ def findings(o: TradeoffOptions, summary: Summary) -> list[str]:
         f"{parity(short, high):.4f} (B={high:g}); log-loss stays at "
         f"{summary.value('C_apx', part=PARITY, learner='log-loss'):.3f}."
     )
-    return [line for line in said if "nan" not in line]
+    return said
 
 
 def analyse(options: TradeoffOptions, summary: Summary) -> Analysis:
     slopes = slopes_in_chunks(options, summary)
     summary = Summary([*summary, *slopes], summary.timings)
     tables = [contamination_table(options, summary), parity_table(options, summary)]
-    return Analysis(slopes, tables, figures(options, summary), findings(options, summary))
+    return Analysis(slopes, tables, figures(options, summary), findings(options, summary) if len(summary) else [])
 
 
 STUDY = Study(
