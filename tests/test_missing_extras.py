@@ -15,7 +15,7 @@ RL = [
     "import agents.rl",
     "from agents.rl.agent import SB3Agent",
     "from agents import make_agent; make_agent('agents.rl:SB3Agent')",
-    "from experiments.benchmarks.sb3_stepping import run; run(quick=True)",
+    "from experiments.benchmarks.sb3_stepping import measure; list(measure(quick=True))",
 ]
 #: every use fails, and what it says is kept
 TRY_ALL = """

@@ -214,7 +214,7 @@ def test_every_command_of_ours_runs(words, workplace, installed, capsys):
 IN_CI = {
     "the two marked commands": ("python -m venv .venv", "python -m pytest -m not slow",
                                 'pip install --quiet -e .[test]', "pip install --quiet -e ."),
-    "the benchmarks": ("python -m experiments.benchmarks.<name>",),
+    "the benchmarks": ("python -m experiments.benchmarks.<name>", "python -m experiments.benchmarks"),
     "libraries": ("pip install stable-baselines3 datasets jsonpickle tqdm tensorboard",
                   "pip install --no-deps imitation==1.0.1"),
     "extras": ("pip install ntp-envs[neural]", "pip install ntp-envs[rl]", "pip install ntp-envs[data]",

@@ -1,8 +1,7 @@
 """All distances at every prefix length by exact methods, against the loops one would write first.
 
-Run ``python -m experiments.benchmarks.distances``; it prints seconds of ours, of each peer, and their ratio in the same
-run. All compute squared Hellinger, TV, KL, chi-squared and coverage at six thresholds, for every h = 1..H, between the
-expert of `Contamination` and a policy of its class, with one thread. Their answers are compared before times are.
+All compute squared Hellinger, TV, KL, chi-squared and coverage at six thresholds, for every h = 1..H, between the
+expert of `Contamination` and a policy of its class.
 
 The peers, from the loop one writes first to the best that reads whole sequences:
 
@@ -17,14 +16,14 @@ The peers, from the loop one writes first to the best that reads whole sequences
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.benchmarks import Clock, Row, Side, compare, main
 from ntp_envs import BernoulliPolicy, DistanceCurve, Policy, Task
 from ntp_envs.distances import DEFAULT_THRESHOLDS, METRICS, automaton_distances, enumeration_distances
 from ntp_envs.tasks import Contamination
@@ -48,21 +47,23 @@ def batched_loop(p: Policy, q: Policy, task: Task, log_prob: LogProb, *, batch: 
     return out
 
 
-def naive_loop_seconds(p: Policy, q: Policy, task: Task, *, sample: int, rng: np.random.Generator) -> float:
-    """Estimated seconds of the loop over single sequences: ``sample`` of each length are timed and scaled up."""
+def naive_loop(p: Policy, q: Policy, task: Task, *, sample: int) -> Side:
+    """The loop over single sequences, of which ``sample`` of each length are run and their time is scaled up."""
     prompts, _ = task.prompt_law()
-    total = 0.0
-    for h in range(1, task.horizon + 1):
-        count = len(prompts) * task.vocab_size**h
-        codes = rng.integers(task.vocab_size**h, size=min(sample, count))
-        values = np.empty((len(codes), 2))
-        start = time.perf_counter()
-        for i, code in enumerate(codes):
-            tokens = _sequences(np.array([code]), h, task.vocab_size)
-            values[i] = [_log_prob(policy, prompts[:1], tokens)[0] for policy in (p, q)]
-        _sums(*np.exp(values).T)
-        total += (time.perf_counter() - start) * count / len(codes)
-    return total
+
+    def side(clock: Clock) -> None:
+        rng = np.random.default_rng(0)
+        for h in range(1, task.horizon + 1):
+            count = len(prompts) * task.vocab_size**h
+            codes = rng.integers(task.vocab_size**h, size=min(sample, count))
+            values = np.empty((len(codes), 2))
+            with clock(len(codes) / count):
+                for i, code in enumerate(codes):
+                    tokens = _sequences(np.array([code]), h, task.vocab_size)
+                    values[i] = [_log_prob(policy, prompts[:1], tokens)[0] for policy in (p, q)]
+                _sums(*np.exp(values).T)
+
+    return side
 
 
 def _sequences(codes: NDArray[np.int64], length: int, vocab_size: int) -> NDArray[np.int64]:
@@ -94,54 +95,34 @@ def _sums(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def _timed(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """The fastest of some runs, and the result."""
-    best, result = np.inf, None
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = function()
-        best = min(best, time.perf_counter() - start)
-    return best, result
+def agree(ours: dict[str, DistanceCurve], theirs: Arrays | None) -> bool:
+    """Equal curves; the estimate of the naive loop has none."""
+    close = (np.allclose(curve.values, theirs[name], rtol=1e-9, atol=1e-12) for name, curve in ours.items() if theirs)
+    return all(close)
 
 
-def _check(ours: dict[str, DistanceCurve], theirs: Arrays) -> None:
-    for metric, curve in ours.items():
-        if not np.allclose(curve.values, theirs[metric], rtol=1e-9, atol=1e-12):
-            raise RuntimeError(f"{metric} differs from the peer's; the times would compare different work.")
-
-
-def _row(work: str, ours_s: float, peer: str, peer_s: float) -> dict[str, Any]:
-    return {"work": work, "ours_s": ours_s, "peer": peer, "peer_s": peer_s, "ratio": peer_s / ours_s}
-
-
-def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Rows with keys ``work``, ``ours_s``, ``peer``, ``peer_s``, ``ratio``; ``quick`` uses H = 12 for a smoke test."""
+def measure(quick: bool) -> Iterator[Row]:
+    """Both exact ways against every loop; ``quick`` has H = 12 instead of 20."""
     horizon, sample = (12, 5) if quick else (20, 100)
     task = Contamination(horizon=horizon, eps=0.02, p=0.1, q=0.6, theta_min=0.01)
     p, q = task.expert, BernoulliPolicy(0.15, on="flips")
-    tree_s, tree = _timed(lambda: enumeration_distances(p, q, task), repeats=3)
-    pairs_s, pairs = _timed(lambda: automaton_distances(p, q, task), repeats=3)
-    batched_s, theirs = _timed(lambda: batched_loop(p, q, task, _log_prob), repeats=1)
-    read_s, _ = _timed(lambda: batched_loop(p, q, task, _log_prob_in_one_reading), repeats=1)
-    naive_s = naive_loop_seconds(p, q, task, sample=sample, rng=np.random.default_rng(0))
-    _check(tree, theirs)
-    _check(pairs, theirs)
-    rows = []
-    for name, ours_s in (("prefix tree", tree_s), ("pairs of states", pairs_s)):
+
+    def timed(work: Callable[[], Any]) -> Side:
+        def side(clock: Clock) -> Any:
+            with clock():
+                return work()
+
+        return side
+
+    peers = {
+        f"naive loop (estimated from {sample} sequences a length)": naive_loop(p, q, task, sample=sample),
+        "batched loop (1024 sequences)": timed(lambda: batched_loop(p, q, task, _log_prob)),
+        "batched log_probs (1024 sequences)": timed(lambda: batched_loop(p, q, task, _log_prob_in_one_reading)),
+    }
+    for name, ours in (("prefix tree", enumeration_distances), ("pairs of states", automaton_distances)):
         work = f"all distances, all prefixes, A=2, H={horizon}, 2 prompts: {name}"
-        rows.append(_row(work, ours_s, f"naive loop (estimated from {sample} sequences a length)", naive_s))
-        rows.append(_row(work, ours_s, "batched loop (1024 sequences)", batched_s))
-        rows.append(_row(work, ours_s, "batched log_probs (1024 sequences)", read_s))
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="H = 12 instead of 20")
-    for row in run(**vars(parser.parse_args())):
-        print(row["work"])
-        print(f"    ours {row['ours_s']:.4g} s   {row['peer']}: {row['peer_s']:.4g} s   {row['ratio']:.0f}x")
+        yield from compare(work, timed(partial(ours, p, q, task)), peers, agree=agree, repeats=2)
 
 
 if __name__ == "__main__":
-    main()
+    main("distances")

@@ -1,7 +1,6 @@
 """Maximum likelihood of a large linear token window on English text, against scikit-learn's logistic regression.
 
-Run ``python -m experiments.benchmarks.linear_window``; it prints seconds of processor time of ours, of the peer (each
-on one core), and their ratio in the same run. The text is what every CPython ships for its own help
+The text is what every CPython ships for its own help
 (``pydoc_data.topics``), as sequences of 128 characters of 60 kinds after 16 more; the features are the last ``width``
 characters, one-hot, and a constant.
 
@@ -10,17 +9,12 @@ characters, one-hot, and a constant.
 * The peer is ``LogisticRegression(solver="lbfgs")`` on the sparse matrix of the same features, distinct pairs of
   context and next token with their counts as sample weights, made before its time starts. Its penalty is the multiplier
   of the ball at our optimum, so that both have the same minimiser (ours had to find it). Its tolerance is on the
-  gradient: it is lowered by tens until its penalised loss is within 1e-4 nats a token of ours, and the time of the
-  first run that gets there counts (of the last one, marked "gap not reached", if none does).
-
-Use one BLAS thread (``OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1``) for figures that can be compared.
+  gradient: it is lowered by tens until its penalised loss is within 1e-4 nats a token of ours, as in
+  `experiments.benchmarks.log_loss_fit`.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +24,8 @@ import numpy as np
 from agents.base import FitReport
 from agents.linear_likelihood import maximum_likelihood
 from agents.linear_rows import distinct_rows
+from experiments.benchmarks import Row, main
+from experiments.benchmarks.log_loss_fit import against_lbfgs, lbfgs
 from ntp_envs import ARLinearPolicy, Demonstrations
 from ntp_envs.features import WindowOneHot
 
@@ -53,82 +49,51 @@ def text(tokens: int) -> Demonstrations:
     return Demonstrations(rows[:, :PROMPT], rows[:, PROMPT:], vocab_size=VOCABULARY)
 
 
-def peer_seconds(features: WindowOneHot, demos: Demonstrations, report: FitReport) -> tuple[float, float]:
-    """Seconds of scikit-learn's fit, and the excess of its penalised loss over ours, in nats a token."""
+def window(demos: Demonstrations, width: int) -> list[Row]:
+    """One window."""
     from scipy.sparse import vstack
-    from sklearn.linear_model import LogisticRegression
 
+    features = WindowOneHot(VOCABULARY, width)
     places = features.active_path(demos.prompts, demos.tokens).reshape(-1, features.n_active)
     first, which = distinct_rows(np.column_stack([places, demos.tokens.ravel()]), features.n_context + 1)
     counts = np.bincount(which).astype(np.float64)
     rows = vstack([matrix for _, matrix in features.matrices(places[first])]).tocsr()[:, :-1]
-    penalty, norm = report.details["multiplier"], report.details["norm"]
-    ours = report.objective + penalty * norm**2 / 2
-    seconds, excess = np.inf, np.inf
-    for tol in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8):
-        model = LogisticRegression(
-            C=1 / (penalty * len(demos)), fit_intercept=False, solver="lbfgs", tol=tol, max_iter=10_000
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            start = time.process_time()
-            model.fit(rows, demos.tokens.ravel()[first], sample_weight=counts)
-            seconds = time.process_time() - start
+    penalty = 0.0  # of the last fit of ours
+
+    def ours() -> FitReport:
+        nonlocal penalty
+        report = maximum_likelihood(features, RADIUS, demos, tol=GAP * HORIZON)[1]
+        penalty = report.details["multiplier"]
+        return report
+
+    def fit(tolerance: float) -> Any:
+        strength = 1 / (penalty * len(demos))
+        return lbfgs(tolerance, rows, demos.tokens.ravel()[first], strength=strength, weights=counts)
+
+    def excess(model: Any, report: FitReport) -> float:
         weights = np.zeros((features.vocab_size, features.n_context))
         weights[model.classes_] = model.coef_
-        loss = -float(ARLinearPolicy(features, weights.ravel()).log_probs(demos.prompts, demos.tokens).sum(1).mean())
-        excess = (loss + penalty * float(np.vdot(weights, weights)) / 2 - ours) / demos.horizon
-        if excess <= GAP:
-            break
-    return seconds, excess
+        log_probs = ARLinearPolicy(features, weights.ravel()).log_probs(demos.prompts, demos.tokens)
+        loss = -float(log_probs.sum(1).mean()) + penalty * float(np.vdot(weights, weights)) / 2
+        return (loss - report.objective - penalty * report.details["norm"] ** 2 / 2) / demos.horizon
+
+    return against_lbfgs(
+        f"A={VOCABULARY}, window of {width}, d={features.dimension}, {demos.tokens.size} tokens",
+        ours,
+        fit,
+        excess,
+        gap=GAP,
+        tolerances=(1e-4, 1e-5, 1e-6, 1e-7, 1e-8),
+        repeats=2 if width < 16 else 1,
+    )
 
 
-def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
-    """The rows of `run`, each as soon as it is measured."""
+def measure(quick: bool) -> Iterator[Row]:
+    """Every window; ``quick`` has 20 000 tokens instead of 300 000, and windows of 2 and 4 only."""
     demos = text(20_000 if quick else 300_000)
     for width in WIDTHS[:2] if quick else WIDTHS:
-        features = WindowOneHot(VOCABULARY, width)
-        ours = np.inf
-        for _ in range(3 if width < 16 else 1):
-            start = time.process_time()
-            _, report = maximum_likelihood(features, RADIUS, demos, tol=GAP * HORIZON)
-            ours = min(ours, time.process_time() - start)
-        peer_s, excess = peer_seconds(features, demos, report)
-        yield {
-            "work": f"A={VOCABULARY}, window of {width}, d={features.dimension}, {demos.tokens.size} tokens",
-            "ours_s": ours,
-            "peer": "scikit-learn lbfgs" + ("" if excess <= GAP else " (gap not reached)"),
-            "peer_s": peer_s,
-            "ratio": peer_s / ours,
-            "gap": report.gap / demos.horizon,
-            "peer_excess": excess,
-            "bits_a_character": report.objective / demos.horizon / np.log(2),
-        }
-
-
-def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Measure, and return rows with keys work, ours_s, peer, peer_s, ratio, gap, peer_excess (nats a token),
-    bits_a_character.
-
-    Args:
-        quick: 20 000 tokens instead of 300 000, and windows of 2 and 4 only.
-    """
-    return list(measure(quick))
-
-
-def main() -> None:
-    """Print the measurements."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="20 000 tokens instead of 300 000, windows of 2 and 4")
-    options = parser.parse_args()
-    for row in measure(options.quick):
-        print(
-            f"{row['work']}: ours {row['ours_s']:.4g} s (gap {row['gap']:.1e}), {row['peer']} {row['peer_s']:.4g} s "
-            f"(excess {row['peer_excess']:.1e}), ratio {row['ratio']:.3g}; {row['bits_a_character']:.3f} bits a "
-            "character",
-            flush=True,
-        )
+        yield from window(demos, width)
 
 
 if __name__ == "__main__":
-    main()
+    main("linear_window")

@@ -1,29 +1,27 @@
 """Maximum likelihood of an autoregressive linear model, against scikit-learn's logistic regression (lbfgs).
 
-Run ``python -m experiments.benchmarks.log_loss_fit``; it prints seconds of ours, of the peer, and their ratio in the
-same run. Data are 10^4 sequences of 64 tokens (640 000 rows) from a member of the class; the features are the last
+Data are 10^4 sequences of 64 tokens (640 000 rows) from a member of the class; the features are the last
 ``width`` tokens, one-hot, and a constant.
 
 * Ours is timed from the demonstrations to the certified optimum, features included: ``maximum_likelihood`` with a gap
   of 1e-8 nats a token.
 * The peer is ``LogisticRegression(C=inf, solver="lbfgs")`` on the feature matrix, which is made before its time starts.
   Its tolerance is on the gradient, so it is lowered by tens until its loss is within 1e-8 nats a token of our certified
-  optimum, and the time of the first run that gets there counts (of the last one, marked "not reached", if none does).
-
-Use one BLAS thread (``OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1``) for figures that can be compared.
+  optimum, and fits of the first tolerance that gets there count (of the last one, marked "gap not reached", if none
+  does).
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from agents.base import FitReport
 from agents.linear_likelihood import maximum_likelihood
+from experiments.benchmarks import Clock, Row, compare, main
 from ntp_envs import ARLinearPolicy, Demonstrations
 from ntp_envs.features import WindowOneHot
 
@@ -45,74 +43,86 @@ def data(features: WindowOneHot, n: int, horizon: int, rng: np.random.Generator)
     return Demonstrations(prompts, policy.sample(prompts, horizon, rng), vocab_size=features.vocab_size)
 
 
-def peer_seconds(features: WindowOneHot, demos: Demonstrations, optimum: float) -> tuple[float, float]:
-    """Seconds of scikit-learn's fit, and its excess loss in nats a token over ``optimum`` (nats a sequence)."""
-    from sklearn.linear_model import LogisticRegression
-
-    rows = features.path(demos.prompts, demos.tokens).reshape(-1, features.n_context)
-    answers = demos.tokens.ravel()
-    seconds, excess = np.inf, np.inf
-    for tol in (1e-5, 1e-6, 1e-7, 1e-8):
-        model = LogisticRegression(C=np.inf, fit_intercept=False, solver="lbfgs", tol=tol, max_iter=10_000)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            start = time.perf_counter()
-            model.fit(rows, answers)
-            seconds = time.perf_counter() - start
-        policy = ARLinearPolicy(features, model.coef_.ravel())
-        loss = -float(policy.log_probs(demos.prompts, demos.tokens).sum(axis=1).mean())
-        excess = (loss - optimum) / demos.horizon
-        if excess <= GAP:
-            break
-    return seconds, excess
-
-
-def measure(quick: bool = False, *, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The rows of `run`, each as soon as it is measured."""
-    for work, vocab_size, width in WORKS:
-        features = WindowOneHot(vocab_size, width)
-        demos = data(features, 1000 if quick else 10_000, 64, np.random.default_rng(seed))
-        tol = GAP * demos.horizon
-        ours = np.inf
-        for _ in range(4):
-            start = time.perf_counter()
-            _, report = maximum_likelihood(WindowOneHot(vocab_size, width), RADIUS, demos, tol=tol)
-            ours = min(ours, time.perf_counter() - start)
-        peer_s, excess = peer_seconds(features, demos, report.objective - report.gap)
-        yield {
-            "work": work,
-            "ours_s": ours,
-            "peer": "scikit-learn lbfgs" + ("" if excess <= GAP else " (gap not reached)"),
-            "peer_s": peer_s,
-            "ratio": peer_s / ours,
-            "gap": report.gap / demos.horizon,
-            "peer_excess": excess,
-        }
-
-
-def run(quick: bool = False, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Measure, and return rows with keys work, ours_s, peer, peer_s, ratio, gap, peer_excess (nats a token).
+def against_lbfgs(
+    work: str,
+    ours: Callable[[], FitReport],
+    fit: Callable[[float], Any],
+    excess: Callable[[Any, FitReport], float],
+    *,
+    gap: float,
+    tolerances: Sequence[float],
+    repeats: int,
+) -> list[Row]:
+    """Compare with scikit-learn's lbfgs, stopped by the first tolerance that brings it near enough to our optimum.
 
     Args:
-        quick: 1000 sequences instead of 10^4.
-        seed: of the data.
+        work: what is done.
+        ours: the fit with its report, of which the objective and the gap are read.
+        fit: the peer's model at a tolerance.
+        excess: of that model's loss over ours, in nats a token.
+        gap: the excess that counts as the same optimum.
+        tolerances: of the peer, from the loosest.
+        repeats: how often both fit.
     """
-    return list(measure(quick, seed=seed))
+    report, tolerance, reached = ours(), tolerances[-1], False
+    for tolerance in tolerances:
+        reached = excess(fit(tolerance), report) <= gap
+        if reached:
+            break
+
+    def our_side(clock: Clock) -> FitReport:
+        with clock():
+            return ours()
+
+    def their_side(clock: Clock) -> Any:
+        with clock():
+            return fit(tolerance)
+
+    def agree(report: FitReport, model: Any) -> bool:
+        found = excess(model, report)
+        return found >= -gap and (found <= gap or not reached)
+
+    peer = "scikit-learn lbfgs" + ("" if reached else " (gap not reached)")
+    return compare(work, our_side, {peer: their_side}, agree=agree, repeats=repeats)
 
 
-def main() -> None:
-    """Print the measurements."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="1000 sequences instead of 10000")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    for row in measure(options.quick, seed=options.seed):
-        print(
-            f"{row['work']}: ours {row['ours_s']:.4g} s (gap {row['gap']:.1e}), {row['peer']} {row['peer_s']:.4g} s "
-            f"(excess {row['peer_excess']:.1e}), ratio {row['ratio']:.3g}",
-            flush=True,
-        )
+def lbfgs(tolerance: float, rows: Any, answers: Any, *, strength: float = np.inf, weights: Any = None) -> Any:
+    """The fitted model of scikit-learn, which warns where it stops early."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, fit_intercept=False, solver="lbfgs", tol=tolerance, max_iter=10_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model.fit(rows, answers, sample_weight=weights)
+
+
+def fitted(work: str, vocab_size: int, width: int, *, quick: bool) -> list[Row]:
+    """One work."""
+    features = WindowOneHot(vocab_size, width)
+    demos = data(features, 1000 if quick else 10_000, 64, np.random.default_rng(0))
+    rows = features.path(demos.prompts, demos.tokens).reshape(-1, features.n_context)
+
+    def excess(model: Any, report: FitReport) -> float:
+        policy = ARLinearPolicy(features, model.coef_.ravel())
+        loss = -float(policy.log_probs(demos.prompts, demos.tokens).sum(axis=1).mean())
+        return (loss - report.objective + report.gap) / demos.horizon
+
+    return against_lbfgs(
+        work,
+        lambda: maximum_likelihood(WindowOneHot(vocab_size, width), RADIUS, demos, tol=GAP * demos.horizon)[1],
+        lambda tolerance: lbfgs(tolerance, rows, demos.tokens.ravel()),
+        excess,
+        gap=GAP,
+        tolerances=(1e-5, 1e-6, 1e-7, 1e-8),
+        repeats=2 if quick else 3,
+    )
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    """Every work; ``quick`` has 1000 sequences instead of 10^4."""
+    for work in WORKS:
+        yield from fitted(*work, quick=quick)
 
 
 if __name__ == "__main__":
-    main()
+    main("log_loss_fit")

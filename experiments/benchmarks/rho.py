@@ -1,28 +1,27 @@
 """The rho game over M policies and n sequences, by best-first elimination, against numpy broadcasting.
 
-Run ``python -m experiments.benchmarks.rho``; it prints seconds of ours, of the peer, and their ratio in the same run.
 Both get the same ``(n, M)`` float64 matrix of log-densities in memory; equal samples are rare in it, so that pooling
-does not help. Use one BLAS thread (``OMP_NUM_THREADS=1``) for figures that can be compared; neither side uses more.
+does not help.
 
 * ``numpy broadcasting``: for each policy j the ``(n, M)`` matrix ``tanh((L - L[:, [j]]) / 2)`` (or ``/ 4``), its mean
   over samples, the maximum over replies; then the argmin. All M rows cost the same, so a random sample of them is timed
-  and scaled by their number, unless ``--full`` is given.
+  and scaled by their number.
 
 Two classes of Markov chains of order 3, demonstrated by a mixture of two chains, so that the class is misspecified:
 ``far apart`` are drawn independently, ``neighbours`` around the demonstrator's average, where the game is flat and more
-rows must be evaluated. Before times are taken the two methods must agree on the argmin for a smaller class.
+rows must be evaluated. No row of the peer's sample may be below the value of the game, and for a smaller class both
+must have the same argmin.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.rho_game import TAU_SCALE, solve_finite_game
+from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
+from experiments.benchmarks import Clock, Row, compare, main
 from ntp_envs import MarkovPolicy, MixturePolicy
 from ntp_envs.automata import markov_contexts
 
@@ -51,68 +50,45 @@ def worst_case(matrix: NDArray[np.float64], j: int, tau: str) -> float:
     return float(np.tanh((matrix - matrix[:, [j]]) * TAU_SCALE[tau]).mean(axis=0).max())
 
 
-def run(quick: bool = False, *, full: bool = False, seed: int = 0) -> list[dict[str, Any]]:
-    """Measure, and return rows with keys work, ours_s, peer, peer_s, ratio, rows_evaluated.
+def same_choice(matrix: NDArray[np.float64], tau: str) -> bool:
+    """Whether both have the same argmin."""
+    peer = int(np.argmin([worst_case(matrix, j, tau) for j in range(matrix.shape[1])]))
+    return solve_finite_game(matrix, np.full(len(matrix), 1 / len(matrix)), tau).index == peer
 
-    Args:
-        quick: n = 2000 and M = 200 instead of n = 10^4 and M = 1000.
-        full: time the peer on every row instead of a sample.
-        seed: of the data.
 
-    Raises:
-        RuntimeError: the two methods disagree.
-    """
+def games(work: str, matrix: NDArray[np.float64], tau: str, sample: NDArray[np.int64]) -> list[Row]:
+    """One game."""
+    n, policies = matrix.shape
+    weights = np.full(n, 1 / n)
+
+    def ours(clock: Clock) -> GameSolution:
+        with clock():
+            return solve_finite_game(matrix, weights, tau)
+
+    def peer(clock: Clock) -> float:
+        with clock(len(sample) / policies):
+            return min(worst_case(matrix, int(j), tau) for j in sample)
+
+    return compare(
+        work,
+        ours,
+        {f"numpy broadcasting ({len(sample)} rows timed, scaled to {policies})": peer},
+        agree=lambda game, least: least >= game.value - 1e-12 and same_choice(matrix[:, :100], tau),
+        repeats=3,
+        note=lambda game: f"{game.rows_evaluated} rows evaluated",
+    )
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    """Both classes under both taus; ``quick`` has n = 2000 and M = 200 instead of n = 10^4 and M = 1000."""
     n, policies = (2000, 200) if quick else (10_000, 1000)
-    rng = np.random.default_rng(seed)
-    rows = []
+    rng = np.random.default_rng(0)
     for name, near in (("far apart", False), ("neighbours", True)):
         matrix = log_densities(n, policies, 64, rng, near=near)
-        weights = np.full(n, 1 / n)
         for tau in TAU_SCALE:
-            _check_agreement(matrix[:, : min(100, policies)], tau)
-            times = []
-            for _ in range(7):
-                start = time.perf_counter()
-                game = solve_finite_game(matrix, weights, tau)
-                times.append(time.perf_counter() - start)
-            timed = np.arange(policies) if full else rng.choice(policies, size=40, replace=False)
-            start = time.perf_counter()
-            values = [worst_case(matrix, int(j), tau) for j in timed]
-            peer = (time.perf_counter() - start) * policies / len(timed)
-            if min(values) < game.value - 1e-12:
-                raise RuntimeError(f"row {timed[int(np.argmin(values))]} of the peer beats the winner of the game.")
-            rows.append(
-                {
-                    "work": f"rho game, tau={tau}, n={n}, M={policies}, {name}",
-                    "ours_s": float(np.median(times)),
-                    "peer": "numpy broadcasting"
-                    + ("" if full else f" ({len(timed)} rows timed, scaled to {policies})"),
-                    "peer_s": peer,
-                    "ratio": peer / float(np.median(times)),
-                    "rows_evaluated": game.rows_evaluated,
-                }
-            )
-    return rows
-
-
-def _check_agreement(matrix: NDArray[np.float64], tau: str) -> None:
-    peer = int(np.argmin([worst_case(matrix, j, tau) for j in range(matrix.shape[1])]))
-    ours = solve_finite_game(matrix, np.full(len(matrix), 1 / len(matrix)), tau).index
-    if ours != peer:
-        raise RuntimeError(f"argmin {ours} of the elimination is not the peer's {peer} (tau={tau}).")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="rho game: best-first elimination against numpy broadcasting")
-    parser.add_argument("--quick", action="store_true", help="a small instance, seconds")
-    parser.add_argument("--full", action="store_true", help="time the peer on every row: minutes")
-    options = parser.parse_args()
-    for row in run(options.quick, full=options.full):
-        print(
-            f"{row['work']}: ours {row['ours_s'] * 1e3:.1f} ms ({row['rows_evaluated']} rows), "
-            f"{row['peer']} {row['peer_s']:.1f} s, ratio {row['ratio']:.0f}"
-        )
+            sample = rng.choice(policies, size=40, replace=False)
+            yield from games(f"rho game, tau={tau}, n={n}, M={policies}, {name}", matrix, tau, sample)
 
 
 if __name__ == "__main__":
-    main()
+    main("rho")

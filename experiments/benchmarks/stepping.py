@@ -1,9 +1,7 @@
 """Stepping `TokenVectorEnv` against Gymnasium's `SyncVectorEnv` of the same environments, on the same actions.
 
-Run ``python -m experiments.benchmarks.stepping``. One unit of work is an episode of B sequences of H = 64 tokens and
-the step that starts the next ones (65 calls of ``step``, next-step autoreset); every call returns fresh copies. Each
-time is the best of several repeats, ours and the peers' in turn, and is processor time: neither side uses threads, and
-other work on the machine then disturbs less.
+One unit of work is an episode of B sequences of H = 64 tokens and the step that starts the next ones (65 calls of
+``step``, next-step autoreset); every call returns fresh copies.
 
 There are two peers. ``make_vec sync`` is what Gymnasium gives to who asks for ``vectorization_mode="sync"``; it wraps
 each environment in ``OrderEnforcing`` and ``PassiveEnvChecker``. ``bare sync`` is ``SyncVectorEnv`` over plain
@@ -12,16 +10,15 @@ each environment in ``OrderEnforcing`` and ``PassiveEnvChecker``. ``bare sync`` 
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector import SyncVectorEnv
 
-from ntp_envs import TokenEnv
+from experiments.benchmarks import Clock, Row, Side, compare, main
+from ntp_envs import TokenEnv, make_task
 from ntp_envs.registration import environment_id
 
 HORIZON = 64
@@ -34,71 +31,68 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def seconds(envs: VectorEnv[Any, Any, Any], episodes: int) -> float:
-    """Processor time of an episode, on average over ``episodes`` of them."""
-    rng = np.random.default_rng(0)
-    actions = list(rng.integers(0, envs.single_action_space.n, (HORIZON + 1, envs.num_envs)))  # type: ignore[attr-defined]
-    envs.reset(seed=0)
-    start = time.process_time()
-    for _ in range(episodes):
-        for row in actions:
-            envs.step(row)
-    return (time.process_time() - start) / episodes
-
-
-def compare(family: str, num_envs: int, arguments: dict[str, Any], *, repeats: int) -> list[dict[str, Any]]:
-    """Rows for one setting, one a peer."""
-    arguments = {"horizon": HORIZON, **arguments}
-    name = environment_id(family)
-    ours = gym.make_vec(name, num_envs=num_envs, **arguments)
-    peers: dict[str, VectorEnv[Any, Any, Any]] = {
-        "make_vec sync": gym.make_vec(name, num_envs=num_envs, vectorization_mode="sync", **arguments),
-        "bare sync": SyncVectorEnv([lambda: TokenEnv(family, **arguments) for _ in range(num_envs)]),
-    }
-    episodes = max(1, 2048 // num_envs)
-    best = dict.fromkeys(("ours", *peers), np.inf)
-    for _ in range(repeats):
-        best["ours"] = min(best["ours"], seconds(ours, 10 * episodes))
-        for peer, envs in peers.items():
-            best[peer] = min(best[peer], seconds(envs, max(1, episodes // 16)))
-    work = f"{family} H={HORIZON} B={num_envs} " + " ".join(f"{k}={arguments[k]}" for k in ("reward", "expert_info"))
-    return [
-        {"work": work, "ours_s": best["ours"], "peer": peer, "peer_s": best[peer], "ratio": best[peer] / best["ours"]}
-        for peer in peers
-    ]
-
-
-def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Rows ``work``, ``ours_s``, ``peer``, ``peer_s``, ``ratio``; times in processor seconds an episode of the batch.
+def stepping(envs: Any, episodes: int, start: Callable[[Any], Any], calls: int) -> Side:
+    """An episode, on average over ``episodes`` of them, after one that is not timed and says what came out.
 
     Args:
-        quick: only the settings without the expert, twice each; otherwise all of them, three times each.
+        envs: vector environments of either kind.
+        episodes: to step through.
+        start: seeds and resets them, to one prompt for all.
+        calls: of ``step`` in an episode, with the one that starts the next.
     """
-    settings = SETTINGS[:2] if quick else SETTINGS
-    return [
-        row
-        for num_envs in (64, 1024)
-        for family, arguments in settings
-        for row in compare(family, num_envs, arguments, repeats=2 if quick else 3)
-    ]
+    space = getattr(envs, "single_action_space", None) or envs.action_space
+    actions = list(np.random.default_rng(0).integers(0, space.n, (calls, envs.num_envs)))
+
+    def side(clock: Clock) -> Any:
+        start(envs)
+        first = [envs.step(row)[:2] for row in actions]  # observations and rewards
+        with clock(episodes):
+            for _ in range(episodes):
+                for row in actions:
+                    envs.step(row)
+        return first[HORIZON - 2][0], sum(rewards for _, rewards in first[:HORIZON])
+
+    return side
 
 
-def print_table(description: str, measure: Callable[..., list[dict[str, Any]]]) -> None:
-    """The command line of a stepping benchmark: ``--quick``, and one line a row."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="fewer settings and repeats")
-    rows = measure(quick=parser.parse_args().quick)
-    width = max(len(row["work"]) for row in rows)
-    print(f"{'work':<{width}}  {'ours (ms)':>9}  {'peer':<13}  {'peer (ms)':>9}  {'ratio':>6}")
-    for row in rows:
-        ours, theirs = 1e3 * row["ours_s"], 1e3 * row["peer_s"]
-        print(f"{row['work']:<{width}}  {ours:>9.3f}  {row['peer']:<13}  {theirs:>9.1f}  {row['ratio']:>6.0f}")
+def same(ours: Any, theirs: Any) -> bool:
+    """Equal tokens, and equal rewards to rounding (stable-baselines3 has them in single precision)."""
+    return bool(np.array_equal(ours[0], theirs[0]) and np.allclose(ours[1], theirs[1], rtol=1e-5))
 
 
-def main() -> None:
-    """Print the table."""
-    print_table("Stepping a vector environment against Gymnasium's SyncVectorEnv.", run)
+def worded(family: str, num_envs: int, arguments: dict[str, Any]) -> str:
+    """A setting in words."""
+    return f"{family} H={HORIZON} B={num_envs} {' '.join(f'{name}={value}' for name, value in arguments.items())}"
+
+
+def setting(family: str, num_envs: int, arguments: dict[str, Any], *, repeats: int) -> list[Row]:
+    """One setting against both peers."""
+    options = {"horizon": HORIZON, **arguments}
+    name, episodes = environment_id(family), max(1, 2048 // num_envs)
+    prompt = {"prompt": make_task(family, horizon=HORIZON).prompt_law()[0][0]}
+
+    def side(envs: Any, episodes: int) -> Side:
+        return stepping(envs, max(1, episodes), lambda envs: envs.reset(seed=0, options=prompt), HORIZON + 1)
+
+    peers = {
+        "make_vec sync": gym.make_vec(name, num_envs=num_envs, vectorization_mode="sync", **options),
+        "bare sync": SyncVectorEnv([lambda: TokenEnv(family, **options) for _ in range(num_envs)]),
+    }
+    return compare(
+        worded(family, num_envs, arguments),
+        side(gym.make_vec(name, num_envs=num_envs, **options), 10 * episodes),
+        {peer: side(envs, episodes // 16) for peer, envs in peers.items()},
+        agree=same,
+        repeats=repeats,
+    )
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    """Every setting at two sizes; ``quick`` leaves out those that ask the expert."""
+    for num_envs in (64, 1024):
+        for family, arguments in SETTINGS[:2] if quick else SETTINGS:
+            yield from setting(family, num_envs, arguments, repeats=2 if quick else 3)
 
 
 if __name__ == "__main__":
-    main()
+    main("stepping")
