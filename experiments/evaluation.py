@@ -25,6 +25,7 @@ from agents.registry import agent_class
 from ntp_envs import Policy, PolicyClass, Task, collect, make_task
 from ntp_envs.checks import check_int
 from ntp_envs.evaluation import BY_POSITION, Evaluation, evaluate
+from ntp_envs.intervals import CONFIDENCE, check_confidence
 from ntp_envs.tasks.registry import task_class
 
 # -- specs: a name, perhaps with parameters in parentheses -------------------------------------------------------------
@@ -184,6 +185,8 @@ class EvaluateSettings:
     """Demonstrations to learn from."""
     n: int = 1000
     """Fresh demonstrations to evaluate on."""
+    confidence: float = CONFIDENCE
+    """Level of every interval shown, between 0 and 1."""
     backtrack: int | None = None
     """Also decode with the task's verifier, going back this many tokens where it says no."""
     samples: int = 2
@@ -198,6 +201,7 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         for name, minimum in (("demonstrations", 1), ("n", 2), ("samples", 0), ("seed", 0)):
             check_int(name, getattr(self, name), minimum=minimum)
+        check_confidence(self.confidence)
         if self.backtrack is not None:
             check_int("backtrack", self.backtrack, minimum=1)
         if self.load is not None and self.agent != EXPERT:
@@ -259,12 +263,12 @@ def run_evaluate(settings: EvaluateSettings) -> tuple[Evaluation, Agent | None]:
             agent.save(settings.save)
     found = evaluate(policy, task, n=settings.n, rng=rng, samples=settings.samples, backtrack=settings.backtrack)
     if settings.json is not None:
-        settings.json.write_text(json.dumps(_plain(found), indent=1) + "\n", encoding="utf-8")
+        settings.json.write_text(json.dumps(_plain(found, settings.confidence), indent=1) + "\n", encoding="utf-8")
     return found, agent
 
 
-def _plain(found: Evaluation) -> dict[str, Any]:
-    """All numbers as JSON has them; infinite ones as text."""
+def _plain(found: Evaluation, confidence: float) -> dict[str, Any]:
+    """All numbers as JSON has them, with intervals of this level; infinite ones as text."""
 
     def number(value: Any) -> Any:
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -272,9 +276,10 @@ def _plain(found: Evaluation) -> dict[str, Any]:
     return {
         "task": found.task,
         "n": found.n,
+        "confidence": confidence,
         "caveat": found.caveat,
         "unknown_share": found.unknown_share,
-        "totals": [{k: number(v) for k, v in row.items()} for row in found.totals()],
+        "totals": [{k: number(v) for k, v in row.items()} for row in found.totals(confidence=confidence)],
         "positions": [{k: number(v) for k, v in row.items()} for row in found.rows()],
         "samples": [sample._asdict() for sample in found.samples],
     }
@@ -290,9 +295,9 @@ def show_evaluation(words: list[str]) -> int:
     for warning in caught:
         stderr.print(f"[yellow]warning:[/] {escape(str(warning.message))}", soft_wrap=True)
     totals = RichTable(title=escape(f"{settings.task}: {agent if agent is not None else EXPERT}, n={found.n}"))
-    for name in ("measure", "value", "95 % interval"):
+    for name in ("measure", "value", f"{100 * settings.confidence:g} % interval"):
         totals.add_column(name, justify="left" if name == "measure" else "right")
-    for row in found.totals():
+    for row in found.totals(confidence=settings.confidence):
         interval = f"[{row['lower']:.4g}, {row['upper']:.4g}]"
         totals.add_row(row["measure"].replace("_", " "), f"{row['value']:.4g}", escape(interval))
     if found.unknown_share > 0:

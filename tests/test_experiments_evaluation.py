@@ -72,6 +72,19 @@ def test_infinite_numbers_are_written_as_text(capsys, tmp_path):
     assert json.loads(out.read_text())["n"] == 2000
 
 
+def test_every_interval_has_the_level_that_is_asked_for(capsys, tmp_path):
+    out, words = tmp_path / "numbers.json", ("PathStar(degree=3, length=4)", "LogLossBC", "--demonstrations", "200")
+    widths = {}
+    for level, heading in (("0.8", "80 % interval"), ("0.995", "99.5 % interval")):
+        code, printed, _ = run(capsys, *words, "--n", "300", "--confidence", level, "--json", str(out))
+        numbers = json.loads(out.read_text())
+        assert code == 0 and heading in printed and "95 %" not in printed and numbers["confidence"] == float(level)
+        (row,) = [row for row in numbers["totals"] if row["measure"] == "sampled_exact"]
+        assert f"[{row['lower']:.4g}, {row['upper']:.4g}]" in printed
+        widths[level] = row["upper"] - row["lower"]
+    assert widths["0.995"] / widths["0.8"] == pytest.approx(2.807 / 1.282, rel=0.1)  # of normal quantiles
+
+
 def test_without_words_it_says_how_it_is_used(capsys):
     code, printed, _ = run(capsys)
     assert code == 0 and "TASK" in printed and "--backtrack" in printed

@@ -146,6 +146,8 @@ COMMANDS = [
     ("evaluate Contamination LogLossBC --save /no/such/folder/agent", "no folder"),
     ("evaluate Contamination LogLossBC --load agent", "brings its own agent"),
     ("evaluate Contamination --n 1", "n=1"),
+    ("evaluate Contamination --confidence 1", "confidence=1"),
+    ("evaluate Contamination --confidence 95", "confidence=95"),
     ("evaluate Contamination --nn 1", "--nn"),
 ]
 
