@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from experiments.summary import Series, Summary
+from experiments.summary import Series, Summary, SummaryRow
 
 if TYPE_CHECKING:  # matplotlib is loaded when something is drawn: to list or to run studies does not need it
     from matplotlib.axes import Axes
@@ -206,6 +207,29 @@ def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
     return placed
 
 
+def additive(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``-2 log(1 - D^2 / 2)``: adds up over independent errors."""
+    return -2.0 * np.log1p(-np.clip(distance, 0.0, 2.0 - 1e-12) / 2.0)
+
+
+def additive_inverse(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    return -2.0 * np.expm1(-np.asarray(value) / 2.0)
+
+
+def top_labels(axes: Axes, outs: list[tuple[float, str, str]], top: float) -> None:
+    """Slanted words above the places where lines leave through the top, moved apart where they would overlap."""
+    if not outs:
+        return
+    places = spread(np.array([x for x, *_ in outs]), 0.036 * axes.get_xlim()[1])
+    slanted: dict[str, Any] = {"rotation": 40, "rotation_mode": "anchor", "ha": "left", "va": "bottom"}
+    slanted |= {"fontweight": "bold", "fontsize": 10, "annotation_clip": False}
+    for (x, words, colour), at in zip(outs, places, strict=True):
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
+        where: dict[str, Any] = {"xytext": (at, 1.025), "textcoords": ("data", "axes fraction")}
+        axes.annotate(words, (x, top), **where, color=colour, arrowprops=arrow, **slanted)
+    axes.set_title(axes.get_title(loc="left"), pad=84)
+
+
 def render(figure: Figure) -> tuple[bytes, bytes]:
     """The figure as PNG and as SVG bytes, without dates: the same figure gives the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -257,6 +281,14 @@ def draw_lines(axes: Axes, lines: Sequence[Line], *, limits: Callable[[Axes], No
 def no_data(axes: Axes) -> None:
     """Says so in a panel for which nothing was measured."""
     axes.annotate("no data", (0.5, 0.5), xycoords="axes fraction", ha="center", color=COLOURS["grey"])
+
+
+def errorbars(axes: Axes, x: ArrayLike, rows: Iterable[SummaryRow] | Series, colour: Any, **look: Any) -> None:
+    """The intervals of rows, or of a line, as bars; with a marker in ``look`` also the points themselves."""
+    points = rows if isinstance(rows, Series) else zip(*((0.0, row.mean, row.lower, row.upper) for row in rows))
+    _, mean, lower, upper = (np.asarray(column) for column in points)
+    look = {"fmt": "" if "marker" in look else "none", "linestyle": "", "elinewidth": 1.2, "capsize": 2, **look}
+    axes.errorbar(x, mean, np.abs(np.stack([mean - lower, upper - mean])), color=colour, ecolor=colour, **look)
 
 
 def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> None:

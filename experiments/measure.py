@@ -6,8 +6,9 @@ import math
 import time
 import tracemalloc
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from agents import Agent, ConvergenceWarning, make_agent
 from experiments.cells import Label, Record
-from ntp_envs import Demonstrations, Policy, PolicyClass, RestartedPolicy, Task, distance
+from ntp_envs import Demonstrations, Policy, PolicyClass, RestartedPolicy, Task, collect, distance
 from ntp_envs.arrays import ROUNDING
 from ntp_envs.checks import NotTractableError
+from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.distances.front import WELL_SPECIFIED
-from ntp_envs.evaluation import BY_POSITION, Evaluation
+from ntp_envs.evaluation import BY_POSITION, Evaluation, evaluate
 
 # -- distances to the expert, and data ---------------------------------------------------------------------------------
 
@@ -34,17 +36,23 @@ def measured(
 
     There is no C_apx where the class contains the expert, or where the best in class is not known.
     """
-    curve = distance(task.expert, policy, task, metric="hellinger2", rng=rng)
-    method = curve.method if curve.is_exact else f"{curve.method}, n={curve.n}"
-    lower, upper = float(curve.lower[-1]), float(curve.upper[-1])
-    records = [Record("hellinger2", curve.final, labels, lower, upper, method)]
+    whole = distance_record(distance(task.expert, policy, task, metric="hellinger2", rng=rng), labels)
+    records = [whole]
     try:
         best = task.best_in_class().hellinger2
     except NotTractableError:
         return records
     if best > WELL_SPECIFIED:
-        records.append(Record("C_apx", curve.final / best, labels, lower / best, upper / best, method))
+        value, lower, upper = (end / best for end in (whole.value, whole.lower, whole.upper))  # type: ignore[operator]
+        records.append(Record("C_apx", value, labels, lower, upper, whole.method))
     return records
+
+
+def distance_record(curve: DistanceCurve, labels: Mapping[str, Label], h: int | None = None) -> Record:
+    """The distance of the first ``h`` tokens, which is then a label, or of all of them."""
+    ends = [float(column[-1 if h is None else h - 1]) for column in (curve.values, curve.lower, curve.upper)]
+    method = curve.method if curve.is_exact else f"{curve.method}, n={curve.n}"
+    return Record("hellinger2", ends[0], labels if h is None else {**labels, "h": h}, ends[1], ends[2], method)
 
 
 def named(task: str, learner: str, horizon: int, n: float, chunk: int | None = None) -> dict[str, str | int | float]:
@@ -235,6 +243,24 @@ def _peak(agent: Agent, demonstrations: Demonstrations, policy_class: PolicyClas
             tracemalloc.stop()
 
 
+class TrainingClock:
+    """Wall seconds of a training that may be stopped and resumed, in a file beside its checkpoint."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+        self.before = float(path.read_text()) if path.exists() else 0.0
+        self.start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.start
+
+    def __call__(self, step: int, loss: float, speed: float) -> None:
+        """After every step."""
+        if step % self.every == 0:
+            self.path.write_text(f"{self.seconds!r}")
+
+
 def measured_fit(task: Task, fit: Fit, labels: dict[str, Label], rng: np.random.Generator) -> list[Record]:
     """How far the fitted policy is from the expert (`experiments.measure.measured`), and the cost of the fit."""
     found = measured(task, fit.agent.policy_, labels, rng)
@@ -278,6 +304,34 @@ def evaluation_records(evaluation: Evaluation, labels: Mapping[str, Label]) -> l
     return records
 
 
+class Watched:
+    """A training on new prompts at every update that is evaluated on the same ones every time.
+
+    Three streams are drawn from the generator of the cell: of the demonstrations that are evaluated on, of the
+    training, and of what is sampled in the evaluations, each of which depends on its step only. So a training that was
+    stopped says the same of every step.
+
+    Attributes:
+        demonstrations: that are evaluated on.
+        shapes: one demonstration, for a fit that reads only shapes of it.
+    """
+
+    def __init__(self, task: Task, n: int, rng: np.random.Generator) -> None:
+        shown, self._training, self._drawn = (int(seed) for seed in rng.integers(2**63, size=3))
+        self.task = task
+        self.demonstrations, self.shapes = (collect(task, size, np.random.default_rng(shown)) for size in (n, 1))
+
+    def rng(self) -> np.random.Generator:
+        """Of the training, from its beginning."""
+        return np.random.default_rng(self._training)
+
+    def records(self, policy: Policy, step: int, labels: Mapping[str, Label], metrics: Collection[str]) -> list[Record]:
+        """These measures of the policy after so many updates, under the label ``step``."""
+        rng = np.random.default_rng([self._drawn, step])
+        found = evaluate(policy, self.task, rng=rng, demonstrations=self.demonstrations, samples=0)
+        return [r for r in evaluation_records(found, {**labels, "step": step}) if r.metric in metrics]
+
+
 # -- networks, where torch is there or the user says so ----------------------------------------------------------------
 
 
@@ -304,6 +358,13 @@ def trains_networks(neural: str) -> bool:
     if neural == "yes":
         require_torch(" Or leave the networks out with --neural no.")
     return without_torch() is None
+
+
+def networks_left_out(neural: str) -> str:
+    """Why a study with this option trains none, for a sentence; empty where it does."""
+    if trains_networks(neural):
+        return ""
+    return "left out with --neural no" if neural == "no" else f"left out: {without_torch()}"
 
 
 def require_torch(otherwise: str = "") -> None:

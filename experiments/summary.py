@@ -196,6 +196,37 @@ def growth_factor(x: Sequence[float] | ArrayLike, y: Sequence[float] | ArrayLike
     return float(np.exp(loglog_slope(np.exp(xs), y)))
 
 
+def line_interval(x: ArrayLike, y: ArrayLike, *, confidence: float = CONFIDENCE) -> Interval:
+    """The slope of the least-squares line, and the ends of the interval that its residuals give (Student's t).
+
+    Where the points bend away from a line it is wide. Rounding aside: to nine decimals. ``nan`` with fewer than four.
+
+    >>> line_interval([0, 1, 2, 3], [5, 3, 1, -1])
+    (-2.0, -2.0, -2.0)
+    """
+    n = np.size(x)
+    if n < 4:
+        return NAN, NAN, NAN
+    from scipy.stats import linregress
+
+    fit = linregress(x, y)
+    margin = student_margin(float(fit.stderr), n - 1, confidence=confidence)
+    return round(float(fit.slope), 9), round(float(fit.slope) - margin, 9), round(float(fit.slope) + margin, 9)
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's; ``nan`` with fewer than three points or all equal.
+
+    >>> rank_correlation([1.0, 2.0, 5.0], [9.0, 4.0, 1.0])
+    -1.0
+    """
+    if len(x) < 3 or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
+        return NAN
+    from scipy.stats import rankdata
+
+    return round(float(np.corrcoef(rankdata(x), rankdata(y))[0, 1]), 9)
+
+
 # -- tables, for the terminal and for the report -----------------------------------------------------------------------
 
 

@@ -11,7 +11,6 @@ import experiments
 import ntp_envs
 
 EXTRAS = ("agents.neural", "agents.rl", "agents.torch_state")
-TORCH_INSIDE = ("experiments.studies.scaling",)  # can be imported without it, but its example cannot run
 MODULES = [
     found.name
     for package in (ntp_envs, agents, experiments)
@@ -28,7 +27,5 @@ def test_examples(name):
         if not name.startswith(EXTRAS):
             raise
         pytest.skip(str(error))
-    if name in TORCH_INSIDE:
-        pytest.importorskip("torch")
     failed, _ = doctest.testmod(module)
     assert not failed

@@ -11,10 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from experiments.measure import TrainingClock  # noqa: E402
 from experiments.run import run_study  # noqa: E402
 from experiments.studies import load_study  # noqa: E402
 from experiments.studies import scaling as sweep  # noqa: E402
-from experiments.summary import Summary, SummaryRow  # noqa: E402
+from experiments.summary import Summary, SummaryRow, rank_correlation  # noqa: E402
 from experiments.testing import check_study  # noqa: E402
 from ntp_envs import NGramClass, distance  # noqa: E402
 
@@ -60,13 +61,13 @@ def test_operations_are_those_that_torch_counts(architecture, changes):
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):  # torch counts nothing in the fused attention of the CPU
         objective(prompts, torch.zeros(5, 7, dtype=torch.int64), None)[0].backward()
-    assert sweep.training_flops(spec, 5) == counter.get_total_flops()
+    assert spec.training_flops(5) == counter.get_total_flops()
 
 
 def test_steps_within_a_budget_are_the_nearest_number():
     spec = sweep.network_for("mlp", sweep.text_task(HARBOUR, 10_000, 6), 8, 3)
-    cost = sweep.training_flops(spec, 4)
-    assert [sweep.steps_within(x * cost, spec, 4) for x in (0.4, 1.0, 7.4, 7.6)] == [0, 1, 7, 8]
+    cost = spec.training_flops(4)
+    assert [sweep.steps_within(x * cost / 1e9, spec, 4) for x in (0.4, 1.0, 7.4, 7.6)] == [0, 1, 7, 8]
 
 
 # -- the sweep ---------------------------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ def test_budgets_are_equal_to_half_a_step_and_the_rest_is_counted(outcome):
     }
     for row in rows:
         window = None if row["learner"] == "transformer" else row["window"]
-        step = sweep.training_flops(sweep.network_for(row["learner"], task, row["width"], window), SMALL.batch_size)
+        step = sweep.network_for(row["learner"], task, row["width"], window).training_flops(SMALL.batch_size)
         assert abs(row.mean - row["budget"] * 1e9) <= step / 2
         steps, read, passes = (
             sweep.of(outcome.summary, row, metric).mean for metric in (sweep.STEPS, sweep.TOKENS, sweep.EPOCHS)
@@ -168,12 +169,12 @@ def test_interrupted_trainings_go_on_with_the_same_result(tmp_path, monkeypatch)
 
 
 def test_the_clock_goes_on_where_it_was_stopped(tmp_path):
-    first = sweep.Clock(tmp_path / "seconds", every=2)
+    first = TrainingClock(tmp_path / "seconds", every=2)
     first(1, 0.0, 0.0)
     assert not first.path.exists()
     first.before = 100.0
     first(2, 0.0, 0.0)
-    assert sweep.Clock(tmp_path / "seconds", every=2).seconds >= 100.0
+    assert TrainingClock(tmp_path / "seconds", every=2).seconds >= 100.0
 
 
 # -- what is made of it ------------------------------------------------------------------------------------------------
@@ -201,17 +202,17 @@ def test_the_frontier_is_the_best_width_at_the_window_of_the_study():
 def test_slope_of_a_line_is_exact_and_needs_four_budgets():
     rows = [r for k in range(4) for r in row("mlp", 10**k, 16, 3.0 - 0.25 * k)]
     line = sweep.frontier(Summary(rows), SMALL, "mlp")
-    found = sweep.slope(line)
+    found = sweep.saving(line)
     assert found == pytest.approx((0.25, 0.25, 0.25))
-    assert sweep.slope(line[:3]) is None
-    bent = sweep.slope(sweep.frontier(Summary([*rows, *row("mlp", 10**4, 16, 2.25)]), SMALL, "mlp"))
+    assert np.isnan(sweep.saving(line[:3])).all()
+    bent = sweep.saving(sweep.frontier(Summary([*rows, *row("mlp", 10**4, 16, 2.25)]), SMALL, "mlp"))
     value, lower, upper = bent
     assert lower < value < 0.25 < upper
 
 
 def test_rank_correlation_sees_order_only():
-    assert sweep.rank_correlation([1, 2, 3, 40], [1, 4, 9, 10]) == 1.0
-    assert np.isnan(sweep.rank_correlation([1, 1, 1], [1, 2, 3])) and np.isnan(sweep.rank_correlation([1, 2], [1, 2]))
+    assert rank_correlation([1, 2, 3, 40], [1, 4, 9, 10]) == 1.0
+    assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3])) and np.isnan(rank_correlation([1, 2], [1, 2]))
 
 
 def test_findings_hold_the_numbers_of_the_summary(outcome):

@@ -189,7 +189,6 @@ def test_networks_are_trained_and_resume(tmp_path):
 
 def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome, monkeypatch):
     monkeypatch.setattr(networks_module, "without_torch", lambda: 'pip install "ntp-envs[neural]"')
-    monkeypatch.setattr("experiments.studies.text.without_torch", lambda: 'pip install "ntp-envs[neural]"')
     auto = dataclasses.replace(SMALL, neural="auto")
     assert len(list(sweep.cells(auto))) == len(list(sweep.cells(SMALL)))
     found = sweep.analyse(auto, outcome.summary).findings[-1]

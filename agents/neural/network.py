@@ -368,6 +368,36 @@ class NetworkClass(PolicyClass):
         """How many numbers a network has."""
         return sum(parameter.numel() for parameter in self.empty().parameters())
 
+    def training_flops(self, batch_size: int) -> int:
+        """Floating-point operations of one step of teacher forcing on ``batch_size`` sequences of H tokens.
+
+        Forward and backward (two forward passes: for weights and for inputs), matrix products only, a multiply-add
+        being two operations: the convention of Kaplan et al. (2020, arXiv:2001.08361, section 2.1), without its
+        approximations. Embedding look-ups are free, and so are sums, activations, norms, softmax and the optimiser.
+        What these networks really do is counted:
+
+        * a window network (``"linear"``, ``"mlp"``) of width e over W places maps each of the A + 2 tokens once for
+          each place, W (A + 2) e^2 multiply-adds a step whatever the batch, and then looks sums up; the hidden layers
+          cost e^2 and the output e A a token;
+        * a transformer reads S = G + H - 1 vectors (G of the prompt) with 12 e^2 multiply-adds each in a block and
+          2 S^2 e in its attention, masked places included; the last block asks only for the H vectors that predict.
+
+        >>> spec = NetworkClass("linear", 10, prompt_length=2, horizon=5, width=8, window=3)
+        >>> spec.training_flops(4) == 2 * 3 * (3 * 12 * 64 + 4 * 5 * 8 * 10)
+        True
+        """
+        e, rows, tokens = self.width, self.horizon, batch_size * self.horizon
+        total = tokens * e * self.vocab_size
+        if self.architecture == "transformer":
+            size = max(self.prompt_length // self.prompt_group, 1) + rows - 1
+            for asked in [size] * (self.layers - 1) + [rows]:  # keys and values; the rest; attention
+                total += batch_size * (2 * size * e * e + 10 * asked * e * e + 2 * asked * size * e)
+        else:
+            places = self.horizon if self.positional else 1
+            total += places * self.window_length * (self.vocab_size + 2) * e * e
+            total += (self.layers - 1 if self.architecture == "mlp" else 0) * tokens * e * e
+        return 2 * 3 * total
+
     def numbers_per_sequence(self, length: int) -> int:
         """About how many numbers the widest intermediate result takes for one sequence of ``length`` tokens."""
         if self.architecture != "transformer":

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from agents import ConvergenceWarning, LogLossBC
 from experiments.cells import Cell, Label, Record, kept_or_made
-from experiments.charts import COLOURS, Axes, Curve, Figure, Guide, Panel, chart
-from experiments.measure import evaluation_records, trains_networks, without_torch
+from experiments.charts import COLOURS, Axes, Curve, Figure, Guide, Panel, chart, errorbars
+from experiments.measure import Watched, evaluation_records, networks_left_out, trains_networks
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, Table, derived, intervals_over, number, pivot
+from experiments.summary import Series, Summary, Table, derived, intervals_over, number, pivot
 from ntp_envs import ARLinearClass, Demonstrations, Policy, collect
 from ntp_envs.arrays import first_best
 from ntp_envs.distances import score_interval
@@ -205,20 +205,15 @@ def trained(
     from agents.neural import NetworkClass, NeuralBC
 
     task = Multiplication(digits, cot)
-    shown, training, drawn = (int(seed) for seed in rng.integers(2**63, size=3))
-    fixed = collect(task, pairs, np.random.default_rng(shown))
+    watched = Watched(task, pairs, rng)
     if architecture == LINEAR:
         network = {"width": task.vocab_size, "positional": True}  # every linear map of the one-hot prefix
     spec = NetworkClass.for_task(architecture.lower(), task, **network)
     labels = place_of(task, architecture)
 
     def measured(step: int, policy: Policy) -> list[Record]:
-        place: dict[str, Label] = {**labels, "step": step}
-        sampling = np.random.default_rng([drawn, step])
-        evaluation = evaluate(policy, task, rng=sampling, demonstrations=fixed, samples=0)
-        wanted = (*WHOLE, FORCED, FREE) if step == steps else WHOLE
-        found = [record for record in evaluation_records(evaluation, place) if record.metric in wanted]
-        return found + chain_records(policy, task, fixed, place)
+        found = watched.records(policy, step, labels, (*WHOLE, FORCED, FREE) if step == steps else WHOLE)
+        return found + chain_records(policy, task, watched.demonstrations, {**labels, "step": step})
 
     def kept(step: int, make: Callable[[], list[Record]]) -> list[Record]:
         return kept_or_made(scratch / f"evaluation-{step}.json", make)
@@ -241,7 +236,7 @@ def trained(
         checkpoint_every=every,
         on_step=looked,
         on_step_every=every // 2,
-    ).fit(collect(task, 1, np.random.default_rng(shown)), spec, rng=np.random.default_rng(training))
+    ).fit(watched.shapes, spec, rng=watched.rng())
     records = [record for step in between for record in kept(step, lost)]
     return records + kept(steps, partial(measured, steps, agent.policy_))
 
@@ -375,7 +370,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     LINEAR: {"color": COLOURS["vermilion"], "marker": "o"},
     MLP: {"color": COLOURS["sky"], "marker": "s", "markersize": 4, "linewidth": 1.5},
 }
-BARS: dict[str, Any] = {"fmt": "none", "elinewidth": 1.2, "capsize": 2}
 
 
 def chain_figure(summary: Summary, digits: int) -> Figure:
@@ -440,10 +434,9 @@ def along_the_chain(axes: Axes, end: Summary, digits: int, cot: str) -> None:
         for learner, look in LOOKS.items():
             series = end.series("h", FORCED, learner=learner, format=cot, digits=digits)  # h = 1, 2, ...
             if len(series.x):
-                mean, lower, upper = (column[positions[inside] - task.prompt_length] for column in series[1:])
-                axes.plot(places[inside], mean, **look)
-                error = np.abs(np.stack([mean - lower, upper - mean]))
-                axes.errorbar(places[inside], mean, error, ecolor=look["color"], **BARS)
+                part = Series(*(column[positions[inside] - task.prompt_length] for column in series))
+                axes.plot(places[inside], part.mean, **look)
+                errorbars(axes, places[inside], part, look["color"])
 
 
 def mark(kind: str, place: tuple[int, ...]) -> str:
@@ -468,8 +461,7 @@ def answers(axes: Axes, end: Summary, digits: int, cot: str) -> None:
             axes.text(0.02, height, words, va="center", fontsize=10, color=look["color"])
         for row in rows:
             axes.barh(height, row.mean, color=look["color"], height=0.75)
-            error = [[row.mean - row.lower], [row.upper - row.mean]]
-            axes.errorbar([row.mean], [height], xerr=error, ecolor="black", **BARS)
+            axes.plot([row.lower, row.upper], [height] * 2, color="black", linewidth=1.2, marker="|", markersize=4)
             inside = row.mean > 0.75
             at, colour = (0.03, "white") if inside else (row.top + 0.04, look["color"])
             words = f"{short[learner]} {row.mean:.2f}"
@@ -562,8 +554,7 @@ def column_finding(summary: Summary) -> Iterator[str]:
 
 def published_findings(options: MultiplicationOptions) -> Iterator[str]:
     """What is not measured here, and why."""
-    if not trains_networks(options.neural):
-        why = "left out with --neural no" if options.neural == "no" else f"left out: {without_torch()}"
+    if why := networks_left_out(options.neural):
         yield f"Networks are {why}."
     yield (
         f"Published, not ours ({SOURCE}): an MLP of 775M parameters, trained on 100M examples for 17 h on one A100, "

@@ -17,6 +17,7 @@ from experiments.charts import (
     COLOURS,
     Axes,
     Figure,
+    errorbars,
     legend_below,
     log2_axis,
     new_figure,
@@ -25,10 +26,9 @@ from experiments.charts import (
     plot_series,
     shades,
 )
-from experiments.measure import POPULATION, evaluation_records, trains_networks, without_torch
+from experiments.measure import POPULATION, Watched, evaluation_records, networks_left_out, trains_networks
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import NOT_MEASURED, Series, Summary, SummaryRow, Table, derived, number, pivot
-from ntp_envs import collect
 from ntp_envs.evaluation import evaluate
 from ntp_envs.intervals import SHARE_INTERVAL
 from ntp_envs.tasks import PathStar
@@ -182,9 +182,7 @@ def trained(
 
     changes, options = MODES[mode]
     task = star(degree, length, nodes, **changes)
-    shown, training, drawn = (int(seed) for seed in rng.integers(2**63, size=3))
-    fixed = collect(task, prompts, np.random.default_rng(shown))
-    shapes = collect(task, 1, np.random.default_rng(shown))  # of the fresh data; nothing else is read of it
+    watched = Watched(task, prompts, rng)
     spec = NetworkClass.for_task("transformer", task, prompt_group=3, prompt_positions=False, **network)
     place = place_of(NETWORK, mode, task)
     counted = (FORCED,) if mode == SECOND else (*BY_NODE, *WHOLE)  # what is written alone makes no answer
@@ -200,10 +198,8 @@ def trained(
             device=device,
             checkpoint=scratch / "run",
             checkpoint_every=every,
-        ).fit(shapes, spec, rng=np.random.default_rng(training))
-        sampling = np.random.default_rng([drawn, step])
-        evaluation = evaluate(agent.policy_, task, rng=sampling, demonstrations=fixed, samples=0)
-        return [r for r in evaluation_records(evaluation, {**place, "step": step}) if r.metric in counted]
+        ).fit(watched.shapes, spec, rng=watched.rng())
+        return watched.records(agent.policy_, step, place, counted)
 
     records = []
     for step in sorted({*range(every, steps, every), steps}):
@@ -420,6 +416,7 @@ LOOKS: dict[str, tuple[str, str, float]] = {
     REVERSED: (COLOURS["green"], "s", 0.0),
     TEACHERLESS: (COLOURS["blue"], "D", 0.16),
 }
+BARS: dict[str, Any] = {"markersize": 8, "elinewidth": 1.5, "capsize": 3}
 WHOLE_ANSWER = "whole answer, running free"
 
 
@@ -516,9 +513,9 @@ def pointer_figure(s: Summary, length: int, degrees: list[int]) -> Figure:
             at = np.arange(len(got.x)) + shift
             axes.hlines(form.mean, at - 0.07, at + 0.07, color=COLOURS["black"], linewidth=2.2, label=CLOSED)
             seen = got.mean > 0
-            bars = np.abs(np.stack([got.mean - got.lower, got.upper - got.mean]))[:, seen]
-            look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 8, "elinewidth": 1.5, "capsize": 3}
-            axes.errorbar(at[seen], got.mean[seen], bars, linestyle="", **look, label=mode)
+            errorbars(
+                axes, at[seen], Series(*(column[seen] for column in got)), colour, **BARS, marker=marker, label=mode
+            )
             for x, y, value in zip(at, np.fmax(got.upper, form.mean), got.mean, strict=True):
                 words: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
                 axes.annotate(f"{value:.2g}", (x, y), xytext=(0, 11), **words)
@@ -549,11 +546,9 @@ def law_figure(s: Summary, length: int) -> Figure:
         (networks, f"transformer, L={length}, greedy", "vermilion", "s", 1.035),
     )
     for rows, label, colour, marker, shift in ours:
-        bars = np.abs(np.array([[row.mean - row.lower, row.upper - row.mean] for row in rows]).reshape(-1, 2)).T
-        look: dict[str, Any] = {"color": COLOURS[colour], "marker": marker, "markersize": 8, "capsize": 3}
         if rows:
             at = [row["degree"] * shift for row in rows]
-            axes.errorbar(at, [row.mean for row in rows], bars, linestyle="", **look, label=label)
+            errorbars(axes, at, rows, COLOURS[colour], **BARS, marker=marker, label=label)
     mark: dict[str, Any] = {"color": COLOURS["black"], "markerfacecolor": "none", "markersize": 17}
     theirs = "published, not ours: GPT, 12 layers, 384 wide"
     axes.plot([d for d, _ in PUBLISHED], list(PUBLISHED.values()), "*", **mark, label=theirs)
@@ -735,8 +730,7 @@ FINDINGS = {
 
 def findings(o: PathStarOptions, s: Summary, rows: list[SummaryRow]) -> Iterator[str]:
     """Everything in words."""
-    if not trains_networks(o.neural):
-        why = "left out with --neural no" if o.neural == "no" else f"left out: {without_torch()}"
+    if why := networks_left_out(o.neural):
         yield f"Part B, transformers over training, was {why}. What follows is part A, the pointer learners."
     for degree in o.network_degrees:
         found = trainings(s, degree)

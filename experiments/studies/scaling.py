@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,24 @@ from numpy.typing import NDArray
 from agents import make_agent
 from experiments import measure
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, end_labels, log2_axis, new_figure
-from experiments.measure import powers_of_two, require_torch
+from experiments.charts import COLOURS, Curve, Figure, Panel, chart, end_labels, errorbars, log2_axis, new_figure
+from experiments.measure import TrainingClock, distance_record, powers_of_two, require_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import NAN, NOT_MEASURED, Interval, Summary, SummaryRow, Table, derived, number, pivot
+from experiments.summary import (
+    NAN,
+    NOT_MEASURED,
+    Interval,
+    Summary,
+    SummaryRow,
+    Table,
+    derived,
+    line_interval,
+    number,
+    pivot,
+    rank_correlation,
+)
 from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
 from ntp_envs.checks import check_int
-from ntp_envs.intervals import student_margin
 from ntp_envs.tasks import Text
 from ntp_envs.text import BitsPerChar, text_log_probs
 
@@ -75,60 +85,6 @@ class ScalingOptions(Options):
         check_int("window", self.window, minimum=1, maximum=self.horizon)
         for window in self.windows:
             check_int("windows", window, minimum=1, maximum=self.horizon)
-
-
-# -- what a training step costs: floating-point operations, counted from the architecture ------------------------------
-
-#: a multiply-add is two operations, and the backward pass costs two forward passes (for weights and for inputs)
-OPERATIONS = 2 * 3
-
-
-def training_flops(network: NetworkClass, batch_size: int) -> int:
-    """Floating-point operations of one step of teacher forcing on ``batch_size`` sequences of H tokens.
-
-    Forward and backward, matrix products only: the convention of Kaplan et al. (2020, arXiv:2001.08361, section 2.1),
-    without its approximations. Embedding look-ups are free, and so are sums, activations, norms, softmax and the
-    optimiser. What the networks of `agents.neural` really do is counted:
-
-    * a window network (``"linear"``, ``"mlp"``) of width e over W places maps each of the A + 2 tokens once for each
-      place, W (A + 2) e^2 multiply-adds a step whatever the batch, and then looks sums up; the hidden layers cost e^2
-      and the output e A a token;
-    * a transformer reads S = G + H - 1 vectors (G of the prompt) with 12 e^2 multiply-adds each in a block and 2 S^2 e
-      in its attention, masked places included; the last block asks only for the H vectors that predict.
-
-    Args:
-        network: its architecture and sizes.
-        batch_size: sequences a step.
-
-    >>> from agents.neural import NetworkClass
-    >>> spec = NetworkClass("linear", 10, prompt_length=2, horizon=5, width=8, window=3)
-    >>> training_flops(spec, 4) == 6 * (3 * 12 * 64 + 4 * 5 * 8 * 10)
-    True
-    """
-    e, tokens = network.width, batch_size * network.horizon
-    output = tokens * e * network.vocab_size
-    if network.architecture == "transformer":
-        return OPERATIONS * (batch_size * _blocks(network) + output)
-    places = network.horizon if network.positional else 1
-    table = places * network.window_length * (network.vocab_size + 2) * e * e
-    hidden = (network.layers - 1 if network.architecture == "mlp" else 0) * tokens * e * e
-    return OPERATIONS * (table + hidden + output)
-
-
-def _blocks(network: NetworkClass) -> int:
-    """Multiply-adds of all blocks for one sequence."""
-    e, rows = network.width, network.horizon
-    size = max(network.prompt_length // network.prompt_group, 1) + network.horizon - 1
-    total = 0
-    for block in range(network.layers):
-        asked = rows if block == network.layers - 1 else size
-        total += 2 * size * e * e + 10 * asked * e * e + 2 * asked * size * e  # keys and values; the rest; attention
-    return total
-
-
-def steps_within(budget: float, network: NetworkClass, batch_size: int) -> int:
-    """The number of steps whose cost is nearest to a budget in operations; 0 where one step is over twice of it."""
-    return round(budget / training_flops(network, batch_size))
 
 
 # -- how well a policy predicts the text, and how soon the text that it writes drifts from the expert's ----------------
@@ -186,10 +142,8 @@ def judged(
         task.expert, policy, task, metrics=("hellinger2", "kl"), method="monte carlo", n=samples, rng=rng
     )
     near, far = curves["hellinger2"], curves["kl"]
-    method = f"{near.method}, n={near.n}"
-    for h in sorted({*powers_of_two(task.horizon), task.horizon}):
-        ends = float(near.lower[h - 1]), float(near.upper[h - 1])
-        records.append(Record("hellinger2", float(near.values[h - 1]), {**labels, "h": h}, *ends, method))
+    records += [distance_record(near, labels, h) for h in sorted({*powers_of_two(task.horizon), task.horizon})]
+    method = records[-1].method
     soonest, middle, latest = (passing(curve) for curve in (near.upper, near.values, near.lower))
     records.append(Record(PASSING, middle, labels, soonest, latest, method))
     kl, least, most = (float(curve[-1]) / task.horizon for curve in (far.values, far.lower, far.upper))
@@ -245,22 +199,9 @@ def network_for(architecture: str, task: Text, width: int, window: int | None) -
     return NetworkClass.for_task(architecture, task, width=width, window=window)
 
 
-class Clock:
-    """Wall seconds of a training that may be stopped and resumed, in a file beside its checkpoint."""
-
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
-        self.before = float(path.read_text()) if path.exists() else 0.0
-        self.start = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.start
-
-    def __call__(self, step: int, loss: float, speed: float) -> None:
-        """After every step."""
-        if step % self.every == 0:
-            self.path.write_text(f"{self.seconds!r}")
+def steps_within(budget: float, network: NetworkClass, batch_size: int) -> int:
+    """The steps whose cost is nearest to a budget in 10^9 operations; 0 where one step is over twice of it."""
+    return round(budget * 1e9 / network.training_flops(batch_size))
 
 
 def trained(
@@ -287,9 +228,9 @@ def trained(
     windows = shared_windows(task, n, replicate)
     spec = network_for(architecture, task, width, window)
     size = min(batch_size, len(windows.pooled()))  # as many as there are different ones
-    steps = steps_within(budget * 1e9, spec, size)
+    steps = steps_within(budget, spec, size)
     every = max(steps // CHECKPOINTS, 1)
-    clock = Clock(scratch / "seconds", every)
+    clock = TrainingClock(scratch / "seconds", every)
     agent = NeuralBC(
         steps=steps,
         batch_size=batch_size,
@@ -311,7 +252,7 @@ def trained(
         "window": context(spec),
     }
     sizes = {
-        FLOPS: steps * training_flops(spec, size),
+        FLOPS: steps * spec.training_flops(size),
         STEPS: steps,
         TOKENS: steps * size * H,
         EPOCHS: steps * size / n,
@@ -386,7 +327,7 @@ def _places(options: ScalingOptions, task: Text) -> Iterator[dict[str, Any]]:
             found = 0
             for width, window in _shapes(options, architecture, compared=budget == options.window_budget):
                 spec = network_for(architecture, task, width, window)
-                if steps_within(budget * 1e9, spec, options.batch_size) >= LEAST_STEPS:
+                if steps_within(budget, spec, options.batch_size) >= LEAST_STEPS:
                     found += window in (None, options.window)
                     yield {"architecture": architecture, "width": width, "window": window, "budget": budget}
             if not found:
@@ -487,20 +428,9 @@ def gain(rows: Sequence[SummaryRow]) -> float:
     return rows[-2].mean - rows[-1].mean if len(rows) > 1 else NAN
 
 
-def slope(rows: Sequence[SummaryRow]) -> Interval | None:
-    """Bits that a frontier saves by ten times the compute, by least squares; ``None`` with fewer than four budgets.
-
-    The 95 % interval is that of the residuals about the line (Student's t), rounding aside: where the frontier bends
-    it is wide.
-    """
-    if len(rows) < 4:
-        return None
-    from scipy.stats import linregress
-
-    fit = linregress([math.log10(row["budget"]) for row in rows], [row.mean for row in rows])
-    half = student_margin(fit.stderr, len(rows) - 1)  # n - 2 degrees of freedom: a line has two parameters
-    value, lower, upper = (round(float(end), 9) for end in (-fit.slope, -fit.slope - half, -fit.slope + half))
-    return value, lower, upper
+def saving(rows: Sequence[SummaryRow]) -> Interval:
+    """Bits that a frontier saves by ten times the compute; ``nan`` with fewer than four budgets."""
+    return line_interval([math.log10(row["budget"]) for row in rows], [-row.mean for row in rows])
 
 
 def drift_points(s: Summary, o: ScalingOptions, learner: str) -> list[tuple[SummaryRow, SummaryRow]]:
@@ -508,25 +438,13 @@ def drift_points(s: Summary, o: ScalingOptions, learner: str) -> list[tuple[Summ
     return [(row, of(s, row, PASSING)) for row in (ngrams(s) if learner == NGRAM else trainings(s, o, learner))]
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's; ``nan`` with fewer than three points or all equal.
-
-    >>> rank_correlation([1.0, 2.0, 5.0], [9.0, 4.0, 1.0])
-    -1.0
-    """
-    if len(x) < 3 or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
-        return math.nan
-    from scipy.stats import rankdata
-
-    return round(float(np.corrcoef(rankdata(x), rankdata(y))[0, 1]), 9)
-
-
 def derived_rows(s: Summary, o: ScalingOptions) -> Iterator[SummaryRow]:
     """Slopes of the frontiers where there are four budgets or more, and the rank correlation over all trainings."""
     for architecture in ARCHITECTURES:
-        if (found := slope(frontier(s, o, architecture))) is not None:
+        value, lower, upper = saving(frontier(s, o, architecture))
+        if not math.isnan(value):
             method = "least squares over budgets, best widths"
-            yield SummaryRow(TRAINING, {"learner": architecture}, SLOPE, *found, 0, method)
+            yield SummaryRow(TRAINING, {"learner": architecture}, SLOPE, value, lower, upper, 0, method)
     points = [point for learner in (*ARCHITECTURES, NGRAM) for point in drift_points(s, o, learner)]
     value = rank_correlation([bits.mean for bits, _ in points], [passed.mean for _, passed in points])
     if not math.isnan(value):
@@ -647,7 +565,7 @@ def compute_figure(s: Summary, o: ScalingOptions) -> Figure:
         faint = {**look, "linestyle": "", "markersize": 5, "alpha": 0.35}
         axes.plot([row["budget"] * GIGA for row in rows], [row.mean for row in rows], **faint)
         axes.plot(x, [row.mean for row in best], **look, markersize=7, zorder=3)
-        bars(axes, x, best, look["color"])
+        errorbars(axes, x, best, look["color"])
         labels.append((x[-1], best[-1].mean, f"{NAMES[architecture]}, width {best[-1]['width']}", look["color"]))
     if labels:
         low, high = min(o.budgets) * GIGA, max(o.budgets) * GIGA
@@ -658,14 +576,6 @@ def compute_figure(s: Summary, o: ScalingOptions) -> Figure:
             labels.append((high, row.mean, gram(row), colour))
         end_labels(axes, labels)
     return figure
-
-
-def bars(axes: Axes, x: Sequence[float], rows: Sequence[SummaryRow], colour: str) -> None:
-    """95 % intervals."""
-    ends = np.array([[row.mean - row.lower, row.upper - row.mean] for row in rows]).T
-    axes.errorbar(
-        x, [row.mean for row in rows], np.maximum(ends, 0.0), fmt="none", ecolor=colour, elinewidth=1.2, capsize=2
-    )
 
 
 def window_title(s: Summary, o: ScalingOptions) -> str:

@@ -22,10 +22,11 @@ from experiments.cells import Cell, Label, Record
 from experiments.charts import (
     COLOURS,
     DISTANCE,
-    Axes,
     Curve,
     Figure,
     Panel,
+    additive,
+    additive_inverse,
     chart,
     end_labels,
     log2_axis,
@@ -34,16 +35,17 @@ from experiments.charts import (
     no_data,
     plot_series,
     shades,
-    spread,
+    top_labels,
 )
 from experiments.measure import (
     CHUNKED,
     build_learner,
+    distance_record,
     evaluation_records,
+    networks_left_out,
     passing,
     titled,
     trains_networks,
-    without_torch,
 )
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Series, Summary, Table, pivot
@@ -246,7 +248,7 @@ def drift(
     half = passing(curve.values)
     if np.isfinite(half):
         early, late = (min(passing(end), float(task.horizon)) for end in (curve.upper, curve.lower))
-        records.append(Record(HALF, half, labels, early, late, method_of(curve)))
+        records.append(Record(HALF, half, labels, early, late, records[-1].method))
     return records + (scores(task, policy, labels, rng) if replicate == 0 else [])
 
 
@@ -267,18 +269,9 @@ def learned(
     return agent.fit(demonstrations, spec, rng=rng).policy_
 
 
-def method_of(curve: DistanceCurve) -> str:
-    return curve.method if curve.is_exact else f"{curve.method}, n={curve.n}"
-
-
 def curve_records(curve: DistanceCurve, labels: Mapping[str, Label]) -> list[Record]:
     """The squared Hellinger distance at the lengths that are shown."""
-    records = []
-    for h in shown_lengths(curve.horizon):
-        value, lower, upper = (float(column[h - 1]) for column in (curve.values, curve.lower, curve.upper))
-        place = {**labels, "H": curve.horizon, "h": h}
-        records.append(Record(DISTANCE2, value, place, lower, upper, method_of(curve)))
-    return records
+    return [distance_record(curve, {**labels, "H": curve.horizon}, h) for h in shown_lengths(curve.horizon)]
 
 
 def scores(task: Text, policy: Policy, labels: Mapping[str, Label], rng: np.random.Generator) -> list[Record]:
@@ -370,8 +363,7 @@ def dial(
         curve = measured[index]
         labels: dict[str, Label] = {"task": task.name, "learner": learner, "H": H, "n": n}
         labels |= {} if K is None else {"K": K}
-        ends = float(curve.lower[-1]), float(curve.upper[-1])
-        records.append(Record(DISTANCE2, curve.final, labels, *ends, method_of(curve)))
+        records.append(distance_record(curve, labels))
         if learner != CLEAN:
             records.append(Record(SHARE, shares[index], labels))
     return records
@@ -562,15 +554,6 @@ MEASURABLE = 1.97
 WRITTEN = "tokens written after the prompt"
 
 
-def additive(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``-2 log(1 - D^2 / 2)``: adds up over independent errors."""
-    return -2.0 * np.log1p(-np.clip(distance, 0.0, 2.0 - 1e-12) / 2.0)
-
-
-def additive_inverse(value: NDArray[np.float64]) -> NDArray[np.float64]:
-    return -2.0 * np.expm1(-np.asarray(value) / 2.0)
-
-
 def looks(o: TextOptions, *kinds: str) -> dict[str, dict[str, Any]]:
     """Colour and dashes of the learners of the first part, of these kinds."""
     ramps = {
@@ -632,20 +615,6 @@ def exit_of(series: Series) -> float:
     ends = np.concatenate([[0.0], additive(series.mean[: i + 1])])
     places = np.concatenate([[0.0], series.x[: i + 1]])
     return float(np.interp(additive(np.array(TICKS[-1])), ends[-2:], places[-2:]))
-
-
-def top_labels(axes: Axes, outs: list[tuple[float, str, str]], top: float) -> None:
-    """Slanted words above the places where lines leave through the top, moved apart where they would overlap."""
-    if not outs:
-        return
-    places = spread(np.array([x for x, *_ in outs]), 0.036 * axes.get_xlim()[1])
-    slanted: dict[str, Any] = {"rotation": 40, "rotation_mode": "anchor", "ha": "left", "va": "bottom"}
-    slanted |= {"fontweight": "bold", "fontsize": 10, "annotation_clip": False}
-    for (x, words, colour), at in zip(outs, places, strict=True):
-        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
-        where: dict[str, Any] = {"xytext": (at, 1.025), "textcoords": ("data", "axes fraction")}
-        axes.annotate(words, (x, top), **where, color=colour, arrowprops=arrow, **slanted)
-    axes.set_title(axes.get_title(loc="left"), pad=84)
 
 
 def plain_figure(o: TextOptions, s: Summary) -> Figure:
@@ -847,8 +816,8 @@ def network_findings(o: TextOptions, s: Summary) -> Iterator[str]:
             f"{'lowers' if change < 0 else 'does not lower'} the distance against the maximum likelihood of the same "
             f"class: {100 * change:+.0f} %, {told}."
         )
-    if not trains_networks(o.neural):
-        yield f"Networks were left out{' with --neural no' if o.neural == 'no' else f': {without_torch()}'}."
+    if why := networks_left_out(o.neural):
+        yield f"Networks were {why}."
 
 
 def analyse(options: TextOptions, summary: Summary) -> Analysis:
