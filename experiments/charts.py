@@ -115,9 +115,18 @@ def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float
 
 
 def new_panels(
-    title: str, xlabels: Sequence[str], ylabel: str, *, size: tuple[float, float] = (11.0, 4.4), share: bool = True
+    title: str,
+    xlabels: Sequence[str],
+    ylabel: str,
+    *,
+    size: tuple[float, float] = (11.0, 4.4),
+    share: bool = True,
+    titles: Iterable[str] = (),
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side that share their y axis (unless ``share`` is false), one for each x label."""
+    """A figure with panels side by side that share their y axis (unless ``share`` is false), one for each x label.
+
+    ``titles`` are those of the panels.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
@@ -125,6 +134,8 @@ def new_panels(
     panels = list(figure.subplots(1, len(xlabels), sharey=share, squeeze=False)[0])
     for axes, xlabel in zip(panels, xlabels, strict=True):
         axes.set_xlabel(xlabel)
+    for axes, heading in zip(panels, titles):
+        axes.set_title(heading, fontsize=11)
     panels[0].set_ylabel(ylabel)
     return figure, panels
 
@@ -289,6 +300,24 @@ def errorbars(axes: Axes, x: ArrayLike, rows: Iterable[SummaryRow] | Series, col
     _, mean, lower, upper = (np.asarray(column) for column in points)
     look = {"fmt": "" if "marker" in look else "none", "linestyle": "", "elinewidth": 1.2, "capsize": 2, **look}
     axes.errorbar(x, mean, np.abs(np.stack([mean - lower, upper - mean])), color=colour, ecolor=colour, **look)
+
+
+def name_rows(axes: Axes, colours: Mapping[str, str]) -> dict[str, int]:
+    """The heights of rows, the first one on top, after their names are on the y axis in these colours."""
+    heights = {name: len(colours) - place for place, name in enumerate(colours)}
+    axes.grid(visible=False, axis="y")
+    axes.set_yticks(list(heights.values()), labels=list(heights))
+    for label, colour in zip(axes.get_yticklabels(), colours.values(), strict=True):
+        label.set(color=colour, fontweight="bold", fontsize=9)
+    return heights
+
+
+def interval_dot(axes: Axes, row: SummaryRow, height: float, colour: str, words: str, **look: Any) -> None:
+    """A number as a dot on a broad line that is its interval, with words beside it."""
+    axes.plot([row.lower, row.upper], [height] * 2, color=colour, linewidth=6, alpha=0.35, solid_capstyle="butt")
+    axes.plot([row.mean], [height], "o", color=colour, markersize=7)
+    beside: dict[str, Any] = {"textcoords": "offset points", "xytext": (8, 0), "va": "center", "fontsize": 10}
+    axes.annotate(words, (max(row.top, row.mean), height), **{**beside, "color": colour, **look})
 
 
 def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> None:
@@ -542,7 +571,7 @@ def dots(
         size: in inches.
     """
     figure, every = new_panels(title, [xlabel or metric] * len(panels), "", size=size)
-    heights = {row: len(rows) - place for place, row in enumerate(rows)}
+    heights = name_rows(every[0], {row: learner_style(learner).colour for row, (_, learner) in rows.items()})
     for axes, (heading, where) in zip(every, panels.items(), strict=True):
         axes.set_title(heading, fontsize=11)
         axes.set_xscale(xscale)
@@ -551,19 +580,12 @@ def dots(
             axes.axvline(level, color="black", linestyle="--", linewidth=1.2)
         for row, (place, learner) in rows.items():
             for found in summary.select(metric, **where, **place):
-                colour = learner_style(learner).colour
-                bar: dict[str, Any] = {"color": colour, "linewidth": 6, "alpha": 0.35, "solid_capstyle": "butt"}
-                axes.plot([found.lower, found.upper], [heights[row]] * 2, **bar)
-                axes.plot([found.mean], [heights[row]], "o", color=colour, markersize=7)
-                words = f"{found.mean:.{digits}g}"
-                axes.annotate(words, (max(found.top, found.mean), heights[row]), xytext=(8, 0), **text(learner))
+                words, colour = f"{found.mean:.{digits}g}", learner_style(learner).colour
+                interval_dot(axes, found, heights[row], colour, words, fontweight="bold")
         low, high = log_range(axes, "x")
         if xscale == "log" and 0 < low < high:  # room for the numbers, and powers of ten as they are written
             axes.set_xlim(low / 1.4, high * (high / low) ** 0.25)
             ticks = [10.0**k for k in range(-9, 7) if low / 1.4 <= 10.0**k <= high]
             axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
-    every[0].set_yticks(list(heights.values()), labels=list(heights))
-    for label, (_, learner) in zip(every[0].get_yticklabels(), rows.values(), strict=True):
-        label.set(color=learner_style(learner).colour, fontweight="bold", fontsize=9)
     return figure

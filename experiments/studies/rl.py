@@ -12,7 +12,21 @@ from numpy.typing import NDArray
 from agents import Agent, make_agent
 from agents.interactive import DAgger
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, DISTANCE, Curve, Figure, Panel, chart, legend_below, new_panels, plot_series
+from experiments.charts import (
+    COLOURS,
+    DISTANCE,
+    Axes,
+    Curve,
+    Figure,
+    Panel,
+    chart,
+    errorbars,
+    interval_dot,
+    legend_below,
+    name_rows,
+    new_panels,
+    plot_series,
+)
 from experiments.measure import BEST, SECONDS, build_learner, costed_fit, named
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import (
@@ -414,9 +428,8 @@ def curve_title(s: Summary) -> str:
 
 def curve_figure(s: Summary) -> Figure:
     """The distance curve of every learner, a panel for each task."""
-    figure, panels = new_panels(curve_title(s), ["prefix length h"] * len(TASKS), DISTANCE, size=(13.0, 4.8))
+    figure, panels = task_panels(curve_title(s), "prefix length h", DISTANCE)
     for axes, task in zip(panels, TASKS, strict=True):
-        axes.set_title(task, fontsize=11)
         for name in shown_learners(s, task):
             series = s.series("h", "hellinger2", part=REWARDED, task=task, learner=name)
             plot_series(axes, series, name, **LOOKS[name], label=name)
@@ -428,55 +441,55 @@ def curve_figure(s: Summary) -> Figure:
 def entropy_figure(s: Summary) -> Figure:
     """A dot for each learner and task at its entropy rate, with the expert's as a line."""
     title = "Is the policy as random as the expert? (numbers: probability of its most likely sequence)"
-    figure, panels = new_panels(title, ["entropy rate (nats a token)"] * len(TASKS), "", size=(13.0, 4.2))
+    figure, panels = task_panels(title, "entropy rate (nats a token)", "", height=4.2)
     learners = [name for name in LOOKS if any(name in shown_learners(s, task) for task in TASKS)]
-    heights = {name: len(learners) - place for place, name in enumerate(learners)}
+    heights = name_rows(panels[0], {name: LOOKS[name]["color"] for name in learners})
     small: dict[str, Any] = {"va": "center", "fontsize": 8.5}
-    beside: dict[str, Any] = {**small, "textcoords": "offset points"}
     white = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     for axes, task in zip(panels, TASKS, strict=True):
-        axes.set_title(task, fontsize=11)
-        expert = of(s, ENTROPY, task, EXPERT)
-        axes.axvline(expert, color=COLOURS["black"], linestyle="--", linewidth=1.2)
+        expert = mark_expert(axes, s, ENTROPY, task)
         for learner, height in heights.items():
             for row in s.select(ENTROPY, part=REWARDED, task=task, learner=learner):
-                colour, mode = LOOKS[learner]["color"], of(s, MODE, task, learner)
-                axes.plot([row.lower, row.upper], [height] * 2, color=colour, linewidth=6, alpha=0.35)
-                axes.plot([row.mean], [height], "o", color=colour, markersize=7)
-                axes.annotate(f"{mode:.2g}", (row.top, height), xytext=(8, 0), **beside, color=colour, bbox=white)
+                words = f"{of(s, MODE, task, learner):.2g}"
+                interval_dot(axes, row, height, LOOKS[learner]["color"], words, fontsize=8.5, bbox=white)
         axes.set_xlim(-0.03, 0.87)
         axes.grid(visible=False, axis="y")
         if SUCCESS_REWARD in learners and SUCCESS_REWARD not in shown_learners(s, task):
             axes.annotate("(no success)", (0.0, heights[SUCCESS_REWARD]), **small, color=COLOURS["grey"])
-        top = (expert, len(learners) + 0.75)
-        axes.annotate(f"expert, {of(s, MODE, task, EXPERT):.2g}", top, xytext=(4, 0), **beside)
+        top, words = (expert, len(learners) + 0.75), f"expert, {of(s, MODE, task, EXPERT):.2g}"
+        axes.annotate(words, top, xytext=(4, 0), textcoords="offset points", **small)
     panels[0].set_ylim(0.4, len(learners) + 1.1)
-    panels[0].set_yticks(list(heights.values()), labels=list(heights))
-    for label, name in zip(panels[0].get_yticklabels(), heights, strict=True):
-        label.set(color=LOOKS[name]["color"], fontweight="bold", fontsize=9)
     return figure
 
 
 def return_figure(s: Summary) -> Figure:
     """Distance at H against the return of the reward "expert log-probability", the expert's own as a line."""
     title = "Does more expert log-probability mean more of the expert's distribution?"
-    figure, panels = new_panels(title, [EXPERT_LOG_PROB] * len(TASKS), DISTANCE, size=(13.0, 4.8))
+    figure, panels = task_panels(title, EXPERT_LOG_PROB, DISTANCE)
     for axes, task in zip(panels, TASKS, strict=True):
-        axes.set_title(task, fontsize=11)
-        expert = of(s, EXPERT_LOG_PROB, task, EXPERT)
-        axes.axvline(expert, color=COLOURS["black"], linestyle="--", linewidth=1.2, zorder=1)
+        mark_expert(axes, s, EXPERT_LOG_PROB, task)
         for learner in (name for name in shown_learners(s, task) if name != BEST):
             (reward,) = s.select(EXPERT_LOG_PROB, part=REWARDED, task=task, learner=learner)
-            (last,) = s.select("hellinger2", learner=learner, **whole(s, task))
-            look = LOOKS[learner]
-            axes.plot([reward.lower, reward.upper], [last.mean] * 2, color=look["color"], linewidth=1.5)
-            axes.plot([reward.mean] * 2, [last.lower, last.upper], color=look["color"], linewidth=1.5)
-            style = {**look, "linestyle": "", "markersize": look["markersize"] + 1}
-            axes.plot([reward.mean], [last.mean], **style, label=learner)
+            last, look = s.select("hellinger2", learner=learner, **whole(s, task)), LOOKS[learner]
+            axes.plot([reward.lower, reward.upper], [last[0].mean] * 2, color=look["color"], linewidth=1.5)
+            size = {"markersize": look["markersize"] + 1, "elinewidth": 1.5, "capsize": 0}
+            errorbars(axes, [reward.mean], last, look["color"], marker=look["marker"], **size, label=learner)
         axes.margins(x=0.2)
     panels[0].set_ylim(-0.06, None)
     legend_below(figure, LOOKS, size=9)
     return figure
+
+
+def task_panels(title: str, xlabel: str, ylabel: str, *, height: float = 4.8) -> tuple[Figure, list[Axes]]:
+    """A panel for each task."""
+    return new_panels(title, [xlabel] * len(TASKS), ylabel, size=(13.0, height), titles=TASKS)
+
+
+def mark_expert(axes: Axes, s: Summary, metric: str, task: str) -> float:
+    """The expert's own number, as a line."""
+    expert = of(s, metric, task, EXPERT)
+    axes.axvline(expert, color=COLOURS["black"], linestyle="--", linewidth=1.2, zorder=1)
+    return expert
 
 
 def cost_title(rows: list[SummaryRow]) -> str:

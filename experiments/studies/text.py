@@ -29,7 +29,9 @@ from experiments.charts import (
     additive_inverse,
     chart,
     end_labels,
+    interval_dot,
     log2_axis,
+    name_rows,
     new_figure,
     new_panels,
     no_data,
@@ -645,18 +647,16 @@ def bits_figure(o: TextOptions, s: Summary) -> Figure:
     if not rows and not experts:
         no_data(axes)
         return figure
-    beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
-    for y, row in enumerate(rows):
-        colour = look[row["learner"]]["color"]
-        axes.plot([row.lower, row.upper], [y, y], color=colour, linewidth=3, alpha=0.4)
-        axes.plot([row.mean], [y], "o", color=colour, markersize=8)
-        axes.annotate(f"{row.mean:.2f}", (row.top, y), xytext=(6, 0), **beside)
-    axes.set_yticks(range(len(rows)), labels=[str(row["learner"]) for row in rows])
+    heights = name_rows(axes, {row["learner"]: "black" for row in reversed(rows)})
+    for row in rows:
+        at, colour = heights[row["learner"]], look[row["learner"]]["color"]
+        interval_dot(axes, row, at, colour, f"{row.mean:.2f}", color="black")
     axes.set_xlim(0.0, 1.12 * float(axes.dataLim.x1))
     for row in experts:
         axes.axvspan(row.lower, row.upper, color="black", alpha=0.08, linewidth=0)
         axes.axvline(row.mean, color="black", linestyle="--", linewidth=1.5)
-        axes.annotate(f"expert {row.mean:.2f} ", (row.mean, 0), xytext=(-4, 0), **beside, ha="right", fontweight="bold")
+        words: dict[str, Any] = {"xytext": (-4, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+        axes.annotate(f"expert {row.mean:.2f} ", (row.mean, 1), **words, fontweight="bold")
     return figure
 
 
