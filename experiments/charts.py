@@ -355,6 +355,18 @@ def plain_log_axis(axes: Axes) -> None:
     axes.set_ylim(low / 1.5, high * 1.5)
 
 
+def round_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis with room on both sides of these values, and ticks at a few round numbers."""
+    low, high = min(values) / 1.6, max(values) * 1.6
+    axes.set_xlim(low, high)
+    decades = np.log10(high / low)
+    steps = (1, 2, 5) if decades < 1.2 else (1, 3) if decades < 2.2 else (1,)
+    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [step * 10.0**e for e in exponents for step in steps if low <= step * 10.0**e <= high]
+    axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+
+
 def shades(values: Sequence[float], ramp: Sequence[str] = GREENS) -> dict[Any, str]:
     """One hue, from the first colour of the ramp for the smallest value (shortest chunks, say) to its last."""
     picks = np.linspace(0, len(ramp) - 1, len(values)).round().astype(int)

@@ -140,16 +140,19 @@ def _check_empty(study: Study, options: Any) -> None:
 
 def _check_words(study: Study, found: Analysis, where: str, *, figures: bool = True) -> None:
     """No ``nan`` in what is told, the words in the figures included, and no gap."""
+    from matplotlib.text import Text
+
     told = [*found.findings, *(text for figure in found.figures for text in (figure.title, figure.caption))]
     for text in told:
         _require(not GAP.search(text), f"study {study.name!r}, where {where}, leaves a gap: {text}")
     for figure in found.figures if figures else ():
         try:
             with styled():
-                told += [text.get_text() for text in figure.draw().findobj(lambda artist: hasattr(artist, "get_text"))]
+                written: list[Any] = figure.draw().findobj(Text)
         except Exception as error:
             words = f"study {study.name!r} does not draw its figure {figure.name} where {where}: {error!r}"
             raise AssertionError(words) from error
+        told += [text.get_text() for text in written]
     for text in told:
         _require(not NAN.search(text), f"study {study.name!r}, where {where}, says: {text}")
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from agents import Agent
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import COLOURS, learner_style, new_figure, no_data
+from experiments.charts import COLOURS, Axes, Figure, learner_style, new_figure, no_data, round_ticks
 from experiments.evaluation import build_agent, build_task, parse_spec, short_names, split_specs, takes_horizon
 from experiments.measure import (
     CHUNK_KR,
@@ -43,10 +43,6 @@ from experiments.summary import (
 )
 from ntp_envs import Demonstrations, Task, collect
 from ntp_envs.checks import NotTractableError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 RUNS, MEANS = "runs", "means"
 SEED = "seed"  # the label that tells data sets apart
@@ -402,18 +398,6 @@ def draw_row(
         axes.plot([max(last.lower, floor), last.upper], [height] * 2, **look)
     if last.mean <= 0.0:
         axes.annotate("0", (floor, height), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
-
-
-def round_ticks(axes: Axes, values: list[float]) -> None:
-    """Room on both sides, and ticks at a few round numbers."""
-    low, high = min(values) / 1.6, max(values) * 1.6
-    axes.set_xlim(low, high)
-    decades = np.log10(high / low)
-    steps = (1, 2, 5) if decades < 1.2 else (1, 3) if decades < 2.2 else (1,)
-    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [step * 10.0**e for e in exponents for step in steps if low <= step * 10.0**e <= high]
-    axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axes.set_xticks([], minor=True)
 
 
 # -- findings and analysis ---------------------------------------------------------------------------------------------
