@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from agents import ConvergenceWarning, LogLossBC
+from experiments import measure
 from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies import multiplication as sweep
@@ -193,7 +194,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(
     from agents.neural.training import OnlineBatches
 
     draws = toy.stopping(monkeypatch, OnlineBatches, "draw", draw)
-    toy.stopping(monkeypatch, sweep, "evaluate", evaluation)
+    toy.stopping(monkeypatch, measure, "evaluate", evaluation)
     with pytest.raises(KeyboardInterrupt):
         run_study(PLAIN, TRAININGS, out=tmp_path / "stopped")
     assert list((tmp_path / "stopped").glob("checkpoints/*/evaluation-2.json")), "nothing was kept"

@@ -9,6 +9,7 @@ import experiments_toy as toy
 import numpy as np
 import pytest
 
+from experiments import measure
 from experiments.cells import Record, kept_or_made
 from experiments.measure import POPULATION
 from experiments.run import run_study
@@ -144,7 +145,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(
     from agents.neural.training import OnlineBatches
 
     draws = toy.stopping(monkeypatch, OnlineBatches, "draw", draw)
-    toy.stopping(monkeypatch, sweep, "evaluate", evaluation)
+    toy.stopping(monkeypatch, measure, "evaluate", evaluation)
     with pytest.raises(KeyboardInterrupt):
         run_study(PLAIN, SMALL, out=tmp_path / "stopped")
     assert list((tmp_path / "stopped").glob("checkpoints/*/evaluation-*.json")), "nothing was kept"

@@ -534,11 +534,11 @@ def law_figure(s: Summary, length: int) -> Figure:
     pointers = list(s.select(EXPECTED, part=POINTER, mode=FORCING, H=length, hops=0))
     found = [trainings(s, degree) for degree in s.distinct("degree", part=NETWORK)]
     networks = [modes[FORCING].at_end() for modes in found if FORCING in modes]
-    ours = [*pointers, *networks]
-    settled = bool(ours) and all(agrees(row, row["degree"]) for row in ours)
+    measured = [*pointers, *networks]
+    settled = bool(measured) and all(agrees(row, row["degree"]) for row in measured)
     title = "Under teacher forcing one answer in d is right, whoever learns" if settled else "Is one answer in d right?"
     figure, axes = new_figure(title, "arms d", "whole answers right", size=(8.2, 4.8))
-    arms = sorted({*(row["degree"] for row in [*pointers, *networks]), *(d for d, _ in PUBLISHED)})
+    arms = sorted({*(row["degree"] for row in measured), *(d for d, _ in PUBLISHED)})
     fine = np.geomspace(arms[0] / 1.1, arms[-1] * 1.1, 100)
     axes.plot(fine, 1 / fine, color=COLOURS["grey"], linestyle="--", linewidth=1.5, label="1/d: copying, and a guess")
     ours = (
