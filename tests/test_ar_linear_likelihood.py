@@ -73,7 +73,7 @@ def loss_of(features, demos, weights=None):
     return loss
 
 
-@QUICK
+@examples(10)
 @given(
     index=st.integers(0, len(MAPS) - 1),
     seed=st.integers(0, 10**6),

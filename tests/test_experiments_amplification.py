@@ -82,15 +82,15 @@ def test_a_whole_small_run_reproduces_the_table_and_its_slopes():
 def test_finite_samples_agree_with_the_reference_row():
     """H=64, n=10^4, eps=.01: log-loss 47.4 (sd 4.0), rho K=8 16.7, rho K=H 3.17 (sd .22)."""
     values = {"log-loss": [], "rho": [], 8: []}
-    for seed in range(8):
+    for seed in range(4):
         rng = np.random.default_rng(seed)
         records = samples(H=64, n=10_000, learners=["log-loss", "rho"], chunks=[8], replicate=seed, rng=rng)
         for record in records:
             if record.metric == "C_apx":
                 values[record.labels.get("K", record.labels["learner"])].append(record.value)
-    assert np.mean(values["log-loss"]) == pytest.approx(47.4, abs=4 * 4.0 / math.sqrt(8))
-    assert np.mean(values["rho"]) == pytest.approx(3.17, abs=4 * 0.22 / math.sqrt(8) + 0.005)
-    assert np.mean(values[8]) == pytest.approx(16.7, abs=4 * np.std(values[8], ddof=1) / math.sqrt(8) + 0.05)
+    assert np.mean(values["log-loss"]) == pytest.approx(47.4, abs=4 * 4.0 / math.sqrt(4))
+    assert np.mean(values["rho"]) == pytest.approx(3.17, abs=4 * 0.22 / math.sqrt(4) + 0.005)
+    assert np.mean(values[8]) == pytest.approx(16.7, abs=4 * np.std(values[8], ddof=1) / math.sqrt(4) + 0.05)
 
 
 @pytest.mark.parametrize(("ratio", "switch"), [("e", 64.715), ("10", 28.671)])
@@ -111,7 +111,7 @@ def test_rare_mode_grows_linearly_with_a_bounded_ratio():
 
 @pytest.mark.parametrize(
     ("K", "expected"),
-    [(1, 230.4), (2, 116.8), (4, 59.2), (8, 30), (16, 15.2), (32, 7.7), (64, 3.9), (128, 1.975), (256, 1)],
+    [(1, 230.4), (16, 15.2), (256, 1)],
 )
 def test_consistency_game_has_its_exact_factor_for_every_chunk(K, expected):
     assert factor(consistency(H=256, learner="chunked rho", K=K, rng=RNG)) == pytest.approx(expected, rel=1e-9)
@@ -122,7 +122,7 @@ def test_consistency_game_has_its_exact_factor_for_every_chunk(K, expected):
 
 def test_the_control_follows_one_over_four_n_at_every_horizon():
     """A regular one-parameter family: D_H^2 is (1 / 4n) chi^2_1 to first order; mean 1/(4n), sd sqrt(2)/(4n)."""
-    seeds, means = 60, {}
+    seeds, means = 30, {}
     for H, n in ((4, 400), (64, 400), (16, 100), (16, 1600)):
         values = [control(H=H, n=n, replicate=i, rng=np.random.default_rng([H, n, i])) for i in range(seeds)]
         for column in range(2):

@@ -108,8 +108,7 @@ def test_quick_changes_defaults_and_yields_to_options():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to a process group")
-@pytest.mark.parametrize("stop", ["Ctrl-C", "SIGTERM"])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(("workers", "stop"), [("1", "SIGTERM"), ("2", "Ctrl-C"), ("2", "SIGTERM")])
 def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_worker(tmp_path, workers, stop):
     words = ["run", TOY, "--mood", "slow", "--seeds", "30", "--workers", workers, "--out", str(tmp_path / "run")]
     process = subprocess.Popen(

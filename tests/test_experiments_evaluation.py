@@ -125,7 +125,7 @@ names = (
 )
 
 
-@examples()
+@examples(25)
 @example([Spec("A", (("x", "\\'\",)"), ("y", 1))), Spec("B")])
 @given(
     st.lists(

@@ -220,7 +220,7 @@ def headline_only(monkeypatch):
         return dataclasses.replace(analysis, figures=analysis.figures[:1])
 
     study = dataclasses.replace(load_study("text"), analyse=analyse_less)
-    monkeypatch.setattr("experiments.studies.load_study", lambda _: study)
+    monkeypatch.setattr("experiments.studies.load_study", lambda name: study if name == "text" else load_study(name))
 
 
 def run(tmp_path, corpus, *more):
@@ -231,15 +231,13 @@ def run(tmp_path, corpus, *more):
     ("content", "more"),
     [
         ((VERSE + "\u00e9\u4e16\U0001f600 na\u00efve\n" * 9).encode(), ()),
-        (b"\xef\xbb\xbf" + VERSE.encode(), ()),
-        (VERSE.replace("\n", "\r\n").encode("utf-16"), ()),
         (gzip.compress(VERSE.encode()), ()),
         (VERSE.replace(" ", "\n").encode(), ("--records", "lines", "--prompt-length", "1")),
         (VERSE.replace("\n", " ").encode() * 100, ()),
         (VERSE.encode(), ("--tokens", "word", "--max-vocab", "20")),
         (bytes(range(256)) * 5, ("--tokens", "byte", "--no-lower")),
     ],
-    ids=["utf-8", "mark", "crlf", "gz", "records", "long line", "words", "bytes"],
+    ids=["utf-8", "gz", "records", "long line", "words", "bytes"],
 )
 def test_other_texts_work(tmp_path, capsys, headline_only, content, more):
     path = tmp_path / "text.txt"
@@ -307,7 +305,7 @@ def test_small_vocabularies_on_purpose_are_not_warned_of(recwarn):
 
 
 @pytest.mark.parametrize("study", ["text", "compare"])
-def test_a_changed_file_is_another_run_of_any_study(tmp_path, capsys, study):
+def test_a_changed_file_is_another_run_of_any_study(tmp_path, capsys, headline_only, study):
     path, out = tmp_path / "text.txt", tmp_path / "o"
     path.write_text(VERSE)
     task = f"Text(corpus={str(path)!r}, prompt_length=2, expert_order=2)"

@@ -256,7 +256,7 @@ def test_a_population_that_is_accepted_has_the_loss_of_the_law(name, parameters,
 def test_a_converged_fit_is_within_what_is_said_of_a_local_minimum(beta, chunk, rng):
     """In an autoregressive linear class: a general minimiser started from the answer gains at most about 1e-3."""
     task = make_task("ARLinear", horizon=6)
-    demos = collect(task, 200, rng, expert_log_probs=True)
+    demos = collect(task, 60, rng, expert_log_probs=True)
     members = task.policy_class
     agent = ClippedRatioBC(beta, chunk=chunk).fit(demos, members)
     loss = ClippedRatioLoss(demos, beta, chunk)

@@ -75,15 +75,12 @@ def test_chunks_on_contamination(chunk, expected):
 
 
 def test_slopes_on_contamination():
-    """Flat in H; falling almost like 1/K in the chunk length."""
+    """Falling almost like 1/K in the chunk length; the table above is flat in H."""
     chunks = np.array([16, 32, 64, 128])
     task = make_task("Contamination", horizon=256)
     factors = [factor(ChunkedRhoBC(int(chunk)), task, chunk=int(chunk)) for chunk in chunks]
     in_chunk = np.polyfit(np.log(chunks), np.log(factors), 1)[0]
     assert -1.0 <= in_chunk <= -0.9 and in_chunk == pytest.approx(-0.923, abs=0.01)
-    horizons = np.array([16, 32, 64, 128, 256])
-    factors = [factor(RhoEstimatorBC(), make_task("Contamination", horizon=int(h))) for h in horizons]
-    assert np.polyfit(np.log(horizons), np.log(factors), 1)[0] == pytest.approx(-0.015, abs=0.01)
 
 
 @pytest.mark.slow
@@ -351,10 +348,10 @@ def test_ties_go_to_the_first_option_that_errs_nowhere_else():
 
 
 def test_consistency_game_is_exactly_as_computed_by_hand():
-    """C_K = (H / K) (1 - eta (J - k) / J) for K = 2^k at H = 256, eta = .1."""
-    task = make_task("ConsistencyGame", horizon=256, eta=0.1)
+    """C_K = (H / K) (1 - eta (J - k) / J) for K = 2^k, H = 2^J."""
+    task = make_task("ConsistencyGame", horizon=64, eta=0.1)
     population = task.population()
-    expected = [230.4, 116.8, 59.2, 30, 15.2, 7.7, 3.9, 1.975, 1]
+    expected = [64 / 2**k * (1 - 0.1 * (6 - k) / 6) for k in range(7)]
     for k, factor in enumerate(expected):
         agent = ChunkedRhoBC(2**k).fit(population, task.policy_class)
         assert approximation_factor(task, agent.policy_) == pytest.approx(factor, rel=1e-12)

@@ -60,7 +60,7 @@ def test_same_argmin_as_brute_force_on_small_games(tau, precision, monkeypatch):
         monkeypatch.setattr(rho_game, "_FLOAT32_FROM", 0)
     rng = np.random.default_rng(1)
     values = np.array([0.0, 1e-30, 1e-6, 0.01, 0.25, 0.3, 0.5, 1.0])
-    for _ in range(1500):
+    for _ in range(500):
         n, m = rng.integers(1, 8, size=2)
         densities = values[rng.integers(rng.integers(1, 9), size=(n, m))]
         weights = rng.integers(0, 4, size=n) + (0.0 if rng.random() < 0.5 else rng.random(n))
@@ -280,7 +280,7 @@ def test_parameters_at_zero_lose_every_unit_with_an_event():
 
 
 @pytest.mark.parametrize("tau", ["ratio", "psi"])
-@pytest.mark.parametrize("length", [3, 7, 20, 64, 200])
+@pytest.mark.parametrize("length", [3, 20, 200])
 def test_no_better_parameter_nearby_at_any_scale(length, tau):
     """A zoom that loses the minimum would leave a smaller worst case beside the solution; rounding decides nothing."""
     from scipy.stats import binom

@@ -172,7 +172,7 @@ def a_line(seed):
 
 
 @given(st.integers(0, 2**32 - 1))
-@examples(60)
+@examples(20)
 def test_in_one_dimension_no_grid_is_better_than_the_certificate_allows(seed):
     """Both players on a dense grid. It misses best replies by half a step, and so a share of them that falls with the
     square of the step."""
@@ -300,7 +300,7 @@ def test_noisy_parity_is_won_by_the_uniform_guess(tau, episodes):
     assert agent.fit_report_.objective <= 1e-9 and agent.fit_report_.converged
 
 
-@pytest.mark.parametrize(("width", "horizon", "seed"), [(1, 32, 0), (2, 64, 0), (2, 64, 1)])
+@pytest.mark.parametrize(("width", "horizon", "seed"), [(1, 32, 0), (2, 32, 1)])
 def test_contaminated_documents_in_more_dimensions(width, horizon, seed):
     """A fraction eps of documents of another kind: the best in class gives them up.
 

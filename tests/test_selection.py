@@ -506,13 +506,12 @@ def test_a_score_of_the_tournament_depends_on_what_else_is_in_the_grid():
 # -- what the criteria see ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [2000, 5000])
-def test_the_criterion_decides_on_contamination(n):
+def test_the_criterion_decides_on_contamination():
     """Held-out log-loss is the objective that fails, so it chooses no smoothing; the tournament does."""
     task = make_task("Contamination", horizon=64, eps=0.01, p=1e-4, q=1 - 1e-4, theta_min=1e-4)
     grid = {"lam": [0.0, "1/(nH)", 1e-3, 1e-2, "1/H", 0.03, 0.1, 0.3]}
     for seed in range(3):
-        demos = collect(task, n, np.random.default_rng(seed))
+        demos = collect(task, 2000, np.random.default_rng(seed))
         plain = approximation_factor(task, LogLossBC().fit(demos, task.policy_class).policy_)
         by_log_loss, by_rho = (
             CrossValidatedBC(SmoothedLogLossBC(), grid, criterion).fit(demos, task.policy_class)

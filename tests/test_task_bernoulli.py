@@ -19,7 +19,12 @@ from ntp_envs.tasks.bernoulli import count_distance
 
 @pytest.mark.parametrize(
     ("horizon", "tv_ratio", "hellinger_ratio"),
-    [(10, 1.12, 1.00), (100, 2.13, 1.03), (1000, 5.53, 1.40), (10_000, 16.28, 4.93)],
+    [
+        (10, 1.12, 1.00),
+        (100, 2.13, 1.03),
+        (1000, 5.53, 1.40),
+        pytest.param(10_000, 16.28, 4.93, marks=pytest.mark.slow),
+    ],
 )
 def test_ratios_of_log_loss_to_the_best(horizon, tv_ratio, hellinger_ratio):
     task = make_task("BernoulliMixture", horizon=horizon, weight=0.01, q=0.7)
@@ -171,7 +176,7 @@ def test_count_distances_equal_enumeration(eps, p, q, theta, horizon):
 def test_best_in_class_beats_a_fine_grid(eps, p, q, horizon):
     task = make_task("Contamination", horizon=horizon, eps=eps, p=p, q=q, theta_min=0.01)
     best = task.best_in_class()
-    grid = [count_distance(task.expert, theta, horizon) for theta in np.linspace(0.01, 0.99, 400)]
+    grid = [count_distance(task.expert, theta, horizon) for theta in np.linspace(0.01, 0.99, 120)]
     assert best.hellinger2 <= min(grid) + 1e-12
     assert best.hellinger2 == pytest.approx(count_distance(task.expert, best.policy.theta, horizon), abs=1e-14)
 
@@ -218,7 +223,7 @@ def test_rare_counts_keep_their_weight_in_a_short_last_chunk():
         np.testing.assert_allclose(seen, law, rtol=1e-12)
 
 
-@pytest.mark.parametrize("horizon", [2000, 20_000])
+@pytest.mark.parametrize("horizon", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_the_error_of_the_best_in_class_is_within_its_tolerance(horizon):
     """The two components are mutually singular in the limit: the best member is the heavier one, at 2 (1 - sqrt .7)."""
     best = make_task("Contamination", horizon=horizon, eps=0.3, p=0.1, q=0.4).best_in_class()

@@ -219,7 +219,7 @@ def test_halving_bound_by_simulation(learner, tight):
     """Over many games no layer-by-layer rule is below 1 + (H - 1) / 2 sets; keeping a set while it lasts attains it."""
     for horizon in (3, 8):
         used = []
-        for seed in range(1500):
+        for seed in range(500):
             task = HalvingGame(horizon=horizon, seed=seed)
             used.append(len(task.sets_used(learner(task, np.random.default_rng([seed, 1])))))
         mean, error = np.mean(used), np.std(used) / np.sqrt(len(used))

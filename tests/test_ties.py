@@ -121,7 +121,7 @@ def test_evaluation_and_search_take_the_smaller_of_two_equal_tokens():
 # -- the perceptron ----------------------------------------------------------------------------------------------------
 
 
-@examples(40)
+@examples(12)
 @given(seed=st.integers(0, 10**6), vocab_size=st.integers(2, 4))
 @pytest.mark.filterwarnings("ignore::agents.base.ConvergenceWarning")
 def test_the_perceptron_does_not_depend_on_the_order_of_features_or_demonstrations(seed, vocab_size):
@@ -194,7 +194,7 @@ def members_and_mirror_images(rng, A=2, horizon=3):
     return members, data
 
 
-@examples(30)
+@examples(10)
 @given(seed=st.integers(0, 10**6))
 @pytest.mark.parametrize(
     "agent",

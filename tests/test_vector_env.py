@@ -76,7 +76,7 @@ def pair(num_envs, task, *, mode, seed, limit=None, **arguments):
     return ours, theirs
 
 
-@examples(10)
+@examples(4)
 @given(
     seed=st.integers(0, 2**32 - 1),
     reward=st.sampled_from(REWARDS),
@@ -192,7 +192,7 @@ def test_seeding(family):
     assert np.array_equal(draws[0], other) == (first.task.prompt_length == 0)
 
 
-@examples(10)
+@examples(5)
 @given(
     seeds=st.lists(st.integers(0, 2**40), min_size=3, max_size=3),
     partial=st.sampled_from([0.0, 0.2]),
