@@ -183,7 +183,8 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
         return
     figure = axes.figure
     FigureCanvasAgg(figure)  # type: ignore[arg-type]
-    figure.draw_without_rendering()  # type: ignore[union-attr]
+    if (engine := figure.get_layout_engine()) is not None:  # type: ignore[union-attr]
+        engine.execute(figure)  # type: ignore[arg-type]
     height = matplotlib.rcParams["font.size"] * figure.dpi / 72 * gap
     wanted = np.array([axes.transData.transform((x, y))[1] for x, y, *_ in labels])
     placed = spread(wanted, height)
@@ -248,6 +249,7 @@ def render(figure: Figure) -> tuple[bytes, bytes]:
 
     png, svg = io.BytesIO(), io.BytesIO()
     FigureCanvasAgg(figure).print_figure(png, format="png", metadata={"Software": None})
+    figure.set_layout_engine("none")  # the layout of the one is that of the other: laying out takes longer than drawing
     FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": "ntp-envs"})
     return png.getvalue(), svg.getvalue()
 
