@@ -292,13 +292,13 @@ def test_well_specified_finite_class_meets_its_bound():
     means = []
     for horizon in (2, 8, 32):
         values = []
-        for _ in range(40):
+        for _ in range(20):
             tokens = (rng.random((n, horizon)) < thetas[14]).astype(int)
             demos = Demonstrations(np.zeros((n, 0), int), tokens, vocab_size=2)
             learned = LogLossBC().fit(demos, policy_class).policy_.theta
             affinity = np.sqrt(thetas[14] * learned) + np.sqrt((1 - thetas[14]) * (1 - learned))
             values.append(2 * (1 - affinity**horizon))
-        assert max(values) <= 2 * np.log(len(thetas) * 40 / 1e-3) / n
+        assert max(values) <= 2 * np.log(len(thetas) * 20 / 1e-3) / n
         means.append(np.mean(values))
     assert max(means) <= 2 * (np.log(len(thetas)) + 1) / n
 

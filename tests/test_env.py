@@ -291,12 +291,12 @@ def test_the_picture_shows_where_the_sequence_leaves_the_expert():
 
 
 def test_one_slip_in_a_long_sequence_is_seen():
-    env = TokenEnv("Contamination", horizon=3000, reward="none", render_mode="rgb_array", expert_info=False)
+    env = TokenEnv("Contamination", horizon=1500, reward="none", render_mode="rgb_array", expert_info=False)
     env.reset(options={"prompt": [0]})
-    for t in range(3000):
-        env.step(int(t >= 1234))
+    for t in range(1500):
+        env.step(int(t >= 617))
     vermilion = (env.render()[150] == (213, 94, 0)).all(axis=1)
-    assert np.flatnonzero(vermilion).tolist() == [1235 * 640 // 3001]
+    assert np.flatnonzero(vermilion).tolist() == [618 * 640 // 1501]
 
 
 def test_text_rendering():
@@ -461,7 +461,7 @@ def test_masks_of_a_batch_out_of_step(family, mode, rng):
         envs.action_masks()
     envs.reset(seed=0)
     over = np.zeros(3, dtype=bool)
-    for t in range(min(task.horizon + 4, 40)):
+    for t in range(min(task.horizon + 4, 20)):
         start = over if mode is AutoresetMode.DISABLED else np.arange(3) == t % 5
         if start.any():
             envs.reset(options={"reset_mask": start.copy()})

@@ -187,7 +187,7 @@ def test_intervals_cover_the_truth_about_19_times_in_20():
         "sampled_accuracy": agree,
         "sampled_exact": truth.sequence_probability,
     }
-    draws, runs = rng(5), 400
+    draws, runs = rng(5), 200
     covered = {name: [] for name in wanted}
     for _ in range(runs):
         found = evaluate(policy, task, n=150, rng=draws, samples=0)

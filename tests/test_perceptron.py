@@ -116,19 +116,19 @@ def test_separated_data_gives_the_sharpest_member():
 
 @pytest.mark.parametrize("machine", ["increment", "busy_beaver_3"])
 def test_the_turing_step_is_learned_from_a_few_configurations(machine):
-    """Fresh cells right after 20, 50, 100 and 200 random configurations, both machines at least these shares.
+    """Fresh cells right after 20, 50 and 200 random configurations, both machines at least these shares.
 
-    Means over twelve training sets; the shares are our own first measurements (.971, .998, .999, 1.000 for another
+    Means over twelve training sets; the shares are our own first measurements (.971, .998, 1.000 for another
     machine) less what separates the machines here.
     """
     task = turing(machine)
     fresh = collect(task, 500, np.random.default_rng(99))
     means = []
-    for n in (20, 50, 100, 200):
+    for n in (20, 50, 200):
         fits = [PerceptronBC().fit(collect(task, n, np.random.default_rng(s)), task.policy_class) for s in range(12)]
         means.append(np.mean([accuracy(fit.policy_, fresh) for fit in fits]))
     assert means == sorted(means)
-    assert (np.array(means) >= [0.95, 0.98, 0.993, 0.998]).all(), means
+    assert (np.array(means) >= [0.95, 0.98, 0.998]).all(), means
 
 
 def test_log_loss_learns_it_too_and_both_run_the_machine():

@@ -98,7 +98,7 @@ def test_huge_log_ratios_and_impossible_points(tau, precision, monkeypatch):
     if precision == "single":
         monkeypatch.setattr(rho_game, "_FLOAT32_FROM", 0)
     rng = np.random.default_rng(3)
-    for _ in range(300):
+    for _ in range(100):
         n, m = rng.integers(2, 10, size=2)
         log_densities = rng.choice([-5000.0, -2000.0, -100.0, 0.0, 900.0], size=(n, 1)) + rng.normal(size=(n, m))
         log_densities[rng.random((n, m)) < 0.2] -= 3000.0

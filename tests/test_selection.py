@@ -261,7 +261,7 @@ def test_selection_among_learners_on_contamination(tau):
     """The selected policy is within the constant of the best of those fitted, and far better than log-loss."""
     task = make_task("Contamination", horizon=64, eps=0.01, p=1e-4, q=1 - 1e-4, theta_min=1e-4)
     agents = {"log-loss": LogLossBC(), "rho": RhoEstimatorBC(), "smoothed": SmoothedLogLossBC(0.1)}
-    for seed in range(4):
+    for seed in range(2):
         demos = collect(task, 2000, np.random.default_rng(seed))
         chosen = TournamentBC(agents, tau).fit(demos, task.policy_class, rng=np.random.default_rng(seed))
         factors = {name: approximation_factor(task, agent.policy_) for name, agent in chosen.agents_.items()}

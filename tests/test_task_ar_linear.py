@@ -34,7 +34,7 @@ def test_at_zero_the_expert_is_a_member(kind, vocab_size):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_dial_moves_the_expert_out_of_the_class(kind):
-    values = [linear(kind=kind, misspecification=m).best_in_class().hellinger2 for m in (0.0, 0.25, 0.5, 1.0)]
+    values = [linear(kind=kind, misspecification=m).best_in_class().hellinger2 for m in (0.0, 0.5, 1.0)]
     assert values[0] == 0 and all(after > before + 1e-4 for before, after in pairwise(values))
 
 

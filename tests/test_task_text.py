@@ -342,14 +342,14 @@ def test_orders_on_the_default_corpus():
     train = task.decode(task.data.train.tokens)
     assert 40 <= task.vocab_size <= 96
     held_out, fitted = [], []
-    for order in range(1, 6):
+    for order in (1, 3, 5):
         model = Text(expert_order=order).expert
         held_out.append(task.bits_per_char(model).value)
         fitted.append(task.bits_per_char(model, held_out=False).value)
         floor = conditional_entropy(train, order)
         assert floor - 0.01 <= fitted[-1] <= floor + 0.1 * order, order
-    assert held_out[:4] == sorted(held_out[:4], reverse=True) and fitted == sorted(fitted, reverse=True)
-    assert 3.5 < held_out[0] < math.log2(task.vocab_size) and 1.0 < held_out[4] < 3.0
+    assert held_out[1] < held_out[0] and fitted == sorted(fitted, reverse=True)
+    assert 3.5 < held_out[0] < math.log2(task.vocab_size) and 1.0 < held_out[2] < 3.0
 
 
 # -- distances ---------------------------------------------------------------------------------------------------------

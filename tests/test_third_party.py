@@ -136,7 +136,6 @@ def test_its_policy_class_is_fitted_by_our_learners(installed):
     for agent in (
         SmoothedLogLossBC(0.01),
         DAgger(task, rounds=2, rollouts=50),
-        OnPolicyDistillation(task, rounds=3, rollouts=50),
         OnPolicyDistillation(task, rounds=3, rollouts=50, divergence="reverse"),
     ):
         policy = agent.fit(data, members).policy_
