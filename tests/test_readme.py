@@ -55,15 +55,13 @@ def wanted(block):
     return sorted(found | ({"torch"} if "agents.neural" in block else set()))
 
 
-@pytest.mark.parametrize("page", sorted({page for page, *_ in PYTHON}), ids=lambda page: str(page.relative_to(ROOT)))
-def test_python_blocks_run(page, tmp_path):
+def test_python_blocks_run(tmp_path):
     """With every warning an error; in one process, as most of the time is that of importing."""
     files = []
-    for where, number, _, block in PYTHON:
-        if where == page:
-            assert not wanted(block), "a block that needs an extra is marked py"
-            files.append(tmp_path / f"block-{number}.py")
-            files[-1].write_text(block, encoding="utf-8")
+    for page, number, _, block in PYTHON:
+        assert not wanted(block), "a block that needs an extra is marked py"
+        files.append(tmp_path / f"{page.parent.name}-{page.stem}-{number}.py")
+        files[-1].write_text(block, encoding="utf-8")
     done = python("-W", "error", "-c", RUN_FILES, *map(str, files), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
