@@ -92,8 +92,9 @@ PARITY = {1: 0.144929, 2: 0.078695, 4: 0.003021, 8: 0.0}
 
 
 @pytest.mark.parametrize("bound", PARITY)
-def test_noisy_parity_answers(bound):
-    """One chunk of one token, the answer, after prompts that hold the bits."""
+def test_noisy_parity(bound):
+    """One chunk of one token, the answer, after prompts that hold the bits; or a whole episode as a chunk, its law 1/16
+    of that of the answer, and so the norm."""
     task = make_task("NoisyParity", bits=4, subset=(0, 1, 2), noise=0.1)
     bits = all_sequences(2, 4)
     right = bits[:, :3].sum(axis=1) % 2
@@ -109,19 +110,10 @@ def test_noisy_parity_answers(bound):
     policy = ChunkKR(1, norm_bound=bound, tol=1e-9).fit(demos, ARLinearClass(features, 4.0)).policy_
     learned = np.exp(policy.next_log_probs(bits, np.zeros((16, 0), int)))
     truth = np.where(np.arange(2) == right[:, None], 0.9, 0.1)
-    assert np.square(np.sqrt(learned) - np.sqrt(truth)).sum(axis=1).mean() == pytest.approx(
-        PARITY[bound], abs=1e-6 if bound < 8 else 1e-8
-    )
-
-
-@pytest.mark.parametrize("bound", PARITY)
-def test_noisy_parity_episodes(bound):
-    """A whole episode as a chunk: its law is 1/16 of that of the answer, and so is the norm."""
-    task = make_task("NoisyParity", bits=4, subset=(0, 1, 2), noise=0.1)
+    expected = pytest.approx(PARITY[bound], abs=1e-6 if bound < 8 else 1e-8)
+    assert np.square(np.sqrt(learned) - np.sqrt(truth)).sum(axis=1).mean() == expected
     agent = ChunkKR(5, norm_bound=bound / 16, tol=1e-9).fit(task.population(), task.policy_class)
-    assert distance(task.expert, agent.policy_, task).final == pytest.approx(
-        PARITY[bound], abs=1e-6 if bound < 8 else 1e-8
-    )
+    assert distance(task.expert, agent.policy_, task).final == expected
 
 
 def test_one_token_on_contamination_is_maximum_likelihood(rng):

@@ -125,17 +125,11 @@ def test_the_prompt_law_lists_every_prompt_once(degree, length, nodes, count, rn
 
 @QUICK
 @given(stars())
-def test_the_verifier_accepts_the_expert_at_every_prefix(drawn):
+def test_the_verifier_accepts_the_expert_and_follows_any_arm_until_its_end(drawn):
     task, prompts = drawn
     answers = task.targets(prompts)
     for t in range(task.length + 1):
         assert task.verify(prompts, answers[:, :t]).all()
-
-
-@QUICK
-@given(stars())
-def test_the_verifier_follows_any_arm_until_its_end(drawn):
-    task, prompts = drawn
     for prompt in prompts:
         edges, start, goal = read_edges(task, prompt)
         for leaf in {v for _, v in edges} - {u for u, _ in edges}:
