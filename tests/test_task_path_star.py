@@ -293,9 +293,6 @@ def test_reasoning_gym_agrees(degree, length, reverse, rng):
         assert task.decode(answer) == data[i]["answer"]
 
 
-# -- bad input ---------------------------------------------------------------------------------------------------------
-
-
 # -- what a pointer learner misses -------------------------------------------------------------------------------------
 
 
