@@ -58,12 +58,12 @@ def test_our_agents_conform(agent):
 
 #: on every class that they take
 WIDELY = [
-    RhoEstimatorBC(),
+    pytest.param(RhoEstimatorBC(), marks=pytest.mark.slow),
     ChunkedRhoBC(4, "psi"),
     PerceptronBC(max_epochs=20),
     PerceptronBC(averaged=False, shuffle=False, max_epochs=20),
     TaiLrBC(0.01),
-    TaiLrBC(1.0),
+    pytest.param(TaiLrBC(1.0), marks=pytest.mark.slow),
     TotalVariationBC(samples=50),
     TotalVariationBC("tournament", samples=50),
     ScheduledSampling(rounds=2),

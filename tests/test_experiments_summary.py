@@ -44,6 +44,7 @@ def test_few_replicates_have_the_interval_of_student(n):
         assert (mean, low, high) == pytest.approx((sample.mean(), expected.low, expected.high))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("draw", "n"), [("normal", 5), ("normal", 20), ("exponential", 20), ("exponential", 100)])
 def test_intervals_of_replicates_cover_the_mean(draw, n):
     rng, repetitions = np.random.default_rng(1), 400

@@ -226,7 +226,9 @@ def with_expert(task, chunk=None):
         ("Contamination", {"horizon": 6, "eps": 0.1, "p": 0.05, "q": 0.9}, [None, 6]),
         ("BernoulliMixture", {"horizon": 6, "weight": 0.5, "q": 0.9}, [None, 6]),
         ("Snowball", {"horizon": 5, "vocab_size": 3}, [None, 1, 2]),
-        ("NoisyParity", {"bits": 2, "subset": (0, 1), "episodes": 6, "noise": 0.2}, [1, 3]),
+        pytest.param(
+            *("NoisyParity", {"bits": 2, "subset": (0, 1), "episodes": 6, "noise": 0.2}, [1, 3]), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_population_that_is_accepted_has_the_loss_of_the_law(name, parameters, chunks):

@@ -280,7 +280,7 @@ def test_parameters_at_zero_lose_every_unit_with_an_event():
 
 
 @pytest.mark.parametrize("tau", ["ratio", "psi"])
-@pytest.mark.parametrize("length", [3, 20, 200])
+@pytest.mark.parametrize("length", [3, 20, pytest.param(200, marks=pytest.mark.slow)])
 def test_no_better_parameter_nearby_at_any_scale(length, tau):
     """A zoom that loses the minimum would leave a smaller worst case beside the solution; rounding decides nothing."""
     from scipy.stats import binom
