@@ -209,7 +209,7 @@ class EndingClass(PolicyClass):
     def __init__(self, members: PolicyClass, end_token: int) -> None:
         super().__init__(members.vocab_size, horizon=members.horizon)
         self.members = members
-        self.end_token = check_int("end_token", end_token, minimum=0, maximum=members.vocab_size - 1)
+        self.end_token: int = check_int("end_token", end_token, minimum=0, maximum=members.vocab_size - 1)
 
     def policy(self, parameters: Any, /) -> EndingPolicy:
         return EndingPolicy(self.members.policy(parameters), self.end_token)

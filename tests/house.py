@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,7 @@ def checkout(revision, root=ROOT):
             subprocess.run([*git, "remove", "--force", str(place)], check=True)
 
 
+@cache
 def modules(root=ROOT):
     """Every module's name and file."""
     found = {}
@@ -44,6 +46,7 @@ def modules(root=ROOT):
     return found
 
 
+@cache
 def imports(root=ROOT):
     """For every module, those of ours that it imports or names in a string: the deepest that the words name."""
     known = modules(root)

@@ -93,7 +93,7 @@ class Documents(Task):
         """
 
         def geometric(hazard: FloatArray) -> FloatArray:  # (...) -> (..., H + 1)
-            alive = np.arange(self.horizon + 1) * np.log1p(-hazard)[..., None]
+            alive: FloatArray = np.arange(self.horizon + 1.0) * np.log1p(-hazard)[..., None]
             alive[..., :-1] += np.log(hazard)[..., None]
             return alive
 
