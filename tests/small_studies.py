@@ -83,6 +83,8 @@ def difference(one: str, two: str) -> float:
         a, b = float(one), float(two)
     except ValueError:
         return math.inf
+    if a == b:  # 0 and -0
+        return 0.0
     if not (math.isfinite(a) and math.isfinite(b)) or (a == round(a) and b == round(b)):
         return math.inf
     return 0.0 if abs(a - b) <= ABSOLUTE else abs(a - b) / max(abs(a), abs(b))
