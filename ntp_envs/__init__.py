@@ -35,7 +35,7 @@ n counts demonstrations and B the rows of a batch, theta has dimension d, phi is
         The question, checked once, and the answer at every prefix length.
     ntp_envs/distances/exact.py (enumerated, _accumulate, by_pairs, _Layer, _advance)
         Two exact ways: the tree of prefixes, and a recursion over pairs of states.
-    ntp_envs/distances/sampled.py (estimated, _bridge, _one_sided, _bridge_curve)
+    ntp_envs/distances/sampled.py (estimated, bridge_curves, one_sided_curves, _bridge_curve)
         The way that always works: half the sequences from each law, with intervals.
     ntp_envs/distances/front.py (_answer, approximation_factor)
         Which of them answers, and the factor that theory bounds.
@@ -69,11 +69,14 @@ from ntp_envs.checks import NotTractableError, WellSpecifiedError
 from ntp_envs.demonstrations import Demonstrations, Exactness
 from ntp_envs.distances import (
     DistanceCurve,
+    SamplingLawWarning,
     approximation_factor,
     coverage_bound_hellinger2,
     coverage_bound_kl,
     distance,
     distance_curves,
+    distance_from_log_probs,
+    one_sided_distance_from_log_probs,
     register_metric,
     two_sample_test,
 )
@@ -146,6 +149,7 @@ __all__ = [
     "ProductClass",
     "RestartedPolicy",
     "RolloutDistance",
+    "SamplingLawWarning",
     "TableAutomaton",
     "TabularPolicy",
     "TargetPolicy",
@@ -164,9 +168,11 @@ __all__ = [
     "coverage_bound_kl",
     "distance",
     "distance_curves",
+    "distance_from_log_probs",
     "ending_class",
     "evaluate",
     "make_task",
+    "one_sided_distance_from_log_probs",
     "register_environment",
     "register_metric",
     "register_task",

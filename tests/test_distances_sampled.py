@@ -170,9 +170,9 @@ def test_running_log_ratios_after_an_exclusion():
     log_p = np.array([[-1.0, -1.0, -1.0], [-1.0, -inf, nan], [-1.0, -2.0, -1.0]])
     log_q = np.array([[-2.0, -inf, nan], [-1.0, -1.0, -1.0], [-1.0, -1.0, -1.0]])
     expected = [[1.0, inf, inf], [0.0, -inf, -inf], [0.0, -1.0, -1.0]]
-    assert module._running_log_ratio(log_p, log_q).tolist() == expected
+    assert module.running_log_ratio(log_p, log_q).tolist() == expected
     with pytest.raises(ValueError, match="NaN"):
-        module._running_log_ratio(np.array([[-1.0, nan, -inf]]), np.array([[-1.0, -1.0, -1.0]]))
+        module.running_log_ratio(np.array([[-1.0, nan, -inf]]), np.array([[-1.0, -1.0, -1.0]]))
 
 
 def test_same_seed_same_bytes_and_block_independent_moments(monkeypatch):

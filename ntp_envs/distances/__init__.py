@@ -2,6 +2,11 @@
 
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.distances.exact import automaton_distances, enumeration_distances
+from ntp_envs.distances.from_log_probs import (
+    SamplingLawWarning,
+    distance_from_log_probs,
+    one_sided_distance_from_log_probs,
+)
 from ntp_envs.distances.front import METHODS, approximation_factor, distance, distance_curves
 from ntp_envs.distances.metrics import (
     DEFAULT_THRESHOLDS,
@@ -30,6 +35,7 @@ __all__ = [
     "TWO_SAMPLE_METHODS",
     "DistanceCurve",
     "Metric",
+    "SamplingLawWarning",
     "TwoSampleResult",
     "approximation_factor",
     "automaton_distances",
@@ -39,12 +45,14 @@ __all__ = [
     "coverage_bound_kl",
     "distance",
     "distance_curves",
+    "distance_from_log_probs",
     "enumeration_distances",
     "metric_names",
     "mmd_test",
     "monte_carlo_distances",
     "ngram_test",
     "normal_interval",
+    "one_sided_distance_from_log_probs",
     "one_sided_distances",
     "register_metric",
     "score_interval",

@@ -113,14 +113,16 @@ def estimated(
     metrics = check_sampled(asked.metrics, one_sided=estimator == "one-sided")
 
     def log_ratios(source: Policy, count: int) -> Iterator[FloatArray]:
-        for rows in _pieces(count, task.horizon):
+        for rows in blocks(count, task.horizon):
             prompts = task.sample_prompts(rows.stop - rows.start, rng)
             tokens = source.sample(prompts, task.horizon, rng)
-            yield _running_log_ratio(p.log_probs(prompts, tokens), q.log_probs(prompts, tokens))
+            yield running_log_ratio(p.log_probs(prompts, tokens), q.log_probs(prompts, tokens))
 
     if estimator == "one-sided":
-        return _one_sided(log_ratios(p, n), metrics, asked.levels, asked.log_levels, level)
-    return _bridge(log_ratios(p, n - n // 2), log_ratios(q, n // 2), metrics, asked.levels, asked.log_levels, level, n)
+        return one_sided_curves(log_ratios(p, n), metrics, asked.levels, asked.log_levels, level)
+    return bridge_curves(
+        log_ratios(p, n - n // 2), log_ratios(q, n // 2), metrics, asked.levels, asked.log_levels, level, n
+    )
 
 
 def one_sided_distances(
@@ -174,12 +176,12 @@ def one_sided_distances(
         )
 
     def log_ratios() -> Iterator[FloatArray]:
-        for rows in _pieces(n, demonstrations.horizon):
+        for rows in blocks(n, demonstrations.horizon):
             prompts, tokens = demonstrations.prompts[rows], demonstrations.tokens[rows]
             of_p = stored[rows] if p is None and stored is not None else p.log_probs(prompts, tokens)  # type: ignore[union-attr]
-            yield _running_log_ratio(of_p, q.log_probs(prompts, tokens))
+            yield running_log_ratio(of_p, q.log_probs(prompts, tokens))
 
-    return _one_sided(log_ratios(), found, *check_thresholds(thresholds), level)
+    return one_sided_curves(log_ratios(), found, *check_thresholds(thresholds), level)
 
 
 def bridge_distances(
@@ -230,7 +232,7 @@ def bridge_distances(
         p, q = check_policy("p", p, sample), check_policy("q", q, sample)
 
     def log_ratios(name: str, sample: Demonstrations) -> Iterator[FloatArray]:
-        for rows in _pieces(len(sample), sample.horizon):
+        for rows in blocks(len(sample), sample.horizon):
             prompts, tokens = sample.prompts[rows], sample.tokens[rows]
             by_p, by_q = p.log_probs(prompts, tokens), q.log_probs(prompts, tokens)
             if np.isneginf(by_p if name == "p" else by_q).any():
@@ -238,9 +240,9 @@ def bridge_distances(
                     f"policy {name} gives probability 0 to a sequence of of_{name}: it is not the policy that wrote "
                     "them all."
                 )
-            yield _running_log_ratio(by_p, by_q)
+            yield running_log_ratio(by_p, by_q)
 
-    return _bridge(log_ratios("p", of_p), log_ratios("q", of_q), found, *check_thresholds(thresholds), level, n)
+    return bridge_curves(log_ratios("p", of_p), log_ratios("q", of_q), found, *check_thresholds(thresholds), level, n)
 
 
 # Means of functions of the log-ratio over sequences, and from them curves with intervals.
@@ -248,7 +250,7 @@ def bridge_distances(
 RatioFunctions = dict[Metric, Callable[[FloatArray], FloatArray]]
 
 
-def _bridge(
+def bridge_curves(
     from_p: Iterator[FloatArray],
     from_q: Iterator[FloatArray],
     metrics: tuple[Metric, ...],
@@ -269,7 +271,7 @@ def _bridge(
     }
 
 
-def _one_sided(
+def one_sided_curves(
     log_ratios: Iterator[FloatArray],
     metrics: tuple[Metric, ...],
     levels: FloatArray,
@@ -369,12 +371,12 @@ def _collect(log_ratios: Iterable[FloatArray], functions: RatioFunctions) -> dic
         }
 
 
-def _pieces(n: int, horizon: int) -> Iterator[slice]:
+def blocks(n: int, horizon: int) -> Iterator[slice]:
     size = max(1, BLOCK_TOKENS // horizon)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _running_log_ratio(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
+def running_log_ratio(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
     """``(B, H)`` log P - log Q of every prefix; once infinite it stays so."""
     with np.errstate(invalid="ignore"):
         ratio = np.cumsum(log_p - log_q, axis=1)
