@@ -1,4 +1,4 @@
-"""The command line: ``ntp-bench list``, ``run STUDY`` and ``evaluate TASK``, also as ``python -m experiments``."""
+"""The command line: ``ntp-bench list``, ``run``, ``evaluate`` and ``distance``, also as ``python -m experiments``."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ ntp-bench: measure how next-token prediction drifts with the horizon
   ntp-bench run STUDY [--quick] [options] run a study; --quick takes about a minute
   ntp-bench run STUDY --help              its options
   ntp-bench evaluate TASK [AGENT]         what a policy gets right, forced and free-running
+  ntp-bench distance FILE                 how far two models' texts are apart, from their log-probabilities
   ntp-bench --version
 """
 
@@ -102,7 +103,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"ntp-bench {__version__}")
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {"list": _list, "run": _run, "evaluate": _evaluate}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "list": _list,
+        "run": _run,
+        "evaluate": _evaluate,
+        "distance": _distance,
+    }
     try:
         if words[0] not in commands:
             from ntp_envs.checks import did_you_mean
@@ -177,14 +183,25 @@ def _run(words: list[str]) -> int:
 
 def _evaluate(words: list[str]) -> int:
     from experiments.evaluation import show_evaluation
+
+    return _shown(show_evaluation, words)
+
+
+def _distance(words: list[str]) -> int:
+    from experiments.log_probs import show_distance
+
+    return _shown(show_distance, words)
+
+
+def _shown(show: Callable[[list[str]], int], words: list[str]) -> int:
     from experiments.threads import one_thread
 
     try:
         with one_thread():
-            return show_evaluation(words or ["--help"])
+            return show(words or ["--help"])
     except SystemExit as stop:
         return int(stop.code or 0)
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         raise UsageError(str(error)) from error
 
 

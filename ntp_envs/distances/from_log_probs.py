@@ -8,8 +8,8 @@ Whether texts can have been drawn from the law that is given for them is looked 
 
 * Whatever Q is, ``W_h = Q / P`` of the first h tokens is over draws from P a non-negative supermartingale that begins
   at 1. Then so is the ``product over texts of (1 + b (W_h - 1))`` for a bet b in (0, 1), and so is the mean over bets:
-  the probability that it ever reaches ``1 / a`` is at most a (Ville's inequality), for any number of texts and
-  whatever the tails of W. Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86,
+  the probability that it ever reaches ``1 / a`` is at most a (Ville's inequality), for any number of texts and whatever
+  the tails of W. Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86,
   2024.
 * ``E_P Q / (P + Q) = E_Q P / (P + Q)``, the overlap of the two laws, seen from both sides. Both are means of numbers in
   [0, 1]; the empirical Bernstein bound says how far apart they may be. Source: Maurer and Pontil, "Empirical Bernstein
@@ -242,9 +242,9 @@ class _Texts:
             return ""
         (own, other), (mean, error) = self.models, self.moments(self.ratio)
         return (
-            f"after {h + 1} tokens the mean of {other} / {own} over the texts of {own.upper()} is {mean[h]:.4g} (standard "
-            f"error {error[h]:.2g}), and at most 1 over texts drawn from {self.names[0]}: that is not the law that wrote "
-            f"them. {CAUSE}"
+            f"after {h + 1} tokens the mean of {other} / {own} over the texts of {own.upper()} is {mean[h]:.4g} "
+            f"(standard error {error[h]:.2g}), and at most 1 over texts drawn from {self.names[0]}: that is not the "
+            f"law that wrote them. {CAUSE}"
         )
 
 
