@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.cli import main, parse_run
@@ -152,8 +153,10 @@ NEEDS = {"rl": "stable_baselines3", "pathstar": "torch"}
 
 @pytest.fixture
 def workplace(tmp_path):
-    """A folder with a file for the commands that read one, and the example package as if it was installed."""
+    """A folder with a file for each command that reads one, and the example package as if it was installed."""
     (tmp_path / "book.txt").write_text((ROOT / "tests" / "data" / "harbour.txt").read_text("utf-8"), encoding="utf-8")
+    zeros = np.zeros((3, 2))
+    np.savez(tmp_path / "texts.npz", p_on_p=zeros, q_on_p=zeros, p_on_q=zeros, q_on_q=zeros)
     project = (EXAMPLE / "pyproject.toml").read_text(encoding="utf-8")
     info = tmp_path / "site" / "trimmed_imitation-0.1.0.dist-info"
     info.mkdir(parents=True)

@@ -149,6 +149,10 @@ COMMANDS = [
     ("evaluate Contamination --confidence 1", "confidence=1"),
     ("evaluate Contamination --confidence 95", "confidence=95"),
     ("evaluate Contamination --nn 1", "--nn"),
+    ("distance texts.npz", "there is no such file"),
+    ("distance texts.csv", "texts.csv is not a kind of file that is read: .npz, .jsonl, .parquet"),
+    ("distance texts.npz --confidence x", "--confidence"),
+    ("distance texts.npz --metrix tv", "--metrix"),
 ]
 
 

@@ -45,8 +45,10 @@ from ntp_envs import (
     coverage_bound_kl,
     distance,
     distance_curves,
+    distance_from_log_probs,
     evaluate,
     make_task,
+    one_sided_distance_from_log_probs,
     register_environment,
     two_sample_test,
 )
@@ -175,6 +177,23 @@ named_tv.__name__ = "tv"
 
 def uncentred(ratio):
     return np.tanh(ratio) ** 2 + 1.0
+
+
+def from_log_probs(**changes):
+    arrays = {name: -np.ones((4, 3)) for name in ("p_on_p", "q_on_p", "p_on_q", "q_on_q")} | changes
+    return distance_from_log_probs(**arrays)
+
+
+def of_one(value):
+    """Log-probabilities, one of which is this."""
+    return [[-1.0, value if row == 2 else -1.0, -1.0] for row in range(4)]
+
+
+FIRST_IS_ZERO = np.hstack([np.zeros((24, 1)), -np.ones((24, 2))])
+
+
+def infinite_for_q(ratio):
+    return np.where(ratio < 0, -ratio, 0.0)
 
 
 # fmt: off
@@ -801,6 +820,42 @@ REFUSED = [
     ("bridge", lambda: bridge_distances(DRAWN, demos(), p=FLIPS.expert, q=FLIPS.expert),
      ValueError, "of_p has horizon=6 and of_q 4"),
     ("register_metric", lambda: register_metric("tv", triangular), ValueError, "'tv' is a metric of the suite"),
+    # distances from log-probabilities
+    *(("log-probs", lambda options=options: from_log_probs(**options), error, message) for options, error, message in [
+        ({"p_on_q": of_one(0.5)}, ValueError, r"p_on_q\[2, 1\]=0.5 is above 0.*Probabilities need np.log"),
+        ({"q_on_q": of_one(2e-4)}, ValueError, r"q_on_q\[2, 1\]=0.0002 is above 0"),
+        ({"q_on_p": of_one(np.nan)}, ValueError, r"q_on_p\[2, 1\]=nan \(or None\), where a token was written"),
+        ({"p_on_p": of_one(None)}, ValueError, r"p_on_p\[2, 1\]=nan \(or None\).*with its prompt before it"),
+        ({"p_on_p": of_one(-np.inf)}, ValueError, r"p_on_p\[2, 1\]=-inf for a token that model P is said to"),
+        ({"q_on_q": of_one(-np.inf)}, ValueError, r"q_on_q\[2, 1\]=-inf for a token that model Q is said to"),
+        ({"q_on_p": of_one(-9999.0)}, ValueError, r"q_on_p\[2, 1\]=-9999 is what engines write .* Write -inf"),
+        ({"q_on_p": of_one(-3.4028235e38)}, ValueError, r"q_on_p\[2, 1\]=-3.402823e\+38 is what engines"),
+        ({"q_on_p": FIRST_IS_ZERO, "p_on_p": np.full((24, 3), -1.0)},
+         ValueError, r"q_on_p\[:, 0\] is exactly 0.0 in every text and p_on_p\[:, 0\] is not"),
+        ({"p_on_q": FIRST_IS_ZERO, "q_on_q": np.full((24, 3), -1.0)},
+         ValueError, r"p_on_q\[:, 0\] is exactly 0.0 .* model P would have been certain .* that model Q drew"),
+        ({"q_on_p": -np.ones((5, 3))}, ValueError, r"p_on_p has shape \(4, 3\) and q_on_p \(5, 3\)"),
+        ({"p_on_p": -np.ones(3)}, ValueError, r"p_on_p has shape \(3,\); \(n, H\) is needed"),
+        ({"p_on_p": -np.ones((4, 0))}, ValueError, r"p_on_p has shape \(4, 0\); \(n, H\) is needed"),
+        ({"p_on_p": [[-1.0], [-1.0, -2.0]]}, ValueError, "p_on_p cannot be read.*pad texts of different lengths"),
+        ({"p_on_p": -np.ones((4, 3)) + 0j}, TypeError, "p_on_p has dtype complex128"),
+        ({"p_on_q": -np.ones((4, 2)), "q_on_q": -np.ones((4, 2))},
+         ValueError, "texts of P have 3 positions and those of Q 2"),
+        ({"p_on_p": -np.ones((1, 3)), "q_on_p": -np.ones((1, 3))}, ValueError, "number of texts in p_on_p=1 must be"),
+        ({"mask_p": np.ones((4, 2))}, ValueError, r"mask_p has shape \(4, 2\).*\(4, 3\)"),
+        ({"mask_q": [[1, 1, 1], [1, 0, 1], [1, 1, 1], [1, 1, 1]]},
+         ValueError, r"mask_q\[1, 2\] is True after a False: text 1 goes on after its end.*padded on the left"),
+        ({"mask_q": [[0, 1, 1]] * 4}, ValueError, r"mask_q\[0, 1\] is True after a False"),
+        ({"mask_p": np.zeros((4, 3))}, ValueError, r"mask_p\[0\] is False everywhere: nothing was written in text 0"),
+        ({"mask_p": np.full((4, 3), 0.5)}, ValueError, r"mask_p\[0, 0\]=0.5 must be True"),
+        ({"metrics": "chi2"}, NotTractableError, "chi2 has no Monte Carlo"),
+        ({"confidence": 95}, ValueError, "confidence=95"),
+        ({"thresholds": 0.0}, ValueError, "thresholds"),
+    ]),
+    ("log-probs", lambda: one_sided_distance_from_log_probs(-np.ones((4, 3)), -np.ones((4, 3)), mask=[[0, 1, 1]] * 4),
+     ValueError, r"mask\[0, 1\] is True after a False"),
+    ("log-probs", lambda: one_sided_distance_from_log_probs(FIRST_IS_ZERO, FIRST_IS_ZERO, metrics=infinite_for_q),
+     NotTractableError, "draws from p cannot show"),
     # evaluation and search
     ("interval", lambda: evaluated().interval("greedy_success"), ValueError, "no notion of success"),
     ("interval", lambda: evaluated().interval("forced_exat"), ValueError, "Did you mean 'forced_exact'"),
