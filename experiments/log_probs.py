@@ -130,8 +130,8 @@ def _from_rows(path: Path, rows: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     texts: dict[str, list[list[np.ndarray]]] = {"p": [], "q": []}
     for where, row in rows:
         if not isinstance(row, dict) or not all(name in row for name in FIELDS):
-            found = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-            raise ValueError(f"{where} lacks one of {', '.join(FIELDS)}; found: {found or 'nothing'}.")
+            there = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+            raise ValueError(f"{where} lacks one of {', '.join(FIELDS)}; found: {there or 'nothing'}.")
         if row["written_by"] not in ("p", "q"):
             raise ValueError(f"{where}: written_by={row['written_by']!r} must be 'p' or 'q'.")
         try:
@@ -248,12 +248,11 @@ def _columns(curves: dict[str, DistanceCurve]) -> list[Column]:
     """Name, value and ends ``(H,)`` of each number; coverage has one a threshold."""
     columns: list[Column] = []
     for name, curve in curves.items():
-        three = curve.values, curve.lower, curve.upper
         if curve.thresholds is None:
-            columns.append((name, *three))
+            columns.append((name, curve.values, curve.lower, curve.upper))
         else:
             columns += [
-                (f"{name} N={threshold:g}", *(array[:, i] for array in three))
+                (f"{name} N={threshold:g}", curve.values[:, i], curve.lower[:, i], curve.upper[:, i])
                 for i, threshold in enumerate(curve.thresholds)
             ]
     return columns

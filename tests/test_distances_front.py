@@ -152,6 +152,18 @@ def test_no_factor_where_the_class_contains_the_expert():
         approximation_factor(task, BernoulliPolicy(0.1, on="flips"))
 
 
+def test_a_large_vocabulary_is_sampled_at_once():
+    asked = []
+
+    def law(prompts, tokens):
+        asked.append(len(tokens))
+        return np.full((len(tokens), 8192), -np.log(8192))
+
+    curve = distance(UniformPolicy(8192), CallablePolicy(law, 8192), PlainTask(8192, 3), n=96)
+    assert curve.method == "monte carlo (bridge)"
+    assert set(asked) <= {48, 16} and sum(asked) <= 2 * 3 * 96  # sampled, scored and compared; none enumerated
+
+
 def test_a_random_automaton_pair_through_every_exact_door():
     rng = np.random.default_rng(5)
     p, q = (random_automaton(rng, 3, 4, 1, zeros=True, varying=True) for _ in range(2))

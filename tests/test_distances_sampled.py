@@ -9,6 +9,7 @@ from ntp_envs import (
     BernoulliPolicy,
     TableAutomaton,
     TabularPolicy,
+    UniformPolicy,
     collect,
     make_task,
 )
@@ -186,6 +187,20 @@ def test_same_seed_same_bytes_and_block_independent_moments(monkeypatch):
     for metric, curve in one_sided_distances(demos, q).items():
         np.testing.assert_allclose(curve.values, whole[metric].values, rtol=1e-12, atol=1e-15)
         np.testing.assert_allclose(curve.std_error, whole[metric].std_error, rtol=1e-9, atol=1e-15)
+
+
+def test_a_large_vocabulary_stays_in_memory():
+    """The laws after 2000 prefixes, 8192 tokens each, would be several arrays of 131 MB."""
+    import tracemalloc
+
+    task = PlainTask(8192, 2)
+    tracemalloc.start()
+    monte_carlo_distances(
+        UniformPolicy(8192), UniformPolicy(8192), task, n=4000, rng=np.random.default_rng(0), metrics=["tv"]
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 130e6
 
 
 def test_one_sided_from_demonstrations():

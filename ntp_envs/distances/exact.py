@@ -29,6 +29,8 @@ MAX_PREFIXES = 2**24
 
 #: prefixes read together; keeps a block's arrays in cache
 BLOCK = 2**12
+#: next tokens of all of them, at most
+BLOCK_CELLS = 2**22
 
 
 def tree_size(task: Task, n_prompts: int) -> int:
@@ -87,7 +89,7 @@ def enumerated(asked: Question, max_prefixes: int = MAX_PREFIXES) -> dict[str, D
     log_masses = np.log(masses)
     stack = [
         _Block(p.cursor(prompts[rows]), q.cursor(prompts[rows]), log_masses[rows], log_masses[rows])
-        for rows in _pieces(len(prompts))
+        for rows in _pieces(len(prompts), task.vocab_size)
     ]
     visited = 0
     while stack:
@@ -115,7 +117,7 @@ def enumerated(asked: Question, max_prefixes: int = MAX_PREFIXES) -> dict[str, D
                     log_p[rows],
                     log_q[rows],
                 )
-                for rows in _pieces(len(cells))
+                for rows in _pieces(len(cells), task.vocab_size)
             ]
     for metric, values in sums.items():
         np.minimum(values, 1.0 if metric is COVERAGE else metric.most, out=values)
@@ -131,8 +133,9 @@ class _Block(NamedTuple):
     log_q: FloatArray
 
 
-def _pieces(n: int) -> Iterator[slice]:
-    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
+def _pieces(n: int, vocab_size: int) -> Iterator[slice]:
+    size = max(1, min(BLOCK, BLOCK_CELLS // vocab_size))
+    return (slice(start, start + size) for start in range(0, n, size))
 
 
 def _extend(log_prefix: FloatArray, log_next: FloatArray) -> FloatArray:

@@ -33,6 +33,8 @@ METHODS = (
 AUTO_PREFIXES = 2**22
 #: ... or this many where a policy has no cursor of its own and reads every prefix anew, or where only pruning can help
 AUTO_PREFIXES_SLOW = 2**16
+#: ... and pruning is not tried on a larger vocabulary: the laws after all its first tokens are no quick question
+AUTO_VOCABULARY = 2**10
 
 
 def distance(
@@ -158,6 +160,8 @@ def _enumerated_if_quick(asked: Question) -> dict[str, DistanceCurve]:
     limit = AUTO_PREFIXES if own_cursor(asked.p) and own_cursor(asked.q) else AUTO_PREFIXES_SLOW
     try:
         if tree_size(asked.task, len(asked.prompts[0])) > limit:
+            if asked.task.vocab_size > AUTO_VOCABULARY:
+                return {}
             limit = AUTO_PREFIXES_SLOW
         return enumerated(asked, limit)
     except NotTractableError:

@@ -46,8 +46,9 @@ from ntp_envs.intervals import CONFIDENCE, average_interval, each_of, score_inte
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
 
-#: tokens read together: bounds the memory (some tens of MB) whatever n and H
+#: tokens read together, and probabilities of next tokens: bounds the memory (some tens of MB) whatever n, H and A
 BLOCK_TOKENS = 2**19
+BLOCK_CELLS = 2**22
 
 
 def monte_carlo_distances(
@@ -113,7 +114,7 @@ def estimated(
     metrics = check_sampled(asked.metrics, one_sided=estimator == "one-sided")
 
     def log_ratios(source: Policy, count: int) -> Iterator[FloatArray]:
-        for rows in blocks(count, task.horizon):
+        for rows in blocks(count, task.horizon, task.vocab_size):
             prompts = task.sample_prompts(rows.stop - rows.start, rng)
             tokens = source.sample(prompts, task.horizon, rng)
             yield running_log_ratio(p.log_probs(prompts, tokens), q.log_probs(prompts, tokens))
@@ -176,7 +177,7 @@ def one_sided_distances(
         )
 
     def log_ratios() -> Iterator[FloatArray]:
-        for rows in blocks(n, demonstrations.horizon):
+        for rows in blocks(n, demonstrations.horizon, q.vocab_size):
             prompts, tokens = demonstrations.prompts[rows], demonstrations.tokens[rows]
             of_p = stored[rows] if p is None and stored is not None else p.log_probs(prompts, tokens)  # type: ignore[union-attr]
             yield running_log_ratio(of_p, q.log_probs(prompts, tokens))
@@ -232,7 +233,7 @@ def bridge_distances(
         p, q = check_policy("p", p, sample), check_policy("q", q, sample)
 
     def log_ratios(name: str, sample: Demonstrations) -> Iterator[FloatArray]:
-        for rows in blocks(len(sample), sample.horizon):
+        for rows in blocks(len(sample), sample.horizon, sample.vocab_size):
             prompts, tokens = sample.prompts[rows], sample.tokens[rows]
             by_p, by_q = p.log_probs(prompts, tokens), q.log_probs(prompts, tokens)
             if np.isneginf(by_p if name == "p" else by_q).any():
@@ -371,8 +372,9 @@ def _collect(log_ratios: Iterable[FloatArray], functions: RatioFunctions) -> dic
         }
 
 
-def blocks(n: int, horizon: int) -> Iterator[slice]:
-    size = max(1, BLOCK_TOKENS // horizon)
+def blocks(n: int, horizon: int, vocab_size: int = 1) -> Iterator[slice]:
+    """Rows that go together, of sequences that policies over ``vocab_size`` tokens read a token of each at a time."""
+    size = max(1, min(BLOCK_TOKENS // horizon, BLOCK_CELLS // vocab_size))
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
