@@ -10,7 +10,7 @@ import agents
 import experiments
 import ntp_envs
 
-EXTRAS = ("agents.neural", "agents.rl", "agents.torch_state")
+EXTRAS = ("agents.neural", "agents.rl", "ntp_envs.torch_state")
 MODULES = [
     found.name
     for package in (ntp_envs, agents, experiments)

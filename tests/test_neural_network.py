@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 
 from agents.neural import ARCHITECTURES, ModulePolicy, NetworkClass, TorchPolicy
 from agents.neural import network as policy_module
-from agents.torch_state import own_torch_state
 from ntp_envs import Policy, distance, evaluate, make_task
+from ntp_envs.torch_state import own_torch_state
 
 A, P, H = 4, 6, 5
 SPECS = {

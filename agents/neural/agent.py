@@ -22,9 +22,9 @@ from agents.neural.training import (
     identity,
     train,
 )
-from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, Policy, PolicyClass, Task
 from ntp_envs.checks import check_int
+from ntp_envs.torch_state import own_torch_state
 
 CURVE_POINTS = 200
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, Policy, PolicyClass, Task
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import check_in, check_int, check_real, check_tokens
 from ntp_envs.policies import Cursor, check_sequences
+from ntp_envs.torch_state import own_torch_state
 
 
 def resolve_device(device: Any) -> torch.device:

@@ -19,10 +19,10 @@ from agents.neural.network import Network, NetworkClass, TorchPolicy, check_netw
 from agents.neural.training import Mode, Objective, ReferencedBatches, Run, Training, identity, train
 from agents.objectives import known_expert
 from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
-from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs.arrays import FloatArray
 from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.torch_state import own_torch_state
 
 
 class SequenceObjective(nn.Module):

@@ -17,11 +17,11 @@ from stable_baselines3.common.policies import BasePolicy
 from agents.base import Agent, FitReport, check_task
 from agents.rl.policy import SB3Policy, global_generators_restored
 from agents.rl.vec_env import MAX_ENT, REWARDS, make_vec_env
-from agents.torch_state import own_torch_state
 from ntp_envs import Demonstrations, DistanceCurve, Policy, PolicyClass, Task, distance
 from ntp_envs.checks import check_in, check_int, check_names
 from ntp_envs.distances import METRICS
 from ntp_envs.env import resolve_reward
+from ntp_envs.torch_state import own_torch_state
 
 
 class DistanceCallback(BaseCallback):

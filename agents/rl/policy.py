@@ -15,13 +15,13 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
-from agents.torch_state import own_torch_state
 from ntp_envs import Policy, Task
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import check_real
 from ntp_envs.env import accepted_tokens
 from ntp_envs.observations import observation_form, observe, token_space
 from ntp_envs.policies import Cursor
+from ntp_envs.torch_state import own_torch_state
 
 
 @contextmanager

@@ -211,7 +211,7 @@ def rewarded(
     *, task: str, learner: str, H: int, steps: int, n_envs: int, replicate: int, rng: np.random.Generator
 ) -> list[Record]:
     """PPO trained for one reward."""
-    from agents.torch_state import own_torch_state
+    from ntp_envs.torch_state import own_torch_state
 
     made = build_task(task, H)
     agent = make_agent(
