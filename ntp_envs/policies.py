@@ -125,6 +125,13 @@ class Policy(ABC):
                 reader = reader.advance(out[:, h])
         return out
 
+    def sample_with_log_probs(
+        self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator
+    ) -> tuple[IntArray, FloatArray]:
+        """`sample`, and the ``(B, horizon)`` `log_probs` of it; for a policy that knows them once it has drawn."""
+        tokens = self.sample(prompts, horizon, rng)
+        return tokens, self.log_probs(prompts, tokens)
+
     def predict(
         self,
         observation: NDArray[Any] | Mapping[str, NDArray[Any]],

@@ -116,8 +116,9 @@ def estimated(
     def log_ratios(source: Policy, count: int) -> Iterator[FloatArray]:
         for rows in blocks(count, task.horizon, task.vocab_size):
             prompts = task.sample_prompts(rows.stop - rows.start, rng)
-            tokens = source.sample(prompts, task.horizon, rng)
-            yield running_log_ratio(p.log_probs(prompts, tokens), q.log_probs(prompts, tokens))
+            tokens, own = source.sample_with_log_probs(prompts, task.horizon, rng)
+            of_p, of_q = (own if policy is source else policy.log_probs(prompts, tokens) for policy in (p, q))
+            yield running_log_ratio(of_p, of_q)
 
     if estimator == "one-sided":
         return one_sided_curves(log_ratios(p, n), metrics, asked.levels, asked.log_levels, level)

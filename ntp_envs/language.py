@@ -1,0 +1,406 @@
+"""Real language models: any causal model of the `transformers` library as a `Policy`. Needs the extra ``lm``.
+
+What decoders do to a model's logits is part of the law here: `TransformersPolicy` with a temperature, top-k or top-p
+scores exactly the law that it samples, and a token that is cut off has probability zero. A model is read token by token
+with its key-value cache, and for a vocabulary of 50,000 logits of a few places at a time are all that is held. Documents
+that end are `ntp_envs.text.EndedPolicy` of such a policy, greedy decoding is `ntp_envs.GreedyPolicy` of it.
+
+    model, tokenizer = load_model("HuggingFaceTB/SmolLM2-135M")  # or a directory, or a .gguf file
+    policy = TransformersPolicy(model, prompt_length=0, begin=tokenizer.bos_token_id, temperature=0.9)
+    policy.sample(np.zeros((8, 0), int), 32, np.random.default_rng(0))
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.checks import check_generator, check_int, check_real, check_tokens, import_extra
+from ntp_envs.policies import Cursor, Policy, check_sequences
+
+transformers = import_extra(
+    "transformers", "torch", what="a language model (ntp_envs.language)", install='pip install "ntp-envs[lm]"'
+)
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from ntp_envs.torch_state import own_torch_state  # noqa: E402
+
+#: logits held at once while sequences are scored, over all sequences and places of a pass
+LOGITS = 2**23
+#: log-probabilities nearer than this (in nats) tie at the edge of top-k and top-p, and masses nearer than this are
+#: equal: float32 tells no more
+NEAR = 1e-5
+
+
+class TransformersPolicy(Policy):
+    """A causal language model of the `transformers` library, with its temperature, top-k and top-p.
+
+    As decoders do it, logits are divided by the temperature, the ``top_k`` most probable tokens are kept, then of their
+    law the fewest most probable tokens of mass ``top_p``. Tokens within 1e-5 nats of the last one that is kept tie with
+    it, and of these the lower ids are kept; masses within 1e-5 are equal. Log-probabilities are float64 and normalised
+    over the law that samples, whatever the model computes in.
+
+    The model is used as it is, on its device and in its precision: every part is in evaluation mode while it is asked
+    and in its own mode afterwards, weights are not touched, and torch's settings of the process and of the thread
+    (autocast, default types) make no difference. What batches and the cache change is rounding: about 1e-6 nats a
+    token in float32, 1e-2 and more in bfloat16, so that float32 is what distances should be measured in.
+
+    Args:
+        model: with a head for the next token; ``AutoModelForCausalLM.from_pretrained(...)``, or see `load_model`.
+        prompt_length: P.
+        begin: the id, or the ids, put before every prompt: the tokenizer's ``bos_token_id``, an instruction. Needed
+            where P is 0, as a model must read something to say anything.
+        vocab_size: A, where it is less than the number of the model's logits: the first A count. Models of one family
+            may have more logits than their common tokenizer has tokens, and not equally many.
+        temperature: above 0; for the limit at 0 take `ntp_envs.GreedyPolicy` of this policy.
+        top_k: in [1, A], or ``None`` for all.
+        top_p: in (0, 1], or ``None`` for all.
+        pad: an id that fills shorter prompts up, on the left: ``[pad, pad, 7, 4]`` is the prompt ``[7, 4]``, and
+            ``begin`` goes between. An id that is also a token is one where it stands after another token.
+        batch_size: sequences a pass, in sampling and scoring. (A cursor reads all its sequences in one.)
+
+    Raises:
+        TypeError: something else than a model of transformers with a head for the next token.
+        ValueError: a parameter out of range, a prompt longer than the model's window; on use, sequences longer than
+            that (``horizon`` is the longest answer, ``None`` for a model that has no window), or logits that are not
+            a number.
+
+    >>> config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=16, vocab_size=5)
+    >>> policy = TransformersPolicy(transformers.GPT2LMHeadModel(config), prompt_length=1, top_k=3)
+    >>> policy, policy.horizon
+    (TransformersPolicy(GPT2LMHeadModel, vocab_size=5, top_k=3), 16)
+    >>> int(np.isneginf(policy.next_log_probs(np.array([[4]]), np.array([[0, 1, 2]]))).sum())
+    2
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        prompt_length: int,
+        begin: int | Sequence[int] | None = None,
+        vocab_size: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        pad: int | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        config = _check_model(model)
+        size = int(config.vocab_size)
+        super().__init__(
+            size if vocab_size is None else check_int("vocab_size", vocab_size, minimum=1, maximum=size),
+            prompt_length=prompt_length,
+        )
+        self.model = model
+        given = [] if begin is None else np.atleast_1d(begin).tolist()
+        self.begin = [check_int("begin", token, minimum=0, maximum=size - 1) for token in given]
+        self.pad = None if pad is None else check_int("pad", pad, minimum=0, maximum=self.vocab_size - 1)
+        self.temperature = check_real("temperature", temperature, minimum=0.0)
+        if self.temperature == 0:
+            raise ValueError(
+                "temperature=0 must be above 0; for greedy decoding use ntp_envs.GreedyPolicy(TransformersPolicy(...))."
+            )
+        self.top_k = None if top_k is None else check_int("top_k", top_k, minimum=1, maximum=self.vocab_size)
+        self.top_p = None if top_p is None else check_real("top_p", top_p, minimum=0.0, maximum=1.0)
+        if self.top_p == 0:
+            raise ValueError("top_p=0 must be above 0 and at most 1; for the most probable token alone use top_k=1.")
+        self.batch_size = check_int("batch_size", batch_size, minimum=1)
+
+        self._read = len(self.begin) + prompt_length  # ids read before the first token
+        if self._read == 0:
+            raise ValueError(
+                "without a prompt the model has nothing to read; give begin, the id to start from "
+                "(tokenizer.bos_token_id, or eos_token_id where there is none)."
+            )
+        self.window: int | None = getattr(config, "max_position_embeddings", None)
+        if self.window is not None:
+            if self._read > self.window:
+                raise ValueError(
+                    f"{self._too_long()} are more than its window of {self.window}; shorten the prompts."
+                )
+            self.horizon = self.window - self._read + 1  # the last token need not be read
+        takes = inspect.signature(model.forward).parameters
+        self._cache = "cache" if "cache" in takes else "past_key_values"  # the name that it has had since 5.24, or had
+        self._takes = {name for name in ("logits_to_keep", "position_ids") if name in takes}
+
+    def __repr__(self) -> str:
+        shown = [f"TransformersPolicy({type(self.model).__name__}, vocab_size={self.vocab_size}"]
+        usual = {"begin": [], "temperature": 1.0, "top_k": None, "top_p": None, "pad": None}
+        shown += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return ", ".join(shown) + ")"
+
+    def _too_long(self) -> str:
+        return f"the model reads {len(self.begin)} ids of begin and {self.prompt_length} of the prompt, which"
+
+    def _check_length(self, length: int) -> None:
+        if self.horizon is not None and length > self.horizon:
+            raise ValueError(
+                f"before the last of {length} tokens {self._too_long()} with the tokens between are "
+                f"{self._read + length - 1}, more than its window of {self.window}; at most {self.horizon} tokens fit."
+            )
+
+    # -- whole sequences -----------------------------------------------------------------------------------------------
+
+    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        out = np.empty(np.shape(tokens))
+        for rows, places, law in self._forced(prompts, tokens):
+            picked = law.gather(2, self._tensor(np.asarray(tokens)[rows, places])[:, :, None])
+            out[rows, places] = picked[:, :, 0].cpu().numpy()
+        return out
+
+    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        out = np.empty((*np.shape(tokens), self.vocab_size))
+        for rows, places, law in self._forced(prompts, tokens):
+            out[rows, places] = law.cpu().numpy()
+        return out
+
+    def _forced(
+        self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Rows, places and their ``(b, t, A)`` teacher-forced law, a few places at a time: each is read once."""
+        prompts, tokens = check_sequences(self, prompts, tokens)
+        length = tokens.shape[1]
+        self._check_length(length)
+        for rows in self._batches(len(tokens)):
+            reader = self.cursor(prompts[rows])
+            few = max(1, LOGITS // (len(prompts[rows]) * self.vocab_size))
+            for start in range(0, length, few):
+                places = slice(start, min(start + few, length))
+                if places.stop > 1:  # all before the last of these places
+                    reader.append(tokens[rows, max(start - 1, 0) : places.stop - 1])
+                yield rows, places, reader.laws(places.stop - start)
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        prompts, tokens = check_sequences(self, prompts, tokens)
+        self._check_length(tokens.shape[1] + 1)
+        out = np.empty((len(tokens), self.vocab_size))
+        for rows in self._batches(len(tokens)):
+            reader = self.cursor(prompts[rows])
+            reader.append(tokens[rows])
+            out[rows] = reader.log_probs()
+        return out
+
+    def sample(self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator) -> IntArray:
+        return self._draw(prompts, horizon, rng)[0]
+
+    def sample_with_log_probs(
+        self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator
+    ) -> tuple[IntArray, FloatArray]:
+        if torch.finfo(self.model.dtype).bits >= 32:
+            return self._draw(prompts, horizon, rng)
+        # what another policy scores in one pass must not be compared with what was rounded in another way
+        return super().sample_with_log_probs(prompts, horizon, rng)
+
+    def _draw(
+        self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator
+    ) -> tuple[IntArray, FloatArray]:
+        """Tokens and their log-probabilities. The variates are those of `Policy.sample`, whatever the batches."""
+        check_generator(rng)
+        prompts = check_tokens("prompts", prompts, self.vocab_size, width=self.prompt_length)
+        self._check_length(horizon)
+        levels = rng.random((horizon, len(prompts)))
+        tokens, log_probs = np.empty(levels.T.shape, dtype=np.int64), np.empty(levels.T.shape)
+        for rows in self._batches(len(prompts)):
+            reader = self.cursor(prompts[rows])
+            for h in range(horizon):
+                law = reader.law()
+                cumulative = law.exp().cumsum(-1)
+                level = torch.from_numpy(levels[h, rows]).to(law.device)[:, None] * cumulative[:, -1:]
+                drawn = torch.searchsorted(cumulative, level, right=True).clamp_(max=self.vocab_size - 1)
+                tokens[rows, h] = drawn[:, 0].cpu().numpy()
+                log_probs[rows, h] = law.gather(1, drawn)[:, 0].cpu().numpy()
+                reader = reader.advance(tokens[rows, h])
+        return tokens, log_probs
+
+    def _batches(self, n: int) -> Iterator[slice]:
+        return (slice(start, min(start + self.batch_size, n)) for start in range(0, n, self.batch_size))
+
+    # -- token by token ------------------------------------------------------------------------------------------------
+
+    def cursor(self, prompts: NDArray[np.integer]) -> _ModelCursor:
+        prompts = check_tokens("prompts", prompts, self.vocab_size, width=self.prompt_length)
+        real = np.ones(prompts.shape, dtype=bool)
+        if self.pad is not None:
+            real = np.logical_or.accumulate(prompts != self.pad, axis=1)
+            if not self.begin and not real.any(axis=1).all():
+                raise ValueError(
+                    f"prompts[{int(np.argmin(real.any(axis=1)))}] is nothing but pad={self.pad}, so that the model has "
+                    "nothing to read; give begin, the id to start from."
+                )
+        ids = np.column_stack([np.tile(self.begin, (len(prompts), 1)).astype(np.int64), prompts])
+        real = np.column_stack([np.ones((len(prompts), len(self.begin)), dtype=bool), real])
+        if not real.all():
+            order = np.argsort(real, axis=1, kind="stable")  # what fills up comes before ``begin``
+            ids, real = np.take_along_axis(ids, order, axis=1), np.take_along_axis(real, order, axis=1)
+        return _ModelCursor(self, self._tensor(ids), self._tensor(real))
+
+    def _tensor(self, numbers: NDArray[Any]) -> Tensor:
+        """As int64 on the model's device."""
+        return torch.from_numpy(np.array(numbers, dtype=np.int64)).to(self.model.device)
+
+    def _laws(self, ids: Tensor, real: Tensor, cache: Any, last: int) -> tuple[Tensor, Any]:
+        """``(b, last, A)`` laws after each of the last of the ``(b, s)`` ids that follow what the cache holds.
+
+        Args:
+            real: ``(b, t)`` 1 for all t places so far, the s among them, and 0 for those that fill up.
+        """
+        options = {"attention_mask": real, "use_cache": True, self._cache: cache}
+        if "logits_to_keep" in self._takes:
+            options["logits_to_keep"] = last
+        if "position_ids" in self._takes:
+            options["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        with _evaluation(self.model), own_torch_state(device=self.model.device):
+            found = self.model(ids, **options)
+            cache = getattr(found, self._cache, None)
+            if cache is None:
+                raise ValueError(
+                    f"{type(self.model).__name__} returns no key-value cache, so that it is not a causal model, or one "
+                    "that is read in another way (a BERT needs is_decoder=True); agents.neural.ModulePolicy takes any."
+                )
+            law = _law(found.logits[:, -last:, : self.vocab_size], self.temperature)
+            if self.top_k is not None:
+                law = _cut(law, count=self.top_k)
+            if self.top_p is not None and self.top_p < 1:
+                law = _cut(law, mass=self.top_p)
+            return law, cache
+
+
+class _ModelCursor(Cursor):
+    """A batch that a model reads: its cache, and ids that it has not read yet; it reads once it is asked for a law."""
+
+    def __init__(self, policy: TransformersPolicy, waiting: Tensor, real: Tensor, cache: Any = None, step: int = 0):
+        self.policy, self.waiting, self.real, self.cache, self.step = policy, waiting, real, cache, step
+        self._law: Tensor | None = None
+
+    def laws(self, last: int) -> Tensor:
+        """``(b, last, A)`` laws after each of the last of the ids that are waiting, which are read."""
+        laws, self.cache = self.policy._laws(self.waiting, self.real, self.cache, last)
+        self.waiting = self.waiting[:, :0]
+        return laws
+
+    def law(self) -> Tensor:
+        """``(b, A)`` on the model's device."""
+        self.policy._check_length(self.step + 1)
+        if self._law is None:
+            self._law = self.laws(1)[:, 0]
+        return self._law
+
+    def append(self, tokens: NDArray[np.integer]) -> None:
+        """``(b, t)`` tokens more to read."""
+        ids = self.policy._tensor(tokens)
+        self.waiting, self.real = torch.cat([self.waiting, ids], 1), torch.cat([self.real, torch.ones_like(ids)], 1)
+        self.step, self._law = self.step + ids.shape[1], None
+
+    def log_probs(self) -> FloatArray:
+        return np.array(self.law().cpu().numpy())
+
+    def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
+        self.law()  # read once for all branches
+        picked, cache = self.policy._tensor(rows), copy.deepcopy(self.cache)
+        cache.reorder_cache(picked)
+        new = _ModelCursor(self.policy, self.waiting[picked], self.real[picked], cache, self.step)
+        return new.advance(tokens)
+
+    def advance(self, tokens: IntArray) -> _ModelCursor:
+        self.append(np.asarray(tokens)[:, None])
+        return self
+
+
+def _law(logits: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities in float64; on the CPU where the device has none."""
+    logits = logits.to("cpu" if logits.device.type == "mps" else logits.device, torch.float64)
+    law = torch.log_softmax((logits - logits.amax(-1, keepdim=True)) / temperature, dim=-1)
+    if law.isnan().any():
+        raise ValueError("the model returned logits that are not a number; in float16 try bfloat16 or float32.")
+    return law
+
+
+def _cut(law: Tensor, *, count: int | None = None, mass: float | None = None) -> Tensor:
+    """The law of the most probable tokens alone, normalised: ``count`` of them, or the fewest that have ``mass``."""
+    if mass is None:
+        weights, wanted = torch.ones_like(law), float(count or 0)
+        edge = law.topk(int(wanted), dim=-1).values[..., -1:]
+    else:
+        weights, wanted = law.exp(), mass - NEAR
+        ordered = law.sort(dim=-1, descending=True).values
+        short = (ordered.exp().cumsum(-1) < wanted).sum(-1, keepdim=True)
+        edge = ordered.gather(-1, short.clamp(max=law.shape[-1] - 1))
+    sure, tied = law > edge + NEAR, (law - edge).abs() <= NEAR
+    before = (weights * sure).sum(-1, keepdim=True) + (weights * tied).cumsum(-1) - weights
+    return law.masked_fill(~(sure | (tied & (before < wanted))), -torch.inf).log_softmax(-1)
+
+
+def _check_model(model: Any) -> Any:
+    """The part of the model's configuration that is about text, once the model is one that writes text."""
+    advice = "take AutoModelForCausalLM.from_pretrained(...), or load_model"
+    if not isinstance(model, transformers.PreTrainedModel):
+        raise TypeError(
+            f"model must be a causal language model of transformers, not {type(model).__name__}; {advice}. Modules of "
+            "your own go into agents.neural.ModulePolicy."
+        )
+    if not model.can_generate() or model.get_output_embeddings() is None:
+        raise TypeError(f"{type(model).__name__} has no head that gives the law of the next token; {advice}.")
+    if getattr(model, "_is_stateful", False):
+        raise TypeError(
+            f"{type(model).__name__} keeps a state that cannot be read on by several tokens; a model whose layers all "
+            "attend is needed. agents.neural.ModulePolicy takes it without its state."
+        )
+    if model.config.is_encoder_decoder:
+        raise TypeError(f"{type(model).__name__} is an encoder with a decoder; a decoder alone is needed: {advice}.")
+    return model.config.get_text_config()
+
+
+@contextmanager
+def _evaluation(model: Any) -> Iterator[None]:
+    """Every part in evaluation mode; afterwards those that were in training mode are so again."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> tuple[Any, Any]:
+    """A causal language model of transformers and its tokenizer.
+
+    Args:
+        name: a name on the Hugging Face hub, a directory that ``save_pretrained`` has written, or a ``.gguf`` file
+            (whose weights are unpacked).
+        dtype: of the weights; float32 is what distances should be measured in. ``"auto"`` takes what was saved.
+        options: for ``AutoModelForCausalLM.from_pretrained``: ``revision``, ``token``, ``device_map``, ...
+
+    Raises:
+        OSError: nothing can be loaded from there: no such model or file, no access, or no connection (also with
+            ``HF_HUB_OFFLINE=1``) and no copy in the cache; the cause says which.
+    """
+    path, file = Path(name), {}
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}; give the path of a .gguf file on this machine.")
+        name, file = path.parent, {"gguf_file": path.name}
+    found = []
+    for kind, more in ((transformers.AutoModelForCausalLM, {"dtype": dtype, **options}), (transformers.AutoTokenizer, {})):
+        try:
+            found.append(kind.from_pretrained(str(name), **file, **more))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise OSError(
+                f"{kind.__name__} cannot load {str(path)!r}: {reason} Give a name on the Hugging Face hub (if it is "
+                "gated, accept its terms there and log in; offline, only what is in the cache is found), a directory "
+                "with a model and its tokenizer, or a .gguf file."
+            ) from error
+    model, tokenizer = found
+    return model, tokenizer
