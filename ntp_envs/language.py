@@ -2,8 +2,8 @@
 
 What decoders do to a model's logits is part of the law here: `TransformersPolicy` with a temperature, top-k or top-p
 scores exactly the law that it samples, and a token that is cut off has probability zero. A model is read token by token
-with its key-value cache, and for a vocabulary of 50,000 logits of a few places at a time are all that is held. Documents
-that end are `ntp_envs.text.EndedPolicy` of such a policy, greedy decoding is `ntp_envs.GreedyPolicy` of it.
+with its key-value cache, and logits are held for a few places at a time. Documents that end are
+`ntp_envs.text.EndedPolicy` of such a policy, greedy decoding is `ntp_envs.GreedyPolicy` of it.
 
     model, tokenizer = load_model("HuggingFaceTB/SmolLM2-135M")  # or a directory, or a .gguf file
     policy = TransformersPolicy(model, prompt_length=0, begin=tokenizer.bos_token_id, temperature=0.9)
@@ -125,9 +125,7 @@ class TransformersPolicy(Policy):
         self.window: int | None = getattr(config, "max_position_embeddings", None)
         if self.window is not None:
             if self._read > self.window:
-                raise ValueError(
-                    f"{self._too_long()} are more than its window of {self.window}; shorten the prompts."
-                )
+                raise ValueError(f"{self._too_long()} are more than its window of {self.window}; shorten the prompts.")
             self.horizon = self.window - self._read + 1  # the last token need not be read
         takes = inspect.signature(model.forward).parameters
         self._cache = "cache" if "cache" in takes else "past_key_values"  # the name that it has had since 5.24, or had
@@ -392,7 +390,10 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
             raise FileNotFoundError(f"there is no file {path}; give the path of a .gguf file on this machine.")
         name, file = path.parent, {"gguf_file": path.name}
     found = []
-    for kind, more in ((transformers.AutoModelForCausalLM, {"dtype": dtype, **options}), (transformers.AutoTokenizer, {})):
+    for kind, more in (
+        (transformers.AutoModelForCausalLM, {"dtype": dtype, **options}),
+        (transformers.AutoTokenizer, {}),
+    ):
         try:
             found.append(kind.from_pretrained(str(name), **file, **more))
         except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ import agents
 import experiments
 import ntp_envs
 
-EXTRAS = ("agents.neural", "agents.rl", "ntp_envs.torch_state")
+EXTRAS = ("agents.neural", "agents.rl", "ntp_envs.torch_state", "ntp_envs.language")
 MODULES = [
     found.name
     for package in (ntp_envs, agents, experiments)

@@ -229,7 +229,9 @@ def test_filled_up_prompts_have_the_law_of_the_short_ones(name, begin, rng):
 def test_a_prompt_may_be_empty_where_there_is_a_beginning():
     filled, without = policy(pad=0), policy(prompt_length=0)
     np.testing.assert_allclose(
-        filled.log_probs(np.zeros_like(PROMPTS[:9]), TEXTS[:9]), without.log_probs(PROMPTS[:9, :0], TEXTS[:9]), atol=1e-5
+        filled.log_probs(np.zeros_like(PROMPTS[:9]), TEXTS[:9]),
+        without.log_probs(PROMPTS[:9, :0], TEXTS[:9]),
+        atol=1e-5,
     )
 
 
@@ -242,7 +244,9 @@ def test_the_model_is_left_as_it_was():
     model.transformer.wte.weight.requires_grad_(False)
 
     def seen():
-        weights = [(name, w.dtype, w.requires_grad, w.numpy(force=True).tobytes()) for name, w in model.named_parameters()]
+        weights = [
+            (name, w.dtype, w.requires_grad, w.numpy(force=True).tobytes()) for name, w in model.named_parameters()
+        ]
         return weights, [module.training for module in model.modules()], str(model.config)
 
     before, found = seen(), TransformersPolicy(model, prompt_length=2, begin=BEGIN)
@@ -333,7 +337,7 @@ def test_it_keeps_the_contract(kind, rng):
     check_policy(Given(found), Problem("texts", FiniteClass([found]), demos), 1e-4)
     curve = distance(found, policy(), TASK, n=200, method="monte carlo", rng=rng)
     exactly = distance(found, policy(), TASK, method="enumeration").final
-    assert 0.01 < exactly and curve.lower[-1] < exactly < curve.upper[-1]
+    assert exactly > 0.01 and curve.lower[-1] < exactly < curve.upper[-1]
 
 
 def exact():

@@ -6,7 +6,7 @@ import sys
 import house
 import pytest
 
-HEAVY = {"torch", "matplotlib", "stable_baselines3", "minari", "sklearn", "cvxpy", "datasets"}
+HEAVY = {"torch", "matplotlib", "stable_baselines3", "minari", "sklearn", "cvxpy", "datasets", "transformers"}
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ NEURAL = [
     "from agents.neural.network import NetworkClass",
     "from agents import make_agent; make_agent('agents.neural:NeuralBC')",
 ]
+LM = ["import ntp_envs.language", "from ntp_envs.language import TransformersPolicy"]
 RL = [
     "import agents.rl",
     "from agents.rl.agent import SB3Agent",
@@ -38,7 +39,14 @@ def python(*words):
 
 
 @pytest.mark.parametrize(
-    ("extra", "missing", "uses"), [("neural", "torch", NEURAL), ("rl", "torch", RL), ("rl", "stable_baselines3", RL)]
+    ("extra", "missing", "uses"),
+    [
+        ("neural", "torch", NEURAL),
+        ("rl", "torch", RL),
+        ("rl", "stable_baselines3", RL),
+        ("lm", "torch", LM),
+        ("lm", "transformers", LM),
+    ],
 )
 def test_the_error_names_the_extra(extra, missing, uses):
     done = python(TRY_ALL, missing, json.dumps(uses))
@@ -48,7 +56,7 @@ def test_the_error_names_the_extra(extra, missing, uses):
 
 
 def test_agents_do_without():
-    hidden = "sys.modules.update(stable_baselines3=None, torch=None)"
+    hidden = "sys.modules.update(stable_baselines3=None, torch=None, transformers=None)"
     done = python(f"import sys; {hidden}; import agents, experiments.cli")
     assert done.returncode == 0, done.stderr
     assert python("import sys, agents; print('torch' in sys.modules)").stdout.strip() == "False"

@@ -52,7 +52,9 @@ RUN_FILES = "import runpy, sys\nfor path in sys.argv[1:]:\n    runpy.run_path(pa
 
 def wanted(block):
     """The extras that it needs."""
-    found = set(re.findall(r"^(?:from|import) (torch|stable_baselines3|imitation|minari)", block, flags=re.M))
+    found = set(
+        re.findall(r"^(?:from|import) (torch|transformers|stable_baselines3|imitation|minari)", block, flags=re.M)
+    )
     return sorted(found | ({"torch"} if "agents.neural" in block else set()))
 
 
@@ -219,6 +221,7 @@ IN_CI = {
     "libraries": ("pip install stable-baselines3 datasets jsonpickle tqdm tensorboard",
                   "pip install --no-deps imitation==1.0.1"),
     "extras": ("pip install ntp-envs[neural]", "pip install ntp-envs[rl]", "pip install ntp-envs[data]",
+               "pip install ntp-envs[lm]",
                "pip install -e .[bench,rl]"),
     "the example": ("pip install examples/third_party_agent",),
     "other processors": ("python tests/kernels.py",),

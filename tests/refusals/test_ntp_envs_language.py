@@ -62,15 +62,35 @@ ROWS = [
     ("pad", made(pad=5), ValueError, "pad=5 must be"),
     ("batch", made(batch_size=0), ValueError, "batch_size=0"),
     ("long prompt", made(prompt_length=8, begin=0), ValueError, "1 ids of begin and 8 of the prompt, .* window of 8"),
-    ("longer", drawn(8), ValueError, "last of 8 tokens .*0 ids of begin and 2 .* are 9, .*window of 8; at most 7 tokens"),
-    ("longer text", scored(tokens=np.zeros((1, 7), int), begin=0), ValueError, "1 ids of begin .* at most 6 tokens fit"),
+    (
+        "longer",
+        drawn(8),
+        ValueError,
+        "last of 8 tokens .*0 ids of begin and 2 .* are 9, .*window of 8; at most 7 tokens",
+    ),
+    (
+        "longer text",
+        scored(tokens=np.zeros((1, 7), int), begin=0),
+        ValueError,
+        "1 ids of begin .* at most 6 tokens fit",
+    ),
     ("prompt's id", scored([[0, 5]]), ValueError, r"prompts\[0, 1\]=5 is outside the vocabulary"),
     ("id", scored(tokens=[[0, 7]]), ValueError, r"tokens\[0, 1\]=7 is outside the vocabulary"),
     ("prompt's length", scored([[0, 1, 2]]), ValueError, "2 columns are needed"),
     ("rows", scored([[0, 1]] * 2), ValueError, "2 prompts for 1 token sequences"),
-    ("empty", scored([[1, 2], [0, 0]], [[1], [1]], pad=0), ValueError, r"prompts\[1\] is nothing but pad=0.*give begin"),
+    (
+        "empty",
+        scored([[1, 2], [0, 0]], [[1], [1]], pad=0),
+        ValueError,
+        r"prompts\[1\] is nothing but pad=0.*give begin",
+    ),
     ("nan", scored(model=broken()), ValueError, "logits that are not a number"),
-    ("nan drawn", lambda: made(broken())().sample(np.zeros((2, 2), int), 2, np.random.default_rng(0)), ValueError, "not"),
+    (
+        "nan drawn",
+        lambda: made(broken())().sample(np.zeros((2, 2), int), 2, np.random.default_rng(0)),
+        ValueError,
+        "not",
+    ),
     ("rng", lambda: made()().sample(np.zeros((2, 2), int), 2, 0), TypeError, "rng"),
     ("file", lambda: load_model("nowhere/model.gguf"), FileNotFoundError, "there is no file nowhere/model.gguf"),
 ]
@@ -96,7 +116,7 @@ def test_what_is_not_there_is_told_without_a_network(name, monkeypatch):
 
 def test_a_broken_folder(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt3"}')
-    with pytest.raises(OSError, match="AutoModelForCausalLM cannot load .*gpt3"):
+    with pytest.raises(OSError, match=r"AutoModelForCausalLM cannot load .*gpt3"):
         load_model(tmp_path)
     (tmp_path / "model.gguf").write_bytes(b"not one at all, whatever its name says")
     with pytest.raises(OSError, match=r"AutoModelForCausalLM cannot load '.*model\.gguf'"):
