@@ -384,6 +384,15 @@ def test_what_is_known_from_sampling_is_not_scored_again(monkeypatch, rng):
     assert distance(one, one, TASK, n=100, method="monte carlo", rng=rng).values.tolist() == [0.0] * H
 
 
+def test_a_large_vocabulary_is_not_enumerated():
+    """By default as well: no pass reads more than a batch."""
+    model, rows = gpt2(vocab_size=40_000, n_embd=4), []
+    model.register_forward_hook(lambda module, inputs, found: rows.append(found.logits.shape[0]))
+    one, two = (TransformersPolicy(model, prompt_length=0, begin=0, temperature=t) for t in (1.0, 0.5))
+    assert distance(one, two, PlainTask(40_000, 3), n=80).method == "monte carlo (bridge)"
+    assert max(rows) == 32
+
+
 def test_greedy_and_ended():
     scores = logits("gpt2")
     greedy = GreedyPolicy(policy()).sample(PROMPTS[:3], H, np.random.default_rng(0))

@@ -99,7 +99,7 @@ def enumerated(asked: Question, max_prefixes: int = MAX_PREFIXES) -> dict[str, D
         cells = np.flatnonzero(np.maximum(log_p, log_q) > -np.inf)  # of (B, A): the prefixes that are possible
         log_p, log_q = log_p.ravel()[cells], log_q.ravel()[cells]
         visited += len(cells)
-        if visited > max_prefixes:
+        if visited + len(cells) * (task.horizon - step - 1) > max_prefixes:  # each goes on to the end
             full = tree_size(task, len(prompts))
             many = str(full) if full < 10**15 else f"about 1e{int(math.log10(full))}"  # it may not fit into a float
             raise NotTractableError(
