@@ -371,6 +371,10 @@ def _evaluation(model: Any) -> Iterator[None]:
             module.training = True
 
 
+#: options that say where a model is, and so where its tokenizer is
+WHERE = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
+
+
 def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> tuple[Any, Any]:
     """A causal language model of transformers and its tokenizer.
 
@@ -378,7 +382,8 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
         name: a name on the Hugging Face hub, a directory that ``save_pretrained`` has written, or a ``.gguf`` file
             (whose weights are unpacked).
         dtype: of the weights; float32 is what distances should be measured in. ``"auto"`` takes what was saved.
-        options: for ``AutoModelForCausalLM.from_pretrained``: ``revision``, ``token``, ``device_map``, ...
+        options: for ``AutoModelForCausalLM.from_pretrained``: ``device_map``, ...; those that say where things are
+            (``revision``, ``token``, ...) for the tokenizer too.
 
     Raises:
         OSError: nothing can be loaded from there: no such model or file, no access, or no connection (also with
@@ -389,10 +394,11 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}; give the path of a .gguf file on this machine.")
         name, file = path.parent, {"gguf_file": path.name}
+    of_both = {key: value for key, value in options.items() if key in WHERE}
     found = []
     for kind, more in (
         (transformers.AutoModelForCausalLM, {"dtype": dtype, **options}),
-        (transformers.AutoTokenizer, {}),
+        (transformers.AutoTokenizer, of_both),
     ):
         try:
             found.append(kind.from_pretrained(str(name), **file, **more))

@@ -426,6 +426,8 @@ def test_a_directory_is_read(saved):
     model, tokenizer = load_model(saved)
     assert model.dtype == torch.float32 and not model.training
     assert load_model(str(saved), dtype="auto")[0].dtype == torch.bfloat16
+    moved = load_model(saved.parent, subfolder=saved.name)[1]  # the tokenizer is sought there too
+    assert moved.get_vocab() == tokenizer.get_vocab()
     prompts = np.array([tokenizer("d b").input_ids])
     found = TransformersPolicy(model, prompt_length=2, begin=tokenizer.bos_token_id)
     assert tokenizer.decode(found.sample(prompts, 3, np.random.default_rng(0))[0])
