@@ -152,7 +152,7 @@ class Agent(ABC):
         if policy_class.end_token != demonstrations.end_token:
             raise ValueError(
                 f"the demonstrations have end_token={demonstrations.end_token}, the policy class "
-                f"{policy_class.end_token}: a class of texts that end is ntp_envs.ending_class(members, end_token); "
+                f"{policy_class.end_token}: a class of texts that end is ntp_envs.ended_class(members, end); "
                 "demonstrations say so by end_token=."
             )
         if policy_class.horizon is not None and policy_class.horizon < demonstrations.horizon:

@@ -34,8 +34,8 @@ from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
     Demonstrations,
-    EndingClass,
-    EndingPolicy,
+    EndedClass,
+    EndedPolicy,
     FiniteClass,
     MarkovClass,
     NGramClass,
@@ -291,13 +291,13 @@ def _option_parts(
 
 @best_member.register
 def _ending(
-    policy_class: EndingClass, targets: Targets, *, divergence: str, smoothing: float, tol: float
+    policy_class: EndedClass, targets: Targets, *, divergence: str, smoothing: float, tol: float
 ) -> tuple[Policy, FitReport]:
     """What is inside is fitted to what was written: after the end all members agree."""
-    weights = targets.per_token * written(targets.tokens, policy_class.end_token)
+    weights = targets.per_token * written(targets.prompts, targets.tokens, policy_class.end_token)
     inside = replace(targets, weights=weights)
     policy, report = best_member(policy_class.members, inside, divergence=divergence, smoothing=smoothing, tol=tol)
-    return EndingPolicy(policy, policy_class.end_token), report
+    return EndedPolicy(policy, policy_class.end_token), report
 
 
 # -- classes with a closed form ----------------------------------------------------------------------------------------

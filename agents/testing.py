@@ -23,7 +23,7 @@ from ntp_envs import (
     BernoulliClass,
     BernoulliPolicy,
     Demonstrations,
-    EndingPolicy,
+    EndedPolicy,
     Exactness,
     FiniteClass,
     MarkovClass,
@@ -33,7 +33,7 @@ from ntp_envs import (
     PolicyClass,
     ProductClass,
     TabularPolicy,
-    ending_class,
+    ended_class,
 )
 from ntp_envs.checks import check_generator, check_in
 from ntp_envs.features import WindowOneHot
@@ -121,14 +121,14 @@ def _default_classes(rng: np.random.Generator) -> Iterator[tuple[str, PolicyClas
     yield "autoregressive linear class, A=2, P=1", ARLinearClass(WindowOneHot(2, 2), radius=3.0), 1
     yield "autoregressive linear class, A=3, P=0", ARLinearClass(WindowOneHot(3, 1), radius=3.0), 0
     yield "n-gram class, A=3, P=1", NGramClass(3, order=3), 1
-    yield "Markov class of texts that end, A=3, P=1", ending_class(MarkovClass(3, order=1), 2), 1
+    yield "Markov class of texts that end, A=3, P=1", ended_class(MarkovClass(3, order=1), 2), 1
 
 
 def _draw(policy_class: PolicyClass, prompt_length: int, rng: np.random.Generator) -> Demonstrations:
     """Samples of an expert that is in none of the classes."""
     size, end = policy_class.vocab_size, policy_class.end_token
     expert: Policy = TabularPolicy.random(size, HORIZON, rng, prompt_length=prompt_length)
-    expert = expert if end is None else EndingPolicy(expert, end)
+    expert = expert if end is None else EndedPolicy(expert, end)
     prompts = rng.integers(size, size=(SEQUENCES, prompt_length))
     return Demonstrations(prompts, expert.sample(prompts, HORIZON, rng), vocab_size=size, end_token=end)
 

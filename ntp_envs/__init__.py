@@ -85,7 +85,7 @@ from ntp_envs.evaluation import Evaluation, backtracking_search, best_of, evalua
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import (
     CallablePolicy,
-    EndingPolicy,
+    EndedPolicy,
     GreedyPolicy,
     MixturePolicy,
     Policy,
@@ -97,7 +97,7 @@ from ntp_envs.policy_classes import (
     ARLinearClass,
     ARLinearPolicy,
     BernoulliClass,
-    EndingClass,
+    EndedClass,
     FiniteClass,
     MarkovClass,
     NGramClass,
@@ -106,7 +106,7 @@ from ntp_envs.policy_classes import (
     PositionalLinearClass,
     PositionalLinearPolicy,
     ProductClass,
-    ending_class,
+    ended_class,
 )
 from ntp_envs.registration import register_environment, register_known
 from ntp_envs.tasks import BestInClass, Task, make_task, register_task, task_names
@@ -129,8 +129,8 @@ __all__ = [
     "CallablePolicy",
     "Demonstrations",
     "DistanceCurve",
-    "EndingClass",
-    "EndingPolicy",
+    "EndedClass",
+    "EndedPolicy",
     "Evaluation",
     "Exactness",
     "FiniteClass",
@@ -169,7 +169,7 @@ __all__ = [
     "distance",
     "distance_curves",
     "distance_from_log_probs",
-    "ending_class",
+    "ended_class",
     "evaluate",
     "make_task",
     "one_sided_distance_from_log_probs",

@@ -98,17 +98,19 @@ def sample_categorical(log_probs: FloatArray, rng: np.random.Generator) -> NDArr
     return np.minimum((cumulative <= level[:, None]).sum(axis=1), log_probs.shape[1] - 1)
 
 
-def written(tokens: NDArray[np.integer], end_token: int | None) -> NDArray[np.bool_]:
-    """``(n, H)`` which of the tokens were written: all up to the first end token, which is written too.
+def written(prompts: NDArray[np.integer], tokens: NDArray[np.integer], end_token: int | None) -> NDArray[np.bool_]:
+    """``(n, H)`` which tokens were written: all up to the first end token, which is written too (none if the ``(n, P)``
+    prompt has one).
 
-    >>> written(np.array([[0, 1, 1], [0, 0, 0]]), 1).tolist()
+    >>> written(np.empty((2, 0)), np.array([[0, 1, 1], [0, 0, 0]]), 1).tolist()
     [[True, True, False], [True, True, True]]
     """
-    tokens = np.asarray(tokens)
-    out = np.ones(tokens.shape, dtype=np.bool_)
-    if end_token is not None:
-        out[:, 1:] = np.logical_and.accumulate(tokens[:, :-1] != end_token, axis=1)
-    return out
+    if end_token is None:
+        return np.ones(np.shape(tokens), dtype=np.bool_)
+    open_before = np.column_stack(
+        [(np.asarray(prompts) != end_token).all(axis=1), np.asarray(tokens)[:, :-1] != end_token]
+    )
+    return np.logical_and.accumulate(open_before, axis=1)
 
 
 def filled(tokens: NDArray[np.integer], length: int, end_token: int | None) -> IntArray:

@@ -46,7 +46,7 @@ def episode_rewards(
     if task is None or rule == "none":
         return rewards
     if rule == "success":
-        last = written(tokens, task.end_token).sum(axis=1) - 1
+        last = written(prompts, tokens, task.end_token).sum(axis=1) - 1
         rewards[np.arange(len(tokens)), last] = task.success(prompts, tokens)
     elif rule == "expert_log_prob":
         floor = inspect.signature(TokenEnv).parameters["log_prob_floor"].default

@@ -154,7 +154,7 @@ class Demonstrations:
     @property
     def written(self) -> NDArray[np.bool_]:
         """``(n, H)`` which tokens were written: all, or those up to the end of each text, its end token included."""
-        return written(self.tokens, self.end_token)
+        return written(self.prompts, self.tokens, self.end_token)
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -363,55 +363,61 @@ class _MixtureCursor(Cursor):
         return _MixtureCursor([reader.branch(rows, tokens) for reader in self.readers], posterior, self.log_prior)
 
 
-class EndingPolicy(SequentialPolicy):
-    """A law of texts that may end early: ``policy`` until it writes ``end_token``, and nothing but that token after it.
+class EndedPolicy(SequentialPolicy):
+    """The law of texts that may end early: ``policy`` up to its first end token, and end tokens for ever after it.
 
-    The end is absorbing, so that texts of every length up to H are sequences of H tokens, and the distance at h is that
-    of the first h tokens, ended texts included.
+    So texts of different lengths have a law over sequences of one length, and the distance at h is that of the first h
+    tokens, ended texts included. An end token in the prompt counts too.
 
     Args:
-        policy: the law of what is written, of which the end token is one of the choices.
-        end_token: a token of its vocabulary.
+        policy: what writes until then.
+        end: the end token.
 
     Raises:
         TypeError, ValueError: no policy, or no such token.
 
-    >>> texts = EndingPolicy(UniformPolicy(2), 1)
-    >>> np.exp(texts.next_log_probs(np.zeros((2, 0), int), np.array([[0], [1]]))).tolist()
-    [[0.5, 0.5], [0.0, 1.0]]
+    >>> texts = EndedPolicy(UniformPolicy(2), end=1)
+    >>> np.exp(texts.log_probs(np.empty((1, 0), int), np.array([[0, 1, 1]]))).tolist()
+    [[0.5, 0.5, 1.0]]
     """
 
-    def __init__(self, policy: Policy, end_token: int) -> None:
+    def __init__(self, policy: Policy, end: int) -> None:
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
         super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
         self.policy = policy
-        self.end_token = check_int("end_token", end_token, minimum=0, maximum=policy.vocab_size - 1)
+        self.end = check_int("end", end, minimum=0, maximum=policy.vocab_size - 1)
+        self._law = one_hot_log_probs(np.array(self.end), self.vocab_size)
 
     def __repr__(self) -> str:
-        return f"EndingPolicy({self.policy!r}, end_token={self.end_token})"
+        return f"EndedPolicy({self.policy!r}, end={self.end})"
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
-        return _EndingCursor(self.policy.cursor(prompts), np.zeros(len(prompts), dtype=np.bool_), self.end_token)
+        return _EndedCursor(self, self.policy.cursor(prompts), (np.asarray(prompts) == self.end).any(axis=1))
+
+    def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        tokens = np.asarray(tokens)
+        out = self.policy.log_probs(prompts, tokens)
+        before = np.column_stack([(np.asarray(prompts) == self.end).any(axis=1), tokens[:, :-1] == self.end])
+        return np.where(np.logical_or.accumulate(before, axis=1), self._law[tokens], out)
 
 
-class _EndingCursor(Cursor):
-    def __init__(self, reader: Cursor, ended: NDArray[np.bool_], end_token: int) -> None:
-        self.reader, self.ended, self.end_token, self.step = reader, ended, end_token, reader.step
+class _EndedCursor(Cursor):
+    """What the policy has read, and ``(B,)`` whether each text has ended."""
+
+    def __init__(self, owner: EndedPolicy, inner: Cursor, ended: NDArray[np.bool_]) -> None:
+        self.owner, self.inner, self.ended, self.step = owner, inner, ended, inner.step
 
     def log_probs(self) -> FloatArray:
-        log_probs = self.reader.log_probs()
-        if self.ended.any():
-            after = one_hot_log_probs(np.array(self.end_token), log_probs.shape[1])
-            log_probs = np.where(self.ended[:, None], after, log_probs)
-        return log_probs
+        return np.where(self.ended[:, None], self.owner._law, self.inner.log_probs())
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
-        ended = self.ended[rows] | (tokens == self.end_token)
-        return _EndingCursor(self.reader.branch(rows, tokens), ended, self.end_token)
+        ended = self.ended[rows] | (np.asarray(tokens) == self.owner.end)
+        return _EndedCursor(self.owner, self.inner.branch(rows, tokens), ended)
 
     def advance(self, tokens: IntArray) -> Cursor:
-        return _EndingCursor(self.reader.advance(tokens), self.ended | (tokens == self.end_token), self.end_token)
+        ended = self.ended | (np.asarray(tokens) == self.owner.end)
+        return _EndedCursor(self.owner, self.inner.advance(tokens), ended)
 
 
 def check_sequences(policy: Policy, prompts: ArrayLike, tokens: ArrayLike) -> tuple[IntArray, IntArray]:

@@ -23,7 +23,7 @@ from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_probability, check_real
 from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, IndicatorMatrices, normalised_logits
 from ntp_envs.ngram import NGramLevel, NGramPolicy
-from ntp_envs.policies import Cursor, EndingPolicy, Policy, SequentialPolicy
+from ntp_envs.policies import Cursor, EndedPolicy, Policy, SequentialPolicy
 
 # -- What every policy class says of itself. How to *learn* in a class is the learners' business (package ``agents``) -
 
@@ -42,7 +42,7 @@ class PolicyClass(ABC):
     """
 
     statistic: str = "whole sequences"
-    #: the token after which members write nothing but it (`EndingClass`), where texts may end early
+    #: the token after which members write nothing but it (`EndedClass`), where texts may end early
     end_token: int | None = None
 
     def __init__(self, vocab_size: int, *, horizon: int | None = None) -> None:
@@ -192,40 +192,40 @@ class FiniteClass(PolicyClass):
         return np.stack([policy.log_probs(prompts, tokens) for policy in self.readers()])
 
 
-class EndingClass(PolicyClass):
-    """The members of a class as laws of texts that may end early: `EndingPolicy` of each.
+class EndedClass(PolicyClass):
+    """The members of a class as laws of texts that may end early: `EndedPolicy` of each.
 
     Learners that fit single tokens (`agents.LogLossBC` and its kin) fit the class inside to what was written. Of a
-    finite class make a finite class of `EndingPolicy` members instead (`ending_class` chooses): it fits every learner.
+    finite class make a finite class of `EndedPolicy` members instead (`ended_class` chooses): it fits every learner.
 
     Args:
         members: the class of what is written.
-        end_token: a token of its vocabulary.
+        end: the end token.
 
-    >>> EndingClass(BernoulliClass(), 1).policy(0.5).log_probs(np.zeros((1, 0), int), [[1, 1]]).round(3).tolist()
+    >>> EndedClass(BernoulliClass(), 1).policy(0.5).log_probs(np.zeros((1, 0), int), [[1, 1]]).round(3).tolist()
     [[-0.693, 0.0]]
     """
 
-    def __init__(self, members: PolicyClass, end_token: int) -> None:
+    def __init__(self, members: PolicyClass, end: int) -> None:
         super().__init__(members.vocab_size, horizon=members.horizon)
         self.members = members
-        self.end_token: int = check_int("end_token", end_token, minimum=0, maximum=members.vocab_size - 1)
+        self.end_token: int = check_int("end", end, minimum=0, maximum=members.vocab_size - 1)
 
-    def policy(self, parameters: Any, /) -> EndingPolicy:
-        return EndingPolicy(self.members.policy(parameters), self.end_token)
+    def policy(self, parameters: Any, /) -> EndedPolicy:
+        return EndedPolicy(self.members.policy(parameters), self.end_token)
 
 
-def ending_class(members: PolicyClass, end_token: int) -> PolicyClass:
+def ended_class(members: PolicyClass, end: int) -> PolicyClass:
     """The class of texts that end with this token, and are written by the members of a class until then.
 
     >>> from ntp_envs import BernoulliPolicy
-    >>> ending_class(FiniteClass([BernoulliPolicy(0.5)]), 1).policy(0)
-    EndingPolicy(BernoulliPolicy(0.5, on='tokens'), end_token=1)
+    >>> ended_class(FiniteClass([BernoulliPolicy(0.5)]), 1).policy(0)
+    EndedPolicy(BernoulliPolicy(0.5, on='tokens'), end=1)
     """
     if not isinstance(members, FiniteClass):
-        return EndingClass(members, end_token)
-    texts = FiniteClass([EndingPolicy(policy, end_token) for policy in members])
-    texts.end_token = end_token
+        return EndedClass(members, end)
+    texts = FiniteClass([EndedPolicy(policy, end) for policy in members])
+    texts.end_token = end
     return texts
 
 

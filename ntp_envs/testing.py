@@ -287,7 +287,7 @@ def _check_policy(
         _require(
             (np.abs(after) < 1e-12).all(),
             f"{what} writes something else after the end token {task.end_token}; the end is for good: see "
-            "ntp_envs.EndingPolicy.",
+            "ntp_envs.EndedPolicy.",
         )
 
     tokens = draws.copy()  # every other row arbitrary: learners get to places where the expert never goes
@@ -323,7 +323,7 @@ def _check_class(task: Task) -> None:
     )
     _require(
         members.end_token == task.end_token,
-        f"policy_class.end_token is {members.end_token}, the task's {task.end_token}; see ntp_envs.ending_class.",
+        f"policy_class.end_token is {members.end_token}, the task's {task.end_token}; see ntp_envs.ended_class.",
     )
     _require(
         members.horizon is None or members.horizon >= task.horizon,

@@ -115,13 +115,13 @@ def test_one_hot_laws_are_the_tokens(seed, kind, lam):
             continue
         size, tol = members.vocab_size, 1e-10
         prompts, tokens = rng.integers(size, size=(12, 1)), rng.integers(size, size=(12, members.horizon or 4))
-        tokens = np.where(written(tokens, members.end_token), tokens, members.end_token or 0)
+        tokens = np.where(written(prompts, tokens, members.end_token), tokens, members.end_token or 0)
         demos = Demonstrations(prompts, tokens, size, weights=rng.exponential(size=12) if seed % 2 else None)
         hard = Targets.of(demos)
         others = replace(hard, answers=rng.integers(size, size=tokens.shape), weights=rng.random(tokens.shape))
         for targets in (hard, others):
             if members.end_token is not None:  # what nobody wrote has no target
-                targets = replace(targets, weights=targets.per_token * written(tokens, members.end_token))
+                targets = replace(targets, weights=targets.per_token * written(prompts, tokens, members.end_token))
             one, two = (
                 fit_class(members, given, divergence=kind, smoothing=lam, tol=tol)
                 for given in (targets, as_soft(targets))

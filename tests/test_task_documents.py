@@ -17,8 +17,8 @@ from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
     Demonstrations,
-    EndingClass,
-    EndingPolicy,
+    EndedClass,
+    EndedPolicy,
     FiniteClass,
     NGramClass,
     RolloutDistance,
@@ -28,7 +28,7 @@ from ntp_envs import (
     VectorRolloutDistance,
     collect,
     distance,
-    ending_class,
+    ended_class,
     evaluate,
     make_task,
 )
@@ -92,7 +92,7 @@ def test_fits_of_the_population_are_the_closed_forms(horizon):
     assert fit.fit_report_.details["index"] == int(np.argmin(task.member_kl()))
     factor = distance(task.expert, fit.policy_, task).final / best.hellinger2
     assert factor == pytest.approx(task.log_loss_factor(), rel=1e-8)
-    hazard = LogLossBC().fit(population, ending_class(BernoulliClass(), 1)).policy_.policy.theta
+    hazard = LogLossBC().fit(population, ended_class(BernoulliClass(), 1)).policy_.policy.theta
     assert hazard == pytest.approx(task.log_loss_hazard(), rel=1e-9)
 
 
@@ -136,12 +136,12 @@ def test_likelihoods_are_those_of_what_was_written(seed):
     if not ends.any() or not (written & ~ends).any():
         return
     for agent in (LogLossBC(), SmoothedLogLossBC(0.0)):
-        fit = agent.fit(demos, EndingClass(BernoulliClass(), 1))
+        fit = agent.fit(demos, EndedClass(BernoulliClass(), 1))
         share = ends.sum() / written.sum()
         assert fit.policy_.policy.theta == pytest.approx(share)
         entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
         assert fit.fit_report_.objective == pytest.approx(entropy * demos.lengths.mean())  # nats a text
-    linear = LogLossBC().fit(demos, EndingClass(ARLinearClass(FlipSign(), 5.0), 1))
+    linear = LogLossBC().fit(demos, EndedClass(ARLinearClass(FlipSign(), 5.0), 1))
 
     def loss(theta):
         law = ARLinearClass(FlipSign(), 5.0).policy(np.array([theta])).log_probs(demos.prompts, demos.tokens)
@@ -149,30 +149,30 @@ def test_likelihoods_are_those_of_what_was_written(seed):
 
     best = minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-10})
     assert linear.fit_report_.objective == pytest.approx(best.fun, abs=1e-7)
-    trigrams = LogLossBC().fit(demos, ending_class(NGramClass(2, 1), 1)).policy_
+    trigrams = LogLossBC().fit(demos, ended_class(NGramClass(2, 1), 1)).policy_
     assert np.exp(trigrams.next_log_probs(NO_PROMPT, np.empty((1, 0), int)))[0, 1] == pytest.approx(share)
 
 
 def test_a_finite_class_of_endings_fits_every_learner(rng):
     """Its members are laws of whole texts: log-loss, rho and chunks read them as any other."""
     inside = [TabularPolicy.random(2, 4, np.random.default_rng(i)) for i in range(4)]
-    members = ending_class(FiniteClass(inside), 1)
-    assert [type(policy) for policy in members] == [EndingPolicy] * 4 and members.end_token == 1
+    members = ended_class(FiniteClass(inside), 1)
+    assert [type(policy) for policy in members] == [EndedPolicy] * 4 and members.end_token == 1
     tokens = members.policy(2).sample(np.repeat(NO_PROMPT, 3000, axis=0), 4, rng)
     demos = Demonstrations(np.empty((3000, 0), int), tokens, 2, end_token=1)
     for agent in (LogLossBC(), RhoEstimatorBC(), ChunkedRhoBC(2)):
         assert agent.fit(demos, members).fit_report_.details["index"] == 2
-    with pytest.raises(ValueError, match=r"end_token=1, the policy class None: .*ending_class"):
+    with pytest.raises(ValueError, match=r"end_token=1, the policy class None: .*ended_class"):
         LogLossBC().fit(demos, FiniteClass(inside))
-    with pytest.raises(TypeError, match="cannot fit EndingClass"):
-        RhoEstimatorBC().fit(demos, EndingClass(BernoulliClass(), 1))
+    with pytest.raises(TypeError, match="cannot fit EndedClass"):
+        RhoEstimatorBC().fit(demos, EndedClass(BernoulliClass(), 1))
 
 
 @examples(15)
 @given(seed=st.integers(0, 10**6), horizon=st.integers(1, 4))
 def test_an_ending_policy_is_a_law_of_texts(seed, horizon):
     inside = TabularPolicy.random(3, horizon, np.random.default_rng(seed))
-    policy = EndingPolicy(inside, 1)
+    policy = EndedPolicy(inside, 1)
     everything = np.array(list(itertools.product(range(3), repeat=horizon)))
     probabilities = np.exp(policy.log_probs(np.repeat(NO_PROMPT, len(everything), axis=0), everything).sum(axis=1))
     assert probabilities.sum() == pytest.approx(1.0)
@@ -279,7 +279,7 @@ def test_evaluation_and_sampled_distances_take_texts_as_they_are(rng):
     [
         (lambda: Demonstrations(NO_PROMPT, np.array([[1, 0]]), 2, end_token=1), r"tokens\[0, 1\]=0 follows an end_tok"),
         (lambda: Demonstrations(NO_PROMPT, np.array([[1, 1]]), 2, end_token=2), r"end_token=2"),
-        (lambda: EndingPolicy(TabularPolicy.random(2, 2, np.random.default_rng(0)), 5), r"end_token=5"),
+        (lambda: EndedPolicy(TabularPolicy.random(2, 2, np.random.default_rng(0)), 5), r"end=5"),
         (lambda: make_task("Documents", long=0.6), r"long=0.6 must be below short=0.5"),
     ],
 )

@@ -15,10 +15,10 @@ from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import NotTractableError, check_generator, check_in, check_int, check_probability, check_real
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.ngram import NGramPolicy
-from ntp_envs.policies import MixturePolicy, Policy
+from ntp_envs.policies import EndedPolicy, MixturePolicy, Policy
 from ntp_envs.policy_classes import NGramClass
 from ntp_envs.tasks.base import BestInClass, Task
-from ntp_envs.text.corpus import RECORDS, EndedPolicy, TextData, TextPart, least_length, load_data
+from ntp_envs.text.corpus import RECORDS, TextData, TextPart, least_length, load_data
 from ntp_envs.text.score import BitsPerChar, document_log_probs, text_log_probs
 from ntp_envs.text.vocabulary import TOKENS, TOO_MANY, UnknownTokensWarning
 
