@@ -29,7 +29,7 @@ SMALL = {
     "compare": "--tasks Contamination(eps=0.05,p=0.01,q=0.9) --agents RhoEstimatorBC --horizons 4 8 --n 100 --seeds 6",
     "length": "--bits 12 --subset-size 5 --n 20 800 --seeds 2 --fresh 2000 --trade-bits 8 --trade-subset-size 3 "
     "--most 512 --mix-bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --mix-n 20000 --mix-seeds 2",
-    "multiplication": "--explicit-digits 1 2 --addends 3 4 --columns 100 --fresh-columns 100 --column-seeds 2 "
+    "multiplication": "--explicit-digits 1 2 --addends 3 4 --columns 1000 --fresh-columns 100 --column-seeds 2 "
     "--digits 1 --steps 9 --every 4 --pairs 30 --batch-size 8 --width 8 --seeds 2",
     "parity": "--episodes 1 2 16 --n 300 --seeds 3 --population-horizons 4 8 --horizons 8 16 --linear-n 200 --chunks 4",
     "pathstar": "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200 --network-degrees 2 --forcing-steps 4 "

@@ -24,7 +24,7 @@ from ntp_envs.features import WindowOneHot
 
 def problem(architecture, vocab_size, prompt_length, **options):
     spec = NetworkClass(architecture, vocab_size, prompt_length=prompt_length, horizon=HORIZON, **options)
-    return Problem(architecture, spec, _draw(vocab_size, prompt_length, np.random.default_rng(0)))
+    return Problem(architecture, spec, _draw(spec, prompt_length, np.random.default_rng(0)))
 
 
 PROBLEMS = [
