@@ -3,8 +3,9 @@
 Every study runs in a small form once a kernel, each time in new processes; the ``summary.csv``s are compared number by
 number with those of the kernels that were chosen here by themselves. The worst relative difference is printed a study.
 
-A number may move by `small_studies.RELATIVE`, or by `ABSOLUTE` where it is next to nothing. What is discrete (a choice,
-a count, a share of test cases) would move by far more, and must be equal. Whole numbers are compared exactly, and so
+A number may move by `small_studies.RELATIVE`, or by `ABSOLUTE` where it is next to nothing; those of fits that stop at
+a certified gap by as much as that leaves open (`STOPPED`). What is discrete (a choice, a count, a share of test cases)
+would move by far more, and must be equal. Whole numbers are compared exactly, and so
 are labels and methods. The exit status is 1 where something differs, 2 where the command was used wrongly.
 
 Kernels that this processor cannot run are skipped, and said to be. Networks are left out: torch has kernels of its own,
