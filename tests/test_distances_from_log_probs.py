@@ -29,7 +29,7 @@ from ntp_envs import (
 )
 from ntp_envs.distances import one_sided_distances
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")  # the second: within old matplotlib
 
 METRICS = ("hellinger2", "tv", "kl", "coverage")
 FIELDS = ("values", "lower", "upper", "std_error")
