@@ -5,8 +5,10 @@ number with those of the kernels that were chosen here by themselves. The worst 
 
 A number may move by `small_studies.RELATIVE`, or by `ABSOLUTE` where it is next to nothing; those of fits that stop at
 a certified gap by as much as that leaves open (`STOPPED`). What is discrete (a choice, a count, a share of test cases)
-would move by far more, and must be equal. Whole numbers are compared exactly, and so
-are labels and methods. The exit status is 1 where something differs, 2 where the command was used wrongly.
+would move by far more, and must be equal. Whole numbers are compared exactly, and so are labels and methods. Texts that
+a study prints are left out: a draw that falls between two tokens' probabilities as two processors have them is another
+token, and what follows it another text. The exit status is 1 where something differs, 2 where the command was used
+wrongly.
 
 Kernels that this processor cannot run are skipped, and said to be. Networks are left out: torch has kernels of its own,
 and a training of thousands of steps in float32 is no smooth function of its rounding.
@@ -95,6 +97,7 @@ def main(words: list[str]) -> int:
                     run(study, options, Path(folder) / study / str(number), environment(kernel))
                     for number, kernel in enumerate([{}, *usable.values()])
                 )
+                ours, *others = ([line for line in lines if "sample" not in line] for lines in (ours, *others))
                 results = {name: compare(ours, theirs) for name, theirs in zip(usable, others)}
             except RuntimeError as error:
                 print(error)
