@@ -186,7 +186,7 @@ def check_few_weighted_sequences(seed, radius, vocab_size, width, n, horizon, pr
     """Most are separable, so that the weights grow until the sphere or the tolerance stops them.
 
     The gap inside the ball is the radius times the gradient's norm: at radius 1000 a gap of 1e-8 asks for a gradient
-    of 1e-11, which rounding leaves out of reach in one problem of a thousand (the gap returned then says so).
+    of 1e-11, which rounding may leave out of reach (the gap returned then says so).
     """
     features = WindowOneHot(vocab_size, width)
     demos = draw(features, seed, n, horizon, prompt_length, size)
