@@ -246,8 +246,8 @@ def _passes_left(before: float, after: float, tol: float, iterations: int) -> fl
 # is the smallest over mu of ``|g + mu W|^2 / (2 mu) + mu (radius^2 - |W|^2) / 2``, the bound that strong convexity of
 # the penalised loss gives. So on the sphere, at the right multiplier, it is quadratic in the error of stationarity and
 # not loose, however large the radius: on text, where tokens that were never seen pull the solution outwards, that is
-# the rule. Inside the ball it is linear in the gradient, which Newton's method makes as small as rounding lets it be: in
-# random problems of 3 to 50 sequences, to 1e-8 nats at radius 300 and to 1e-7 at 1000.
+# the rule. Inside the ball it is linear in the gradient, which Newton's method makes as small as rounding lets it be.
+# In random problems of 3 to 50 sequences that is 1e-8 nats at radius 300 and 1e-7 at 1000.
 
 
 ACCURACY = 0.2  # relative, of a model's minimum, at most; and of the solutions that serve as directions
