@@ -18,6 +18,7 @@ import numpy as np
 from ntp_envs import Demonstrations, FiniteClass, Policy, PolicyClass, Task
 from ntp_envs.checks import check_generator, check_names, keywords_of, plain, renamed
 from ntp_envs.demonstrations import MAX_BYTES, read_archive
+from ntp_envs.tasks.base import misfits
 
 
 class ConvergenceWarning(UserWarning):
@@ -366,12 +367,10 @@ def check_task(task: Any, demonstrations: Demonstrations) -> Task:
     """The task that a learner was told: ``TypeError`` if it is none, ``ValueError`` if these are not data of its."""
     if not isinstance(task, Task):
         raise TypeError(f"task={task!r} must be an ntp_envs.Task; build one with ntp_envs.make_task.")
-    for name in ("vocab_size", "horizon", "prompt_length"):
-        theirs, ours = getattr(demonstrations, name), getattr(task, name)
-        if theirs != ours:
-            raise ValueError(
-                f"the demonstrations have {name}={theirs}, the task {ours}; give the task that they come from."
-            )
+    for name, (theirs, ours) in misfits(demonstrations, task).items():
+        raise ValueError(
+            f"the demonstrations have {name}={theirs}, the task {ours}; give the task that they come from."
+        )
     return task
 
 

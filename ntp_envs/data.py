@@ -33,7 +33,7 @@ from ntp_envs.observations import (
 )
 from ntp_envs.policies import Policy
 from ntp_envs.registration import NAMESPACE, environment_id
-from ntp_envs.tasks.base import Task
+from ntp_envs.tasks.base import Task, misfits
 from ntp_envs.tasks.registry import make_task, task_class, task_names
 
 
@@ -121,9 +121,8 @@ def drawn(
 def _misfit(demonstrations: Demonstrations, task: Task) -> str:
     """What of the task contradicts the data; empty if nothing does."""
     return ", ".join(
-        f"{name} is {getattr(task, name)} in the task and {getattr(demonstrations, name)} in the data"
-        for name in ("vocab_size", "horizon", "prompt_length", "end_token")
-        if getattr(task, name) != getattr(demonstrations, name)
+        f"{name} is {ours} in the task and {theirs} in the data"
+        for name, (theirs, ours) in misfits(demonstrations, task).items()
     )
 
 

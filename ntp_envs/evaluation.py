@@ -27,7 +27,7 @@ from ntp_envs.intervals import (
     unseen_probability,
 )
 from ntp_envs.policies import GreedyPolicy, Policy
-from ntp_envs.tasks.base import Task, collect
+from ntp_envs.tasks.base import Task, collect, misfits
 
 #: measures that are ``(H,)`` arrays
 BY_POSITION = ("forced_accuracy", "greedy_accuracy", "sampled_accuracy", "cross_entropy", "impossible")
@@ -374,13 +374,11 @@ _PROPERTIES = (
 def _check_shapes(task: Task, demos: Demonstrations) -> None:
     if not isinstance(demos, Demonstrations):
         raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demos).__name__}.")
-    for name in ("vocab_size", "horizon", "prompt_length"):
-        mine, theirs = getattr(task, name), getattr(demos, name)
-        if mine != theirs:
-            raise ValueError(
-                f"the demonstrations have {name}={theirs} and {task.name} has {name}={mine}; "
-                "use demonstrations of this task: collect(task, n, rng)."
-            )
+    for name, (theirs, mine) in misfits(demos, task).items():
+        raise ValueError(
+            f"the demonstrations have {name}={theirs} and {task.name} has {name}={mine}; "
+            "use demonstrations of this task: collect(task, n, rng)."
+        )
 
 
 def _forced(policy: Policy, demos: Demonstrations) -> tuple[IntArray, FloatArray, tuple[FloatArray, FloatArray]]:

@@ -1,5 +1,7 @@
 """Sampled distances: unbiased, with intervals that cover at the stated rate."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from distance_instances import PlainTask
@@ -189,18 +191,18 @@ def test_same_seed_same_bytes_and_block_independent_moments(monkeypatch):
         np.testing.assert_allclose(curve.std_error, whole[metric].std_error, rtol=1e-9, atol=1e-15)
 
 
-def test_a_large_vocabulary_stays_in_memory():
-    """The laws after 2000 prefixes, 8192 tokens each, would be several arrays of 131 MB."""
-    import tracemalloc
-
-    task = PlainTask(8192, 2)
+def peak_memory(p, q, task, n):
+    """Bytes that an estimate takes at most."""
     tracemalloc.start()
-    monte_carlo_distances(
-        UniformPolicy(8192), UniformPolicy(8192), task, n=4000, rng=np.random.default_rng(0), metrics=["tv"]
-    )
+    monte_carlo_distances(p, q, task, n=n, rng=np.random.default_rng(0), metrics=["tv"])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 130e6
+    return peak
+
+
+def test_a_large_vocabulary_stays_in_memory():
+    """The laws after 2000 prefixes, 8192 tokens each, would be several arrays of 131 MB."""
+    assert peak_memory(UniformPolicy(8192), UniformPolicy(8192), PlainTask(8192, 2), 4000) < 130e6
 
 
 def test_one_sided_from_demonstrations():
@@ -216,15 +218,7 @@ def test_one_sided_from_demonstrations():
 
 def test_large_n_stays_in_memory():
     """10^5 sequences of 256 tokens would be several arrays of 200 MB; the blocks keep it to tens."""
-    import tracemalloc
-
-    task = PlainTask(2, 256)
-    tracemalloc.start()
-    monte_carlo_distances(
-        BernoulliPolicy(0.01), BernoulliPolicy(0.011), task, n=20_000, rng=np.random.default_rng(0), metrics=["tv"]
-    )
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    peak = peak_memory(BernoulliPolicy(0.01), BernoulliPolicy(0.011), PlainTask(2, 256), 20_000)
     assert peak < 60e6  # one array of (20000, 256) float64 takes 41 MB; several would be needed
 
 

@@ -273,6 +273,13 @@ class Task(ABC):
         return " ".join(str(int(token)) for token in tokens)
 
 
+def misfits(demonstrations: Demonstrations, task: Task) -> dict[str, tuple[Any, Any]]:
+    """What of the task contradicts the data: name to the data's value and the task's."""
+    names = ("vocab_size", "horizon", "prompt_length", "end_token")
+    pairs = {name: (getattr(demonstrations, name), getattr(task, name)) for name in names}
+    return {name: (theirs, ours) for name, (theirs, ours) in pairs.items() if theirs != ours}
+
+
 def source_of(task: Task, **more: Any) -> dict[str, Any]:
     """Where demonstrations of a task come from, as `Demonstrations` keeps it; odd parameters as their ``repr``."""
     return {"task": task.name, "parameters": as_json(task.parameters(), "parameters", otherwise=repr), **more}
