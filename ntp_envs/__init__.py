@@ -41,6 +41,8 @@ n counts demonstrations and B the rows of a batch, theta has dimension d, phi is
         Which of them answers, and the factor that theory bounds.
     agents/base.py (FitReport, Agent)
         A learner: fit, and a report of how far from its optimum it stopped.
+    agents/targets.py (Targets)
+        What a learner from single tokens is taught: a token or a law, at every prefix.
     agents/fit_class.py (fit_class, token_parts, policy_parts, _finite, choose_layers, _bernoulli, _markov)
         The fit of a class to tokens or to laws, one function a class: maximum likelihood is a projection.
     agents/log_loss.py (LogLossBC, SmoothedLogLossBC, LayerwiseBC)

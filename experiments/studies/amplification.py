@@ -333,15 +333,15 @@ def control_figure(o: AmplificationOptions, s: Summary, x: str) -> Figure:
     """The well-specified case against n or H, next to the theory."""
     H, n = median_high(o.control_horizons), median_high(o.control_n)
     title, label, fixed = "does the error fall like 1/n?", f"demonstrations n (H={H})", {"H": H}
-    values, shown = sorted(o.control_n), None
+    values, shown, offset = sorted(o.control_n), None, (10, 12)
     theory = [(value, 1 / (4 * value)) for value in values]
     if x == "H":
         title, label, fixed = "does the horizon matter?", f"horizon H (n={n})", {"n": n}
-        values, shown = sorted(o.control_horizons), (0.025 / n, 2.5 / n)
-        theory = [(value, 1 / (4 * n)) for value in values]
+        values, shown, offset = sorted(o.control_horizons), (0.025 / n, 2.5 / n), (14, 0)
+        theory = [(value, 1 / (4 * n)) for value in reversed(values)]
     loss, rho = ({"part": "control", "learner": name, **fixed} for name in ("log-loss", "rho"))
     curves = [Curve(loss, "log-loss"), Curve(rho, "rho", look={"linestyle": "--"})]
-    guide = Guide(points=theory, note="1/(4n)", at=theory[0], offset=(10, 12))
+    guide = Guide(points=theory, note="1/(4n)", at=theory[0], offset=offset)
     room = (values[-1] / values[0]) ** 0.28
     panel = Panel(x, label, "hellinger2", curves, [guide], "log2", "log", room, ylim=shown)
     return chart(s, f"Well specified: {title}", DISTANCE, panel)
@@ -353,27 +353,28 @@ def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
             "headline",
             "Who amplifies misspecification as documents grow?",
             "Squared Hellinger distance to the expert over that of the best policy of the class, for infinitely many "
-            "demonstrations: log-loss in proportion to the horizon H, the rho-estimator flat, chunks between.",
+            "demonstrations, exact. Flat is a learner that does not amplify; slope 1 is in proportion to the horizon "
+            "H.",
             lambda: horizon_figure(o, s, sampled=False, every=False, height=4.8),
         ),
         FigureSpec(
             "horizon-population",
             "All learners, infinitely many demonstrations",
-            "Contamination A, exact: smoothing with 1/(nH) vanishes with infinitely many demonstrations, smoothing "
-            "with 1/H happens to solve this family; the improper limit of K-token chunks follows 1 + H/K.",
+            "Contamination A, exact. Smoothing with 1/(nH) vanishes with infinitely many demonstrations; the improper "
+            "limit of K-token chunks is 1 + H/K.",
             lambda: horizon_figure(o, s, sampled=False, every=True, height=5.6),
         ),
         FigureSpec(
             "horizon-samples",
             f"All learners, {o.n} demonstrations",
-            f"Contamination with eps=.01, n={o.n}, {o.seeds} data sets: the same picture, but smoothing "
-            "with 1/H stops helping as 1/(2H) falls below eps (bands: 95 % intervals of the mean at each point).",
+            f"Contamination with eps=.01, n={o.n}, {o.seeds} data sets; bands: 95 % intervals of the mean at each "
+            "point. Smoothing with 1/H can help while 1/(2H) is above eps.",
             lambda: horizon_figure(o, s, sampled=True, every=True, height=5.2),
         ),
         FigureSpec(
             "chunk-population",
             "The dial from tokens to documents",
-            "The factor falls almost like 1/K as the rho-estimator looks at longer chunks "
+            "The factor as the rho-estimator looks at longer chunks "
             f"(H={o.chunk_horizon}); the improper limit is 1 + H/K.",
             lambda: chunk_figure(o, s, sampled=False),
         ),
@@ -387,41 +388,41 @@ def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
         FigureSpec(
             "rare-mode-switch",
             "RareMode: when does log-loss take the worse policy?",
-            "With eps=.01 log-loss changes to the worse of two policies at H=64.7 (W=e) and H=28.7 (W=10), and the "
-            "factor jumps from 1 to 22.57; the rho-estimator stays at 1.",
+            "With eps=.01, in closed form, log-loss changes to the worse of two policies at H=64.7 (W=e) and H=28.7 "
+            "(W=10), where the factor jumps from 1 to 22.57.",
             lambda: rare_switch_figure(s),
         ),
         FigureSpec(
             "rare-mode-growth",
             "RareMode: does a bounded density ratio help?",
-            "With a rare mode of probability 1/H and density ratio 10 the factor of log-loss doubles with H.",
+            "A rare mode of probability 1/H and density ratio 10; in theory the factor of log-loss doubles with H.",
             lambda: rare_growth_figure(s),
         ),
         FigureSpec(
             "consistency",
             "ConsistencyGame: what does deciding layer by layer cost?",
-            "Chunks of K tokens find the error sets of their own scale: the measured factors lie on the closed form, "
-            "and next-token learners are at K=1 however much data they have.",
+            "Chunks of K tokens find the error sets of their own scale, next-token learners those of K=1. Dotted: the "
+            "closed form.",
             lambda: consistency_figure(s),
         ),
         FigureSpec(
             "prefix",
             "Where along the document the distance arises",
-            f"Squared Hellinger distance of every prefix of length h (Contamination A, H={o.chunk_horizon}): "
-            "learners that look at short units pay a little at every token.",
+            f"Squared Hellinger distance of every prefix of length h (Contamination A, H={o.chunk_horizon}): does it "
+            "come a little at every token?",
             lambda: prefix_figure(o, s),
         ),
         FigureSpec(
             "control-n",
             "Control: well specified, against n",
-            f"The expert is a member of the class (flip rate {CONTROL_THETA}); C_apx is not defined there, and both "
-            "learners follow the asymptotic 1/(4n) of a regular one-parameter class.",
+            f"The expert is a member of the class (flip rate {CONTROL_THETA}), so that C_apx is not defined. Dotted: "
+            "1/(4n), the asymptotic distance in a regular class of one parameter.",
             lambda: control_figure(o, s, "n"),
         ),
         FigureSpec(
             "control-horizon",
             "Control: well specified, against H",
-            "In the well-specified case the distance at fixed n does not grow with the horizon, for log-loss either.",
+            "The same at fixed n: in theory it does not grow with the horizon, for log-loss either.",
             lambda: control_figure(o, s, "H"),
         ),
     ]

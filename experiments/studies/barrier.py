@@ -367,18 +367,16 @@ def figures(o: BarrierOptions, s: Summary) -> list[FigureSpec]:
             "headline",
             "Does more data help?",
             f"{SEES} Multi-scale consistency game, {o.seeds} data sets a point, bands: 95 % intervals of "
-            "the mean at each. With more data a next-token learner sees better which of its options is lightest, takes "
-            "the finest error sets and ends at (1 - eta) H; learners that look further use the same data to find the "
-            "shared ones. At n=100 most error sets have not been hit once: options tie, the first one is taken, and "
-            "nobody can tell sets apart.",
+            "the mean at each. In the population a next-token learner takes the lightest of its options, the finest "
+            "error sets, and ends at (1 - eta) H; learners that look further find the sets that layers share. While "
+            "error sets have not been hit once, options tie, and the first one is taken.",
             lambda: data_figure(o, s),
         ),
         FigureSpec(
             "horizon",
             "How does the factor grow with H, for each number of demonstrations?",
-            "The factor of log-loss (smoothed and layer-by-layer learners make the same choices) is linear in H from "
-            "100 demonstrations to the population; learners on chunks of K tokens are K times lower or more, whole "
-            "sequences have factor 1. Dotted: slope 1.",
+            f"The factor of log-loss, of learners on chunks of K tokens and on whole sequences, from {min(o.n)} "
+            "demonstrations to the population. Dotted: slope 1, in proportion to H.",
             lambda: horizon_figure(o, s),
         ),
         FigureSpec(
@@ -394,10 +392,9 @@ def figures(o: BarrierOptions, s: Summary) -> list[FigureSpec]:
             "rare-mode",
             "Is it only because layers share no parameters?",
             "RareMode: two policies, each for all layers, with bounded density ratio. Log-loss adds up the tokens of "
-            "all layers and still changes to the worse policy at H=28.7; fewer demonstrations blur the switch, more "
-            "make it certain (of 100 documents none is rare in 37 % of the data sets, and then log-loss cannot go "
-            "wrong). Smoothing with 1/H puts it off by a few tokens. The rho-estimator (population) keeps the "
-            f"better one. Means over {o.rare_seeds} data sets, 95 % intervals.",
+            "all layers; in the population it changes to the worse policy at H=28.7 (closed form). With few "
+            "demonstrations the switch is blurred: of 100 documents none is rare in 37 % of the data sets, and then "
+            f"log-loss cannot go wrong. Means over {o.rare_seeds} data sets, 95 % intervals.",
             lambda: rare_figure(o, s),
         ),
     ]

@@ -277,9 +277,9 @@ def figures(o: ParityOptions, s: Summary) -> list[FigureSpec]:
             "headline",
             "What can the linear class say at all?",
             f"{GAME} Population, exact. No linear function of the bits predicts the answer, so the best linear "
-            "policy guesses and its distance grows with H towards 2. Learners in the class find just that policy: "
-            "C_apx = 1, nothing is amplified, and no better learner would help. ChunkKR with norm bound 8 has left the "
-            "class for a space of functions that holds the parity. (K = 5, an episode; the norm bound is that on the "
+            "policy guesses and its distance grows with H towards 2: a learner in the class that finds it has C_apx = "
+            "1, and no better learner would help. ChunkKR is not confined to the class: its space of functions holds "
+            "the parity where the norm bound is large enough. (K = 5, an episode; the norm bound is that on the "
             "answer's law.)",
             lambda: parity_figure(o, s),
         ),
@@ -287,17 +287,15 @@ def figures(o: ParityOptions, s: Summary) -> list[FigureSpec]:
             "parity-samples",
             "Is the error on parity one of learning?",
             f"{GAME} n={o.n}, {o.seeds} data sets, bands: 95 % intervals of the mean at each point. "
-            "Log-loss, both smoothings, rho and chunked rho all have the factor of the best policy; only leaving the "
-            "class gets below 1. (Distances end at 2, so the factor of any policy that is wrong a little in every "
-            "episode comes back to 1.)",
+            "No policy of the class is below 1. (Distances end at 2, so the factor of any policy that is wrong a "
+            "little in every episode comes back to 1.)",
             lambda: proper_figure(o, s),
         ),
         FigureSpec(
             "contaminated-population",
             "And where the class can say something?",
-            f"{TWO_KINDS} Population, exact. There the class has a good policy, but log-loss averages the two kinds "
-            "of document and drifts away from it as H grows; the rho-estimator on whole sequences does not, longer "
-            "chunks lie between. ChunkKR (norm bound "
+            f"{TWO_KINDS} Population, exact. There the class has a good policy; log-loss averages the two kinds of "
+            "document, the rho-estimator compares whole sequences, and chunks are between the two. ChunkKR (norm bound "
             f"{max(o.bounds):g}) is not confined to the class and may go below 1.",
             lambda: contaminated_figure(o, s, sampled=False),
         ),
@@ -305,8 +303,8 @@ def figures(o: ParityOptions, s: Summary) -> list[FigureSpec]:
             "contaminated-samples",
             "The same from samples, at longer horizons",
             f"{TWO_KINDS} n={o.linear_n}, {o.seeds} data sets, bands: 95 % intervals of the mean "
-            "at each point. Smoothing with 1/H helps only while 1/H is large beside the contamination; long chunks of "
-            "ChunkKR cost data, as each of 2^K strings has a probability of its own.",
+            "at each point. Smoothing with 1/H can help only while 1/H is large beside the contamination; a chunk of "
+            "ChunkKR has 2^K strings, each with a probability of its own to be learned.",
             lambda: contaminated_figure(o, s, sampled=True),
         ),
     ]

@@ -193,18 +193,17 @@ def figures(o: RobustOptions, s: Summary) -> list[FigureSpec]:
         FigureSpec(
             "headline",
             "Do smoothing and cross-validation bridge the gap?",
-            f"{interval_words(o.seeds)}; dashed: the best policy of the class. Cross-validation "
-            "by held-out log-loss repeats the mistake of log-loss; by held-out rho it finds the better setting. "
-            "Smoothing stays in the class, and cannot do what the class cannot (NoisyParity). The ARLinear instance "
-            "(width 2, radius 24) was picked among a few for its large factor: in single trials with width 1 a lambda "
-            "of .05 reached 1.02, and with radius 4 and H=32 log-loss had 1.6 and ChunkKR was no better.",
+            f"{interval_words(o.seeds)}; dashed: the best policy of the class. Smoothing stays in the class, and "
+            "cannot do what the class cannot (NoisyParity). The ARLinear instance (width 2, radius 24) was picked "
+            "among a few for its large factor: in single trials then, with width 1 a lambda of .05 reached 1.02, and "
+            "with radius 4 and H=32 log-loss had 1.6 and ChunkKR was no better.",
             lambda: comparison_figure(o, s),
         ),
         FigureSpec(
             "smoothing",
             "Which lambda?",
-            "Contamination is solved by any lambda above 2 eps; on ARLinear smoothing trades one error for another and "
-            "its best is far from 1; on NoisyParity it changes nothing.",
+            f"The factor of smoothed log-loss against its lambda, {interval_words(o.seeds)}; dotted upright: the usual "
+            "1/H. In theory any lambda above 2 eps solves Contamination, and none changes anything on NoisyParity.",
             lambda: smoothing_figure(o, s),
         ),
     ]

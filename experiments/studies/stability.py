@@ -297,8 +297,8 @@ def figures(summary: Summary) -> list[FigureSpec]:
         FigureSpec(
             "headline",
             "Where does ChunkKR break?",
-            "The factor falls with K as long as the Gram matrix of all points (prefixes times 2**K strings) is used "
-            "whole, up to 4096 points; crosses: fits of rank 1024, dotted: refused above 50000 points.",
+            "The Gram matrix of all points (prefixes times 2^K strings) is used whole up to 4096 points; crosses: fits "
+            "of rank 1024, dotted: refused above 50000 points.",
             lambda: chart(
                 apart,
                 f"ChunkKR works up to {works}" if works else "Where does ChunkKR break?",
@@ -321,7 +321,7 @@ def figures(summary: Summary) -> list[FigureSpec]:
         FigureSpec(
             "condition",
             "Does the Gram matrix become singular?",
-            "Its condition number where it is used whole: exactly 2**K in one dimension.",
+            "Its condition number where it is used whole: in theory 2^K in one dimension.",
             lambda: chart(
                 whole,
                 f"The condition number of a whole Gram matrix is at most {condition:.2g}",
@@ -359,7 +359,7 @@ def figures(summary: Summary) -> list[FigureSpec]:
             "low-rank",
             "What does low rank cost?",
             "The factor when only a share of the coordinates is kept (pivoted Cholesky), against the full Gram matrix "
-            "(100 %): the class needs nearly all of them, because probability vectors over 2**K strings do.",
+            "(100 %). Probability vectors over 2^K strings have 2^K - 1 dimensions at every prefix.",
             lambda: chart(
                 summary,
                 "Does low rank keep what longer chunks gain?",

@@ -344,24 +344,24 @@ def figures(o: TradeoffOptions, summary: Summary) -> list[FigureSpec]:
         FigureSpec(
             "headline",
             "What longer chunks buy, and what they cost",
-            f"Contamination, H={o.horizon}, n={o.n} ({interval_words(o.seeds)}, at each K). Left: the factor "
-            "falls as 1 + H/K. Middle and right: ChunkKR pays for each step down with time and memory that grow "
-            "exponentially in K; in this class of one parameter the rho games stay cheap.",
+            f"Contamination, H={o.horizon}, n={o.n} ({interval_words(o.seeds)}, at each K). Left: the factor; in the "
+            "limit of improper learners it is 1 + H/K. Middle and right: the time and memory of a fit. ChunkKR has 2^K "
+            "strings a chunk; the rho game of this class has one parameter at any K.",
             lambda: trade_figure(title, summary, every, ends, limit),
         ),
         FigureSpec(
             "parity-bound",
             "NoisyParity: the norm bound",
-            "No linear policy predicts the answer (C_apx = 1 for log-loss, dashed). ChunkKR does if its norm bound B "
-            "is large enough; the longer the chunk, the smaller the bound that is needed.",
+            "No linear policy predicts the answer (dashed: C_apx = 1, the best of them). ChunkKR can if its norm bound "
+            "B is large enough: how large, for chunks of length K?",
             lambda: bound_figure(o, summary),
         ),
         FigureSpec(
             "parity-cost",
             "NoisyParity: what it costs",
-            f"The factor at B={o.norm_bound:g} against K, time and memory. A chunk as long as an episode (K=5) "
-            "is what is needed: its strings include the bits and the answer. Longer ones cost more and have 2**K "
-            "probabilities to learn from the same data.",
+            f"The factor at B={o.norm_bound:g} against K, time and memory. The strings of a chunk as long as an "
+            "episode (K=5) include the bits and the answer; longer ones have 2^K probabilities to learn from the same "
+            "data.",
             lambda: trade_figure(parity_title, summary, {CHUNK_KR: bound, "log-loss": there}, whole),
         ),
     ]

@@ -412,7 +412,7 @@ def analyse(options: TuringOptions, summary: Summary) -> Analysis:
                 "control",
                 "Does every computation need its steps?",
                 "Adding one: which bits flip is decided by a conjunction of bits, a linear function, so that the "
-                f"answer at once is (nearly) as good as the run of the machine. {spread}",
+                f"answer at once is within reach of the class, as the run of the machine is. {spread}",
                 lambda: control_figure(summary),
             ),
         ],
