@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.fingerprints import digest, fingerprint
+
 # -- records, cells, and where their random numbers come from ----------------------------------------------------------
 
 #: label columns every study has; `Study.labels` may add to them. ``n`` is ``inf`` for a population fit.
@@ -73,12 +75,15 @@ class Cell:
         scratch: the function also takes ``scratch``, a `pathlib.Path` of a folder of its own. What it leaves there is
             still there if the run is stopped and started again (checkpoints of a training), and is removed when the
             cell succeeds. The records must not depend on it.
+        code: ``"package.module:name"`` of what the function finds by names in its parameters (agents, tasks): with what
+            it imports, that is the code behind its records. ``None``: all that it may reach by name.
     """
 
     part: str
     function: Callable[..., Sequence[Record]]
     parameters: Mapping[str, Any]
     scratch: bool = False
+    code: tuple[str, ...] | None = None
 
     @property
     def key(self) -> str:
@@ -107,8 +112,18 @@ CREATE TABLE IF NOT EXISTS cells (
     parameters TEXT NOT NULL,    -- JSON
     records TEXT NOT NULL,       -- JSON list of records; empty if it failed
     error TEXT,                  -- traceback; NULL if it succeeded
-    seconds REAL NOT NULL
-)
+    seconds REAL NOT NULL,
+    code TEXT NOT NULL,          -- fingerprint of the code that made it
+    checksum TEXT NOT NULL       -- of all that
+);
+CREATE TABLE IF NOT EXISTS code (
+    fingerprint TEXT PRIMARY KEY,
+    files TEXT NOT NULL          -- JSON: a hash for every file, a version for every distribution
+);
+CREATE TABLE IF NOT EXISTS settings (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL          -- JSON
+);
 """
 
 
@@ -130,44 +145,98 @@ class CellResult:
 
 
 class ResultStore:
-    """The results of one run of one study; a context manager.
+    """The results of a run of one study; a context manager, inside of which nobody else writes to the file.
 
     Args:
         path: the SQLite file; made if it does not exist.
 
     Raises:
-        ValueError: the file is not a results file.
+        ValueError: the file is not a results file, is damaged, is of another version, or is being written to.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = path.with_suffix(".lock")  # an empty data base: only for its lock, which ends with the process
         try:
-            self._db = sqlite3.connect(path, timeout=30.0)
-            with self._db:
-                self._db.execute(SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{path} is not a readable results file ({error}); move it away.") from error
+            self._locked = sqlite3.connect(self._lock, timeout=1.0, isolation_level=None)
+            self._locked.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise OSError(f"{path.parent} cannot be written to ({error}).") from error
+            raise ValueError(f"{path} is being written to by another run; wait for it, or stop it.") from error
+        try:
+            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+            self._db.executescript(f"BEGIN; {SCHEMA} COMMIT")
+            if "checksum" not in {line[1] for line in self._db.execute("PRAGMA table_info(cells)")}:
+                raise ValueError("it was written by another version of ntp-envs")
+            ((state,),) = self._db.execute("PRAGMA quick_check(1)").fetchall()
+            if state != "ok":
+                raise ValueError(state)
+        except Exception as error:
+            self._release()
+            raise self._unreadable(error) from error
 
-    def put(self, cell: Cell, result: CellResult) -> None:
-        """Keep a result for good: when this returns it is on disk. A result kept earlier for the cell is replaced."""
+    def _unreadable(self, reason: object) -> ValueError:
+        return ValueError(
+            f"{self.path} is not a readable results file ({reason}); move it away, or start anew with --overwrite."
+        )
+
+    def put(self, cell: Cell, result: CellResult, code: Mapping[str, str] | None = None) -> None:
+        """Keep a result for good: when this returns it is on disk. A result kept earlier for the cell is replaced.
+
+        Args:
+            code: what made it, see `experiments.fingerprints.code_behind`.
+        """
         records = json.dumps([record.to_json() for record in result.records])
+        mark = fingerprint(code or {})
         line = (cell.key, cell.part, json.dumps(dict(cell.parameters), sort_keys=True), records, result.error)
-        with self._db:
-            self._db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", (*line, result.seconds))
+        line = (*line, result.seconds, mark)
+        self._db.execute("BEGIN")
+        self._db.execute("INSERT OR IGNORE INTO code VALUES (?, ?)", (mark, json.dumps(code or {}, sort_keys=True)))
+        self._db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*line, _checksum(line)))
+        self._db.execute("COMMIT")
 
     def results(self) -> Mapping[str, CellResult]:
         """Everything kept so far, by cell key; ``ValueError`` if the file is damaged."""
         try:
-            lines = self._db.execute("SELECT key, records, error, seconds FROM cells")
-            return {
-                key: CellResult(key, tuple(Record(**record) for record in json.loads(records)), error, seconds)
-                for key, records, error, seconds in lines
-            }
+            found = {}
+            for *line, checksum in self._db.execute("SELECT * FROM cells"):
+                if _checksum(tuple(line)) != checksum:
+                    raise ValueError(f"the cell {line[0]} was changed")
+                key, _, _, records, error, seconds, _ = line
+                read = tuple(Record(**record) for record in json.loads(records))
+                found[key] = CellResult(key, read, error, seconds)
+            return found
         except Exception as error:  # a damaged file raises whatever sqlite3, json and what is read from it do
-            raise ValueError(f"{self.path} is not a readable results file ({error}); move it away.") from error
+            raise self._unreadable(error) from error
+
+    def code(self) -> Mapping[str, Mapping[str, str]]:
+        """What made each cell kept so far, by cell key; ``ValueError`` if the file is damaged."""
+        try:
+            files = {mark: dict(json.loads(text)) for mark, text in self._db.execute("SELECT * FROM code")}
+            return {key: files[mark] for key, mark in self._db.execute("SELECT key, code FROM cells")}
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run that were kept last; empty where none were."""
+        return {name: json.loads(value) for name, value in self._db.execute("SELECT * FROM settings")}
+
+    def keep_settings(self, settings: Mapping[str, Any]) -> None:
+        """Keep the settings of the run beside its results: ``config.json`` may be lost."""
+        self._db.execute("BEGIN")
+        self._db.execute("DELETE FROM settings")
+        lines = [(name, json.dumps(value)) for name, value in settings.items()]
+        self._db.executemany("INSERT INTO settings VALUES (?, ?)", lines)
+        self._db.execute("COMMIT")
 
     def close(self) -> None:
         self._db.close()
+        self._release()
+
+    def _release(self) -> None:
+        self._lock.unlink(missing_ok=True)
+        self._locked.close()
 
     def __enter__(self) -> ResultStore:
         return self
@@ -176,6 +245,10 @@ class ResultStore:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _checksum(line: tuple[Any, ...]) -> str:
+    return digest(json.dumps(line))
 
 
 # -- records that are made once, though the cell is stopped ------------------------------------------------------------
@@ -199,7 +272,19 @@ def kept_or_made(path: Path, make: Callable[[], Sequence[Record]]) -> list[Recor
         except Exception as error:  # a damaged file raises whatever json and what is read from it do
             raise ValueError(f"{path} does not hold records ({error}); delete it to make them again.") from error
     records = list(make())
-    unfinished = path.with_suffix(".partial")
-    unfinished.write_text(json.dumps([record.to_json() for record in records]), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps([record.to_json() for record in records]))
     return records
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: what was there stays until the new one is on disk."""
+    unfinished = path.with_name(path.name + ".partial")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

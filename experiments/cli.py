@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -76,13 +77,15 @@ class RunSettings:
     quick: bool = False
     """The small variant of the study, about a minute on two cores, with the same outputs."""
     out: Path | None = None
-    """Output folder; runs/STUDY or runs/STUDY-quick by default. A run with the same settings is continued."""
+    """Output folder; runs/STUDY or runs/STUDY-quick by default. A run in it goes on: what it has is not run again."""
     seed: int = 0
     """Seed of the whole run."""
     workers: int = min(os.cpu_count() or 1, 8)
     """Processes; 1 runs everything in this one. The numbers do not depend on it."""
     overwrite: bool = False
-    """Throw away a run with other settings in the output folder."""
+    """Throw away the run in the output folder."""
+    reuse_stale: bool = False
+    """Take finished cells as they are, although the code that made them was edited since."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -259,15 +262,21 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
                 seed=settings.seed,
                 workers=settings.workers,
                 overwrite=settings.overwrite,
+                reuse_stale=settings.reuse_stale,
                 progress=progress,
+                tell=lambda sentence: stderr.print(escape(sentence), soft_wrap=True),
             )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    except KeyboardInterrupt:
-        stderr.print(
-            f"interrupted. What is finished is kept in {escape(str(out))}; the same command goes on from there."
+    except (KeyboardInterrupt, OSError, sqlite3.Error) as error:
+        reason = (
+            "interrupted." if isinstance(error, KeyboardInterrupt) else f"[bold red]stopped:[/] {escape(str(error))}."
         )
-        return 130
+        stderr.print(
+            f"{reason} What is finished is kept in {escape(str(out))}; the same command goes on from there.",
+            soft_wrap=True,
+        )
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
     finally:
         bar.stop()
     if outcome.reused:
@@ -290,7 +299,7 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
 
 @contextmanager
 def _stopped_like_ctrl_c() -> Iterator[None]:
-    """Inside, the signal with which schedulers stop a process (SIGTERM) stops the workers too, as Ctrl-C does."""
+    """Inside, SIGTERM (schedulers) and SIGHUP (a terminal that is closed) stop the workers too, as Ctrl-C does."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -298,11 +307,13 @@ def _stopped_like_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # where signals cannot be handled
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [(getattr(signal, name), signal.signal(getattr(signal, name), stop)) for name in names]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _print_whole(table: RichTable) -> None:

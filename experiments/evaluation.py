@@ -10,6 +10,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,6 +123,27 @@ def short_names(tasks: Sequence[str]) -> dict[str, str]:
     """Tasks without their parameters where that tells them apart."""
     names = [parse_spec(task).name for task in tasks]
     return {task: name if names.count(name) == 1 else task for task, name in zip(tasks, names, strict=True)}
+
+
+def named_code(text: str) -> tuple[str, ...]:
+    """``"package.module:Class"`` of the agent or task of a spec, and of those that its parameters name."""
+
+    def names(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            with suppress(Exception):  # most strings name nothing
+                yield value if ":" in value else parse_spec(value).name
+        elif isinstance(value, (list, tuple, set, dict)):
+            for one in (*value, *(value.values() if isinstance(value, dict) else ())):
+                yield from names(one)
+
+    spec, found = parse_spec(text), []
+    for name in (spec.name, *names([value for _, value in spec.parameters])):
+        for find in (agent_class, task_class):
+            with suppress(Exception):
+                kind = find(name)
+                found.append(f"{kind.__module__}:{kind.__qualname__}")
+                break
+    return tuple(dict.fromkeys(found))
 
 
 def build_agent(text: str, task: Task) -> Agent:

@@ -12,18 +12,22 @@ import re
 import shlex
 import shutil
 import signal
+import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from experiments.cells import Cell, CellResult, ResultStore, cell_rng
+from experiments.cells import Cell, CellResult, ResultStore, cell_rng, write_whole
+from experiments.fingerprints import code_behind, commit_of, fingerprint
 from experiments.report import Failure, report_html
 from experiments.study import Analysis, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
@@ -32,8 +36,10 @@ from experiments.threads import THREADS, kernels, one_thread
 # -- the output folder, and when it may be written to ------------------------------------------------------------------
 
 PACKAGES = ("numpy", "scipy", "gymnasium", "ntp-envs")
-#: the setting that may change when a run is continued: other kernels round otherwise, and no result hangs on rounding
-KERNELS = "kernels"
+#: settings that may change when a run goes on. Other kernels round otherwise, and no result hangs on rounding; other
+#: options ask for other cells, and those that are there already are taken
+KERNELS, MADE = "kernels", "made"
+GROWING = ("options.", "quick", KERNELS, f"{MADE}.")
 #: what a task's parameters in an option may hold
 QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 
@@ -43,7 +49,7 @@ class FolderError(ValueError):
 
 
 def run_settings(study: Study, options: Any, *, quick: bool, seed: int) -> dict[str, Any]:
-    """What ``config.json`` holds: everything a result depends on, and nothing else (no dates, no worker count).
+    """What ``config.json`` holds: everything a result depends on, but for the code, which every cell keeps for itself.
 
     ``kernels`` decide the last bits only. A run may go on where they are others; all that had a part in it are listed.
     """
@@ -93,12 +99,14 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ, but for the kernels, by name: there and now."""
+    """The settings that differ and must not, by name: there and now. Files are compared where both name them."""
     there, now, absent = _flat(there), _flat(now), "absent"
     return {
         name: (there.get(name, absent), now.get(name, absent))
-        for name in sorted({*there, *now} - {KERNELS})
+        for name in sorted({*there, *now})
         if there.get(name, absent) != now.get(name, absent)
+        and not name.startswith(GROWING)
+        and not (name.startswith("files.") and (name not in there or name not in now))
     }
 
 
@@ -166,29 +174,39 @@ class OutputFolder:
                 self._clear()
             else:
                 settings[KERNELS] = sorted({*map(str, there.get(KERNELS, ())), *settings[KERNELS]})
+                if files := {**there.get("files", {}), **settings.get("files", {})}:
+                    settings["files"] = files
+                if first := there.get(MADE, {}).get("first"):
+                    settings[MADE] = {**settings.get(MADE, {}), "first": first}
         self.path.mkdir(parents=True, exist_ok=True)
-        self.config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        self.write_config(settings)
         return settings
 
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        write_whole(self.config, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
     def _settings_there(self) -> dict[str, Any]:
+        """The settings of the run in the folder; where ``config.json`` was lost, those that its results keep."""
         try:
             there = json.loads(self.config.read_text(encoding="utf-8"))
             there["study"], there["seed"], set(there.get(KERNELS, ()))
+            return there
         except FileNotFoundError:
-            raise FolderError(
-                f"{self.path} is not empty and holds no run of ours (no config.json); choose another folder with --out."
-            ) from None
+            problem = f"{self.path} is not empty and holds no run of ours (no config.json)"
         except Exception as error:  # a damaged file raises whatever json and what is read from it do
-            raise FolderError(
-                f"{self.config} is not the config.json of a run ({error!r}); choose another folder with --out."
-            ) from error
-        return there
+            problem = f"{self.config} is not the config.json of a run ({error!r})"
+        if self.results.is_file():
+            with suppress(ValueError), ResultStore(self.results) as store:
+                if there := store.settings():
+                    return there
+        raise FolderError(f"{problem}; choose another folder with --out.")
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else."""
         for path in (self.config, self.results, self.summary, self.timings, self.report):
             path.unlink(missing_ok=True)
-        self.results.with_name(self.results.name + "-journal").unlink(missing_ok=True)
+        for beside in ("results.sqlite-journal", "results.lock", "results.lock-journal"):
+            (self.path / beside).unlink(missing_ok=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         for ending in ("*.png", "*.svg"):
             for path in self.path.glob(ending):
@@ -242,9 +260,47 @@ class InlineExecutor(Executor):
         return future
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches every process of the terminal; only the parent acts on it."""
+def _begin_worker() -> None:
+    """Ctrl-C reaches every process of the terminal, and only the parent acts on it; no worker outlives its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class LocalPool(Executor):
+    """So many processes of this machine; `renew` replaces those of a pool that broke, as it does when one dies."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._context = multiprocessing.get_context("spawn")
+        self.renew()
+
+    def renew(self) -> None:
+        self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin_worker)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+    def stop(self) -> None:
+        """Drop what has not started, and stop the processes at once."""
+        processes = list((getattr(self._pool, "_processes", None) or {}).values())
+        manager = getattr(self._pool, "_executor_manager_thread", None)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(timeout=5.0)
+        if manager is not None:  # it closes a pipe that the interpreter, when it ends, writes to while it is alive
+            manager.join(timeout=5.0)
 
 
 @contextmanager
@@ -256,20 +312,11 @@ def local_executor(workers: int) -> Iterator[Executor]:
     if workers == 1:
         yield InlineExecutor()
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    pool = LocalPool(workers)
     try:
         yield pool
     except BaseException:
-        processes = list((getattr(pool, "_processes", None) or {}).values())
-        manager = getattr(pool, "_executor_manager_thread", None)
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(timeout=5.0)
-        if manager is not None:  # it closes a pipe that the interpreter, when it ends, writes to while it is alive
-            manager.join(timeout=5.0)
+        pool.stop()
         raise
     pool.shutdown()
 
@@ -286,6 +333,9 @@ def run_cells(
 ) -> None:
     """Run every cell and call ``on_result`` in this process, in the order they finish.
 
+    A cell whose worker is lost is run once more, alone; if that worker is lost too, the cell has failed, and the others
+    go on. Of an executor nothing is asked but ``submit``, and ``renew`` where it has that and may break as a whole.
+
     Args:
         cells: independent of each other.
         study: name, which enters the seeds.
@@ -297,29 +347,84 @@ def run_cells(
     """
     limit = 1 if isinstance(executor, InlineExecutor) else in_flight
     pending: dict[Future[CellResult], Cell] = {}
+    lost: list[Cell] = []
+
+    def submit(cell: Cell) -> Future[CellResult]:
+        return executor.submit(run_cell, cell, study, seed, checkpoints)
 
     def collect_finished() -> None:
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
             cell = pending.pop(future)
             try:
                 result = future.result()
-            except Exception as error:  # a worker died, or the cell could not be sent to it
-                result = CellResult(cell.key, (), f"the worker was lost: {error!r}", 0.0)
+            except Exception:  # a worker died, perhaps another's, or the cell could not be sent to it
+                lost.append(cell)
+            else:
+                on_result(cell, result)
+
+    def run_lost() -> None:
+        while pending:
+            collect_finished()
+        renew = getattr(executor, "renew", lambda: None)
+        renew()
+        while lost:
+            cell = lost.pop()
+            try:
+                result = submit(cell).result()
+            except Exception as error:
+                renew()
+                again = f"the worker was lost, and another one when the cell was run again alone: {error!r}"
+                result = CellResult(cell.key, (), again, 0.0)
             on_result(cell, result)
 
     try:
         for cell in cells:
             try:
-                pending[executor.submit(run_cell, cell, study, seed, checkpoints)] = cell
-            except RuntimeError as error:  # a pool that broke takes no more work
-                on_result(cell, CellResult(cell.key, (), f"the executor takes no more cells: {error!r}", 0.0))
+                pending[submit(cell)] = cell
+            except RuntimeError:  # a pool that broke takes no more work
+                lost.append(cell)
             while len(pending) >= limit:
                 collect_finished()
+            if lost:
+                run_lost()
         while pending:
             collect_finished()
+        if lost:
+            run_lost()
     finally:
         for future in pending:  # none are left unless an exception is on its way, such as Ctrl-C
             future.cancel()
+
+
+# -- code that was edited since ----------------------------------------------------------------------------------------
+
+
+def code_of_cells(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
+    """What code makes each cell, by key; read once for all cells of one function and one `Cell.code`."""
+    known: dict[Any, dict[str, str]] = {}
+    found = {}
+    for cell in cells:
+        function = f"{cell.function.__module__}:{cell.function.__qualname__.partition('.')[0]}"
+        if (function, cell.code) not in known:
+            named = cell.code is None
+            known[function, cell.code] = code_behind(cell.code or (), parts=(function,), through_names=named)
+        found[cell.key] = known[function, cell.code]
+    return found
+
+
+def edited(cells: Iterable[Cell], made: Mapping[str, Mapping[str, str]], code: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence on each group of cells whose code was edited: how many, of what, and which files changed."""
+    groups: dict[tuple[str, tuple[str, ...]], int] = {}
+    for cell in cells:
+        old, new = made[cell.key], code[cell.key]
+        changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        owners = [name for name in cell.code or () if name.partition(":")[0].replace(".", "/") + ".py" in changed]
+        place = (", ".join(owners) or cell.part, tuple(changed))
+        groups[place] = groups.get(place, 0) + 1
+    for (owner, changed), count in groups.items():
+        more = f" and {len(changed) - 3} more" * (len(changed) > 3)
+        cells_of = f"{count} cell{'s' * (count > 1)} of {owner}"
+        yield f"{cells_of} run{'s' * (count == 1)} again: {', '.join(changed[:3])}{more} changed."
 
 
 # -- the whole run -----------------------------------------------------------------------------------------------------
@@ -358,21 +463,29 @@ def run_study(
     workers: int = 1,
     executor: Executor | None = None,
     overwrite: bool = False,
+    reuse_stale: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> RunOutcome:
-    """Run a study, or finish one that was interrupted, and write its summary, figures and report.
+    """Run a study, or go on with one, and write its summary, figures and report.
+
+    A folder is a set of cells: those of an earlier run with the same seed and versions are taken as they are, unless
+    their code was edited since, so that one more option value costs its own cells only. What is written is about the
+    cells that these options ask for.
 
     Args:
         study: what to run.
         options: an instance of ``study.options``; by default the full or the quick ones.
-        out: output folder. One that holds a run with the same settings is continued.
+        out: output folder. One that holds a run of the study is continued.
         quick: enters the settings, and picks the default options.
         seed: of the whole run; every cell has its own stream.
         workers: processes on this machine; 1 runs everything here. With more than one, call this from a module that
             guards its top level with ``if __name__ == "__main__"``.
         executor: run on this one instead (Dask, Slurm); it is not shut down.
-        overwrite: throw away a run with other settings in ``out``.
+        overwrite: throw away the run in ``out``.
+        reuse_stale: take cells as they are although their code was edited.
         progress: told of every finished cell.
+        tell: told, in a sentence, of cells that run again because their code was edited.
 
     Returns:
         The outcome; cells that failed are in it, not raised.
@@ -383,18 +496,26 @@ def run_study(
         KeyboardInterrupt: after Ctrl-C; the cells finished until then are kept.
     """
     options = study.default_options(quick=quick) if options is None else options
-    settings = run_settings(study, options, quick=quick, seed=seed)
     cells = study.checked_cells(options)
+    code = code_of_cells(cells)
+    settings = run_settings(study, options, quick=quick, seed=seed)
+    settings[MADE] = _made(cells, code)
     folder = OutputFolder(Path(out))
     settings = folder.prepare(settings, overwrite=overwrite)
     with ResultStore(folder.results) as store:
-        kept = store.results()
-        todo = [cell for cell in cells if cell.key not in kept or kept[cell.key].error is not None]
-        done = len(cells) - len(todo)
+        store.keep_settings(settings)
+        kept, made = store.results(), store.code()
+        there = [cell for cell in cells if cell.key in kept and kept[cell.key].error is None]
+        stale = [] if reuse_stale else [cell for cell in there if made[cell.key] != code[cell.key]]
+        for sentence in edited(stale, made, code) if tell is not None else ():
+            tell(sentence)
+        taken = {cell.key for cell in there} - {cell.key for cell in stale}
+        todo = [cell for cell in cells if cell.key not in taken]
+        done = len(taken)
 
         def keep(cell: Cell, result: CellResult) -> None:
             nonlocal done
-            store.put(cell, result)
+            store.put(cell, result, code[cell.key])
             done += 1
             if progress is not None:
                 progress(done, len(cells), result)
@@ -414,6 +535,21 @@ def run_study(
     summary, analysis, failures = _analyse(study, options, cells, results, seed)
     failures += _write(study, options, cells, results, summary, analysis, failures, settings, folder)
     return RunOutcome(folder, summary, analysis, tuple(failures), len(cells) - len(todo))
+
+
+def _made(cells: list[Cell], code: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """When, and from what code: nothing that a result is refused for."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    files = {name: mark for behind in code.values() for name, mark in behind.items()}
+    sources = sorted({cell.function.__module__.partition(".")[0] for cell in cells} | {"experiments"})
+    commits = {name: commit_of(file) for name in sources if (file := getattr(sys.modules.get(name), "__file__", None))}
+    return {
+        "first": now,
+        "last": now,
+        "commit": {name: commit for name, commit in commits.items() if commit is not None},
+        "distributions": {name: version for name, version in files.items() if not Path(name).suffix},
+        "code": fingerprint(files),
+    }
 
 
 def _analyse(
@@ -457,8 +593,8 @@ def _write(
         except Exception:
             undrawn.append(Failure(f"figure {spec.name}", traceback.format_exc()))
             continue
-        (folder.path / f"{spec.name}.png").write_bytes(png)
-        (folder.path / f"{spec.name}.svg").write_bytes(svg)
+        write_whole(folder.path / f"{spec.name}.png", png)
+        write_whole(folder.path / f"{spec.name}.svg", svg)
         drawn.append((spec, png))
     page = report_html(
         title=f"{study.name}{' (quick)' if settings['quick'] else ''}",
@@ -468,10 +604,10 @@ def _write(
         figures=drawn,
         tables=analysis.tables,
         failures=[*failures, *undrawn],
-        settings=settings,
+        settings={name: value for name, value in settings.items() if name != MADE},
         cells=len(cells),
     )
-    folder.report.write_text(page, encoding="utf-8")
+    write_whole(folder.report, page)
     return undrawn
 
 

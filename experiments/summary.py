@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rich.table import Table as RichTable
 
-from experiments.cells import LABELS, Cell, CellResult, Record, keyed_rng
+from experiments.cells import LABELS, Cell, CellResult, Record, keyed_rng, write_whole
 from ntp_envs.arrays import ROUNDING
 from ntp_envs.intervals import CONFIDENCE, check_confidence, student_margin
 
@@ -584,7 +584,7 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]])
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([_cell_text(value) for value in line] for line in lines)
-    path.write_bytes(text.getvalue().encode())
+    write_whole(path, text.getvalue())
 
 
 def _cell_text(value: Any) -> str:

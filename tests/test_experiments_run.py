@@ -1,12 +1,15 @@
 """A run of a study: seeds, results that survive, folders that are not overwritten, threads, the report."""
 
 import base64
+import contextlib
+import importlib
 import json
 import os
 import re
 import sqlite3
 import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +39,7 @@ def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
     with ThreadPoolExecutor(3) as executor:
         run_study(toy.STUDY, out=tmp_path / "threads", executor=executor)
     run_study(toy.STUDY, out=tmp_path / "other", seed=1)
-    for file in ("summary.csv", "config.json", "report.html", "squares.png", "squares.svg"):
+    for file in ("summary.csv", "report.html", "squares.png", "squares.svg"):
         contents = {(tmp_path / run / file).read_bytes() for run in ("inline", "processes", "threads")}
         assert len(contents) == 1, file
     assert (tmp_path / "other" / "summary.csv").read_bytes() != (tmp_path / "inline" / "summary.csv").read_bytes()
@@ -130,9 +133,15 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(tmp_path):
     assert log.read_text().splitlines().count("2 1") == 2
 
 
-def test_a_worker_that_dies_is_a_failure_and_not_a_hang(tmp_path):
-    outcome = run_study(toy.STUDY, toy.ToyOptions(sizes=(1, 2), mood="dying"), out=tmp_path / "run", workers=2)
-    assert outcome.failures and any("worker was lost" in failure.error for failure in outcome.failures)
+def test_a_cell_that_kills_its_worker_fails_alone(tmp_path):
+    log = tmp_path / "log"
+    options = toy.ToyOptions(sizes=(1, 2), mood="dying", log=str(log))
+    outcome = run_study(toy.STUDY, options, out=tmp_path / "run", workers=2)
+    (failure,) = outcome.failures
+    assert "worker was lost, and another" in failure.error
+    assert "'size': 2" in failure.where and "'replicate': 1" in failure.where
+    assert [row.seeds for row in outcome.summary.select("square")] == [3, 2]
+    assert log.read_text().splitlines().count("2 1") == 2
     assert (tmp_path / "run" / "report.html").exists()
 
 
@@ -171,12 +180,97 @@ def test_other_settings_are_refused_and_named(tmp_path):
     before = (tmp_path / "run" / "summary.csv").read_bytes()
     with pytest.raises(FolderError) as refusal:
         run_study(toy.STUDY, toy.ToyOptions(sizes=(1,)), out=tmp_path / "run", seed=5)
-    for words in ("options.sizes: [1, 2] there, [1] now", "seed: 0 there, 5 now", "--out", "--overwrite"):
+    for words in ("seed: 0 there, 5 now", "--out", "--overwrite"):
         assert words in str(refusal.value)
-    assert "mood" not in str(refusal.value)
+    assert "sizes" not in str(refusal.value)
     assert (tmp_path / "run" / "summary.csv").read_bytes() == before
     outcome = run_study(toy.STUDY, toy.ToyOptions(sizes=(1,)), out=tmp_path / "run", seed=5, overwrite=True)
     assert outcome.reused == 0 and len(outcome.summary.select("square")) == 1
+
+
+def test_a_run_grows_and_shows_what_is_asked_for(tmp_path):
+    """More values cost their own cells, fewer cost none, and the summary is that of a run that never was another."""
+    log = tmp_path / "log"
+
+    def run(out, *sizes, seeds=3):
+        return run_study(toy.STUDY, toy.ToyOptions(sizes=sizes, seeds=seeds, log=str(log)), out=tmp_path / out)
+
+    assert [run("grown", *sizes, seeds=n).reused for sizes, n in (((1, 2), 2), ((1, 2), 3), ((4, 2, 1), 3))] == [
+        0,
+        4,
+        6,
+    ]
+    assert len(log.read_text().splitlines()) == 9
+    assert run("grown", 2).reused == 3
+    run("fresh", 2)
+    assert (tmp_path / "grown" / "summary.csv").read_bytes() == (tmp_path / "fresh" / "summary.csv").read_bytes()
+    assert run("grown", 4, 2, 1).reused == 9
+
+
+def test_cells_whose_code_was_edited_run_again_and_no_others(tmp_path, monkeypatch):
+    """Of two functions one changes, directly or in a module that it imports; comments and the analysis do not count."""
+    text = """
+        from experiments.cells import Cell, Record
+        from experiments.study import Analysis, Study
+        from toy_options import Options
+        {imports}
+
+        def first(*, rng): return [Record("first", {value})]
+        def second(*, rng): return [Record("second", helped())]
+        def cells(options): return [Cell("part", first, {{}}), Cell("other part", second, {{}})]
+        {analysis}
+        STUDY = Study("edited", "?", Options, cells, lambda options, summary: Analysis())
+    """
+    options = "import dataclasses\n@dataclasses.dataclass\nclass Options:\n    quick = classmethod(lambda cls: cls())"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "toy_helper", raising=False)
+    (tmp_path / "toy_options.py").write_text(options)
+
+    def run(value=1.0, helped=2.0, analysis="", **more):
+        told = []
+        words = {"value": value, "imports": "from toy_helper import helped", "analysis": analysis}
+        (tmp_path / "toy_edited.py").write_text(textwrap.dedent(text).format(**words))
+        (tmp_path / "toy_helper.py").write_text(f"def helped(): return {helped}")
+        for name in ("toy_edited", "toy_helper"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        study = importlib.import_module("toy_edited").STUDY
+        outcome = run_study(study, out=tmp_path / "run", tell=told.append, **more)
+        return [row.mean for row in outcome.summary], told
+
+    assert run() == ([1.0, 2.0], [])
+    assert run(analysis="# a comment\ndef more(): pass") == ([1.0, 2.0], [])
+    assert run(value=10.0) == ([10.0, 2.0], ["1 cell of part runs again: toy_edited.py changed."])
+    assert run(value=10.0, helped=20.0) == ([10.0, 20.0], ["1 cell of other part runs again: toy_helper.py changed."])
+    assert run(value=11.0, helped=20.0, reuse_stale=True) == ([10.0, 20.0], [])
+    sys.modules.pop("toy_edited"), sys.modules.pop("toy_helper")
+
+
+def test_a_lost_config_is_recovered_from_the_results(tmp_path):
+    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    before = json.loads(config.read_text())
+    for content in (None, "", "[1"):
+        config.unlink() if content is None else config.write_text(content)
+        assert run_study(toy.STUDY, QUICK, out=tmp_path / "run").reused == 6
+        after = json.loads(config.read_text())
+        after["made"]["last"] = before["made"]["last"]
+        assert after == before
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    with ResultStore(tmp_path / "run" / "results.sqlite"), pytest.raises(ValueError, match="by another run"):
+        run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    assert run_study(toy.STUDY, QUICK, out=tmp_path / "run").reused == 6
+
+
+def test_one_changed_digit_in_the_results_is_found(tmp_path):
+    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / "results.sqlite")) as db, db:
+        db.execute("UPDATE cells SET seconds = seconds + 1 WHERE rowid = 2")
+    with pytest.raises(ValueError, match="was changed"):
+        run_study(toy.STUDY, QUICK, out=tmp_path / "run")
 
 
 def test_overwriting_removes_nothing_but_a_run(tmp_path):
@@ -204,13 +298,14 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
         run_study(toy.STUDY, QUICK, out=tmp_path / "run")
 
 
-def test_settings_hold_versions_and_nothing_of_the_moment(tmp_path):
+def test_settings_hold_versions_and_what_it_was_made_from(tmp_path):
     run_study(toy.STUDY, QUICK, out=tmp_path / "run", seed=3)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["study"] == "toy" and config["seed"] == 3 and config["options"]["sizes"] == [1, 2]
     assert set(config["versions"]) == {"python", "numpy", "scipy", "gymnasium", "ntp-envs"}
     assert config["versions"]["numpy"] == np.__version__
-    assert set(config) == {"study", "quick", "seed", "options", "versions", "platform", "threads", "kernels"}
+    assert set(config) == {"study", "quick", "seed", "options", "versions", "platform", "threads", "kernels", "made"}
+    assert {"first", "last", "commit", "distributions", "code"} == set(config["made"])
     assert config["threads"] == 1 and any(name.startswith("numpy ") for name in config["kernels"])
 
 

@@ -17,7 +17,15 @@ import numpy as np
 from agents import Agent
 from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import COLOURS, Axes, Figure, learner_style, new_figure, no_data, round_ticks
-from experiments.evaluation import build_agent, build_task, parse_spec, short_names, split_specs, takes_horizon
+from experiments.evaluation import (
+    build_agent,
+    build_task,
+    named_code,
+    parse_spec,
+    short_names,
+    split_specs,
+    takes_horizon,
+)
 from experiments.measure import (
     CHUNK_KR,
     CHUNKED,
@@ -116,11 +124,12 @@ def canonical(name: str, words: tuple[str, ...]) -> list[str]:
 
 def cells(options: CompareOptions) -> Iterator[Cell]:
     """All runs: agents innermost, so that a process has the task at hand."""
+    code = {text: named_code(text) for text in (*options.agents, *options.tasks)}
     for task, horizon in options.places():
         for replicate in range(options.seeds):
             for agent in options.agents:
                 place = {"task": task, "horizon": horizon, "n": options.n, "replicate": replicate}
-                yield Cell(RUNS, run, {"agent": agent, **place})
+                yield Cell(RUNS, run, {"agent": agent, **place}, code=(*code[agent], *code[task]))
 
 
 def run(

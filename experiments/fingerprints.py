@@ -1,0 +1,296 @@
+"""What code a number was made by: the files behind a function or class, each with a hash of what it does.
+
+A cell of a study keeps these hashes beside its records, so that a run which goes on knows the cells whose code was
+edited meanwhile. Files are followed from import to import, without importing any: through packages of one's own and
+ours. A name that is imported from a package leads to the module that defines it, not to all that the package hands
+out. Comments, docstrings and layout do not count. Of other distributions the version does.
+
+    >>> sorted(code_behind(("experiments.fingerprints:digest",)))
+    ['experiments/fingerprints.py']
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import NamedTuple
+
+OURS = ("ntp_envs", "agents", "experiments")
+#: distributions whose versions are settings of the whole run, or that no number hangs on
+KNOWN = {"numpy", "scipy", "gymnasium", "matplotlib", "rich", "tyro", "threadpoolctl"}
+#: folders of what is installed
+INSTALLED = {"site-packages", "dist-packages"}
+#: a string that names an object, as registries have them
+NAMED = re.compile(r"\w+(\.\w+)*:\w+")
+
+
+def digest(text: str | bytes) -> str:
+    """Sixteen hexadecimal digits that stand for a text."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
+
+
+def distribution_version(name: str) -> str:
+    """The version of an installed distribution, by its own name or that of a package in it."""
+    for known in (name, *(packages_distributions().get(name, ()) if name not in sys.stdlib_module_names else ())):
+        try:
+            return version(known)
+        except PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def code_behind(
+    objects: Iterable[str] = (), *, parts: Iterable[str] = (), through_names: bool = False
+) -> dict[str, str]:
+    """Hashes of the files behind some objects, and versions of the distributions that these import.
+
+    Args:
+        objects: ``"package.module:name"`` each; the whole module counts, and what it imports.
+        parts: the same, but in its own module only what the object uses counts, or what may act on it unasked
+            (decorated functions, statements): not the analysis below the cells of a study.
+        through_names: follow the strings of that form too that are met on the way, as in registries: what these name
+            may have taken part. Versions are then left out that only such modules import.
+
+    Returns:
+        ``{"package/module.py": hash, "distribution": version}``, but for the distributions of every study. What was
+        typed into an interpreter has no file, and is not in it.
+    """
+    _find.cache_clear()
+    found: dict[str, str] = {}
+    direct: list[Import] = []
+    own = set(OURS)
+    for name, whole in (*((name, True) for name in objects), *((name, False) for name in parts)):
+        module, _, attribute = name.partition(":")
+        source = _read(module)
+        if source is None:
+            continue
+        own.add(module.partition(".")[0])
+        used = [] if whole else source.used_by(attribute)
+        found[source.label] = digest("\n".join(map(ast.dump, used))) if used else source.digest
+        direct += _resolved(source, _imports(used) if used else source.imports)
+    for one in _reached(direct, own, lambda one: through_names or not one.by_name):
+        if (source := _own(one.target, own)) is not None:
+            found.setdefault(source.label, source.digest)
+    loaded = {one.target.partition(".")[0] for one in _reached(direct, own, lambda one: one.at_once)}
+    for package in sorted(loaded - own - KNOWN - set(sys.stdlib_module_names)):
+        if _own(package, own) is None:
+            found[package] = distribution_version(package)
+    return found
+
+
+def fingerprint(code: Mapping[str, str]) -> str:
+    """One hash for all of `code_behind`."""
+    return digest(json.dumps(dict(code), sort_keys=True))
+
+
+def commit_of(file: str | Path) -> str | None:
+    """The commit of git that a file is of, with ``+`` where the checkout has changes; ``None`` outside of any."""
+    git = ["git", "-C", str(Path(file).parent)]
+    try:
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changes else "")
+
+
+# -- from module to module ---------------------------------------------------------------------------------------------
+
+
+class Import(NamedTuple):
+    """A module that another one reaches: at once, when a function is called (``at_once`` false), or by a string."""
+
+    target: str
+    at_once: bool
+    by_name: bool = False
+
+
+def _reached(start: Iterable[Import], own: set[str], follow: Callable[[Import], bool]) -> list[Import]:
+    """All that is reached through modules of one's own and ours by imports that are to be followed, each once."""
+    found: dict[str, Import] = {}
+    todo = [one for one in start if follow(one)]
+    while todo:
+        one = todo.pop()
+        if one.target not in found:
+            found[one.target] = one
+            source = _own(one.target, own)
+            todo += [more for more in _resolved(source, source.imports) if follow(more)] if source is not None else []
+    return list(found.values())
+
+
+def _own(module: str, own: set[str]) -> Source | None:
+    """The file of a module in one of these packages, or outside of what is installed."""
+    path = _find(module)
+    if path is None or (module.partition(".")[0] not in own and INSTALLED & set(path.parts)):
+        return None
+    return _read(module)
+
+
+@lru_cache(maxsize=4096)
+def _find(module: str) -> Path | None:
+    """The file of a module, found without importing it; ``None`` for what has none or is of Python's own library."""
+    top, *rest = module.split(".")
+    if top in sys.stdlib_module_names:
+        return None
+    loaded = getattr(sys.modules.get(top), "__file__", None)
+    try:
+        spec = None if loaded else importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    origin = loaded or (spec.origin if spec is not None else None)
+    if origin is None or not Path(origin).is_file():
+        return None
+    if not rest:
+        return Path(origin)
+    place = Path(origin).parent.joinpath(*rest)
+    files = (place.with_suffix(".py"), place / "__init__.py")
+    return next((file for file in files if file.is_file()), None) if Path(origin).name == "__init__.py" else None
+
+
+def _resolved(source: Source, imports: Iterable[Statement]) -> list[Import]:
+    """The modules that import statements of a file are about."""
+    parts, found = source.module.split("."), []
+    for one in imports:
+        base = one.base
+        if one.level:  # relative: so many packages up
+            above = parts[: len(parts) - one.level + source.is_package]
+            base = ".".join([*above, base] if base else above)
+        if not one.by_name or _find(base) is not None:
+            found.append(Import(_definer(base, one.name) if one.name else base, one.at_once, one.by_name))
+    return found
+
+
+def _definer(base: str, name: str) -> str:
+    """The module that ``from base import name`` is about: a submodule, or where a package has the name from."""
+    if _find(f"{base}.{name}") is not None:
+        return f"{base}.{name}"
+    source = _read(base)
+    if source is None or not source.is_package:
+        return base
+    for one in source.imports:
+        if one.name and one.at_once and name == (one.alias or one.name):
+            (found,) = _resolved(source, [one])
+            return found.target
+    return base
+
+
+# -- one file ----------------------------------------------------------------------------------------------------------
+
+
+class Statement(NamedTuple):
+    """An import as it is written, or a string that names an object."""
+
+    base: str
+    name: str = ""
+    alias: str | None = None
+    level: int = 0
+    at_once: bool = True
+    by_name: bool = False
+
+
+def _imports(nodes: Iterable[ast.AST]) -> list[Statement]:
+    found = []
+    todo = [(node, True) for node in nodes]
+    while todo:
+        node, at_once = todo.pop()
+        if isinstance(node, ast.Import):
+            found += [Statement(alias.name, at_once=at_once) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base, level = node.module or "", node.level
+            found += [Statement(base, alias.name, alias.asname, level, at_once) for alias in node.names]
+        elif isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and NAMED.fullmatch(node.value):
+                found.append(Statement(node.value.partition(":")[0], at_once=False, by_name=True))
+        else:
+            at_once = at_once and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            todo += [(child, at_once) for child in ast.iter_child_nodes(node)]
+    return found
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, read: its syntax without docstrings, and what it imports."""
+
+    module: str
+    path: Path
+    tree: ast.Module
+    digest: str
+    imports: list[Statement]
+
+    @property
+    def is_package(self) -> bool:
+        return self.path.name == "__init__.py"
+
+    @property
+    def label(self) -> str:
+        return self.module.replace(".", "/") + ("/__init__.py" if self.is_package else self.path.suffix)
+
+    def used_by(self, name: str) -> list[ast.stmt]:
+        """The statements at the top that an object depends on, in their order; none if the file has no such object."""
+        owners: dict[str, list[ast.stmt]] = {}
+        for node in self.tree.body:
+            for one in _bound(node):
+                owners.setdefault(one, []).append(node)
+        if name not in owners:
+            return []
+        used: dict[int, ast.stmt] = {}
+        todo = [*owners[name], *(node for node in self.tree.body if self._acts(node))]
+        while todo:
+            node = todo.pop()
+            if id(node) in used:
+                continue
+            used[id(node)] = node
+            names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+            todo += [owner for one in names for owner in owners.get(one, ())]
+        return [node for node in self.tree.body if id(node) in used]
+
+    def _acts(self, node: ast.stmt) -> bool:
+        """Whether a statement at the top may change what others do: a call, or a decorator that is not Python's own."""
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            return not _bound(node)
+        known = {one.alias or one.name for one in self.imports if one.base.partition(".")[0] in sys.stdlib_module_names}
+        roots = (next((part.id for part in ast.walk(d) if isinstance(part, ast.Name)), "") for d in node.decorator_list)
+        return any(root not in known | {"property", "staticmethod", "classmethod"} for root in roots)
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    """The names that a statement at the top gives a value to; none for one that just acts."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [node.name]
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+    if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+    return []
+
+
+def _read(module: str) -> Source | None:
+    path = _find(module)
+    return None if path is None else _parsed(module, path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(module: str, path: Path, written: int) -> Source:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # compiled, or nothing that will run
+        return Source(module, path, ast.Module([], []), digest(path.read_bytes()), [])
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                del node.body[0]
+    return Source(module, path, tree, digest(ast.dump(tree)), _imports(tree.body))
