@@ -189,8 +189,8 @@ class ResultStore:
         """
         records = json.dumps([record.to_json() for record in result.records])
         mark = fingerprint(code or {})
-        line = (cell.key, cell.part, json.dumps(dict(cell.parameters), sort_keys=True), records, result.error)
-        line = (*line, result.seconds, mark)
+        parameters = json.dumps(dict(cell.parameters), sort_keys=True)
+        line = (cell.key, cell.part, parameters, records, result.error, result.seconds, mark)
         self._db.execute("BEGIN")
         self._db.execute("INSERT OR IGNORE INTO code VALUES (?, ?)", (mark, json.dumps(code or {}, sort_keys=True)))
         self._db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*line, _checksum(line)))

@@ -402,7 +402,7 @@ def run_cells(
 def code_of_cells(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
     """What code makes each cell, by key; read once for all cells of one function and one `Cell.code`."""
     known: dict[Any, dict[str, str]] = {}
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for cell in cells:
         function = f"{cell.function.__module__}:{cell.function.__qualname__.partition('.')[0]}"
         if (function, cell.code) not in known:
@@ -418,13 +418,13 @@ def edited(cells: Iterable[Cell], made: Mapping[str, Mapping[str, str]], code: M
     for cell in cells:
         old, new = made[cell.key], code[cell.key]
         changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-        owners = [name for name in cell.code or () if name.partition(":")[0].replace(".", "/") + ".py" in changed]
+        owners = [name for name in cell.code or () if f"{name.partition(':')[0].replace('.', '/')}.py" in changed]
         place = (", ".join(owners) or cell.part, tuple(changed))
         groups[place] = groups.get(place, 0) + 1
-    for (owner, changed), count in groups.items():
-        more = f" and {len(changed) - 3} more" * (len(changed) > 3)
+    for (owner, files), count in groups.items():
+        more = f" and {len(files) - 3} more" * (len(files) > 3)
         cells_of = f"{count} cell{'s' * (count > 1)} of {owner}"
-        yield f"{cells_of} run{'s' * (count == 1)} again: {', '.join(changed[:3])}{more} changed."
+        yield f"{cells_of} run{'s' * (count == 1)} again: {', '.join(files[:3])}{more} changed."
 
 
 # -- the whole run -----------------------------------------------------------------------------------------------------
@@ -507,8 +507,9 @@ def run_study(
         kept, made = store.results(), store.code()
         there = [cell for cell in cells if cell.key in kept and kept[cell.key].error is None]
         stale = [] if reuse_stale else [cell for cell in there if made[cell.key] != code[cell.key]]
-        for sentence in edited(stale, made, code) if tell is not None else ():
-            tell(sentence)
+        if tell is not None:
+            for sentence in edited(stale, made, code):
+                tell(sentence)
         taken = {cell.key for cell in there} - {cell.key for cell in stale}
         todo = [cell for cell in cells if cell.key not in taken]
         done = len(taken)
