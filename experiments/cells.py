@@ -218,6 +218,10 @@ class ResultStore:
         except Exception as error:
             raise self._unreadable(error) from error
 
+    def parts(self) -> Mapping[str, str]:
+        """The part of each cell kept so far, by cell key."""
+        return dict(self._db.execute("SELECT key, part FROM cells").fetchall())
+
     def settings(self) -> dict[str, Any]:
         """The settings of the run that were kept last; empty where none were."""
         return {name: json.loads(value) for name, value in self._db.execute("SELECT * FROM settings")}

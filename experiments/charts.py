@@ -242,8 +242,8 @@ def top_labels(axes: Axes, outs: list[tuple[float, str, str]], top: float) -> No
     axes.set_title(axes.get_title(loc="left"), pad=84)
 
 
-def render(figure: Figure) -> tuple[bytes, bytes]:
-    """The figure as PNG and as SVG bytes, without dates: the same figure gives the same bytes."""
+def render(figure: Figure, *, pdf: bool = False) -> tuple[bytes, ...]:
+    """The figure as PNG, SVG and perhaps PDF bytes, without dates: the same figure gives the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -251,7 +251,14 @@ def render(figure: Figure) -> tuple[bytes, bytes]:
     FigureCanvasAgg(figure).print_figure(png, format="png", metadata={"Software": None})
     figure.set_layout_engine("none")  # the layout of the one is that of the other: laying out takes longer than drawing
     FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": "ntp-envs"})
-    return png.getvalue(), svg.getvalue()
+    if not pdf:
+        return png.getvalue(), svg.getvalue()
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    document = io.BytesIO()
+    dull = {"CreationDate": None, "Creator": "ntp-envs", "Producer": None}
+    FigureCanvasPdf(figure).print_figure(document, format="pdf", metadata=dull)
+    return png.getvalue(), svg.getvalue(), document.getvalue()
 
 
 # -- pieces of figures: lines with labels at their ends, and axes ------------------------------------------------------

@@ -1,25 +1,28 @@
-"""The command line: ``ntp-bench list``, ``run``, ``evaluate`` and ``distance``, also as ``python -m experiments``."""
+"""The command line: ``ntp-bench run``, and the commands of `COMMANDS`; also as ``python -m experiments``."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+import math
 import os
 import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
-from experiments.run import FolderError
+from experiments.cells import write_whole
+from experiments.run import FolderError, Progress, RunOutcome
 from experiments.study import Study
 
 # -- is the package ``agents`` that Python finds ours? many people have one of their own -------------------------------
@@ -60,13 +63,24 @@ USAGE = """\
 ntp-bench: measure how next-token prediction drifts with the horizon
 
   ntp-bench list                          studies, tasks and agents
+  ntp-bench info NAME                     what a task, agent or study is, with a sample episode
   ntp-bench run STUDY [--quick] [options] run a study; --quick takes about a minute
   ntp-bench run STUDY --help              its options
   ntp-bench evaluate TASK [AGENT]         what a policy gets right, forced and free-running
+  ntp-bench diff RUN1 RUN2                what changed from one run to another, with intervals
   ntp-bench distance FILE                 how far two models' texts are apart, from their log-probabilities
   ntp-bench --version
 """
 
+#: every command but ``run``; nothing is imported before it is called
+COMMANDS = {
+    "list": "experiments.info:show_list",
+    "info": "experiments.info:show_info",
+    "evaluate": "experiments.evaluation:show_evaluation",
+    "diff": "experiments.difference:show_diff",
+    "distance": "experiments.log_probs:show_distance",
+}
+LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
 SHOWN = 10  # failures listed on the terminal; all are in the report
 
 
@@ -86,6 +100,16 @@ class RunSettings:
     """Throw away the run in the output folder."""
     reuse_stale: bool = False
     """Take finished cells as they are, although the code that made them was edited since."""
+    dry_run: bool = False
+    """Say what would be run, and about how long it would take where an earlier run in the folder knows; run nothing."""
+    quiet: bool = False
+    """No progress, tables or findings: the place of the report, and what failed."""
+    json: bool = False
+    """Print tables and findings as JSON."""
+    table: Literal["markdown", "latex", "csv", "none"] = "none"
+    """Print the first table in this form, and keep all of them in the folder."""
+    pdf: bool = False
+    """Write every figure as PDF too."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -106,23 +130,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"ntp-bench {__version__}")
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "list": _list,
-        "run": _run,
-        "evaluate": _evaluate,
-        "distance": _distance,
-    }
     try:
-        if words[0] not in commands:
+        if words[0] != "run" and words[0] not in COMMANDS:
             from ntp_envs.checks import did_you_mean
 
-            raise UsageError(f"unknown command {words[0]!r}.{did_you_mean(words[0], commands)}")
+            raise UsageError(f"unknown command {words[0]!r}.{did_you_mean(words[0], ['run', *COMMANDS])}")
         if message := shadowed_agents():
             raise UsageError(message)
-        return commands[words[0]](words[1:])
+        return (
+            _run(words[1:])
+            if words[0] == "run"
+            else _shown(COMMANDS[words[0]], words[1:] or ([] if words[0] == "list" else ["--help"]))
+        )
     except (UsageError, FolderError) as error:
         stderr.print(f"[bold red]ntp-bench:[/] {escape(str(error))}", soft_wrap=True)
         return 2
+    except BrokenPipeError:  # who reads has had enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         stderr.print("interrupted.")
         return 130
@@ -130,37 +155,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 class UsageError(ValueError):
     """The command line was used wrongly; shown without a traceback, exit code 2."""
-
-
-def _list(words: list[str]) -> int:
-    if words:
-        raise UsageError(f"list takes no arguments, not {' '.join(words)!r}.")
-    from agents.registry import agent_class, agent_names
-    from experiments.studies import load_study, study_names
-    from ntp_envs import task_names
-    from ntp_envs.tasks.registry import task_class
-
-    console = Console(highlight=False)
-
-    def section(title: str, lines: list[tuple[str, str]]) -> None:
-        console.print(f"[bold]{title}[/]")
-        width = max((len(name) for name, _ in lines), default=0)
-        for name, text in lines:
-            console.print(f"  [cyan]{name:{width}}[/]  {escape(text)}", soft_wrap=True)
-
-    section("Studies  (ntp-bench run NAME)", [(name, _line(load_study, name)) for name in study_names()])
-    section("Tasks  (ntp_envs.make_task)", [(name, _line(task_class, name)) for name in task_names()])
-    section("Agents  (agents.make_agent)", [(name, _line(agent_class, name)) for name in agent_names()])
-    return 0
-
-
-def _line(load: Callable[[str], Any], name: str) -> str:
-    """One line on a study, task or agent; a package that announces what it cannot deliver does not hide the rest."""
-    try:
-        item = load(name)
-    except Exception as error:
-        return f"(cannot be loaded: {error})"
-    return getattr(item, "question", None) or (item.__doc__ or "").strip().partition("\n")[0]
 
 
 def _run(words: list[str]) -> int:
@@ -184,26 +178,17 @@ def _run(words: list[str]) -> int:
     return _run_and_show(study, settings, options)
 
 
-def _evaluate(words: list[str]) -> int:
-    from experiments.evaluation import show_evaluation
-
-    return _shown(show_evaluation, words)
-
-
-def _distance(words: list[str]) -> int:
-    from experiments.log_probs import show_distance
-
-    return _shown(show_distance, words)
-
-
-def _shown(show: Callable[[list[str]], int], words: list[str]) -> int:
+def _shown(command: str, words: list[str]) -> int:
     from experiments.threads import one_thread
 
+    module, _, name = command.partition(":")
     try:
         with one_thread():
-            return show(words or ["--help"])
+            return getattr(importlib.import_module(module), name)(words)
     except SystemExit as stop:
         return int(stop.code or 0)
+    except BrokenPipeError:
+        raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise UsageError(str(error)) from error
 
@@ -234,26 +219,14 @@ def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
 
 
 def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from experiments.cells import CellResult
     from experiments.run import run_study
 
     out = settings.out or Path("runs") / (study.name + ("-quick" if settings.quick else ""))
-    stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stderr
-    )
-    task = bar.add_task(study.name, total=None)
-
-    def progress(done: int, total: int, result: CellResult) -> None:
-        bar.start()  # only now: nothing is drawn if the run is refused
-        bar.update(task, completed=done, total=total)
-        if result.error is not None:
-            bar.update(task, description=f"{study.name} [red](some failed)[/]")
-
+    stderr = Console(stderr=True, highlight=False)
     try:
-        with _stopped_like_ctrl_c():
+        if settings.dry_run:
+            return _plan(study, options, out, settings)
+        with _stopped_like_ctrl_c(), _progress(study.name, stderr, settings.quiet) as progress:
             outcome = run_study(
                 study,
                 options,
@@ -263,29 +236,23 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
                 workers=settings.workers,
                 overwrite=settings.overwrite,
                 reuse_stale=settings.reuse_stale,
+                pdf=settings.pdf,
                 progress=progress,
                 tell=lambda sentence: stderr.print(escape(sentence), soft_wrap=True),
             )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    except BrokenPipeError:
+        raise
     except (KeyboardInterrupt, OSError, sqlite3.Error) as error:
-        reason = (
-            "interrupted." if isinstance(error, KeyboardInterrupt) else f"[bold red]stopped:[/] {escape(str(error))}."
-        )
-        stderr.print(
-            f"{reason} What is finished is kept in {escape(str(out))}; the same command goes on from there.",
-            soft_wrap=True,
-        )
-        return 130 if isinstance(error, KeyboardInterrupt) else 1
-    finally:
-        bar.stop()
-    if outcome.reused:
-        stderr.print(f"{outcome.reused} cells were taken from the earlier run in {escape(str(out))}.")
-    for table in outcome.analysis.tables[:1]:
-        _print_whole(table.to_rich())
-    for finding in outcome.analysis.findings:
-        stdout.print(f"  {escape(finding)}", soft_wrap=True)
-    stdout.print(f"report: {escape(str(outcome.folder.report))}", soft_wrap=True)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        reason = "interrupted." if interrupted else f"[bold red]stopped:[/] {escape(str(error))}."
+        kept = f"What is finished is kept in {escape(str(out))}; the same command goes on from there."
+        stderr.print(f"{reason} {kept}", soft_wrap=True)
+        return 130 if interrupted else 1
+    if outcome.reused and not settings.quiet:
+        stderr.print(f"{outcome.reused} cells were taken from the earlier run in {escape(str(out))}.", soft_wrap=True)
+    _show(outcome, settings)
     if outcome.failures:
         stderr.print(f"[bold red]{len(outcome.failures)} failed:[/]")
         for failure in outcome.failures[:SHOWN]:
@@ -295,6 +262,89 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
         stderr.print("They are in the report with their tracebacks; the same command tries them again.")
         return 1
     return 0
+
+
+def _show(outcome: RunOutcome, settings: RunSettings) -> None:
+    """What was found, in the form that was asked for."""
+    from experiments.terminal import plain, print_whole
+
+    tables, stdout = outcome.analysis.tables, Console(highlight=False)
+    if settings.table != "none":
+        kind, ending = settings.table, {"markdown": "md", "latex": "tex", "csv": "csv"}[settings.table]
+        for i, table in enumerate(tables, start=1):
+            write_whole(outcome.folder.path / f"table-{i}.{ending}", getattr(table, f"to_{kind}")())
+    if settings.json:
+        shown = [{"title": table.title, "columns": table.columns, "rows": table.text_rows()} for table in tables]
+        failed = [failure.where for failure in outcome.failures]
+        found = {"folder": str(outcome.folder.path), "findings": outcome.analysis.findings, "failed": failed}
+        print(json.dumps(plain({**found, "tables": shown}), indent=1))
+        return
+    for table in tables[:1] if settings.table != "none" else ():
+        print(getattr(table, f"to_{settings.table}")(), end="")
+    if not settings.quiet:
+        for table in tables[:1] if settings.table == "none" else ():
+            print_whole(table.to_rich())
+        for finding in outcome.analysis.findings:
+            stdout.print(f"  {escape(finding)}", soft_wrap=True)
+    stdout.print(f"report: {escape(str(outcome.folder.report))}", soft_wrap=True)
+
+
+def _plan(study: Study, options: Any, out: Path, settings: RunSettings) -> int:
+    """What `_run_and_show` would run, and how long, by the finished cells of the same parts."""
+    from experiments.run import plan
+
+    stdout = Console(highlight=False)
+    total = 0.0
+    for part in (planned := plan(study, options, out=out, seed=settings.seed)):
+        total += part.todo * part.seconds
+        each = "not known" if math.isnan(part.seconds) else f"about {part.seconds:.2g} s each"
+        stdout.print(f"{escape(part.name)}: {part.todo} of {part.cells} cells to run, {each}", soft_wrap=True)
+    todo = sum(part.todo for part in planned)
+    long = f"about {total:.3g} s of one processor"
+    if math.isnan(total):
+        long = "how long is known when a cell of each part is finished"
+    stdout.print(f"{study.name}: {todo} cells to run in {escape(str(out))}, {long}", soft_wrap=True)
+    return 0
+
+
+@contextmanager
+def _progress(name: str, stderr: Console, quiet: bool) -> Iterator[Progress | None]:
+    """A bar on a terminal; elsewhere a line now and then, with the time that is left."""
+    from experiments.cells import CellResult
+
+    if quiet:
+        yield None
+    elif stderr.is_terminal:
+        from rich import progress as rich
+
+        columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+        bar = rich.Progress(*columns, rich.TimeElapsedColumn(), console=stderr)
+        task = bar.add_task(name, total=None)
+
+        def draw(done: int, total: int, result: CellResult) -> None:
+            bar.start()  # only now: nothing is drawn if the run is refused
+            bar.update(task, completed=done, total=total)
+            if result.error is not None:
+                bar.update(task, description=f"{name} [red](some failed)[/]")
+
+        try:
+            yield draw
+        finally:
+            bar.stop()
+    else:
+        start, first, last = time.monotonic(), -1, time.monotonic()
+
+        def say(done: int, total: int, result: CellResult) -> None:
+            nonlocal first, last
+            now = time.monotonic()
+            first = done - 1 if first < 0 else first
+            if now - last >= LINE_EVERY or done == total:
+                last = now
+                left = (now - start) / (done - first) * (total - done)
+                failed = " (the last one failed)" if result.error is not None else ""
+                stderr.print(f"{name}: {done} of {total} cells, about {left:.0f} s left{failed}", soft_wrap=True)
+
+        yield say
 
 
 @contextmanager
@@ -314,14 +364,6 @@ def _stopped_like_ctrl_c() -> Iterator[None]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
-
-
-def _print_whole(table: RichTable) -> None:
-    """Print a table as wide as it is: a number cut short is worse than a line that wraps."""
-    console = Console(highlight=False)
-    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    console.width = max(console.width, wanted)
-    console.print(table)
 
 
 if __name__ == "__main__":

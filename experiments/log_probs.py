@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from rich.table import Table as RichTable
 
 from experiments.charts import COLOURS, Figure, end_labels, new_panels, render, shades, styled
 from experiments.summary import write_csv
+from experiments.terminal import print_whole
 from ntp_envs.checks import import_extra
 from ntp_envs.distances import (
     DEFAULT_THRESHOLDS,
@@ -207,9 +207,7 @@ def show_distance(words: list[str]) -> int:
     for h in settings.lengths or np.unique(np.linspace(1, horizon, min(SHOWN_LENGTHS, horizon)).round().astype(int)):
         cells = (f"{v[h - 1]:.4g} [{lo[h - 1]:.4g}, {hi[h - 1]:.4g}]" for _, v, lo, hi in columns)
         table.add_row(str(h), *map(escape, cells))
-    wanted = stdout.measure(table, options=stdout.options.update(max_width=10_000)).maximum
-    stdout.width = max(stdout.width, wanted)
-    stdout.print(table)
+    print_whole(table)
     for curve in curves.values():
         if curve.caveat:
             stdout.print(escape(curve.caveat), soft_wrap=True)
@@ -276,12 +274,8 @@ def _write(settings: DistanceSettings, curves: dict[str, DistanceCurve]) -> list
     )
     write_csv(paths[0], header, lines)
     with styled():
-        figure = draw(curves, _title(settings, curves))
-        pdf = io.BytesIO()
-        for path, drawn in zip(paths[1:], render(figure)):
+        for path, drawn in zip(paths[1:], render(draw(curves, _title(settings, curves)), pdf=True)):
             path.write_bytes(drawn)
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": "ntp-envs", "Producer": None})
-        paths[3].write_bytes(pdf.getvalue())
     return paths
 
 

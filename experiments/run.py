@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -98,15 +99,23 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ and must not, by name: there and now. Files are compared where both name them."""
+def settings_differ(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings of two runs that differ, but for the dates, by name: there and now."""
     there, now, absent = _flat(there), _flat(now), "absent"
     return {
         name: (there.get(name, absent), now.get(name, absent))
-        for name in sorted({*there, *now})
+        for name in sorted({*there, *now} - {f"{MADE}.first", f"{MADE}.last"})
         if there.get(name, absent) != now.get(name, absent)
-        and not name.startswith(GROWING)
-        and not (name.startswith("files.") and (name not in there or name not in now))
+    }
+
+
+def _refused(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ and must not. Files are compared where both name them."""
+    common = {f"files.{name}" for name in {*there.get("files", {})} & {*now.get("files", {})}}
+    return {
+        name: ends
+        for name, ends in settings_differ(there, now).items()
+        if not name.startswith(GROWING) and (not name.startswith("files.") or name in common)
     }
 
 
@@ -162,8 +171,8 @@ class OutputFolder:
             raise FolderError(f"{self.path} is a file; choose another folder with --out.")
         settings = dict(settings)
         if self.path.is_dir() and any(self.path.iterdir()):
-            there = self._settings_there()
-            differing = _differing(there, settings)
+            there = self.settings()
+            differing = _refused(there, settings)
             if differing and not overwrite:
                 changes = "\n".join(f"  {name}: {old} there, {new} now" for name, (old, new) in differing.items())
                 raise FolderError(
@@ -185,8 +194,12 @@ class OutputFolder:
     def write_config(self, settings: Mapping[str, Any]) -> None:
         write_whole(self.config, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
-    def _settings_there(self) -> dict[str, Any]:
-        """The settings of the run in the folder; where ``config.json`` was lost, those that its results keep."""
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run in the folder; where ``config.json`` was lost, those that its results keep.
+
+        Raises:
+            FolderError: there are none.
+        """
         try:
             there = json.loads(self.config.read_text(encoding="utf-8"))
             there["study"], there["seed"], set(there.get(KERNELS, ()))
@@ -208,7 +221,7 @@ class OutputFolder:
         for beside in ("results.sqlite-journal", "results.lock", "results.lock-journal"):
             (self.path / beside).unlink(missing_ok=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-        for ending in ("*.png", "*.svg"):
+        for ending in ("*.png", "*.svg", "*.pdf", "table-*"):
             for path in self.path.glob(ending):
                 path.unlink()
 
@@ -464,6 +477,7 @@ def run_study(
     executor: Executor | None = None,
     overwrite: bool = False,
     reuse_stale: bool = False,
+    pdf: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> RunOutcome:
@@ -484,6 +498,7 @@ def run_study(
         executor: run on this one instead (Dask, Slurm); it is not shut down.
         overwrite: throw away the run in ``out``.
         reuse_stale: take cells as they are although their code was edited.
+        pdf: write every figure as PDF too.
         progress: told of every finished cell.
         tell: told, in a sentence, of cells that run again because their code was edited.
 
@@ -534,8 +549,47 @@ def run_study(
             )
         results = store.results()
     summary, analysis, failures = _analyse(study, options, cells, results, seed)
-    failures += _write(study, options, cells, results, summary, analysis, failures, settings, folder)
+    failures += _write(study, options, cells, results, summary, analysis, failures, settings, folder, pdf)
     return RunOutcome(folder, summary, analysis, tuple(failures), len(cells) - len(todo))
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A part of a study before it is run.
+
+    Attributes:
+        name: of the part.
+        cells, todo: how many it has, and how many of them are not there yet.
+        seconds: mean of its finished cells, whatever their parameters; ``nan`` where there is none.
+    """
+
+    name: str
+    cells: int
+    todo: int
+    seconds: float
+
+
+def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0) -> list[PlannedPart]:
+    """What `run_study` would run in this folder; nothing is written.
+
+    Raises:
+        FolderError: the folder holds something else.
+    """
+    cells, folder = study.checked_cells(options), OutputFolder(Path(out))
+    kept: Mapping[str, CellResult] = {}
+    made: Mapping[str, Mapping[str, str]] = {}
+    parts: Mapping[str, str] = {}
+    if folder.results.is_file() and folder.settings()["seed"] == seed:
+        with ResultStore(folder.results) as store:
+            kept, made, parts = store.results(), store.code(), store.parts()
+    code, found = code_of_cells(cells), []
+    for name in dict.fromkeys(cell.part for cell in cells):
+        own = [cell for cell in cells if cell.part == name]
+        done = [c for c in own if c.key in kept and kept[c.key].error is None and made[c.key] == code[c.key]]
+        seconds = [result.seconds for key, result in kept.items() if parts[key] == name and result.error is None]
+        mean = sum(seconds) / len(seconds) if seconds else math.nan
+        found.append(PlannedPart(name, len(own), len(own) - len(done), mean if len(done) < len(own) else 0.0))
+    return found
 
 
 def _made(cells: list[Cell], code: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -580,6 +634,7 @@ def _write(
     failures: list[Failure],
     settings: dict[str, Any],
     folder: OutputFolder,
+    pdf: bool,
 ) -> list[Failure]:
     """Write every output; returns the figures that could not be drawn."""
     from experiments.charts import render, styled
@@ -590,12 +645,12 @@ def _write(
     for spec in analysis.figures:
         try:
             with styled():
-                png, svg = render(spec.draw())
+                png, *others = render(spec.draw(), pdf=pdf)
         except Exception:
             undrawn.append(Failure(f"figure {spec.name}", traceback.format_exc()))
             continue
-        write_whole(folder.path / f"{spec.name}.png", png)
-        write_whole(folder.path / f"{spec.name}.svg", svg)
+        for ending, drawing in zip(("png", "svg", "pdf"), (png, *others)):
+            write_whole(folder.path / f"{spec.name}.{ending}", drawing)
         drawn.append((spec, png))
     page = report_html(
         title=f"{study.name}{' (quick)' if settings['quick'] else ''}",

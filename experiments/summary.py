@@ -278,6 +278,31 @@ class Table:
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
         )
 
+    def to_markdown(self) -> str:
+        """For a README."""
+
+        def line(cells: Iterable[str]) -> str:
+            return "| " + " | ".join(cell.replace("|", "\\|").replace("\u00a0", " ").strip() for cell in cells) + " |"
+
+        rule = "|-|" + "-:|" * (len(self.columns) - 1)
+        return "\n".join([line(self.columns), rule, *map(line, self.text_rows())]) + "\n"
+
+    def to_latex(self) -> str:
+        """For a paper: a booktabs tabular."""
+        special = {**{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+        special |= {"\\": r"\textbackslash{}", "<": r"\textless{}", ">": r"\textgreater{}", "\u00a0": "~"}
+
+        def line(cells: Iterable[str]) -> str:
+            return " & ".join("".join(special.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
+
+        body = [line(self.columns), r"\midrule", *map(line, self.text_rows())]
+        ends = rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}", r"\end{tabular}"
+        return "\n".join([ends[0], r"\toprule", *body, r"\bottomrule", ends[1]]) + "\n"
+
+    def to_csv(self) -> str:
+        """For a spreadsheet."""
+        return csv_text(self.columns, [[cell.replace("\u00a0", " ") for cell in row] for row in self.text_rows()])
+
 
 def number(value: float, digits: int = 4) -> str:
     """A number with this many significant digits; `BLANK` for ``nan``.
@@ -578,13 +603,18 @@ def _pooled(records: Sequence[Any], end: str) -> float:
     return math.sqrt(math.fsum(gap**2 for gap in gaps)) / len(records) if np.isfinite(gaps).all() else 0.0
 
 
-def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+def csv_text(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     """Comma-separated values: floats with 12 significant digits, ``\\n`` line ends on every system."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([_cell_text(value) for value in line] for line in lines)
-    write_whole(path, text.getvalue())
+    return text.getvalue()
+
+
+def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """`csv_text` in a file."""
+    write_whole(path, csv_text(header, lines))
 
 
 def _cell_text(value: Any) -> str:

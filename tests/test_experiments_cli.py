@@ -1,16 +1,21 @@
 """The command line: what it prints, its exit codes, Ctrl-C, and a stranger's package called ``agents``."""
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import experiments_toy as toy
 import pytest
+from scipy import stats
 
+from experiments import info
+from experiments.cells import ResultStore
 from experiments.cli import main, parse_run
 from experiments.run import reproduce_command, run_study
 from experiments.summary import number
@@ -51,9 +56,8 @@ def test_list_names_studies_tasks_and_agents(capsys):
 
 
 def test_list_survives_a_package_that_announces_what_it_lacks(capsys, monkeypatch):
-    import agents.registry
-
-    monkeypatch.setattr(agents.registry, "agent_names", lambda: ["LogLossBC", "no_such_module:Agent"])
+    title, _, load = info.SECTIONS["agents"]
+    monkeypatch.setitem(info.SECTIONS, "agents", (title, lambda: ["LogLossBC", "no_such_module:Agent"], load))
     code, out, _ = run(capsys, "list")
     assert code == 0 and "cannot be loaded" in out and "Behaviour cloning" in out
 
@@ -62,9 +66,102 @@ def test_run_prints_the_table_and_writes_the_folder(capsys, tmp_path):
     code, out, err = run(capsys, "run", TOY, "--quick", "--out", str(tmp_path / "run"), "--workers", "1", "--seed", "4")
     assert code == 0
     assert "Squares" in out and "squares grow" in out and "report.html" in out
-    assert "6/6" in err
+    assert "6 of 6 cells, about 0 s left" in err
     code, _, err = run(capsys, "run", TOY, "--quick", "--out", str(tmp_path / "run"), "--workers", "1", "--seed", "4")
     assert code == 0 and "6 cells were taken" in err
+
+
+def test_tables_and_findings_in_other_forms(capsys, tmp_path):
+    words = ["run", TOY, "--quick", "--out", str(tmp_path / "run"), "--workers", "1"]
+    code, out, err = run(capsys, *words, "--quiet", "--pdf")
+    assert (code, err) == (0, "") and out.startswith("report: ") and out.count("\n") == 1
+    assert (tmp_path / "run" / "squares.pdf").read_bytes().startswith(b"%PDF")
+    found = json.loads(run(capsys, *words, "--json")[1])
+    assert found["findings"] == ["squares grow"] and found["failed"] == []
+    (table,) = found["tables"]
+    shown = {kind: run(capsys, *words, "--table", kind, "--quiet")[1] for kind in ("csv", "markdown", "latex")}
+    rows = [table["columns"], *table["rows"]]
+    assert [line.split(",") for line in shown["csv"].splitlines()[:-1]] == rows
+    lines = shown["markdown"].splitlines()
+    assert [line.strip("| ").split(" | ") for line in (lines[0], *lines[2:-1])] == rows
+    assert rows[1][1] + r" \\" in shown["latex"] and r"\begin{tabular}{lr}" in shown["latex"]
+    assert {path.suffix for path in (tmp_path / "run").glob("table-1.*")} == {".csv", ".md", ".tex"}
+
+
+def test_a_dry_run_writes_nothing_and_knows_what_is_there(capsys, tmp_path):
+    words = ["run", TOY, "--quick", "--out", str(tmp_path / "run"), "--workers", "1"]
+    code, out, _ = run(capsys, *words, "--dry-run")
+    assert code == 0 and "6 cells to run" in out and "how long is known when" in out
+    assert not (tmp_path / "run").exists()
+    run(capsys, *words)
+    assert "squares: 0 of 6 cells to run" in run(capsys, *words, "--dry-run")[1]
+    more = run(capsys, *words, "--dry-run", "--seeds", "5")[1]
+    assert "squares: 4 of 10 cells to run" in more and "s of one processor" in more
+
+
+def test_list_as_json(capsys):
+    found = json.loads(run(capsys, "list", "--json")[1])
+    assert set(found) == {"studies", "tasks", "agents"} and "Contamination" in found["tasks"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("PathStar(degree=3)", ["degree: 3", "vocabulary A: 24", "a sample episode", "success: 1"]),
+        ("Contamination", ["squared Hellinger distance", "theta_min: "]),
+        ("SmoothedLogLossBC", ["lam: '1/H'", "BernoulliClass", "2502.12465"]),
+        ("robust", ["seeds: 20 (quick: 5)"]),
+    ],
+)
+def test_info_says_what_something_is(capsys, name, words):
+    code, out, _ = run(capsys, "info", name)
+    assert code == 0 and all(word in out for word in words)
+    assert json.loads(run(capsys, "info", name, "--json")[1])["summary"]
+
+
+def test_info_of_something_unknown_names_the_nearest(capsys):
+    code, _, err = run(capsys, "info", "Contaminatio")
+    assert code == 2 and "Did you mean 'Contamination'?" in err
+
+
+def test_diff_says_what_changed_and_compares_equal_cells_one_by_one(capsys, tmp_path):
+    """Toy squares with another seed are independent samples; with the same seed and more cells nothing has changed."""
+    runs = {name: str(tmp_path / name) for name in ("first", "again", "other", "shifted")}
+    for name, words in (("first", ["--seeds", "4"]), ("again", []), ("other", ["--seed", "1"])):
+        run(capsys, "run", TOY, "--workers", "1", "--quiet", "--out", runs[name], *words)
+    code, out, _ = run(capsys, "diff", runs["first"], runs["again"])
+    assert code == 0 and "options.seeds: 4 -> 3" in out and "0 of 3 numbers changed clearly" in out
+    found = json.loads(run(capsys, "diff", runs["again"], runs["other"], "--all", "--json")[1])
+    assert found["compared"] == 3 and found["settings"]["seed"] == [0, 1]
+    for change in found["changed"]:
+        ours, theirs = (
+            [
+                row
+                for row in run_study(toy.STUDY, out=runs[name], seed=seed).summary
+                if row["K"] == change["labels"]["K"]
+            ]
+            for name, seed in (("again", 0), ("other", 1))
+        )
+        expected = stats.ttest_ind(theirs[0].replicates, ours[0].replicates, equal_var=False).confidence_interval()
+        assert (change["lower"], change["upper"]) == pytest.approx((expected.low, expected.high), rel=1e-12)
+        assert change["lower"] < change["difference"] < change["upper"] and not change["paired"]
+    run_study(toy.STUDY, out=runs["shifted"])
+    with ResultStore(tmp_path / "shifted" / "results.sqlite") as store:  # as if edited code had added 5 to one size
+        for cell in toy.STUDY.checked_cells(toy.ToyOptions()):
+            if cell.parameters["size"] == 4:
+                result = store.results()[cell.key]
+                moved = [replace(record, value=record.value + 5) for record in result.records]
+                store.put(cell, replace(result, records=tuple(moved)))
+    (change,) = json.loads(run(capsys, "diff", runs["again"], runs["shifted"], "--json")[1])["changed"]
+    assert change["labels"] == {"K": 4} and change["paired"] and change["difference"] == pytest.approx(5)
+
+
+def test_diff_refuses_what_is_no_run(capsys, tmp_path):
+    run(capsys, "run", TOY, "--quick", "--workers", "1", "--quiet", "--out", str(tmp_path / "run"))
+    code, _, err = run(capsys, "diff", str(tmp_path / "run"), str(tmp_path / "nothing"))
+    assert code == 2 and "holds no run" in err
+    code, _, err = run(capsys, "diff", str(tmp_path / "run"), str(tmp_path / "run"), "--metrics", "cube")
+    assert code == 2 and "cube" in err and "square" in err
 
 
 def test_no_number_of_the_table_is_cut_short_in_a_narrow_terminal(capsys, tmp_path, monkeypatch):
