@@ -292,6 +292,7 @@ class LocalPool(Executor):
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._context = multiprocessing.get_context("spawn")
+        self._others = set(multiprocessing.active_children())
         self.renew()
 
     def renew(self) -> None:
@@ -305,7 +306,8 @@ class LocalPool(Executor):
 
     def stop(self) -> None:
         """Drop what has not started, and stop the processes at once."""
-        processes = list((getattr(self._pool, "_processes", None) or {}).values())
+        # the pool may not know one yet that was being started when Ctrl-C came; Python would wait for it for ever
+        processes = set(multiprocessing.active_children()) - self._others
         manager = getattr(self._pool, "_executor_manager_thread", None)
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
