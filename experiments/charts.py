@@ -91,13 +91,13 @@ def learner_style(learner: str) -> LineStyle:
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Figures made and rendered inside have the shared style."""
+def styled(*, laid_out: bool = True) -> Iterator[None]:
+    """Figures made and rendered inside have the shared style; not laid out they are drawn twice as fast, to be read."""
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
-        for name, value in STYLE.items():
+        for name, value in {**STYLE, "figure.constrained_layout.use": laid_out}.items():
             matplotlib.rcParams[name] = value  # type: ignore[index]
         yield
 
@@ -106,7 +106,7 @@ def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float
     """A figure with one pair of axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size)
     axes = figure.add_subplot()
     axes.set_title(title)
     axes.set_xlabel(xlabel)
@@ -129,7 +129,7 @@ def new_panels(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     panels = list(figure.subplots(1, len(xlabels), sharey=share, squeeze=False)[0])
     for axes, xlabel in zip(panels, xlabels, strict=True):

@@ -24,7 +24,7 @@ from ntp_envs.tasks import ColumnAddition, Multiplication, explicit_multiplier
 STUDY = load_study("multiplication")
 PLAIN = dataclasses.replace(STUDY, analyse=lambda options, summary: Analysis())
 SMALL = toy.small_options("multiplication")
-WITHOUT = dataclasses.replace(SMALL, neural="no")
+WITHOUT = dataclasses.replace(SMALL, neural="no", columns=100)
 ENOUGH = dataclasses.replace(WITHOUT, columns=2500, fresh_columns=1000)  # to learn a column
 
 

@@ -342,7 +342,7 @@ def comparison_figure(runs: Runs, means: Summary) -> Figure:
     lines = -(-len(tasks) // PANELS_A_ROW)
     columns = -(-len(tasks) // lines)
     width = 0.085 * max(map(len, agents)) + 0.6
-    figure = Figure(figsize=(width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7), layout="constrained")
+    figure = Figure(figsize=(width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes, task in zip(grid.ravel(), tasks):

@@ -377,7 +377,7 @@ def chain_figure(summary: Summary, digits: int) -> Figure:
     from matplotlib.figure import Figure
 
     end = ended(summary)
-    figure = Figure(figsize=(11.0, 6.6), layout="constrained")
+    figure = Figure(figsize=(11.0, 6.6))
     figure.suptitle(chain_title(end, digits), x=0.01, ha="left", fontsize=13, fontweight="bold")
     grid = figure.subplots(3, 2, width_ratios=(3.2, 1.0))
     for (left, right), cot in zip(grid, FORMATS, strict=True):
