@@ -244,13 +244,15 @@ def top_labels(axes: Axes, outs: list[tuple[float, str, str]], top: float) -> No
 
 def render(figure: Figure) -> tuple[bytes, bytes]:
     """The figure as PNG and as SVG bytes, without dates: the same figure gives the same bytes."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = io.BytesIO(), io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(png, format="png", metadata={"Software": None})
+    figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # `print_figure` would draw it twice
     figure.set_layout_engine("none")  # the layout of the one is that of the other: laying out takes longer than drawing
-    FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": "ntp-envs"})
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": "ntp-envs"})
     return png.getvalue(), svg.getvalue()
 
 
