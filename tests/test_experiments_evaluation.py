@@ -2,6 +2,7 @@
 
 import json
 import keyword
+import string
 
 import numpy as np
 import pytest
@@ -118,11 +119,7 @@ literals = st.recursive(
 )
 
 
-names = (
-    st.from_regex(r"[a-z]{1,6}", fullmatch=True)
-    .filter(str.isidentifier)
-    .filter(lambda name: name not in keyword.kwlist)
-)
+names = st.text(string.ascii_lowercase, min_size=1, max_size=6).filter(lambda name: not keyword.iskeyword(name))
 
 
 @examples(25)
