@@ -19,7 +19,7 @@ from scipy.special import expit
 from agents.targets import Targets
 from ntp_envs import NotTractableError
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, IndicatorFeatureMap, IndicatorMatrices
+from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, IndicatorFeatureMap, padded
 
 MEMORY_BYTES = 1 << 29
 PASS_BYTES = 1 << 21  # rows handled at once in a pass: fits in cache
@@ -270,7 +270,7 @@ class IndicatorRows:
         counts: Any = None,
     ) -> None:
         self.features, self.totals, self.targets, self.counts = features, totals, targets, counts
-        self.matrices = features.matrices(active)
+        self.matrices = [(rows, matrix, matrix.T) for rows, matrix in features.matrices(active)]
         self.gradient_passes = self.hessian_passes = 0
         self._at: FloatArray = np.zeros((0, 0))
         fits = len(totals) * features.vocab_size * 8 <= MEMORY_BYTES
@@ -283,56 +283,57 @@ class IndicatorRows:
     def loss_and_gradient(self, weights: FloatArray) -> tuple[float, FloatArray]:
         """``f(W)`` in nats and its ``(c, A)`` gradient. Second derivatives, below, are taken where this was last."""
         self.gradient_passes += 1
-        self._at = IndicatorMatrices.padded(weights)
+        self._at = padded(weights)
         loss, gradient = -float(np.vdot(self.targets, weights)), np.zeros_like(self._at)
-        for rows, matrix in self.matrices:
+        for rows, matrix, transpose in self.matrices:
             law, log_norms = _softmax(matrix @ self._at)
             if self._kept is not None:
                 self._kept[rows] = law
             total = self.totals[rows]
             loss += float(total @ log_norms)
             law *= total[:, None]
-            gradient += matrix.T @ law
+            gradient += transpose @ law
         return loss, gradient[:-1] - self.targets
 
     def smoothed_loss_and_gradient(self, weights: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
         """``-sum counts log((1 - smoothing) softmax(z) + smoothing / A)`` in nats and its ``(c, A)`` gradient."""
-        padded, floor = IndicatorMatrices.padded(weights), smoothing / self.features.vocab_size
-        loss, gradient = 0.0, np.zeros_like(padded)
-        for rows, matrix in self.matrices:
-            law = _softmax(matrix @ padded)[0]
+        at, floor = padded(weights), smoothing / self.features.vocab_size
+        loss, gradient = 0.0, np.zeros_like(at)
+        for rows, matrix, transpose in self.matrices:
+            law = _softmax(matrix @ at)[0]
             counts = self.counts[rows].tocoo()
             kept = (1.0 - smoothing) * law[counts.row, counts.col]
             loss -= float(counts.data @ np.log(kept + floor))
             kept = counts.data * kept / (kept + floor)  # weight of tokens that came from pi rather than the noise
             law *= np.bincount(counts.row, kept, minlength=len(law))[:, None]
             law[counts.row, counts.col] -= kept
-            gradient += matrix.T @ law
+            gradient += transpose @ law
         return loss, gradient[:-1]
 
     def hessian_times(self, direction: FloatArray) -> FloatArray:
         """The second derivatives of f applied to a ``(c, A)`` direction."""
         self.hessian_passes += 1
-        padded = IndicatorMatrices.padded(direction)
-        out = np.zeros_like(padded)
-        for rows, matrix, law in self._laws():
-            change = matrix @ padded
+        along = padded(direction)
+        out = np.zeros_like(along)
+        for rows, matrix, transpose in self.matrices:
+            law = self._law(rows, matrix)
+            change = matrix @ along
             change *= law
             change -= law * change.sum(axis=1, keepdims=True)
             change *= self.totals[rows, None]
-            out += matrix.T @ change
+            out += transpose @ change
         return out[:-1]
 
     def hessian_diagonal(self) -> FloatArray:
         """``(c, A)`` second derivatives in each weight alone."""
         out = np.zeros_like(self._at)
-        for rows, matrix, law in self._laws():
-            out += matrix.T @ (law * (1.0 - law) * self.totals[rows, None])
+        for rows, matrix, transpose in self.matrices:
+            law = self._law(rows, matrix)
+            out += transpose @ (law * (1.0 - law) * self.totals[rows, None])
         return out[:-1] * self.features.scale
 
-    def _laws(self) -> Iterator[tuple[slice, Any, FloatArray]]:
-        for rows, matrix in self.matrices:
-            yield rows, matrix, _softmax(matrix @ self._at)[0] if self._kept is None else self._kept[rows]
+    def _law(self, rows: slice, matrix: Any) -> FloatArray:
+        return _softmax(matrix @ self._at)[0] if self._kept is None else self._kept[rows]
 
 
 def _softmax(logits: FloatArray) -> tuple[FloatArray, FloatArray]:

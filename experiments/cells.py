@@ -258,7 +258,7 @@ def _checksum(line: tuple[Any, ...]) -> str:
 # -- records that are made once, though the cell is stopped ------------------------------------------------------------
 
 
-def kept_or_made(path: Path, make: Callable[[], Sequence[Record]]) -> list[Record]:
+def cached_records(path: Path, make: Callable[[], Sequence[Record]]) -> list[Record]:
     """The records in a file; where there is none, those that ``make`` gives, after writing them to it.
 
     The file is written whole or not at all, and floats come back as they were.

@@ -29,7 +29,7 @@ from ntp_envs.evaluation import BY_POSITION, Evaluation, evaluate
 from ntp_envs.intervals import CONFIDENCE, check_confidence
 from ntp_envs.tasks.registry import task_class
 
-# -- specs: a name, perhaps with parameters in parentheses -------------------------------------------------------------
+# -- calls: the name of a class, perhaps with keyword arguments ------------------------------------------------------
 
 NAME = re.compile(r"[\w.\-]+(:[\w.]+)?")
 EXAMPLE = "write Name, package.module:Class, or either with parameters, as in \"ChunkedRhoBC(chunk=8, tau='psi')\""
@@ -37,10 +37,10 @@ OPENING, CLOSING = "([{", ")]}"
 
 
 @dataclass(frozen=True)
-class Spec:
+class Call:
     """A name and keyword arguments; as text, the arguments are in alphabetical order.
 
-    >>> str(parse_spec("Contamination(horizon=8,  eps=.01)"))
+    >>> str(parse_call("Contamination(horizon=8,  eps=.01)"))
     'Contamination(eps=0.01, horizon=8)'
     """
 
@@ -52,7 +52,7 @@ class Spec:
         return f"{self.name}({arguments})" if arguments else self.name
 
 
-def parse_spec(text: str) -> Spec:
+def parse_call(text: str) -> Call:
     """Read ``Name``, ``package.module:Class``, or either with keyword arguments that are Python literals.
 
     Nothing is evaluated: arguments go through `ast.literal_eval`.
@@ -68,17 +68,17 @@ def parse_spec(text: str) -> Spec:
     if not NAME.fullmatch(name.strip()):
         raise wrong(f"{name.strip()!r} is not a name")
     if not parenthesis:
-        return Spec(name.strip())
+        return Call(name.strip())
     try:
-        call = ast.parse(f"f({rest}", mode="eval").body
+        tree = ast.parse(f"f({rest}", mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise wrong(error.msg if isinstance(error, SyntaxError) else str(error)) from None
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
         raise wrong("there is something after the closing parenthesis")
-    if call.args or any(keyword.arg is None for keyword in call.keywords):
+    if tree.args or any(keyword.arg is None for keyword in tree.keywords):
         raise wrong("parameters are given by name")
     parameters: dict[str, Any] = {}
-    for keyword in call.keywords:
+    for keyword in tree.keywords:
         key = str(keyword.arg)
         if key in parameters:
             raise wrong(f"{key} is given twice")
@@ -87,15 +87,15 @@ def parse_spec(text: str) -> Spec:
         except (ValueError, TypeError, RecursionError, MemoryError):
             value = ast.unparse(keyword.value)
             raise wrong(f"{key}={value} is not a number, string, list or other literal (text needs quotes)") from None
-    return Spec(name.strip(), tuple(sorted(parameters.items())))
+    return Call(name.strip(), tuple(sorted(parameters.items())))
 
 
-def split_specs(words: Iterable[str]) -> list[str]:
-    """Words of the command line, each of which may hold several specs with commas between them.
+def split_calls(words: Iterable[str]) -> list[str]:
+    """Words of the command line, each of which may hold several calls with commas between them.
 
-    Commas inside parentheses, brackets or quotes belong to a spec.
+    Commas inside parentheses, brackets or quotes belong to a call.
 
-    >>> split_specs(["A,B(c=1, d='x,y')", "E"])
+    >>> split_calls(["A,B(c=1, d='x,y')", "E"])
     ['A', "B(c=1, d='x,y')", 'E']
     """
     return [piece.strip() for word in words for piece in _pieces(word) if piece.strip()]
@@ -121,23 +121,23 @@ def _pieces(word: str) -> Iterator[str]:
 
 def short_names(tasks: Sequence[str]) -> dict[str, str]:
     """Tasks without their parameters where that tells them apart."""
-    names = [parse_spec(task).name for task in tasks]
+    names = [parse_call(task).name for task in tasks]
     return {task: name if names.count(name) == 1 else task for task, name in zip(tasks, names, strict=True)}
 
 
 def named_code(text: str) -> tuple[str, ...]:
-    """``"package.module:Class"`` of the agent or task of a spec, and of those that its parameters name."""
+    """``"package.module:Class"`` of the agent or task of a call, and of those that its parameters name."""
 
     def names(value: Any) -> Iterator[str]:
         if isinstance(value, str):
             with suppress(Exception):  # most strings name nothing
-                yield value if ":" in value else parse_spec(value).name
+                yield value if ":" in value else parse_call(value).name
         elif isinstance(value, (list, tuple, set, dict)):
             for one in (*value, *(value.values() if isinstance(value, dict) else ())):
                 yield from names(one)
 
-    spec, found = parse_spec(text), []
-    for name in (spec.name, *names([value for _, value in spec.parameters])):
+    call, found = parse_call(text), []
+    for name in (call.name, *names([value for _, value in call.parameters])):
         for find in (agent_class, task_class):
             with suppress(Exception):
                 kind = find(name)
@@ -147,40 +147,40 @@ def named_code(text: str) -> tuple[str, ...]:
 
 
 def build_agent(text: str, task: Task) -> Agent:
-    """The agent of a spec. One that needs a parameter ``task`` (an interactive learner, the oracle) is given the task.
+    """The agent of a call. One that needs a parameter ``task`` (an interactive learner, the oracle) is given the task.
 
     Raises:
-        ValueError, TypeError: as `agents.make_agent`, or for a parameter without a value; the message has the spec.
+        ValueError, TypeError: as `agents.make_agent`, or for a parameter without a value; the message has the call.
     """
-    spec = parse_spec(text)
-    given = dict(spec.parameters)
-    wanted = inspect.signature(agent_class(spec.name).__init__).parameters.get("task")
+    call = parse_call(text)
+    given = dict(call.parameters)
+    wanted = inspect.signature(agent_class(call.name).__init__).parameters.get("task")
     if wanted is not None and wanted.default is inspect.Parameter.empty:
         given.setdefault("task", task)
     try:
-        return make_agent(spec.name, **given)
+        return make_agent(call.name, **given)
     except TypeError as error:
         raise TypeError(f"agent {text}: {error}.") from error
 
 
 def takes_horizon(text: str) -> bool:
-    """Whether the horizon of this task is left open and can be set: it is a parameter, and the spec has no value."""
-    spec = parse_spec(text)
-    fields = [field.name for field in dataclasses.fields(task_class(spec.name)) if field.init]  # type: ignore[arg-type]
-    return "horizon" in fields and "horizon" not in dict(spec.parameters)
+    """Whether the horizon of this task is left open and can be set: it is a parameter, and the call has no value."""
+    call = parse_call(text)
+    fields = [field.name for field in dataclasses.fields(task_class(call.name)) if field.init]  # type: ignore[arg-type]
+    return "horizon" in fields and "horizon" not in dict(call.parameters)
 
 
 def build_task(text: str, horizon: int | None = None) -> Task:
-    """The task of a spec, at a horizon if one is given.
+    """The task of a call, at a horizon if one is given.
 
     Raises:
-        ValueError, TypeError: as `ntp_envs.make_task`; the message has the spec.
+        ValueError, TypeError: as `ntp_envs.make_task`; the message has the call.
     """
-    spec = parse_spec(text)
-    given = {**dict(spec.parameters), **({} if horizon is None else {"horizon": horizon})}
-    task_class(spec.name)  # an unknown name is reported as it is
+    call = parse_call(text)
+    given = {**dict(call.parameters), **({} if horizon is None else {"horizon": horizon})}
+    task_class(call.name)  # an unknown name is reported as it is
     try:
-        return make_task(spec.name, **given)
+        return make_task(call.name, **given)
     except (ValueError, TypeError) as error:
         raise type(error)(f"task {text}{'' if horizon is None else f' at horizon {horizon}'}: {error}") from error
 
@@ -247,13 +247,13 @@ def network_class(text: str, task: Task) -> PolicyClass:
     Raises:
         ValueError: no such architecture or option, or torch is missing (the message names the extra).
     """
-    spec = parse_spec(text)
+    call = parse_call(text)
     try:
         from agents.neural import NetworkClass
     except ImportError as error:
         raise ValueError(str(error)) from error
     try:
-        return NetworkClass.for_task(spec.name, task, **dict(spec.parameters))
+        return NetworkClass.for_task(call.name, task, **dict(call.parameters))
     except TypeError as error:
         raise ValueError(f"network {text}: {error}.") from error
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from agents import Agent
 from agents.registry import agent_class, agent_names
-from experiments.evaluation import build_task, parse_spec
+from experiments.evaluation import build_task, parse_call
 from experiments.studies import load_study, study_names
 from experiments.terminal import plain
 from ntp_envs import Task, task_names
@@ -111,7 +111,7 @@ def describe(text: str, seed: int = 0) -> dict[str, Any]:
     Raises:
         ValueError, TypeError: nothing of that name, or parameters that do not fit.
     """
-    name = parse_spec(text).name
+    name = parse_call(text).name
     if name in study_names():
         study = load_study(name)
         quick, fields = study.options.quick(), dataclasses.fields(study.options)

@@ -147,7 +147,7 @@ def _check_words(study: Study, found: Analysis, where: str, *, figures: bool = T
         _require(not GAP.search(text), f"study {study.name!r}, where {where}, leaves a gap: {text}")
     for figure in found.figures if figures else ():
         try:
-            with styled():
+            with styled(laid_out=False):
                 written: list[Any] = figure.draw().findobj(Text)
         except Exception as error:
             words = f"study {study.name!r} does not draw its figure {figure.name} where {where}: {error!r}"

@@ -275,46 +275,9 @@ IndexArray = NDArray[np.int32]
 BLOCK_ENTRIES = 1 << 16  # logits handled at once: half a megabyte stays in cache
 
 
-class IndicatorMatrices:
-    """Prefixes, given by the places of their features, as sparse matrices of a few rows each.
-
-    A matrix is ``(b, c + 1)``; its last column stands for "nothing", so that a product with weights needs a last row
-    of zeros (`padded`). Only the places take memory, 4 bytes each.
-
-    Args:
-        active: ``(N, K)`` places in [0, c], c for "nothing".
-        n_context: c.
-        scale: the value of the entries.
-        vocab_size: A; decides how many rows fit in cache with their logits.
-    """
-
-    def __init__(self, active: NDArray[np.integer], n_context: int, scale: float, vocab_size: int) -> None:
-        self.active = np.ascontiguousarray(active, dtype=np.int32)
-        self.n_context = n_context
-        self.size = max(BLOCK_ENTRIES // vocab_size, 16)
-        n_active = self.active.shape[1]
-        most = min(self.size, len(self.active))
-        self._values = np.full(most * n_active, scale)
-        self._ends = np.arange(0, most * n_active + 1, max(n_active, 1), dtype=np.int32)
-
-    def __len__(self) -> int:
-        return len(self.active)
-
-    def __iter__(self) -> Iterator[tuple[slice, Any]]:
-        from scipy.sparse import csr_array
-
-        for start in range(0, len(self), self.size):
-            places = self.active[start : start + self.size]
-            parts = (self._values[: places.size], places.ravel(), self._ends[: len(places) + 1])
-            yield (
-                slice(start, start + len(places)),
-                csr_array(parts, shape=(len(places), self.n_context + 1), copy=False),
-            )
-
-    @staticmethod
-    def padded(weights: FloatArray) -> FloatArray:
-        """``(c + 1, A)``: ``(c, A)`` weights and a row of zeros."""
-        return np.vstack([weights, np.zeros((1, weights.shape[1]))])
+def padded(weights: FloatArray) -> FloatArray:
+    """``(c + 1, A)``: ``(c, A)`` weights, and a row of zeros for the place of "nothing"."""
+    return np.vstack([weights, np.zeros((1, weights.shape[1]))])
 
 
 class IndicatorFeatureMap(ContextFeatureMap):
@@ -352,9 +315,26 @@ class IndicatorFeatureMap(ContextFeatureMap):
             out[:, h] = self.active(prompts, tokens[:, :h])
         return out
 
-    def matrices(self, active: NDArray[np.integer]) -> IndicatorMatrices:
-        """The ``(N, K)`` places of N prefixes as sparse matrices, block by block."""
-        return IndicatorMatrices(active, self.n_context, self.scale, self.vocab_size)
+    def matrices(self, active: NDArray[np.integer]) -> list[tuple[slice, Any]]:
+        """The ``(N, K)`` places of N prefixes as sparse ``(b, c + 1)`` matrices of a few rows each, and which rows.
+
+        The last column stands for "nothing", so that a product with weights needs `padded` ones. Only the places take
+        memory, 4 bytes each.
+        """
+        from scipy.sparse import csr_array
+
+        active = np.ascontiguousarray(active, dtype=np.int32)
+        size = max(BLOCK_ENTRIES // self.vocab_size, 16)
+        most, (n_rows, n_active) = min(size, len(active)), active.shape
+        values = np.full(most * n_active, self.scale)
+        ends = np.arange(0, most * n_active + 1, max(n_active, 1), dtype=np.int32)
+        found = []
+        for start in range(0, n_rows, size):
+            places = active[start : start + size]
+            parts = (values[: places.size], places.ravel(), ends[: len(places) + 1])
+            matrix = csr_array(parts, shape=(len(places), self.n_context + 1), copy=False)
+            found.append((slice(start, start + len(places)), matrix))
+        return found
 
     def context(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         return self._written_out(self.active(prompts, tokens))

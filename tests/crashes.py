@@ -78,12 +78,14 @@ def crash(folder, kills, seed):
     while counts["parents killed"] + counts["workers killed"] < kills:
         before, ran = finished(run), Counter(log.read_text().splitlines())
         process = start(run, log, 2)
-        while process.poll() is None and not (workers := children(process.pid)):
+        workers = []
+        while process.poll() is None and not workers:
             time.sleep(0.02)
+            workers = children(process.pid)
         time.sleep(rng.uniform(0.0, 2.0))
         target = rng.choice(["parent", "worker"])
         try:
-            os.kill(process.pid if target == "parent" else rng.choice(workers), signal.SIGKILL)
+            os.kill(process.pid if target == "parent" or not workers else rng.choice(workers), signal.SIGKILL)
             counts[f"{target}s killed"] += 1
         except ProcessLookupError:
             pass

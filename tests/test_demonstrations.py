@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from laws import examples
 
 from agents import Agent, ChunkedRhoBC, LogLossBC, RhoEstimatorBC
-from experiments.cells import Cell, CellResult, Record, ResultStore, kept_or_made
+from experiments.cells import Cell, CellResult, Record, ResultStore, cached_records
 from ntp_envs import (
     BernoulliClass,
     Demonstrations,
@@ -436,4 +436,4 @@ def test_damaged_results_of_a_run_are_named_too(tmp_path, rng):
     for text in ("[" * 100_000, "[1]", '{"a": 1}', "{", "null", '[{"measure": 3}]'):
         config.write_text(text)
         with pytest.raises(ValueError, match="does not hold records"):
-            kept_or_made(config, list)
+            cached_records(config, list)

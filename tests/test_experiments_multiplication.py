@@ -24,7 +24,7 @@ from ntp_envs.tasks import ColumnAddition, Multiplication, explicit_multiplier
 STUDY = load_study("multiplication")
 PLAIN = dataclasses.replace(STUDY, analyse=lambda options, summary: Analysis())
 SMALL = toy.small_options("multiplication")
-WITHOUT = dataclasses.replace(SMALL, neural="no")
+WITHOUT = dataclasses.replace(SMALL, neural="no", columns=100)
 ENOUGH = dataclasses.replace(WITHOUT, columns=2500, fresh_columns=1000)  # to learn a column
 
 
@@ -207,7 +207,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(
 def test_a_lost_evaluation_is_not_made_up(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     (cell,) = [c for c in sweep.cells(SMALL) if c.part == sweep.TRAINED and c.parameters["replicate"] == 0][-1:]
-    monkeypatch.setattr(sweep, "kept_or_made", lambda path, make: list(make()))  # keeps nothing
+    monkeypatch.setattr(sweep, "cached_records", lambda path, make: list(make()))  # keeps nothing
     with pytest.raises(ValueError, match="an evaluation is missing"):
         cell.function(**cell.parameters, rng=np.random.default_rng(0), scratch=tmp_path)
 

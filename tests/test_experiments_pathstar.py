@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import measure
-from experiments.cells import Record, kept_or_made
+from experiments.cells import Record, cached_records
 from experiments.measure import POPULATION
 from experiments.run import run_study
 from experiments.studies import load_study
@@ -163,12 +163,12 @@ def test_records_are_made_once(tmp_path):
         made.append(1)
         return records
 
-    assert kept_or_made(tmp_path / "r.json", make) == records == kept_or_made(tmp_path / "r.json", make)
+    assert cached_records(tmp_path / "r.json", make) == records == cached_records(tmp_path / "r.json", make)
     assert made == [1] and [path.name for path in tmp_path.iterdir()] == ["r.json"]
     for broken in ("{", json.dumps([{"metric": "a"}]), json.dumps(3)):
         (tmp_path / "r.json").write_text(broken)
         with pytest.raises(ValueError, match=r"r\.json does not hold records .* delete it"):
-            kept_or_made(tmp_path / "r.json", make)
+            cached_records(tmp_path / "r.json", make)
 
 
 # -- without torch -----------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_cell_streams_are_keyed_by_identity():
 
 
 def test_machine_dependent_numbers_stay_out_of_the_summary(tmp_path):
-    summary = run_study(toy.STUDY, QUICK, out=tmp_path / "run").summary
+    summary = run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run").summary
     assert {row.metric for row in summary} == {"square", "total"}
     assert [(row.metric, row["K"], row.seeds) for row in summary.timings] == [("seconds", 1, 3), ("seconds", 2, 3)]
     assert all(row.lower < row.mean < row.upper for row in summary.timings)
@@ -81,14 +81,14 @@ def test_an_interrupted_run_is_finished_without_repeating_anything(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_study(toy.STUDY, options, out=tmp_path / "run", progress=interrupt)
+        run_study(toy.UNDRAWN, options, out=tmp_path / "run", progress=interrupt)
     assert len(log.read_text().splitlines()) == 4
-    outcome = run_study(toy.STUDY, options, out=tmp_path / "run")
+    outcome = run_study(toy.UNDRAWN, options, out=tmp_path / "run")
     assert outcome.reused == 4
     assert len(log.read_text().splitlines()) == len(set(log.read_text().splitlines())) == 9
-    run_study(toy.STUDY, options, out=tmp_path / "whole")
+    run_study(toy.UNDRAWN, options, out=tmp_path / "whole")
     assert (tmp_path / "run" / "summary.csv").read_bytes() == (tmp_path / "whole" / "summary.csv").read_bytes()
-    assert run_study(toy.STUDY, options, out=tmp_path / "run").reused == 9
+    assert run_study(toy.UNDRAWN, options, out=tmp_path / "run").reused == 9
 
 
 def test_a_long_cell_goes_on_from_its_own_checkpoint(tmp_path):
@@ -108,7 +108,7 @@ def test_a_long_cell_goes_on_from_its_own_checkpoint(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_study(toy.LONG, options, out=tmp_path / "run", seed=1, overwrite=True)
     assert (tmp_path / "run" / "checkpoints").exists()
-    run_study(toy.STUDY, QUICK, out=tmp_path / "run", overwrite=True)
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run", overwrite=True)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -121,14 +121,14 @@ def test_a_cell_without_a_run_has_a_temporary_scratch_folder():
 def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(tmp_path):
     log = tmp_path / "log"
     options = toy.ToyOptions(mood="failing", log=str(log))
-    outcome = run_study(toy.STUDY, options, out=tmp_path / "run", workers=2)
+    outcome = run_study(toy.UNDRAWN, options, out=tmp_path / "run", workers=2)
     (failure,) = outcome.failures
     assert "'size': 2" in failure.where and "'replicate': 1" in failure.where
     assert failure.last_line == "ArithmeticError: two is <b>odd</b>"
     assert [row.seeds for row in outcome.summary.select("square")] == [3, 2, 3]
     report = (tmp_path / "run" / "report.html").read_text()
     assert "1 failed" in report and "two is &lt;b&gt;odd" in report and "<b>odd" not in report
-    again = run_study(toy.STUDY, options, out=tmp_path / "run")
+    again = run_study(toy.UNDRAWN, options, out=tmp_path / "run")
     assert again.reused == 8 and len(again.failures) == 1
     assert log.read_text().splitlines().count("2 1") == 2
 
@@ -136,7 +136,7 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(tmp_path):
 def test_a_cell_that_kills_its_worker_fails_alone(tmp_path):
     log = tmp_path / "log"
     options = toy.ToyOptions(sizes=(1, 2), mood="dying", log=str(log))
-    outcome = run_study(toy.STUDY, options, out=tmp_path / "run", workers=2)
+    outcome = run_study(toy.UNDRAWN, options, out=tmp_path / "run", workers=2)
     (failure,) = outcome.failures
     assert "worker was lost, and another" in failure.error
     assert "'size': 2" in failure.where and "'replicate': 1" in failure.where
@@ -176,15 +176,15 @@ def test_a_results_file_of_something_else_is_refused(tmp_path):
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
-    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
     before = (tmp_path / "run" / "summary.csv").read_bytes()
     with pytest.raises(FolderError) as refusal:
-        run_study(toy.STUDY, toy.ToyOptions(sizes=(1,)), out=tmp_path / "run", seed=5)
+        run_study(toy.UNDRAWN, toy.ToyOptions(sizes=(1,)), out=tmp_path / "run", seed=5)
     for words in ("seed: 0 there, 5 now", "--out", "--overwrite"):
         assert words in str(refusal.value)
     assert "sizes" not in str(refusal.value)
     assert (tmp_path / "run" / "summary.csv").read_bytes() == before
-    outcome = run_study(toy.STUDY, toy.ToyOptions(sizes=(1,)), out=tmp_path / "run", seed=5, overwrite=True)
+    outcome = run_study(toy.UNDRAWN, toy.ToyOptions(sizes=(1,)), out=tmp_path / "run", seed=5, overwrite=True)
     assert outcome.reused == 0 and len(outcome.summary.select("square")) == 1
 
 
@@ -193,13 +193,10 @@ def test_a_run_grows_and_shows_what_is_asked_for(tmp_path):
     log = tmp_path / "log"
 
     def run(out, *sizes, seeds=3):
-        return run_study(toy.STUDY, toy.ToyOptions(sizes=sizes, seeds=seeds, log=str(log)), out=tmp_path / out)
+        return run_study(toy.UNDRAWN, toy.ToyOptions(sizes=sizes, seeds=seeds, log=str(log)), out=tmp_path / out)
 
-    assert [run("grown", *sizes, seeds=n).reused for sizes, n in (((1, 2), 2), ((1, 2), 3), ((4, 2, 1), 3))] == [
-        0,
-        4,
-        6,
-    ]
+    grown = [run("grown", *sizes, seeds=n).reused for sizes, n in (((1, 2), 2), ((1, 2), 3), ((4, 2, 1), 3))]
+    assert grown == [0, 4, 6]
     assert len(log.read_text().splitlines()) == 9
     assert run("grown", 2).reused == 3
     run("fresh", 2)
@@ -247,36 +244,36 @@ def test_cells_whose_code_was_edited_run_again_and_no_others(tmp_path, monkeypat
 
 
 def test_a_lost_config_is_recovered_from_the_results(tmp_path):
-    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
     config = tmp_path / "run" / "config.json"
     before = json.loads(config.read_text())
     for content in (None, "", "[1"):
         config.unlink() if content is None else config.write_text(content)
-        assert run_study(toy.STUDY, QUICK, out=tmp_path / "run").reused == 6
+        assert run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run").reused == 6
         after = json.loads(config.read_text())
         after["made"]["last"] = before["made"]["last"]
         assert after == before
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
     with ResultStore(tmp_path / "run" / "results.sqlite"), pytest.raises(ValueError, match="by another run"):
-        run_study(toy.STUDY, QUICK, out=tmp_path / "run")
-    assert run_study(toy.STUDY, QUICK, out=tmp_path / "run").reused == 6
+        run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
+    assert run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run").reused == 6
 
 
 def test_one_changed_digit_in_the_results_is_found(tmp_path):
-    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
     with contextlib.closing(sqlite3.connect(tmp_path / "run" / "results.sqlite")) as db, db:
         db.execute("UPDATE cells SET seconds = seconds + 1 WHERE rowid = 2")
     with pytest.raises(ValueError, match="was changed"):
-        run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+        run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
 
 
 def test_overwriting_removes_nothing_but_a_run(tmp_path):
-    run_study(toy.STUDY, QUICK, out=tmp_path / "run")
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    run_study(toy.STUDY, QUICK, out=tmp_path / "run", seed=1, overwrite=True)
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run", seed=1, overwrite=True)
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
@@ -299,7 +296,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
 
 
 def test_settings_hold_versions_and_what_it_was_made_from(tmp_path):
-    run_study(toy.STUDY, QUICK, out=tmp_path / "run", seed=3)
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run", seed=3)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["study"] == "toy" and config["seed"] == 3 and config["options"]["sizes"] == [1, 2]
     assert set(config["versions"]) == {"python", "numpy", "scipy", "gymnasium", "ntp-envs"}

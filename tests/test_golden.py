@@ -1,6 +1,7 @@
 """``tests/golden.py``: equal code makes equal bytes, and what differs is told where it differs."""
 
 import dataclasses
+import shutil
 
 import golden
 import pytest
@@ -44,15 +45,27 @@ def test_rows_in_another_order_and_other_columns_differ():
     assert "columns" in compare(MADE.summary, [header[:-1], *rows])[1][0]
 
 
-def test_a_study_against_the_code_itself(monkeypatch, capsys):
-    monkeypatch.setitem(SMALL, "snowball", "--horizons 4 --detail-horizon 4 --eps 0.1 --degrees 2 --n 30 --samples 10")
-    assert golden.main([str(ROOT), "--studies", "snowball"]) == 0
-    assert "same bytes" in capsys.readouterr().out
+def test_a_study_against_the_code_itself(monkeypatch, capsys, tmp_path):
+    """Each run is a process of its own: the two are made once, and only the draws of their cells again."""
+    monkeypatch.setitem(SMALL, "compare", "--tasks Contamination --agents LogLossBC --horizons 4 --n 10 --seeds 1")
+    runs, run = {}, golden.run
+
+    def run_once(study, words, out, env, root):
+        kept = tmp_path / out.name
+        if out.name not in runs:
+            runs[out.name] = run(study, words, kept, env, root)
+        shutil.copytree(kept, out)
+        return runs[out.name]
+
+    monkeypatch.setattr(golden, "run", run_once)
+    assert golden.main([str(ROOT), "--studies", "compare"]) == 0
+    assert "same bytes" in capsys.readouterr().out and runs["old"] == runs["new"]
     monkeypatch.setattr(golden, "DRAWS", golden.DRAWS.replace("cell_rng(0,", "cell_rng(__import__('os').getpid(),"))
-    assert golden.main([str(ROOT), "--studies", "snowball"]) == 1
+    assert golden.main([str(ROOT), "--studies", "compare"]) == 1
     assert "cell + " in capsys.readouterr().out
-    monkeypatch.setitem(SMALL, "snowball", "--horizons 0")
-    assert golden.main([str(ROOT), "--studies", "snowball"]) == 1
+    monkeypatch.setattr(golden, "run", run)
+    monkeypatch.setitem(SMALL, "compare", "--horizons 0")
+    assert golden.main([str(ROOT), "--studies", "compare"]) == 1
     assert "horizons=0" in capsys.readouterr().out
 
 

@@ -21,9 +21,9 @@ from experiments.evaluation import (
     build_agent,
     build_task,
     named_code,
-    parse_spec,
+    parse_call,
     short_names,
-    split_specs,
+    split_calls,
     takes_horizon,
 )
 from experiments.measure import (
@@ -65,7 +65,7 @@ class CompareOptions(Options):
     """Agents, tasks and sizes; the defaults are the full study.
 
     Raises:
-        ValueError, TypeError: a spec that cannot be read, an agent or task that does not exist or does not take these
+        ValueError, TypeError: a call that cannot be read, an agent or task that does not exist or does not take these
             parameters, a horizon that a task cannot have.
     """
 
@@ -109,14 +109,14 @@ class CompareOptions(Options):
 
 
 def canonical(name: str, words: tuple[str, ...]) -> list[str]:
-    """One text for each spec of an option, however it was written."""
-    specs = [str(parse_spec(text)) for text in split_specs(words)]
-    if not specs:
+    """One text for each call in an option, however it was written."""
+    calls = [str(parse_call(text)) for text in split_calls(words)]
+    if not calls:
         raise ValueError(f"{name} is empty; at least one is needed.")
-    for spec in specs:
-        if specs.count(spec) > 1:
-            raise ValueError(f"{name} has {spec!r} twice.")
-    return specs
+    for call in calls:
+        if calls.count(call) > 1:
+            raise ValueError(f"{name} has {call!r} twice.")
+    return calls
 
 
 # -- cells: one for each agent, task, horizon and data set -------------------------------------------------------------
@@ -136,7 +136,7 @@ def run(
     *, agent: str, task: str, horizon: int | None, n: int, replicate: int, rng: np.random.Generator
 ) -> list[Record]:
     """One agent on one data set, which every other agent gets too."""
-    place = built(task, horizon)
+    place = shared_task(task, horizon)
     key = f"compare {task} horizon={horizon} n={n} replicate={replicate}"
     learner = build_agent(agent, place)
     drawing = shared_rng(rng, f"{key}: demonstrations")  # the same data, with or without what the expert says of them
@@ -163,17 +163,17 @@ def shared_rng(rng: np.random.Generator, key: str) -> np.random.Generator:
     return keyed_rng(sequence.entropy, key)
 
 
-def built(task: str, horizon: int | None) -> Task:
+def shared_task(task: str, horizon: int | None) -> Task:
     """The task; kept, because agents come one after another and it remembers its best in class."""
     made = build_task(task, horizon)
     try:
-        return kept(made)
+        return interned(made)
     except TypeError:  # one with parameters that cannot be hashed
         return made
 
 
 @lru_cache(maxsize=4)
-def kept(task: Task) -> Task:
+def interned(task: Task) -> Task:
     """The first of equal tasks: of the same parameters, and the same files."""
     return task
 
@@ -334,7 +334,7 @@ STYLES |= {"ChunkedRhoBC": CHUNKED, "ChunkKR": CHUNK_KR}
 
 def colour_of(agent: str) -> str:
     """The colour of an agent's row; yours are black."""
-    learner = STYLES.get(parse_spec(agent).name)
+    learner = STYLES.get(parse_call(agent).name)
     return COLOURS["black"] if learner is None else learner_style(learner).colour
 
 
@@ -351,7 +351,7 @@ def comparison_figure(runs: Runs, means: Summary) -> Figure:
     lines = -(-len(tasks) // PANELS_A_ROW)
     columns = -(-len(tasks) // lines)
     width = 0.085 * max(map(len, agents)) + 0.6
-    figure = Figure(figsize=(width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7), layout="constrained")
+    figure = Figure(figsize=(width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes, task in zip(grid.ravel(), tasks):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import ConvergenceWarning, LogLossBC
-from experiments.cells import Cell, Label, Record, kept_or_made
+from experiments.cells import Cell, Label, Record, cached_records
 from experiments.charts import COLOURS, Axes, Curve, Figure, Guide, Panel, chart, errorbars
 from experiments.measure import Watched, evaluation_records, networks_left_out, trains_networks
 from experiments.study import Analysis, FigureSpec, Options, Study, option
@@ -208,19 +208,19 @@ def trained(
     watched = Watched(task, pairs, rng)
     if architecture == LINEAR:
         network = {"width": task.vocab_size, "positional": True}  # every linear map of the one-hot prefix
-    spec = NetworkClass.for_task(architecture.lower(), task, **network)
+    policy_class = NetworkClass.for_task(architecture.lower(), task, **network)
     labels = place_of(task, architecture)
 
-    def measured(step: int, policy: Policy) -> list[Record]:
+    def evaluation_at(step: int, policy: Policy) -> list[Record]:
         found = watched.records(policy, step, labels, (*WHOLE, FORCED, FREE) if step == steps else WHOLE)
         return found + chain_records(policy, task, watched.demonstrations, {**labels, "step": step})
 
-    def kept(step: int, make: Callable[[], list[Record]]) -> list[Record]:
-        return kept_or_made(scratch / f"evaluation-{step}.json", make)
+    def cached(step: int, make: Callable[[], list[Record]]) -> list[Record]:
+        return cached_records(scratch / f"evaluation-{step}.json", make)
 
-    def looked(step: int, policy: TorchPolicy) -> None:
+    def after_step(step: int, policy: TorchPolicy) -> None:
         if step in between:
-            kept(step, partial(measured, step, policy))
+            cached(step, partial(evaluation_at, step, policy))
 
     def lost() -> list[Record]:
         raise ValueError(f"an evaluation is missing in {scratch}; delete the folder to train from the beginning.")
@@ -234,11 +234,11 @@ def trained(
         device=device,
         checkpoint=scratch / "run",
         checkpoint_every=every,
-        on_step=looked,
+        on_step=after_step,
         on_step_every=every // 2,
-    ).fit(watched.shapes, spec, rng=watched.rng())
-    records = [record for step in between for record in kept(step, lost)]
-    return records + kept(steps, partial(measured, steps, agent.policy_))
+    ).fit(watched.shapes, policy_class, rng=watched.rng())
+    records = [record for step in between for record in cached(step, lost)]
+    return records + cached(steps, partial(evaluation_at, steps, agent.policy_))
 
 
 def cells(options: MultiplicationOptions) -> Iterator[Cell]:
@@ -377,7 +377,7 @@ def chain_figure(summary: Summary, digits: int) -> Figure:
     from matplotlib.figure import Figure
 
     end = ended(summary)
-    figure = Figure(figsize=(11.0, 6.6), layout="constrained")
+    figure = Figure(figsize=(11.0, 6.6))
     figure.suptitle(chain_title(end, digits), x=0.01, ha="left", fontsize=13, fontweight="bold")
     grid = figure.subplots(3, 2, width_ratios=(3.2, 1.0))
     for (left, right), cot in zip(grid, FORMATS, strict=True):

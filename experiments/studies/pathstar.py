@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from agents import make_agent
-from experiments.cells import Cell, Label, Record, kept_or_made
+from experiments.cells import Cell, Label, Record, cached_records
 from experiments.charts import (
     COLOURS,
     Axes,
@@ -183,11 +183,11 @@ def trained(
     changes, options = MODES[mode]
     task = star(degree, length, nodes, **changes)
     watched = Watched(task, prompts, rng)
-    spec = NetworkClass.for_task("transformer", task, prompt_group=3, prompt_positions=False, **network)
+    policy_class = NetworkClass.for_task("transformer", task, prompt_group=3, prompt_positions=False, **network)
     place = place_of(NETWORK, mode, task)
     counted = (FORCED,) if mode == SECOND else (*BY_NODE, *WHOLE)  # what is written alone makes no answer
 
-    def evaluated(step: int) -> list[Record]:
+    def evaluation_at(step: int) -> list[Record]:
         agent = NeuralBC(
             **options,
             steps=step,
@@ -198,12 +198,12 @@ def trained(
             device=device,
             checkpoint=scratch / "run",
             checkpoint_every=every,
-        ).fit(watched.shapes, spec, rng=watched.rng())
+        ).fit(watched.shapes, policy_class, rng=watched.rng())
         return watched.records(agent.policy_, step, place, counted)
 
     records = []
     for step in sorted({*range(every, steps, every), steps}):
-        records += kept_or_made(scratch / f"evaluation-{step}.json", partial(evaluated, step))
+        records += cached_records(scratch / f"evaluation-{step}.json", partial(evaluation_at, step))
     return records
 
 

@@ -226,9 +226,9 @@ def trained(
 
     task = text_task(corpus, max_chars, H)
     windows = shared_windows(task, n, replicate)
-    spec = network_for(architecture, task, width, window)
+    network = network_for(architecture, task, width, window)
     size = min(batch_size, len(windows.pooled()))  # as many as there are different ones
-    steps = steps_within(budget, spec, size)
+    steps = steps_within(budget, network, size)
     every = max(steps // CHECKPOINTS, 1)
     clock = TrainingClock(scratch / "seconds", every)
     agent = NeuralBC(
@@ -241,7 +241,7 @@ def trained(
         checkpoint_every=every,
         progress=clock,
     )
-    agent.fit(windows, spec, rng=rng)
+    agent.fit(windows, network, rng=rng)
     labels: dict[str, Label] = {
         "task": task.name,
         "learner": architecture,
@@ -249,25 +249,25 @@ def trained(
         "n": n,
         "budget": budget,
         "width": width,
-        "window": context(spec),
+        "window": context(network),
     }
     sizes = {
-        FLOPS: steps * spec.training_flops(size),
+        FLOPS: steps * network.training_flops(size),
         STEPS: steps,
         TOKENS: steps * size * H,
         EPOCHS: steps * size / n,
-        PARAMETERS: spec.n_parameters,
+        PARAMETERS: network.n_parameters,
     }
     records = [Record(metric, float(value), labels, method="count") for metric, value in sizes.items()]
     records.append(Record(SECONDS, clock.seconds, labels, machine=True))
     return records + judged(task, agent.policy_, windows, agent.fit_report_.objective, labels, samples, rng)
 
 
-def context(spec: NetworkClass) -> int:
+def context(network: NetworkClass) -> int:
     """The most characters that the network sees."""
-    if spec.architecture == "transformer":
-        return spec.prompt_length + spec.horizon - 1
-    return spec.window_length
+    if network.architecture == "transformer":
+        return network.prompt_length + network.horizon - 1
+    return network.window_length
 
 
 def reference(
@@ -326,8 +326,8 @@ def _places(options: ScalingOptions, task: Text) -> Iterator[dict[str, Any]]:
         for architecture in ARCHITECTURES:
             found = 0
             for width, window in _shapes(options, architecture, compared=budget == options.window_budget):
-                spec = network_for(architecture, task, width, window)
-                if steps_within(budget, spec, options.batch_size) >= LEAST_STEPS:
+                network = network_for(architecture, task, width, window)
+                if steps_within(budget, network, options.batch_size) >= LEAST_STEPS:
                     found += window in (None, options.window)
                     yield {"architecture": architecture, "width": width, "window": window, "budget": budget}
             if not found:
@@ -391,8 +391,8 @@ def of(s: Summary, row: SummaryRow, metric: str) -> SummaryRow:
 def trainings(s: Summary, o: ScalingOptions, architecture: str) -> list[SummaryRow]:
     """Held-out bits of every width and budget, without those of the comparison of windows."""
     rows = s.select(BITS, part=TRAINING, learner=architecture)
-    kept = [row for row in rows if architecture == "transformer" or row["window"] == o.window]
-    return sorted(kept, key=lambda row: (row["budget"], row["width"]))
+    own = [row for row in rows if architecture == "transformer" or row["window"] == o.window]
+    return sorted(own, key=lambda row: (row["budget"], row["width"]))
 
 
 def frontier(s: Summary, o: ScalingOptions, architecture: str) -> list[SummaryRow]:

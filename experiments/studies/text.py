@@ -266,9 +266,9 @@ def learned(
         return make_agent("LogLossBC", tol=TOLERANCE * task.horizon).fit(demonstrations, window, rng=rng).policy_
     from agents.neural import NetworkClass, NeuralBC
 
-    spec = NetworkClass.for_task("mlp", task, window=size, width=network["width"])
+    policy_class = NetworkClass.for_task("mlp", task, window=size, width=network["width"])
     agent = NeuralBC(steps=network["steps"], batch_size=64, learning_rate=3e-3, checkpoint=scratch / "run")
-    return agent.fit(demonstrations, spec, rng=rng).policy_
+    return agent.fit(demonstrations, policy_class, rng=rng).policy_
 
 
 def curve_records(curve: DistanceCurve, labels: Mapping[str, Label]) -> list[Record]:
@@ -398,11 +398,11 @@ def trained(
     from agents.neural import NetworkClass
 
     task = read(text)
-    spec = NetworkClass.for_task("linear", task, width=task.vocab_size, window=1)
+    policy_class = NetworkClass.for_task("linear", task, width=task.vocab_size, window=1)
     demonstrations = collect(task, n, rng, expert_log_probs=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        policy = network_agent(learner, steps, batch_size, scratch).fit(demonstrations, spec, rng=rng).policy_
+        policy = network_agent(learner, steps, batch_size, scratch).fit(demonstrations, policy_class, rng=rng).policy_
     curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
     return curve_records(curve, {"task": task.name, "learner": learner, "n": n})
 

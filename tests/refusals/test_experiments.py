@@ -12,7 +12,7 @@ import pytest
 
 from experiments.cells import Cell, CellResult, Record
 from experiments.cli import main
-from experiments.evaluation import parse_spec
+from experiments.evaluation import parse_call
 from experiments.measure import draw
 from experiments.studies import load_study
 from experiments.study import Study
@@ -106,7 +106,7 @@ SPECS = {
 @pytest.mark.parametrize("text", SPECS)
 def test_a_spec_is_refused_and_a_right_one_is_shown(text):
     with pytest.raises(ValueError, match=re.escape(SPECS[text])) as caught:
-        parse_spec(text)
+        parse_call(text)
     assert "ChunkedRhoBC(chunk=8" in str(caught.value)
 
 
