@@ -9,7 +9,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,12 @@ EXAMPLE = "write Name, package.module:Class, or either with parameters, as in \"
 OPENING, CLOSING = "([{", ")]}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Call:
     """A name and keyword arguments; as text, the arguments are in alphabetical order.
 
-    >>> str(parse_call("Contamination(horizon=8,  eps=.01)"))
-    'Contamination(eps=0.01, horizon=8)'
+    >>> parse_call("Contamination(horizon=8,  eps=.01)"), parse_call("TournamentBC([LogLossBC, NGramBC(order=2)])")
+    (Contamination(eps=0.01, horizon=8), TournamentBC(agents=[LogLossBC, NGramBC(order=2)]))
     """
 
     name: str
@@ -51,11 +51,16 @@ class Call:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.parameters)
         return f"{self.name}({arguments})" if arguments else self.name
 
+    def __repr__(self) -> str:
+        """As it stands inside of another: ``package.module.Class``, as Python would write it."""
+        return str(self).replace(":", ".", 1) if ":" in self.name else str(self)
+
 
 def parse_call(text: str) -> Call:
-    """Read ``Name``, ``package.module:Class``, or either with keyword arguments that are Python literals.
+    """Read ``Name``, ``package.module:Class``, or either with keyword arguments: Python literals, or calls in turn.
 
-    Nothing is evaluated: arguments go through `ast.literal_eval`.
+    Nothing is evaluated: literals go through `ast.literal_eval`, and a call inside of another names an agent, as
+    ``Name(...)`` or ``package.module.Class(...)``. An agent's arguments may be given by place.
 
     Raises:
         ValueError: anything else; the message says what and shows the form.
@@ -75,19 +80,47 @@ def parse_call(text: str) -> Call:
         raise wrong(error.msg if isinstance(error, SyntaxError) else str(error)) from None
     if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
         raise wrong("there is something after the closing parenthesis")
-    if tree.args or any(keyword.arg is None for keyword in tree.keywords):
-        raise wrong("parameters are given by name")
+    return Call(name.strip(), _arguments(name.strip(), tree, wrong))
+
+
+def _arguments(name: str, tree: ast.Call, wrong: Callable[[str], ValueError]) -> tuple[tuple[str, Any], ...]:
+    """Names and values, sorted; those given by place get the names that the agent has for them."""
+    given: list[tuple[str | None, ast.expr]] = [(keyword.arg, keyword.value) for keyword in tree.keywords]
+    if tree.args:
+        known: list[str] = []
+        with suppress(Exception):  # no agent
+            known = agent_class(name)._parameter_names()
+        given = [*zip((*known[: len(tree.args)], *[None] * len(tree.args)), tree.args), *given]
     parameters: dict[str, Any] = {}
-    for keyword in tree.keywords:
-        key = str(keyword.arg)
+    for key, node in given:
+        if key is None or isinstance(node, ast.Starred):
+            raise wrong("parameters are given by name")
         if key in parameters:
             raise wrong(f"{key} is given twice")
         try:
-            parameters[key] = ast.literal_eval(keyword.value)
-        except (ValueError, TypeError, RecursionError, MemoryError):
-            value = ast.unparse(keyword.value)
-            raise wrong(f"{key}={value} is not a number, string, list or other literal (text needs quotes)") from None
-    return Call(name.strip(), tuple(sorted(parameters.items())))
+            parameters[key] = _value(node, wrong)
+        except (TypeError, RecursionError, MemoryError, SyntaxError):
+            unreadable = f"{key}={ast.unparse(node)} is not a number, string, list or other literal (text needs quotes)"
+            raise wrong(unreadable) from None
+    return tuple(sorted(parameters.items()))
+
+
+def _value(node: ast.expr, wrong: Callable[[str], ValueError]) -> Any:
+    """A literal, a call, or a list or dictionary of them; ``TypeError`` for anything else."""
+    if isinstance(node, (ast.List, ast.Tuple)):
+        found = [_value(one, wrong) for one in node.elts]
+        return found if isinstance(node, ast.List) else tuple(found)
+    if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
+        return {ast.literal_eval(key): _value(one, wrong) for key, one in zip(node.keys, node.values)}  # type: ignore[arg-type]
+    name = ast.unparse(node.func if isinstance(node, ast.Call) else node)
+    module, _, kind = name.rpartition(".")
+    if NAME.fullmatch(name) and kind[:1].isupper() and not isinstance(node, ast.Constant):
+        own = f"{module}:{kind}" if module else kind
+        return Call(own, _arguments(own, node, wrong) if isinstance(node, ast.Call) else ())
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise TypeError(str(error)) from error
 
 
 def split_calls(words: Iterable[str]) -> list[str]:
@@ -132,6 +165,8 @@ def named_code(text: str) -> tuple[str, ...]:
         if isinstance(value, str):
             with suppress(Exception):  # most strings name nothing
                 yield value if ":" in value else parse_call(value).name
+        elif isinstance(value, Call):
+            yield from (value.name, *names([one for _, one in value.parameters]))
         elif isinstance(value, (list, tuple, set, dict)):
             for one in (*value, *(value.values() if isinstance(value, dict) else ())):
                 yield from names(one)
@@ -152,13 +187,22 @@ def build_agent(text: str, task: Task) -> Agent:
     Raises:
         ValueError, TypeError: as `agents.make_agent`, or for a parameter without a value; the message has the call.
     """
-    call = parse_call(text)
-    given = dict(call.parameters)
-    wanted = inspect.signature(agent_class(call.name).__init__).parameters.get("task")
-    if wanted is not None and wanted.default is inspect.Parameter.empty:
-        given.setdefault("task", task)
+
+    def made(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(made, value))
+        if isinstance(value, dict):
+            return {key: made(one) for key, one in value.items()}
+        if not isinstance(value, Call):
+            return value
+        given = {key: made(one) for key, one in value.parameters}
+        wanted = inspect.signature(agent_class(value.name).__init__).parameters.get("task")
+        if wanted is not None and wanted.default is inspect.Parameter.empty:
+            given.setdefault("task", task)
+        return make_agent(value.name, **given)
+
     try:
-        return make_agent(call.name, **given)
+        return made(parse_call(text))
     except TypeError as error:
         raise TypeError(f"agent {text}: {error}.") from error
 

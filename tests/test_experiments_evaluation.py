@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from laws import examples
 
 from experiments.cli import main
-from experiments.evaluation import Call, build_agent, build_task, parse_call, split_calls, takes_horizon
+from experiments.evaluation import Call, build_agent, build_task, named_code, parse_call, split_calls, takes_horizon
 from experiments.studies.compare import CompareOptions
 from ntp_envs import make_task
 from ntp_envs.evaluation import evaluate
@@ -105,6 +105,12 @@ def test_without_words_it_says_how_it_is_used(capsys):
             "A(x=-1e-3, y=None, z=(0, 1), w={'k': True})",
             Call("A", (("w", {"k": True}), ("x", -1e-3), ("y", None), ("z", (0, 1)))),
         ),
+        (
+            "TournamentBC([LogLossBC, pkg.mod.Mine(tol=1)], tau='psi')",
+            Call(
+                "TournamentBC", (("agents", [Call("LogLossBC"), Call("pkg.mod:Mine", (("tol", 1),))]), ("tau", "psi"))
+            ),
+        ),
     ],
 )
 def test_calls_are_read(text, call):
@@ -131,6 +137,21 @@ names = st.text(string.ascii_lowercase, min_size=1, max_size=6).filter(lambda na
 )
 def test_calls_survive_text_and_commas(calls):
     assert [parse_call(text) for text in split_calls([",".join(map(str, calls))])] == calls
+
+
+def test_agents_are_made_of_agents_and_of_nothing_else():
+    task = make_task("Contamination", horizon=4)
+    made = build_agent("TournamentBC({'a': ChunkedRhoBC(chunk=2), 'b': BestInClass})", task)
+    assert made.agents["a"].chunk == 2 and made.agents["b"].task is task
+    assert named_code("TournamentBC([LogLossBC, compare_agents.Curious])") == (
+        "agents.selection:TournamentBC",
+        "agents.log_loss:LogLossBC",
+        "compare_agents:Curious",
+    )
+    with pytest.raises(TypeError, match="PathLike"):
+        build_agent("TournamentBC([os.PathLike])", task)
+    with pytest.raises(ValueError, match="text needs quotes"):
+        build_agent("TournamentBC([os.system('x')])", task)
 
 
 def test_an_agent_that_wants_the_task_gets_it():
