@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from agents.base import Agent, FitReport, check_task
-from agents.neural.network import NetworkClass, TorchPolicy, check_network, evaluation_device
+from agents.neural.network import ModuleClass, NetworkClass, TrainedPolicy, check_network, evaluation_device
 from agents.neural.training import (
     Batches,
     Mode,
@@ -69,14 +69,14 @@ class NeuralBC(Training, Agent):
     (2, 5)
     """
 
-    supports = (NetworkClass,)
+    supports = (NetworkClass, ModuleClass)
 
     mode: str = "tf"
     _: KW_ONLY
     k: int = 2
     positions: Sequence[int] = (0,)
     task: Task | None = None
-    on_step: Callable[[int, TorchPolicy], Any] | None = None
+    on_step: Callable[[int, Any], Any] | None = None
     on_step_every: int = 1
 
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
@@ -94,7 +94,7 @@ class NeuralBC(Training, Agent):
             network = spec.initialised(torch.Generator().manual_seed(seeds[0]))
             run = Run.begin(Objective(network, mode), training, (seeds[1], seeds[2]))
 
-            def policy() -> TorchPolicy:
+            def policy() -> TrainedPolicy:
                 return spec.policy(network, teacherless=mode.teacherless, device=evaluation_device(training.device))
 
             def after_step(step: int) -> None:
@@ -106,7 +106,7 @@ class NeuralBC(Training, Agent):
                     self,
                     free=("k", "positions", "batch_size", "task"),
                     mode={"name": mode.name, "columns": mode.columns, "k": mode.k if mode.name == "mtp_k" else 1},
-                    network=asdict(spec),
+                    network=spec.identity(),
                     data=batches.fingerprint(),
                     seeds=seeds,
                     device=training.device.type,
@@ -132,7 +132,7 @@ class NeuralBC(Training, Agent):
         return mode, training, OnlineBatches(check_task(self.task, demonstrations), training.batch_size)
 
 
-def _report(run: Run, policy: TorchPolicy, demonstrations: Demonstrations, mode: Mode) -> FitReport:
+def _report(run: Run, policy: TrainedPolicy, demonstrations: Demonstrations, mode: Mode) -> FitReport:
     log_probs = policy.log_probs(demonstrations.prompts, demonstrations.tokens)[:, list(mode.columns)]
     objective = -float(demonstrations.normalised_weights() @ log_probs.sum(axis=1))
     losses = np.array(run.losses)

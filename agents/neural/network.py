@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -60,16 +61,20 @@ State = tuple[Tensor, ...]
 class Network(nn.Module):
     """What the trainer and `TorchPolicy` know of a network. The token A is the dummy of teacherless training."""
 
-    out: nn.Linear
+    #: turns hidden vectors to logits; where it is not linear, they are logits already
+    out: nn.Module
+    vocab_size: int
     #: what products of matrices are taken in while it trains: ``"float32"`` or ``"bf16"``
     precision = "float32"
+    #: draws what is dropped out while it trains
+    generator: torch.Generator | None = None
 
     def products(self) -> AbstractContextManager[Any]:
         """Inside, products of matrices are taken in ``precision``; weights, sums and norms stay as they are."""
         if self.precision == "float32":
             return nullcontext()
         # no cache: it would outlive the weights' next update inside an autocast of the caller's
-        return torch.autocast(self.out.weight.device.type, torch.bfloat16, cache_enabled=False)
+        return torch.autocast(next(self.parameters()).device.type, torch.bfloat16, cache_enabled=False)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights, from this generator only. Called without gradients."""
@@ -193,7 +198,7 @@ class Transformer(Network):
 
     def __init__(self, spec: NetworkClass) -> None:
         super().__init__()
-        e, self.group = spec.width, spec.prompt_group
+        e, self.group, self.vocab_size = spec.width, spec.prompt_group, spec.vocab_size
         self.n_prompt = max(spec.prompt_length // self.group, 1)  # G vectors; without a prompt, one to begin with
         self.embedding = nn.Parameter(torch.empty(spec.vocab_size + 1, e))
         self.begin_vector = nn.Parameter(torch.empty(1, e)) if spec.prompt_length == 0 else None
@@ -263,11 +268,88 @@ class Transformer(Network):
 # -- Which network: a specification that builds, initialises and wraps it, and holds no weights of its own ------------
 
 
+class ModuleClass(PolicyClass):
+    """Policies that a network computes: what learners that train one know of its class.
+
+    It is a value (hashable, comparable, picklable) that builds networks and makes policies of them. `NetworkClass` is
+    one, `agents.neural.language.TransformersClass` another.
+    """
+
+    #: P, tokens of the prompts that its networks read
+    prompt_length: int
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What tells the class from another, as JSON holds it: checkpoints are known by it."""
+
+    @abstractmethod
+    def empty(self) -> Network:
+        """The network without memory for its weights (on torch's ``"meta"`` device)."""
+
+    @abstractmethod
+    def initialised(self, generator: torch.Generator) -> Network:
+        """Where a training starts: a network on the CPU, its float32 weights drawn from ``generator`` alone."""
+
+    @abstractmethod
+    def policy(self, parameters: Any, /, *, teacherless: bool = False, device: str = "cpu") -> TrainedPolicy:
+        """The policy with these weights, which are copied.
+
+        Args:
+            parameters: a network of this class, or its ``state_dict()``.
+            teacherless: every token after the prompt is read as the dummy, so that tokens are independent given the
+                prompt.
+            device: where to compute, such as ``"cuda"``.
+
+        Raises:
+            ValueError: weights of another network: a name, a shape, or a number that is not finite.
+            TypeError: something else.
+        """
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers a network has."""
+        return sum(parameter.numel() for parameter in self.empty().parameters())
+
+    def checked_state(self, parameters: Any) -> dict[str, torch.Tensor]:
+        """Copies of the weights on the CPU, after checking that they are those of such a network; see `policy`."""
+        state = parameters.state_dict() if isinstance(parameters, torch.nn.Module) else parameters
+        if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise TypeError(f"parameters must be a network or its state_dict(), not {type(parameters).__name__}.")
+        wanted = {name: tuple(value.shape) for name, value in self.empty().state_dict().items()}
+        given = {name: tuple(value.shape) for name, value in state.items()}
+        for name in (*wanted, *given):
+            if wanted.get(name) != given.get(name):
+                raise ValueError(
+                    f"the weight {name!r} has shape {given.get(name, 'missing')}, this network has "
+                    f"{wanted.get(name, 'none of that name')}; the weights belong to another {type(self).__name__}."
+                )
+        with own_torch_state():
+            copies = {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+        for name, value in copies.items():
+            if not torch.isfinite(value).all():
+                raise ValueError(
+                    f"the weight {name!r} is not finite; training diverged (a smaller learning_rate helps)."
+                )
+        return copies
+
+
+class TrainedPolicy(Policy):
+    """A policy that a network computes, as a `ModuleClass` makes it.
+
+    Attributes:
+        network_class: which.
+        state: its weights by name, float32, on the CPU.
+    """
+
+    network_class: ModuleClass
+    state: Any
+
+
 ARCHITECTURES = ("linear", "mlp", "transformer")
 
 
 @dataclass(frozen=True)
-class NetworkClass(PolicyClass):
+class NetworkClass(ModuleClass):
     """Policies whose next-token logits are computed by a network of one architecture.
 
     * ``"linear"``: embeddings (A x width), one width x width matrix a place of the window, and an output map
@@ -363,11 +445,6 @@ class NetworkClass(PolicyClass):
         """W, the number of last tokens that ``"linear"`` and ``"mlp"`` see: ``window``, or all there can be."""
         return self.window or max(self.prompt_length + self.horizon - 1, 1)
 
-    @property
-    def n_parameters(self) -> int:
-        """How many numbers a network has."""
-        return sum(parameter.numel() for parameter in self.empty().parameters())
-
     def training_flops(self, batch_size: int) -> int:
         """Floating-point operations of one step of teacher forcing on ``batch_size`` sequences of H tokens.
 
@@ -406,60 +483,26 @@ class NetworkClass(PolicyClass):
         return vectors * max(4 * self.width, self.heads * vectors, self.vocab_size)
 
     def empty(self) -> Network:
-        """The network without memory for its weights (on torch's ``"meta"`` device)."""
         with torch.device("meta"):
             return Transformer(self) if self.architecture == "transformer" else WindowNetwork(self)
 
+    def identity(self) -> dict[str, Any]:
+        return asdict(self)
+
     def initialised(self, generator: torch.Generator) -> Network:
-        """A network on the CPU whose float32 weights are drawn from ``generator``, and from nothing else."""
         with own_torch_state():
             network = self.empty().to_empty(device="cpu")
             network.initialise(generator)
             return network.requires_grad_()
 
     def policy(self, parameters: Any, /, *, teacherless: bool = False, device: str = "cpu") -> TorchPolicy:
-        """The policy with these weights, which are copied.
-
-        Args:
-            parameters: a network of this specification, or its ``state_dict()``.
-            teacherless: every token after the prompt is read as the dummy, so that tokens are independent given the
-                prompt.
-            device: where to compute, such as ``"cuda"``.
-
-        Raises:
-            ValueError: weights of another network: a name, a shape, or a number that is not finite.
-            TypeError: something else.
-        """
-
         return TorchPolicy(self, self.checked_state(parameters), teacherless=teacherless, device=device)
 
-    def checked_state(self, parameters: Any) -> dict[str, torch.Tensor]:
-        """Copies of the weights on the CPU, after checking that they are those of such a network; see `policy`."""
-        state = parameters.state_dict() if isinstance(parameters, torch.nn.Module) else parameters
-        if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise TypeError(f"parameters must be a network or its state_dict(), not {type(parameters).__name__}.")
-        wanted = {name: tuple(value.shape) for name, value in self.empty().state_dict().items()}
-        given = {name: tuple(value.shape) for name, value in state.items()}
-        for name in (*wanted, *given):
-            if wanted.get(name) != given.get(name):
-                raise ValueError(
-                    f"the weight {name!r} has shape {given.get(name, 'missing')}, this network has "
-                    f"{wanted.get(name, 'none of that name')}; the weights belong to another NetworkClass."
-                )
-        with own_torch_state():
-            copies = {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
-        for name, value in copies.items():
-            if not torch.isfinite(value).all():
-                raise ValueError(
-                    f"the weight {name!r} is not finite; training diverged (a smaller learning_rate helps)."
-                )
-        return copies
 
-
-def check_network(policy_class: PolicyClass, demonstrations: Demonstrations) -> NetworkClass:
+def check_network(policy_class: PolicyClass, demonstrations: Demonstrations) -> ModuleClass:
     """The class, known to be of networks; ``ValueError`` where they read prompts of another length."""
-    if not isinstance(policy_class, NetworkClass):  # for type checkers: `Agent.fit` has checked it
-        raise TypeError(f"{type(policy_class).__name__} is not a NetworkClass.")
+    if not isinstance(policy_class, ModuleClass):  # for type checkers: `Agent.fit` has checked it
+        raise TypeError(f"{type(policy_class).__name__} is not a class of networks.")
     if policy_class.prompt_length != demonstrations.prompt_length:
         raise ValueError(
             f"the network reads prompts of {policy_class.prompt_length} tokens, the demonstrations have "
@@ -510,7 +553,7 @@ class PassPolicy(Policy):
         return out
 
 
-class TorchPolicy(PassPolicy):
+class TorchPolicy(PassPolicy, TrainedPolicy):
     """The law of the next token under a trained network; `NetworkClass.policy` builds one.
 
     Weights are kept as they were trained (float32) and evaluated in float64, so that the ways to ask agree: a cursor
@@ -537,7 +580,8 @@ class TorchPolicy(PassPolicy):
         super().__init__(
             network_class.vocab_size, horizon=network_class.horizon, prompt_length=network_class.prompt_length
         )
-        self.network_class, self.state, self.teacherless = network_class, state, bool(teacherless)
+        self.network_class: NetworkClass = network_class
+        self.state, self.teacherless = state, bool(teacherless)
         self.device = resolve_device(device)
         if self.device.type == "mps":
             raise ValueError("device='mps' has no float64, in which policies are evaluated; use device='cpu'.")

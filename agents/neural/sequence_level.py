@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import Agent, ConvergenceWarning, FitReport
-from agents.neural.network import Network, NetworkClass, TorchPolicy, check_network, evaluation_device
+from agents.neural.network import ModuleClass, Network, NetworkClass, TrainedPolicy, check_network, evaluation_device
 from agents.neural.training import Mode, Objective, ReferencedBatches, Run, Training, identity, train
 from agents.objectives import known_expert
 from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
@@ -104,7 +104,7 @@ class Player:
         agent: SequenceAgent,
         training: Training,
         data: Demonstrations,
-        spec: NetworkClass,
+        spec: ModuleClass,
         rng: np.random.Generator,
     ) -> None:
         self.agent, self.training, self.data, self.spec = agent, training, data, spec
@@ -119,7 +119,7 @@ class Player:
         """A network with fresh weights."""
         return self.spec.initialised(torch.Generator().manual_seed(self.seed))
 
-    def copy(self, policy: TorchPolicy) -> Network:
+    def copy(self, policy: TrainedPolicy) -> Network:
         """A network with the weights of a policy, to be trained further."""
         network = self.initial()
         network.load_state_dict(policy.state)
@@ -127,7 +127,7 @@ class Player:
 
     def train(
         self, name: str, objective: torch.nn.Module, steps: int, rate: float, reference: FloatArray | None = None
-    ) -> TorchPolicy:
+    ) -> TrainedPolicy:
         """The policy after so many steps of the objective.
 
         Args:
@@ -149,7 +149,7 @@ class Player:
             return identity(
                 agent,
                 free=(*agent.LATER, "batch_size"),
-                network=asdict(self.spec),
+                network=self.spec.identity(),
                 data={**batches.fingerprint(), "expert": self.expert},
                 seed=self.seed,
                 stage=name,
@@ -159,20 +159,20 @@ class Player:
         train(run, batches, training, identity=stage, tokens=self.data.horizon)
         return self.spec.policy(run.objective.network, device=evaluation_device(training.device))
 
-    def log_loss(self) -> TorchPolicy:
+    def log_loss(self) -> TrainedPolicy:
         """Where both learners start: next-token log-loss."""
         mode = Mode("tf", horizon=self.data.horizon)
         objective = Objective(self.initial(), mode)
         return self.train("log-loss", objective, self.training.steps, self.training.learning_rate)
 
-    def trimmed(self, start: TorchPolicy, alpha: float) -> TorchPolicy:
+    def trimmed(self, start: TrainedPolicy, alpha: float) -> TrainedPolicy:
         """Log-loss without the share ``alpha`` of sequences that the policy finds least likely as it goes."""
         horizon = self.data.horizon
         loss = partial(trimmed_log_loss, alpha=alpha, tokens=horizon)
         objective = SequenceObjective(self.copy(start), horizon, loss)
         return self.train(f"trimmed-{alpha:g}", objective, self.training.steps, self.training.learning_rate)
 
-    def starts_of(self, trims: Sequence[float]) -> dict[str, TorchPolicy]:
+    def starts_of(self, trims: Sequence[float]) -> dict[str, TrainedPolicy]:
         """Log-loss, and log-loss trimmed by each share, by name."""
         first = self.log_loss()
         return {"log-loss": first, **{f"trimmed {alpha:g}": self.trimmed(first, alpha) for alpha in trims}}
@@ -190,7 +190,7 @@ class Player:
 class SequenceAgent(Training, Agent):
     """What the two learners share: how to train, and where to begin."""
 
-    supports = (NetworkClass,)
+    supports = (NetworkClass, ModuleClass)
 
     #: hyper-parameters that no stage depends on, but only how many there are and what is said at the end
     LATER: ClassVar[tuple[str, ...]] = ()
@@ -284,7 +284,7 @@ class NeuralClippedRatioBC(SequenceAgent):
         data = player.data
         expert = player.units(known_expert(data))  # (n, C)
         starts = player.starts_of(self.trims)
-        ends: dict[str, TorchPolicy] = dict(starts)
+        ends: dict[str, TrainedPolicy] = dict(starts)
         for name, start in starts.items():
             loss = partial(clipped_ratio_loss, beta=self.beta)
             objective = SequenceObjective(player.copy(start), player.chunk, loss)
@@ -408,12 +408,12 @@ class NeuralRhoBC(SequenceAgent):
         }
         return pool[winner], FitReport(game.value, float("nan"), reply_gap <= self.tol, self.rounds, details)
 
-    def _reply(self, player: Player, start: TorchPolicy, opponent: FloatArray) -> TorchPolicy:
+    def _reply(self, player: Player, start: TrainedPolicy, opponent: FloatArray) -> TrainedPolicy:
         loss = partial(reply_loss, scale=TAU_SCALE[self.tau])
         objective = SequenceObjective(player.copy(start), player.chunk, loss)
         return player.train("reply", objective, self.game_steps, self.game_learning_rate, opponent[:, :, None])
 
-    def _learner(self, player: Player, start: TorchPolicy, opponents: list[FloatArray]) -> TorchPolicy:
+    def _learner(self, player: Player, start: TrainedPolicy, opponents: list[FloatArray]) -> TrainedPolicy:
         loss = partial(worst_reply_loss, scale=TAU_SCALE[self.tau])
         objective = SequenceObjective(player.copy(start), player.chunk, loss)
         reference = np.stack(opponents, axis=2)

@@ -254,11 +254,16 @@ class Objective(nn.Module):
     def __init__(self, network: Network, mode: Mode) -> None:
         super().__init__()
         self.network, self.mode = network, mode
-        self.heads = mode.k if mode.name == "mtp_k" else 1
-        width, vocab_size = network.out.in_features, network.out.out_features
-        self.vocab_size = vocab_size
-        # heads 2, ..., k; zero to begin with, so that no random numbers are needed
-        self.ahead = nn.Parameter(torch.zeros(self.heads - 1, width, vocab_size)) if self.heads > 1 else None
+        self.ahead: nn.Parameter | None = None
+        if not isinstance(network.out, nn.Linear):
+            if mode.name in ("teacherless", "mtp_k"):
+                raise ValueError(
+                    f"mode={mode.name!r} needs a dummy token, or hidden vectors, that a language model of transformers "
+                    "does not have; use 'tf' or 'first_token_only'."
+                )
+        elif mode.name == "mtp_k" and mode.k > 1:
+            # heads 2, ..., k; zero to begin with, so that no random numbers are needed
+            self.ahead = nn.Parameter(torch.zeros(mode.k - 1, network.out.in_features, network.vocab_size))
 
     def forward(self, prompts: Tensor, tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """The loss to be minimised, in nats a counted token, and its part of the first head, in nats a sequence.
@@ -272,7 +277,7 @@ class Objective(nn.Module):
         tokens = tokens[:, : columns[-1] + 1]  # nothing after the last column that counts matters
         inputs = tokens[:, :-1]
         if self.mode.teacherless:
-            inputs = torch.full_like(inputs, self.vocab_size)
+            inputs = torch.full_like(inputs, self.network.vocab_size)
         with self.network.products():
             hidden = self.network(prompts, inputs)  # (B, T, e)
             if len(columns) < tokens.shape[1]:
@@ -532,7 +537,7 @@ class Run:
         objective = objective.to(training.device).train()
         generator = torch.Generator(training.device).manual_seed(seeds[1])
         for module in objective.modules():
-            if isinstance(module, Dropout):
+            if isinstance(module, Dropout | Network):
                 module.generator = generator
             if isinstance(module, Network):
                 module.precision = training.precision
