@@ -514,42 +514,55 @@ def check_network(policy_class: PolicyClass, demonstrations: Demonstrations) -> 
 # -- A network as an `ntp_envs.Policy` --------------------------------------------------------------------------------
 
 
-CHUNK_NUMBERS = 2**23  # about how many float64 numbers the widest layer may take in one pass: 64 MiB
+#: about how many numbers the widest layer may take in one pass (64 MiB in float64), and the laws made of it at once
+CHUNK_NUMBERS, LAW_NUMBERS = 2**23, 2**20
 
 
 class PassPolicy(Policy):
-    """A policy that reads whole sequences in one pass, a few of them at a time; a subclass writes `_laws`."""
+    """A policy that reads whole sequences in one pass, a few of them at a time; laws are made for a few places at once.
 
-    def _laws(self, prompts: IntArray, inputs: IntArray, *, last: bool = False) -> Iterator[tuple[slice, FloatArray]]:
-        """Some rows, and ``(b, T + 1, A)`` log-probabilities after their prompts and after each of T tokens.
+    A subclass writes `_passes` and `_law`.
+    """
 
-        With ``last`` only those after the last token are needed: ``(b, 1, A)`` will do.
-        """
+    def _passes(self, prompts: IntArray, inputs: IntArray) -> Iterator[tuple[slice, Tensor]]:
+        """Some rows, and ``(b, T + 1, ...)`` what the network says after their prompts and after each of T tokens."""
         raise NotImplementedError
 
-    def _forced(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[slice, FloatArray]]:
+    def _law(self, said: Tensor) -> FloatArray:
+        """``(b, t, ...)`` of that -> ``(b, t, A)`` log-probabilities."""
+        raise NotImplementedError
+
+    def _forced(
+        self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> Iterator[tuple[slice, slice, FloatArray]]:
+        """Rows, places and their ``(b, t, A)`` teacher-forced law."""
         prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1])
-        return self._laws(prompts, tokens[:, :-1])
+        length = tokens.shape[1]
+        self._check_length(length)
+        for rows, said in self._passes(prompts, tokens[:, :-1]):
+            few = max(1, LAW_NUMBERS // max(len(said) * self.vocab_size, 1))
+            for start in range(0, length, few):
+                yield rows, slice(start, start + few), self._law(said[:, start : start + few])
+            del said  # before the next pass takes as much
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         out = np.empty((*np.shape(tokens), self.vocab_size))
-        for rows, law in self._forced(prompts, tokens):
-            out[rows] = law
+        for rows, places, law in self._forced(prompts, tokens):
+            out[rows, places] = law
         return out
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         out, index = np.empty(np.shape(tokens)), np.asarray(tokens, dtype=np.int64)[..., None]
-        for rows, law in self._forced(prompts, tokens):
-            out[rows] = np.take_along_axis(law, index[rows], axis=2)[:, :, 0]
+        for rows, places, law in self._forced(prompts, tokens):
+            out[rows, places] = np.take_along_axis(law, index[rows, places], axis=2)[:, :, 0]
         return out
 
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = check_sequences(self, prompts, tokens)
         self._check_length(tokens.shape[1] + 1)
         out = np.empty((len(tokens), self.vocab_size))
-        for rows, law in self._laws(prompts, tokens, last=True):
-            out[rows] = law[:, -1]
+        for rows, said in self._passes(prompts, tokens):
+            out[rows] = self._law(said[:, -1:])[:, 0]
         return out
 
 
@@ -603,21 +616,17 @@ class TorchPolicy(PassPolicy, TrainedPolicy):
 
     # -- whole sequences -----------------------------------------------------------------------------------------------
 
-    def _laws(self, prompts: IntArray, inputs: IntArray, *, last: bool = False) -> Iterator[tuple[slice, FloatArray]]:
-        for rows in self._chunks(len(inputs), inputs.shape[1] + 1):
-            hidden = self._run(prompts[rows], inputs[rows])
-            yield rows, self._log_probs(hidden[:, -1:] if last else hidden)
-
-    def _run(self, prompts: IntArray, inputs: IntArray) -> Tensor:
-        """``(b, T + 1, e)``."""
+    def _passes(self, prompts: IntArray, inputs: IntArray) -> Iterator[tuple[slice, Tensor]]:
         if self.teacherless:
             inputs = np.full_like(inputs, self.vocab_size)
-        with own_torch_state(threads=1):
-            return self.network(self.tensor(prompts), self.tensor(inputs))
+        for rows in self._chunks(len(inputs), inputs.shape[1] + 1):
+            with own_torch_state(threads=1):
+                hidden = self.network(self.tensor(prompts[rows]), self.tensor(inputs[rows]))
+            yield rows, hidden
 
-    def _log_probs(self, hidden: Tensor) -> FloatArray:
+    def _law(self, said: Tensor) -> FloatArray:
         with own_torch_state(threads=1):
-            return torch.log_softmax(self.network.out(hidden), dim=-1).cpu().numpy()
+            return torch.log_softmax(self.network.out(said), dim=-1).cpu().numpy()
 
     def tensor(self, tokens: NDArray[np.integer]) -> Tensor:
         """Tokens as an int64 tensor on the policy's device."""
@@ -648,7 +657,7 @@ class _TorchCursor(Cursor):
     def log_probs(self) -> FloatArray:
         self.policy._check_length(self.step + 1)
         if self._law is None:
-            self._law = self.policy._log_probs(self.hidden)
+            self._law = self.policy._law(self.hidden)
         return self._law.copy()
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
@@ -694,7 +703,7 @@ class ModulePolicy(PassPolicy):
         prompt_length: P.
         begin: id put before every sequence; needed where P is 0, as a model must read something to say anything.
         horizon: the longest answer it can read, or ``None``.
-        batch_size: sequences a pass.
+        batch_size: sequences a pass, at most; fewer where their logits would be many.
         device: where the ids go; ``None`` is where the module's weights are.
 
     Raises:
@@ -730,21 +739,22 @@ class ModulePolicy(PassPolicy):
     def __repr__(self) -> str:
         return f"ModulePolicy({type(self.module).__name__}, vocab_size={self.vocab_size})"
 
-    def _laws(self, prompts: IntArray, inputs: IntArray, *, last: bool = False) -> Iterator[tuple[slice, FloatArray]]:
+    def _passes(self, prompts: IntArray, inputs: IntArray) -> Iterator[tuple[slice, Tensor]]:
         ids = np.concatenate([prompts, inputs], axis=1)
         if self.begin is not None:
             ids = np.column_stack([np.full(len(ids), self.begin), ids])
         first = ids.shape[1] - inputs.shape[1] - 1
+        size = min(self.batch_size, max(1, CHUNK_NUMBERS // (ids.shape[1] * self.vocab_size)))
         training = self.module.training
         self.module.eval()
         try:
-            for start in range(0, len(ids), self.batch_size):
-                rows = slice(start, start + self.batch_size)
+            for start in range(0, len(ids), size):
+                rows = slice(start, start + size)
                 yield rows, self._ask(ids[rows])[:, first:]
         finally:
             self.module.train(training)
 
-    def _ask(self, ids: IntArray) -> FloatArray:
+    def _ask(self, ids: IntArray) -> Tensor:
         device: Any = self.device
         if device is None:
             weight = next(self.module.parameters(), None)
@@ -766,8 +776,11 @@ class ModulePolicy(PassPolicy):
             )
         if logits.shape[2] < self.vocab_size:
             raise ValueError(f"the module has logits for {logits.shape[2]} tokens, {self.vocab_size} are needed.")
+        return logits
+
+    def _law(self, said: Tensor) -> FloatArray:
         with own_torch_state():
-            law = torch.log_softmax(logits[:, :, : self.vocab_size].to("cpu", torch.float64), dim=-1).numpy()
+            law = torch.log_softmax(said[:, :, : self.vocab_size].to("cpu", torch.float64), dim=-1).numpy()
         if np.isnan(law).any():
             raise ValueError("the module returned logits that are not a number.")
         return law
