@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ntp_envs import Demonstrations, Policy, PolicyClass, Task
+from ntp_envs import Demonstrations, EndedClass, EndedPolicy, Policy, PolicyClass, Task
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import check_in, check_int, check_real, check_tokens
 from ntp_envs.policies import Cursor, check_sequences
@@ -500,15 +500,28 @@ class NetworkClass(ModuleClass):
 
 
 def check_network(policy_class: PolicyClass, demonstrations: Demonstrations) -> ModuleClass:
-    """The class, known to be of networks; ``ValueError`` where they read prompts of another length."""
-    if not isinstance(policy_class, ModuleClass):  # for type checkers: `Agent.fit` has checked it
-        raise TypeError(f"{type(policy_class).__name__} is not a class of networks.")
-    if policy_class.prompt_length != demonstrations.prompt_length:
+    """The class of networks, which may be that of what is written until a text ends.
+
+    Raises:
+        TypeError: of something else than networks.
+        ValueError: they read prompts of another length.
+    """
+    networks = policy_class.members if isinstance(policy_class, EndedClass) else policy_class
+    if not isinstance(networks, ModuleClass):
+        raise TypeError(
+            f"{type(networks).__name__} is not a class of networks; use NetworkClass, or fit it by LogLossBC."
+        )
+    if networks.prompt_length != demonstrations.prompt_length:
         raise ValueError(
-            f"the network reads prompts of {policy_class.prompt_length} tokens, the demonstrations have "
+            f"the network reads prompts of {networks.prompt_length} tokens, the demonstrations have "
             f"{demonstrations.prompt_length}; build it with prompt_length={demonstrations.prompt_length}."
         )
-    return policy_class
+    return networks
+
+
+def ending(policy: Policy, end: int | None) -> Policy:
+    """The policy, as the law of texts that end, where there is an end token."""
+    return policy if end is None else EndedPolicy(policy, end)
 
 
 # -- A network as an `ntp_envs.Policy` --------------------------------------------------------------------------------
