@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from ntp_envs import Demonstrations, FiniteClass, Policy, PolicyClass, Task
+from ntp_envs import Demonstrations, EndedClass, FiniteClass, Policy, PolicyClass, Task
 from ntp_envs.checks import check_generator, check_names, keywords_of, plain, renamed
 from ntp_envs.demonstrations import MAX_BYTES, read_archive
 from ntp_envs.tasks.base import misfits
@@ -142,9 +142,11 @@ class Agent(ABC):
         if not isinstance(demonstrations, Demonstrations):
             raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demonstrations).__name__}.")
         if self.supports and not isinstance(policy_class, self.supports):
+            ends = isinstance(policy_class, EndedClass) and FiniteClass in self.supports
             raise TypeError(
                 f"{type(self).__name__} cannot fit {type(policy_class).__name__}; it takes "
                 f"{', '.join(kind.__name__ for kind in self.supports)}, or a class derived from one of these."
+                + (" Of texts that end it fits ended_class(FiniteClass([...]), end)." if ends else "")
             )
         if policy_class.vocab_size != demonstrations.vocab_size:
             raise ValueError(
