@@ -263,6 +263,8 @@ def likeliest(data: ChunkLikelihood, weights: FloatArray, radius: float, start: 
     """``(d,)`` maximum likelihood in the ball on chunks weighted by ``(U,)`` weights, from ``(d,)`` start."""
     counts = data.counts(weights)
     met = np.flatnonzero(counts.sum(axis=1) > 0)
+    if not len(met):
+        return start
     rows = SoftmaxRows(data.features, data.values[met], counts[met])
     return newton_in_ball(rows, radius, start, tol, 50).theta
 

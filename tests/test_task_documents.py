@@ -170,7 +170,7 @@ def test_a_finite_class_of_endings_fits_every_learner(rng):
         LogLossBC().fit(demos, FiniteClass(inside))
     with pytest.raises(TypeError, match=r"cannot fit EndedClass.*ended_class\(FiniteClass"):
         TaiLrBC().fit(demos, EndedClass(BernoulliClass(), 1))
-    with pytest.raises(TypeError, match="does not know MarkovClass"):
+    with pytest.raises(TypeError, match=r"cannot fit EndedClass of MarkovClass.*ended_class\(FiniteClass"):
         RhoEstimatorBC().fit(demos, EndedClass(MarkovClass(2, 1), 1))
 
 
@@ -202,6 +202,16 @@ def test_the_rho_game_of_one_hazard_is_that_of_brute_force(chunk):
     assert linear.fit_report_.objective >= 0 and linear.policy_.end == 1
     factor = distance(task.expert, chosen.policy_, task).final / task.best_in_class().hellinger2
     assert factor < task.log_loss_factor() if chunk == 32 else factor < 10
+
+
+def test_texts_that_had_ended_before_they_began_say_nothing():
+    demos = Demonstrations(np.ones((3, 1), int), np.ones((3, 4), int), 2, end_token=1)
+    features = [FlipSign(), WindowOneHot(2, 1)]
+    for members in (BernoulliClass(0.1), *(ARLinearClass(each, 5.0) for each in features)):
+        for agent in (LogLossBC(), RhoEstimatorBC(), ChunkedRhoBC(2)):
+            fit = agent.fit(demos, EndedClass(members, 1))
+            assert fit.fit_report_.objective == pytest.approx(0.0, abs=1e-12)
+            np.testing.assert_array_equal(fit.policy_.log_probs(demos.prompts, demos.tokens), 0.0)
 
 
 @pytest.mark.parametrize("chunk", [4, 3])
@@ -269,7 +279,7 @@ def test_networks_learn_what_was_written():
     assert distances(rho.policy_)[0] < distances(fit.policy_)[0]
     assert clipped.fit_report_.objective == pytest.approx(distances(clipped.policy_)[1])
     assert distances(clipped.policy_)[1] < distances(fit.policy_)[1]
-    with pytest.raises(TypeError, match="BernoulliClass is not a class of networks"):
+    with pytest.raises(TypeError, match="cannot fit EndedClass of BernoulliClass; it takes NetworkClass"):
         NeuralBC().fit(population, EndedClass(BernoulliClass(), 1))
 
 

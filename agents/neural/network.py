@@ -503,14 +503,11 @@ def check_network(policy_class: PolicyClass, demonstrations: Demonstrations) -> 
     """The class of networks, which may be that of what is written until a text ends.
 
     Raises:
-        TypeError: of something else than networks.
         ValueError: they read prompts of another length.
     """
     networks = policy_class.members if isinstance(policy_class, EndedClass) else policy_class
-    if not isinstance(networks, ModuleClass):
-        raise TypeError(
-            f"{type(networks).__name__} is not a class of networks; use NetworkClass, or fit it by LogLossBC."
-        )
+    if not isinstance(networks, ModuleClass):  # for type checkers: `Agent.fit` has checked it
+        raise TypeError(f"{type(networks).__name__} is not a class of networks.")
     if networks.prompt_length != demonstrations.prompt_length:
         raise ValueError(
             f"the network reads prompts of {networks.prompt_length} tokens, the demonstrations have "
