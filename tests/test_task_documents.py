@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from agents import ChunkedRhoBC, LogLossBC, RhoEstimatorBC, SmoothedLogLossBC, TaiLrBC
 from agents.rho_linear import ChunkLikelihood
+from experiments.evaluation import network_class
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -279,6 +280,8 @@ def test_networks_learn_what_was_written():
     assert distances(rho.policy_)[0] < distances(fit.policy_)[0]
     assert clipped.fit_report_.objective == pytest.approx(distances(clipped.policy_)[1])
     assert distances(clipped.policy_)[1] < distances(fit.policy_)[1]
+    named = network_class("linear(width=2, window=1)", task)  # as on the command line
+    assert named.members == network.members and named.end_token == 1
     with pytest.raises(TypeError, match="cannot fit EndedClass of BernoulliClass; it takes NetworkClass"):
         NeuralBC().fit(population, EndedClass(BernoulliClass(), 1))
 
