@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from ntp_envs import Demonstrations, FiniteClass, Policy, PolicyClass, Task
+from ntp_envs import Demonstrations, EndedClass, FiniteClass, Policy, PolicyClass, Task
 from ntp_envs.checks import check_generator, check_names, keywords_of, plain, renamed
 from ntp_envs.demonstrations import MAX_BYTES, read_archive
 from ntp_envs.tasks.base import misfits
@@ -138,13 +138,21 @@ class Agent(ABC):
         self.policy_, self.fit_report_ = policy, report
         return self
 
+    def takes(self, policy_class: PolicyClass) -> bool:
+        """Whether a class, and that of what is written where texts end, is of a kind that the learner ``supports``."""
+        inside = policy_class.members if isinstance(policy_class, EndedClass) else policy_class
+        return not self.supports or all(isinstance(each, self.supports) for each in (policy_class, inside))
+
     def _check_fit_input(self, demonstrations: Demonstrations, policy_class: PolicyClass) -> None:
         if not isinstance(demonstrations, Demonstrations):
             raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demonstrations).__name__}.")
-        if self.supports and not isinstance(policy_class, self.supports):
+        if not self.takes(policy_class):
+            ends = isinstance(policy_class, EndedClass)
+            name = f"EndedClass of {type(policy_class.members).__name__}" if ends else type(policy_class).__name__
             raise TypeError(
-                f"{type(self).__name__} cannot fit {type(policy_class).__name__}; it takes "
+                f"{type(self).__name__} cannot fit {name}; it takes "
                 f"{', '.join(kind.__name__ for kind in self.supports)}, or a class derived from one of these."
+                + (" Texts that end: ended_class(FiniteClass([...]), end)." * (ends and FiniteClass in self.supports))
             )
         if policy_class.vocab_size != demonstrations.vocab_size:
             raise ValueError(

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from agents.base import Agent, FitReport
 from agents.fit_class import RegisteredClasses, best_member, choose_layers, fit_class, log_loss
 from agents.targets import Targets
-from ntp_envs import Demonstrations, NGramClass, NGramPolicy, Policy, PolicyClass, ProductClass
+from ntp_envs import (
+    Demonstrations,
+    EndedClass,
+    EndedPolicy,
+    NGramClass,
+    NGramPolicy,
+    Policy,
+    PolicyClass,
+    ProductClass,
+)
 from ntp_envs.checks import check_in, check_int, check_real
 
 
@@ -60,7 +69,8 @@ class NGramBC(Agent):
     after a context probability zero), but a consistent estimate of it: the share of shorter contexts vanishes as counts
     grow. Every token keeps positive probability (but for an exact population, see below). Prompts are context; their
     tokens are not counted. A demonstration of weight w counts as w copies, so the total weight matters; of an exact
-    population, which stands for infinitely many samples, nothing is smoothed. Source: our reading of Witten and Bell
+    population, which stands for infinitely many samples, nothing is smoothed. Of texts that end (an
+    `ntp_envs.EndedClass`) what was written counts. Source: our reading of Witten and Bell
     (1991), method C.
 
     Args:
@@ -77,7 +87,7 @@ class NGramBC(Agent):
     [[0.6667, 0.3333]]
     """
 
-    supports = (NGramClass,)
+    supports = (NGramClass, EndedClass)
 
     def __init__(self, *, order: int | None = None) -> None:
         self.order = order
@@ -85,16 +95,20 @@ class NGramBC(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        largest = policy_class.order  # type: ignore[attr-defined]
+        end = policy_class.end_token
+        members = policy_class.members if isinstance(policy_class, EndedClass) else policy_class
+        largest = members.order  # type: ignore[attr-defined]
         order = largest if self.order is None else check_int("order", self.order, minimum=1, maximum=largest)
-        policy = NGramPolicy.fit(
+        policy: Policy = NGramPolicy.fit(
             demonstrations.prompts,
             demonstrations.tokens,
             demonstrations.vocab_size,
             order,
             weights=demonstrations.weights,
             escape=1.0 if demonstrations.exactness is None else 0.0,
+            end=end,
         )
+        policy = policy if end is None else EndedPolicy(policy, end)
         details = {"objective": "Witten-Bell estimate; its mean log-loss is reported, not minimised", "order": order}
         return policy, FitReport(log_loss(policy, Targets.of(demonstrations)), gap=np.nan, details=details)
 

@@ -38,6 +38,8 @@ from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
     Demonstrations,
+    EndedClass,
+    EndedPolicy,
     FiniteClass,
     NotTractableError,
     ParametricClass,
@@ -100,10 +102,14 @@ def solve_product_game(
         NotTractableError: too many joint choices in a chunk.
     """
     solution = ProductSolution(np.zeros(demonstrations.horizon, dtype=np.int64))
+    written = demonstrations.written
     for unit in distinct_units(demonstrations, chunk):
         prompts, tokens = demonstrations.prompts[unit.rows], demonstrations.tokens[unit.rows]
         layers = range(unit.positions.start, unit.positions.stop)
-        tables = [policy_class.option_log_probs(h, prompts, tokens) for h in layers]
+        tables = [
+            np.where(written[unit.rows, h][:, None], policy_class.option_log_probs(h, prompts, tokens), 0.0)
+            for h in layers
+        ]
         if all(((table == 0.0) | np.isneginf(table)).all() for table in tables):
             options, mass, gap = least_union([np.isneginf(table) for table in tables], unit.weights, time_limit)
             solution.deterministic += 1
@@ -270,7 +276,8 @@ def solve_rho_game(
     """The winner of the rho game in a class, on chunks of ``settings.chunk`` tokens.
 
     A generic function (`functools.singledispatch`): ``solve_rho_game.register(YourClass)`` teaches it, and with it
-    `RhoEstimatorBC` and `ChunkedRhoBC`, another class.
+    `RhoEstimatorBC` and `ChunkedRhoBC`, another class. Where texts end, ``demonstrations.written`` says which tokens
+    count.
     """
     raise TypeError(
         f"the rho game does not know {type(policy_class).__name__}; write a function for it and register it with "
@@ -298,7 +305,8 @@ def _finite(
         )
     log_densities = np.empty((len(rows), len(policy_class)))
     for j, policy in enumerate(policy_class.readers()):
-        sums = np.add.reduceat(policy.log_probs(data.prompts, data.tokens), starts, axis=1)  # (n, chunks)
+        log_probs = np.where(data.written, policy.log_probs(data.prompts, data.tokens), 0.0)
+        sums = np.add.reduceat(log_probs, starts, axis=1)  # (n, chunks)
         log_densities[:, j] = sums[rows, chunks]
     game = solve_finite_game(log_densities, weights, settings.tau)
     details = {"index": game.index, "reply": game.reply, "rows_evaluated": game.rows_evaluated, "points": game.points}
@@ -309,18 +317,28 @@ def _finite(
 def _bernoulli(
     policy_class: BernoulliClass, demonstrations: Demonstrations, settings: RhoSettings
 ) -> tuple[Policy, FitReport]:
-    happened = policy_class.events(demonstrations.prompts, demonstrations.tokens)
-    chunks = list(demonstrations.chunks(settings.chunk))
-    counts = np.add.reduceat(happened, [chunk.start for chunk in chunks], axis=1, dtype=np.int64)  # (n, chunks)
+    written = demonstrations.written
+    happened = policy_class.events(demonstrations.prompts, demonstrations.tokens) & written
+    chunks = [chunk.start for chunk in demonstrations.chunks(settings.chunk)]
+    events, lengths = (np.add.reduceat(each, chunks, axis=1, dtype=np.int64) for each in (happened, written))
     game = solve_bernoulli_game(
-        counts.ravel(),
-        np.tile([chunk.stop - chunk.start for chunk in chunks], len(counts)),
+        events.ravel(),
+        lengths.ravel(),  # (n, chunks) before
         np.repeat(demonstrations.normalised_weights(), len(chunks)),
         (policy_class.theta_min, policy_class.theta_max),
         settings.tau,
         tol=settings.tol,
     )
     return policy_class.policy(game.theta), _certified(settings, game, len(chunks))
+
+
+@solve_rho_game.register
+def _ending(
+    policy_class: EndedClass, demonstrations: Demonstrations, settings: RhoSettings
+) -> tuple[Policy, FitReport]:
+    """What is inside plays for what was written: after the end all members agree."""
+    policy, report = solve_rho_game(policy_class.members, demonstrations, settings)
+    return EndedPolicy(policy, policy_class.end_token), report
 
 
 @solve_rho_game.register
@@ -526,6 +544,8 @@ class RhoEstimatorBC(_RhoAgent):
 
     * `ntp_envs.ParametricClass` of one parameter between finite bounds: exact over a grid that is
       refined about the winner and its best reply; ``fit_report_.gap`` is ``nan``.
+
+    * `ntp_envs.EndedClass` of one of these: the same, on what was written of each text.
 
     Markov chains and other continuous classes are not supported. (One token a unit, over a convex class of next-token
     laws, the rho-estimator with ``"ratio"`` *is* maximum likelihood: use `LogLossBC`.)

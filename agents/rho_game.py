@@ -401,13 +401,14 @@ def solve_bernoulli_game(
     codes, group = np.unique((1 + int(lengths.max())) * lengths.astype(np.int64) + events, return_inverse=True)
     m, k = np.divmod(codes, 1 + int(lengths.max()))
     pooled = np.bincount(group, weights=weights).astype(np.float64)
+    mean = float(pooled @ k / (pooled @ m)) if m.any() else 0.5  # texts that had ended before they began
     found = solve_one_parameter_game(
         np.array([[0.0, 1.0]]),
         np.column_stack([m - k, k]),
         pooled,
         (_log_odds(theta_range[0]), _log_odds(theta_range[1])),
         tau,
-        start=_log_odds(float(np.clip(pooled @ k / (pooled @ m), *theta_range))),
+        start=_log_odds(float(np.clip(mean, *theta_range))),
         tol=tol,
         nearest=lambda eta: _log_odds(theta(eta)),
     )
@@ -504,7 +505,7 @@ class _Game:
         visits = counts @ csr_array((np.ones(len(entries)), (entries, entries // features.shape[1])))  # (U, C)
         self.scale, self.floor = TAU_SCALE[tau], _FLOOR * float(self.weights.sum())
         self.highest = self.scale * (_sum_of_logs(counts) - _sum_of_logs(visits))  # L, contexts with laws of their own
-        self.tokens = float(visits.sum(axis=1).max())
+        self.tokens = max(float(visits.sum(axis=1).max()), 1.0)
         self.features, self.ends = features, ends
         self.unit = 1.0 / (float(np.ptp(features, axis=1).max()) or 1.0)  # of eta
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.ball import Curvature, minimise_quadratic_in_ball, newton_in_ball
 from agents.linear_rows import SoftmaxRows, check_dimension, features_met_first
@@ -183,18 +184,24 @@ def _shared(
     cells = inverse.reshape(codes.shape) * vocab_size + tokens  # (n, H)
     marks = np.random.default_rng(0).integers(0, 1 << 63, size=(2, len(distinct) * vocab_size), dtype=np.uint64)
     units = list(distinct_units(demonstrations, chunk))
-    keys = [np.stack([mark[cells[unit.rows, unit.positions]].sum(axis=1) for mark in marks], axis=1) for unit in units]
+    written = demonstrations.written
+    keys = []
+    for unit in units:
+        passed, counts = (each[unit.rows, unit.positions] for each in (cells, written))
+        keys.append(np.stack([(mark[passed] * counts).sum(axis=1) for mark in marks], axis=1))
     weights = np.concatenate([unit.weights for unit in units])
     _, leader, group = np.unique(np.concatenate(keys), axis=0, return_index=True, return_inverse=True)
     ends = np.cumsum([0, *(len(unit.rows) for unit in units)])
-    rows, columns = [], []
+    rows, columns, counted = [], [], []
     for unit, start, stop in zip(units, ends[:-1], ends[1:]):
         chosen = np.flatnonzero((leader >= start) & (leader < stop))
-        seen = cells[unit.rows[leader[chosen] - start], unit.positions]
+        places = unit.rows[leader[chosen] - start], unit.positions
+        seen = cells[places]
         rows.append(np.repeat(chosen, seen.shape[1]))
         columns.append(seen.ravel())
+        counted.append(written[places].ravel())
     shape = len(leader), len(distinct) * vocab_size
-    counts = _matrix(np.concatenate(rows), np.concatenate(columns), shape)
+    counts = _matrix(np.concatenate(rows), np.concatenate(columns), np.concatenate(counted), shape)
     values = features_met_first(features, demonstrations.prompts, tokens, first)
     merged = np.bincount(group.ravel(), weights=weights).astype(np.float64)
     return values, merged, [_Block(slice(0, shape[0]), slice(0, len(distinct)), counts)]
@@ -206,7 +213,7 @@ def _one_each(
     """A context for each token of each distinct chunk."""
     prompts, tokens, vocab_size = demonstrations.prompts, demonstrations.tokens, features.vocab_size
     units = list(distinct_units(demonstrations, chunk))
-    lengths = [unit.positions.stop - unit.positions.start for unit in units]
+    lengths, written = [unit.positions.stop - unit.positions.start for unit in units], demonstrations.written
     values = np.empty((sum(len(unit.rows) * k for unit, k in zip(units, lengths)), *features.feature_shape))
     blocks, chunks, contexts = [], 0, 0
     for unit, length in zip(units, lengths):
@@ -219,17 +226,18 @@ def _one_each(
                 values[here][offset::length] = features.prefix_features(prompts[rows], tokens[rows, :h])
             columns = np.arange(len(rows) * length) * vocab_size + tokens[rows, unit.positions].ravel()
             shape = len(rows), len(rows) * length * vocab_size
-            counts = _matrix(np.repeat(np.arange(len(rows)), length), columns, shape)
+            counted = written[rows, unit.positions].ravel()
+            counts = _matrix(np.repeat(np.arange(len(rows)), length), columns, counted, shape)
             blocks.append(_Block(slice(chunks, chunks + len(rows)), here, counts))
             chunks, contexts = chunks + len(rows), here.stop
     return values, np.concatenate([unit.weights for unit in units]), blocks
 
 
-def _matrix(rows: IntArray, columns: IntArray, shape: tuple[int, int]) -> Any:
-    """Counts of (row, column) pairs, dense where many are not zero."""
+def _matrix(rows: IntArray, columns: IntArray, counted: NDArray[np.bool_], shape: tuple[int, int]) -> Any:
+    """Counts of the (row, column) pairs that are counted, dense where many are not zero."""
     from scipy.sparse import csr_array
 
-    counts = csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+    counts = csr_array((np.ones(int(counted.sum())), (rows[counted], columns[counted])), shape=shape)
     counts.sum_duplicates()
     return _dense_if_full(counts)
 
@@ -255,6 +263,8 @@ def likeliest(data: ChunkLikelihood, weights: FloatArray, radius: float, start: 
     """``(d,)`` maximum likelihood in the ball on chunks weighted by ``(U,)`` weights, from ``(d,)`` start."""
     counts = data.counts(weights)
     met = np.flatnonzero(counts.sum(axis=1) > 0)
+    if not len(met):
+        return start
     rows = SoftmaxRows(data.features, data.values[met], counts[met])
     return newton_in_ball(rows, radius, start, tol, 50).theta
 

@@ -107,7 +107,7 @@ def default_problems(agent: Agent, rng: np.random.Generator | None = None) -> li
     return [
         Problem(name, policy_class, _draw(policy_class, prompt_length, rng))
         for name, policy_class, prompt_length in _default_classes(rng)
-        if not agent.supports or isinstance(policy_class, agent.supports)
+        if agent.takes(policy_class)
     ]
 
 
@@ -121,7 +121,7 @@ def _default_classes(rng: np.random.Generator) -> Iterator[tuple[str, PolicyClas
     yield "autoregressive linear class, A=2, P=1", ARLinearClass(WindowOneHot(2, 2), radius=3.0), 1
     yield "autoregressive linear class, A=3, P=0", ARLinearClass(WindowOneHot(3, 1), radius=3.0), 0
     yield "n-gram class, A=3, P=1", NGramClass(3, order=3), 1
-    yield "Markov class of texts that end, A=3, P=1", ended_class(MarkovClass(3, order=1), 2), 1
+    yield "Bernoulli class of texts that end, P=1", ended_class(BernoulliClass(0.01), 1), 1
 
 
 def _draw(policy_class: PolicyClass, prompt_length: int, rng: np.random.Generator) -> Demonstrations:

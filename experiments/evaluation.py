@@ -23,7 +23,7 @@ from rich.table import Table as RichTable
 
 from agents import Agent, ConvergenceWarning, make_agent
 from agents.registry import agent_class
-from ntp_envs import Policy, PolicyClass, Task, collect, make_task
+from ntp_envs import Policy, PolicyClass, Task, collect, ended_class, make_task
 from ntp_envs.checks import check_int
 from ntp_envs.evaluation import BY_POSITION, Evaluation, evaluate
 from ntp_envs.intervals import CONFIDENCE, check_confidence
@@ -286,7 +286,7 @@ def parse_evaluate(words: list[str]) -> EvaluateSettings:
 
 
 def network_class(text: str, task: Task) -> PolicyClass:
-    """The `agents.neural.NetworkClass` of ``architecture(option=...)`` for a task.
+    """The `agents.neural.NetworkClass` of ``architecture(option=...)`` for a task, of texts that end where its do.
 
     Raises:
         ValueError: no such architecture or option, or torch is missing (the message names the extra).
@@ -297,7 +297,8 @@ def network_class(text: str, task: Task) -> PolicyClass:
     except ImportError as error:
         raise ValueError(str(error)) from error
     try:
-        return NetworkClass.for_task(call.name, task, **dict(call.parameters))
+        found = NetworkClass.for_task(call.name, task, **dict(call.parameters))
+        return found if task.end_token is None else ended_class(found, task.end_token)
     except TypeError as error:
         raise ValueError(f"network {text}: {error}.") from error
 

@@ -95,7 +95,7 @@ class TransformersPolicy(Policy):
         pad: int | None = None,
         batch_size: int = 32,
     ) -> None:
-        config = _check_model(model)
+        config = check_model(model)
         size = int(config.vocab_size)
         super().__init__(
             size if vocab_size is None else check_int("vocab_size", vocab_size, minimum=1, maximum=size),
@@ -129,7 +129,6 @@ class TransformersPolicy(Policy):
             self.horizon = self.window - self._read + 1  # the last token need not be read
         takes = inspect.signature(model.forward).parameters
         self._cache = "cache" if "cache" in takes else "past_key_values"  # the name that it has had since 5.24, or had
-        self._takes = {name for name in ("logits_to_keep", "position_ids") if name in takes}
 
     def __repr__(self) -> str:
         shown = [f"TransformersPolicy({type(self.model).__name__}, vocab_size={self.vocab_size}"]
@@ -227,20 +226,7 @@ class TransformersPolicy(Policy):
 
     def cursor(self, prompts: NDArray[np.integer]) -> _ModelCursor:
         prompts = check_tokens("prompts", prompts, self.vocab_size, width=self.prompt_length)
-        real = np.ones(prompts.shape, dtype=bool)
-        if self.pad is not None:
-            real = np.logical_or.accumulate(prompts != self.pad, axis=1)
-            if not self.begin and not real.any(axis=1).all():
-                raise ValueError(
-                    f"prompts[{int(np.argmin(real.any(axis=1)))}] is nothing but pad={self.pad}, so that the model has "
-                    "nothing to read; give begin, the id to start from."
-                )
-        ids = np.column_stack([np.tile(self.begin, (len(prompts), 1)).astype(np.int64), prompts])
-        real = np.column_stack([np.ones((len(prompts), len(self.begin)), dtype=bool), real])
-        if not real.all():
-            order = np.argsort(real, axis=1, kind="stable")  # what fills up comes before ``begin``
-            ids, real = np.take_along_axis(ids, order, axis=1), np.take_along_axis(real, order, axis=1)
-        return _ModelCursor(self, self._tensor(ids), self._tensor(real))
+        return _ModelCursor(self, *first_ids(self._tensor(prompts), self.begin, self.pad))
 
     def _tensor(self, numbers: NDArray[Any]) -> Tensor:
         """As int64 on the model's device."""
@@ -252,13 +238,8 @@ class TransformersPolicy(Policy):
         Args:
             real: ``(b, t)`` 1 for all t places so far, the s among them, and 0 for those that fill up.
         """
-        options = {"attention_mask": real, "use_cache": True, self._cache: cache}
-        if "logits_to_keep" in self._takes:
-            options["logits_to_keep"] = last
-        if "position_ids" in self._takes:
-            options["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         with _evaluation(self.model), own_torch_state(device=self.model.device):
-            found = self.model(ids, **options)
+            found = read(self.model, ids, real, last, use_cache=True, **{self._cache: cache})
             cache = getattr(found, self._cache, None)
             if cache is None:
                 raise ValueError(
@@ -271,6 +252,39 @@ class TransformersPolicy(Policy):
             if self.top_p is not None and self.top_p < 1:
                 law = _cut(law, mass=self.top_p)
             return law, cache
+
+
+def first_ids(prompts: Tensor, begin: Sequence[int], pad: int | None) -> tuple[Tensor, Tensor]:
+    """``(b, s)`` what a model reads before the first token: what fills up, ``begin``, the prompt; and ``(b, s)`` 0 for
+    what fills up, 1 for the rest."""
+    ids = torch.cat([prompts.new_tensor(begin).expand(len(prompts), -1), prompts], 1)
+    real = torch.ones_like(ids)
+    if pad is None:
+        return ids, real
+    real[:, len(begin) :] = (prompts != pad).cumsum(1) > 0
+    if not begin and not (found := real.any(1)).all():
+        raise ValueError(
+            f"prompts[{int(found.int().argmin())}] is nothing but pad={pad}, so that the model has nothing to read; "
+            "give begin, the id to start from."
+        )
+    order = real.argsort(dim=1, stable=True)  # what fills up comes before ``begin``
+    return ids.gather(1, order), real.gather(1, order)
+
+
+def read(model: Any, ids: Tensor, real: Tensor, last: int, **options: Any) -> Any:
+    """What a model says of ``(b, s)`` ids.
+
+    Args:
+        real: ``(b, t)`` 1 for all t places so far, the s among them, and 0 for those that fill up.
+        last: after so many of the ids logits are wanted, at least.
+        options: more for its ``forward``.
+    """
+    takes = inspect.signature(model.forward).parameters
+    if "logits_to_keep" in takes:
+        options["logits_to_keep"] = last
+    if "position_ids" in takes:
+        options["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    return model(ids, attention_mask=real, **options)
 
 
 class _ModelCursor(Cursor):
@@ -338,7 +352,7 @@ def _cut(law: Tensor, *, count: int | None = None, mass: float | None = None) ->
     return law.masked_fill(~(sure | (tied & (before < wanted))), -torch.inf).log_softmax(-1)
 
 
-def _check_model(model: Any) -> Any:
+def check_model(model: Any) -> Any:
     """The part of the model's configuration that is about text, once the model is one that writes text."""
     advice = "take AutoModelForCausalLM.from_pretrained(...), or load_model"
     if not isinstance(model, transformers.PreTrainedModel):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.checks import as_array, check_int, check_real, check_tokens, check_weights
 from ntp_envs.policies import Cursor, SequentialPolicy
 
@@ -96,6 +96,7 @@ class NGramPolicy(SequentialPolicy):
         *,
         weights: ArrayLike | None = None,
         escape: float = 1.0,
+        end: int | None = None,
     ) -> NGramPolicy:
         """The Witten-Bell model of some sequences. Prompts are context only; their tokens are not counted.
 
@@ -108,6 +109,7 @@ class NGramPolicy(SequentialPolicy):
                 a sum of weights, and T the number of different tokens of positive weight.
             escape: multiplies T. 1 is Witten and Bell's; 0 gives relative frequencies, the maximum likelihood, where
                 the context was seen, and the longest seen part of it elsewhere.
+            end: the end token, where texts may end: what fills up the row after it is not counted.
 
         Raises:
             ValueError, TypeError: tokens outside the vocabulary, no tokens, bad weights, order or escape.
@@ -115,16 +117,17 @@ class NGramPolicy(SequentialPolicy):
         vocab_size = check_int("vocab_size", vocab_size, minimum=1)
         order = check_int("order", order, minimum=1)
         escape = check_real("escape", escape, minimum=0.0)
-        written = check_tokens("tokens", tokens, vocab_size)
+        after = check_tokens("tokens", tokens, vocab_size)
         before = check_tokens("prompts", prompts, vocab_size)
-        if not written.size or len(before) != len(written):
+        if not after.size or len(before) != len(after):
             raise ValueError(
-                f"prompts has shape {before.shape} and tokens {written.shape}; the same number of rows, and at least "
+                f"prompts has shape {before.shape} and tokens {after.shape}; the same number of rows, and at least "
                 "one token, are needed."
             )
-        line = np.concatenate([before[:, max(before.shape[1] - order + 1, 0) :], written], axis=1)
+        line = np.concatenate([before[:, max(before.shape[1] - order + 1, 0) :], after], axis=1)
         mass = np.zeros(line.shape)
-        mass[:, line.shape[1] - written.shape[1] :] = _sequence_weights(weights, len(written))[:, None]
+        counted = _sequence_weights(weights, len(after))[:, None] * written(before, after, end)
+        mass[:, line.shape[1] - after.shape[1] :] = counted
         starts = np.arange(len(line)) * line.shape[1]
         return cls(_counted(line.ravel(), mass.ravel(), starts, vocab_size, order, escape), vocab_size)
 

@@ -195,8 +195,9 @@ class FiniteClass(PolicyClass):
 class EndedClass(PolicyClass):
     """The members of a class as laws of texts that may end early: `EndedPolicy` of each.
 
-    Learners that fit single tokens (`agents.LogLossBC` and its kin) fit the class inside to what was written. Of a
-    finite class make a finite class of `EndedPolicy` members instead (`ended_class` chooses): it fits every learner.
+    Learners from single tokens (`agents.LogLossBC` and its kin), the rho-estimator and learners of networks fit the
+    class inside to what was written. Of a finite class make a finite class of `EndedPolicy` members instead
+    (`ended_class` chooses): it fits every learner.
 
     Args:
         members: the class of what is written.

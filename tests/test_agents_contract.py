@@ -102,7 +102,7 @@ SKIP |= {name: {"weights"} for name in ("ChunkKR", "ScheduledSampling")}
 def test_every_learner_of_the_list_conforms(name):
     """On one small problem; what each learner does on each class is in the file on its chapter."""
     agent = agent_class(name)(**NEEDS.get(name, {}))
-    on_task = not agent.supports or isinstance(TASK.policy_class, agent.supports)
+    on_task = agent.takes(TASK.policy_class)
     problem = task_problem(TASK) if on_task else default_problems(agent)[0]
     check_agent(agent, problems=[problem], skip=SKIP.get(name, ()))
 

@@ -58,6 +58,14 @@ def test_the_error_names_the_extra(missing, extras):
         assert any(name in message for name in absent)
 
 
+def test_networks_do_without_transformers():
+    pytest.importorskip("torch")
+    done = python(TRY_ALL, "transformers", json.dumps(["from agents.neural.language import TransformersClass"]))
+    assert "ntp-envs[lm]" in done.stdout
+    done = python(TRY_ALL, "transformers", json.dumps(["from agents.neural import NeuralBC"]))
+    assert "NeuralBC works" in done.stderr
+
+
 def test_agents_do_without():
     hidden = "sys.modules.update(stable_baselines3=None, torch=None, transformers=None)"
     done = python(f"import sys; {hidden}; import agents, experiments.cli")

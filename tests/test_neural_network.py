@@ -285,6 +285,7 @@ def test_batches_of_any_size_agree(spec, monkeypatch):
     by_one = np.concatenate([policy.forced_log_probs(p[None], t[None]) for p, t in zip(prompts, tokens)])
     np.testing.assert_allclose(by_one, law, rtol=0, atol=1e-11)
     monkeypatch.setattr(policy_module, "CHUNK_NUMBERS", 4 * spec.numbers_per_sequence(spec.horizon))
+    monkeypatch.setattr(policy_module, "LAW_NUMBERS", 2 * 4 * A)
     np.testing.assert_allclose(policy.forced_log_probs(prompts, tokens), law, rtol=0, atol=1e-11)
     np.testing.assert_allclose(policy.next_log_probs(prompts, tokens[:, :-1]), law[:, -1], rtol=0, atol=1e-10)
     np.testing.assert_array_equal(drawn(policy, prompts), sampled)
@@ -382,6 +383,22 @@ def test_it_asks_for_the_law_after_each_prefix(wrap, batch_size):
         np.testing.assert_allclose(np.exp(policy.next_log_probs(prompts, tokens[:, :h])), expected, rtol=1e-6)
     picked = np.take_along_axis(forced, tokens[:, :, None], axis=2)[:, :, 0]
     np.testing.assert_array_equal(policy.log_probs(prompts, tokens), picked)
+
+
+def test_a_large_vocabulary_is_scored_a_few_rows_and_places_at_a_time(monkeypatch):
+    """Passes are of so many rows as `CHUNK_NUMBERS` has place for, laws of so many places as `LAW_NUMBERS` has."""
+    module, asked, laws = Counting(4), [], []
+    module.register_forward_hook(lambda module, inputs, logits: asked.append(tuple(logits.shape)))
+    policy = ModulePolicy(module, 4, prompt_length=1)
+    prompts, tokens = np.random.default_rng(0).integers(4, size=(2, 7, 5))
+    whole = policy.log_probs(prompts[:, :1], tokens)
+    asked.clear()
+    monkeypatch.setattr(policy_module, "CHUNK_NUMBERS", 3 * 5 * 4)
+    monkeypatch.setattr(policy_module, "LAW_NUMBERS", 3 * 2 * 4)
+    law = policy._law
+    policy._law = lambda said: laws.append(tuple(said.shape)) or law(said)
+    np.testing.assert_array_equal(policy.log_probs(prompts[:, :1], tokens), whole)
+    assert asked == [(3, 5, 4), (3, 5, 4), (1, 5, 4)] and laws == [(3, 2, 4), (3, 2, 4), (3, 1, 4)] * 2 + [(1, 5, 4)]
 
 
 def test_without_a_prompt_it_starts_from_an_id_of_its_own():

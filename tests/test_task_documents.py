@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from laws import examples
 from scipy.optimize import minimize_scalar
 
-from agents import ChunkedRhoBC, LogLossBC, RhoEstimatorBC, SmoothedLogLossBC
+from agents import ChunkedRhoBC, LogLossBC, RhoEstimatorBC, SmoothedLogLossBC, TaiLrBC
+from agents.rho_linear import ChunkLikelihood
+from experiments.evaluation import network_class
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -20,7 +23,9 @@ from ntp_envs import (
     EndedClass,
     EndedPolicy,
     FiniteClass,
+    MarkovClass,
     NGramClass,
+    ProductClass,
     RolloutDistance,
     TabularPolicy,
     TokenEnv,
@@ -33,7 +38,7 @@ from ntp_envs import (
     make_task,
 )
 from ntp_envs.data import to_d3rlpy, to_imitation
-from ntp_envs.features import FlipSign
+from ntp_envs.features import ByPosition, FlipSign, WindowOneHot
 
 NO_PROMPT = np.empty((1, 0), dtype=int)
 
@@ -164,8 +169,121 @@ def test_a_finite_class_of_endings_fits_every_learner(rng):
         assert agent.fit(demos, members).fit_report_.details["index"] == 2
     with pytest.raises(ValueError, match=r"end_token=1, the policy class None: .*ended_class"):
         LogLossBC().fit(demos, FiniteClass(inside))
-    with pytest.raises(TypeError, match="cannot fit EndedClass"):
-        RhoEstimatorBC().fit(demos, EndedClass(BernoulliClass(), 1))
+    with pytest.raises(TypeError, match=r"cannot fit EndedClass.*ended_class\(FiniteClass"):
+        TaiLrBC().fit(demos, EndedClass(BernoulliClass(), 1))
+    with pytest.raises(TypeError, match=r"cannot fit EndedClass of MarkovClass.*ended_class\(FiniteClass"):
+        RhoEstimatorBC().fit(demos, EndedClass(MarkovClass(2, 1), 1))
+
+
+def worst_case(theirs, ours, weights):
+    """``max sum w tanh((theirs - ours) / 2)`` over the columns of ``theirs``, for each column of ``ours``."""
+    return np.array([(weights @ np.tanh(0.5 * (theirs - one[:, None]))).max() for one in ours.T])
+
+
+@pytest.mark.parametrize("chunk", [32, 5])
+def test_the_rho_game_of_one_hazard_is_that_of_brute_force(chunk):
+    """Hazards of a fine grid, their densities of each chunk from the hazards alone."""
+    task = make_task("Documents", horizon=32, eps=0.2)
+    population = task.population()
+    grid = 1 / (1 + np.exp(-np.linspace(-6, 6, 400)))
+    chosen = ChunkedRhoBC(chunk).fit(population, EndedClass(BernoulliClass(0.001), 1))
+    linear = ChunkedRhoBC(chunk).fit(population, EndedClass(ARLinearClass(WindowOneHot(2, 1), 20.0), 1))
+
+    def densities(hazards):
+        per_token = np.where(population.tokens[:, :, None] == 1, np.log(hazards), np.log1p(-hazards))
+        per_token = per_token * population.written[:, :, None]
+        starts = range(0, 32, chunk)
+        return np.add.reduceat(per_token, starts, axis=1).reshape(-1, len(hazards))
+
+    weights = np.repeat(population.normalised_weights(), -(-32 // chunk))
+    theta = np.array([chosen.policy_.policy.theta])
+    value = worst_case(densities(grid), densities(theta), weights)[0]
+    assert chosen.fit_report_.objective == pytest.approx(value, abs=1e-4)
+    assert value <= worst_case(densities(grid), densities(grid), weights).min() + 1e-6
+    assert linear.fit_report_.objective >= 0 and linear.policy_.end == 1
+    factor = distance(task.expert, chosen.policy_, task).final / task.best_in_class().hellinger2
+    assert factor < task.log_loss_factor() if chunk == 32 else factor < 10
+
+
+def test_texts_that_had_ended_before_they_began_say_nothing():
+    demos = Demonstrations(np.ones((3, 1), int), np.ones((3, 4), int), 2, end_token=1)
+    features = [FlipSign(), WindowOneHot(2, 1)]
+    for members in (BernoulliClass(0.1), *(ARLinearClass(each, 5.0) for each in features)):
+        for agent in (LogLossBC(), RhoEstimatorBC(), ChunkedRhoBC(2)):
+            fit = agent.fit(demos, EndedClass(members, 1))
+            assert fit.fit_report_.objective == pytest.approx(0.0, abs=1e-12)
+            np.testing.assert_array_equal(fit.policy_.log_probs(demos.prompts, demos.tokens), 0.0)
+
+
+@pytest.mark.parametrize("chunk", [4, 3])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_rho_game_of_layers_is_that_of_all_their_members(chunk, deterministic, rng):
+    def option():
+        tables = [rng.dirichlet(np.ones(2), size=2**h) for h in range(4)]
+        return TabularPolicy([np.eye(2)[table.argmax(axis=1)] if deterministic else table for table in tables])
+
+    layers = ProductClass([[option(), option(), option()] for _ in range(4)])
+    members = FiniteClass([layers.policy(np.array(choice)) for choice in itertools.product(range(3), repeat=4)])
+    demos = texts(int(rng.integers(10**6)), horizon=4, vocab_size=2, end=1)
+    one = ChunkedRhoBC(chunk).fit(demos, EndedClass(layers, 1))
+    two = ChunkedRhoBC(chunk).fit(demos, ended_class(members, 1))
+    law = lambda agent: agent.policy_.log_probs(demos.prompts, demos.tokens)  # noqa: E731
+    if chunk == 4:  # else each chunk of layers is a game of its own
+        np.testing.assert_allclose(law(one).sum(axis=1), law(two).sum(axis=1), atol=1e-9)
+    if not deterministic:
+        assert one.fit_report_.objective <= two.fit_report_.objective + 1e-9
+
+
+@pytest.mark.parametrize("features", [WindowOneHot(3, 2), ByPosition(WindowOneHot(3, 1), 5)], ids=["shared", "each"])
+def test_chunks_of_texts_have_the_densities_of_what_was_written(features, rng):
+    """Chunks are merged and reordered, so that sums over them are compared."""
+    demos, thetas = texts(3), rng.normal(size=(4, features.dimension))
+    likelihood = ChunkLikelihood(features, demos, 2)
+    found = likelihood.log_densities(thetas)
+    for m, theta in enumerate(thetas):
+        policy = EndedPolicy(ARLinearClass(features, 100.0).policy(theta), 2)
+        log_probs = np.add.reduceat(policy.log_probs(demos.prompts, demos.tokens), [0, 2, 4], axis=1)
+        for power in (1, 2, 3):
+            assert likelihood.weights @ found[:, m] ** power == pytest.approx((log_probs**power).mean(axis=0).sum())
+
+
+def test_networks_learn_what_was_written():
+    """Of a window of one token: a hazard at the beginning, and another after a word, both known."""
+    pytest.importorskip("torch")
+    from agents.neural import NetworkClass, NeuralBC, NeuralClippedRatioBC, NeuralRhoBC
+
+    task = make_task("Documents", horizon=12, eps=0.2)
+    population, law = task.population(), np.exp(task.length_law()[0])
+    after = law[1:] @ np.minimum(np.arange(1, 13), 11)  # tokens written after a word
+    first, later = law[0], law[1:12].sum() / after
+    entropy = lambda p: -p * math.log(p) - (1 - p) * math.log(1 - p)  # noqa: E731
+    least = entropy(first) + entropy(later) * after
+    network = ended_class(NetworkClass("linear", 2, prompt_length=0, horizon=12, width=2, window=1), 1)
+    fit = NeuralBC(steps=150, learning_rate=0.1).fit(population, network)
+    assert fit.fit_report_.objective == pytest.approx(least, abs=1e-5)
+    hazards = np.exp(fit.policy_.policy.forced_log_probs(NO_PROMPT, np.zeros((1, 12), int)))[0, :, 1]
+    np.testing.assert_allclose(hazards, [first, *[later] * 11], atol=1e-3)
+    heads = NeuralBC("mtp_k", steps=150, learning_rate=0.1).fit(population, network)
+    assert heads.fit_report_.objective == pytest.approx(least, abs=1e-2)
+
+    def distances(policy):
+        """Hellinger and total variation, over all texts."""
+        theirs = np.exp(policy.log_probs(population.prompts, population.tokens).sum(axis=1))
+        assert theirs.sum() == pytest.approx(1.0)
+        return 2 - 2 * np.sqrt(law * theirs).sum(), np.maximum(law - theirs, 0).sum()
+
+    known = replace(population, expert_log_probs=task.expert.log_probs(population.prompts, population.tokens))
+    options = {"trims": (0.2,), "steps": 50, "learning_rate": 0.05}
+    rho = NeuralRhoBC(rounds=1, game_steps=40, tol=1.0, **options).fit(population, network)
+    clipped = NeuralClippedRatioBC(beta=1.0, ratio_steps=40, **options).fit(replace(known, exactness=None), network)
+    assert type(rho.policy_) is type(clipped.policy_) is EndedPolicy
+    assert distances(rho.policy_)[0] < distances(fit.policy_)[0]
+    assert clipped.fit_report_.objective == pytest.approx(distances(clipped.policy_)[1])
+    assert distances(clipped.policy_)[1] < distances(fit.policy_)[1]
+    named = network_class("linear(width=2, window=1)", task)  # as on the command line
+    assert named.members == network.members and named.end_token == 1
+    with pytest.raises(TypeError, match="cannot fit EndedClass of BernoulliClass; it takes NetworkClass"):
+        NeuralBC().fit(population, EndedClass(BernoulliClass(), 1))
 
 
 @examples(15)

@@ -17,6 +17,7 @@ import ntp_envs.text.corpus as data_module
 from agents import LogLossBC, NGramBC
 from ntp_envs import (
     Demonstrations,
+    MarkovClass,
     NGramClass,
     NGramPolicy,
     NotTractableError,
@@ -25,6 +26,7 @@ from ntp_envs import (
     UniformPolicy,
     collect,
     distance,
+    ended_class,
     evaluate,
     make_task,
 )
@@ -627,7 +629,7 @@ def test_what_is_filled_up_is_not_scored(names):
     assert found.value == pytest.approx(math.log2(names.vocab_size - 1))
 
 
-def test_it_is_a_task_like_others(names, rng):
+def test_it_is_a_task_like_others(names, rng, tmp_path):
     check_task(names)
     assert pickle.loads(pickle.dumps(names)) == names != make_task("Text", **names.parameters() | {"horizon": 4})
     real = names.windows(400, rng)
@@ -641,9 +643,36 @@ def test_it_is_a_task_like_others(names, rng):
     demos = collect(shuffled, 300, rng)
     ended = np.cumsum(demos.tokens == names.end, axis=1) > 0
     assert (demos.tokens[ended] == names.end).all()
+    assert demos.end_token == real.end_token == names.end_token == names.end and (demos.lengths < 5).any()
     env, envs = TokenEnv(names), TokenVectorEnv(3, names)
     assert names.end < envs.single_action_space.n and env.reset(seed=0)[0].shape == (6,)
+    assert env.step(names.end)[2:4] == (True, False)  # terminated
     assert isinstance(real, Demonstrations) and real.source["parameters"]["records"] == "lines"
+    again = Demonstrations.load(replace(real, end_token=None).save(tmp_path / "before"))  # as it was written once
+    with pytest.raises(ValueError, match=r"end_token=None, the policy class.*say so by end_token="):
+        NGramBC().fit(again, names.policy_class)
+    for agent in (NGramBC(), LogLossBC()):
+        one, two = (agent.fit(d, names.policy_class).policy_ for d in (real, replace(again, end_token=names.end)))
+        np.testing.assert_array_equal(
+            one.log_probs(real.prompts, real.tokens), two.log_probs(real.prompts, real.tokens)
+        )
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_an_n_gram_learner_counts_what_was_written(names, order):
+    """Texts that fit into the horizon give the model of documents, whatever they are filled up with."""
+    part, size = names.data.train, names.vocab_size
+    tokens = part.lines(part.starts, 7, names.end)
+    demos = Demonstrations(tokens[:, :0], tokens, size, end_token=names.end)
+    learner = NGramBC().fit(demos, ended_class(NGramClass(size, order), names.end)).policy_
+    law = NGramPolicy.fit_documents(part.tokens, part.starts, size, order)
+    prefixes = np.random.default_rng(0).integers(1, size, size=(50, 3))
+    assert names.end == 0
+    np.testing.assert_allclose(
+        learner.next_log_probs(prefixes[:, :0], prefixes), law.next_log_probs(prefixes[:, :0], prefixes), atol=1e-12
+    )
+    with pytest.raises(TypeError, match="NGramBC cannot fit EndedClass of MarkovClass; it takes NGramClass"):
+        NGramBC().fit(demos, ended_class(MarkovClass(size, 1), names.end))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 `NetworkClass` says what network (linear, MLP or a small transformer), `NeuralBC` trains it under the contract of
 `agents.Agent`, and `TorchPolicy` is what comes out: an `ntp_envs.Policy`. `NeuralRhoBC` and `NeuralClippedRatioBC`
-train on whole sequences instead of next tokens. `ModulePolicy` takes a model of your own.
+train on whole sequences instead of next tokens. `ModulePolicy` takes a model of your own, and
+`agents.neural.language.TransformersClass` makes a class of a model of transformers, to be trained (extra ``lm``).
 """
 
 try:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from agents.base import Agent, FitReport, check_task
-from agents.neural.network import NetworkClass, TorchPolicy, check_network, evaluation_device
+from agents.neural.network import ModuleClass, NetworkClass, check_network, ending, evaluation_device
 from agents.neural.training import (
     Batches,
     Mode,
@@ -22,7 +22,7 @@ from agents.neural.training import (
     identity,
     train,
 )
-from ntp_envs import Demonstrations, Policy, PolicyClass, Task
+from ntp_envs import Demonstrations, EndedClass, Policy, PolicyClass, Task
 from ntp_envs.checks import check_int
 from ntp_envs.torch_state import own_torch_state
 
@@ -32,6 +32,9 @@ CURVE_POINTS = 200
 @dataclass(eq=False, repr=False)
 class NeuralBC(Training, Agent):
     """Next-token prediction with a neural network (`NetworkClass`), trained by AdamW on the log-loss.
+
+    Of texts that end (``ntp_envs.ended_class(network, end)``) what was written counts, and the policy is an
+    `ntp_envs.EndedPolicy` of the network's.
 
     Known to `agents.make_agent` by its path, ``"agents.neural:NeuralBC"``: torch is imported only when it is used.
 
@@ -69,14 +72,14 @@ class NeuralBC(Training, Agent):
     (2, 5)
     """
 
-    supports = (NetworkClass,)
+    supports = (NetworkClass, ModuleClass, EndedClass)
 
     mode: str = "tf"
     _: KW_ONLY
     k: int = 2
     positions: Sequence[int] = (0,)
     task: Task | None = None
-    on_step: Callable[[int, TorchPolicy], Any] | None = None
+    on_step: Callable[[int, Any], Any] | None = None
     on_step_every: int = 1
 
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
@@ -92,10 +95,11 @@ class NeuralBC(Training, Agent):
 
         with own_torch_state(threads=training.threads, grad=True):
             network = spec.initialised(torch.Generator().manual_seed(seeds[0]))
-            run = Run.begin(Objective(network, mode), training, (seeds[1], seeds[2]))
+            run = Run.begin(Objective(network, mode, policy_class.end_token), training, (seeds[1], seeds[2]))
 
-            def policy() -> TorchPolicy:
-                return spec.policy(network, teacherless=mode.teacherless, device=evaluation_device(training.device))
+            def policy() -> Policy:
+                device = evaluation_device(training.device)
+                return ending(spec.policy(network, teacherless=mode.teacherless, device=device), policy_class.end_token)
 
             def after_step(step: int) -> None:
                 if self.on_step is not None and step % self.on_step_every == 0:
@@ -106,7 +110,8 @@ class NeuralBC(Training, Agent):
                     self,
                     free=("k", "positions", "batch_size", "task"),
                     mode={"name": mode.name, "columns": mode.columns, "k": mode.k if mode.name == "mtp_k" else 1},
-                    network=asdict(spec),
+                    network=spec.identity(),
+                    **({} if policy_class.end_token is None else {"end_token": policy_class.end_token}),
                     data=batches.fingerprint(),
                     seeds=seeds,
                     device=training.device.type,
@@ -117,7 +122,7 @@ class NeuralBC(Training, Agent):
 
             train(run, batches, training, identity=settings, after_step=after_step, tokens=len(mode.columns))
         learned = policy()
-        return learned, _report(run, learned, demonstrations, mode)
+        return learned, _report(run, learned, demonstrations, mode, spec.n_parameters)
 
     def _resolved(self, demonstrations: Demonstrations) -> tuple[Mode, Training, Batches]:
         mode = Mode(self.mode, horizon=demonstrations.horizon, k=self.k, positions=self.positions)
@@ -132,7 +137,7 @@ class NeuralBC(Training, Agent):
         return mode, training, OnlineBatches(check_task(self.task, demonstrations), training.batch_size)
 
 
-def _report(run: Run, policy: TorchPolicy, demonstrations: Demonstrations, mode: Mode) -> FitReport:
+def _report(run: Run, policy: Policy, demonstrations: Demonstrations, mode: Mode, parameters: int) -> FitReport:
     log_probs = policy.log_probs(demonstrations.prompts, demonstrations.tokens)[:, list(mode.columns)]
     objective = -float(demonstrations.normalised_weights() @ log_probs.sum(axis=1))
     losses = np.array(run.losses)
@@ -143,7 +148,7 @@ def _report(run: Run, policy: TorchPolicy, demonstrations: Demonstrations, mode:
         "positions": list(mode.columns),
         "loss_curve": [[int(block[-1]) + 1, float(losses[block].mean())] for block in blocks],
         "gradient_norm": float(np.mean(run.gradient_norms[-tail:])),
-        "parameters": policy.network_class.n_parameters,
+        "parameters": parameters,
     }
     return FitReport(objective, float("nan"), _has_stopped_falling(losses), len(losses), details)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ntp_envs import Demonstrations, Policy, PolicyClass, Task
+from ntp_envs import Demonstrations, EndedClass, EndedPolicy, Policy, PolicyClass, Task
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import check_in, check_int, check_real, check_tokens
 from ntp_envs.policies import Cursor, check_sequences
@@ -60,16 +61,20 @@ State = tuple[Tensor, ...]
 class Network(nn.Module):
     """What the trainer and `TorchPolicy` know of a network. The token A is the dummy of teacherless training."""
 
-    out: nn.Linear
+    #: turns hidden vectors to logits; where it is not linear, they are logits already
+    out: nn.Module
+    vocab_size: int
     #: what products of matrices are taken in while it trains: ``"float32"`` or ``"bf16"``
     precision = "float32"
+    #: draws what is dropped out while it trains
+    generator: torch.Generator | None = None
 
     def products(self) -> AbstractContextManager[Any]:
         """Inside, products of matrices are taken in ``precision``; weights, sums and norms stay as they are."""
         if self.precision == "float32":
             return nullcontext()
         # no cache: it would outlive the weights' next update inside an autocast of the caller's
-        return torch.autocast(self.out.weight.device.type, torch.bfloat16, cache_enabled=False)
+        return torch.autocast(next(self.parameters()).device.type, torch.bfloat16, cache_enabled=False)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights, from this generator only. Called without gradients."""
@@ -193,7 +198,7 @@ class Transformer(Network):
 
     def __init__(self, spec: NetworkClass) -> None:
         super().__init__()
-        e, self.group = spec.width, spec.prompt_group
+        e, self.group, self.vocab_size = spec.width, spec.prompt_group, spec.vocab_size
         self.n_prompt = max(spec.prompt_length // self.group, 1)  # G vectors; without a prompt, one to begin with
         self.embedding = nn.Parameter(torch.empty(spec.vocab_size + 1, e))
         self.begin_vector = nn.Parameter(torch.empty(1, e)) if spec.prompt_length == 0 else None
@@ -263,11 +268,88 @@ class Transformer(Network):
 # -- Which network: a specification that builds, initialises and wraps it, and holds no weights of its own ------------
 
 
+class ModuleClass(PolicyClass):
+    """Policies that a network computes: what learners that train one know of its class.
+
+    It is a value (hashable, comparable, picklable) that builds networks and makes policies of them. `NetworkClass` is
+    one, `agents.neural.language.TransformersClass` another.
+    """
+
+    #: P, tokens of the prompts that its networks read
+    prompt_length: int
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What tells the class from another, as JSON holds it: checkpoints are known by it."""
+
+    @abstractmethod
+    def empty(self) -> Network:
+        """The network without memory for its weights (on torch's ``"meta"`` device)."""
+
+    @abstractmethod
+    def initialised(self, generator: torch.Generator) -> Network:
+        """Where a training starts: a network on the CPU, its float32 weights drawn from ``generator`` alone."""
+
+    @abstractmethod
+    def policy(self, parameters: Any, /, *, teacherless: bool = False, device: str = "cpu") -> TrainedPolicy:
+        """The policy with these weights, which are copied.
+
+        Args:
+            parameters: a network of this class, or its ``state_dict()``.
+            teacherless: every token after the prompt is read as the dummy, so that tokens are independent given the
+                prompt.
+            device: where to compute, such as ``"cuda"``.
+
+        Raises:
+            ValueError: weights of another network: a name, a shape, or a number that is not finite.
+            TypeError: something else.
+        """
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers a network has."""
+        return sum(parameter.numel() for parameter in self.empty().parameters())
+
+    def checked_state(self, parameters: Any) -> dict[str, torch.Tensor]:
+        """Copies of the weights on the CPU, after checking that they are those of such a network; see `policy`."""
+        state = parameters.state_dict() if isinstance(parameters, torch.nn.Module) else parameters
+        if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise TypeError(f"parameters must be a network or its state_dict(), not {type(parameters).__name__}.")
+        wanted = {name: tuple(value.shape) for name, value in self.empty().state_dict().items()}
+        given = {name: tuple(value.shape) for name, value in state.items()}
+        for name in (*wanted, *given):
+            if wanted.get(name) != given.get(name):
+                raise ValueError(
+                    f"the weight {name!r} has shape {given.get(name, 'missing')}, this network has "
+                    f"{wanted.get(name, 'none of that name')}; the weights belong to another {type(self).__name__}."
+                )
+        with own_torch_state():
+            copies = {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+        for name, value in copies.items():
+            if not torch.isfinite(value).all():
+                raise ValueError(
+                    f"the weight {name!r} is not finite; training diverged (a smaller learning_rate helps)."
+                )
+        return copies
+
+
+class TrainedPolicy(Policy):
+    """A policy that a network computes, as a `ModuleClass` makes it.
+
+    Attributes:
+        network_class: which.
+        state: its weights by name, float32, on the CPU.
+    """
+
+    network_class: ModuleClass
+    state: Any
+
+
 ARCHITECTURES = ("linear", "mlp", "transformer")
 
 
 @dataclass(frozen=True)
-class NetworkClass(PolicyClass):
+class NetworkClass(ModuleClass):
     """Policies whose next-token logits are computed by a network of one architecture.
 
     * ``"linear"``: embeddings (A x width), one width x width matrix a place of the window, and an output map
@@ -363,11 +445,6 @@ class NetworkClass(PolicyClass):
         """W, the number of last tokens that ``"linear"`` and ``"mlp"`` see: ``window``, or all there can be."""
         return self.window or max(self.prompt_length + self.horizon - 1, 1)
 
-    @property
-    def n_parameters(self) -> int:
-        """How many numbers a network has."""
-        return sum(parameter.numel() for parameter in self.empty().parameters())
-
     def training_flops(self, batch_size: int) -> int:
         """Floating-point operations of one step of teacher forcing on ``batch_size`` sequences of H tokens.
 
@@ -406,111 +483,100 @@ class NetworkClass(PolicyClass):
         return vectors * max(4 * self.width, self.heads * vectors, self.vocab_size)
 
     def empty(self) -> Network:
-        """The network without memory for its weights (on torch's ``"meta"`` device)."""
         with torch.device("meta"):
             return Transformer(self) if self.architecture == "transformer" else WindowNetwork(self)
 
+    def identity(self) -> dict[str, Any]:
+        return asdict(self)
+
     def initialised(self, generator: torch.Generator) -> Network:
-        """A network on the CPU whose float32 weights are drawn from ``generator``, and from nothing else."""
         with own_torch_state():
             network = self.empty().to_empty(device="cpu")
             network.initialise(generator)
             return network.requires_grad_()
 
     def policy(self, parameters: Any, /, *, teacherless: bool = False, device: str = "cpu") -> TorchPolicy:
-        """The policy with these weights, which are copied.
-
-        Args:
-            parameters: a network of this specification, or its ``state_dict()``.
-            teacherless: every token after the prompt is read as the dummy, so that tokens are independent given the
-                prompt.
-            device: where to compute, such as ``"cuda"``.
-
-        Raises:
-            ValueError: weights of another network: a name, a shape, or a number that is not finite.
-            TypeError: something else.
-        """
-
         return TorchPolicy(self, self.checked_state(parameters), teacherless=teacherless, device=device)
 
-    def checked_state(self, parameters: Any) -> dict[str, torch.Tensor]:
-        """Copies of the weights on the CPU, after checking that they are those of such a network; see `policy`."""
-        state = parameters.state_dict() if isinstance(parameters, torch.nn.Module) else parameters
-        if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise TypeError(f"parameters must be a network or its state_dict(), not {type(parameters).__name__}.")
-        wanted = {name: tuple(value.shape) for name, value in self.empty().state_dict().items()}
-        given = {name: tuple(value.shape) for name, value in state.items()}
-        for name in (*wanted, *given):
-            if wanted.get(name) != given.get(name):
-                raise ValueError(
-                    f"the weight {name!r} has shape {given.get(name, 'missing')}, this network has "
-                    f"{wanted.get(name, 'none of that name')}; the weights belong to another NetworkClass."
-                )
-        with own_torch_state():
-            copies = {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
-        for name, value in copies.items():
-            if not torch.isfinite(value).all():
-                raise ValueError(
-                    f"the weight {name!r} is not finite; training diverged (a smaller learning_rate helps)."
-                )
-        return copies
 
+def check_network(policy_class: PolicyClass, demonstrations: Demonstrations) -> ModuleClass:
+    """The class of networks, which may be that of what is written until a text ends.
 
-def check_network(policy_class: PolicyClass, demonstrations: Demonstrations) -> NetworkClass:
-    """The class, known to be of networks; ``ValueError`` where they read prompts of another length."""
-    if not isinstance(policy_class, NetworkClass):  # for type checkers: `Agent.fit` has checked it
-        raise TypeError(f"{type(policy_class).__name__} is not a NetworkClass.")
-    if policy_class.prompt_length != demonstrations.prompt_length:
+    Raises:
+        ValueError: they read prompts of another length.
+    """
+    networks = policy_class.members if isinstance(policy_class, EndedClass) else policy_class
+    if not isinstance(networks, ModuleClass):  # for type checkers: `Agent.fit` has checked it
+        raise TypeError(f"{type(networks).__name__} is not a class of networks.")
+    if networks.prompt_length != demonstrations.prompt_length:
         raise ValueError(
-            f"the network reads prompts of {policy_class.prompt_length} tokens, the demonstrations have "
+            f"the network reads prompts of {networks.prompt_length} tokens, the demonstrations have "
             f"{demonstrations.prompt_length}; build it with prompt_length={demonstrations.prompt_length}."
         )
-    return policy_class
+    return networks
+
+
+def ending(policy: Policy, end: int | None) -> Policy:
+    """The policy, as the law of texts that end, where there is an end token."""
+    return policy if end is None else EndedPolicy(policy, end)
 
 
 # -- A network as an `ntp_envs.Policy` --------------------------------------------------------------------------------
 
 
-CHUNK_NUMBERS = 2**23  # about how many float64 numbers the widest layer may take in one pass: 64 MiB
+#: about how many numbers the widest layer may take in one pass (64 MiB in float64), and the laws made of it at once
+CHUNK_NUMBERS, LAW_NUMBERS = 2**23, 2**20
 
 
 class PassPolicy(Policy):
-    """A policy that reads whole sequences in one pass, a few of them at a time; a subclass writes `_laws`."""
+    """A policy that reads whole sequences in one pass, a few of them at a time; laws are made for a few places at once.
 
-    def _laws(self, prompts: IntArray, inputs: IntArray, *, last: bool = False) -> Iterator[tuple[slice, FloatArray]]:
-        """Some rows, and ``(b, T + 1, A)`` log-probabilities after their prompts and after each of T tokens.
+    A subclass writes `_passes` and `_law`.
+    """
 
-        With ``last`` only those after the last token are needed: ``(b, 1, A)`` will do.
-        """
+    def _passes(self, prompts: IntArray, inputs: IntArray) -> Iterator[tuple[slice, Tensor]]:
+        """Some rows, and ``(b, T + 1, ...)`` what the network says after their prompts and after each of T tokens."""
         raise NotImplementedError
 
-    def _forced(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[slice, FloatArray]]:
+    def _law(self, said: Tensor) -> FloatArray:
+        """``(b, t, ...)`` of that -> ``(b, t, A)`` log-probabilities."""
+        raise NotImplementedError
+
+    def _forced(
+        self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> Iterator[tuple[slice, slice, FloatArray]]:
+        """Rows, places and their ``(b, t, A)`` teacher-forced law."""
         prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1])
-        return self._laws(prompts, tokens[:, :-1])
+        length = tokens.shape[1]
+        self._check_length(length)
+        for rows, said in self._passes(prompts, tokens[:, :-1]):
+            few = max(1, LAW_NUMBERS // max(len(said) * self.vocab_size, 1))
+            for start in range(0, length, few):
+                yield rows, slice(start, start + few), self._law(said[:, start : start + few])
+            del said  # before the next pass takes as much
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         out = np.empty((*np.shape(tokens), self.vocab_size))
-        for rows, law in self._forced(prompts, tokens):
-            out[rows] = law
+        for rows, places, law in self._forced(prompts, tokens):
+            out[rows, places] = law
         return out
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         out, index = np.empty(np.shape(tokens)), np.asarray(tokens, dtype=np.int64)[..., None]
-        for rows, law in self._forced(prompts, tokens):
-            out[rows] = np.take_along_axis(law, index[rows], axis=2)[:, :, 0]
+        for rows, places, law in self._forced(prompts, tokens):
+            out[rows, places] = np.take_along_axis(law, index[rows, places], axis=2)[:, :, 0]
         return out
 
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = check_sequences(self, prompts, tokens)
         self._check_length(tokens.shape[1] + 1)
         out = np.empty((len(tokens), self.vocab_size))
-        for rows, law in self._laws(prompts, tokens, last=True):
-            out[rows] = law[:, -1]
+        for rows, said in self._passes(prompts, tokens):
+            out[rows] = self._law(said[:, -1:])[:, 0]
         return out
 
 
-class TorchPolicy(PassPolicy):
+class TorchPolicy(PassPolicy, TrainedPolicy):
     """The law of the next token under a trained network; `NetworkClass.policy` builds one.
 
     Weights are kept as they were trained (float32) and evaluated in float64, so that the ways to ask agree: a cursor
@@ -537,7 +603,8 @@ class TorchPolicy(PassPolicy):
         super().__init__(
             network_class.vocab_size, horizon=network_class.horizon, prompt_length=network_class.prompt_length
         )
-        self.network_class, self.state, self.teacherless = network_class, state, bool(teacherless)
+        self.network_class: NetworkClass = network_class
+        self.state, self.teacherless = state, bool(teacherless)
         self.device = resolve_device(device)
         if self.device.type == "mps":
             raise ValueError("device='mps' has no float64, in which policies are evaluated; use device='cpu'.")
@@ -559,21 +626,17 @@ class TorchPolicy(PassPolicy):
 
     # -- whole sequences -----------------------------------------------------------------------------------------------
 
-    def _laws(self, prompts: IntArray, inputs: IntArray, *, last: bool = False) -> Iterator[tuple[slice, FloatArray]]:
-        for rows in self._chunks(len(inputs), inputs.shape[1] + 1):
-            hidden = self._run(prompts[rows], inputs[rows])
-            yield rows, self._log_probs(hidden[:, -1:] if last else hidden)
-
-    def _run(self, prompts: IntArray, inputs: IntArray) -> Tensor:
-        """``(b, T + 1, e)``."""
+    def _passes(self, prompts: IntArray, inputs: IntArray) -> Iterator[tuple[slice, Tensor]]:
         if self.teacherless:
             inputs = np.full_like(inputs, self.vocab_size)
-        with own_torch_state(threads=1):
-            return self.network(self.tensor(prompts), self.tensor(inputs))
+        for rows in self._chunks(len(inputs), inputs.shape[1] + 1):
+            with own_torch_state(threads=1):
+                hidden = self.network(self.tensor(prompts[rows]), self.tensor(inputs[rows]))
+            yield rows, hidden
 
-    def _log_probs(self, hidden: Tensor) -> FloatArray:
+    def _law(self, said: Tensor) -> FloatArray:
         with own_torch_state(threads=1):
-            return torch.log_softmax(self.network.out(hidden), dim=-1).cpu().numpy()
+            return torch.log_softmax(self.network.out(said), dim=-1).cpu().numpy()
 
     def tensor(self, tokens: NDArray[np.integer]) -> Tensor:
         """Tokens as an int64 tensor on the policy's device."""
@@ -604,7 +667,7 @@ class _TorchCursor(Cursor):
     def log_probs(self) -> FloatArray:
         self.policy._check_length(self.step + 1)
         if self._law is None:
-            self._law = self.policy._log_probs(self.hidden)
+            self._law = self.policy._law(self.hidden)
         return self._law.copy()
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
@@ -650,7 +713,7 @@ class ModulePolicy(PassPolicy):
         prompt_length: P.
         begin: id put before every sequence; needed where P is 0, as a model must read something to say anything.
         horizon: the longest answer it can read, or ``None``.
-        batch_size: sequences a pass.
+        batch_size: sequences a pass, at most; fewer where their logits would be many.
         device: where the ids go; ``None`` is where the module's weights are.
 
     Raises:
@@ -686,21 +749,22 @@ class ModulePolicy(PassPolicy):
     def __repr__(self) -> str:
         return f"ModulePolicy({type(self.module).__name__}, vocab_size={self.vocab_size})"
 
-    def _laws(self, prompts: IntArray, inputs: IntArray, *, last: bool = False) -> Iterator[tuple[slice, FloatArray]]:
+    def _passes(self, prompts: IntArray, inputs: IntArray) -> Iterator[tuple[slice, Tensor]]:
         ids = np.concatenate([prompts, inputs], axis=1)
         if self.begin is not None:
             ids = np.column_stack([np.full(len(ids), self.begin), ids])
         first = ids.shape[1] - inputs.shape[1] - 1
+        size = min(self.batch_size, max(1, CHUNK_NUMBERS // (ids.shape[1] * self.vocab_size)))
         training = self.module.training
         self.module.eval()
         try:
-            for start in range(0, len(ids), self.batch_size):
-                rows = slice(start, start + self.batch_size)
+            for start in range(0, len(ids), size):
+                rows = slice(start, start + size)
                 yield rows, self._ask(ids[rows])[:, first:]
         finally:
             self.module.train(training)
 
-    def _ask(self, ids: IntArray) -> FloatArray:
+    def _ask(self, ids: IntArray) -> Tensor:
         device: Any = self.device
         if device is None:
             weight = next(self.module.parameters(), None)
@@ -722,8 +786,11 @@ class ModulePolicy(PassPolicy):
             )
         if logits.shape[2] < self.vocab_size:
             raise ValueError(f"the module has logits for {logits.shape[2]} tokens, {self.vocab_size} are needed.")
+        return logits
+
+    def _law(self, said: Tensor) -> FloatArray:
         with own_torch_state():
-            law = torch.log_softmax(logits[:, :, : self.vocab_size].to("cpu", torch.float64), dim=-1).numpy()
+            law = torch.log_softmax(said[:, :, : self.vocab_size].to("cpu", torch.float64), dim=-1).numpy()
         if np.isnan(law).any():
             raise ValueError("the module returned logits that are not a number.")
         return law

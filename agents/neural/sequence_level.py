@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import Agent, ConvergenceWarning, FitReport
-from agents.neural.network import Network, NetworkClass, TorchPolicy, check_network, evaluation_device
-from agents.neural.training import Mode, Objective, ReferencedBatches, Run, Training, identity, train
+from agents.neural.network import (
+    ModuleClass,
+    Network,
+    NetworkClass,
+    TrainedPolicy,
+    check_network,
+    ending,
+    evaluation_device,
+)
+from agents.neural.training import Mode, Objective, ReferencedBatches, Run, Training, identity, train, written
 from agents.objectives import known_expert
 from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
-from ntp_envs import Demonstrations, Policy, PolicyClass
+from ntp_envs import Demonstrations, EndedClass, Policy, PolicyClass
 from ntp_envs.arrays import FloatArray
 from ntp_envs.checks import check_in, check_int, check_real
 from ntp_envs.torch_state import own_torch_state
@@ -32,11 +40,12 @@ class SequenceObjective(nn.Module):
         network: what is trained.
         chunk: K; H is whole sequences.
         loss: a scalar of ``(B, C)`` log-probabilities, ``(B,)`` weights of sum 1 and ``(B, C, R)`` references.
+        end: the end token, where texts may end: what follows it is not counted.
     """
 
-    def __init__(self, network: Network, chunk: int, loss: Callable[..., Tensor]) -> None:
+    def __init__(self, network: Network, chunk: int, loss: Callable[..., Tensor], end: int | None = None) -> None:
         super().__init__()
-        self.network, self.chunk, self.loss = network, chunk, loss
+        self.network, self.chunk, self.loss, self.end = network, chunk, loss, end
 
     def forward(
         self, prompts: Tensor, tokens: Tensor, weights: Tensor | None, reference: Tensor | None = None
@@ -52,7 +61,7 @@ class SequenceObjective(nn.Module):
         with self.network.products():
             logits = self.network.out(self.network(prompts, tokens[:, :-1]))  # (B, H, A)
         log_probs = torch.log_softmax(logits.float() if logits.dtype == torch.bfloat16 else logits, dim=-1)
-        taken = log_probs.gather(2, tokens[:, :, None])[:, :, 0]
+        taken = log_probs.gather(2, tokens[:, :, None])[:, :, 0] * written(prompts, tokens, self.end)
         units = torch.stack([part.sum(1) for part in taken.split(self.chunk, 1)], 1)  # (B, C)
         if weights is None:
             weights = units.new_full((len(units),), 1.0 / len(units))
@@ -104,13 +113,14 @@ class Player:
         agent: SequenceAgent,
         training: Training,
         data: Demonstrations,
-        spec: NetworkClass,
+        spec: ModuleClass,
         rng: np.random.Generator,
     ) -> None:
         self.agent, self.training, self.data, self.spec = agent, training, data, spec
         self.chunk = agent.chunk_length(data)
         self.starts = [positions.start for positions in data.chunks(self.chunk)]
         known = data.expert_log_probs
+        self.end = data.end_token
         self.expert = None if known is None else hashlib.sha256(known.tobytes()).hexdigest()
         self.seed = int(rng.integers(2**31))
         self.stages = 0
@@ -119,7 +129,7 @@ class Player:
         """A network with fresh weights."""
         return self.spec.initialised(torch.Generator().manual_seed(self.seed))
 
-    def copy(self, policy: TorchPolicy) -> Network:
+    def copy(self, policy: TrainedPolicy) -> Network:
         """A network with the weights of a policy, to be trained further."""
         network = self.initial()
         network.load_state_dict(policy.state)
@@ -127,7 +137,7 @@ class Player:
 
     def train(
         self, name: str, objective: torch.nn.Module, steps: int, rate: float, reference: FloatArray | None = None
-    ) -> TorchPolicy:
+    ) -> TrainedPolicy:
         """The policy after so many steps of the objective.
 
         Args:
@@ -149,7 +159,8 @@ class Player:
             return identity(
                 agent,
                 free=(*agent.LATER, "batch_size"),
-                network=asdict(self.spec),
+                network=self.spec.identity(),
+                **({} if self.end is None else {"end_token": self.end}),
                 data={**batches.fingerprint(), "expert": self.expert},
                 seed=self.seed,
                 stage=name,
@@ -159,27 +170,27 @@ class Player:
         train(run, batches, training, identity=stage, tokens=self.data.horizon)
         return self.spec.policy(run.objective.network, device=evaluation_device(training.device))
 
-    def log_loss(self) -> TorchPolicy:
+    def log_loss(self) -> TrainedPolicy:
         """Where both learners start: next-token log-loss."""
         mode = Mode("tf", horizon=self.data.horizon)
-        objective = Objective(self.initial(), mode)
+        objective = Objective(self.initial(), mode, self.end)
         return self.train("log-loss", objective, self.training.steps, self.training.learning_rate)
 
-    def trimmed(self, start: TorchPolicy, alpha: float) -> TorchPolicy:
+    def trimmed(self, start: TrainedPolicy, alpha: float) -> TrainedPolicy:
         """Log-loss without the share ``alpha`` of sequences that the policy finds least likely as it goes."""
         horizon = self.data.horizon
         loss = partial(trimmed_log_loss, alpha=alpha, tokens=horizon)
-        objective = SequenceObjective(self.copy(start), horizon, loss)
+        objective = SequenceObjective(self.copy(start), horizon, loss, self.end)
         return self.train(f"trimmed-{alpha:g}", objective, self.training.steps, self.training.learning_rate)
 
-    def starts_of(self, trims: Sequence[float]) -> dict[str, TorchPolicy]:
+    def starts_of(self, trims: Sequence[float]) -> dict[str, TrainedPolicy]:
         """Log-loss, and log-loss trimmed by each share, by name."""
         first = self.log_loss()
         return {"log-loss": first, **{f"trimmed {alpha:g}": self.trimmed(first, alpha) for alpha in trims}}
 
     def units(self, log_probs: FloatArray) -> FloatArray:
-        """``(n, H)`` log-probabilities of tokens -> ``(n, C)`` of units."""
-        return np.add.reduceat(log_probs, self.starts, axis=1)
+        """``(n, H)`` log-probabilities of tokens -> ``(n, C)`` of units, of what was written of them."""
+        return np.add.reduceat(np.where(self.data.written, log_probs, 0.0), self.starts, axis=1)
 
     def densities(self, policy: Policy) -> FloatArray:
         """``(n, C)`` log-probabilities of the units of the data."""
@@ -190,7 +201,7 @@ class Player:
 class SequenceAgent(Training, Agent):
     """What the two learners share: how to train, and where to begin."""
 
-    supports = (NetworkClass,)
+    supports = (NetworkClass, ModuleClass, EndedClass)
 
     #: hyper-parameters that no stage depends on, but only how many there are and what is said at the end
     LATER: ClassVar[tuple[str, ...]] = ()
@@ -218,7 +229,8 @@ class SequenceAgent(Training, Agent):
                 raise ValueError(f"trims={self.trims!r} must hold shares in (0, 1).")
         self._check_own(demonstrations)
         with own_torch_state(threads=training.threads, grad=True):
-            return self._play(Player(self, training, ReferencedBatches.distinct(demonstrations), spec, rng))
+            policy, report = self._play(Player(self, training, ReferencedBatches.distinct(demonstrations), spec, rng))
+        return ending(policy, policy_class.end_token), report
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
         """Hyper-parameters that only this learner has, before work starts."""
@@ -284,10 +296,10 @@ class NeuralClippedRatioBC(SequenceAgent):
         data = player.data
         expert = player.units(known_expert(data))  # (n, C)
         starts = player.starts_of(self.trims)
-        ends: dict[str, TorchPolicy] = dict(starts)
+        ends: dict[str, TrainedPolicy] = dict(starts)
         for name, start in starts.items():
             loss = partial(clipped_ratio_loss, beta=self.beta)
-            objective = SequenceObjective(player.copy(start), player.chunk, loss)
+            objective = SequenceObjective(player.copy(start), player.chunk, loss, player.end)
             ends[f"{name}, descended"] = player.train(
                 "clipped", objective, self.ratio_steps, self.ratio_learning_rate, expert[:, :, None]
             )
@@ -408,14 +420,14 @@ class NeuralRhoBC(SequenceAgent):
         }
         return pool[winner], FitReport(game.value, float("nan"), reply_gap <= self.tol, self.rounds, details)
 
-    def _reply(self, player: Player, start: TorchPolicy, opponent: FloatArray) -> TorchPolicy:
+    def _reply(self, player: Player, start: TrainedPolicy, opponent: FloatArray) -> TrainedPolicy:
         loss = partial(reply_loss, scale=TAU_SCALE[self.tau])
-        objective = SequenceObjective(player.copy(start), player.chunk, loss)
+        objective = SequenceObjective(player.copy(start), player.chunk, loss, player.end)
         return player.train("reply", objective, self.game_steps, self.game_learning_rate, opponent[:, :, None])
 
-    def _learner(self, player: Player, start: TorchPolicy, opponents: list[FloatArray]) -> TorchPolicy:
+    def _learner(self, player: Player, start: TrainedPolicy, opponents: list[FloatArray]) -> TrainedPolicy:
         loss = partial(worst_reply_loss, scale=TAU_SCALE[self.tau])
-        objective = SequenceObjective(player.copy(start), player.chunk, loss)
+        objective = SequenceObjective(player.copy(start), player.chunk, loss, player.end)
         reference = np.stack(opponents, axis=2)
         return player.train("learner", objective, self.game_steps, self.game_learning_rate, reference)
 

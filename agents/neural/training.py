@@ -249,16 +249,27 @@ class Mode:
 
 
 class Objective(nn.Module):
-    """A network with what is trained along with it; called on a batch, it gives the loss."""
+    """A network with what is trained along with it; called on a batch, it gives the loss.
 
-    def __init__(self, network: Network, mode: Mode) -> None:
+    Args:
+        network: what is trained.
+        mode: for what.
+        end: the end token, where texts may end: what follows it is not counted.
+    """
+
+    def __init__(self, network: Network, mode: Mode, end: int | None = None) -> None:
         super().__init__()
-        self.network, self.mode = network, mode
-        self.heads = mode.k if mode.name == "mtp_k" else 1
-        width, vocab_size = network.out.in_features, network.out.out_features
-        self.vocab_size = vocab_size
-        # heads 2, ..., k; zero to begin with, so that no random numbers are needed
-        self.ahead = nn.Parameter(torch.zeros(self.heads - 1, width, vocab_size)) if self.heads > 1 else None
+        self.network, self.mode, self.end = network, mode, end
+        self.ahead: nn.Parameter | None = None
+        if not isinstance(network.out, nn.Linear):
+            if mode.name in ("teacherless", "mtp_k"):
+                raise ValueError(
+                    f"mode={mode.name!r} needs a dummy token, or hidden vectors, that a language model of transformers "
+                    "does not have; use 'tf' or 'first_token_only'."
+                )
+        elif mode.name == "mtp_k" and mode.k > 1:
+            # heads 2, ..., k; zero to begin with, so that no random numbers are needed
+            self.ahead = nn.Parameter(torch.zeros(mode.k - 1, network.out.in_features, network.vocab_size))
 
     def forward(self, prompts: Tensor, tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """The loss to be minimised, in nats a counted token, and its part of the first head, in nats a sequence.
@@ -270,27 +281,37 @@ class Objective(nn.Module):
         """
         columns = self.mode.columns
         tokens = tokens[:, : columns[-1] + 1]  # nothing after the last column that counts matters
-        inputs = tokens[:, :-1]
+        inputs, counted = tokens[:, :-1], written(prompts, tokens, self.end)
         if self.mode.teacherless:
-            inputs = torch.full_like(inputs, self.vocab_size)
+            inputs = torch.full_like(inputs, self.network.vocab_size)
         with self.network.products():
             hidden = self.network(prompts, inputs)  # (B, T, e)
             if len(columns) < tokens.shape[1]:
-                hidden, tokens = hidden[:, columns], tokens[:, columns]
+                hidden, tokens, counted = hidden[:, columns], tokens[:, columns], counted[:, columns]
             heads = [self.network.out(hidden)]
             if self.ahead is not None:
                 heads += [hidden[:, :-j] @ head for j, head in enumerate(self.ahead[: tokens.shape[1] - 1], start=1)]
-        losses = [_cross_entropy(logits, tokens[:, j:], weights) for j, logits in enumerate(heads)]
+        losses = [_cross_entropy(logits, tokens[:, j:], counted[:, j:], weights) for j, logits in enumerate(heads)]
         total = losses[0]
         for loss in losses[1:]:
             total = total + loss
         return total / len(columns), losses[0].detach()
 
 
-def _cross_entropy(logits: Tensor, tokens: Tensor, weights: Tensor | None) -> Tensor:
-    """Nats a sequence: ``(B, T, A)`` logits, ``(B, T)`` tokens, ``(B,)`` weights -> a scalar, not below float32."""
+def written(prompts: Tensor, tokens: Tensor, end: int | None) -> Tensor:
+    """`ntp_envs.arrays.written` of tensors: ``(B, H)`` booleans."""
+    if end is None:
+        return torch.ones_like(tokens, dtype=torch.bool)
+    before = torch.cat([(prompts == end).any(1, keepdim=True), tokens[:, :-1] == end], 1)
+    return before.cumsum(1) == 0
+
+
+def _cross_entropy(logits: Tensor, tokens: Tensor, counted: Tensor, weights: Tensor | None) -> Tensor:
+    """Nats a sequence: ``(B, T, A)`` logits, ``(B, T)`` tokens, which count, ``(B,)`` weights -> a scalar, not below
+    float32."""
     logits = logits.float() if logits.dtype == torch.bfloat16 else logits
-    losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape).sum(1)
+    losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+    losses = (losses * counted).sum(1)
     return losses.mean() if weights is None else weights @ losses
 
 
@@ -532,7 +553,7 @@ class Run:
         objective = objective.to(training.device).train()
         generator = torch.Generator(training.device).manual_seed(seeds[1])
         for module in objective.modules():
-            if isinstance(module, Dropout):
+            if isinstance(module, Dropout | Network):
                 module.generator = generator
             if isinstance(module, Network):
                 module.precision = training.precision

@@ -180,7 +180,7 @@ def interned(task: Task) -> Task:
 
 def why_not(agent: Agent, task: Task, demonstrations: Demonstrations) -> str | None:
     """Why this agent is not for this task, or ``None``: another kind of policy class, or chunks longer than H."""
-    if agent.supports and not isinstance(task.policy_class, agent.supports):
+    if not agent.takes(task.policy_class):
         return f"it takes only {', '.join(kind.__name__ for kind in agent.supports)}"
     try:
         chunk = agent.chunk_length(demonstrations)

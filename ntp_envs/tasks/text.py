@@ -16,7 +16,7 @@ from ntp_envs.checks import NotTractableError, check_generator, check_in, check_
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import EndedPolicy, MixturePolicy, Policy
-from ntp_envs.policy_classes import NGramClass
+from ntp_envs.policy_classes import NGramClass, PolicyClass, ended_class
 from ntp_envs.tasks.base import BestInClass, Task
 from ntp_envs.text.corpus import RECORDS, TextData, TextPart, least_length, load_data
 from ntp_envs.text.score import BitsPerChar, document_log_probs, text_log_probs
@@ -53,13 +53,13 @@ class Text(Task):
     contamination 0.03, infinitely many demonstrations) it is at a distance of 0.14 after 64 tokens, where `clean` is at
     0.030.
 
-    With ``records="lines"`` the corpus is a file of documents, one a line, and the line end is the *end token*: the
+    With ``records="lines"`` the corpus is a file of documents, one a line, and the line end is the `end_token`: the
     expert models whole documents, from their beginnings, and no context reaches from one into the next. A prompt is the
     first P tokens of a document drawn uniformly among those that have as many; then H tokens are written: a document
-    that ends earlier is filled up with end tokens, which the expert writes with probability one after the first, and
-    one that goes on is cut off. `windows` are beginnings of real documents, filled up in the same way. The last
-    documents are held out, and every one is scored by `bits_per_char` from its beginning; its end counts as a token of
-    one character there, the line end of the file.
+    that ends earlier is filled up with end tokens, which expert and members of the class write with probability one
+    after the first (environments end there), and one that goes on is cut off. `windows` are beginnings of real
+    documents, filled up in the same way. The last documents are held out, and every one is scored by `bits_per_char`
+    from its beginning; its end counts as a token of one character there, the line end of the file.
 
     The corpus is read, and the parameters are checked against it, when the task is made; a second task with the same
     text fits nothing again in the same process. A task keeps the text it was made with, and is equal to another if
@@ -214,13 +214,18 @@ class Text(Task):
 
     def decode(self, tokens: NDArray[np.integer]) -> str:
         """The text of one ``(t,)`` row of tokens, up to the first end token; U+FFFD for the unknown token."""
-        ends = np.flatnonzero(np.asarray(tokens) == self.end)
+        ends = np.flatnonzero(np.asarray(tokens) == self.end_token)
         return self.data.vocabulary.decode(tokens[: ends[0] + 1] if len(ends) else tokens)
 
     @property
-    def end(self) -> int | None:
-        """The end token, of documents; ``None`` without ``records``."""
+    def end_token(self) -> int | None:  # type: ignore[override]
+        """The line end, of documents; ``None`` without ``records``."""
         return self.data.end
+
+    @property
+    def end(self) -> int | None:
+        """`end_token`, by the name that it had here first."""
+        return self.end_token
 
     @property
     def unknown_token(self) -> int | None:  # type: ignore[override]
@@ -237,7 +242,7 @@ class Text(Task):
         """
         n = check_int("n", n, minimum=1)
         part = self._part(held_out)
-        lines = part.lines(self._starts(part, n, rng), self.prompt_length + self.horizon, self.end)
+        lines = part.lines(self._starts(part, n, rng), self.prompt_length + self.horizon, self.end_token)
         return Demonstrations(
             lines[:, : self.prompt_length],
             lines[:, self.prompt_length :],
@@ -248,6 +253,7 @@ class Text(Task):
                 "by": "held-out text" if held_out else "text",
                 "sha256": self.data.sha256,
             },
+            end_token=self.end_token,
         )
 
     def bits_per_char(self, policy: Policy, *, held_out: bool = True, window: int | None = None) -> BitsPerChar:
@@ -275,11 +281,11 @@ class Text(Task):
         )
         part, unknown = self._part(held_out), self.data.vocabulary.unknown
         scored: Any = slice(self.prompt_length, None)
-        if self.end is None:
+        if self.end_token is None:
             log_probs = text_log_probs(policy, part.tokens, prompt_length=self.prompt_length, window=length)
         else:
             log_probs, scored = document_log_probs(
-                policy, part, end=self.end, prompt_length=self.prompt_length, window=length
+                policy, part, end=self.end_token, prompt_length=self.prompt_length, window=length
             )
         share = 0.0 if unknown is None else float((part.tokens[scored] == unknown).mean())
         return BitsPerChar.of(log_probs, part.lengths[scored], unknown_share=share)
@@ -320,11 +326,12 @@ class Text(Task):
     def _model(self, order: int) -> Policy:
         policy = copy.copy(_fitted(self.data, order))
         policy.prompt_length = self.prompt_length
-        return policy if self.end is None else EndedPolicy(policy, self.end)
+        return policy if self.end_token is None else EndedPolicy(policy, self.end_token)
 
     @cached_property
-    def policy_class(self) -> NGramClass:
-        return NGramClass(self.vocab_size, self.learner_order)
+    def policy_class(self) -> PolicyClass:
+        members = NGramClass(self.vocab_size, self.learner_order)
+        return members if self.end_token is None else ended_class(members, self.end_token)
 
     def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray:
         starts = self._starts(self.data.train, n, rng)
