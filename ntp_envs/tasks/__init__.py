@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ntp_envs.registry import handed_out
 from ntp_envs.tasks.base import BestInClass, Task
-from ntp_envs.tasks.registry import BUILT_IN, make_task, register_task, task_names
+from ntp_envs.tasks.registry import BUILT_IN, WITH_AN_EXTRA, make_task, register_task, task_names
 
 #: what the families' modules offer besides the families
 _MORE = {
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what type checkers and editors know by its type; any other 
     from ntp_envs.tasks.documents import Documents as Documents
     from ntp_envs.tasks.games import ConsistencyGame as ConsistencyGame
     from ntp_envs.tasks.games import HalvingGame as HalvingGame
+    from ntp_envs.tasks.language_model import LanguageModel as LanguageModel
     from ntp_envs.tasks.multiplication import ColumnAddition as ColumnAddition
     from ntp_envs.tasks.multiplication import Multiplication as Multiplication
     from ntp_envs.tasks.multiplication import explicit_multiplier as explicit_multiplier
@@ -44,8 +45,8 @@ __all__ += sorted({**BUILT_IN, **_MORE})
 
 
 def __getattr__(name: str) -> Any:
-    return handed_out(__name__, {**BUILT_IN, **_MORE}, name)
+    return handed_out(__name__, {**BUILT_IN, **WITH_AN_EXTRA, **_MORE}, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *BUILT_IN, *_MORE})
+    return sorted({*globals(), *BUILT_IN, *WITH_AN_EXTRA, *_MORE})
