@@ -469,8 +469,12 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
 def _check_memory(name: str, config: Any, dtype: str) -> None:
     """That the weights fit into the memory that is free: those of an empty model are counted."""
     kind = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else getattr(torch, dtype)
-    with torch.device("meta"):
-        count = sum(weight.numel() for weight in transformers.AutoModelForCausalLM.from_config(config).parameters())
+    try:
+        with torch.device("meta"):
+            empty = transformers.AutoModelForCausalLM.from_config(config)
+    except ValueError:  # no such model: loading it says why
+        return
+    count = sum(weight.numel() for weight in empty.parameters())
     needed, free = count * kind.itemsize, psutil.virtual_memory().available
     if needed > free:
         raise MemoryError(

@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # what type checkers and editors know by its type; any other 
     from ntp_envs.tasks.documents import Documents as Documents
     from ntp_envs.tasks.games import ConsistencyGame as ConsistencyGame
     from ntp_envs.tasks.games import HalvingGame as HalvingGame
-    from ntp_envs.tasks.language_model import LanguageModel as LanguageModel
     from ntp_envs.tasks.multiplication import ColumnAddition as ColumnAddition
     from ntp_envs.tasks.multiplication import Multiplication as Multiplication
     from ntp_envs.tasks.multiplication import explicit_multiplier as explicit_multiplier
@@ -49,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *BUILT_IN, *WITH_AN_EXTRA, *_MORE})
+    return sorted({*globals(), *BUILT_IN, *_MORE})
