@@ -27,10 +27,12 @@ from ntp_envs.checks import check_generator, check_int, check_real, check_tokens
 from ntp_envs.policies import Cursor, Policy, check_sequences
 
 transformers = import_extra(
-    "transformers", "torch", what="a language model (ntp_envs.language)", install='pip install "ntp-envs[lm]"'
+    "transformers", "torch", "psutil", what="a language model (ntp_envs.language)", install='pip install "ntp-envs[lm]"'
 )
+import psutil  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
+from transformers import DynamicCache  # noqa: E402
 
 from ntp_envs.torch_state import own_torch_state  # noqa: E402
 
@@ -66,6 +68,8 @@ class TransformersPolicy(Policy):
         top_p: in (0, 1], or ``None`` for all.
         pad: an id that fills shorter prompts up, on the left: ``[pad, pad, 7, 4]`` is the prompt ``[7, 4]``, and
             ``begin`` goes between. An id that is also a token is one where it stands after another token.
+        attention_window: every layer sees the last so many ids alone, the one that it stands at among them, so that the
+            law of the first so many tokens (``begin`` and prompt count) is that of the whole model; ``None`` for all.
         batch_size: sequences a pass, in sampling and scoring. (A cursor reads all its sequences in one.)
 
     Raises:
@@ -82,6 +86,9 @@ class TransformersPolicy(Policy):
     2
     """
 
+    #: what `ntp_envs.perturbed` has done to the model, in its words
+    change: str = ""
+
     def __init__(
         self,
         model: Any,
@@ -93,6 +100,7 @@ class TransformersPolicy(Policy):
         top_k: int | None = None,
         top_p: float | None = None,
         pad: int | None = None,
+        attention_window: int | None = None,
         batch_size: int = 32,
     ) -> None:
         config = check_model(model)
@@ -129,11 +137,28 @@ class TransformersPolicy(Policy):
             self.horizon = self.window - self._read + 1  # the last token need not be read
         takes = inspect.signature(model.forward).parameters
         self._cache = "cache" if "cache" in takes else "past_key_values"  # the name that it has had since 5.24, or had
+        self.attention_window: int | None = None
+        if attention_window is not None:
+            own = getattr(config, "sliding_window", None)
+            self._check_masks()
+            self.attention_window = check_int("attention_window", attention_window, minimum=1, maximum=own)
+
+    def replace(self, **changes: Any) -> TransformersPolicy:
+        """This policy with other parameters, by their names in the constructor; the rest stay, the model among them.
+
+        Raises:
+            TypeError, ValueError: as from the constructor.
+        """
+        names = list(inspect.signature(TransformersPolicy.__init__).parameters)[1:]
+        new = type(self)(**{**{name: getattr(self, name) for name in names}, **changes})
+        new.change = self.change
+        return new
 
     def __repr__(self) -> str:
         shown = [f"TransformersPolicy({type(self.model).__name__}, vocab_size={self.vocab_size}"]
-        usual = {"begin": [], "temperature": 1.0, "top_k": None, "top_p": None, "pad": None}
+        usual = {"begin": [], "temperature": 1.0, "top_k": None, "top_p": None, "pad": None, "attention_window": None}
         shown += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        shown += [f"change={self.change!r}"] if self.change else []
         return ", ".join(shown) + ")"
 
     def _too_long(self) -> str:
@@ -228,6 +253,24 @@ class TransformersPolicy(Policy):
         prompts = check_tokens("prompts", prompts, self.vocab_size, width=self.prompt_length)
         return _ModelCursor(self, *first_ids(self._tensor(prompts), self.begin, self.pad))
 
+    def _check_masks(self) -> None:
+        """That the model sees what a mask lets it see: where it sees one id alone, no other makes a difference."""
+        self.attention_window = 1
+        pairs = self._tensor(np.array([[0, 0], [1, 0]]))
+        try:
+            laws = self._laws(pairs, torch.ones_like(pairs), None, 1)[0]
+        except Exception as error:
+            raise ValueError(f"{self._no_masks()} It says: {error}") from error
+        if not torch.allclose(laws[0], laws[1], rtol=0, atol=1e-6):
+            raise ValueError(self._no_masks())
+
+    def _no_masks(self) -> str:
+        return (
+            f"attention_window needs a model that takes a mask for every pair of places; {type(self.model).__name__} "
+            f"with attn_implementation={self.model.config._attn_implementation!r} does not. Load it with 'eager' or "
+            "'sdpa'."
+        )
+
     def _tensor(self, numbers: NDArray[Any]) -> Tensor:
         """As int64 on the model's device."""
         return torch.from_numpy(np.array(numbers, dtype=np.int64)).to(self.model.device)
@@ -238,8 +281,16 @@ class TransformersPolicy(Policy):
         Args:
             real: ``(b, t)`` 1 for all t places so far, the s among them, and 0 for those that fill up.
         """
+        options: dict[str, Any] = {self._cache: cache}
+        if self.attention_window is not None:
+            places = torch.arange(real.shape[1], device=real.device)
+            ago = places[-ids.shape[1] :, None] - places  # (s, t)
+            seen = (ago >= 0) & (ago < self.attention_window) & (real[:, None, None] == 1)  # (b, 1, s, t)
+            hidden = torch.finfo(self.model.dtype).min  # not -inf: what fills up sees nothing
+            options["attention_mask"] = torch.zeros_like(seen, dtype=self.model.dtype).masked_fill_(~seen, hidden)
+            options[self._cache] = DynamicCache() if cache is None else cache  # layers that slide would forget
         with _evaluation(self.model), own_torch_state(device=self.model.device):
-            found = read(self.model, ids, real, last, use_cache=True, **{self._cache: cache})
+            found = read(self.model, ids, real, last, use_cache=True, **options)
             cache = getattr(found, self._cache, None)
             if cache is None:
                 raise ValueError(
@@ -284,7 +335,7 @@ def read(model: Any, ids: Tensor, real: Tensor, last: int, **options: Any) -> An
         options["logits_to_keep"] = last
     if "position_ids" in takes:
         options["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    return model(ids, attention_mask=real, **options)
+    return model(ids, **{"attention_mask": real, **options})
 
 
 class _ModelCursor(Cursor):
@@ -402,6 +453,8 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
     Raises:
         OSError: nothing can be loaded from there: no such model or file, no access, or no connection (also with
             ``HF_HUB_OFFLINE=1``) and no copy in the cache; the cause says which.
+        MemoryError: the weights do not fit into the memory that is free now, as they are counted before any is read
+            (not where ``device_map`` says where they go).
     """
     path, file = Path(name), {}
     if path.suffix == ".gguf":
@@ -409,13 +462,10 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
             raise FileNotFoundError(f"there is no file {path}; give the path of a .gguf file on this machine.")
         name, file = path.parent, {"gguf_file": path.name}
     of_both = {key: value for key, value in options.items() if key in WHERE}
-    found = []
-    for kind, more in (
-        (transformers.AutoModelForCausalLM, {"dtype": dtype, **options}),
-        (transformers.AutoTokenizer, of_both),
-    ):
+
+    def loaded(kind: Any, **more: Any) -> Any:
         try:
-            found.append(kind.from_pretrained(str(name), **file, **more))
+            return kind.from_pretrained(str(name), **file, **more)
         except (OSError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise OSError(
@@ -423,5 +473,56 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
                 "gated, accept its terms there and log in; offline, only what is in the cache is found), a directory "
                 "with a model and its tokenizer, or a .gguf file."
             ) from error
-    model, tokenizer = found
-    return model, tokenizer
+
+    config = options.pop("config", None) or loaded(transformers.AutoConfig, **of_both)
+    if "device_map" not in options:
+        _check_memory(str(path), config, dtype)
+    tokenizer = loaded(transformers.AutoTokenizer, **of_both)
+    return loaded(transformers.AutoModelForCausalLM, config=config, dtype=dtype, **options), tokenizer
+
+
+def _check_memory(name: str, config: Any, dtype: str) -> None:
+    """That the weights fit into the memory that is free: those of an empty model are counted."""
+    kind = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else getattr(torch, dtype)
+    try:
+        with torch.device("meta"):
+            empty = transformers.AutoModelForCausalLM.from_config(config)
+    except ValueError:  # no such model: loading it says why
+        return
+    count = sum(weight.numel() for weight in empty.parameters())
+    needed, free = count * kind.itemsize, psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(
+            f"{name!r} has {count / 1e6:.3g} million weights, {needed / 1e9:.3g} GB in {str(kind)[6:]}, and "
+            f"{free / 1e9:.3g} GB of memory are free; take dtype='bfloat16', a smaller model or another machine."
+        )
+
+
+def check_same_tokens(one: Any, two: Any) -> int:
+    """That two tokenizers give every id to the same token, as models must whose laws are compared.
+
+    Args:
+        one, two: tokenizers of transformers.
+
+    Returns:
+        How many ids they have.
+
+    Raises:
+        ValueError: they differ; the message has how many ids, which first, and how many agree up to there.
+    """
+    names = []
+    for tokenizer in (one, two):
+        names.append({number: token for token, number in tokenizer.get_vocab().items()})
+    ids = sorted({*names[0], *names[1]})
+    differing = [number for number in ids if names[0].get(number) != names[1].get(number)]
+    if not differing:
+        return len(ids)
+    shown = "; ".join(
+        f"{number} is {' and '.join(repr(name[number]) if number in name else 'no token' for name in names)}"
+        for number in differing[:3]
+    )
+    raise ValueError(
+        f"the tokenizers differ at {len(differing)} of {len(ids)} ids ({shown}), and laws over different tokens have "
+        f"no distance; take two models of one family, or compare the laws of the ids before, with "
+        f"vocab_size={differing[0]}."
+    )
