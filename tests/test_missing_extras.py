@@ -13,6 +13,7 @@ NEURAL = [
     "from agents import make_agent; make_agent('agents.neural:NeuralBC')",
 ]
 LM = ["import ntp_envs.language", "from ntp_envs.language import TransformersPolicy"]
+HF = ["import ntp_envs.hugging_face"]
 RL = [
     "import agents.rl",
     "from agents.rl.agent import SB3Agent",
@@ -47,6 +48,7 @@ def python(*words):
         ("rl", "stable_baselines3", RL),
         ("lm", "torch", LM),
         ("lm", "transformers", LM),
+        ("lm,hf", "datasets", HF),
     ],
 )
 def test_the_error_names_the_extra(extra, missing, uses):
