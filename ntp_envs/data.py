@@ -36,6 +36,9 @@ from ntp_envs.registration import NAMESPACE, environment_id
 from ntp_envs.tasks.base import Task, misfits
 from ntp_envs.tasks.registry import make_task, task_class, task_names
 
+#: least reward of a token under ``"expert_log_prob"``, as in `TokenEnv`
+LOG_PROB_FLOOR: float = inspect.signature(TokenEnv).parameters["log_prob_floor"].default
+
 
 def episode_rewards(
     task: Task | None, prompts: NDArray[np.int64], tokens: NDArray[np.int64], reward: str | None = None
@@ -49,8 +52,7 @@ def episode_rewards(
         last = written(prompts, tokens, task.end_token).sum(axis=1) - 1
         rewards[np.arange(len(tokens)), last] = task.success(prompts, tokens)
     elif rule == "expert_log_prob":
-        floor = inspect.signature(TokenEnv).parameters["log_prob_floor"].default
-        rewards = np.maximum(task.expert.log_probs(prompts, tokens), floor)
+        rewards = np.maximum(task.expert.log_probs(prompts, tokens), LOG_PROB_FLOOR)
     return rewards
 
 

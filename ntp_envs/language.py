@@ -425,13 +425,21 @@ def check_model(model: Any) -> Any:
 
 @contextmanager
 def _evaluation(model: Any) -> Iterator[None]:
-    """Every part in evaluation mode; afterwards those that were in training mode are so again."""
+    """Every part in evaluation mode; afterwards those that were in training mode are so again.
+
+    The half precision that `accelerate` puts around the forward pass of a model in training is taken off as well.
+    """
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
+    own = dict(model.__dict__)
+    if "_original_forward" in own:
+        model.forward = own["_original_forward"]
     try:
         yield
     finally:
+        if "_original_forward" in own:
+            model.forward = own["forward"]
         for module in training:
             module.training = True
 

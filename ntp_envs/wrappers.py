@@ -1,13 +1,14 @@
 """Wrappers that watch any training or evaluation loop: how far are the rollouts from the expert, as the horizon grows?
 
 `Rollouts` keeps the latest finished sequences and compares them; `RolloutDistance` and `VectorRolloutDistance` fill it.
-They change nothing that the loop sees, unless a summary in ``info`` is asked for.
+They change nothing that the loop sees, unless a summary in ``info`` is asked for. `DistanceWatch` is what the callbacks
+of loops that train a policy with log-probabilities share (stable-baselines3's, transformers').
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -30,7 +31,8 @@ from ntp_envs.checks import (
 )
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances.curve import DistanceCurve
-from ntp_envs.distances.metrics import Metric, RatioFunction, check_metric, metric_names
+from ntp_envs.distances.front import distance
+from ntp_envs.distances.metrics import METRICS, Metric, RatioFunction, check_metric, metric_names
 from ntp_envs.distances.sampled import bridge_distances, one_sided_distances
 from ntp_envs.distances.two_sample import TWO_SAMPLE_METHODS, TwoSampleResult, two_sample_test
 from ntp_envs.env import TokenEnv
@@ -699,3 +701,63 @@ def _common_task(tasks: list[Any]) -> Task:
         if other is not first and repr(other) != repr(first):
             raise ValueError(f"the environments have different tasks, {first!r} and {other!r}; give expert=.")
     return first
+
+
+class DistanceWatch:
+    """The distance of a policy to a task's expert during its training: when it is due, the curves, and what to log.
+
+    It is measured by `ntp_envs.distance`: exactly where H is small, else from ``n`` sequences of its own, the same
+    random numbers each time, so that the curve moves because the policy does.
+
+    Args:
+        task: whose expert to compare with.
+        every: steps between measurements, at least 1.
+        prefixes: lengths h in 1..H that are logged; by default 1, H/4, H/2 and H.
+        metric: ``"hellinger2"`` (squared Hellinger ``sum (sqrt P - sqrt Q)^2``, in [0, 2]), ``"tv"`` or ``"kl"``
+            (nats, expert first).
+        n: sequences drawn, where it is sampled.
+        seed: of the draws.
+
+    Attributes:
+        history: ``(steps, DistanceCurve)`` of each measurement.
+
+    Raises:
+        ValueError, TypeError: an argument out of range.
+    """
+
+    def __init__(
+        self, task: Task, *, every: int, prefixes: Sequence[int] | None, metric: str, n: int, seed: int
+    ) -> None:
+        if not isinstance(task, Task):
+            raise TypeError(f"task={task!r} must be an ntp_envs.Task, not {type(task).__name__}.")
+        self.task = task
+        self.every = check_int("every", every, minimum=1)
+        horizon = task.horizon
+        if prefixes is None:
+            prefixes = [h for h in (1, horizon // 4, horizon // 2, horizon) if h >= 1]
+        self.prefixes = sorted({check_int("prefixes", h, minimum=1, maximum=horizon) for h in prefixes})
+        self.metric = check_in("metric", metric, [name for name in METRICS if name != "coverage"])
+        self.n = check_int("n", n, minimum=4)
+        self.seed = check_int("seed", seed, minimum=0)
+        self.history: list[tuple[int, DistanceCurve]] = []
+
+    def _begin(self, steps: int) -> None:
+        """A training begins at so many steps: at 0 with a history of its own, else with what led to that state."""
+        if steps == 0:
+            self.history = []  # a new list: whoever kept the last training's has it still
+        else:
+            self.history[:] = [entry for entry in self.history if entry[0] <= steps]
+
+    def _due(self, steps: int, *, every: int | None = None) -> bool:
+        """Whether so many steps (``every`` by default) have passed since the last measurement."""
+        return not self.history or steps >= self.history[-1][0] + (self.every if every is None else every)
+
+    def _measured(self, steps: int, policy: Policy) -> dict[str, float]:
+        """Keep the curve; ``distance/<metric>_h<h>``, and where it is sampled ``distance/<metric>_se`` at H."""
+        rng = np.random.default_rng(self.seed)
+        curve = distance(self.task.expert, policy, self.task, metric=self.metric, n=self.n, rng=rng)
+        self.history.append((steps, curve))
+        logs = {f"distance/{self.metric}_h{h}": float(curve.values[h - 1]) for h in self.prefixes}
+        if not curve.is_exact:
+            logs[f"distance/{self.metric}_se"] = float(curve.std_error[-1])
+        return logs

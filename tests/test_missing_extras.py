@@ -18,6 +18,7 @@ LM = [
     "from ntp_envs.tasks import LanguageModel",
     "import gymnasium, ntp_envs; gymnasium.make('ntp/LanguageModel-v0', model='a/model')",
 ]
+HF = ["import ntp_envs.hugging_face"]
 RL = [
     "import agents.rl",
     "from agents.rl.agent import SB3Agent",
@@ -50,6 +51,7 @@ def python(*words):
         ("torch", {"neural": NEURAL, "rl": RL, "lm": LM}),
         ("stable_baselines3", {"rl": RL}),
         ("transformers", {"lm": LM}),
+        ("datasets", {"lm,hf": HF}),
     ],
 )
 def test_the_error_names_the_extra(missing, extras):

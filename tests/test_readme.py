@@ -37,11 +37,9 @@ SHORTER = {
     "every=4_000": "every=1_000",
     "total_timesteps=60_000": "total_timesteps=800",
     "n_epochs=4": "n_epochs=1",
+    "max_steps=200": "max_steps=2",
+    "max_steps=100": "max_steps=2",
 }
-
-
-def names(blocks):
-    return [f"{page.relative_to(ROOT)}-{number}" for page, number, *_ in blocks]
 
 
 PYTHON = [item for item in BLOCKS if item[2] == "python"]
@@ -53,9 +51,11 @@ RUN_FILES = "import runpy, sys\nfor path in sys.argv[1:]:\n    runpy.run_path(pa
 def wanted(block):
     """The extras that it needs."""
     found = set(
-        re.findall(r"^(?:from|import) (torch|transformers|stable_baselines3|imitation|minari)", block, flags=re.M)
+        re.findall(r"^(?:from|import) (torch|transformers|stable_baselines3|imitation|minari|trl)", block, flags=re.M)
     )
-    return sorted(found | ({"torch"} if "agents.neural" in block else set()))
+    for ours, theirs in {"agents.neural": "torch", "ntp_envs.hugging_face": "datasets"}.items():
+        found |= {theirs} if ours in block else set()
+    return sorted(found)
 
 
 #: added to the block that has the example of a task: its best in class, and the least of a finer grid
@@ -86,13 +86,19 @@ def test_python_blocks_run(tmp_path):
     assert found[1][0] < 1.3  # the fair coin is at 1.62
 
 
-@pytest.mark.parametrize(("page", "number", "kind", "block"), LONG, ids=names(LONG))
-def test_long_blocks_run(page, number, kind, block, tmp_path):
-    for module in wanted(block):
+@pytest.mark.parametrize("modules", sorted({tuple(wanted(block)) for *_, block in LONG}), ids=" ".join)
+def test_long_blocks_run(modules, tmp_path):
+    """Those that need the same extras in one process, for the same reason."""
+    for module in modules:
         pytest.importorskip(module)
-    for number_there, smaller in SHORTER.items():
-        block = block.replace(number_there, smaller)
-    done = python("-c", block, cwd=tmp_path)
+    files = []
+    for page, number, _, block in LONG:
+        if tuple(wanted(block)) == modules:
+            for number_there, smaller in SHORTER.items():
+                block = block.replace(number_there, smaller)
+            files.append(tmp_path / f"{page.parent.name}-{page.stem}-{number}.py")
+            files[-1].write_text(block, encoding="utf-8")
+    done = python("-c", RUN_FILES, *map(str, files), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -114,7 +120,7 @@ def test_blocks_are_of_kinds_that_are_run():
 
 def environment(**more):
     path = os.pathsep.join([str(ROOT), str(EXAMPLE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg", "COLUMNS": "200", **more}
+    return {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg", "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **more}
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
@@ -238,7 +244,7 @@ IN_CI = {
     "libraries": ("pip install stable-baselines3 datasets jsonpickle tqdm tensorboard",
                   "pip install --no-deps imitation==1.0.1"),
     "extras": ("pip install ntp-envs[neural]", "pip install ntp-envs[rl]", "pip install ntp-envs[data]",
-               "pip install ntp-envs[lm]",
+               "pip install ntp-envs[lm]", "pip install ntp-envs[trl]",
                "pip install -e .[bench,rl]"),
     "the example": ("pip install examples/third_party_agent",),
     "other processors": ("python tests/kernels.py",),

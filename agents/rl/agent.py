@@ -17,14 +17,14 @@ from stable_baselines3.common.policies import BasePolicy
 from agents.base import Agent, FitReport, check_task
 from agents.rl.policy import SB3Policy, global_generators_restored
 from agents.rl.vec_env import MAX_ENT, REWARDS, make_vec_env
-from ntp_envs import Demonstrations, DistanceCurve, Policy, PolicyClass, Task, distance
+from ntp_envs import Demonstrations, DistanceCurve, Policy, PolicyClass, Task
 from ntp_envs.checks import check_in, check_int, check_names
-from ntp_envs.distances import METRICS
 from ntp_envs.env import resolve_reward
 from ntp_envs.torch_state import own_torch_state
+from ntp_envs.wrappers import DistanceWatch
 
 
-class DistanceCallback(BaseCallback):
+class DistanceCallback(DistanceWatch, BaseCallback):
     """Log the distance between the policy's and the expert's rollout laws at some prefix lengths during training.
 
     Before the first rollout, then whenever ``every`` environment steps have passed, and at the end, it records
@@ -32,18 +32,11 @@ class DistanceCallback(BaseCallback):
     configured for), and where the distance is sampled also the standard error at H, ``distance/<metric>_se``. Each
     measurement is written at once, as those of stable-baselines3's ``EvalCallback`` are.
 
-    It measures the policy as it is, without exploration (see `SB3Policy` for DQN), by `ntp_envs.distance`: exactly
-    where H is small, else from ``n`` sequences of its own, the same random numbers each time, so that the curve moves
-    because the policy does. Neither the training environment nor a global generator is touched.
+    It measures the policy as it is, without exploration (see `SB3Policy` for DQN). Neither the training environment nor
+    a global generator is touched.
 
     Args:
-        task: whose expert to compare with.
-        every: environment steps between measurements, at least 1.
-        prefixes: lengths h in 1..H; by default 1, H/4, H/2 and H.
-        metric: ``"hellinger2"`` (squared Hellinger ``sum (sqrt P - sqrt Q)^2``, in [0, 2]), ``"tv"`` or ``"kl"``
-            (nats, expert first).
-        n: sequences drawn, where it is sampled.
-        seed: of the draws.
+        task, every, prefixes, metric, n, seed: see `ntp_envs.wrappers.DistanceWatch`.
         temperature: of DQN and QRDQN, as in `SB3Policy`.
         use_masking: of MaskablePPO, as in `SB3Policy` and its own ``learn``.
 
@@ -76,55 +69,29 @@ class DistanceCallback(BaseCallback):
         use_masking: bool = True,
         verbose: int = 0,
     ) -> None:
-        super().__init__(verbose)
-        if not isinstance(task, Task):
-            raise TypeError(f"task={task!r} must be an ntp_envs.Task, not {type(task).__name__}.")
-        self.task = task
-        self.every = check_int("every", every, minimum=1)
-        horizon = task.horizon
-        chosen = (1, horizon // 4, horizon // 2, horizon) if prefixes is None else prefixes
-        if prefixes is None:
-            chosen = [h for h in chosen if h >= 1]
-        self.prefixes = sorted({check_int("prefixes", h, minimum=1, maximum=horizon) for h in chosen})
-        self.metric = check_in("metric", metric, [name for name in METRICS if name != "coverage"])
-        self.n = check_int("n", n, minimum=4)
-        self.seed = check_int("seed", seed, minimum=0)
+        BaseCallback.__init__(self, verbose)
+        DistanceWatch.__init__(self, task, every=every, prefixes=prefixes, metric=metric, n=n, seed=seed)
         self.temperature = temperature
         self.use_masking = use_masking
-        self.history: list[tuple[int, DistanceCurve]] = []
 
     def _on_training_start(self) -> None:
         self._policy = SB3Policy(self.model, self.task, temperature=self.temperature, use_masking=self.use_masking)
-        if self.model.num_timesteps == 0:
-            self.history = []  # a new list: whoever kept the last training's has it still
-        else:  # what lies ahead is of a training that this one, an earlier state of it, does not continue
-            self.history[:] = [entry for entry in self.history if entry[0] <= self.model.num_timesteps]
+        self._begin(self.model.num_timesteps)
 
     def _on_rollout_start(self) -> None:
-        if not self.history or self.num_timesteps >= self.history[-1][0] + self.every:
+        if self._due(self.num_timesteps):
             self._measure()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
-        if not self.history or self.history[-1][0] < self.num_timesteps:
+        if self._due(self.num_timesteps, every=1):
             self._measure()
 
     def _measure(self) -> None:
-        curve = distance(
-            self.task.expert,
-            self._policy,
-            self.task,
-            metric=self.metric,
-            n=self.n,
-            rng=np.random.default_rng(self.seed),
-        )
-        self.history.append((self.num_timesteps, curve))
-        for h in self.prefixes:
-            self.logger.record(f"distance/{self.metric}_h{h}", float(curve.values[h - 1]))
-        if not curve.is_exact:
-            self.logger.record(f"distance/{self.metric}_se", float(curve.std_error[-1]))
+        for name, value in self._measured(self.num_timesteps, self._policy).items():
+            self.logger.record(name, value)
         self.logger.dump(self.num_timesteps)  # the model itself may write more rarely than this measures
 
 
