@@ -31,6 +31,7 @@ transformers = import_extra(
 )
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
+from transformers import DynamicCache  # noqa: E402
 
 from ntp_envs.torch_state import own_torch_state  # noqa: E402
 
@@ -66,6 +67,8 @@ class TransformersPolicy(Policy):
         top_p: in (0, 1], or ``None`` for all.
         pad: an id that fills shorter prompts up, on the left: ``[pad, pad, 7, 4]`` is the prompt ``[7, 4]``, and
             ``begin`` goes between. An id that is also a token is one where it stands after another token.
+        attention_window: every layer sees the last so many ids alone, the one that it stands at among them, so that the
+            law of the first so many tokens (``begin`` and prompt count) is that of the whole model; ``None`` for all.
         batch_size: sequences a pass, in sampling and scoring. (A cursor reads all its sequences in one.)
 
     Raises:
@@ -82,6 +85,9 @@ class TransformersPolicy(Policy):
     2
     """
 
+    #: what `ntp_envs.perturbed` has done to the model, in its words
+    change: str = ""
+
     def __init__(
         self,
         model: Any,
@@ -93,6 +99,7 @@ class TransformersPolicy(Policy):
         top_k: int | None = None,
         top_p: float | None = None,
         pad: int | None = None,
+        attention_window: int | None = None,
         batch_size: int = 32,
     ) -> None:
         config = _check_model(model)
@@ -130,11 +137,28 @@ class TransformersPolicy(Policy):
         takes = inspect.signature(model.forward).parameters
         self._cache = "cache" if "cache" in takes else "past_key_values"  # the name that it has had since 5.24, or had
         self._takes = {name for name in ("logits_to_keep", "position_ids") if name in takes}
+        self.attention_window: int | None = None
+        if attention_window is not None:
+            own = getattr(config, "sliding_window", None)
+            self._check_masks()
+            self.attention_window = check_int("attention_window", attention_window, minimum=1, maximum=own)
+
+    def replace(self, **changes: Any) -> TransformersPolicy:
+        """This policy with other parameters, by their names in the constructor; the rest stay, the model among them.
+
+        Raises:
+            TypeError, ValueError: as from the constructor.
+        """
+        names = list(inspect.signature(TransformersPolicy.__init__).parameters)[1:]
+        new = type(self)(**{**{name: getattr(self, name) for name in names}, **changes})
+        new.change = self.change
+        return new
 
     def __repr__(self) -> str:
         shown = [f"TransformersPolicy({type(self.model).__name__}, vocab_size={self.vocab_size}"]
-        usual = {"begin": [], "temperature": 1.0, "top_k": None, "top_p": None, "pad": None}
+        usual = {"begin": [], "temperature": 1.0, "top_k": None, "top_p": None, "pad": None, "attention_window": None}
         shown += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        shown += [f"change={self.change!r}"] if self.change else []
         return ", ".join(shown) + ")"
 
     def _too_long(self) -> str:
@@ -242,6 +266,24 @@ class TransformersPolicy(Policy):
             ids, real = np.take_along_axis(ids, order, axis=1), np.take_along_axis(real, order, axis=1)
         return _ModelCursor(self, self._tensor(ids), self._tensor(real))
 
+    def _check_masks(self) -> None:
+        """That the model sees what a mask lets it see: where it sees one id alone, no other makes a difference."""
+        self.attention_window = 1
+        pairs = self._tensor(np.array([[0, 0], [1, 0]]))
+        try:
+            laws = self._laws(pairs, torch.ones_like(pairs), None, 1)[0]
+        except Exception as error:
+            raise ValueError(f"{self._no_masks()} It says: {error}") from error
+        if not torch.allclose(laws[0], laws[1], rtol=0, atol=1e-6):
+            raise ValueError(self._no_masks())
+
+    def _no_masks(self) -> str:
+        return (
+            f"attention_window needs a model that takes a mask for every pair of places; {type(self.model).__name__} "
+            f"with attn_implementation={self.model.config._attn_implementation!r} does not. Load it with 'eager' or "
+            "'sdpa'."
+        )
+
     def _tensor(self, numbers: NDArray[Any]) -> Tensor:
         """As int64 on the model's device."""
         return torch.from_numpy(np.array(numbers, dtype=np.int64)).to(self.model.device)
@@ -253,6 +295,13 @@ class TransformersPolicy(Policy):
             real: ``(b, t)`` 1 for all t places so far, the s among them, and 0 for those that fill up.
         """
         options = {"attention_mask": real, "use_cache": True, self._cache: cache}
+        if self.attention_window is not None:
+            places = torch.arange(real.shape[1], device=real.device)
+            ago = places[-ids.shape[1] :, None] - places  # (s, t)
+            seen = (ago >= 0) & (ago < self.attention_window) & (real[:, None, None] == 1)  # (b, 1, s, t)
+            hidden = torch.finfo(self.model.dtype).min  # not -inf: what fills up sees nothing
+            options["attention_mask"] = torch.zeros_like(seen, dtype=self.model.dtype).masked_fill_(~seen, hidden)
+            options[self._cache] = DynamicCache() if cache is None else cache  # layers that slide would forget
         if "logits_to_keep" in self._takes:
             options["logits_to_keep"] = last
         if "position_ids" in self._takes:

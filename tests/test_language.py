@@ -36,7 +36,7 @@ def gpt2(seed=0, **options):
 
 def llama(seed=0, **options):
     """Places are turns."""
-    config = transformers.LlamaConfig(**SMALL, max_position_embeddings=16, **{"vocab_size": A, **options})
+    config = transformers.LlamaConfig(max_position_embeddings=16, **{**SMALL, "vocab_size": A, **options})
     return randomised(transformers.LlamaForCausalLM(config), seed)
 
 
