@@ -12,7 +12,7 @@ from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
 from ntp_envs.language import TransformersPolicy, load_model
 
-CHANGES = ("temperature=0.8", "top_k=4")
+CHANGES = ("temperature=0.8", "top_k=4", "window=3")
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,14 @@ def test_distances_of_the_first_token_are_those_of_its_law(tiny, other, outcome)
 def test_what_is_cut_off_costs_an_infinite_divergence_and_a_finite_distance(outcome):
     assert outcome.summary.value(lm.FORCED, learner="top_k=4") == np.inf
     assert 0 < outcome.summary.value(lm.DISTANCE2, learner="top_k=4", h=4) < 2
+    assert outcome.summary.value(lm.DISTANCE2, learner="window=3", h=3) < 1e-9, "it still sees all there is"
+    assert outcome.summary.value(lm.DISTANCE2, learner="window=3", h=4) > 1e-9
     assert 0 < outcome.summary.value(lm.FORCED, learner=CHANGES[0]) < outcome.summary.value(lm.FORCED, learner="other")
 
 
 def test_forced_divergence_is_that_of_the_laws(tiny):
     policy, _, ids = lm.expert_of(tiny, lm.found(tiny), "", None, "cpu")
-    cool = lm.learner_of("temperature=0.5", policy, None, "cpu")
+    cool = lm.learner_of("temperature=0.5", "", policy, None, "cpu")
     tokens = np.array([[2, 3, 4], [5, 1, 0]])
     prompts, mask = ids[[0, 0]], np.array([[True] * 3, [True, True, False]])
     p, q = (each.forced_log_probs(prompts, tokens) for each in (policy, cool))
@@ -66,7 +68,7 @@ def test_texts_are_shown_side_by_side(outcome):
     """Drawn with the same random numbers: what a law keeps is the same."""
     assert {row["learner"] for row in outcome.summary.select(lm.SAMPLE)} == {"expert", "other", *CHANGES}
     (table,) = (table for table in outcome.analysis.tables if table.columns[1] == "by")
-    assert len(table.rows) == lm.SHOWN * 4
+    assert len(table.rows) == lm.SHOWN * 5
 
 
 def test_prompts_begin_texts(tiny, tmp_path):

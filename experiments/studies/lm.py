@@ -44,7 +44,9 @@ class LMOptions(Options):
     expert: str = "HuggingFaceTB/SmolLM2-135M"
     """The language model: a name on the Hugging Face hub, a directory that save_pretrained has written, or a .gguf
     file."""
-    changes: tuple[str, ...] = option(("temperature=0.9", "top_p=0.95", "top_k=50"), empty=True)
+    changes: tuple[str, ...] = option(
+        ("bf16", "int8", "int4", "int3", "drop", "window=8", "temperature=0.9", "top_k=50"), empty=True
+    )
     """Learners that are the expert with one change, see `ntp_envs.perturbed`."""
     learners: tuple[str, ...] = option((), empty=True)
     """More learners: other models over the same tokens, named as the expert is."""
@@ -128,19 +130,19 @@ def expert_of(name: str, weights: str, prompts: str, begin: int | None, device: 
     return policy, tokenizer, ids
 
 
-def learner_of(learner: str, expert: TransformersPolicy, tokenizer: Any, device: str) -> TransformersPolicy:
+def learner_of(
+    learner: str, weights: str, expert: TransformersPolicy, tokenizer: Any, device: str
+) -> TransformersPolicy:
     """The learner of this name: a change of the expert, or a model of its own over the same tokens."""
-    from ntp_envs.language import TransformersPolicy, load_model
+    from ntp_envs.language import load_model
+    from ntp_envs.perturbed import perturbed
 
-    what, _, value = learner.partition("=")
-    given = {"begin": expert.begin or None, "pad": expert.pad, "vocab_size": expert.vocab_size, "batch_size": BATCH}
-    given["prompt_length"] = expert.prompt_length
-    if what in ("temperature", "top_p", "top_k"):
-        return TransformersPolicy(expert.model, **given, **{what: int(value) if what == "top_k" else float(value)})
+    if not weights:
+        return perturbed(expert, learner)
     model, own = load_model(learner)
     if own.get_vocab() != tokenizer.get_vocab():
         raise ValueError(f"{learner} has other tokens than the expert; texts are compared token by token.")
-    return TransformersPolicy(model.to(device), **given)
+    return expert.replace(model=model.to(device))
 
 
 @lru_cache(maxsize=1)
@@ -189,7 +191,7 @@ def compared(
     """The learner's texts against the expert's at every length, its divergence under teacher forcing, and examples."""
     where = tuple(expert.values())
     policy, tokenizer, ids = expert_of(*where)
-    other = learner_of(learner, policy, tokenizer, expert["device"])
+    other = learner_of(learner, weights, policy, tokenizer, expert["device"])
     prompts, tokens, p_on_p = expert_texts(where, n, horizon, draw)
     own_prompts = ids[rng.integers(len(ids), size=n)]
     own, q_on_q = other.sample_with_log_probs(own_prompts, horizon, rng)
