@@ -251,12 +251,8 @@ def findings(o: DecodingOptions, s: Summary) -> Iterator[str]:
         )
 
 
-def analyse(options: DecodingOptions, summary: Summary) -> Analysis:
-    return Analysis(
-        tables=tables(options, summary),
-        figures=figures(options, summary),
-        findings=list(findings(options, summary)),
-    )
+def analyse(o: DecodingOptions, s: Summary) -> Analysis:
+    return Analysis(tables=tables(o, s), figures=figures(o, s), findings=list(findings(o, s)))
 
 
 STUDY = Study(

@@ -226,12 +226,8 @@ def findings(o: DistillationOptions, s: Summary) -> Iterator[str]:
         yield f"Nats of drift a token where forced KL is {number(found[0], 3)}, between two sizes of student: {words}."
 
 
-def analyse(options: DistillationOptions, summary: Summary) -> Analysis:
-    return Analysis(
-        tables=tables(options, summary),
-        figures=figures(options, summary),
-        findings=list(findings(options, summary)),
-    )
+def analyse(o: DistillationOptions, s: Summary) -> Analysis:
+    return Analysis(tables=tables(o, s), figures=figures(o, s), findings=list(findings(o, s)))
 
 
 STUDY = Study(

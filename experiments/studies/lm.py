@@ -9,29 +9,21 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import (
-    COLOURS,
-    Figure,
-    end_labels,
-    log2_axis,
-    new_figure,
-    no_data,
-)
+from experiments.charts import COLOURS, Figure, end_labels, log2_axis, new_figure, no_data
 from experiments.measure import distance_record
 from experiments.studies.text import MEASURABLE, SAMPLE, one_line, shown_lengths
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, SummaryRow, Table, number, pivot
+from experiments.summary import Summary, SummaryRow, Table, interval_words, mean_interval, number, pivot
 from ntp_envs import distance_from_log_probs
 from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.distances.sampled import blocks
-from ntp_envs.intervals import score_interval
 
 if TYPE_CHECKING:  # transformers is loaded when a model is
     from ntp_envs.language import TransformersPolicy
@@ -45,9 +37,11 @@ class LMOptions(Options):
     """The language model: a name on the Hugging Face hub, a directory that save_pretrained has written, or a .gguf
     file."""
     changes: tuple[str, ...] = option(
-        ("bf16", "int8", "int4", "int3", "drop", "window=8", "temperature=0.9", "top_k=50"), empty=True
+        ("bf16", "int8", "int4", "int3", "drop", "window=8", "temperature=0.9", "top_k=50"),
+        quick=("int8", "int3", "drop", "window=8", "temperature=0.9", "top_k=50"),
+        empty=True,
     )
-    """Learners that are the expert with one change, see `ntp_envs.perturbed`."""
+    """Learners that are the expert with a change, see `ntp_envs.perturbed`, or several: "int4+temperature=0.8"."""
     learners: tuple[str, ...] = option((), empty=True)
     """More learners: other models over the same tokens, named as the expert is."""
     prompts: str = ""
@@ -59,12 +53,18 @@ class LMOptions(Options):
     """Tokens of a text, at most: one that ends is a document."""
     n: int = option(1000, quick=64, least=2)
     """Texts of the expert, which all learners share, and of each learner."""
+    threshold: float = option(10.0, least=1.0)
+    """N of coverage: the share of the expert's texts to which the learner gives 1/N of their probability or less."""
     forced: int = option(100, quick=16, least=2, most="n")
     """Texts of the expert on which the teacher-forced divergence is computed."""
     draw: int = option(0, least=0)
     """Which texts the expert writes: another number gives others."""
     device: str = "cpu"
     """Where the models compute: "cuda", say."""
+
+    def check(self) -> None:
+        if len(set(names(self))) < len(names(self)):
+            raise ValueError(f"learners={self.learners} must have different names without their folders.")
 
 
 # -- models: found before anything is run, loaded once a process -------------------------------------------------------
@@ -81,22 +81,20 @@ def found(name: str) -> str:
     """
     path = Path(name).expanduser()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
-    if files:
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(b"" if file == path else str(file.relative_to(path)).encode())
-            with file.open("rb") as weights:
-                while piece := weights.read(1 << 20):
-                    digest.update(piece)
-        return digest.hexdigest()[:16]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(b"" if file == path else str(file.relative_to(path)).encode())
+        with file.open("rb") as weights:
+            while piece := weights.read(1 << 20):
+                digest.update(piece)
     try:
-        from transformers import AutoConfig
+        from ntp_envs.language import transformers
 
-        import ntp_envs.language  # noqa: F401
-
+        if files:
+            return digest.hexdigest()[:16]
         if path.suffix == ".gguf":
             raise OSError(f"there is no file {path}")
-        return str(getattr(AutoConfig.from_pretrained(name), "_commit_hash", ""))[:16]
+        return str(transformers.AutoConfig.from_pretrained(name)._commit_hash)[:16]
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
             f"there is no language model {name!r} to be had: {str(error).strip().partition(chr(10))[0]} Give "
@@ -130,15 +128,13 @@ def expert_of(name: str, weights: str, prompts: str, begin: int | None, device: 
     return policy, tokenizer, ids
 
 
-def learner_of(
-    learner: str, weights: str, expert: TransformersPolicy, tokenizer: Any, device: str
-) -> TransformersPolicy:
+def learner_of(learner: str, weights: str, expert: Any, tokenizer: Any, device: str) -> TransformersPolicy:
     """The learner of this name: a change of the expert, or a model of its own over the same tokens."""
     from ntp_envs.language import load_model
     from ntp_envs.perturbed import perturbed
 
     if not weights:
-        return perturbed(expert, learner)
+        return reduce(perturbed, learner.split("+"), expert)
     model, own = load_model(learner)
     if own.get_vocab() != tokenizer.get_vocab():
         raise ValueError(f"{learner} has other tokens than the expert; texts are compared token by token.")
@@ -156,8 +152,8 @@ def expert_texts(where: tuple[Any, ...], n: int, horizon: int, draw: int) -> tup
 
 # -- cells: one learner -----------------------------------------------------------------------------------------------
 
-DISTANCE2, FORCED, RATE = "hellinger2", "teacher-forced KL", "Bhattacharyya distance"
-METRICS = (DISTANCE2, "tv", "kl")
+DISTANCE2, COVERAGE, FORCED, RATE = "hellinger2", "coverage", "teacher-forced KL", "Bhattacharyya distance"
+METRICS = (DISTANCE2, "tv", "kl", COVERAGE)
 
 
 def nats(distance: Any) -> Any:
@@ -186,7 +182,7 @@ def forced_kl(expert: Any, learner: Any, prompts: IntArray, tokens: IntArray, ma
 
 def compared(
     *, expert: Mapping[str, Any], learner: str, weights: str, n: int, horizon: int, forced: int, draw: int,
-    rng: np.random.Generator,
+    threshold: float, rng: np.random.Generator,
 ) -> list[Record]:  # fmt: skip
     """The learner's texts against the expert's at every length, its divergence under teacher forcing, and examples."""
     where = tuple(expert.values())
@@ -198,7 +194,7 @@ def compared(
     masks = [written(x[:, :0], x, tokenizer.eos_token_id) for x in (tokens, own)]
     curves = distance_from_log_probs(
         p_on_p, other.log_probs(prompts, tokens), policy.log_probs(own_prompts, own), q_on_q,
-        mask_p=masks[0], mask_q=masks[1], metrics=METRICS,
+        mask_p=masks[0], mask_q=masks[1], metrics=METRICS, thresholds=threshold,
     )  # fmt: skip
     labels: dict[str, Label] = {"learner": shown_name(learner), "n": n, "H": horizon}
     records = [distance_record(curves[metric], labels, h) for metric in METRICS for h in shown_lengths(horizon)]
@@ -206,8 +202,7 @@ def compared(
     ends = [float(nats(column[-1])) / horizon for column in (curve.values, curve.lower, curve.upper)]
     records.append(Record(RATE, ends[0], labels, ends[1], ends[2], records[0].method))
     kl = forced_kl(policy, other, prompts[:forced], tokens[:forced], masks[0][:forced])
-    mean, error = float(kl.mean()), float(kl.std(ddof=1)) / math.sqrt(forced) if np.isfinite(kl).all() else math.inf
-    ends = [mean, mean] if math.isinf(mean) else [float(e) for e in score_interval(mean, error, forced, bound=np.inf)]
+    mean, *ends = mean_interval(kl, keyed_rng(0, "bootstrap"))
     records.append(Record(FORCED, mean, labels, *ends, f"{forced} texts of the expert"))
     return records + examples(other, tokenizer, ids, horizon, draw, labels)
 
@@ -252,25 +247,23 @@ def cells(o: LMOptions) -> Iterator[Cell]:
     expert = {"expert": o.expert, "weights": models[o.expert]}
     expert |= {"prompts": o.prompts, "begin": o.begin, "device": o.device}
     sizes = {"n": o.n, "horizon": o.horizon, "draw": o.draw}
+    more = {"forced": o.forced, "threshold": o.threshold}
     for learner in (*o.learners, *o.changes):
-        cell = {"expert": expert, "learner": learner, "weights": models.get(learner, ""), **sizes, "forced": o.forced}
+        cell = {"expert": expert, "learner": learner, "weights": models.get(learner, ""), **sizes, **more}
         yield Cell("learners", compared, cell)
     yield Cell("expert", of_expert, {"expert": expert, **sizes})
 
 
 # -- tables, figures and findings --------------------------------------------------------------------------------------
 
+DRIFT = "How fast does a changed model's text drift from the expert's?"
+TELLS = "Does the teacher-forced divergence tell how far whole texts are?"
 PALETTE = [COLOURS[c] for c in ("vermilion", "blue", "green", "purple", "orange", "black", "sky", "grey")]
 
 
 def names(o: LMOptions) -> list[str]:
     """Learners as tables call them."""
     return [shown_name(learner) for learner in (*o.learners, *o.changes)]
-
-
-def lengths(o: LMOptions) -> list[int]:
-    """1, then every other doubling from the quarter of the horizon, and the horizon: as many as a table holds."""
-    return sorted({1, *(h for h in (8, 16, 64) if h < o.horizon), o.horizon})
 
 
 def ranked(o: LMOptions, s: Summary) -> list[str]:
@@ -281,9 +274,13 @@ def ranked(o: LMOptions, s: Summary) -> list[str]:
 
 def tables(o: LMOptions, s: Summary) -> list[Table]:
     rows: list[tuple[str, dict[str, Any]]] = [(name, {"learner": name}) for name in ranked(o, s)]
-    columns: list[tuple[str, dict[str, Any]]] = [(f"D^2, h={h}", {"h": h}) for h in lengths(o)]
-    columns += [(f"TV, h={o.horizon}", {"metric": "tv", "h": o.horizon}), ("nats a token", {"metric": RATE})]
-    columns += [("forced KL a token", {"metric": FORCED}), (f"KL, h={o.horizon}", {"metric": "kl", "h": o.horizon})]
+    lengths = sorted({1, *(h for h in (8, 16, 64) if h < o.horizon), o.horizon})
+    columns: list[tuple[str, dict[str, Any]]] = [(f"D^2, h={h}", {"h": h}) for h in lengths]
+    columns += [("nats a token", {"metric": RATE}), ("forced KL a token", {"metric": FORCED})]
+    whole: list[tuple[str, dict[str, Any]]] = [
+        (name, {"metric": metric, "h": o.horizon})
+        for name, metric in (("total variation", "tv"), ("KL", "kl"), (f"not covered, N={o.threshold:g}", COVERAGE))
+    ]
     texts = [
         [str(place), name, row["text"]]
         for place in range(1, SHOWN + 1)
@@ -294,14 +291,23 @@ def tables(o: LMOptions, s: Summary) -> list[Table]:
     return [
         pivot(
             s,
-            f"Whole texts of {o.expert} against those of each learner",
+            f"Whole texts of {shown_name(o.expert)} against those of each learner",
             DISTANCE2,
             rows,
             columns,
             note="D^2: squared Hellinger distance (0 to 2) of the laws of the first h tokens; nats a token: "
-            "Bhattacharyya distance -log(1 - D^2/2) of the whole texts over their length; forced KL: of the laws of "
-            f"the next token, on {o.forced} texts of the expert; KL: of whole texts. 95 % intervals; {o.n} texts of "
-            "each, those of the expert the same for all.",
+            "Bhattacharyya distance -log(1 - D^2/2) of whole texts over their length; forced KL: of the laws of the "
+            f"next token. 95 % intervals; {o.n} texts of each, those of the expert the same for all. "
+            f"{interval_words(o.forced, 'texts of the expert')} for forced KL.",
+        ),
+        pivot(
+            s,
+            f"The same texts of {o.horizon} tokens by other measures",
+            "tv",
+            rows,
+            whole,
+            note="KL in nats, the expert first; not covered: share of the expert's texts to which the learner gives "
+            "1/N of their probability or less.",
         ),
         Table(
             "Texts side by side",
@@ -314,28 +320,32 @@ def tables(o: LMOptions, s: Summary) -> list[Table]:
 
 def drift_figure(o: LMOptions, s: Summary) -> Figure:
     """Nats of Bhattacharyya distance against the length, both logarithmic: a slope of 1 is so many nats a token."""
-    figure, axes = new_figure(drift_title(o, s), "tokens written", "Bhattacharyya distance, nats", size=(9.6, 5.6))
+    figure, axes = new_figure(
+        drift_title(o, s), "tokens written\n(bars at the ends: 95 %)", "Bhattacharyya distance, nats", size=(9.6, 5.6)
+    )
     ends = []
     for name, colour in zip(ranked(o, s), PALETTE * len(names(o))):
         series = s.series("h", DISTANCE2, learner=name)
-        kept = (series.mean > 0) & (series.lower < MEASURABLE)
+        kept = (series.mean > 1e-9) & ~(series.lower > MEASURABLE)
         x, *columns = (column[kept] for column in series)
-        if not len(x):
-            continue
-        mean, lower, upper = (nats(np.minimum(column, 2.0 - 1e-9)) for column in columns)
-        axes.plot(x, mean, color=colour)
-        axes.fill_between(x, np.maximum(lower, 1e-12), upper, color=colour, alpha=0.15, linewidth=0)
-        ends.append((float(x[-1]), float(mean[-1]), name, colour))
+        if len(x):
+            mean, lower, upper = (nats(np.minimum(column, 2.0 - 1e-9)) for column in columns)
+            axes.plot(x, mean, color=colour)
+            axes.plot([x[-1]] * 2, [max(lower[-1], 1e-9), upper[-1]], color=colour, linewidth=6, alpha=0.35)
+            ends.append((float(x[-1]), float(mean[-1]), name, colour))
     if not ends:
         no_data(axes)
         return figure
-    drawn = np.concatenate([line.get_ydata() for line in axes.lines])
+    drawn = np.concatenate([line.get_ydata() for line in axes.lines[::2]])
+    low, high = max(float(drawn.min()) / 2, 1e-5), 2 * float(drawn.max())
     axes.set_yscale("log")
     log2_axis(axes, [2.0**k for k in range(int(math.log2(o.horizon)) + 1)])
-    axes.set_ylim(max(float(drawn.min()) / 2, 1e-5), 2 * float(drawn.max()))
-    axes.set_xlim(1, o.horizon * (1.6 if o.horizon < 64 else 2.2))
-    for k in range(-6, 2):  # what a constant drift looks like
-        axes.plot([1, o.horizon], [10.0**k, 10.0**k * o.horizon], ":", color=COLOURS["grey"], linewidth=0.8, zorder=1)
+    axes.set_xlim(1, 1.9 * o.horizon)
+    axes.set_ylim(low, high)
+    for rate in 10.0 ** np.arange(-6, 1):  # what a constant drift looks like
+        axes.plot([1, o.horizon], [rate, rate * o.horizon], ":", color=COLOURS["grey"], linewidth=0.8, zorder=1)
+        if low < rate < high:
+            axes.annotate(f"{rate:g} a token", (1.03, 0.95 * rate), color=COLOURS["grey"], fontsize=8, va="top")
     end_labels(axes, ends)
     return figure
 
@@ -343,59 +353,54 @@ def drift_figure(o: LMOptions, s: Summary) -> Figure:
 def drift_title(o: LMOptions, s: Summary) -> str:
     order = ranked(o, s)
     if not order:
-        return "How fast does a changed model's text drift from the expert's?"
+        return DRIFT
     ends = [number(s.value(RATE, learner=name), 2) for name in (order[0], order[-1])]
     return f"Each change has its price a token: {order[0]} {ends[0]} nats, {order[-1]} {ends[1]}"
 
 
 def forced_figure(o: LMOptions, s: Summary) -> Figure:
     """Drift of whole texts against the teacher-forced divergence, with the line of small independent errors."""
-    title = "Does the teacher-forced divergence tell how far whole texts are?"
-    figure, axes = new_figure(title, "teacher-forced KL, nats a token", "whole texts, nats a token", size=(9.0, 5.2))
-    points = []
-    for name, colour in zip(ranked(o, s), PALETTE * len(names(o))):
-        for kl, rate in zip(s.select(FORCED, learner=name), s.select(RATE, learner=name)):
-            if rate.mean > 0 and kl.mean > 0:
-                points.append((name, colour, kl, rate))
+    figure, axes = new_figure(TELLS, "teacher-forced KL, nats a token", "whole texts, nats a token", size=(9.0, 5.2))
+    points = [
+        (name, colour, kl, rate)
+        for name, colour in zip(ranked(o, s), PALETTE * len(names(o)))
+        for kl, rate in zip(s.select(FORCED, learner=name), s.select(RATE, learner=name))
+        if rate.mean > 0 and kl.mean > 0
+    ]
     finite = [kl.mean for _, _, kl, _ in points if math.isfinite(kl.mean)]
     if not finite:
         no_data(axes)
         return figure
-    edge = 10 * max(finite)
+    edge = 4 * max(finite)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    labels = []
     for name, colour, kl, rate in points:
-        x = kl.mean if math.isfinite(kl.mean) else edge
-        axes.plot([x, x], [rate.lower, rate.upper], color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
-        axes.plot([kl.lower, kl.upper], [rate.mean] * 2, color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
+        x, bar = kl.mean if math.isfinite(kl.mean) else edge, {"color": colour, "linewidth": 5, "alpha": 0.3}
+        axes.plot([x, x], [rate.lower, rate.upper], **bar)
+        axes.plot([kl.lower, kl.upper], [rate.mean] * 2, **bar)
         axes.plot([x], [rate.mean], "o", color=colour)
-        words = name if math.isfinite(kl.mean) else f"{name} (KL is infinite)"
-        axes.annotate(words, (x, rate.mean), xytext=(8, 6), textcoords="offset points", color=colour, weight="bold")
+        labels.append((x, rate.mean, name if math.isfinite(kl.mean) else f"{name}: infinite", colour))
     ends = np.array([min(finite) / 2, max(finite) * 2])
     axes.plot(ends, ends / 4, ":", color=COLOURS["grey"], linewidth=1.2, zorder=1)
     axes.annotate("a quarter of it", (ends[-1], ends[-1] / 4), color=COLOURS["grey"], ha="left", va="center")
     axes.set_xlim(min(finite) / 3, edge * 12)
+    end_labels(axes, labels)
     return figure
 
 
 def figures(o: LMOptions, s: Summary) -> list[FigureSpec]:
-    size = f"{o.n} texts of each, bands: 95 % at each length"
+    drift = (
+        f"-log(1 - D^2/2) of the first h tokens, D^2 the squared Hellinger distance to {shown_name(o.expert)}; {o.n} "
+        "texts of each. Dotted: a constant drift a token. Lines end where too little in common is left to measure."
+    )
+    forced = (
+        f"Across: KL of the laws of the next token on {o.forced} texts of the expert. Up: Bhattacharyya distance of "
+        f"texts of {o.horizon} tokens over their length. Dotted: a quarter of KL, which is what small errors give."
+    )
     return [
-        FigureSpec(
-            "headline",
-            "How fast does a changed model's text drift from the expert's?",
-            f"-log(1 - D^2/2) of the first h tokens, D^2 the squared Hellinger distance to {o.expert}; dotted: a "
-            f"constant drift a token. Lines end where too little in common is left to measure. {size}.",
-            lambda: drift_figure(o, s),
-        ),
-        FigureSpec(
-            "forced",
-            "Does the teacher-forced divergence tell how far whole texts are?",
-            f"Across: KL of the laws of the next token on {o.forced} texts of the expert. Up: Bhattacharyya distance "
-            f"of the laws of {o.horizon} tokens over their number. Dotted: a quarter of KL, which is what small "
-            f"errors give. {size}.",
-            lambda: forced_figure(o, s),
-        ),
+        FigureSpec("headline", DRIFT, drift, lambda: drift_figure(o, s)),
+        FigureSpec("forced", TELLS, forced, lambda: forced_figure(o, s)),
     ]
 
 
@@ -405,7 +410,7 @@ def findings(o: LMOptions, s: Summary) -> Iterator[str]:
     if not order:
         return
     words = "; ".join(f"{name} {s.shown(DISTANCE2, learner=name, h=o.horizon)}" for name in order)
-    yield f"Squared Hellinger distance of {o.horizon} tokens to {o.expert} (2 is nothing in common): {words}."
+    yield f"Squared Hellinger distance to {shown_name(o.expert)} after {o.horizon} tokens (at most 2): {words}."
     found = sorted(disagreements(o, s), key=lambda pair: -pair[0])
     for _, said in found[:3]:
         yield said
@@ -415,7 +420,7 @@ def findings(o: LMOptions, s: Summary) -> Iterator[str]:
             "intervals tell them apart."
         )
     elif len(found) > 3:
-        yield f"So do {len(found) - 3} more pairs of learners."
+        yield f"So with {len(found) - 3} more pairs of learners."
 
 
 def disagreements(o: LMOptions, s: Summary) -> Iterator[tuple[float, str]]:
@@ -432,22 +437,16 @@ def disagreements(o: LMOptions, s: Summary) -> Iterator[tuple[float, str]]:
     for near, (kl, texts) in rows.items():
         for far, (its_kl, its_texts) in rows.items():
             if kl.top < low(its_kl) and its_texts.top < low(texts):
-                yield (
-                    low(texts) - its_texts.top,
-                    (
-                        f"Teacher-forced KL calls {near} nearer to the expert than {far} ({kl.shown(2)} against "
-                        f"{its_kl.shown(2)} nats a token); its texts of {o.horizon} tokens are farther "
-                        f"({texts.shown()} against {its_texts.shown()})."
-                    ),
+                said = (
+                    f"Teacher-forced KL calls {near} nearer to the expert than {far} ({kl.shown(2)} against "
+                    f"{its_kl.shown(2)} nats a token); its texts of {o.horizon} tokens are farther "
+                    f"({texts.shown()} against {its_texts.shown()})."
                 )
+                yield low(texts) - its_texts.top, said
 
 
-def analyse(options: LMOptions, summary: Summary) -> Analysis:
-    return Analysis(
-        tables=tables(options, summary),
-        figures=figures(options, summary),
-        findings=list(findings(options, summary)),
-    )
+def analyse(o: LMOptions, s: Summary) -> Analysis:
+    return Analysis(tables=tables(o, s), figures=figures(o, s), findings=list(findings(o, s)))
 
 
 STUDY = Study(
