@@ -27,8 +27,9 @@ from ntp_envs.checks import check_generator, check_int, check_real, check_tokens
 from ntp_envs.policies import Cursor, Policy, check_sequences
 
 transformers = import_extra(
-    "transformers", "torch", what="a language model (ntp_envs.language)", install='pip install "ntp-envs[lm]"'
+    "transformers", "torch", "psutil", what="a language model (ntp_envs.language)", install='pip install "ntp-envs[lm]"'
 )
+import psutil  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 from transformers import DynamicCache  # noqa: E402
@@ -102,7 +103,7 @@ class TransformersPolicy(Policy):
         attention_window: int | None = None,
         batch_size: int = 32,
     ) -> None:
-        config = _check_model(model)
+        config = check_model(model)
         size = int(config.vocab_size)
         super().__init__(
             size if vocab_size is None else check_int("vocab_size", vocab_size, minimum=1, maximum=size),
@@ -387,7 +388,7 @@ def _cut(law: Tensor, *, count: int | None = None, mass: float | None = None) ->
     return law.masked_fill(~(sure | (tied & (before < wanted))), -torch.inf).log_softmax(-1)
 
 
-def _check_model(model: Any) -> Any:
+def check_model(model: Any) -> Any:
     """The part of the model's configuration that is about text, once the model is one that writes text."""
     advice = "take AutoModelForCausalLM.from_pretrained(...), or load_model"
     if not isinstance(model, transformers.PreTrainedModel):
@@ -437,6 +438,8 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
     Raises:
         OSError: nothing can be loaded from there: no such model or file, no access, or no connection (also with
             ``HF_HUB_OFFLINE=1``) and no copy in the cache; the cause says which.
+        MemoryError: the weights do not fit into the memory that is free now, as they are counted before any is read
+            (not where ``device_map`` says where they go).
     """
     path, file = Path(name), {}
     if path.suffix == ".gguf":
@@ -444,13 +447,10 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
             raise FileNotFoundError(f"there is no file {path}; give the path of a .gguf file on this machine.")
         name, file = path.parent, {"gguf_file": path.name}
     of_both = {key: value for key, value in options.items() if key in WHERE}
-    found = []
-    for kind, more in (
-        (transformers.AutoModelForCausalLM, {"dtype": dtype, **options}),
-        (transformers.AutoTokenizer, of_both),
-    ):
+
+    def loaded(kind: Any, **more: Any) -> Any:
         try:
-            found.append(kind.from_pretrained(str(name), **file, **more))
+            return kind.from_pretrained(str(name), **file, **more)
         except (OSError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise OSError(
@@ -458,5 +458,56 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
                 "gated, accept its terms there and log in; offline, only what is in the cache is found), a directory "
                 "with a model and its tokenizer, or a .gguf file."
             ) from error
-    model, tokenizer = found
-    return model, tokenizer
+
+    config = options.pop("config", None) or loaded(transformers.AutoConfig, **of_both)
+    if "device_map" not in options:
+        _check_memory(str(path), config, dtype)
+    tokenizer = loaded(transformers.AutoTokenizer, **of_both)
+    return loaded(transformers.AutoModelForCausalLM, config=config, dtype=dtype, **options), tokenizer
+
+
+def _check_memory(name: str, config: Any, dtype: str) -> None:
+    """That the weights fit into the memory that is free: those of an empty model are counted."""
+    kind = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else getattr(torch, dtype)
+    try:
+        with torch.device("meta"):
+            empty = transformers.AutoModelForCausalLM.from_config(config)
+    except ValueError:  # no such model: loading it says why
+        return
+    count = sum(weight.numel() for weight in empty.parameters())
+    needed, free = count * kind.itemsize, psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(
+            f"{name!r} has {count / 1e6:.3g} million weights, {needed / 1e9:.3g} GB in {str(kind)[6:]}, and "
+            f"{free / 1e9:.3g} GB of memory are free; take dtype='bfloat16', a smaller model or another machine."
+        )
+
+
+def check_same_tokens(one: Any, two: Any) -> int:
+    """That two tokenizers give every id to the same token, as models must whose laws are compared.
+
+    Args:
+        one, two: tokenizers of transformers.
+
+    Returns:
+        How many ids they have.
+
+    Raises:
+        ValueError: they differ; the message has how many ids, which first, and how many agree up to there.
+    """
+    names = []
+    for tokenizer in (one, two):
+        names.append({number: token for token, number in tokenizer.get_vocab().items()})
+    ids = sorted({*names[0], *names[1]})
+    differing = [number for number in ids if names[0].get(number) != names[1].get(number)]
+    if not differing:
+        return len(ids)
+    shown = "; ".join(
+        f"{number} is {' and '.join(repr(name[number]) if number in name else 'no token' for name in names)}"
+        for number in differing[:3]
+    )
+    raise ValueError(
+        f"the tokenizers differ at {len(differing)} of {len(ids)} ids ({shown}), and laws over different tokens have "
+        f"no distance; take two models of one family, or compare the laws of the ids before, with "
+        f"vocab_size={differing[0]}."
+    )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ntp_envs.checks import check_int, check_real, did_you_mean
@@ -78,24 +79,26 @@ def perturbed(policy: TransformersPolicy, change: str) -> TransformersPolicy:
     """
     if not isinstance(policy, TransformersPolicy):
         raise TypeError(f"policy must be an ntp_envs.language.TransformersPolicy, not {type(policy).__name__}.")
+    make, values = check_change(change)
+    return make(policy, *values)
+
+
+def check_change(change: str) -> tuple[Callable[..., TransformersPolicy], tuple[Any, ...]]:
+    """What makes a change, and the value in its words; refused in the words of `perturbed`, but for what is in range
+    for one model and not for another."""
     if not isinstance(change, str):
         raise TypeError(f"change={change!r} must be a string, such as 'int8' or 'window=8'.")
     name, equals, text = (part.strip() for part in change.partition("="))
     if name not in _CHANGES:
         raise ValueError(f"unknown change {change!r}.{did_you_mean(name, _CHANGES)}")
     make, kinds, example = _CHANGES[name]
+    if not equals and (not kinds or name == "drop"):
+        return make, ()
     if not kinds:
-        if equals:
-            raise ValueError(f"change={change!r}: {name!r} takes no value.")
-        return make(policy)
-    if not equals and name == "drop":
-        return make(policy)
+        raise ValueError(f"change={change!r}: {name!r} takes no value.")
     for kind in kinds:
-        try:
-            value = kind(text)
-        except ValueError:
-            continue
-        return make(policy, value)
+        with suppress(ValueError):
+            return make, (kind(text),)
     raise ValueError(f"change={change!r} needs a number after it, such as {name}={example}.")
 
 

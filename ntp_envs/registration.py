@@ -7,7 +7,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from ntp_envs.checks import did_you_mean
 from ntp_envs.tasks.base import Task
-from ntp_envs.tasks.registry import register_task, task_names
+from ntp_envs.tasks.registry import WITH_AN_EXTRA, register_task, task_names
 
 NAMESPACE = "ntp"
 VERSION = 0  # changes when learning results could
@@ -38,8 +38,9 @@ def register_environment(task_family: type[Task] | str) -> str:
     """
     if isinstance(task_family, str):
         name = task_family
-        if ":" not in name and name not in task_names():
-            raise ValueError(f"unknown task {name!r}.{did_you_mean(name, task_names())}")
+        known = [*task_names(), *WITH_AN_EXTRA]
+        if ":" not in name and name not in known:
+            raise ValueError(f"unknown task {name!r}.{did_you_mean(name, known)}")
     else:
         name = register_task(task_family).__name__
     spec = EnvSpec(
@@ -48,13 +49,13 @@ def register_environment(task_family: type[Task] | str) -> str:
         vector_entry_point="ntp_envs.vector_env:TokenVectorEnv",
         kwargs={"task": name},
     )
-    known = gym.registry.get(spec.id)
-    if known is not None and known != spec:
+    found = gym.registry.get(spec.id)
+    if found is not None and found != spec:
         raise ValueError(
-            f"{spec.id} is already registered, with entry point {known.entry_point!r} and {known.kwargs}; "
+            f"{spec.id} is already registered, with entry point {found.entry_point!r} and {found.kwargs}; "
             "give the family another class name."
         )
-    if known is None:
+    if found is None:
         gym.register(
             spec.id, entry_point=spec.entry_point, vector_entry_point=spec.vector_entry_point, kwargs=spec.kwargs
         )
@@ -63,6 +64,6 @@ def register_environment(task_family: type[Task] | str) -> str:
 
 def register_known() -> None:
     """Register every family known by name: built in, or announced by an installed package (which is not imported)."""
-    for name in task_names():
+    for name in (*task_names(), *WITH_AN_EXTRA):
         if environment_id(name) not in gym.registry:
             register_environment(name)

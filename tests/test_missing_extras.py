@@ -12,7 +12,12 @@ NEURAL = [
     "from agents.neural.network import NetworkClass",
     "from agents import make_agent; make_agent('agents.neural:NeuralBC')",
 ]
-LM = ["import ntp_envs.language", "from ntp_envs.language import TransformersPolicy"]
+LM = [
+    "import ntp_envs.language",
+    "from ntp_envs.language import TransformersPolicy",
+    "from ntp_envs.tasks import LanguageModel",
+    "import gymnasium, ntp_envs; gymnasium.make('ntp/LanguageModel-v0', model='a/model')",
+]
 RL = [
     "import agents.rl",
     "from agents.rl.agent import SB3Agent",

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ntp_envs.registry import handed_out
 from ntp_envs.tasks.base import BestInClass, Task
-from ntp_envs.tasks.registry import BUILT_IN, make_task, register_task, task_names
+from ntp_envs.tasks.registry import BUILT_IN, WITH_AN_EXTRA, make_task, register_task, task_names
 
 #: what the families' modules offer besides the families
 _MORE = {
@@ -44,7 +44,7 @@ __all__ += sorted({**BUILT_IN, **_MORE})
 
 
 def __getattr__(name: str) -> Any:
-    return handed_out(__name__, {**BUILT_IN, **_MORE}, name)
+    return handed_out(__name__, {**BUILT_IN, **WITH_AN_EXTRA, **_MORE}, name)
 
 
 def __dir__() -> list[str]:

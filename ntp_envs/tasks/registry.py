@@ -31,12 +31,15 @@ BUILT_IN: dict[str, str] = {
     "Tightrope": "ntp_envs.tasks.tightrope:Tightrope",
     "TuringMachine": "ntp_envs.tasks.turing_machine:TuringMachine",
 }
+#: found by name and given an id, but listed only where the extra is wanted; it has no defaults to be made from
+WITH_AN_EXTRA: dict[str, str] = {"LanguageModel": "ntp_envs.tasks.language_model:LanguageModel"}
 _tasks: Registry[Task] = Registry(
     "task",
     group=ENTRY_POINT_GROUP,
     built_in=BUILT_IN,
     accepts=lambda item: isinstance(item, type) and issubclass(item, Task) and dataclasses.is_dataclass(item),
     requirement="a frozen dataclass that subclasses ntp_envs.Task",
+    elsewhere=WITH_AN_EXTRA,
 )
 
 

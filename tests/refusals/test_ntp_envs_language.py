@@ -116,8 +116,8 @@ def test_what_is_not_there_is_told_without_a_network(name, monkeypatch):
 
 def test_a_broken_folder(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt3"}')
-    with pytest.raises(OSError, match=r"AutoModelForCausalLM cannot load .*gpt3"):
+    with pytest.raises(OSError, match=r"AutoConfig cannot load .*gpt3"):
         load_model(tmp_path)
     (tmp_path / "model.gguf").write_bytes(b"not one at all, whatever its name says")
-    with pytest.raises(OSError, match=r"AutoModelForCausalLM cannot load '.*model\.gguf'"):
+    with pytest.raises(OSError, match=r"AutoConfig cannot load '.*model\.gguf'"):
         load_model(tmp_path / "model.gguf")
