@@ -49,10 +49,11 @@ def measured(
 
 
 def distance_record(curve: DistanceCurve, labels: Mapping[str, Label], h: int | None = None) -> Record:
-    """The distance of the first ``h`` tokens, which is then a label, or of all of them."""
-    ends = [float(column[-1 if h is None else h - 1]) for column in (curve.values, curve.lower, curve.upper)]
+    """The distance of the first ``h`` tokens, which is then a label, or of all of them; of the first threshold."""
+    place = -1 if h is None else h - 1
+    ends = [float(np.ravel(column[place])[0]) for column in (curve.values, curve.lower, curve.upper)]
     method = curve.method if curve.is_exact else f"{curve.method}, n={curve.n}"
-    return Record("hellinger2", ends[0], labels if h is None else {**labels, "h": h}, ends[1], ends[2], method)
+    return Record(curve.metric, ends[0], labels if h is None else {**labels, "h": h}, ends[1], ends[2], method)
 
 
 def named(task: str, learner: str, horizon: int, n: float, chunk: int | None = None) -> dict[str, str | int | float]:

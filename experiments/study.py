@@ -65,7 +65,7 @@ def option(
         choices: all that it may be.
         power_of_two: only 1, 2, 4, ...
         one_of: the name of an option that lists all that it may be.
-        empty: a tuple may hold nothing.
+        empty: a tuple may hold nothing; where that is the default and there are no ``choices``, it holds text.
     """
     bounds = {"least": least, "most": most, "above": above, "below": below}
     rules = {"choices": choices, "power_of_two": power_of_two, "one_of": one_of, "empty": empty}
@@ -113,7 +113,7 @@ def _checked(options: Any, f: dataclasses.Field[Any]) -> Any:
     if (not value and not rule["empty"]) or len(set(value)) < len(value):
         least = "" if rule["empty"] else ", at least one"
         raise ValueError(f"{f.name}={tuple(value)} must hold distinct values{least}.")
-    kind = f.default[0] if f.default else (rule["choices"] or (1,))[0]
+    kind = (f.default or rule["choices"] or ("",))[0]
     return tuple(_checked_one(options, f.name, one, kind, rule) for one in value)
 
 

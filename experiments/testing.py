@@ -96,7 +96,7 @@ def _refusable(options: Any, field: dataclasses.Field[Any]) -> Iterator[Any]:
         yield ()
     for one in getattr(options, field.name)[:1]:
         yield (one, one)
-    kind = field.default[0] if field.default else (field.metadata["choices"] or (1,))[0]
+    kind = (field.default or field.metadata["choices"] or ("",))[0]
     yield from ((one,) for one in _refusable_ones(options, kind, field.metadata))
 
 

@@ -87,6 +87,7 @@ from ntp_envs.evaluation import Evaluation, backtracking_search, best_of, evalua
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import (
     CallablePolicy,
+    DecodedPolicy,
     EndedPolicy,
     GreedyPolicy,
     MixturePolicy,
@@ -129,6 +130,7 @@ __all__ = [
     "BernoulliPolicy",
     "BestInClass",
     "CallablePolicy",
+    "DecodedPolicy",
     "Demonstrations",
     "DistanceCurve",
     "EndedClass",

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax
 
-from ntp_envs.arrays import FloatArray, IntArray, first_best, prefix_codes, sample_categorical
-from ntp_envs.checks import as_array, check_generator, check_int, check_tokens
+from ntp_envs.arrays import TIE, FloatArray, IntArray, first_best, prefix_codes, sample_categorical
+from ntp_envs.checks import as_array, check_generator, check_int, check_real, check_tokens
 from ntp_envs.observations import Sizes, split_observation
 
 
@@ -446,11 +447,93 @@ def one_hot_log_probs(tokens: NDArray[np.integer], vocab_size: int) -> FloatArra
     return out
 
 
-class GreedyPolicy(SequentialPolicy):
+class DecodedPolicy(SequentialPolicy):
+    """What a decoder writes with ``policy``: its law with a temperature, the ``top_k`` most probable tokens, ``top_p``.
+
+    As decoders do it, log-probabilities are divided by the temperature, the ``top_k`` most probable tokens are kept,
+    then of their law the fewest most probable tokens of mass ``top_p``. As a policy, so that everything that takes one
+    (distances, evaluation, environments) can look at it. Tokens within 1e-9 nats of the last one that is kept tie with
+    it, and of these the smaller are kept; masses within 1e-9 are equal. Language models have these three as parameters
+    of their own (`ntp_envs.language.TransformersPolicy`).
+
+    Args:
+        policy: what is decoded.
+        temperature: above 0; `GreedyPolicy` is the limit at 0.
+        top_k: in [1, A], or ``None`` for all.
+        top_p: in (0, 1], or ``None`` for all.
+
+    >>> from ntp_envs import BernoulliPolicy
+    >>> cool = DecodedPolicy(BernoulliPolicy(0.75), temperature=0.5)
+    >>> np.exp(cool.next_log_probs(np.zeros((1, 0), int), np.zeros((1, 0), int))).round(6).tolist()
+    [[0.1, 0.9]]
+    """
+
+    def __init__(
+        self, policy: Policy, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    ) -> None:
+        if not isinstance(policy, Policy):
+            raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
+        super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
+        self.policy = policy
+        self.temperature = check_real("temperature", temperature, minimum=0.0)
+        if self.temperature == 0:
+            raise ValueError("temperature=0 must be above 0; for greedy decoding use ntp_envs.GreedyPolicy.")
+        self.top_k = None if top_k is None else check_int("top_k", top_k, minimum=1, maximum=self.vocab_size)
+        self.top_p = None if top_p is None else check_real("top_p", top_p, minimum=0.0, maximum=1.0)
+        if self.top_p == 0:
+            raise ValueError("top_p=0 must be above 0 and at most 1; for the most probable token alone use top_k=1.")
+
+    def __repr__(self) -> str:
+        usual = {"temperature": 1.0, "top_k": None, "top_p": None}
+        shown = [f", {name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return f"{type(self).__name__}({self.policy!r}{''.join(shown)})"
+
+    def decode(self, log_probs: FloatArray) -> FloatArray:
+        """The law that is written, from ``(..., A)`` log-probabilities of the policy."""
+        law = log_probs
+        if self.temperature != 1:
+            law = log_softmax(law / self.temperature, axis=-1)
+        if self.top_k is not None:
+            law = _most_probable(law, count=self.top_k)
+        if self.top_p is not None and self.top_p < 1:
+            law = _most_probable(law, mass=self.top_p)
+        return law
+
+    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
+        return _DecodedCursor(self, self.policy.cursor(prompts))
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        return self._decoded(self.policy.next_log_probs(prompts, tokens))
+
+    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        return self._decoded(self.policy.forced_log_probs(prompts, tokens))
+
+    def _decoded(self, log_probs: FloatArray) -> FloatArray:
+        if np.isnan(log_probs).any():
+            raise ValueError("a policy returned NaN for the law of the next token, so that none is the most probable.")
+        return self.decode(log_probs)
+
+
+def _most_probable(law: FloatArray, *, count: int | None = None, mass: float | None = None) -> FloatArray:
+    """The law of the most probable tokens alone, normalised: ``count`` of them, or the fewest that have ``mass``."""
+    ordered = -np.sort(-law, axis=-1)
+    if mass is None:
+        weights, wanted = np.ones_like(law), float(count or 0)
+        edge = ordered[..., int(wanted) - 1, None]
+    else:
+        weights, wanted = np.exp(law), mass - TIE
+        short = (np.exp(ordered).cumsum(axis=-1) < wanted).sum(axis=-1, keepdims=True)
+        edge = np.take_along_axis(ordered, np.minimum(short, law.shape[-1] - 1), axis=-1)
+    with np.errstate(invalid="ignore"):
+        sure, tied = law > edge + TIE, np.abs(law - edge) <= TIE
+    before = (weights * sure).sum(axis=-1, keepdims=True) + (weights * tied).cumsum(axis=-1) - weights
+    return log_softmax(np.where(sure | (tied & (before < wanted)), law, -np.inf), axis=-1)
+
+
+class GreedyPolicy(DecodedPolicy):
     """Greedy decoding: always the most probable next token of ``policy``, ties to the smallest token.
 
-    As a policy, so that everything that takes one (distances, evaluation, environments) can look at it. The arg max
-    after every token is the non-linearity that lets a chain of linear predictors compute (Malach 2023,
+    The arg max after every token is the non-linearity that lets a chain of linear predictors compute (Malach 2023,
     arXiv:2309.06979, section 2). Tokens within 1e-9 nats of the most probable one tie with it, so that equal ones are
     told apart by no processor.
 
@@ -463,42 +546,24 @@ class GreedyPolicy(SequentialPolicy):
     """
 
     def __init__(self, policy: Policy) -> None:
-        if not isinstance(policy, Policy):
-            raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
-        super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
-        self.policy = policy
+        super().__init__(policy)
 
-    def __repr__(self) -> str:
-        return f"GreedyPolicy({self.policy!r})"
-
-    def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
-        return _GreedyCursor(self.policy.cursor(prompts))
-
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        return _decoded(self.policy.next_log_probs(prompts, tokens))
-
-    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        return _decoded(self.policy.forced_log_probs(prompts, tokens))
+    def decode(self, log_probs: FloatArray) -> FloatArray:
+        return one_hot_log_probs(first_best(log_probs), log_probs.shape[-1])
 
 
-def _decoded(log_probs: FloatArray) -> FloatArray:
-    if np.isnan(log_probs).any():
-        raise ValueError("a policy returned NaN for the law of the next token, so that none is the most probable.")
-    return one_hot_log_probs(first_best(log_probs), log_probs.shape[-1])
-
-
-class _GreedyCursor(Cursor):
-    def __init__(self, reader: Cursor) -> None:
-        self.reader, self.step = reader, reader.step
+class _DecodedCursor(Cursor):
+    def __init__(self, policy: DecodedPolicy, reader: Cursor) -> None:
+        self.policy, self.reader, self.step = policy, reader, reader.step
 
     def log_probs(self) -> FloatArray:
-        return _decoded(self.reader.log_probs())
+        return self.policy._decoded(self.reader.log_probs())
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
-        return _GreedyCursor(self.reader.branch(rows, tokens))
+        return _DecodedCursor(self.policy, self.reader.branch(rows, tokens))
 
     def advance(self, tokens: IntArray) -> Cursor:
-        return _GreedyCursor(self.reader.advance(tokens))
+        return _DecodedCursor(self.policy, self.reader.advance(tokens))
 
 
 class TargetPolicy(SequentialPolicy):

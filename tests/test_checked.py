@@ -23,6 +23,7 @@ from agents import (
 from ntp_envs import (
     BernoulliPolicy,
     CallablePolicy,
+    DecodedPolicy,
     FiniteClass,
     GreedyPolicy,
     MixturePolicy,
@@ -119,6 +120,7 @@ KINDS = {
     "a mixture": _inside(Spoilt),
     "a mixture of mixtures": lambda spoil: MixturePolicy([_inside(SpoiltReader)(spoil)], [1.0]),
     "greedy": lambda spoil: GreedyPolicy(Spoilt(spoil)),
+    "decoded": lambda spoil: DecodedPolicy(Spoilt(spoil), temperature=0.9),
     "restarted": lambda spoil: RestartedPolicy(SpoiltTables(spoil), 4),
 }
 RNG = np.random.default_rng

