@@ -128,7 +128,7 @@ def test_what_is_written_is_what_people_read():
 
     assert read("graphs", [0, 3, *range(4, 8)]) == TASKS["graphs"].decode(np.array([0, 3, *range(4, 8)]))
     assert read("tape", range(5)) == TASKS["tape"].decode(np.arange(5))
-    assert read("documents", [0, 0, 1]) == "0 0<eos>" or read("documents", [0, 0, 1]) == "0 0 <eos>"
+    assert read("documents", [0, 0, 1]) == "0 0 <eos>"
     letters = TASKS["letters"]
     words = "The harbour lights,\n at  dawn!"
     assert task_tokenizer(letters)(words).input_ids[1:] == letters.encode(words).tolist()
@@ -388,20 +388,22 @@ def trl():
 @pytest.mark.parametrize("form", ["text", pytest.param("ids", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("task", [CHAIN, pytest.param(DOCUMENTS, marks=pytest.mark.slow)], ids=["chain", "documents"])
 def test_sft_learns_the_expert(trl, task, form, tmp_path):
-    watch = DistanceTrainerCallback(task, every=30)
+    watch, demos = DistanceTrainerCallback(task, every=30), drawn_from(task)
     trainer = trl.SFTTrainer(
         untrained(task),
         trl.SFTConfig(**arguments(tmp_path, **FULL)),
-        train_dataset=to_hf(drawn_from(task), form=form, task=task),
+        train_dataset=to_hf(demos, form=form, task=task),
         processing_class=task_tokenizer(task),
         callbacks=[watch],
     )
+    _, bos, eos = special(task)
+    for row, prompt, tokens, length in zip(trainer.train_dataset, demos.prompts, demos.tokens, demos.lengths):
+        read = [*tokens[:length].tolist(), *([eos] if form == "text" and tokens[length - 1] != eos else [])]
+        assert [label for label in row["labels"] if label != -100] == read
+        assert row["input_ids"][: 1 + len(prompt) + len(read)] == [bos, *prompt.tolist(), *read]
     trainer.train()
     assert_learned(watch, trainer)
-    if (
-        task is CHAIN and form == "text"
-    ):  # SFTTrainer's own end token: after the H-th, and so no part of what is measured
-        _, bos, eos = special(task)
+    if task is CHAIN and form == "text":  # the end token that SFTTrainer appends is behind all that is measured
         whole = TransformersPolicy(trainer.model, prompt_length=1, begin=bos)
         law = np.exp(whole.forced_log_probs([[0]], np.array([[0, 0, 1, 2, 2, 0, eos]])))[0, :, eos]
         assert law[:-1].max() < 0.02 and law[-1] > 0.98
