@@ -116,9 +116,7 @@ class Policy(ABC):
             out[rows, h] = at_levels(reader.log_probs(), levels[h, rows])
         return out
 
-    def _readers(
-        self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
-    ) -> Iterator[tuple[slice, int, Cursor]]:
+    def _readers(self, prompts: NDArray[np.integer], tokens: NDArray[Any]) -> Iterator[tuple[slice, int, Cursor]]:
         """Rows, positions h and a reader before token h, which is read once the caller has come back."""
         self._check_length(tokens.shape[1])
         for rows in self._together(len(tokens)):
