@@ -147,12 +147,14 @@ class Agent(ABC):
         if not isinstance(demonstrations, Demonstrations):
             raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demonstrations).__name__}.")
         if not self.takes(policy_class):
-            ends = isinstance(policy_class, EndedClass)
-            name = f"EndedClass of {type(policy_class.members).__name__}" if ends else type(policy_class).__name__
+            name, advice = type(policy_class).__name__, ""
+            if isinstance(policy_class, EndedClass):
+                name += f" of {type(policy_class.members).__name__}"
+                if FiniteClass in self.supports:
+                    advice = " Of texts that end it fits ended_class(FiniteClass([...]), end)."
             raise TypeError(
                 f"{type(self).__name__} cannot fit {name}; it takes "
-                f"{', '.join(kind.__name__ for kind in self.supports)}, or a class derived from one of these."
-                + (" Texts that end: ended_class(FiniteClass([...]), end)." * (ends and FiniteClass in self.supports))
+                f"{', '.join(kind.__name__ for kind in self.supports)}, or a class derived from one of these.{advice}"
             )
         if policy_class.vocab_size != demonstrations.vocab_size:
             raise ValueError(

@@ -87,14 +87,19 @@ def kl_terms(log_p: FloatArray, log_q: FloatArray, p: FloatArray, q: FloatArray)
 
 
 def sample_categorical(log_probs: FloatArray, rng: np.random.Generator) -> NDArray[np.int64]:
-    """One token a row of ``(B, A)`` log-probabilities, by inversion: one uniform a row, always the same count.
+    """One token a row of ``(B, A)`` log-probabilities, by inversion: one uniform a row, always the same count."""
+    return at_levels(log_probs, rng.random(len(log_probs)))
+
+
+def at_levels(log_probs: FloatArray, levels: FloatArray) -> NDArray[np.int64]:
+    """One token a row of ``(B, A)`` log-probabilities: where the cumulative law passes a level in [0, 1).
 
     A token of probability zero is never drawn.
     """
     cumulative = np.cumsum(np.exp(log_probs), axis=1)
     if np.isnan(cumulative[:, -1]).any():
         raise ValueError("a policy returned NaN for the law of the next token, so that nothing can be drawn from it.")
-    level = rng.random(len(log_probs)) * cumulative[:, -1]
+    level = levels * cumulative[:, -1]
     return np.minimum((cumulative <= level[:, None]).sum(axis=1), log_probs.shape[1] - 1)
 
 

@@ -135,7 +135,7 @@ class _Checked(Policy):
 
     def __init__(self, name: str, of: Policy) -> None:
         super().__init__(of.vocab_size, horizon=of.horizon, prompt_length=of.prompt_length)
-        self.name, self.of = f"{name} ({type(of).__name__})", of
+        self.name, self.of, self.at_once = f"{name} ({type(of).__name__})", of, of.at_once
         self._compared = False
 
     def __repr__(self) -> str:

@@ -122,7 +122,7 @@ class TransformersPolicy(Policy):
         self.top_p = None if top_p is None else check_real("top_p", top_p, minimum=0.0, maximum=1.0)
         if self.top_p == 0:
             raise ValueError("top_p=0 must be above 0 and at most 1; for the most probable token alone use top_k=1.")
-        self.batch_size = check_int("batch_size", batch_size, minimum=1)
+        self.at_once: int = check_int("batch_size", batch_size, minimum=1)
 
         self._read = len(self.begin) + prompt_length  # ids read before the first token
         if self._read == 0:
@@ -193,9 +193,9 @@ class TransformersPolicy(Policy):
         prompts, tokens = check_sequences(self, prompts, tokens)
         length = tokens.shape[1]
         self._check_length(length)
-        for rows in self._batches(len(tokens)):
+        for rows in self._together(len(tokens)):
             reader = self.cursor(prompts[rows])
-            few = max(1, LOGITS // (len(prompts[rows]) * self.vocab_size))
+            few = max(1, LOGITS // max(len(prompts[rows]) * self.vocab_size, 1))
             for start in range(0, length, few):
                 places = slice(start, min(start + few, length))
                 if places.stop > 1:  # all before the last of these places
@@ -206,7 +206,7 @@ class TransformersPolicy(Policy):
         prompts, tokens = check_sequences(self, prompts, tokens)
         self._check_length(tokens.shape[1] + 1)
         out = np.empty((len(tokens), self.vocab_size))
-        for rows in self._batches(len(tokens)):
+        for rows in self._together(len(tokens)):
             reader = self.cursor(prompts[rows])
             reader.append(tokens[rows])
             out[rows] = reader.log_probs()
@@ -232,7 +232,7 @@ class TransformersPolicy(Policy):
         self._check_length(horizon)
         levels = rng.random((horizon, len(prompts)))
         tokens, log_probs = np.empty(levels.T.shape, dtype=np.int64), np.empty(levels.T.shape)
-        for rows in self._batches(len(prompts)):
+        for rows in self._together(len(prompts)):
             reader = self.cursor(prompts[rows])
             for h in range(horizon):
                 law = reader.law()
@@ -243,9 +243,6 @@ class TransformersPolicy(Policy):
                 log_probs[rows, h] = law.gather(1, drawn)[:, 0].cpu().numpy()
                 reader = reader.advance(tokens[rows, h])
         return tokens, log_probs
-
-    def _batches(self, n: int) -> Iterator[slice]:
-        return (slice(start, min(start + self.batch_size, n)) for start in range(0, n, self.batch_size))
 
     # -- token by token ------------------------------------------------------------------------------------------------
 
@@ -290,6 +287,8 @@ class TransformersPolicy(Policy):
             options["attention_mask"] = torch.zeros_like(seen, dtype=self.model.dtype).masked_fill_(~seen, hidden)
             options[self._cache] = DynamicCache() if cache is None else cache  # layers that slide would forget
         with _evaluation(self.model), own_torch_state(device=self.model.device):
+            if not len(ids):  # models fail on nothing
+                return _law(torch.empty(0, last, self.vocab_size, device=ids.device), self.temperature), cache
             found = read(self.model, ids, real, last, use_cache=True, **options)
             cache = getattr(found, self._cache, None)
             if cache is None:
@@ -370,7 +369,8 @@ class _ModelCursor(Cursor):
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         self.law()  # read once for all branches
         picked, cache = self.policy._tensor(rows), copy.deepcopy(self.cache)
-        cache.reorder_cache(picked)
+        if cache is not None:  # of no sequences there is none
+            cache.reorder_cache(picked)
         new = _ModelCursor(self.policy, self.waiting[picked], self.real[picked], cache, self.step)
         return new.advance(tokens)
 

@@ -9,14 +9,14 @@ One method is enough to write one (`Policy.next_log_probs`); teacher-forced log-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 
-from ntp_envs.arrays import TIE, FloatArray, IntArray, first_best, prefix_codes, sample_categorical
+from ntp_envs.arrays import TIE, FloatArray, IntArray, at_levels, first_best, prefix_codes, sample_categorical, written
 from ntp_envs.checks import as_array, check_generator, check_int, check_real, check_tokens
 from ntp_envs.observations import Sizes, split_observation
 
@@ -68,7 +68,10 @@ class Policy(ABC):
         vocab_size: A, the number of tokens.
         horizon: the longest sequence the policy is defined for, or ``None`` for any length.
         prompt_length: P, where it is known; ``predict`` needs it to split an observation.
+        at_once: how many sequences it should read together, where a cursor takes much memory for each; or ``None``.
     """
+
+    at_once: int | None = None
 
     def __init__(self, vocab_size: int, *, horizon: int | None = None, prompt_length: int | None = None) -> None:
         self.vocab_size = check_int("vocab_size", vocab_size, minimum=1)
@@ -92,39 +95,42 @@ class Policy(ABC):
         This is teacher forcing: each token is scored after the given ones before it, not after what pi would write.
         """
         tokens = np.asarray(tokens)
-        self._check_length(tokens.shape[1])
         out = np.empty(tokens.shape)
-        reader = self.cursor(prompts)
-        rows = np.arange(len(tokens))
-        for h, column in enumerate(tokens.T):
-            out[:, h] = reader.log_probs()[rows, column]
-            if h + 1 < tokens.shape[1]:
-                reader = reader.advance(column)
+        for rows, h, reader in self._readers(prompts, tokens):
+            column = tokens[rows, h]
+            out[rows, h] = reader.log_probs()[np.arange(len(column)), column]
         return out
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """The whole teacher-forced law, ``(B, H, A)``: entry h holds log pi(. | x, a_<h), in nats."""
         tokens = np.asarray(tokens)
-        self._check_length(tokens.shape[1])
         out = np.empty((*tokens.shape, self.vocab_size))
-        reader = self.cursor(prompts)
-        for h, column in enumerate(tokens.T):
-            out[:, h] = reader.log_probs()
-            if h + 1 < tokens.shape[1]:
-                reader = reader.advance(column)
+        for rows, h, reader in self._readers(prompts, tokens):
+            out[rows, h] = reader.log_probs()
         return out
 
     def sample(self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator) -> IntArray:
         """``(B, horizon)`` int64 tokens drawn from the policy, one uniform variate a token."""
-        check_generator(rng)
-        self._check_length(horizon)
+        levels = check_generator(rng).random((horizon, len(prompts)))  # the same whatever is read together
         out = np.empty((len(prompts), horizon), dtype=np.int64)
-        reader = self.cursor(prompts)
-        for h in range(horizon):
-            out[:, h] = sample_categorical(reader.log_probs(), rng)
-            if h + 1 < horizon:
-                reader = reader.advance(out[:, h])
+        for rows, h, reader in self._readers(prompts, out):
+            out[rows, h] = at_levels(reader.log_probs(), levels[h, rows])
         return out
+
+    def _readers(self, prompts: NDArray[np.integer], tokens: NDArray[Any]) -> Iterator[tuple[slice, int, Cursor]]:
+        """Rows, positions h and a reader before token h, which is read once the caller has come back."""
+        self._check_length(tokens.shape[1])
+        for rows in self._together(len(tokens)):
+            reader = self.cursor(np.asarray(prompts)[rows])
+            for h in range(tokens.shape[1]):
+                yield rows, h, reader
+                if h + 1 < tokens.shape[1]:
+                    reader = reader.advance(tokens[rows, h])
+
+    def _together(self, n: int) -> Iterator[slice]:
+        """The rows to be read together, of n."""
+        size = self.at_once or max(n, 1)
+        return (slice(start, min(start + size, n)) for start in range(0, max(n, 1), size))
 
     def sample_with_log_probs(
         self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator
@@ -199,10 +205,13 @@ class SequentialPolicy(Policy):
         """A reader of sequences that start with these ``(B, P)`` prompts."""
 
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        reader = self.cursor(prompts)
-        for column in np.asarray(tokens).T:
-            reader = reader.advance(column)
-        return reader.log_probs()
+        prompts, tokens, laws = np.asarray(prompts), np.asarray(tokens), []
+        for rows in self._together(len(tokens)):
+            reader = self.cursor(prompts[rows])
+            for column in tokens[rows].T:
+                reader = reader.advance(column)
+            laws.append(reader.log_probs())
+        return laws[0] if len(laws) == 1 else np.concatenate(laws)
 
 
 class CallablePolicy(Policy):
@@ -339,6 +348,7 @@ class MixturePolicy(SequentialPolicy):
             prompt_length=lengths.pop() if len(lengths) == 1 else None,
         )
         self.components = list(components)
+        self.at_once = min((c.at_once for c in components if c.at_once is not None), default=None)
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         weights = np.tile(self.log_weights, (len(prompts), 1))
@@ -386,7 +396,7 @@ class EndedPolicy(SequentialPolicy):
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
         super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
-        self.policy = policy
+        self.policy, self.at_once = policy, policy.at_once
         self.end = check_int("end", end, minimum=0, maximum=policy.vocab_size - 1)
         self._law = one_hot_log_probs(np.array(self.end), self.vocab_size)
 
@@ -396,11 +406,18 @@ class EndedPolicy(SequentialPolicy):
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         return _EndedCursor(self, self.policy.cursor(prompts), (np.asarray(prompts) == self.end).any(axis=1))
 
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        ended = (np.column_stack([prompts, tokens]) == self.end).any(axis=1)
+        return np.where(ended[:, None], self._law, self.policy.next_log_probs(prompts, tokens))
+
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         tokens = np.asarray(tokens)
-        out = self.policy.log_probs(prompts, tokens)
-        before = np.column_stack([(np.asarray(prompts) == self.end).any(axis=1), tokens[:, :-1] == self.end])
-        return np.where(np.logical_or.accumulate(before, axis=1), self._law[tokens], out)
+        open_ = written(prompts, tokens, self.end)
+        return np.where(open_, self.policy.log_probs(prompts, tokens), self._law[tokens])
+
+    def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        open_ = written(prompts, tokens, self.end)
+        return np.where(open_[:, :, None], self.policy.forced_log_probs(prompts, tokens), self._law)
 
 
 class _EndedCursor(Cursor):
@@ -474,7 +491,7 @@ class DecodedPolicy(SequentialPolicy):
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
         super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
-        self.policy = policy
+        self.policy, self.at_once = policy, policy.at_once
         self.temperature = check_real("temperature", temperature, minimum=0.0)
         if self.temperature == 0:
             raise ValueError("temperature=0 must be above 0; for greedy decoding use ntp_envs.GreedyPolicy.")

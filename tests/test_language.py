@@ -15,7 +15,8 @@ transformers = pytest.importorskip("transformers")
 
 from agents import Agent, FitReport
 from agents.testing import Problem, check_policy
-from ntp_envs import Demonstrations, FiniteClass, GreedyPolicy, Policy, distance, language
+from ntp_envs import Demonstrations, FiniteClass, GreedyPolicy, MixturePolicy, Policy, distance, language
+from ntp_envs.checked import checked_policy
 from ntp_envs.distances import enumeration_distances
 from ntp_envs.language import TransformersPolicy, load_model
 from ntp_envs.text import EndedPolicy
@@ -174,6 +175,49 @@ def test_a_cursor_branches_without_forgetting(name):
     assert third.step == 4
     assert_same(third.log_probs(), laws[np.arange(A * A) * A**3 + (np.arange(A * A) % A) * A * A, 4])
     np.testing.assert_array_equal(root.log_probs(), root.log_probs())
+
+
+@pytest.mark.parametrize("law", ["plain", "all three"])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_sequences_are_no_trouble(name, law):
+    found = policy(name, **LAWS[law])
+    reader = found.cursor(PROMPTS[:0])
+    assert reader.log_probs().shape == (0, A)
+    none = np.empty(0, dtype=int)
+    readers = [reader, reader.branch(none, none), found.cursor(PROMPTS[:2]).branch(none, none)]
+    for each in (*readers, readers[1].branch(none, none), readers[2].branch(none, none)):
+        assert each.advance(none).log_probs().shape == (0, A)
+    assert found.log_probs(PROMPTS[:0], TEXTS[:0]).shape == found.sample(PROMPTS[:0], H, rng_of(0)).shape == (0, H)
+    assert found.forced_log_probs(PROMPTS[:0], TEXTS[:0]).shape == (0, H, A)
+    assert found.next_log_probs(PROMPTS[:0], TEXTS[:0, :2]).shape == (0, A)
+
+
+def rng_of(seed):
+    return np.random.default_rng(seed)
+
+
+def test_what_is_made_of_it_reads_as_few_sequences_together(monkeypatch):
+    """Greedy decoding, texts that end, mixtures: by cursors of a batch, with the results of one of everything."""
+    inside, other = policy(batch_size=4), policy(seed=1, batch_size=3)
+    foreign = Foreign(inside.model, prompt_length=2, begin=BEGIN, batch_size=4)
+    made_of = [
+        (GreedyPolicy(inside), GreedyPolicy(policy()), 4),
+        (EndedPolicy(inside, 0), EndedPolicy(policy(), 0), 4),
+        (MixturePolicy([inside, other], [0.3, 0.7]), MixturePolicy([policy(), policy(seed=1)], [0.3, 0.7]), 3),
+        (EndedPolicy(foreign, 0), EndedPolicy(policy(), 0), 4),
+    ]
+    prompts, texts, seen = PROMPTS[:10], TEXTS[::300][:10], []
+    cursor = TransformersPolicy.cursor
+    monkeypatch.setattr(TransformersPolicy, "cursor", lambda self, rows: seen.append(len(rows)) or cursor(self, rows))
+    for few, whole, most in made_of:
+        asked = [checked_policy("it", few), whole]
+        drawn = [each.sample(prompts, H, rng_of(0)) for each in asked]
+        np.testing.assert_array_equal(*drawn)
+        for method in ("log_probs", "forced_log_probs", "next_log_probs"):
+            seen.clear()
+            one = getattr(asked[0], method)(prompts, texts)
+            assert max(seen) <= most, method
+            assert_same(one, np.exp(getattr(asked[1], method)(prompts, texts)))
 
 
 # -- ties --------------------------------------------------------------------------------------------------------------
