@@ -235,19 +235,20 @@ def _passes_left(before: float, after: float, tol: float, iterations: int) -> fl
 
 # -- Newton's method with conjugate gradients in a Euclidean ball, for softmax losses of 10^3 to 10^6 weights ---------
 #
-# Each iteration minimises the quadratic model of the loss at W over the ball, and searches the segment to its minimiser
-# for a decrease; the segment stays in the ball. The minimum of the model over a few directions is exact (they are made
-# orthonormal, and the small problem is diagonalised): W itself, the Newton step ``-(H + mu I)^-1 (g + mu W)`` at the
-# last multiplier mu, and how its end changes with mu, which together reach the sphere or the inside, whichever is
-# right. Both systems are solved by conjugate gradients, preconditioned by the diagonal. More such pairs are added, from
-# where the minimum over those before lies, until the model is minimised as accurately as it predicts the loss.
+# Each iteration minimises the quadratic model of the loss at theta over the ball, and searches the segment to its
+# minimiser for a decrease; the segment stays in the ball. The minimum of the model over a few directions is exact (they
+# are made orthonormal, and the small problem is diagonalised): theta itself, the Newton step
+# ``-(H + mu I)^-1 (g + mu theta)`` at the last multiplier mu, and how its end changes with mu, which together reach the
+# sphere or the inside, whichever is right. Both systems are solved by conjugate gradients, preconditioned by the
+# diagonal. More such pairs are added, from where the minimum over those before lies, until the model is minimised as
+# accurately as it predicts the loss.
 #
-# Certificate: the Frank-Wolfe gap ``<g, W> + radius |g|``, which by convexity bounds ``f(W) - min f`` over the ball. It
-# is the smallest over mu of ``|g + mu W|^2 / (2 mu) + mu (radius^2 - |W|^2) / 2``, the bound that strong convexity of
-# the penalised loss gives. So on the sphere, at the right multiplier, it is quadratic in the error of stationarity and
-# not loose, however large the radius: on text, where tokens that were never seen pull the solution outwards, that is
-# the rule. Inside the ball it is linear in the gradient, which Newton's method makes as small as rounding lets it be.
-# In random problems of 3 to 50 sequences that is 1e-8 nats at radius 300 and 1e-7 at 1000.
+# Certificate: the Frank-Wolfe gap ``<g, theta> + radius |g|``, which by convexity bounds ``f(theta) - min f`` over the
+# ball. It is the smallest over mu of ``|g + mu theta|^2 / (2 mu) + mu (radius^2 - |theta|^2) / 2``, the bound that
+# strong convexity of the penalised loss gives. So on the sphere, at the right multiplier, it is quadratic in the error
+# of stationarity and not loose, however large the radius: on text, where tokens that were never seen pull the solution
+# outwards, that is the rule. Inside the ball it is linear in the gradient, which Newton's method makes as small as
+# rounding lets it be. In random problems of 3 to 50 sequences that is 1e-8 nats at radius 300 and 1e-7 at 1000.
 
 
 ACCURACY = 0.2  # relative, of a model's minimum, at most; and of the solutions that serve as directions
@@ -259,9 +260,9 @@ PATIENCE = 20  # iterations without a smaller gap
 
 @dataclass(frozen=True, eq=False)
 class IndicatorFit:
-    """Where `newton_cg_in_ball` ended: ``(c, A)`` weights, their loss, its certified gap, and the multiplier."""
+    """Where `newton_cg_in_ball` ended: ``(d,)`` theta, its loss, its certified gap, and the multiplier."""
 
-    weights: FloatArray
+    theta: FloatArray
     loss: float
     gap: float
     iterations: int
@@ -269,7 +270,7 @@ class IndicatorFit:
 
 
 def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterations: int) -> IndicatorFit:
-    """Minimise the rows' loss over ``|W| <= radius`` until the certified gap is at most ``tol`` (nats a sequence).
+    """Minimise the rows' loss over ``|theta| <= radius`` until the certified gap is at most ``tol`` (nats a sequence).
 
     Stops early where the gap no longer falls.
 
@@ -279,59 +280,59 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
         tol: gap to reach.
         max_iterations: Newton iterations (5 to 30 are usual, of 5 to 100 passes over the data each).
     """
-    weights = np.zeros_like(rows.targets)
-    loss, gradient = rows.loss_and_gradient(weights)
-    mu = float(np.linalg.norm(gradient)) / (3 * radius)  # |W| at the minimum is at most |g(0)| / mu
-    best = IndicatorFit(weights, loss, _gap(weights, gradient, radius), 0, mu)
+    theta = np.zeros(rows.features.dimension)
+    loss, gradient = rows.loss_and_gradient(theta)
+    mu = float(np.linalg.norm(gradient)) / (3 * radius)  # |theta| at the minimum is at most |g(0)| / mu
+    best = IndicatorFit(theta, loss, _gap(theta, gradient, radius), 0, mu)
     noise = 2e-15 * float(rows.totals.sum())  # rounding of a gradient
     since = iteration = 0
     accuracy, rounds = ACCURACY, 1
     while best.gap > tol and iteration < max_iterations and since < PATIENCE:
         iteration += 1
-        before = float(np.linalg.norm(gradient + mu * weights))
+        before = float(np.linalg.norm(gradient + mu * theta))
         # less penalty would not lower the gap by what matters, and let rounding decide where the loss is flat
-        target, mu, left = _minimise_model(rows, radius, weights, gradient, mu, 0.1 * tol / radius**2, accuracy, rounds)
-        move = target - weights
+        target, mu, left = _minimise_model(rows, radius, theta, gradient, mu, 0.1 * tol / radius**2, accuracy, rounds)
+        move = target - theta
         slope, ceiling = min(float(np.vdot(gradient, move)), 0.0), loss + 1e-13 * abs(loss)
-        weights, loss, gradient, scale = armijo(
-            rows.loss_and_gradient, weights, move, ceiling, slope, least=1e-6, radius=radius
+        theta, loss, gradient, scale = armijo(
+            rows.loss_and_gradient, theta, move, ceiling, slope, least=1e-6, radius=radius
         )
         if scale == 1.0:  # what the model did not foresee bounds what its minimum is worth (Eisenstat and Walker 1996)
-            unforeseen = abs(float(np.linalg.norm(gradient + mu * weights)) - left)
+            unforeseen = abs(float(np.linalg.norm(gradient + mu * theta)) - left)
             accuracy, rounds = min(max(unforeseen, noise) / before, ACCURACY), ROUNDS
         else:
             accuracy, rounds = ACCURACY, 1
-        gap = _gap(weights, gradient, radius)
+        gap = _gap(theta, gradient, radius)
         since = 0 if gap < best.gap else since + 1
         if gap < best.gap:
-            best = IndicatorFit(weights, loss, gap, iteration, mu)
-    return IndicatorFit(best.weights, best.loss, best.gap, iteration, best.multiplier)
+            best = IndicatorFit(theta, loss, gap, iteration, mu)
+    return IndicatorFit(best.theta, best.loss, best.gap, iteration, best.multiplier)
 
 
-def _gap(weights: FloatArray, gradient: FloatArray, radius: float) -> float:
-    return max(float(np.vdot(gradient, weights)) + radius * float(np.linalg.norm(gradient)), 0.0)
+def _gap(theta: FloatArray, gradient: FloatArray, radius: float) -> float:
+    return max(float(np.vdot(gradient, theta)) + radius * float(np.linalg.norm(gradient)), 0.0)
 
 
 def _minimise_model(
     rows: IndicatorRows,
     radius: float,
-    weights: FloatArray,
+    theta: FloatArray,
     gradient: FloatArray,
     mu: float,
     least: float,
     accuracy: float,
     rounds: int,
 ) -> tuple[FloatArray, float, float]:
-    """About the w that minimises ``<g, w - W> + (w - W)' H (w - W) / 2`` in the ball, the multiplier mu of the ball
-    there, and the norm of what is left of ``g + H (w - W) + mu w``, which is zero at the minimum."""
+    """About the w that minimises ``<g, w - theta> + (w - theta)' H (w - theta) / 2`` in the ball, the multiplier mu of
+    the ball there, and the norm of what is left of ``g + H (w - theta) + mu w``, which is zero at the minimum."""
     diagonal = rows.hessian_diagonal()
     rounding = 1e-14 * float(diagonal.max())
     mu = max(mu, least)
     basis = _Basis(rows)
-    basis.add(weights)
-    norm = float(np.linalg.norm(weights))
+    basis.add(theta)
+    norm = float(np.linalg.norm(theta))
     linear = gradient - norm * basis.images[0] if basis.images else gradient
-    target, residual = weights, gradient + mu * weights
+    target, residual = theta, gradient + mu * theta
     start = float(np.linalg.norm(residual))
     for _ in range(rounds):
         penalty = max(mu, rounding)

@@ -20,7 +20,7 @@ from agents.ball import (
     newton_in_ball,
 )
 from agents.base import ConvergenceWarning, FitReport
-from agents.linear_rows import IndicatorRows, SoftmaxRows, check_dimension, indicator_rows, is_large, rows_of
+from agents.linear_rows import SoftmaxRows, check_dimension, indicator_rows, is_large, rows_of
 from agents.targets import Targets
 from ntp_envs import ARLinearClass, Demonstrations
 from ntp_envs.arrays import FloatArray
@@ -120,11 +120,10 @@ def _by_conjugate_gradients(
     assert isinstance(features, IndicatorFeatureMap)  # `is_large` says so
     rows = indicator_rows(features, targets)
     fit = newton_cg_in_ball(rows, radius, tol, max_iterations)
-    theta = np.ascontiguousarray(fit.weights.T).ravel()
-    return theta, _report(fit, rows, tol, multiplier=fit.multiplier)
+    return fit.theta, _report(fit, rows, tol, multiplier=fit.multiplier)
 
 
-def _report(fit: BallFit | IndicatorFit, rows: SoftmaxRows | IndicatorRows, tol: float, **details: float) -> FitReport:
+def _report(fit: BallFit | IndicatorFit, rows: SoftmaxRows, tol: float, **details: float) -> FitReport:
     """``hessian_passes`` are whole Hessians or, by conjugate gradients, products with one direction."""
     passes = {"gradient_passes": rows.gradient_passes, "hessian_passes": rows.hessian_passes}
     return FitReport(fit.loss, fit.gap, fit.gap <= tol, fit.iterations, {"rows": rows.n_rows, **details, **passes})
@@ -168,16 +167,10 @@ class SmoothedLoss:
 
     def __init__(self, features: FeatureMap, targets: Targets | Demonstrations, smoothing: float) -> None:
         self.features, self.smoothing, data = features, smoothing, Targets.of(targets)
-        self.rows: SoftmaxRows | IndicatorRows = (
-            indicator_rows(features, data, keep_counts=True) if is_large(features) else rows_of(features, data)
-        )
+        self.rows = indicator_rows(features, data) if is_large(features) else rows_of(features, data)
 
     def __call__(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """The loss at ``(d,)`` theta, and its gradient ``(d,)``."""
-        if isinstance(self.rows, IndicatorRows):
-            weights = theta.reshape(self.features.vocab_size, -1).T
-            loss, by_weight = self.rows.smoothed_loss_and_gradient(weights, self.smoothing)
-            return loss, np.ascontiguousarray(by_weight.T).ravel()
         loss, gradient = 0.0, np.zeros_like(theta)
         for values, counts in self.rows.blocks():  # (N, c) or (N, A, d), (N, A)
             log_kept = np.log1p(-self.smoothing) + self.features.log_probs(theta, values)

@@ -19,7 +19,7 @@ from scipy.special import expit
 from agents.targets import Targets
 from ntp_envs import NotTractableError
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, IndicatorFeatureMap, padded
+from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits
 
 MEMORY_BYTES = 1 << 29
 PASS_BYTES = 1 << 21  # rows handled at once in a pass: fits in cache
@@ -232,12 +232,10 @@ def _mostly_distinct(codes: IntArray) -> bool:
     return len(flat) >= 1 << 16 and len(np.unique(sample)) > 0.7 * len(sample)
 
 
-# -- The data of a large linear softmax likelihood as distinct contexts, each the places of its few features ----------
+# -- Rows of few features among many, kept as their places -------------------------------------------------------------
 #
-# The loss is ``f(W) = sum_r n_r log sum_a exp z_ra - <C, W>``, ``z = Phi W`` with W ``(c, A)``: row r of Phi holds the
-# features of a context, n_r is the weight of its tokens, and ``C = Phi' counts``. Beyond C the next tokens are not
-# needed. Phi is never written out (`ntp_envs.features`): a pass over N contexts with K features costs N K A
-# additions and N A exponentials, and memory of 4 N K bytes; probabilities are kept in memory up to `MEMORY_BYTES`.
+# Features are never written out (`ntp_envs.features`): a pass over N contexts with K features costs N K A additions and
+# N A exponentials, and memory of 12 N K bytes; probabilities are kept in memory up to `MEMORY_BYTES`.
 
 
 DENSE_DIMENSION = 512  # weights above which features are not written out and no Hessian is formed
@@ -250,135 +248,102 @@ def is_large(features: FeatureMap) -> TypeGuard[IndicatorFeatureMap]:
     )
 
 
-class IndicatorRows:
-    """Contexts, their weights and the weighted features of the next tokens, with the passes of a Newton-CG method.
+class _Sparse:
+    """Sparse ``(b, c)`` features that feature maps take as they take arrays; with their transpose, made once."""
+
+    __array_ufunc__ = None  # so that ``array @ self`` comes here
+
+    def __init__(self, features: Any) -> None:
+        self.features, self.transpose = features, features.T
+
+    def __matmul__(self, weights: FloatArray) -> FloatArray:
+        return self.features @ weights
+
+    def __rmatmul__(self, by_logit: FloatArray) -> FloatArray:
+        return (self.transpose @ by_logit.T).T
+
+
+class IndicatorRows(SoftmaxRows):
+    """Rows of indicator features, with the passes of a Newton-CG method: products with the Hessian, and its diagonal.
+
+    They are taken where the loss was last. Theta holds a weight a feature for each token, ``(A, c)``.
 
     Args:
         features: more than two tokens.
         active: ``(N, K)`` places of the features of each context.
-        totals: ``(N,)`` weights n.
-        targets: ``(c, A)`` C.
-        counts: ``(N, A)`` sparse weights of the next tokens, for losses that C does not determine.
+        counts: ``(N, A)`` weighted token counts, sparse.
     """
 
-    def __init__(
-        self,
-        features: IndicatorFeatureMap,
-        active: NDArray[np.integer],
-        totals: FloatArray,
-        targets: FloatArray,
-        counts: Any = None,
-    ) -> None:
-        self.features, self.totals, self.targets, self.counts = features, totals, targets, counts
-        self.matrices = [(rows, matrix, matrix.T) for rows, matrix in features.matrices(active)]
-        self.gradient_passes = self.hessian_passes = 0
-        self._at: FloatArray = np.zeros((0, 0))
-        fits = len(totals) * features.vocab_size * 8 <= MEMORY_BYTES
-        self._kept = np.empty((len(totals), features.vocab_size)) if fits else None
+    def __init__(self, features: IndicatorFeatureMap, active: NDArray[np.integer], counts: Any) -> None:
+        super().__init__(features, None, counts)
+        self.scale, self.totals = features.scale, counts.sum(axis=1)
+        self._blocks = [
+            (_Sparse(values), counts[rows], self.totals[rows, None]) for rows, values in features.matrices(active)
+        ]
+        self._keeps = len(self.totals) * self.vocab_size * 8 <= MEMORY_BYTES
+        self._laws: list[FloatArray] = []
+        self._at = np.zeros(features.dimension)
 
     @property
     def n_rows(self) -> int:
         return len(self.totals)
 
-    def loss_and_gradient(self, weights: FloatArray) -> tuple[float, FloatArray]:
-        """``f(W)`` in nats and its ``(c, A)`` gradient. Second derivatives, below, are taken where this was last."""
-        self.gradient_passes += 1
-        self._at = padded(weights)
-        loss, gradient = -float(np.vdot(self.targets, weights)), np.zeros_like(self._at)
-        for rows, matrix, transpose in self.matrices:
-            law, log_norms = _softmax(matrix @ self._at)
-            if self._kept is not None:
-                self._kept[rows] = law
-            total = self.totals[rows]
-            loss += float(total @ log_norms)
-            law *= total[:, None]
-            gradient += transpose @ law
-        return loss, gradient[:-1] - self.targets
+    def blocks(self) -> Iterator[tuple[Any, FloatArray]]:
+        for values, counts, _ in self._blocks:
+            yield values, counts.toarray()
 
-    def smoothed_loss_and_gradient(self, weights: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
-        """``-sum counts log((1 - smoothing) softmax(z) + smoothing / A)`` in nats and its ``(c, A)`` gradient."""
-        at, floor = padded(weights), smoothing / self.features.vocab_size
-        loss, gradient = 0.0, np.zeros_like(at)
-        for rows, matrix, transpose in self.matrices:
-            law = _softmax(matrix @ at)[0]
-            counts = self.counts[rows].tocoo()
-            kept = (1.0 - smoothing) * law[counts.row, counts.col]
-            loss -= float(counts.data @ np.log(kept + floor))
-            kept = counts.data * kept / (kept + floor)  # weight of tokens that came from pi rather than the noise
-            law *= np.bincount(counts.row, kept, minlength=len(law))[:, None]
-            law[counts.row, counts.col] -= kept
-            gradient += transpose @ law
-        return loss, gradient[:-1]
+    def loss_and_gradient(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        self._at, self._laws = theta, []
+        return super().loss_and_gradient(theta)
+
+    def _softmax(self, theta: FloatArray, values: Any, counts: FloatArray) -> tuple[FloatArray, float]:
+        law, loss = super()._softmax(theta, values, counts)
+        if self._keeps:
+            self._laws.append(law)
+        return law, loss
+
+    def _by_feature(self, theta: FloatArray) -> FloatArray:
+        """``(c, A)`` of ``(d,)``."""
+        return np.ascontiguousarray(theta.reshape(self.vocab_size, -1).T)
+
+    def _passed(self) -> Iterator[tuple[_Sparse, FloatArray, FloatArray]]:
+        """Features of a few rows with their ``(b, 1)`` weights and ``(b, A)`` laws."""
+        at = self._by_feature(self._at) if not self._laws else None
+        for i, (values, _, totals) in enumerate(self._blocks):
+            yield values, totals, self._laws[i] if at is None else np.exp(normalised_logits(values @ at))
 
     def hessian_times(self, direction: FloatArray) -> FloatArray:
-        """The second derivatives of f applied to a ``(c, A)`` direction."""
+        """``(d,)``: the second derivatives of f applied to a ``(d,)`` direction."""
         self.hessian_passes += 1
-        along = padded(direction)
+        along = self._by_feature(direction)
         out = np.zeros_like(along)
-        for rows, matrix, transpose in self.matrices:
-            law = self._law(rows, matrix)
-            change = matrix @ along
+        for values, totals, law in self._passed():
+            change = values @ along
             change *= law
             change -= law * change.sum(axis=1, keepdims=True)
-            change *= self.totals[rows, None]
-            out += transpose @ change
-        return out[:-1]
+            change *= totals
+            out += values.transpose @ change
+        return out.T.ravel()
 
     def hessian_diagonal(self) -> FloatArray:
-        """``(c, A)`` second derivatives in each weight alone."""
-        out = np.zeros_like(self._at)
-        for rows, matrix, transpose in self.matrices:
-            law = self._law(rows, matrix)
-            out += transpose @ (law * (1.0 - law) * self.totals[rows, None])
-        return out[:-1] * self.features.scale
-
-    def _law(self, rows: slice, matrix: Any) -> FloatArray:
-        return _softmax(matrix @ self._at)[0] if self._kept is None else self._kept[rows]
+        """``(d,)`` second derivatives in each weight alone."""
+        found = sum(values.transpose @ (law * (1.0 - law) * totals) for values, totals, law in self._passed())
+        return self.scale * found.T.ravel()
 
 
-def _softmax(logits: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """``(N, A)`` probabilities, written over the logits, and ``(N,)`` ``log sum exp``."""
-    top = logits.max(axis=1, keepdims=True)
-    logits -= top
-    np.exp(logits, out=logits)
-    norms = logits.sum(axis=1, keepdims=True)
-    logits /= norms
-    return logits, (np.log(norms) + top)[:, 0]
+def indicator_rows(features: IndicatorFeatureMap, targets: Targets) -> IndicatorRows:
+    """The rows of targets, hard or soft; contexts that occur more than once are pooled."""
+    from scipy.sparse import csr_array
 
-
-def indicator_rows(features: IndicatorFeatureMap, targets: Targets, *, keep_counts: bool = False) -> IndicatorRows:
-    """The rows of targets, hard or soft; contexts that occur more than once are pooled.
-
-    Args:
-        features: the feature map.
-        targets: with their weights.
-        keep_counts: for losses that need `IndicatorRows.counts`.
-    """
-    targets, vocab_size = targets.met(), features.vocab_size
+    targets = targets.met()
     active = _places(features, targets.prompts, targets.tokens)
-    features_met = np.zeros((features.n_context + 1, vocab_size))
-    if targets.answers is not None:
-        answers, per_token = targets.answers.ravel(), targets.per_token.ravel()
-        for column in active.T:
-            cells = column.astype(np.int64) * vocab_size + answers
-            features_met += np.bincount(cells, per_token, minlength=features_met.size).reshape(features_met.shape)
-        features_met *= features.scale
-    else:
-        masses = targets.masses()
-        for rows, matrix in features.matrices(active):
-            features_met += matrix.T @ masses[rows]
-        per_token = masses.sum(axis=1)
     first, which = distinct_rows(active, features.n_context + 1)
-    totals = np.bincount(which, per_token, minlength=len(first)).astype(np.float64)
-    counts = None
-    if keep_counts:
-        from scipy.sparse import csr_array
-
-        columns = answers if targets.answers is not None else np.tile(np.arange(vocab_size), len(which))
-        where = which if targets.answers is not None else np.repeat(which, vocab_size)
-        data = per_token if targets.answers is not None else masses.ravel()
-        counts = csr_array((data, (where, columns)), shape=(len(first), vocab_size))
-    return IndicatorRows(features, active[first], totals, features_met[:-1], counts)
+    if targets.answers is None:
+        counts = csr_array(targets.counts(which.reshape(targets.tokens.shape), len(first)))
+    else:
+        entries = (targets.per_token.ravel(), (which, targets.answers.ravel()))
+        counts = csr_array(entries, shape=(len(first), features.vocab_size))
+    return IndicatorRows(features, active[first], counts)
 
 
 def _places(features: IndicatorFeatureMap, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> IndexArray:

@@ -275,11 +275,6 @@ IndexArray = NDArray[np.int32]
 BLOCK_ENTRIES = 1 << 16  # logits handled at once: half a megabyte stays in cache
 
 
-def padded(weights: FloatArray) -> FloatArray:
-    """``(c + 1, A)``: ``(c, A)`` weights, and a row of zeros for the place of "nothing"."""
-    return np.vstack([weights, np.zeros((1, weights.shape[1]))])
-
-
 class IndicatorFeatureMap(ContextFeatureMap):
     """Context features that are ``scale = 1 / sqrt(K)`` at K places at most, different ones, and zero elsewhere.
 
@@ -316,24 +311,19 @@ class IndicatorFeatureMap(ContextFeatureMap):
         return out
 
     def matrices(self, active: NDArray[np.integer]) -> list[tuple[slice, Any]]:
-        """The ``(N, K)`` places of N prefixes as sparse ``(b, c + 1)`` matrices of a few rows each, and which rows.
-
-        The last column stands for "nothing", so that a product with weights needs `padded` ones. Only the places take
-        memory, 4 bytes each.
-        """
+        """The ``(N, K)`` places of N prefixes as sparse ``(b, c)`` features of a few rows each, and which rows."""
         from scipy.sparse import csr_array
 
-        active = np.ascontiguousarray(active, dtype=np.int32)
         size = max(BLOCK_ENTRIES // self.vocab_size, 16)
-        most, (n_rows, n_active) = min(size, len(active)), active.shape
-        values = np.full(most * n_active, self.scale)
-        ends = np.arange(0, most * n_active + 1, max(n_active, 1), dtype=np.int32)
+        values = np.full(min(size, len(active)) * active.shape[1], self.scale)
         found = []
-        for start in range(0, n_rows, size):
+        for start in range(0, len(active), size):
             places = active[start : start + size]
-            parts = (values[: places.size], places.ravel(), ends[: len(places) + 1])
-            matrix = csr_array(parts, shape=(len(places), self.n_context + 1), copy=False)
-            found.append((slice(start, start + len(places)), matrix))
+            seen = places < self.n_context
+            ends = np.concatenate([[0], np.cumsum(seen.sum(axis=1))]).astype(np.int32)
+            parts = (values[: ends[-1]], places[seen].astype(np.int32, copy=False), ends)
+            features = csr_array(parts, shape=(len(places), self.n_context), copy=False)
+            found.append((slice(start, start + len(places)), features))
         return found
 
     def context(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:

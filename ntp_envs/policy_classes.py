@@ -21,7 +21,7 @@ from ntp_envs.arrays import FloatArray, IntArray, onto_ball, prefix_codes
 from ntp_envs.automata import AutomatonPolicy, BernoulliPolicy, MarkovPolicy, markov_contexts
 from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_probability, check_real
-from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits, padded
+from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits
 from ntp_envs.ngram import NGramLevel, NGramPolicy
 from ntp_envs.policies import Cursor, EndedPolicy, Policy, SequentialPolicy
 
@@ -586,10 +586,10 @@ class ARLinearPolicy(Policy):
     def _law_at(self, active: IndexArray) -> FloatArray:
         """``(N, A)`` log-probabilities from the ``(N, K)`` places of indicator features."""
         assert isinstance(self.features, IndicatorFeatureMap)  # `_gathers` says so
-        weights = padded(self.theta.reshape(self.vocab_size, -1).T)  # (c + 1, A)
+        weights = np.ascontiguousarray(self.theta.reshape(self.vocab_size, -1).T)  # (c, A)
         out = np.empty((len(active), self.vocab_size))
-        for rows, matrix in self.features.matrices(active):
-            out[rows] = normalised_logits(matrix @ weights)
+        for rows, features in self.features.matrices(active):
+            out[rows] = normalised_logits(features @ weights)
         return out
 
     def _laws(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[slice, FloatArray]]:

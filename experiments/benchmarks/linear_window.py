@@ -57,7 +57,7 @@ def window(demos: Demonstrations, width: int) -> list[Row]:
     places = features.active_path(demos.prompts, demos.tokens).reshape(-1, features.n_active)
     first, which = distinct_rows(np.column_stack([places, demos.tokens.ravel()]), features.n_context + 1)
     counts = np.bincount(which).astype(np.float64)
-    rows = vstack([matrix for _, matrix in features.matrices(places[first])]).tocsr()[:, :-1]
+    rows = vstack([part for _, part in features.matrices(places[first])]).tocsr()
     penalty = 0.0  # of the last fit of ours
 
     def ours() -> FitReport:
