@@ -123,6 +123,7 @@ class TransformersPolicy(Policy):
         if self.top_p == 0:
             raise ValueError("top_p=0 must be above 0 and at most 1; for the most probable token alone use top_k=1.")
         self.at_once: int = check_int("batch_size", batch_size, minimum=1)
+        self.batch_size = self.at_once
 
         self._read = len(self.begin) + prompt_length  # ids read before the first token
         if self._read == 0:
