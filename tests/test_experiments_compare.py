@@ -12,6 +12,7 @@ from experiments.measure import SECONDS, SLOPE_IN_H
 from experiments.run import reproduce_command, run_study
 from experiments.studies import compare as sweep
 from experiments.studies import load_study
+from experiments.summary import SummaryRow
 from experiments.testing import check_study
 from ntp_envs import make_task
 
@@ -105,13 +106,28 @@ def test_a_well_specified_task_has_a_distance_and_no_factor(tmp_path):
     (slope,) = outcome.summary.select(sweep.DISTANCE_SLOPE, learner="LogLossBC")
     assert slope.lower <= slope.mean <= slope.upper
     (line,) = [row for row in outcome.analysis.tables[0].text_rows() if "LogLossBC" in row[0]]
-    assert line[1] == "" and line[2] != ""
+    assert line[1] == "expert in class" and line[2] != ""
 
 
 def test_a_task_that_does_not_know_its_best_in_class_has_a_distance(tmp_path):
     outcome = compared(tmp_path, tasks=("compare_agents:Unknown",), agents=("RhoEstimatorBC",), seeds=2)
     assert not outcome.failures and not outcome.summary.select("C_apx")
     assert outcome.summary.value("hellinger2", part=sweep.MEANS, learner="LogLossBC", H=8) > 0.1
+
+
+def test_why_there_is_no_factor_is_said(tmp_path):
+    tasks = (CONTAMINATION, "ParityCoT(bits=4)", "ARLinear(misspecification=0.0)")
+    outcome = compared(tmp_path, tasks=tasks, agents=("LogLossBC",), horizons=(4,), seeds=2, n=20)
+    said = {line[0]: line[1] for line in outcome.analysis.tables[0].text_rows()}
+    assert list(said) == ["Contamination, H=4", "\u00a0\u00a0LogLossBC", "ParityCoT, H=3", "ARLinear, H=4"]
+    reasons = [line[1] for line in outcome.analysis.tables[0].text_rows()[1::2]]
+    assert reasons[1:] == ["best in class not known", "expert in class"] and "." in reasons[0]
+
+
+def test_far_distances_are_told_apart_on_the_additive_scale():
+    rows = [SummaryRow("runs", {}, "hellinger2", d, d, d, 1) for d in (0.0, 1.0, 2 - 1e-9, 2.0)]
+    found = [sweep.in_nats(row).mean for row in rows]
+    assert found[:3] == pytest.approx([0.0, math.log(2), math.log(2e9)]) and found[3] == math.inf
 
 
 def test_what_an_agent_asks_for_is_counted_and_fits_that_stopped_are_named(tmp_path):

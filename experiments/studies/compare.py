@@ -55,6 +55,11 @@ from ntp_envs.checks import NotTractableError
 RUNS, MEANS = "runs", "means"
 SEED = "seed"  # the label that tells data sets apart
 NOT_APPLICABLE = "not applicable"
+#: why there is no C_apx
+NO_FACTOR, UNKNOWN_BEST, WELL_SPECIFIED = "no C_apx", "best in class not known", "expert in class"
+NATS, BITS = "-log(1 - D_H^2/2), nats", "bits a character"
+#: mean distance from which on distances are told apart on the additive scale, in nats
+SATURATED = 1.0
 QUERIES, STEPS, CONVERGED = "expert queries", "environment steps", "converged"
 FACTOR, DISTANCE = "C_apx", "hellinger2"
 DISTANCE_SLOPE = "slope of log D_H^2 in log H"
@@ -150,7 +155,8 @@ def run(
             reason = str(error)
         else:
             records = measured_fit(place, fit, labels, shared_rng(rng, f"{key}: distance"))
-            return [*records, *asked(fit.agent, demonstrations, labels)]
+            records += without_factor(place, records, labels)
+            return [*records, *on_text(place, fit.agent, labels), *asked(fit.agent, demonstrations, labels)]
     return [Record(NOT_APPLICABLE, 1.0, labels, method=reason)]
 
 
@@ -191,6 +197,23 @@ def why_not(agent: Agent, task: Task, demonstrations: Demonstrations) -> str | N
     return None
 
 
+def without_factor(task: Task, records: Sequence[Record], labels: dict[str, Label]) -> list[Record]:
+    """Why there is no C_apx, where there is none: the class contains the expert, or its best member is not known."""
+    if any(record.metric == FACTOR for record in records):
+        return []
+    try:
+        task.best_in_class()
+    except NotTractableError:
+        return [Record(NO_FACTOR, 1.0, labels, method=UNKNOWN_BEST)]
+    return [Record(NO_FACTOR, 1.0, labels, method=WELL_SPECIFIED)]
+
+
+def on_text(task: Task, agent: Agent, labels: dict[str, Label]) -> list[Record]:
+    """Bits a character of the held-out text, where there is one."""
+    score = getattr(task, "bits_per_char", None)
+    return [] if score is None else [Record(BITS, float(score(agent.policy_)), labels)]
+
+
 def asked(agent: Agent, demonstrations: Demonstrations, labels: dict[str, Label]) -> list[Record]:
     """What the agent asked for: every demonstrated token is one answer of the expert, and it may have asked for more.
 
@@ -212,7 +235,8 @@ class Runs:
     def __init__(self, options: CompareOptions, summary: Summary) -> None:
         self.options = options
         self._rows: dict[tuple[str, int, str, str], dict[int, SummaryRow]] = {}
-        for row in (*summary.select(part=RUNS), *summary.timings.select(part=RUNS)):
+        additive = [in_nats(row) for row in summary.select(DISTANCE, part=RUNS)]
+        for row in (*summary.select(part=RUNS), *additive, *summary.timings.select(part=RUNS)):
             key = (row["task"], row["H"], row["learner"], row.metric)
             self._rows.setdefault(key, {})[row[SEED]] = row
         known = {(task, H) for task, H, *_ in self._rows}
@@ -227,9 +251,26 @@ class Runs:
         """The number that each seed gave."""
         return {seed: row.mean for seed, row in self.rows(task, H, agent, metric).items()}
 
+    def no_factor(self, task: str) -> str:
+        """Why a task has no C_apx; empty where it has one, or nothing was measured."""
+        said = (
+            row.method
+            for key, rows in self._rows.items()
+            if key[0] == task and key[3] == NO_FACTOR
+            for row in rows.values()
+        )
+        return next(said, "")
+
     def reason(self, task: str, H: int, agent: str) -> str | None:
         """Why the agent is not for the task at this horizon; ``None`` where it is, or where every run failed."""
         return next((row.method for row in self.rows(task, H, agent, NOT_APPLICABLE).values()), None)
+
+
+def in_nats(row: SummaryRow) -> SummaryRow:
+    """A squared Hellinger distance D on the scale on which independent tokens add up: -log(1 - D/2), infinite at 2."""
+    with np.errstate(divide="ignore"):
+        ends = [float(-np.log1p(-min(end, 2.0) / 2)) + 0.0 for end in (row.mean, row.lower, row.upper)]
+    return SummaryRow(row.part, row.labels, NATS, *ends, row.seeds, row.method)  # type: ignore[arg-type]
 
 
 def resampling() -> np.random.Generator:
@@ -253,7 +294,7 @@ def means_of(runs: Runs) -> Summary:
             labels: dict[str, Label] = {"task": task, "learner": agent, "n": options.n}
             for H in horizons:
                 at = {**labels, "H": H}
-                for metric in (FACTOR, DISTANCE, QUERIES, STEPS):
+                for metric in (FACTOR, DISTANCE, NATS, BITS, QUERIES, STEPS):
                     found += averaged(at, metric, runs.rows(task, H, agent, metric))
                     if agent != options.baseline and metric in (FACTOR, DISTANCE):
                         ours, theirs = (runs.values(task, H, name, metric) for name in (agent, options.baseline))
@@ -298,25 +339,26 @@ def table(runs: Runs, means: Summary) -> Table:
     """Means, differences and costs; the slope says what came before the largest horizon."""
     options, names = runs.options, short_names(runs.options.tasks)
     heads = ["task, agent", "C_apx", "D_H^2", f"D_H^2 minus {options.baseline}", "slope in H", "seconds a fit", QUERIES]
-    if any(row.mean > 0 for row in means.select(STEPS)):
-        heads.append(STEPS)
+    heads += [STEPS] if any(row.mean > 0 for row in means.select(STEPS)) else []
+    heads += [NATS] if any(row.mean > SATURATED for row in means.select(DISTANCE)) else []
+    heads += [BITS] if len(means.select(BITS)) else []
     lines: list[list[str]] = []
     for task, horizons in runs.horizons.items():
         lines.append([f"{names[task]}, H={horizons[-1]}" if horizons else f"{names[task]}: failed"])
         for agent in options.agents if horizons else ():
             at: dict[str, Any] = {"task": task, "learner": agent, "H": horizons[-1]}
-            line = [f"\u00a0\u00a0{agent}", means.shown(FACTOR, **at)]
+            line = [f"\u00a0\u00a0{agent}", means.shown(FACTOR, **at) or runs.no_factor(task)]
             if means.select(DISTANCE, **at):
                 slopes = [means.shown(name, 2, task=task, learner=agent) for name in (SLOPE_IN_H, DISTANCE_SLOPE)]
                 line += [means.shown(DISTANCE, **at), means.shown(minus(DISTANCE, options.baseline), **at)]
                 line += [slopes[0] or slopes[1], means.timings.shown(SECONDS, 2, **at)]
-                line += [means.shown(metric, 6, **at) for metric in heads[6:]]
+                line += [means.shown(metric, 6 if metric in (QUERIES, STEPS) else 3, **at) for metric in heads[6:]]
             else:
                 line.append("failed" if runs.reason(task, horizons[-1], agent) is None else "not applicable")
             lines.append(line)
     note = (
         f"{interval_words(options.seeds)}. D_H^2: squared Hellinger distance to the expert, in [0, 2]; C_apx: over "
-        "that of the best in class, empty where the class contains the expert. Slope: of log C_apx (else log D_H^2) in "
+        "that of the best in class, where that is known and not the expert. Slope: of log C_apx (else log D_H^2) in "
         "log H. Expert queries: demonstrated tokens n H, and what the agent asked for beyond them."
     )
     title = f"{options.seeds} data sets of n={options.n} demonstrations, the same for all"
@@ -339,7 +381,7 @@ def colour_of(agent: str) -> str:
 
 
 def comparison_figure(runs: Runs, means: Summary) -> Figure:
-    """Dots for C_apx, or for the distance where the class contains the expert."""
+    """Dots for C_apx, or for the distance where there is none."""
     from matplotlib.figure import Figure
 
     title = "How far from the expert? Left is better"
@@ -389,7 +431,8 @@ def task_panel(axes: Axes, runs: Runs, means: Summary, task: str) -> None:
     sizes = f"H={horizons[0]}" + (f" (small dot) to {horizons[-1]} (large)" if len(horizons) > 1 else "")
     axes.set_title(f"{short_names(runs.options.tasks)[task]}\n", fontsize=11)
     axes.text(0, 1.02, sizes, transform=axes.transAxes, fontsize=9, color=grey, va="bottom")
-    axes.set_xlabel("C_apx (1 = best in class)" if factor else "distance (expert in class)", fontsize=9)
+    why = runs.no_factor(task)
+    axes.set_xlabel("C_apx (1 = best in class)" if factor else f"D_H^2 ({why})" if why else "D_H^2", fontsize=9)
     axes.tick_params(axis="y", length=0)
 
 
