@@ -15,8 +15,9 @@ transformers = pytest.importorskip("transformers")
 from agents import Agent, ConvergenceWarning
 from agents.neural import CheckpointError, NeuralBC, NeuralClippedRatioBC, NeuralRhoBC
 from agents.neural.language import TransformersClass
+from agents.neural.training import Mode, Objective
 from agents.testing import Problem, check_agent
-from ntp_envs import Demonstrations, MarkovPolicy, collect, distance, make_task
+from ntp_envs import Demonstrations, EndedPolicy, MarkovPolicy, collect, distance, ended_class, make_task
 
 A, H, P = 4, 5, 2
 IDS = {"vocab_size": A, "bos_token_id": None, "eos_token_id": None}
@@ -227,6 +228,28 @@ def test_whole_sequences_are_trained_too():
     for agent in (rho, clipped):
         assert agent.policy_.network_class == network
         assert 0 <= distance(task.expert, agent.policy_, task).final < 2
+
+
+def test_texts_that_end_are_learnt_as_far_as_they_were_written():
+    """The loss is that of the written tokens, and the same whatever stands after the ends."""
+    tokens = np.where(np.logical_or.accumulate(DEMOS.tokens == 3, axis=1), 3, DEMOS.tokens)
+    texts = Demonstrations(DEMOS.prompts % 3, tokens, A, end_token=3)
+    agent = fit(ended_class(spec(CALM), 3), demos=texts, batch_size=None)
+    inside = agent.policy_.policy.log_probs(texts.prompts, texts.tokens)
+    assert type(agent.policy_) is EndedPolicy and not texts.written.all()
+    assert agent.fit_report_.objective == pytest.approx(-(inside * texts.written).sum(axis=1).mean())
+    loss = Objective(spec(CALM).initialised(torch.Generator().manual_seed(0)).eval(), Mode("tf", H), 3)
+    one, two = (
+        loss(*map(torch.from_numpy, (texts.prompts.copy(), t.copy())), None)[1] for t in (tokens, anyhow(tokens))
+    )
+    assert one == two and (anyhow(tokens) != tokens).any()
+
+
+def anyhow(tokens):
+    """Another token wherever the two before it were ends."""
+    out = tokens.copy()
+    out[:, 2:][(tokens[:, 1:-1] == 3) & (tokens[:, :-2] == 3)] = 1
+    return out
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
