@@ -10,7 +10,14 @@ import agents
 import experiments
 import ntp_envs
 
-EXTRAS = ("agents.neural", "agents.rl", "ntp_envs.torch_state", "ntp_envs.language")
+EXTRAS = (
+    "agents.neural",
+    "agents.rl",
+    "ntp_envs.torch_state",
+    "ntp_envs.language",
+    "ntp_envs.perturbed",
+    "ntp_envs.tasks.language",
+)
 MODULES = [
     found.name
     for package in (ntp_envs, agents, experiments)

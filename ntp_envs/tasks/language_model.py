@@ -102,7 +102,8 @@ class LanguageModel(Task):
             raise ValueError(f"changes={self.changes!r} must be a list of one or more, such as ['int8', 'drop'].")
         for change in self.changes:
             check_change(change)
-        if self.dtype != "auto" and not getattr(getattr(torch, str(self.dtype), None), "is_floating_point", False):
+        kind = getattr(torch, str(self.dtype), None)
+        if self.dtype != "auto" and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
             raise ValueError(f"dtype={self.dtype!r} must be 'auto', 'float32', 'bfloat16' or another float of torch.")
         if isinstance(self.model, str) and self.tokenizer is not None:
             raise ValueError(
