@@ -75,7 +75,7 @@ def known_task(demonstrations: Demonstrations, task: Task | None) -> Task | None
         return None
     try:
         if name not in task_names():  # a file must not make us import modules or load models of its choice
-            raise ValueError(f"{name!r} is not among the tasks that a file may make")
+            raise ValueError(f"no task of the name {name!r} is registered that a file may make")
         task = make_task(name, **demonstrations.source.get("parameters", {}))
         if misfit := _misfit(demonstrations, task):
             raise ValueError(misfit)

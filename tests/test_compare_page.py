@@ -38,12 +38,8 @@ def test_the_week_goes_as_the_page_says(tmp_path):
             assert done.returncode == 0, done.stderr
             for line in lines:
                 wanted = ".+?".join(map(re.escape, words(line).split("…")))
-                assert re.search(wanted, words(done.stdout + " " + done.stderr)), (
-                    command,
-                    line,
-                    done.stdout,
-                    done.stderr,
-                )
+                said = words(f"{done.stdout} {done.stderr}")
+                assert re.search(wanted, said), f"{line!r} is not in what {command!r} says: {said}"
                 shown += 1
     assert shown > 8
     assert (tmp_path / "week" / "compare.pdf").exists() and (tmp_path / "week" / "table-1.tex").exists()

@@ -157,9 +157,10 @@ def test_combined_and_collected_datasets_are_read_through_their_environment():
     assert back.source["task"] == "Contamination" and back.source["parameters"] == first.source["parameters"]
 
 
-def test_the_source_may_name_a_task_that_is_not_there():
-    data = Demonstrations(np.zeros((2, 0), int), np.ones((2, 3), int), vocab_size=2, source={"task": "os:getcwd"})
-    with pytest.warns(UserWarning, match="no task of the name 'os:getcwd'"):
+@pytest.mark.parametrize("name", ["os:getcwd", "LanguageModel"])  # a file is no reason to load a model
+def test_the_source_may_name_a_task_that_is_not_there(name):
+    data = Demonstrations(np.zeros((2, 0), int), np.ones((2, 3), int), vocab_size=2, source={"task": name})
+    with pytest.warns(UserWarning, match=f"no task of the name '{name}'"):
         dataset = to_minari(data, "unknown-v0")
     assert dataset.env_spec is None and not any(episode.rewards.any() for episode in dataset)
     assert_same(from_minari(dataset), data)

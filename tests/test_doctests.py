@@ -10,7 +10,15 @@ import agents
 import experiments
 import ntp_envs
 
-EXTRAS = ("agents.neural", "agents.rl", "ntp_envs.torch_state", "ntp_envs.language", "ntp_envs.hugging_face")
+EXTRAS = (
+    "agents.neural",
+    "agents.rl",
+    "ntp_envs.torch_state",
+    "ntp_envs.language",
+    "ntp_envs.perturbed",
+    "ntp_envs.hugging_face",
+    "ntp_envs.tasks.language",
+)
 MODULES = [
     found.name
     for package in (ntp_envs, agents, experiments)

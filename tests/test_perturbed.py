@@ -83,12 +83,14 @@ def test_a_dropped_layer_does_nothing(policy, layer):
     changed = perturbed(policy, f"drop={layer}")
     base = policy.model.base_model
     layers = base.h if hasattr(base, "h") else base.layers
-    hook = layers[layer].register_forward_hook(lambda module, inputs, found: inputs[0])
     policy.model.eval()
     ids = np.column_stack([np.full(len(ROWS), BEGIN), PROMPTS[ROWS], TEXTS[ROWS]])[:, :-1]
-    with torch.no_grad():
+
+    def identity(module, inputs, found):
+        return (inputs[0], *found[1:]) if isinstance(found, tuple) else inputs[0]
+
+    with torch.no_grad(), layers[layer].register_forward_hook(identity):
         logits = policy.model(torch.from_numpy(ids), use_cache=False).logits[:, -H:]
-    hook.remove()
     expected = torch.log_softmax(logits.double(), -1).numpy()
     np.testing.assert_allclose(changed.forced_log_probs(PROMPTS[ROWS], TEXTS[ROWS]), expected, rtol=0, atol=1e-5)
     mine = {id(weight) for weight in policy.model.parameters()}
