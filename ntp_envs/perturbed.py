@@ -37,7 +37,7 @@ DEFAULT_CHANGES = (
     "int8",
     "int4",
     "int3",
-    "low_rank=0.5",
+    "low_rank=0.9",
     "drop",
     "window=8",
     "temperature=0.9",
@@ -103,7 +103,9 @@ def check_change(change: str) -> tuple[Callable[..., TransformersPolicy], tuple[
 
 
 def perturbed_models(policy: TransformersPolicy, changes: Sequence[str] = DEFAULT_CHANGES) -> FiniteClass:
-    """One member a change: the model's near-misses, of which ``policies[i].change`` says what was done.
+    """One member a change: the model's near-misses, in the order of the changes.
+
+    Members with other weights hold linear layers of their own, about as much memory as the model; the rest hold none.
 
     Raises:
         TypeError, ValueError: as from `perturbed`, or no changes.
@@ -205,7 +207,7 @@ def _drop(policy: TransformersPolicy, layer: int | None = None) -> TransformersP
         for index, later in enumerate(layers):
             for module in later.modules():
                 if hasattr(module, "layer_idx"):  # its place in the key-value cache
-                    module.layer_idx = index
+                    module.layer_idx = index  # type: ignore[assignment]
         config.num_hidden_layers = depth - 1
         for name, values in vars(config).items():  # kinds of attention, a layer each
             if isinstance(values, list) and len(values) == depth:

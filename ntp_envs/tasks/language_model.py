@@ -102,8 +102,8 @@ class LanguageModel(Task):
             raise ValueError(f"changes={self.changes!r} must be a list of one or more, such as ['int8', 'drop'].")
         for change in self.changes:
             check_change(change)
-        if self.dtype != "auto" and not isinstance(getattr(torch, self.dtype, None), torch.dtype):
-            raise ValueError(f"dtype={self.dtype!r} must be 'auto' or a type of torch: 'float32', 'bfloat16', ...")
+        if self.dtype != "auto" and not getattr(getattr(torch, str(self.dtype), None), "is_floating_point", False):
+            raise ValueError(f"dtype={self.dtype!r} must be 'auto', 'float32', 'bfloat16' or another float of torch.")
         if isinstance(self.model, str) and self.tokenizer is not None:
             raise ValueError(
                 "tokenizer is for a module; a model that is named has its own. To use another, load the model with "
@@ -205,8 +205,10 @@ class LanguageModel(Task):
     @property
     def end_token(self) -> int | None:  # type: ignore[override]
         """The id that ends a text for good."""
+        if self.end is None:
+            return None
         found = self._special("eos") if self.end == "eos" else self.end
-        if self.end is not None and not isinstance(found, int):
+        if not isinstance(found, int):
             raise ValueError(f"end={self.end!r} must be an id, or 'eos' where the tokenizer has a token for the end.")
         return found
 
@@ -254,8 +256,8 @@ class LanguageModel(Task):
     @cached_property
     def _prompts(self) -> IntArray:
         """``(M, P)``."""
-        length = self.prompt_length
-        return np.array([[self.pad] * (length - len(ids)) + ids[:length] for ids in self._ids], dtype=np.int64)
+        length, fill = self.prompt_length, [] if self.pad is None else [self.pad]
+        return np.array([fill * (length - len(ids)) + ids[:length] for ids in self._ids], dtype=np.int64)
 
     # -- the task ------------------------------------------------------------------------------------------------------
 
