@@ -98,16 +98,17 @@ def decoded(
     seed = int(rng.integers(2**31))
     records = []
     for value in values:
+        setting: dict[str, Any] = {way: value}
         curves = distance_curves(
-            task.expert, DecodedPolicy(learner, **{way: value}), task, metrics=(DISTANCE2, COVERAGE), n=draws,
+            task.expert, DecodedPolicy(learner, **setting), task, metrics=(DISTANCE2, COVERAGE), n=draws,
             method="monte carlo (bridge)", thresholds=thresholds, rng=np.random.default_rng(seed),
         )  # fmt: skip
         for metric, curve in curves.items():
-            places = [{"N": N} for N in thresholds] if metric == COVERAGE else [{}]
+            at = [{"N": N} for N in thresholds] if metric == COVERAGE else [{}]
             for h in lengths(task.horizon):
                 labels: dict[str, Label] = {way: value, "h": h, "H": task.horizon, "n": n}
                 ends = (np.atleast_1d(column[h - 1]) for column in (curve.values, curve.lower, curve.upper))
-                for place, mean, lower, upper in zip(places, *ends, strict=True):
+                for place, mean, lower, upper in zip(at, *ends, strict=True):
                     method = f"{curve.method}, n={draws}"
                     records.append(Record(metric, mean, {**labels, **place}, lower, upper, method))
     return records
@@ -147,13 +148,12 @@ def compared(o: DecodingOptions, s: Summary, way: str, N: float, h: int) -> dict
     near, covering = (best(o, s, way, place, h) for place in wheres)
     if math.isnan(near) or math.isnan(covering):
         return None
-    gaps = []
-    for place in wheres:
-        one, other = (s.select(part=way, h=h, **place, **{way: value})[0].replicates for value in (covering, near))
-        gaps.append(paired_difference(one, other, keyed_rng(0, "bootstrap")))
+    chosen: list[list[dict[str, Any]]] = [[{**place, way: value} for value in (near, covering)] for place in wheres]
+    rows = [[s.select(part=way, h=h, **place)[0] for place in pair] for pair in chosen]
+    gaps = [paired_difference(two.replicates, one.replicates, keyed_rng(0, "bootstrap")) for one, two in rows]
     covers = near != covering and gaps[1][2] < 0
     apart = covers and gaps[0][1] > 0
-    shown = [[s.shown(part=way, h=h, **place, **{way: value}) for value in (near, covering)] for place in wheres]
+    shown = [[row.shown() for row in pair] for pair in rows]
     told = [with_interval(*found, digits=2) for found in gaps]
     return {"near": near, "covering": covering, "gaps": told, "covers": covers, "apart": apart, "shown": shown}
 

@@ -167,10 +167,9 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
     return figure
 
 
-def least(o: DistillationOptions, s: Summary, metric: str, order: int) -> str:
+def least(s: Summary, metric: str, order: int) -> str:
     """The way of teaching that this is least for; empty where one was not measured."""
-    h = {} if metric != DISTANCE2 else {"h": o.horizon}
-    found = {way: s.value(metric, learner=way, order=order, **h) for way in COLOUR}
+    found = {way: s.value(metric, learner=way, order=order) for way in COLOUR}
     return "" if any(map(math.isnan, found.values())) else min(found, key=lambda way: found[way])
 
 
@@ -208,7 +207,7 @@ def figures(o: DistillationOptions, s: Summary) -> list[FigureSpec]:
 
 def findings(o: DistillationOptions, s: Summary) -> Iterator[str]:
     for order in sorted(o.orders):
-        drift, forced = least(o, s, RATE, order), least(o, s, FORCED, order)
+        drift, forced = least(s, RATE, order), least(s, FORCED, order)
         if not drift or not forced:
             continue
         words = "; ".join(

@@ -202,8 +202,8 @@ def compared(
     ends = [float(nats(column[-1])) / horizon for column in (curve.values, curve.lower, curve.upper)]
     records.append(Record(RATE, ends[0], labels, ends[1], ends[2], records[0].method))
     kl = forced_kl(policy, other, prompts[:forced], tokens[:forced], masks[0][:forced])
-    mean, *ends = mean_interval(kl, keyed_rng(0, "bootstrap"))
-    records.append(Record(FORCED, mean, labels, *ends, f"{forced} texts of the expert"))
+    mean, lower, upper = mean_interval(kl, keyed_rng(0, "bootstrap"))
+    records.append(Record(FORCED, mean, labels, lower, upper, f"{forced} texts of the expert"))
     return records + examples(other, tokenizer, ids, horizon, draw, labels)
 
 
@@ -244,7 +244,7 @@ def cells(o: LMOptions) -> Iterator[Cell]:
         ValueError: a model cannot be found, or what reads it is not installed.
     """
     models = {name: found(name) for name in dict.fromkeys((o.expert, *o.learners))}
-    expert = {"expert": o.expert, "weights": models[o.expert]}
+    expert: dict[str, Any] = {"expert": o.expert, "weights": models[o.expert]}
     expert |= {"prompts": o.prompts, "begin": o.begin, "device": o.device}
     sizes = {"n": o.n, "horizon": o.horizon, "draw": o.draw}
     more = {"forced": o.forced, "threshold": o.threshold}
@@ -376,7 +376,8 @@ def forced_figure(o: LMOptions, s: Summary) -> Figure:
     axes.set_yscale("log")
     labels = []
     for name, colour, kl, rate in points:
-        x, bar = kl.mean if math.isfinite(kl.mean) else edge, {"color": colour, "linewidth": 5, "alpha": 0.3}
+        x = kl.mean if math.isfinite(kl.mean) else edge
+        bar: dict[str, Any] = {"color": colour, "linewidth": 5, "alpha": 0.3}
         axes.plot([x, x], [rate.lower, rate.upper], **bar)
         axes.plot([kl.lower, kl.upper], [rate.mean] * 2, **bar)
         axes.plot([x], [rate.mean], "o", color=colour)
