@@ -270,7 +270,7 @@ def in_nats(row: SummaryRow) -> SummaryRow:
     """A squared Hellinger distance D on the scale on which independent tokens add up: -log(1 - D/2), infinite at 2."""
     with np.errstate(divide="ignore"):
         ends = [float(-np.log1p(-min(end, 2.0) / 2)) + 0.0 for end in (row.mean, row.lower, row.upper)]
-    return SummaryRow(row.part, row.labels, NATS, *ends, row.seeds, row.method)  # type: ignore[arg-type]
+    return SummaryRow(row.part, row.labels, NATS, *ends, row.seeds, row.method)  # type: ignore[call-arg, arg-type]
 
 
 def resampling() -> np.random.Generator:
