@@ -54,8 +54,13 @@ def test_what_is_cut_off_costs_an_infinite_divergence_and_a_finite_distance(outc
     assert 0 < outcome.summary.value(lm.FORCED, learner=CHANGES[0]) < outcome.summary.value(lm.FORCED, learner="other")
 
 
+def model(name, prompts=""):
+    """The parameters of a cell."""
+    return {"expert": name, "weights": lm.found(name), "prompts": prompts, "begin": None, "device": "cpu"}
+
+
 def test_forced_divergence_is_that_of_the_laws(tiny):
-    policy, _, ids = lm.expert_of(tiny, lm.found(tiny), "", None, "cpu")
+    policy, _, ids = lm.expert_of(**model(tiny))
     cool = lm.learner_of("temperature=0.5", "", policy, None, "cpu")
     tokens = np.array([[2, 3, 4], [5, 1, 0]])
     prompts, mask = ids[[0, 0]], np.array([[True] * 3, [True, True, False]])
@@ -73,10 +78,10 @@ def test_texts_are_shown_side_by_side(outcome):
 
 def test_prompts_begin_texts(tiny, tmp_path):
     (tmp_path / "prompts.txt").write_text("abc\nha\n\n", encoding="utf-8")
-    policy, tokenizer, ids = lm.expert_of(tiny, "", str(tmp_path / "prompts.txt"), None, "cpu")
+    expert = model(tiny, str(tmp_path / "prompts.txt"))
+    policy, tokenizer, ids = lm.expert_of(**expert)
     assert ids.shape == (2, 3) and tokenizer.decode(ids[0]) == "abc" and ids[1, 0] == policy.pad
-    where = (tiny, "", str(tmp_path / "prompts.txt"), None, "cpu")
-    prompts, tokens, log_probs = lm.expert_texts(where, 6, 4, 0)
+    prompts, tokens, log_probs = lm.expert_texts(tuple(expert.items()), 6, 4, 0)
     assert {tuple(row) for row in prompts} <= {tuple(row) for row in ids}
     assert log_probs == pytest.approx(policy.log_probs(prompts, tokens), abs=1e-5)
 

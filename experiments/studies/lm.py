@@ -18,7 +18,7 @@ import numpy as np
 from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import COLOURS, Figure, end_labels, log2_axis, new_figure, no_data
 from experiments.measure import distance_record
-from experiments.studies.text import MEASURABLE, SAMPLE, one_line, shown_lengths
+from experiments.studies.text import SAMPLE, one_line, shown_lengths
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, SummaryRow, Table, interval_words, mean_interval, number, pivot
 from ntp_envs import distance_from_log_probs
@@ -74,11 +74,7 @@ SHOWN, PROMPT_IDS, BATCH = 3, 64, 64
 
 
 def found(name: str) -> str:
-    """What identifies the weights behind a name: the sha256 of a file or of all files of a directory, or a revision.
-
-    Raises:
-        ValueError: there is nothing; with the ways round.
-    """
+    """What tells the weights behind a name: the sha256 of a file or a directory, or a revision; or ``ValueError``."""
     path = Path(name).expanduser()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
     digest = hashlib.sha256()
@@ -104,11 +100,11 @@ def found(name: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def expert_of(name: str, weights: str, prompts: str, begin: int | None, device: str) -> tuple[Any, Any, IntArray]:
+def expert_of(*, expert: str, weights: str, prompts: str, begin: int | None, device: str) -> tuple[Any, Any, IntArray]:
     """The expert as a policy, its tokenizer, and the ``(m, P)`` prompts. The weights are named for the cache."""
     from ntp_envs.language import TransformersPolicy, load_model
 
-    model, tokenizer = load_model(name)
+    model, tokenizer = load_model(expert)
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else first
     rows: list[list[int]] = [[]]
@@ -142,9 +138,9 @@ def learner_of(learner: str, weights: str, expert: Any, tokenizer: Any, device: 
 
 
 @lru_cache(maxsize=1)
-def expert_texts(where: tuple[Any, ...], n: int, horizon: int, draw: int) -> tuple[IntArray, IntArray, FloatArray]:
+def expert_texts(expert: tuple[Any, ...], n: int, horizon: int, draw: int) -> tuple[IntArray, IntArray, FloatArray]:
     """Prompts, tokens and log-probabilities of the expert's texts: the same in every cell."""
-    policy, _, ids = expert_of(*where)
+    policy, _, ids = expert_of(**dict(expert))
     rng = keyed_rng(draw, "texts of the expert")
     prompts = ids[rng.integers(len(ids), size=n)]
     return prompts, *policy.sample_with_log_probs(prompts, horizon, rng)
@@ -174,8 +170,8 @@ def forced_kl(expert: Any, learner: Any, prompts: IntArray, tokens: IntArray, ma
     means = []
     for rows in blocks(len(tokens), tokens.shape[1], expert.vocab_size):
         p, q = (policy.forced_log_probs(prompts[rows], tokens[rows]) for policy in (expert, learner))
-        possible = np.isfinite(p)
-        each = np.where(possible, np.exp(p) * (np.where(possible, p, 0.0) - q), 0.0).sum(axis=2)
+        with np.errstate(invalid="ignore"):
+            each = np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q)).sum(axis=2)
         means.append(np.where(mask[rows], each, 0.0).sum(axis=1) / mask[rows].sum(axis=1))
     return np.concatenate(means)
 
@@ -185,10 +181,9 @@ def compared(
     threshold: float, rng: np.random.Generator,
 ) -> list[Record]:  # fmt: skip
     """The learner's texts against the expert's at every length, its divergence under teacher forcing, and examples."""
-    where = tuple(expert.values())
-    policy, tokenizer, ids = expert_of(*where)
+    policy, tokenizer, ids = expert_of(**expert)
     other = learner_of(learner, weights, policy, tokenizer, expert["device"])
-    prompts, tokens, p_on_p = expert_texts(where, n, horizon, draw)
+    prompts, tokens, p_on_p = expert_texts(tuple(expert.items()), n, horizon, draw)
     own_prompts = ids[rng.integers(len(ids), size=n)]
     own, q_on_q = other.sample_with_log_probs(own_prompts, horizon, rng)
     masks = [written(x[:, :0], x, tokenizer.eos_token_id) for x in (tokens, own)]
@@ -198,8 +193,7 @@ def compared(
     )  # fmt: skip
     labels: dict[str, Label] = {"learner": shown_name(learner), "n": n, "H": horizon}
     records = [distance_record(curves[metric], labels, h) for metric in METRICS for h in shown_lengths(horizon)]
-    curve = curves[DISTANCE2]
-    ends = [float(nats(column[-1])) / horizon for column in (curve.values, curve.lower, curve.upper)]
+    ends = [float(nats(getattr(curves[DISTANCE2], end)[-1])) / horizon for end in ("values", "lower", "upper")]
     records.append(Record(RATE, ends[0], labels, ends[1], ends[2], records[0].method))
     kl = forced_kl(policy, other, prompts[:forced], tokens[:forced], masks[0][:forced])
     mean, lower, upper = mean_interval(kl, keyed_rng(0, "bootstrap"))
@@ -213,18 +207,17 @@ def examples(
     """A few texts as records; everybody draws them with the same random numbers."""
     prompts = ids[np.arange(SHOWN) % len(ids)]
     tokens = policy.sample(prompts, min(horizon, 64), keyed_rng(draw, "examples"))
+    masks = written(tokens[:, :0], tokens, tokenizer.eos_token_id)
     records = []
-    for place, (x, mask) in enumerate(
-        zip(tokens, written(tokens[:, :0], tokens, tokenizer.eos_token_id), strict=True), 1
-    ):
-        text = tokenizer.decode(np.concatenate([prompts[place - 1][prompts[place - 1] != policy.pad], x[mask]]))
+    for place, (prompt, x, mask) in enumerate(zip(prompts, tokens, masks, strict=True), 1):
+        text = tokenizer.decode(np.concatenate([prompt[prompt != policy.pad], x[mask]]))
         records.append(Record(SAMPLE, float(place), {**labels, "text": one_line(text)}))
     return records
 
 
 def of_expert(*, expert: Mapping[str, Any], n: int, horizon: int, draw: int, rng: np.random.Generator) -> list[Record]:
     """Examples of the expert's texts."""
-    policy, tokenizer, ids = expert_of(*expert.values())
+    policy, tokenizer, ids = expert_of(**expert)
     return examples(policy, tokenizer, ids, horizon, draw, {"learner": EXPERT, "n": n, "H": horizon})
 
 
@@ -238,19 +231,14 @@ def shown_name(learner: str) -> str:
 
 
 def cells(o: LMOptions) -> Iterator[Cell]:
-    """The expert's examples, and a cell a learner.
-
-    Raises:
-        ValueError: a model cannot be found, or what reads it is not installed.
-    """
+    """A cell a learner, and the expert's examples; ``ValueError`` where a model, or what reads it, is missing."""
     models = {name: found(name) for name in dict.fromkeys((o.expert, *o.learners))}
     expert: dict[str, Any] = {"expert": o.expert, "weights": models[o.expert]}
     expert |= {"prompts": o.prompts, "begin": o.begin, "device": o.device}
     sizes = {"n": o.n, "horizon": o.horizon, "draw": o.draw}
-    more = {"forced": o.forced, "threshold": o.threshold}
     for learner in (*o.learners, *o.changes):
-        cell = {"expert": expert, "learner": learner, "weights": models.get(learner, ""), **sizes, **more}
-        yield Cell("learners", compared, cell)
+        cell = {"expert": expert, "learner": learner, "weights": models.get(learner, ""), **sizes}
+        yield Cell("learners", compared, {**cell, "forced": o.forced, "threshold": o.threshold})
     yield Cell("expert", of_expert, {"expert": expert, **sizes})
 
 
@@ -318,6 +306,11 @@ def tables(o: LMOptions, s: Summary) -> list[Table]:
     ]
 
 
+def most(o: LMOptions) -> float:
+    """The largest distance that so many texts measure: beyond it a text or two of theirs decide what is in common."""
+    return 2.0 - 4.0 / o.n
+
+
 def drift_figure(o: LMOptions, s: Summary) -> Figure:
     """Nats of Bhattacharyya distance against the length, both logarithmic: a slope of 1 is so many nats a token."""
     figure, axes = new_figure(
@@ -326,11 +319,11 @@ def drift_figure(o: LMOptions, s: Summary) -> Figure:
     ends = []
     for name, colour in zip(ranked(o, s), PALETTE * len(names(o))):
         series = s.series("h", DISTANCE2, learner=name)
-        kept = (series.mean > 1e-9) & ~(series.lower > MEASURABLE)
+        kept = (series.mean > 1e-9) & (series.mean <= most(o))
         x, *columns = (column[kept] for column in series)
         if len(x):
             mean, lower, upper = (nats(np.minimum(column, 2.0 - 1e-9)) for column in columns)
-            axes.plot(x, mean, color=colour)
+            axes.plot(x, mean, color=colour, marker="." if len(x) == 1 else "")
             axes.plot([x[-1]] * 2, [max(lower[-1], 1e-9), upper[-1]], color=colour, linewidth=6, alpha=0.35)
             ends.append((float(x[-1]), float(mean[-1]), name, colour))
     if not ends:
@@ -340,7 +333,7 @@ def drift_figure(o: LMOptions, s: Summary) -> Figure:
     low, high = max(float(drawn.min()) / 2, 1e-5), 2 * float(drawn.max())
     axes.set_yscale("log")
     log2_axis(axes, [2.0**k for k in range(int(math.log2(o.horizon)) + 1)])
-    axes.set_xlim(1, 1.9 * o.horizon)
+    axes.set_xlim(0.95, 1.9 * o.horizon)
     axes.set_ylim(low, high)
     for rate in 10.0 ** np.arange(-6, 1):  # what a constant drift looks like
         axes.plot([1, o.horizon], [rate, rate * o.horizon], ":", color=COLOURS["grey"], linewidth=0.8, zorder=1)
@@ -351,7 +344,7 @@ def drift_figure(o: LMOptions, s: Summary) -> Figure:
 
 
 def drift_title(o: LMOptions, s: Summary) -> str:
-    order = ranked(o, s)
+    order = [name for name in ranked(o, s) if s.value(DISTANCE2, learner=name, h=o.horizon) <= most(o)]
     if not order:
         return DRIFT
     ends = [number(s.value(RATE, learner=name), 2) for name in (order[0], order[-1])]
@@ -412,6 +405,10 @@ def findings(o: LMOptions, s: Summary) -> Iterator[str]:
         return
     words = "; ".join(f"{name} {s.shown(DISTANCE2, learner=name, h=o.horizon)}" for name in order)
     yield f"Squared Hellinger distance to {shown_name(o.expert)} after {o.horizon} tokens (at most 2): {words}."
+    near = [name for name in order if s.value(DISTANCE2, learner=name, h=o.horizon) <= most(o)]
+    ratios = {name: s.value(RATE, learner=name) / s.value(FORCED, learner=name) for name in near}
+    if words := "; ".join(f"{name} {ratio:.2g}" for name, ratio in ratios.items() if ratio > 0):
+        yield f"Nats a token of whole texts over teacher-forced KL, a quarter for small independent errors: {words}."
     found = sorted(disagreements(o, s), key=lambda pair: -pair[0])
     for _, said in found[:3]:
         yield said
