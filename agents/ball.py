@@ -255,7 +255,7 @@ ACCURACY = 0.2  # relative, of a model's minimum, at most; and of the solutions 
 ROUNDS = 4  # pairs of directions an iteration
 CG_STEPS = 200
 FEW_WEIGHTS, CG_STEPS_OF_FEW = 1024, 400  # where a step costs nothing; many more add rounding in flat directions
-PATIENCE = 20  # iterations without a smaller gap
+PATIENCE = 20  # iterations without a smaller gap, or a loss that is smaller by what matters
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +272,7 @@ class IndicatorFit:
 def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterations: int) -> IndicatorFit:
     """Minimise the rows' loss over ``|theta| <= radius`` until the certified gap is at most ``tol`` (nats a sequence).
 
-    Stops early where the gap no longer falls.
+    Stops early where the gap no longer falls, nor the loss by more than ``tol``.
 
     Args:
         rows: the data.
@@ -285,7 +285,7 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
     mu = float(np.linalg.norm(gradient)) / (3 * radius)  # |theta| at the minimum is at most |g(0)| / mu
     best = IndicatorFit(theta, loss, _gap(theta, gradient, radius), 0, mu)
     noise = 2e-15 * float(rows.totals.sum())  # rounding of a gradient
-    since = iteration = 0
+    since, iteration, reached = 0, 0, loss
     accuracy, rounds = ACCURACY, 1
     while best.gap > tol and iteration < max_iterations and since < PATIENCE:
         iteration += 1
@@ -303,7 +303,8 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
         else:
             accuracy, rounds = ACCURACY, 1
         gap = _gap(theta, gradient, radius)
-        since = 0 if gap < best.gap else since + 1
+        since = 0 if gap < best.gap or loss < reached - tol else since + 1
+        reached = loss if since == 0 else reached
         if gap < best.gap:
             best = IndicatorFit(theta, loss, gap, iteration, mu)
     return IndicatorFit(best.theta, best.loss, best.gap, iteration, best.multiplier)

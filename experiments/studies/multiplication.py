@@ -47,8 +47,9 @@ KIND = "tokens of a kind right, true prefix"
 # measures of a column
 CARRY, DIGIT, STEP = "carry right", "digit right after the true carry", "carry and digit right"
 ALONE, ALONE_NATS = "digit right without a carry token", "nats of the digit without a carry token"
-#: of a fit to columns, in nats a token. Where in this gap a fit ends decides up to three of 100 fresh columns
-TOLERANCE = 1e-2
+#: of a fit to columns, in nats a token. Where in the gap a fit ends decides some fresh columns: at 1e-2 three in a
+#: hundred, here a few in ten thousand
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
