@@ -10,6 +10,7 @@ import pytest
 
 from agents import ConvergenceWarning, LogLossBC
 from experiments import measure
+from experiments.cells import Cell, cell_rng
 from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies import multiplication as sweep
@@ -246,3 +247,13 @@ def test_the_title_says_what_the_numbers_say():
     three = title(explicit=1.0, source=0.1, carry=0.8)
     assert "100% of answers right with weights written down, 10% learned by SGD" in three and "80% where" in three
     assert title(explicit=1.0) == "A linear predictor with weights written down: 100% of answers right"
+
+
+@pytest.mark.slow
+def test_a_fit_goes_on_while_its_loss_falls_though_its_gap_does_not(monkeypatch):
+    """Nearly separable columns in a large ball: for twenty iterations the certified gap was no smaller, and it ended."""
+    monkeypatch.setattr(sweep, "TOLERANCE", 1e-2)
+    parameters = {"addends": 7, "fresh": 5000, "n": 5000, "radius": 3000.0, "replicate": 2}
+    rng = cell_rng(0, "multiplication", Cell("columns", sweep.columns, parameters))
+    found = {record.metric: record.value for record in sweep.columns(**{**parameters, "fresh": 50}, rng=rng)}
+    assert found[sweep.DIGIT] > 0.9
