@@ -14,7 +14,7 @@ from laws import USUAL
 
 from ntp_envs.distances import metrics
 
-settings.register_profile("repeat", deadline=None, derandomize=True, max_examples=USUAL)
+settings.register_profile("repeat", deadline=None, derandomize=True, max_examples=6 * USUAL // 10)
 settings.register_profile("explore", deadline=None, derandomize=False, max_examples=10 * USUAL, print_blob=True)
 settings.load_profile("repeat")
 

@@ -72,6 +72,7 @@ def test_a_dagger_that_never_slipped_is_no_better_than_cloning():
     assert values(records, learner=sweep.DAGGER)[sweep.COST] == values(records, learner="log-loss")[sweep.COST]
 
 
+@pytest.mark.slow
 def test_without_ppo_the_rest_of_the_study_runs():
     outcome = check_study(load_study("rl"), toy.small_options("rl"))
     summary = outcome.summary

@@ -45,6 +45,7 @@ def test_rows_in_another_order_and_other_columns_differ():
     assert "columns" in compare(MADE.summary, [header[:-1], *rows])[1][0]
 
 
+@pytest.mark.slow
 def test_a_study_against_the_code_itself(monkeypatch, capsys, tmp_path):
     """Each run is a process of its own: the two are made once, and only the draws of their cells again."""
     monkeypatch.setitem(SMALL, "compare", "--tasks Contamination --agents LogLossBC --horizons 4 --n 10 --seeds 1")

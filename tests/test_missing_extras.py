@@ -51,7 +51,7 @@ def python(*words):
         ("torch", {"neural": NEURAL, "rl": RL, "lm": LM}),
         ("stable_baselines3", {"rl": RL}),
         ("transformers", {"lm": LM}),
-        ("datasets", {"lm,hf": HF}),
+        pytest.param("datasets", {"lm,hf": HF}, marks=[] if find_spec("transformers") else [pytest.mark.skip()]),
     ],
 )
 def test_the_error_names_the_extra(missing, extras):

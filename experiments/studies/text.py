@@ -51,7 +51,17 @@ from experiments.measure import (
 )
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Series, Summary, Table, pivot
-from ntp_envs import ARLinearClass, FiniteClass, MarkovPolicy, NGramClass, Policy, collect, distance
+from ntp_envs import (
+    ARLinearClass,
+    FiniteClass,
+    MarkovPolicy,
+    NGramClass,
+    Policy,
+    PolicyClass,
+    collect,
+    distance,
+    ended_class,
+)
 from ntp_envs.checks import check_int
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.evaluation import evaluate
@@ -254,19 +264,25 @@ def drift(
     return records + (scores(task, policy, labels, rng) if replicate == 0 else [])
 
 
+def of_texts(task: Text, members: PolicyClass) -> PolicyClass:
+    """The class as the task wants it: of texts that end, where those of the task do."""
+    return members if task.end_token is None else ended_class(members, task.end_token)
+
+
 def learned(
     task: Text, kind: str, size: int, n: int, network: Mapping[str, Any], rng: np.random.Generator, scratch: Path
 ) -> Policy:
     """A learner of ``n`` sequences that the expert has written: n-grams by Witten and Bell, the others by log-loss."""
     demonstrations = collect(task, n, rng)
     if kind == NGRAM:
-        return make_agent("NGramBC").fit(demonstrations, NGramClass(task.vocab_size, size), rng=rng).policy_
+        ngrams = of_texts(task, NGramClass(task.vocab_size, size))
+        return make_agent("NGramBC").fit(demonstrations, ngrams, rng=rng).policy_
     if kind == LINEAR:
-        window = ARLinearClass(WindowOneHot(task.vocab_size, size), RADIUS)
+        window = of_texts(task, ARLinearClass(WindowOneHot(task.vocab_size, size), RADIUS))
         return make_agent("LogLossBC", tol=TOLERANCE * task.horizon).fit(demonstrations, window, rng=rng).policy_
     from agents.neural import NetworkClass, NeuralBC
 
-    policy_class = NetworkClass.for_task("mlp", task, window=size, width=network["width"])
+    policy_class = of_texts(task, NetworkClass.for_task("mlp", task, window=size, width=network["width"]))
     agent = NeuralBC(steps=network["steps"], batch_size=64, learning_rate=3e-3, checkpoint=scratch / "run")
     return agent.fit(demonstrations, policy_class, rng=rng).policy_
 
@@ -339,7 +355,9 @@ def dial_class(task: Text) -> tuple[FiniteClass, list[float]]:
     members = [MarkovPolicy(np.vstack([(1 - share) * bigram + share * shuffled, shuffled]), 1) for share in shares]
     for member in members:
         member.prompt_length = task.prompt_length  # so that a learner returns the member itself
-    return FiniteClass(members), shares
+    found = of_texts(task, FiniteClass(members))
+    assert isinstance(found, FiniteClass)  # of texts that end, where they do
+    return found, shares
 
 
 def dial(
@@ -398,7 +416,7 @@ def trained(
     from agents.neural import NetworkClass
 
     task = read(text)
-    policy_class = NetworkClass.for_task("linear", task, width=task.vocab_size, window=1)
+    policy_class = of_texts(task, NetworkClass.for_task("linear", task, width=task.vocab_size, window=1))
     demonstrations = collect(task, n, rng, expert_log_probs=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
