@@ -251,7 +251,7 @@ def test_the_title_says_what_the_numbers_say():
 
 @pytest.mark.slow
 def test_a_fit_goes_on_while_its_loss_falls_though_its_gap_does_not(monkeypatch):
-    """Nearly separable columns in a large ball: the certified gap was no smaller for twenty iterations, and it ended."""
+    """Nearly separable columns, a large ball: the certified gap was no smaller for twenty iterations, and it ended."""
     monkeypatch.setattr(sweep, "TOLERANCE", 1e-2)
     parameters = {"addends": 7, "fresh": 5000, "n": 5000, "radius": 3000.0, "replicate": 2}
     rng = cell_rng(0, "multiplication", Cell("columns", sweep.columns, parameters))
