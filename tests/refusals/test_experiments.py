@@ -117,7 +117,7 @@ COMMANDS = [
     ("run nowhere.to:BE", "cannot be imported"),
     ("run experiments_toy:cells", "not an experiments.study.Study"),
     ("run --quick amplification", "study comes first"),
-    ("list everything", "Unrecognized options: everything"),
+    ("list everything", "s: everything"),
     (f"{TOY} --seedz 3", "--seeds"),
     (f"{TOY} --sizes one", "--sizes"),
     (f"{TOY} --workers 0", "workers=0"),
