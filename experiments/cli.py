@@ -279,11 +279,12 @@ def _show(outcome: RunOutcome, settings: RunSettings) -> None:
         found = {"folder": str(outcome.folder.path), "findings": outcome.analysis.findings, "failed": failed}
         print(json.dumps(plain({**found, "tables": shown}), indent=1))
         return
-    for table in tables[:1] if settings.table != "none" else ():
-        print(getattr(table, f"to_{settings.table}")(), end="")
-    if not settings.quiet:
-        for table in tables[:1] if settings.table == "none" else ():
+    for table in tables[:1]:
+        if settings.table != "none":
+            print(getattr(table, f"to_{settings.table}")(), end="")
+        elif not settings.quiet:
             print_whole(table.to_rich())
+    if not settings.quiet:
         for finding in outcome.analysis.findings:
             stdout.print(f"  {escape(finding)}", soft_wrap=True)
     stdout.print(f"report: {escape(str(outcome.folder.report))}", soft_wrap=True)

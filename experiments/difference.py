@@ -17,6 +17,7 @@ from rich.markup import escape
 from experiments.cells import Record, ResultStore, keyed_rng
 from experiments.run import OutputFolder, settings_differ
 from experiments.summary import Interval, Table, number, paired_difference, with_interval
+from experiments.terminal import plain, print_whole
 from ntp_envs.arrays import ROUNDING
 from ntp_envs.intervals import CONFIDENCE
 
@@ -174,11 +175,7 @@ def show_diff(words: list[str]) -> int:
         console.print(escape(f"{name}: {old} -> {new}"), soft_wrap=True)
     shown = changes if settings.all else clear
     if shown:
-        shown_table = table_of(shown, f"{settings.before} -> {settings.after}").to_rich()
-        console.width = max(
-            console.width, console.measure(shown_table, options=console.options.update(max_width=9999)).maximum
-        )
-        console.print(shown_table)
+        print_whole(table_of(shown, f"{settings.before} -> {settings.after}").to_rich())
     console.print(
         f"{len(clear)} of {len(changes)} numbers changed clearly; {missing['before']} are only in "
         f"{settings.before}, {missing['after']} only in {settings.after}.",
@@ -190,10 +187,7 @@ def show_diff(words: list[str]) -> int:
 
 def _plain(change: Change) -> dict[str, Any]:
     part, place, metric = change.place
-    gap, lower, upper = (None if math.isnan(end) else end for end in change.difference)
+    gap, lower, upper = change.difference
     numbers = {"before": change.before, "after": change.after, "difference": gap, "lower": lower, "upper": upper}
-    plain = {
-        name: str(value) if isinstance(value, float) and math.isinf(value) else value for name, value in numbers.items()
-    }
-    labels = {name: str(value) if isinstance(value, float) and math.isinf(value) else value for name, value in place}
-    return {"part": part, "labels": labels, "metric": metric, **plain, "paired": change.paired, "clear": change.clear}
+    found = {"part": part, "labels": dict(place), "metric": metric, **numbers}
+    return plain({**found, "paired": change.paired, "clear": change.clear})

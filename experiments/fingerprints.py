@@ -63,9 +63,8 @@ def code_behind(
 
     Returns:
         ``{"package/module.py": hash, "distribution": version}``, but for the distributions of every study. What was
-        typed into an interpreter has no file, and is not in it.
+        typed into an interpreter has no file, and is not in it. Which files there are is found once, see `look_again`.
     """
-    _find.cache_clear()
     found: dict[str, str] = {}
     direct: list[Import] = []
     own = set(OURS)
@@ -86,6 +85,12 @@ def code_behind(
         if _own(package, own) is None:
             found[package] = distribution_version(package)
     return found
+
+
+def look_again() -> None:
+    """Forget where modules are and what they import: files may have changed since."""
+    _find.cache_clear()
+    _links.cache_clear()
 
 
 def fingerprint(code: Mapping[str, str]) -> str:
@@ -125,9 +130,15 @@ def _reached(start: Iterable[Import], own: set[str], follow: Callable[[Import], 
         one = todo.pop()
         if one.target not in found:
             found[one.target] = one
-            source = _own(one.target, own)
-            todo += [more for more in _resolved(source, source.imports) if follow(more)] if source is not None else []
+            todo += [more for more in _links(one.target) if follow(more)] if _own(one.target, own) is not None else []
     return list(found.values())
+
+
+@lru_cache(maxsize=4096)
+def _links(module: str) -> list[Import]:
+    """What a module imports, wherever it does."""
+    source = _read(module)
+    return [] if source is None else _resolved(source, source.imports)
 
 
 def _own(module: str, own: set[str]) -> Source | None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, CellResult, ResultStore, cell_rng, write_whole
-from experiments.fingerprints import code_behind, commit_of, fingerprint
+from experiments.fingerprints import code_behind, commit_of, fingerprint, look_again
 from experiments.report import Failure, report_html
 from experiments.study import Analysis, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
@@ -416,6 +416,7 @@ def run_cells(
 
 def code_of_cells(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
     """What code makes each cell, by key; read once for all cells of one function and one `Cell.code`."""
+    look_again()
     known: dict[Any, dict[str, str]] = {}
     found: dict[str, dict[str, str]] = {}
     for cell in cells:

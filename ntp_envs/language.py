@@ -86,6 +86,7 @@ class TransformersPolicy(Policy):
     2
     """
 
+    at_once: int
     #: what `ntp_envs.perturbed` has done to the model, in its words
     change: str = ""
 
@@ -122,8 +123,7 @@ class TransformersPolicy(Policy):
         self.top_p = None if top_p is None else check_real("top_p", top_p, minimum=0.0, maximum=1.0)
         if self.top_p == 0:
             raise ValueError("top_p=0 must be above 0 and at most 1; for the most probable token alone use top_k=1.")
-        self.at_once: int = check_int("batch_size", batch_size, minimum=1)
-        self.batch_size = self.at_once
+        self.at_once = check_int("batch_size", batch_size, minimum=1)
 
         self._read = len(self.begin) + prompt_length  # ids read before the first token
         if self._read == 0:
@@ -143,6 +143,11 @@ class TransformersPolicy(Policy):
             own = getattr(config, "sliding_window", None)
             self._check_masks()
             self.attention_window = check_int("attention_window", attention_window, minimum=1, maximum=own)
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences a pass."""
+        return self.at_once
 
     def replace(self, **changes: Any) -> TransformersPolicy:
         """This policy with other parameters, by their names in the constructor; the rest stay, the model among them.

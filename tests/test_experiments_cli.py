@@ -12,6 +12,7 @@ from pathlib import Path
 
 import experiments_toy as toy
 import pytest
+from crashes import group_is_gone
 from scipy import stats
 
 from experiments import info
@@ -29,18 +30,6 @@ def run(capsys, *words):
     captured = capsys.readouterr()
     assert "Traceback" not in captured.out + captured.err
     return code, captured.out, captured.err
-
-
-def gone(group, within=10.0):
-    """Whether a process group is empty soon."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def environment(*first):
@@ -239,7 +228,7 @@ def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_worker(tmp_path, wor
         assert "goes on from there" in err
     assert "Traceback" not in err
     assert 2 <= kept() < 90
-    assert gone(process.pid), "a worker was left behind"
+    assert group_is_gone(process.pid), "a worker was left behind"
 
 
 @pytest.mark.parametrize("content", ["", "class Agent: pass", "raise RuntimeError('mine')"])
