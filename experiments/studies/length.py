@@ -444,8 +444,7 @@ def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
             f"ParityCoT, n={n}, k={k}, log-loss in a class linear in the whole prefix; greedy answers. {spread}. T: "
             "tokens written, V: vocabulary. count: the number of ones in binary; token: that number as one token; "
             "andxor: and, then exclusive or, with each bit; prefix: running parities; xor_3: those after bits 3, 5, 7, "
-            "... An exclusive or of fair bits is not a linear step, so the last two and none guess; the log-loss "
-            "optimum does not even find the best threshold function.",
+            "... An exclusive or of fair bits is no linear step: theory has the last two and none guess.",
             lambda: sample_figure(o, summary),
         ),
         FigureSpec(
@@ -467,7 +466,7 @@ def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
             "Why do rewarded answers grow?",
             f"ParityMix, d={o.mix_bits}, {o.mix_n} demonstrations or samples a round; lines: closed forms, "
             f"points: samples. {interval_words(o.mix_seeds)}. With fewer samples they lag behind: shares then differ "
-            "between prompts, and 2 p/(1 + p) is concave. Above 1/3 greedy decoding writes the chain.",
+            "between prompts, and 2 p/(1 + p) is concave. In theory greedy decoding writes the chain above 1/3.",
             lambda: mix_figure(summary),
         ),
     ]
@@ -487,8 +486,8 @@ def format_findings(o: LengthOptions, summary: Summary) -> list[str]:
     guesses = "; ".join(words[name] for name in words if name not in LINEAR)
     return [
         f"The parity of {o.subset_size} of {o.bits} bits from {max(o.n)} demonstrations, share of answers right: "
-        f"{linear}; {guesses}. What matters is that each step is linear in what came before, not how many there are.",
-        f"Teacher forcing flatters: after the true prefix prefix has {summary.shown(FORCED, n=max(o.n), **prefix)} of "
+        f"{linear}; {guesses}. In the first three each step is linear in what came before.",
+        f"Teacher forced and free: after the true prefix prefix has {summary.shown(FORCED, n=max(o.n), **prefix)} of "
         f"its tokens right (limit {summary.shown(CLOSED + FORCED, **prefix)}), its own answer is right "
         f"{answer['prefix']} of the time.",
     ]
@@ -504,7 +503,7 @@ def trade_findings(o: LengthOptions, summary: Summary) -> list[str]:
             if math.isfinite(row.mean):
                 words.append(f"{needed} for {name} (T={row['H']}, V={row['V']}, {step})")
     said = (
-        f"Length is traded for samples: {o.target:.0%} on the parity of {o.trade_subset_size} of "
+        f"Samples by length: {o.target:.0%} on the parity of {o.trade_subset_size} of "
         f"{o.trade_bits} bits takes {'; '.join(words)} demonstrations."
     )
     return [said] if words else []
@@ -520,7 +519,7 @@ def mix_findings(summary: Summary) -> list[str]:
             f"{summary.shown(SAMPLED, part=MIX, p=p)} ((1+p)/2 = {(1 + p) / 2:.3g})"
             for p in sides
         ]
-        said.append(f"ParityMix: greedy decoding switches to the chain at p = 1/3; {'; '.join(words)}.")
+        said.append(f"ParityMix, where in theory greedy decoding switches to the chain at p = 1/3: {'; '.join(words)}.")
     words = [
         f"{summary.shown(PASSED, part=ROUNDS, p=p)} from p={p:g} "
         f"(closed form {summary.value(CLOSED + PASSED, part=ROUNDS, p=p):g})"

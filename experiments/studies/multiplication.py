@@ -581,7 +581,7 @@ def analyse(options: MultiplicationOptions, summary: Summary) -> Analysis:
         ),
         FigureSpec(
             "columns",
-            "Why does a token for the carry help?",
+            "Does a token for the carry help?",
             f"One column of written addition, {options.columns} of them to learn from by log-loss, norm of the weights "
             f"at most {options.radius:g}; judged on fresh columns: mean over data sets with 95 % intervals. Dotted: "
             "guessing a digit.",

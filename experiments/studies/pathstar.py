@@ -676,15 +676,18 @@ def pointer_findings(o: PathStarOptions, s: Summary, gap: SummaryRow) -> Iterato
         return
     d = min(degrees)
     hops = " | ".join(str(hop) for hop in hops_of(o.length))
-    words = []
-    for mode in LOOKS:
-        shares = s.series("hops", EXPECTED, **place, mode=mode, degree=d).mean
-        words.append(f"{mode} {' | '.join(number(share, 3) for share in shares) or NOT_MEASURED}")
+    shares = {mode: s.series("hops", EXPECTED, **place, mode=mode, degree=d).mean for mode in LOOKS}
+    words = [f"{mode} {' | '.join(number(x, 3) for x in found) or NOT_MEASURED}" for mode, found in shares.items()]
+    said = ""
+    if all(len(found) for found in shares.values()):
+        worse = "worse" if shares[TEACHERLESS][0] < shares[FORCING][0] else "no worse"
+        wrong = [mode for mode, found in shares.items() if found[-1] < SOLVED]
+        ends = f"{', '.join(wrong)} still not right" if wrong else "each of them right"
+        said = f" With the fewest hops a teacherless learner does {worse} than one that copies; with the most, {ends}."
     yield (
         f"Misspecification by itself (log-linear pointers, d={d}, L={o.length}, {hops} hops seen): whole answers right "
         f"{'; '.join(words)}. The expected exact match of every fit is within {number(gap.mean, 2)} of its closed form "
-        f"({gap.method}). Without the hops a teacherless learner does worse than one that copies; with all of them "
-        "each of the three is right."
+        f"({gap.method}).{said}"
     )
 
 
