@@ -491,9 +491,10 @@ def test_a_fit_by_walsh_transforms_is_the_fit_of_the_gram_matrix(chunk, monkeypa
 
 def test_many_points_are_refused_unless_they_factorise():
     task = make_task("Contamination", horizon=17)
-    demonstrations = task.population(chunk=17)
-    points = collect_points(demonstrations, PrefixReader(FlipSign()), [slice(0, 17)], max_points=None)
-    assert points.n_points == 2**17
+    points = collect_points(task.population(chunk=16), PrefixReader(FlipSign()), [slice(0, 16)], max_points=None)
+    assert points.n_points == 2**16
+    with pytest.raises(NotTractableError, match="max_points=65536"):
+        ChunkKR(17).fit(task.population(chunk=17), task.policy_class)
     with pytest.raises(NotTractableError, match="max_points=1000"):
         ChunkKR(10, max_points=1000).fit(task.population(chunk=10), task.policy_class)
     window = ARLinearClass(WindowOneHot(2, 3), 2.0)

@@ -323,7 +323,7 @@ class ChunkKR(Agent):
         max_iterations: of the solver, for each program; by default 5000 for ``"admm"`` and 200 for ``"gda"``.
         low_rank: rank of the coordinates; by default all up to 4096 points and where Walsh transforms give them, and
             1024 elsewhere.
-        max_points: refuse more points than this; by default 50,000, and 262,144 where Walsh transforms apply.
+        max_points: refuse more points than this; by default 50,000, and 65,536 where Walsh transforms apply.
 
     ``fit_report_.objective`` is the mean log-loss of a sequence cut into chunks (nats), and ``gap`` bounds both its
     excess over the optimum and ``max_f' F(f, f')`` of the rho game, summed over chunks. ``details``: ``norm_bound``,
@@ -521,8 +521,8 @@ def program_details(program: _Program, solution: Solution, radius: float, second
     ``seconds_solver``, ``projection_share`` (of the solver's time) and ``memory_bytes`` (estimated peak).
     """
     points, embedding = program.points, program.embedding
-    columns = {"eigen": points.n_points, "walsh": points.n_prefixes, "cholesky": embedding.rank}[embedding.method]
-    full = points.n_points * columns
+    # floats held at once for every point: of the Gram matrix or coordinates, and vectors of the solver
+    held = {"eigen": 5 * points.n_points, "walsh": 5 * points.n_prefixes + 50, "cholesky": 3 * embedding.rank}
     return {
         "length": points.length,
         "positions": points.positions,
@@ -544,8 +544,5 @@ def program_details(program: _Program, solution: Solution, radius: float, second
         "seconds_gram": program.seconds,
         "seconds_solver": seconds,
         "projection_share": solution.projection_seconds / max(seconds, 1e-9),
-        "memory_bytes": 8
-        * (
-            (5 if embedding.method == "eigen" else 3) * full + points.n_points * points.tree[0].shape[2] * points.length
-        ),
+        "memory_bytes": 8 * points.n_points * (held[embedding.method] + points.tree[0].shape[2] * points.length),
     }

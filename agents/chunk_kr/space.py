@@ -148,7 +148,7 @@ def tree_keys(tree: Tree) -> list[bytes]:
 #: floats of features held at once
 POINTS_BLOCK = 2**21
 #: points at most, by default: in general, and where features do not look into the chunk
-MAX_POINTS, MAX_FACTORISED = 50_000, 2**18
+MAX_POINTS, MAX_FACTORISED = 50_000, 2**16
 
 
 @dataclass
@@ -244,7 +244,7 @@ def collect_points(
                 if row < len(weights):
                     weights[row] += renamed[i]
                     continue
-                if len(rows) * size > limit or len(rows) ** 2 * size > 2**7 * MAX_FACTORISED:
+                if len(rows) * size > limit or len(rows) ** 2 * size > 2**8 * MAX_FACTORISED:
                     raise _too_many(length, len(rows), limit)
                 trees.append([level[i] for level in tree])
                 weights.append(renamed[i].copy())
@@ -535,7 +535,7 @@ def walsh_kernel(tree: Tree, other: Tree) -> tuple[FloatArray, float, float]:
         ``(2**K, n, m)``, and the smallest and largest log-product of the kernel itself.
     """
     out = np.ones((len(tree[0]), len(other[0]), 1))
-    low = high = 0.0
+    low, high = np.zeros(()), np.zeros(())
     for level, level2 in zip(tree, other, strict=True):
         t = level[:, 0] @ level2[:, 0].T
         both = np.stack([np.full_like(t, 2.0), t], axis=-1) / (1.0 - 0.25 * t * t)[..., None]
@@ -549,28 +549,28 @@ class _WalshCoordinates(LinearOperator):
 
     Args:
         factors: ``(2**K, n, n)``, column j of entry w the function (w, j) at the data prefixes.
-        kept: ``(r - 1,)`` flat indices (w, j) that are coordinates.
-        constant: ``(n,)`` values at the data prefixes of one more coordinate, constant over strings; the last.
+        kept: flat indices (w, j) that are coordinates.
+        constant: ``(n, 0 or 1)`` values at the data prefixes of one more coordinate, constant over strings; the last.
     """
 
     def __init__(self, factors: FloatArray, kept: IntArray, constant: FloatArray) -> None:
         size, n, _ = factors.shape
-        super().__init__(np.float64, (n * size, len(kept) + 1))
+        super().__init__(np.float64, (n * size, len(kept) + constant.shape[1]))
         self.factors, self.kept, self.constant = factors, kept, constant
 
     def _matvec(self, c: FloatArray) -> FloatArray:
         c = c.ravel()
         size, n, _ = self.factors.shape
         spread = np.zeros(size * n)
-        spread[self.kept] = c[:-1]
+        spread[self.kept] = c[: len(self.kept)]
         values = np.einsum("wpj,wj->pw", self.factors, spread.reshape(size, n))
-        return (walsh(values) + c[-1] * self.constant[:, None]).ravel()
+        return (walsh(values) + (self.constant @ c[len(self.kept) :])[:, None]).ravel()
 
     def _rmatvec(self, values: FloatArray) -> FloatArray:
         size, n, _ = self.factors.shape
         rows = values.reshape(n, size)
         found = np.einsum("wpj,pw->wj", self.factors, walsh(rows)).ravel()[self.kept]
-        return np.append(found, rows.sum(axis=1) @ self.constant)
+        return np.append(found, rows.sum(axis=1) @ self.constant)  # nothing, or one
 
 
 def walsh_embedding(points: ChunkPoints) -> Embedding:
@@ -593,12 +593,12 @@ def walsh_embedding(points: ChunkPoints) -> Embedding:
     outside = 1.0 - factors[0][:, first] @ inside / math.sqrt(strings)
     norm = math.sqrt(max(1.0 - float(inside @ inside), 0.0))
     worth = norm > 1e-8 and float(np.abs(outside).max()) > 1e-14 and not bool(first.all())
-    constant = outside / norm if worth else np.zeros(len(outside))
+    constant = outside[:, None] / norm if worth else np.zeros((len(outside), 0))
     flat = values.ravel()[kept]
 
     def expansion(c: FloatArray) -> WalshExpansion:
         spread = np.zeros(values.size)
-        spread[kept] = c[:-1] / np.sqrt(flat)
+        spread[kept] = c[: len(kept)] / np.sqrt(flat)
         coefficients = np.einsum("wpj,wj->wp", vectors, spread.reshape(values.shape))
         own = 0.0
         if worth:
@@ -608,7 +608,7 @@ def walsh_embedding(points: ChunkPoints) -> Embedding:
 
     return Embedding(
         phi=_WalshCoordinates(factors, kept, constant),
-        eigenvalues=np.append(flat, strings * float(constant @ constant)),
+        eigenvalues=np.append(flat, strings * np.square(constant).sum(axis=0)),
         size=strings,
         condition=largest / max(smallest, np.finfo(np.float64).eps * largest),
         trace_error=max(0.0, 1.0 - float(flat.sum()) / float(values.sum())),
