@@ -46,19 +46,20 @@ SMALL = {
     "robust": "--n 2000 --linear-n 1000 --parity-n 500 --seeds 2 --lams 0 0.03 0.3 --chunks 1 5 --folds 2",
     "scaling": "--horizon 6 --n 40 --budgets 1 2 --widths 128 192 --transformer-widths 32 64 --window 3 --windows 1 3 "
     f"--window-budget 1 --window-width 128 --batch-size 16 --orders 1 2 --samples 200 --seeds 1 --corpus {HARBOUR}",
+    "shuffled": "--contamination 0.1 --small-vocab 8 --dial-horizons 4 32 --dial-n 400 --chunks 2 16 "
+    "--network-vocab 5 --network-horizon 16 --network-n 150 --network-batch 50 --network-steps 10 --draws 600 "
+    f"--seeds 1 --network-seeds 1 --corpus {HARBOUR}",
     "snowball": "--horizons 4 12 --detail-horizon 12 --eps 0.1 --degree 3 --degrees 2 4 --n 300 --samples 60",
     "stability": "--horizon 20 --n 500 --linear-n 200 --chunks 1 2 5 16 --linear-chunks 1 2 4 --rank-chunk 5 "
     "--rank-shares 0.5 1.0",
     "text": "--expert-order 4 --horizon 16 --prompt-length 4 --orders 1 2 3 --windows 1 2 --mlp-window 4 "
-    "--width 8 --steps 5 --n 400 --draws 600 --seeds 1 --network-seeds 1 --contamination 0.1 --small-vocab 8 "
-    "--dial-horizons 4 32 --dial-n 400 --chunks 2 16 --network-vocab 5 --network-horizon 16 --network-n 150 "
-    f"--network-batch 50 --network-steps 10 --corpus {HARBOUR}",
+    f"--width 8 --steps 5 --n 400 --draws 600 --seeds 1 --network-seeds 1 --corpus {HARBOUR}",
     "tradeoff": "--seeds 3 --chunks 2 4 8 --long-chunks 9 --long-seeds 1 --rho-chunks 4 16 --episodes 1 "
     "--parity-n 1000 --parity-chunks 1 5 --norm-bounds 8.0",
     "turing": "--n 300 --n-direct 100 --steps 1 6 --width 8 --bits 2 8 --direct-bits 4 --prompt-bits 8 "
     "--subset-sizes 1 4 --sizes 10 100 --test 40 --seeds 2",
 }
-WITHOUT_NETWORKS = dict.fromkeys(("multiplication", "pathstar", "text"), ("--neural", "no"))
+WITHOUT_NETWORKS = dict.fromkeys(("multiplication", "pathstar", "shuffled", "text"), ("--neural", "no"))
 
 
 def environment(root: Path = ROOT, more: Mapping[str, str] = {}, without: Sequence[str] = ()) -> dict[str, str]:

@@ -168,8 +168,7 @@ SMALL = {
     "amplification": "--horizons 4 8 --chunks 2 --n 50 --seeds 2 --chunk-horizon 8 --sampled-chunk-horizon 8"
     " --control-n 20 --control-horizons 4 --control-seeds 2",
     "text": "--neural no --seeds 1 --horizon 8 --prompt-length 3 --expert-order 3 --orders 1 2 --windows 1 --n 60"
-    " --draws 40 --mlp-window 2 --small-vocab 4 --dial-horizons 8 --dial-n 40 --chunks 2 --network-vocab 4"
-    " --network-horizon 8 --network-n 40 --max-chars 20000",
+    " --draws 40 --mlp-window 2 --max-chars 20000",
     "pathstar": "--network-degrees 2 --forcing-steps 2 --reversed-steps 2 --second-steps 2 --teacherless-steps 2"
     " --degrees 2 --lengths 4 --length 4 --nodes 8 --n 50 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1"
     " --heads 1",
