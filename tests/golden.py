@@ -73,13 +73,13 @@ def findings_in(out: Path) -> list[str]:
 
 
 def joined(parts: Sequence[Made]) -> Made:
-    """Several studies as one, with the label columns of all; cells and rows are sorted, as their order is lost."""
+    """Several studies as one, with the label columns of all; cells and rows are sorted, none of them twice."""
     labels = sorted({name for part in parts for name in part.summary[0][1 : part.summary[0].index("metric")]})
     header = ["part", *labels, *parts[0].summary[0][parts[0].summary[0].index("metric") :]]
     rows = [dict(zip(part.summary[0], line, strict=True)) for part in parts for line in part.summary[1:]]
     return Made(
-        sorted(cell for part in parts for cell in part.cells),
-        [header, *sorted([row.get(name, "") for name in header] for row in rows)],
+        sorted({cell for part in parts for cell in part.cells}),
+        [header, *map(list, sorted({tuple(row.get(name, "") for name in header) for row in rows}))],
         [finding for part in parts for finding in part.findings],
     )
 

@@ -39,9 +39,9 @@ SMALL = {
     "multiplication": "--explicit-digits 1 2 --addends 3 4 --columns 1000 --fresh-columns 100 --column-seeds 2 "
     "--digits 1 --steps 9 --every 4 --pairs 30 --batch-size 8 --width 8 --seeds 2",
     "parity": "--episodes 1 2 16 --n 300 --seeds 3 --population-horizons 4 8 --horizons 8 16 --linear-n 200 --chunks 4",
-    "pathstar": "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200 --network-degrees 2 --forcing-steps 4 "
-    "--reversed-steps 4 --teacherless-steps 6 --second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 "
-    "--layers 1 --heads 2 --seeds 2",
+    "pathstar": "--degrees 2 --length 4 --nodes 8 --forcing-steps 4 --reversed-steps 4 --teacherless-steps 6 "
+    "--second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 --layers 1 --heads 2 --seeds 2",
+    "pointers": "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200",
     "rl": "--no-rl --horizon 4 --n 200 --seeds 2 --horizons 16 64 256 --rounds 4",
     "robust": "--n 2000 --linear-n 1000 --parity-n 500 --seeds 2 --lams 0 0.03 0.3 --chunks 1 5 --folds 2",
     "scaling": "--horizon 6 --n 40 --budgets 1 2 --widths 128 192 --transformer-widths 32 64 --window 3 --windows 1 3 "
@@ -59,7 +59,7 @@ SMALL = {
     "turing": "--n 300 --n-direct 100 --steps 1 6 --width 8 --bits 2 8 --direct-bits 4 --prompt-bits 8 "
     "--subset-sizes 1 4 --sizes 10 100 --test 40 --seeds 2",
 }
-WITHOUT_NETWORKS = dict.fromkeys(("multiplication", "pathstar", "shuffled", "text"), ("--neural", "no"))
+WITHOUT_NETWORKS = dict.fromkeys(("multiplication", "shuffled", "text"), ("--neural", "no"))
 
 
 def environment(root: Path = ROOT, more: Mapping[str, str] = {}, without: Sequence[str] = ()) -> dict[str, str]:

@@ -169,9 +169,8 @@ SMALL = {
     " --control-n 20 --control-horizons 4 --control-seeds 2",
     "text": "--neural no --seeds 1 --horizon 8 --prompt-length 3 --expert-order 3 --orders 1 2 --windows 1 --n 60"
     " --draws 40 --mlp-window 2 --max-chars 20000",
-    "pathstar": "--network-degrees 2 --forcing-steps 2 --reversed-steps 2 --second-steps 2 --teacherless-steps 2"
-    " --degrees 2 --lengths 4 --length 4 --nodes 8 --n 50 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1"
-    " --heads 1",
+    "pathstar": "--degrees 2 --forcing-steps 2 --reversed-steps 2 --second-steps 2 --teacherless-steps 2 --length 4"
+    " --nodes 8 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1 --heads 1",
     "compare": "--horizons 4 8 --n 40 --seeds 2",
     "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --n 60 --draws 40 --seeds 1"
     " --temperatures 0.7 1 --top-ps 1",
