@@ -29,6 +29,7 @@ SMALL = {
     "--control-n 100 400 --control-horizons 4 16 --control-seeds 2",
     "barrier": "--horizons 4 16 64 --n 100 10000 --data-horizon 16 --chunks 4 --seeds 4 --halving-horizons 2 6 "
     "--halving-seeds 30 --rare-seeds 4",
+    "carry": "--addends 3 4 --n 1000 --fresh 100 --seeds 2",
     "compare": "--tasks Contamination(eps=0.05,p=0.01,q=0.9) --agents RhoEstimatorBC --horizons 4 8 --n 100 --seeds 6",
     "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --temperatures 0.5 1 "
     f"--top-ps 0.5 1 --n 200 --draws 400 --seeds 2 --corpus {HARBOUR}",
@@ -36,8 +37,8 @@ SMALL = {
     f"--seeds 2 --corpus {HARBOUR}",
     "length": "--bits 12 --subset-size 5 --n 20 800 --seeds 2 --fresh 2000 --trade-bits 8 --trade-subset-size 3 "
     "--most 512 --mix-bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --mix-n 20000 --mix-seeds 2",
-    "multiplication": "--explicit-digits 1 2 --addends 3 4 --columns 1000 --fresh-columns 100 --column-seeds 2 "
-    "--digits 1 --steps 9 --every 4 --pairs 30 --batch-size 8 --width 8 --seeds 2",
+    "multiplication": "--explicit-digits 1 2 --digits 1 --steps 9 --every 4 --pairs 30 --batch-size 8 --width 8 "
+    "--seeds 2",
     "parity": "--episodes 1 2 16 --n 300 --seeds 3 --population-horizons 4 8 --horizons 8 16 --linear-n 200 --chunks 4",
     "pathstar": "--degrees 2 --length 4 --nodes 8 --forcing-steps 4 --reversed-steps 4 --teacherless-steps 6 "
     "--second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 --layers 1 --heads 2 --seeds 2",
