@@ -36,13 +36,14 @@ SMALL = {
     "distillation": "--orders 1 2 --expert-order 3 --horizon 4 --prompt-length 3 --n 60 --draws 200 --forced 10 "
     f"--seeds 2 --corpus {HARBOUR}",
     "length": "--bits 12 --subset-size 5 --n 20 800 --seeds 2 --fresh 2000 --trade-bits 8 --trade-subset-size 3 "
-    "--most 512 --mix-bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --mix-n 20000 --mix-seeds 2",
+    "--most 512",
     "multiplication": "--explicit-digits 1 2 --digits 1 --steps 9 --every 4 --pairs 30 --batch-size 8 --width 8 "
     "--seeds 2",
     "parity": "--episodes 1 2 16 --n 300 --seeds 3 --population-horizons 4 8 --horizons 8 16 --linear-n 200 --chunks 4",
     "pathstar": "--degrees 2 --length 4 --nodes 8 --forcing-steps 4 --reversed-steps 4 --teacherless-steps 6 "
     "--second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 --layers 1 --heads 2 --seeds 2",
     "pointers": "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200",
+    "rewarded": "--bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --n 20000 --seeds 2 --fresh 2000",
     "rl": "--no-rl --horizon 4 --n 200 --seeds 2 --horizons 16 64 256 --rounds 4",
     "robust": "--n 2000 --linear-n 1000 --parity-n 500 --seeds 2 --lams 0 0.03 0.3 --chunks 1 5 --folds 2",
     "scaling": "--horizon 6 --n 40 --budgets 1 2 --widths 128 192 --transformer-widths 32 64 --window 3 --windows 1 3 "
