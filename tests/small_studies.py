@@ -44,7 +44,7 @@ SMALL = {
     "--second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 --layers 1 --heads 2 --seeds 2",
     "pointers": "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200",
     "rewarded": "--bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --n 20000 --seeds 2 --fresh 2000",
-    "rl": "--no-rl --horizon 4 --n 200 --seeds 2 --horizons 16 64 256 --rounds 4",
+    "rl": "--no-rl --horizon 4 --n 200 --seeds 2 --rounds 4",
     "robust": "--n 2000 --linear-n 1000 --parity-n 500 --seeds 2 --lams 0 0.03 0.3 --chunks 1 5 --folds 2",
     "scaling": "--horizon 6 --n 40 --budgets 1 2 --widths 128 192 --transformer-widths 32 64 --window 3 --windows 1 3 "
     f"--window-budget 1 --window-width 128 --batch-size 16 --orders 1 2 --samples 200 --seeds 1 --corpus {HARBOUR}",
@@ -56,6 +56,7 @@ SMALL = {
     "--rank-shares 0.5 1.0",
     "text": "--expert-order 4 --horizon 16 --prompt-length 4 --orders 1 2 3 --windows 1 2 --mlp-window 4 "
     f"--width 8 --steps 5 --n 400 --draws 600 --seeds 1 --network-seeds 1 --corpus {HARBOUR}",
+    "tightrope": "--n 200 --seeds 2 --horizons 16 64 256 --rounds 4",
     "tradeoff": "--seeds 3 --chunks 2 4 8 --long-chunks 9 --long-seeds 1 --rho-chunks 4 16 --episodes 1 "
     "--parity-n 1000 --parity-chunks 1 5 --norm-bounds 8.0",
     "turing": "--n 300 --n-direct 100 --steps 1 6 --width 8 --bits 2 8 --direct-bits 4 --prompt-bits 8 "
