@@ -43,6 +43,7 @@ SMALL = {
     "pathstar": "--degrees 2 --length 4 --nodes 8 --forcing-steps 4 --reversed-steps 4 --teacherless-steps 6 "
     "--second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 --layers 1 --heads 2 --seeds 2",
     "pointers": "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200",
+    "raremode": "--growth-horizons 16 32 64 128 256",
     "rewarded": "--bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --n 20000 --seeds 2 --fresh 2000",
     "rl": "--no-rl --horizon 4 --n 200 --seeds 2 --rounds 4",
     "robust": "--n 2000 --linear-n 1000 --parity-n 500 --seeds 2 --lams 0 0.03 0.3 --chunks 1 5 --folds 2",
