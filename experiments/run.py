@@ -544,7 +544,7 @@ def run_study(
         with place as chosen:
             run_cells(
                 todo,
-                study=study.name,
+                study=study.seeds_of,
                 seed=seed,
                 executor=chosen,
                 on_result=keep,

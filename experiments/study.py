@@ -190,6 +190,8 @@ class Study:
         labels: label columns beside `LABELS`.
         reads: options that may name a file which the cells read; what is in it belongs to the settings of a run. (So
             do files that an option ``tasks`` names in quotes.)
+        seeds_of: the name that enters the seeds of the cells, by default its own; a study that was part of another one
+            keeps its numbers with the name of that one.
     """
 
     name: str
@@ -199,8 +201,10 @@ class Study:
     analyse: Callable[[Any, Summary], Analysis]
     labels: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    seeds_of: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds_of", self.seeds_of or self.name)
         if not dataclasses.is_dataclass(self.options) or not callable(getattr(self.options, "quick", None)):
             raise TypeError(f"the options of study {self.name!r} must be a dataclass with a quick() classmethod.")
         try:

@@ -198,7 +198,7 @@ def _checked_run(study: Study, options: Any, out: Path, seed: int, workers: int)
     with ResultStore(outcome.folder.results) as store:
         results = store.results()
     _check_failures(study, options, cells, results, seed)
-    again = {cell.key: run_cell(cell, study.name, seed) for cell in _quickest(cells, results)}
+    again = {cell.key: run_cell(cell, study.seeds_of, seed) for cell in _quickest(cells, results)}
     for key, result in again.items():
         _require(
             _plain(result) == _plain(results[key]),

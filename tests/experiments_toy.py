@@ -144,6 +144,18 @@ def small_options(study):
     return parse_run(load_study(study), SMALL[study].split())[1]
 
 
+def resumed(cell, folder):
+    """The records of a training, which are the same when it goes on from its checkpoints and when it is made anew."""
+    first, again, fresh = (
+        cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=scratch)
+        for scratch in (folder / "run", folder / "run", folder / "anew")
+    )
+    assert list(folder.rglob("*.pt"))
+    assert [record.value for record in first] == [record.value for record in again]
+    assert [record.value for record in first] == [record.value for record in fresh]
+    return first
+
+
 def stopping(monkeypatch, owner, name, at=None):
     """The calls of a function from now on, in a list that grows; the one with the number ``at`` is like Ctrl-C."""
     calls, function = [], getattr(owner, name)

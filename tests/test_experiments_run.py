@@ -59,6 +59,13 @@ def test_cell_streams_are_keyed_by_identity():
         assert not np.isclose(draw, generator.random(4)).any()
 
 
+def test_a_study_that_was_part_of_another_keeps_its_numbers(tmp_path):
+    for name, seeds_of in (("toy", ""), ("part", "toy"), ("new", "")):
+        run_study(replace(toy.UNDRAWN, name=name, seeds_of=seeds_of), QUICK, out=tmp_path / name)
+    old, part, new = ((tmp_path / name / "summary.csv").read_bytes() for name in ("toy", "part", "new"))
+    assert old == part != new
+
+
 def test_machine_dependent_numbers_stay_out_of_the_summary(tmp_path):
     summary = run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run").summary
     assert {row.metric for row in summary} == {"square", "total"}

@@ -168,17 +168,15 @@ SMALL = {
     "amplification": "--horizons 4 8 --chunks 2 --n 50 --seeds 2 --chunk-horizon 8 --sampled-chunk-horizon 8"
     " --control-n 20 --control-horizons 4 --control-seeds 2",
     "text": "--neural no --seeds 1 --horizon 8 --prompt-length 3 --expert-order 3 --orders 1 2 --windows 1 --n 60"
-    " --draws 40 --mlp-window 2 --small-vocab 4 --dial-horizons 8 --dial-n 40 --chunks 2 --network-vocab 4"
-    " --network-horizon 8 --network-n 40 --max-chars 20000",
-    "pathstar": "--network-degrees 2 --forcing-steps 2 --reversed-steps 2 --second-steps 2 --teacherless-steps 2"
-    " --degrees 2 --lengths 4 --length 4 --nodes 8 --n 50 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1"
-    " --heads 1",
+    " --draws 40 --mlp-window 2 --max-chars 20000",
+    "pathstar": "--degrees 2 --forcing-steps 2 --reversed-steps 2 --second-steps 2 --teacherless-steps 2 --length 4"
+    " --nodes 8 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1 --heads 1",
     "compare": "--horizons 4 8 --n 40 --seeds 2",
     "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --n 60 --draws 40 --seeds 1"
     " --temperatures 0.7 1 --top-ps 1",
     "distillation": "--horizon 4 --prompt-length 3 --expert-order 3 --orders 2 --n 60 --draws 40 --forced 4 --seeds 1",
     "lm": "--expert tiny --changes int8 --horizon 4 --n 4 --forced 2",
-    "rl": "--steps 64 --n-envs 8 --n 40 --seeds 1 --horizon 4 --horizons 16 --rounds 2",
+    "rl": "--steps 64 --n-envs 8 --n 40 --seeds 1 --horizon 4 --rounds 2",
 }
 NEEDS = {"rl": "stable_baselines3", "pathstar": "torch", "lm": "transformers"}
 

@@ -27,9 +27,8 @@ from experiments.charts import (
     round_ticks,
     text,
 )
-from experiments.measure import distance_record
+from experiments.measure import distance_record, shown_lengths
 from experiments.studies.lm import FORCED, RATE, forced_kl, nats
-from experiments.studies.text import shown_lengths
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, Table, interval_words, number, pivot
 from ntp_envs import NGramClass, Task, collect, distance
