@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import pickle
+import re
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -17,8 +19,11 @@ import numpy as np
 
 from ntp_envs import Demonstrations, EndedClass, FiniteClass, Policy, PolicyClass, Task
 from ntp_envs.checks import check_generator, check_names, keywords_of, plain, renamed
-from ntp_envs.demonstrations import MAX_BYTES, read_archive
+from ntp_envs.saved import MAX_BYTES, STRUCTURE, Savable, UnsavableError, read, read_archive, write
 from ntp_envs.tasks.base import misfits
+
+#: where files with a pickle have it
+PICKLE = "agent.pickle"
 
 
 class ConvergenceWarning(UserWarning):
@@ -30,7 +35,7 @@ class NotFittedError(AttributeError):
 
 
 @dataclass(frozen=True)
-class FitReport:
+class FitReport(Savable):
     """How a fit ended.
 
     Attributes:
@@ -50,7 +55,7 @@ class FitReport:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class Agent(ABC):
+class Agent(Savable, ABC):
     """A learner: hyper-parameters in ``__init__``, stored as given; learned state ends in an underscore.
 
     A dataclass with ``eq=False, repr=False`` writes such an ``__init__``.
@@ -74,6 +79,9 @@ class Agent(ABC):
 
     #: whether the learner reads ``Demonstrations.expert_log_probs``, which a population has to be exact for, too
     reads_expert: ClassVar[bool] = False
+
+    #: classes of yours, such as a policy, that files of the agent may hold besides it: see `load`
+    trusts: ClassVar[tuple[type, ...]] = ()
 
     #: hyper-parameters that have new names, by their old ones: see `renamed_parameters`
     RENAMED: ClassVar[Mapping[str, str]] = {}
@@ -271,14 +279,41 @@ class Agent(ABC):
 
     FORMAT: ClassVar[str] = "ntp-envs agent"
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, allow_pickle: bool = False) -> Path:
         """Write the agent, fitted or not, to a file and return its path.
 
-        The file holds a pickle; load files only from people you trust.
+        The file holds arrays, plain values and the names of classes (`ntp_envs.saved`); reading it runs nothing. Agents
+        and policies of your own are kept too, where their attributes are arrays, plain values or agents and policies;
+        functions, modules of torch and models of stable-baselines3 need a pickle.
+
+        Args:
+            path: of the file.
+            allow_pickle: write what cannot be kept otherwise as a pickle, which is loaded with ``allow_pickle=True``.
+
+        Raises:
+            ValueError: something in the agent cannot be kept; the message says where it is.
         """
         path = Path(path)
+        parts = io.BytesIO()
         try:
-            body = pickle.dumps(self)
+            write(parts, self, form=self.FORMAT)
+        except UnsavableError as error:
+            if not allow_pickle:
+                name = re.split(r"[.\[]", error.where)[0]
+                other = f"set_params({name}=...) to something else before saving" if name in self.get_params() else ""
+                raise ValueError(
+                    f"{type(self).__name__} cannot be saved: {error}; {other or 'change that'}, or use save(path, "
+                    "allow_pickle=True), for a file that runs code when it is loaded."
+                ) from error
+            with zipfile.ZipFile(parts, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("format", f"{self.FORMAT} 1")
+                archive.writestr(PICKLE, self._pickled())
+        path.write_bytes(parts.getbuffer())
+        return path
+
+    def _pickled(self) -> bytes:
+        try:
+            return pickle.dumps(self)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             culprits = [name for name, value in self.get_params(deep=False).items() if not _pickles(value)]
             which = f"because of {', '.join(culprits)} " if culprits else ""
@@ -288,40 +323,60 @@ class Agent(ABC):
                 else ", in policies too"
             )
             raise ValueError(f"{type(self).__name__} cannot be saved {which}({error}); {advice}.") from error
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("format", f"{self.FORMAT} 1")
-            archive.writestr("agent.pickle", body)
-        return path
 
     @classmethod
-    def load(cls, path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:
-        """Read what `save` wrote.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        trusted: Iterable[type] = (),
+        allow_pickle: bool = False,
+        max_bytes: int = MAX_BYTES,
+    ) -> Any:
+        """Read what `save` wrote. Nothing that the file names is run, unless you allow it.
 
         Args:
             path: of the file.
+            trusted: classes that are not of this project and may be in it. The class that `load` is called on is, and
+                so are those that it lists in ``trusts``.
+            allow_pickle: read a pickle, too, which runs whatever code it holds: only from people you trust.
             max_bytes: refuse a file that says that it unpacks to more.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a corrupt file, one of something else, or one too large.
-            TypeError: an agent of another class.
+            ValueError: a corrupt file, one of something else, one too large, one with a pickle or with classes of
+                others that you do not allow.
+            TypeError: an agent of another class, or something in ``trusted`` that is no class.
         """
+        known = dict.fromkeys([cls, *trusted])
+        for kind in list(known):
+            if not isinstance(kind, type):
+                raise TypeError(f"trusted holds {kind!r}; it lists classes, such as trusted=[MyPolicy].")
+            known.update(dict.fromkeys(getattr(kind, "trusts", ())))
         try:
             found = read_archive(path, max_bytes)
-            if not found["format"].decode().startswith(cls.FORMAT):
+            if PICKLE not in found and STRUCTURE not in found:
                 raise ValueError("it is not an agent")
-            agent = pickle.loads(found["agent.pickle"])
+            if PICKLE not in found:
+                agent = read(found, form=cls.FORMAT, trusted=known)
+            elif not allow_pickle:
+                raise ValueError(
+                    "it holds a pickle, which runs code when it is loaded, as files of earlier versions do; if you "
+                    "trust whoever wrote it, load(path, allow_pickle=True), and save() it again"
+                )
+            else:
+                agent = pickle.loads(found[PICKLE])
         except FileNotFoundError:
             raise
         except Exception as error:  # a damaged file, or one whose classes are gone, raises a dozen kinds
             reason = str(error) or type(error).__name__
-            advice = "write it with save()"
+            advice = "" if "load(path, " in reason else "; write it with save()"
             if isinstance(error, (ModuleNotFoundError, AttributeError)):  # what it is made of is not here
                 advice = (
-                    "if another version of ntp-envs wrote it, fit the agent again or load it with that version; "
+                    "; if another version of ntp-envs wrote it, fit the agent again or load it with that version; "
                     "classes of yours must be importable"
                 )
-            raise ValueError(f"{path} is not a readable agent file ({reason}); {advice}.") from error
+            raise ValueError(f"{path} is not a readable agent file ({reason}){advice}.") from error
         if not isinstance(agent, cls):
             raise TypeError(
                 f"{path} holds a {type(agent).__name__}, not a {cls.__name__}; use {type(agent).__name__}.load."

@@ -19,6 +19,7 @@ from ntp_envs import Demonstrations, Policy, PolicyClass
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best
 from ntp_envs.checked import checked_policy
 from ntp_envs.checks import check_generator, check_in, check_int, check_names, check_probability
+from ntp_envs.saved import Savable
 
 
 def shuffled_folds(
@@ -95,7 +96,7 @@ def _split(demonstrations: Demonstrations, rows: IntArray, held_out: IntArray) -
 
 
 @dataclass(frozen=True, eq=False)
-class TournamentResult:
+class TournamentResult(Savable):
     """Who won a tournament, and all its pairwise results.
 
     Attributes:

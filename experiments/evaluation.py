@@ -27,6 +27,7 @@ from ntp_envs import Policy, PolicyClass, Task, collect, ended_class, make_task
 from ntp_envs.checks import check_int
 from ntp_envs.evaluation import BY_POSITION, Evaluation, evaluate
 from ntp_envs.intervals import CONFIDENCE, check_confidence
+from ntp_envs.registry import imported
 from ntp_envs.tasks.registry import task_class
 
 # -- calls: the name of a class, perhaps with keyword arguments ------------------------------------------------------
@@ -244,7 +245,11 @@ class EvaluateSettings:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")] = EXPERT
     """Who is evaluated: "expert", or an agent that is fitted to demonstrations, such as "LogLossBC(tol=1e-6)"."""
     load: Path | None = None
-    """A fitted agent written by Agent.save, instead of a fit. It is a pickle: only from people you trust."""
+    """A fitted agent written by Agent.save, instead of a fit."""
+    trusted: tuple[str, ...] = ()
+    """Classes of others that the file to load may hold, as package.module:Class; those of ntp-envs need no mention."""
+    allow_pickle: bool = False
+    """Load (or save) as a pickle what is kept in no other way; loading one runs the code in it: trust who wrote it."""
     network: str | None = None
     """The policy class as a network instead of the task's own class, such as "transformer(width=64, layers=3)"."""
     demonstrations: int = 2000
@@ -272,6 +277,8 @@ class EvaluateSettings:
             check_int("backtrack", self.backtrack, minimum=1)
         if self.load is not None and self.agent != EXPERT:
             raise ValueError(f"--load {self.load} brings its own agent; leave {self.agent!r} out.")
+        if self.load is None and self.trusted:
+            raise ValueError("--trusted says how to --load an agent; name its file.")
         if self.save is not None and (self.load is not None or self.agent == EXPERT):
             raise ValueError(f"--save {self.save} keeps a fitted agent; name one to be fitted, such as LogLossBC.")
         for name in ("save", "json"):
@@ -317,7 +324,9 @@ def run_evaluate(settings: EvaluateSettings) -> tuple[Evaluation, Agent | None]:
     policy: Policy
     agent: Agent | None = None
     if settings.load is not None:
-        agent = Agent.load(settings.load)
+        agent = Agent.load(
+            settings.load, trusted=[_named(place) for place in settings.trusted], allow_pickle=settings.allow_pickle
+        )
         policy = agent.policy_
     elif settings.agent == EXPERT:
         policy = task.expert
@@ -327,11 +336,19 @@ def run_evaluate(settings: EvaluateSettings) -> tuple[Evaluation, Agent | None]:
         demonstrations = collect(task, settings.demonstrations, fit_rng, expert_log_probs=agent.needs_expert_log_probs)
         policy = agent.fit(demonstrations, policy_class, rng=fit_rng).policy_
         if settings.save is not None:
-            agent.save(settings.save)
+            agent.save(settings.save, allow_pickle=settings.allow_pickle)
     found = evaluate(policy, task, n=settings.n, rng=rng, samples=settings.samples, backtrack=settings.backtrack)
     if settings.json is not None:
         settings.json.write_text(json.dumps(_plain(found, settings.confidence), indent=1) + "\n", encoding="utf-8")
     return found, agent
+
+
+def _named(place: str) -> Any:
+    """The class of ``package.module:Class``, a word of the user's."""
+    try:
+        return imported(place)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--trusted {place}: there is no such class ({error}); write package.module:Class.") from error
 
 
 def _plain(found: Evaluation, confidence: float) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from experiments.charts import COLOURS, Figure, end_labels, new_panels, render, shades, styled
 from experiments.summary import write_csv
 from experiments.terminal import print_whole
-from ntp_envs.checks import import_extra
+from ntp_envs.checks import check_int, import_extra
 from ntp_envs.distances import (
     DEFAULT_THRESHOLDS,
     DistanceCurve,
@@ -27,6 +27,7 @@ from ntp_envs.distances import (
     one_sided_distance_from_log_probs,
 )
 from ntp_envs.intervals import CONFIDENCE
+from ntp_envs.saved import MAX_BYTES, check_size, read_arrays
 
 SHOWN_LENGTHS = 12
 FORMAT = """\
@@ -55,12 +56,16 @@ METRIC_NAMES = {
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
-def read_log_probs(path: Path) -> dict[str, Any]:
+def read_log_probs(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The arrays of a file, by the names of `distance_from_log_probs`'s arguments.
 
+    Args:
+        path: of the file.
+        max_bytes: refuse a file whose arrays would take more, before memory is taken for them.
+
     Raises:
-        ValueError: an unknown kind of file, one that is damaged, or one without what is needed; the message has the
-            file, and what was found.
+        ValueError: an unknown kind of file, one that is damaged or too large, or one without what is needed; the
+            message has the file, and what was found.
         FileNotFoundError, OSError: no such file, or it cannot be read.
         ImportError: parquet without pyarrow.
     """
@@ -69,17 +74,16 @@ def read_log_probs(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a kind of file that is read: {', '.join(readers)}.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
-    return readers[path.suffix](path)
+    return readers[path.suffix](path, max_bytes)
 
 
 ARRAYS = ("p_on_p", "q_on_p", "p_on_q", "q_on_q")
 OPTIONAL = ("mask_p", "mask_q")
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+def _read_npz(path: Path, max_bytes: int) -> dict[str, Any]:
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+        found = read_arrays(path, max_bytes)
     except Exception as error:  # of a damaged file, zipfile, zlib and numpy raise a dozen kinds
         raise ValueError(f"{path} cannot be read as an npz file of numbers ({error}); is it whole?") from error
     texts_of_q = any(name in found for name in ("p_on_q", "q_on_q", "mask_q"))
@@ -97,7 +101,9 @@ def _read_npz(path: Path) -> dict[str, Any]:
 FIELDS = ("written_by", "log_p", "log_q")
 
 
-def _read_jsonl(path: Path) -> dict[str, Any]:
+def _read_jsonl(path: Path, max_bytes: int) -> dict[str, Any]:
+    check_size(path, path.stat().st_size, max_bytes)
+
     def rows() -> Iterator[tuple[str, Any]]:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -108,24 +114,29 @@ def _read_jsonl(path: Path) -> dict[str, Any]:
                         raise ValueError(f"{path}, line {number} is not JSON ({error}); one text a line.") from error
 
     try:
-        return _from_rows(path, rows())
+        return _from_rows(path, rows(), max_bytes)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error}).") from error
 
 
-def _read_parquet(path: Path) -> dict[str, Any]:
+def _read_parquet(path: Path, max_bytes: int) -> dict[str, Any]:
     pyarrow = import_extra(
         "pyarrow", "pyarrow.parquet", what=f"{path}: reading parquet", install='pip install "ntp-envs[hf]"'
     )
     try:
-        table = pyarrow.parquet.read_table(path)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            about, names = file.metadata, [name for name in FIELDS if name in file.schema_arrow.names]
+            groups = [about.row_group(number) for number in range(about.num_row_groups)]
+            numbers = sum(group.column(j).num_values for group in groups for j in range(about.num_columns))
+            # a column that says one number a million times is small in the file, its own word for its size included
+            check_size(path, max(8 * numbers, sum(group.total_byte_size for group in groups)), max_bytes)
+            table = file.read(columns=names)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet ({error}); is it whole?") from error
-    rows = table.select([name for name in FIELDS if name in table.column_names]).to_pylist()
-    return _from_rows(path, ((f"{path}, row {number}", row) for number, row in enumerate(rows)))
+    return _from_rows(path, ((f"{path}, row {n}", row) for n, row in enumerate(table.to_pylist())), max_bytes)
 
 
-def _from_rows(path: Path, rows: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def _from_rows(path: Path, rows: Iterable[tuple[str, Any]], max_bytes: int) -> dict[str, Any]:
     """Padded arrays and masks of texts one by one."""
     texts: dict[str, list[list[np.ndarray]]] = {"p": [], "q": []}
     for where, row in rows:
@@ -147,6 +158,9 @@ def _from_rows(path: Path, rows: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     if not texts["p"]:
         raise ValueError(f"{path} has no text written by p; found {len(texts['q'])} written by q.")
     horizon = max(len(pair[0]) for pairs in texts.values() for pair in pairs)
+    check_size(
+        f"{path}, whose longest text has {horizon} tokens,", 16 * horizon * sum(map(len, texts.values())), max_bytes
+    )
     found: dict[str, Any] = {}
     for writer, pairs in texts.items():
         if pairs:
@@ -175,10 +189,13 @@ class DistanceSettings:
     """Intervals that hold at all lengths together."""
     lengths: tuple[int, ...] = ()
     """Prefix lengths shown; by default a dozen. The csv has all."""
+    max_bytes: int = MAX_BYTES
+    """A file whose numbers would take more memory is refused before they are read."""
     out: Path | None = None
     """A folder for distance.csv and the figure (distance.png, .svg, .pdf); files of these names are overwritten."""
 
     def __post_init__(self) -> None:
+        check_int("max_bytes", self.max_bytes, minimum=1)
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise ValueError(f"--out {self.out} is a file; a folder is needed.")
 
@@ -219,7 +236,7 @@ def show_distance(words: list[str]) -> int:
 
 def measured(settings: DistanceSettings) -> dict[str, DistanceCurve]:
     """The curves of a file; raises as `read_log_probs`, and for lengths that no text has."""
-    found = read_log_probs(settings.file)
+    found = read_log_probs(settings.file, max_bytes=settings.max_bytes)
     how: dict[str, Any] = {
         name: getattr(settings, name) for name in ("metrics", "thresholds", "confidence", "simultaneous")
     }

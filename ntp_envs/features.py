@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntp_envs.arrays import BoolArray, FloatArray, IntArray, all_sequences, prefix_codes
 from ntp_envs.automata import markov_contexts
 from ntp_envs.checks import as_array, check_int, plain
+from ntp_envs.saved import Savable
 
 # -- What a feature map is: features of a prefix for every next token, one batch or whole sequences at a time ---------
 
@@ -27,7 +28,7 @@ BLOCK_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureStates:
+class FeatureStates(Savable):
     """Features that depend on the prefix through the state of a finite automaton.
 
     Attributes:
@@ -64,7 +65,7 @@ class FeatureStates:
         return out
 
 
-class FeatureMap(ABC):
+class FeatureMap(Savable, ABC):
     """phi(x, a_1:h) in R^d for every possible next token: the model is softmax over a_h of <theta, phi>.
 
     Features need not depend on the next token: a `ContextFeatureMap` has c of them a prefix, and theta c weights for
@@ -319,7 +320,7 @@ class IndicatorFeatureMap(ContextFeatureMap):
         found = []
         for start in range(0, len(active), size):
             places = active[start : start + size]
-            seen = places < self.n_context
+            seen = places.astype(np.int32, copy=False).view(np.uint32) < self.n_context  # nor below 0: C would not look
             ends = np.concatenate([[0], np.cumsum(seen.sum(axis=1))]).astype(np.int32)
             parts = (values[: ends[-1]], places[seen].astype(np.int32, copy=False), ends)
             features = csr_array(parts, shape=(len(places), self.n_context), copy=False)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.checks import as_array, check_int, check_real, check_tokens, check_weights
 from ntp_envs.policies import Cursor, SequentialPolicy
+from ntp_envs.saved import Savable
 
 #: (context, token) cells up to which a lookup goes through a table instead of a binary search
 TABLE_CELLS = 1 << 21
@@ -20,7 +21,7 @@ DENSE_CELLS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class NGramLevel:
+class NGramLevel(Savable):
     """What a model knows about contexts of k tokens, k = 0, 1, ...
 
     The contexts are numbered: ``keys[j] = context * A + token`` says that token may follow that context, and the

@@ -19,6 +19,7 @@ from scipy.special import log_softmax
 from ntp_envs.arrays import TIE, FloatArray, IntArray, at_levels, first_best, prefix_codes, sample_categorical, written
 from ntp_envs.checks import as_array, check_generator, check_int, check_real, check_tokens
 from ntp_envs.observations import Sizes, split_observation
+from ntp_envs.saved import Savable
 
 
 def normalised_log_probs(name: str, probs: ArrayLike, *, atol: float = 1e-9) -> FloatArray:
@@ -61,7 +62,7 @@ class Cursor(ABC):
         return self.branch(np.arange(len(tokens)), tokens)
 
 
-class Policy(ABC):
+class Policy(Savable, ABC):
     """The law of a token sequence given a prompt, one token at a time.
 
     Attributes:

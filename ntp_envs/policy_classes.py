@@ -24,11 +24,12 @@ from ntp_envs.checks import as_array, check_in, check_int, check_probability, ch
 from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits
 from ntp_envs.ngram import NGramLevel, NGramPolicy
 from ntp_envs.policies import Cursor, EndedPolicy, Policy, SequentialPolicy
+from ntp_envs.saved import Savable
 
 # -- What every policy class says of itself. How to *learn* in a class is the learners' business (package ``agents``) -
 
 
-class PolicyClass(ABC):
+class PolicyClass(Savable, ABC):
     """A set of policies over one vocabulary, with a parametrisation.
 
     Each class has a ``policy(parameters)`` method that builds a member; learners dispatch on the type of the class.
@@ -766,7 +767,7 @@ class ARLinearClass(ParametricClass):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearStep:
+class LinearStep(Savable):
     """The linear predictor of one output position: ``logits = bias + sum_s weights[s, token at sources[s]]``.
 
     That is ``W one_hot(prefix) + b`` with the columns of W that are not zero.

@@ -410,7 +410,7 @@ def test_whatever_a_reader_raises_becomes_the_one_error(tmp_path, rng, monkeypat
         raise error
 
     saved, fitted = whole(rng).save(tmp_path / "demos.npz"), LogLossBC().save(tmp_path / "agent.zip")
-    monkeypatch.setattr(zipfile.ZipFile, "read", broken)
+    monkeypatch.setattr(zipfile.ZipFile, "open", broken)
     for load, path in ((Demonstrations.load, saved), (Agent.load, fitted)):
         with pytest.raises(ValueError, match=f"is not a readable .*{str(error) or type(error).__name__}"):
             load(path)

@@ -462,6 +462,27 @@ def test_a_damaged_parquet_file_is_refused(capsys, tmp_path):
     assert code == 2 and "cannot be read as parquet" in said and said.count("\n") == 1
 
 
+def test_a_file_is_no_larger_in_memory_than_allowed(capsys, tmp_path):
+    """By what it says of itself, or by what filling its texts up to one length would take."""
+
+    def refused(path, size, limit):
+        code, _, said = run(capsys, path, "--max-bytes", limit)
+        assert code == 2 and f"unpacks to {size} bytes, more than max_bytes={limit}" in said and said.count("\n") == 1
+
+    np.savez_compressed(tmp_path / "texts.npz", p_on_p=-np.ones((10, 10**5)), q_on_p=-np.ones((10, 10**5)))
+    assert (tmp_path / "texts.npz").stat().st_size < 10**5
+    refused(tmp_path / "texts.npz", 16 * 10**6 + 2 * 128, 10**6)
+    lines = [{"written_by": "p", "log_p": [-1.0] * length, "log_q": [-1.0] * length} for length in (10**5, *[1] * 99)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    refused(tmp_path / "texts.jsonl", (tmp_path / "texts.jsonl").stat().st_size, 10**5)
+    refused(tmp_path / "texts.jsonl", 16 * 10**5 * 100, 10**8)
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.Table.from_pylist([{"written_by": "p", **dict.fromkeys(("log_p", "log_q"), [-1.0] * 10**5)}] * 9)
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "texts.parquet")
+    assert (tmp_path / "texts.parquet").stat().st_size < 10**5
+    refused(tmp_path / "texts.parquet", 8 * (9 + 18 * 10**5), 10**6)
+
+
 def test_without_pyarrow_the_extra_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "texts.parquet").write_bytes(b"PAR1")

@@ -1,8 +1,10 @@
 """Language models of transformers as classes of networks: trained as plain torch trains them, whatever the loss."""
 # ruff: noqa: E402
 
+import json
 import pickle
 import warnings
+import zipfile
 from functools import partial
 
 import numpy as np
@@ -18,6 +20,7 @@ from agents.neural.language import TransformersClass
 from agents.neural.training import Mode, Objective
 from agents.testing import Problem, check_agent
 from ntp_envs import Demonstrations, EndedPolicy, MarkovPolicy, collect, distance, ended_class, make_task
+from ntp_envs.saved import STRUCTURE
 
 A, H, P = 4, 5, 2
 IDS = {"vocab_size": A, "bos_token_id": None, "eos_token_id": None}
@@ -58,7 +61,8 @@ def weights(agent):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_it_keeps_the_contract_of_agents(name):
+def test_it_keeps_the_contract_of_agents(name, monkeypatch):
+    monkeypatch.delattr(Agent, "_pickled")  # weights are kept as arrays
     check_agent(NeuralBC(steps=3, batch_size=16), problems=[Problem(name, spec(CONFIGS[name]), DEMOS)])
 
 
@@ -138,6 +142,29 @@ def test_a_saved_agent_comes_back(tmp_path):
     )
     head = [agent.policy_.model.lm_head.weight, again.policy_.model.transformer.wte.weight]
     assert torch.equal(*head) and again.policy_.model.lm_head.weight is head[1]  # tied, as they were
+
+
+@pytest.mark.parametrize(
+    ("changed", "to", "message"),
+    [
+        ('"n_layer": 1', '"n_layer": 1000000000', "has 1000000000 layers, but"),
+        ('"n_embd": 8', '"n_embd": 16', "the weights belong to another TransformersClass"),
+        ('"n_embd": 8', '"n_embd": 8, "auto_map": {"AutoModelForCausalLM": "a--b.C"}', "names something that is not"),
+        ('"n_embd": 8', '"n_embd": 8, "attn_implementation": "kernel"', "names something that is not"),
+        ('"gelu_new"', '"owner\\u002fname"', "names something that is not"),
+    ],
+)
+def test_a_forged_configuration_is_refused(tmp_path, monkeypatch, changed, to, message):
+    path = fit(spec(CALM), steps=1).save(tmp_path / "agent")
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    old, new = (json.dumps(text)[1:-1].encode() for text in (changed, to))
+    assert entries[STRUCTURE].count(old) == 1
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data.replace(old, new) if name == STRUCTURE else data)
+    with pytest.raises(ValueError, match=message):
+        NeuralBC.load(path)
 
 
 # -- what is trained ---------------------------------------------------------------------------------------------------

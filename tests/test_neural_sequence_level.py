@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agents import ConvergenceWarning  # noqa: E402
+from agents import Agent, ConvergenceWarning  # noqa: E402
 from agents.neural import NetworkClass, NeuralBC, NeuralClippedRatioBC, NeuralRhoBC  # noqa: E402
 from agents.neural.sequence_level import (  # noqa: E402
     SHARPNESS,
@@ -216,7 +216,8 @@ def test_an_interrupted_fit_goes_on_to_the_same_bits(tmp_path, kind):
     ],
     ids=repr,
 )
-def test_they_are_agents(agent):
+def test_they_are_agents(agent, monkeypatch):
+    monkeypatch.delattr(Agent, "_pickled")  # weights are kept as arrays
     demos = contaminated(40, seed=0)
     short = replace(demos, tokens=demos.tokens[:, :6], expert_log_probs=demos.expert_log_probs[:, :6])
     problems = [

@@ -1,6 +1,8 @@
 """SB3Policy is the model's own law; DistanceCallback logs its distance to the expert."""
 # ruff: noqa: E402
 
+import io
+import json
 import pickle
 import random
 
@@ -19,6 +21,7 @@ from agents.rl import DistanceCallback, SB3Policy, make_vec_env
 from ntp_envs import TabularPolicy, distance, make_task
 from ntp_envs.arrays import all_sequences
 from ntp_envs.observations import OBSERVATION_FORMS
+from ntp_envs.saved import STRUCTURE, UnsavableError, read, read_archive, write
 
 torch.set_num_threads(1)
 TASK = make_task("Contamination", horizon=3)
@@ -101,6 +104,43 @@ def test_the_policy_follows_the_model_and_pickles_as_it_is():
     assert drawn == (np.random.rand(), random.random(), torch.rand(1).item())  # noqa: NPY002
     np.testing.assert_array_equal(back.log_probs(prompts, tokens), first)
     assert (back.vocab_size, back.horizon, back.prompt_length) == (2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "form"),
+    [
+        (A2C, {"policy_kwargs": {"net_arch": [211], "activation_fn": torch.nn.ReLU}}, "one_hot"),
+        (PPO, {"policy_kwargs": {"net_arch": {"pi": [], "vf": [211]}}}, "dict"),
+        (DQN, {}, "dict"),
+        (DQN, {"policy_kwargs": {"net_arch": [6, 211]}}, "multi_discrete"),
+    ],
+)
+def test_a_file_without_pickle_holds_the_weights(algorithm, options, form):
+    model = untrained(algorithm, form=form, **options)
+    policy, stream = SB3Policy(model, TASK, temperature=0.1 if algorithm is DQN else 0.0), io.BytesIO()
+    write(stream, policy, form="test")
+    found = read_archive(stream, 2**20)
+    back = read(found, form="test")
+    prompts, tokens = everything(TASK)
+    assert back.log_probs(prompts, tokens).tobytes() == policy.log_probs(prompts, tokens).tobytes()
+    assert type(back.network) is type(policy.network) and back.task == TASK
+    structure = json.loads(found[STRUCTURE])
+    for changed, to, message in (
+        ("DQNPolicy" if form != "dict" else "MultiInputPolicy", "BasePolicy", "BasePolicy"),
+        ("ActorCriticPolicy", "Ran", "Ran"),
+        ("ReLU", "Module", "Module"),
+        (211, 10**9, "larger than its weights"),
+    ):
+        text = json.dumps(structure).replace(json.dumps(changed), json.dumps(to))
+        if text != json.dumps(structure):
+            with pytest.raises((ValueError, KeyError), match=message):
+                read({**found, STRUCTURE: text.encode()}, form="test")
+
+
+def test_a_network_with_classes_of_ones_own_needs_a_pickle(tmp_path):
+    model = untrained(PPO, policy_kwargs={"activation_fn": torch.nn.Softplus})
+    with pytest.raises(UnsavableError, match=r"network is ActorCriticPolicy\("):
+        write(tmp_path / "file", SB3Policy(model, TASK), form="test")
 
 
 def test_sampling_uses_only_the_generator_given():

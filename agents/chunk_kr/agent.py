@@ -36,6 +36,7 @@ from ntp_envs.arrays import FloatArray, IntArray, all_sequences
 from ntp_envs.checks import check_in, check_int, check_real
 from ntp_envs.policies import Cursor, SequentialPolicy
 from ntp_envs.policy_classes import ARLinearClass
+from ntp_envs.saved import Savable
 
 #: norm bounds tried are the K-th powers of these, K the chunk length (the norm of a product is the product of norms)
 GRID = (0.6, 0.75, 1.0, 1.5, 2.0, 4.0, 8.0)
@@ -101,7 +102,7 @@ MAX_EVALUATIONS = 2**28
 
 
 @dataclass(eq=False)
-class ChunkLaw:
+class ChunkLaw(Savable):
     """The law of the next K tokens after any prefix.
 
     At a data prefix it is the fitted row. Elsewhere the function is evaluated at every string, clipped at 0 and
@@ -120,6 +121,16 @@ class ChunkLaw:
     expansion: Expansion | WalshExpansion
     rows: dict[bytes, int] = field(repr=False)
     law: FloatArray = field(repr=False)
+
+    def saved_state(self) -> dict[str, Any]:
+        keys = np.frombuffer(b"".join(self.rows), dtype=np.uint8).reshape(len(self.rows), -1)
+        return {**vars(self), "rows": (keys, np.array(list(self.rows.values())))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        keys = state["rows"]
+        if isinstance(keys, tuple):
+            keys = dict(zip((row.tobytes() for row in keys[0]), keys[1].tolist()))
+        vars(self).update(state, rows=keys)
 
     def __call__(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """``(B, 2**K)`` probabilities of every string after ``(B, P)`` prompts and ``(B, t)`` tokens."""

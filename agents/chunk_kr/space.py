@@ -14,6 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 from ntp_envs import BernoulliClass, Demonstrations, NotTractableError, PolicyClass
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences, first_best, prefix_codes
 from ntp_envs.features import ContextFeatureMap, FeatureMap, FlipSign, WindowOneHot
+from ntp_envs.saved import Savable
 
 Tree = list[FloatArray]  # entry t: (B, 2**t, d), the features after each string of t tokens
 Contexts = tuple[IntArray, ...]  # (states,) where the features have finite memory, else (prompts, tokens)
@@ -45,7 +46,7 @@ def binary_features(policy_class: PolicyClass) -> FeatureMap:
     return features
 
 
-class PrefixReader:
+class PrefixReader(Savable):
     """Tells prefixes apart as a feature map does, and gives their features along every continuation.
 
     Where the features have finite memory (`ntp_envs.features.FeatureMap.states`) a prefix is a state of their
@@ -338,7 +339,7 @@ MATRIX = 2**24
 
 
 @dataclass(frozen=True, eq=False)
-class Expansion:
+class Expansion(Savable):
     """A function of (prefix, string): ``constant + sum_j coefficients[j] k(., landmark_j)``.
 
     Attributes:

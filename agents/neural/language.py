@@ -27,6 +27,8 @@ from ntp_envs.torch_state import own_torch_state
 
 #: what a configuration says beside the network
 BESIDE = ("_name_or_path", "architectures", "dtype", "transformers_version", "quantization_config")
+#: words in a configuration for what is elsewhere: names on a hub, code, kernels, other models
+ELSEWHERE = ("/", "auto_map", "backbone", "implementation", "remote_code")
 
 
 class TransformersClass(ModuleClass):
@@ -121,6 +123,19 @@ class TransformersClass(ModuleClass):
         for name, value in sorted((self.start or {}).items()):
             found.update(f"{name} {tuple(value.shape)} ".encode() + value.numpy().tobytes())
         return found.hexdigest()
+
+    def check_forgery(self, weights: int) -> None:
+        """Refuse a configuration from a file that would have a model import, fetch or build what is not in the file.
+
+        Raises:
+            ValueError: it names a place or code elsewhere, or has more layers than the file has ``weights``.
+        """
+        about = json.loads(self.config)
+        if any(word in json.dumps(about) for word in ELSEWHERE):
+            raise ValueError("the configuration of the language model names something that is not in the file")
+        layers = transformers.AutoConfig.for_model(about.pop("model_type"), **about).num_hidden_layers
+        if not 0 <= layers <= weights:
+            raise ValueError(f"the language model has {layers} layers, but {weights} weights")
 
     def model(self, device: str = "cpu") -> Any:
         """A model of the configuration: on the CPU with weights that it draws itself, on ``"meta"`` with none."""
@@ -221,5 +236,10 @@ class TrainedTransformersPolicy(TransformersPolicy, TrainedPolicy):
         network = LanguageNetwork(self.network_class, self.model)
         return {name: value.to("cpu", torch.float32) for name, value in network.state_dict().items()}
 
-    def __reduce__(self) -> Any:
-        return TrainedTransformersPolicy, (self.network_class, self.state)
+    def __getstate__(self) -> dict[str, Any]:
+        return {"network_class": self.network_class, "state": self.state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        network_class, weights = state["network_class"], state["state"]
+        network_class.check_forgery(len(weights))
+        self.__init__(network_class, network_class.checked_state(weights))  # type: ignore[misc]

@@ -613,7 +613,10 @@ class TorchPolicy(PassPolicy, TrainedPolicy):
         return f"TorchPolicy({self.network_class!r}{', teacherless=True' if self.teacherless else ''})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "network"} | {"device": torch.device("cpu")}
+        return {k: v for k, v in vars(self).items() if k not in ("network", "device")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, device=torch.device("cpu"))
 
     @cached_property
     def network(self) -> Network:

@@ -371,6 +371,9 @@ class Checkpoint:
             return
         device = next(run.objective.parameters()).device
         try:
+            with zipfile.ZipFile(self.path) as archive:  # so that nothing unpacks to more than the file has
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise ValueError("it is packed, which torch.save does not do")
             content = torch.load(self.path, map_location=device, weights_only=True)
             if content["format"] != FORMAT:
                 raise ValueError(f"it holds {content['format']!r}")

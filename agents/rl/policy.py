@@ -7,17 +7,20 @@ import io
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
+from stable_baselines3.dqn.policies import DQNPolicy, MultiInputPolicy
+from torch import nn
 
 from ntp_envs import Policy, Task
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.checks import check_real
+from ntp_envs.checks import check_int, check_real
 from ntp_envs.env import accepted_tokens
 from ntp_envs.observations import observation_form, observe, token_space
 from ntp_envs.policies import Cursor
@@ -63,7 +66,8 @@ class SB3Policy(Policy):
 
     Models of continuous actions (SAC, TD3, DDPG, TQC, CrossQ) have no law of tokens, and ARS has no probabilities.
     The network is shared, not copied: while the model trains on, so does this policy. Pickling keeps the weights, and
-    gives back a policy on the CPU.
+    gives back a policy on the CPU; so does `agents.Agent.save`, without a pickle where the network is one that PPO, A2C
+    or DQN make of names and numbers (not one of sb3-contrib, nor with classes of yours in ``policy_kwargs``).
 
     Args:
         model: one of the above, or its ``policy``.
@@ -126,11 +130,51 @@ class SB3Policy(Policy):
         torch.save({"state_dict": self.network.state_dict(), "data": parameters}, stream)
         return {**vars(self), "network": (type(self.network), stream.getvalue())}
 
+    def saved_state(self) -> dict[str, Any]:
+        """Networks as PPO, A2C and DQN make them from names and numbers are those, and weights; others stay objects."""
+        network: Any = self.network
+        kind, activation = type(network), network.activation_fn
+        usual = inspect.signature(kind.__init__).parameters["features_extractor_class"].default
+        plain = KINDS.get(kind.__name__) is kind and ACTIVATIONS.get(activation.__name__) is activation
+        plain &= network.features_extractor_class is usual and not network.features_extractor_kwargs
+        if plain and getattr(network, "share_features_extractor", True):
+            network = kind.__name__, network.net_arch, activation.__name__, dict(network.state_dict())
+        return {**vars(self), "network": network}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        kind, weights = state["network"]
         with global_generators_restored(), own_torch_state():  # a new network draws its first weights
-            network = kind.load(io.BytesIO(weights), device="cpu")  # type: ignore[arg-type]
+            if len(state["network"]) == 4:
+                network = _rebuilt(state["task"], state["form"], *state["network"])
+            else:  # of a pickle: classes are in nothing else
+                kind, weights = state["network"]
+                network = kind.load(io.BytesIO(weights), device="cpu")  # type: ignore[arg-type]
         vars(self).update({**state, "network": network})
+
+
+#: networks and activations that files name
+KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (ActorCriticPolicy, MultiInputActorCriticPolicy, DQNPolicy, MultiInputPolicy)
+}
+ACTIVATIONS: dict[str, Any] = {
+    kind.__name__: kind for kind in (nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.LeakyReLU, nn.SiLU)
+}
+
+
+def _rebuilt(
+    task: Task, form: str, kind: str, net_arch: Any, activation: str, weights: dict[str, torch.Tensor]
+) -> BasePolicy:
+    """The network of a file, which takes no more memory than its weights do."""
+    room = sum(value.numel() for value in weights.values())
+    width = (task.prompt_length + task.horizon) * (task.vocab_size + 1)  # of one-hot observations
+    for layers in net_arch.values() if isinstance(net_arch, dict) else [net_arch]:
+        sizes = [width, *(check_int("net_arch", size, minimum=1) for size in layers), 1]
+        room -= sum(one * two for one, two in pairwise(sizes))
+    if room < 0:
+        raise ValueError("the network is larger than its weights")
+    observations, tokens = token_space(task, form), spaces.Discrete(task.vocab_size)
+    network = KINDS[kind](observations, tokens, lambda _: 0.0, net_arch=net_arch, activation_fn=ACTIVATIONS[activation])
+    network.load_state_dict(weights)
+    return network
 
 
 class _RecurrentCursor(Cursor):

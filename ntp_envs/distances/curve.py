@@ -14,11 +14,12 @@ from ntp_envs.checked import check_policy
 from ntp_envs.distances.metrics import COVERAGE, Metric, check_metrics, check_thresholds
 from ntp_envs.intervals import CONFIDENCE
 from ntp_envs.policies import Policy
+from ntp_envs.saved import Savable
 from ntp_envs.tasks.base import Task
 
 
 @dataclass(frozen=True, eq=False)
-class DistanceCurve:
+class DistanceCurve(Savable):
     """A distance between two rollout laws at every prefix length h = 1..H.
 
     Attributes:

@@ -20,6 +20,7 @@ from ntp_envs.checks import NotTractableError, check_generator, check_int, plain
 from ntp_envs.demonstrations import Demonstrations, Exactness, as_json
 from ntp_envs.policies import Policy, TargetPolicy
 from ntp_envs.policy_classes import FiniteClass, PolicyClass
+from ntp_envs.saved import Savable
 
 #: default of a parameter that follows from the others: ``None`` for the user, resolved when a task is made
 FOLLOWS: Any = None
@@ -57,6 +58,9 @@ class BestInClass:
     tolerance: float = 0.0
 
 
+FOUND = "_found_by_"  # what names of answers kept with a task begin with
+
+
 def _once_a_task(method: Callable[[Any], BestInClass]) -> Callable[[Any], BestInClass]:
     """``best_in_class`` as a family writes it, found once a task and kept with it.
 
@@ -64,7 +68,7 @@ def _once_a_task(method: Callable[[Any], BestInClass]) -> Callable[[Any], BestIn
     with a `Task.fingerprint` of its own (it reads a file, say) is searched task by task, and so is a finite class,
     whose members are objects: the best is one of the task's own.
     """
-    key = f"_found_by_{method.__qualname__}"
+    key = f"{FOUND}{method.__qualname__}"
     shared = functools.lru_cache(maxsize=32)(method)
 
     @functools.wraps(method)
@@ -79,7 +83,7 @@ def _once_a_task(method: Callable[[Any], BestInClass]) -> Callable[[Any], BestIn
     return best_in_class
 
 
-class Task(ABC):
+class Task(Savable, ABC):
     """A family of token-generation problems at fixed parameters: prompt law, expert, policy class, success.
 
     A concrete family is a frozen dataclass whose fields are its parameters, validated in ``__post_init__``; before
@@ -127,6 +131,9 @@ class Task(ABC):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
                 object.__setattr__(self, "_followed", (*self._followed, name))
+
+    def saved_state(self) -> dict[str, Any]:
+        return {name: value for name, value in super().saved_state().items() if not name.startswith(FOUND)}
 
     @property
     def name(self) -> str:
@@ -335,6 +342,7 @@ class TargetTask(Task):
     """
 
     has_success = True
+    savable_methods = frozenset({"targets"})
 
     @abstractmethod
     def targets(self, prompts: NDArray[np.integer]) -> IntArray:

@@ -650,6 +650,7 @@ class ParityMix(Task):
 
     vocab_size = 3
     has_success = True
+    savable_methods = frozenset({"chains", "answers"})
 
     def __post_init__(self) -> None:
         check_int("d", self.d, minimum=4)

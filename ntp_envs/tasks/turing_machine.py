@@ -20,6 +20,7 @@ from ntp_envs.arrays import FloatArray, IntArray, all_sequences
 from ntp_envs.checks import check_in, check_int, check_real, did_you_mean
 from ntp_envs.features import OffsetsOneHot, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass, ARLinearPolicy
+from ntp_envs.saved import Savable
 from ntp_envs.tasks.base import FOLLOWS, TargetTask
 
 Row = tuple[str, str, str, str, str]
@@ -30,7 +31,7 @@ MOVES = {"L": -1, "N": 0, "R": 1}
 
 
 @dataclass(frozen=True)
-class TuringTable:
+class TuringTable(Savable):
     """A deterministic Turing machine on one tape.
 
     Args:
