@@ -31,7 +31,7 @@ from small_studies import RELATIVE, ROOT, SMALL, compare, environment, first, ru
 #: the first draw of each cell's generator, as the code in the folder makes it
 DRAWS = """
 import json, sys, types
-from experiments.run import cell_rng
+from experiments.cells import cell_rng
 study, keys = json.load(sys.stdin)
 print(json.dumps([int(cell_rng(0, study, types.SimpleNamespace(key=key)).integers(2**63)) for key in keys]))
 """

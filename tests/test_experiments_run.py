@@ -20,7 +20,8 @@ import pytest
 import threadpoolctl
 
 from experiments.cells import Cell, CellResult, Record, ResultStore, cell_rng
-from experiments.run import FolderError, OutputFolder, reproduce_command, run_cell, run_settings, run_study
+from experiments.executors import run_cell
+from experiments.run import FolderError, OutputFolder, reproduce_command, run_settings, run_study
 from experiments.threads import one_thread
 
 QUICK = toy.ToyOptions.quick()
