@@ -1,11 +1,9 @@
-"""Where cells run: in this process, in local processes, or on any other executor; and what is done about lost workers.
-
-`run_cells` asks nothing of an executor but ``submit``.
+"""Where cells run: in this process, in processes of this machine, or on any other executor; and what is done when a
+worker is lost. `run_cells` asks nothing of an executor but ``submit``. `experiments.clusters` has Dask and Slurm.
 """
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import shutil
@@ -14,20 +12,32 @@ import tempfile
 import threading
 import time
 import traceback
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, CellResult, cell_rng
+from experiments.fingerprints import digest
 from experiments.threads import one_thread
 
+#: a cell whose worker is lost is run so many times more
+AGAIN = 2
 
-def run_cell(cell: Cell, study: str, seed: int, checkpoints: Path | None = None) -> CellResult:
+# -- one cell ----------------------------------------------------------------------------------------------------------
+
+
+#: the folder that holds the scratch folders of cells, or what makes a cell's own
+Folders = Path | Callable[[], AbstractContextManager[Path]]
+
+
+def run_cell(cell: Cell, study: str, seed: int, checkpoints: Folders | None = None) -> CellResult:
     """Run one cell, on one thread; an exception becomes a result with its traceback.
 
-    A cell that wants a scratch folder has the one of its name in ``checkpoints``, or a temporary one.
+    A cell that wants a scratch folder has its own in ``checkpoints``, or a temporary one, which may be sent back.
     """
     start = time.perf_counter()
     try:
@@ -40,20 +50,40 @@ def run_cell(cell: Cell, study: str, seed: int, checkpoints: Path | None = None)
 
 
 @contextmanager
-def _scratch(cell: Cell, checkpoints: Path | None) -> Iterator[dict[str, Path]]:
+def _scratch(cell: Cell, checkpoints: Folders | None) -> Iterator[dict[str, Path]]:
     """The cell's folder as a keyword argument; it survives an exception, and is removed otherwise."""
     if not cell.scratch:
         yield {}
     elif checkpoints is None:
         with tempfile.TemporaryDirectory() as folder:
             yield {"scratch": Path(folder)}
-    else:
-        own = checkpoints / hashlib.sha256(cell.key.encode()).hexdigest()[:16]
-        own.mkdir(parents=True, exist_ok=True)
+    elif isinstance(checkpoints, Path):
+        own = taken(cell, checkpoints)
         yield {"scratch": own}
         shutil.rmtree(own, ignore_errors=True)
         with suppress(OSError):  # another cell's folder is still in it
             checkpoints.rmdir()
+    else:
+        with checkpoints() as own:
+            yield {"scratch": own}
+
+
+def taken(cell: Cell, checkpoints: Path) -> Path:
+    """The cell's folder under a name that nobody else has: a worker that was taken for lost and lives has none now."""
+    own = checkpoints / f"{mark_of(cell)}-{uuid.uuid4().hex[:8]}"
+    for there in sorted(checkpoints.glob(f"{mark_of(cell)}*")):
+        with suppress(OSError):
+            there.rename(own)
+            return own
+    own.mkdir(parents=True)
+    return own
+
+
+def mark_of(cell: Cell) -> str:
+    return digest(cell.key)
+
+
+# -- on this machine ---------------------------------------------------------------------------------------------------
 
 
 class InlineExecutor(Executor):
@@ -128,6 +158,13 @@ def local_executor(workers: int) -> Iterator[Executor]:
     pool.shutdown()
 
 
+# -- all cells ---------------------------------------------------------------------------------------------------------
+
+
+class WorkerRefused(ValueError):
+    """A worker that would not compute the same numbers; the message says what differs and what to do."""
+
+
 def run_cells(
     cells: Iterable[Cell],
     *,
@@ -140,8 +177,10 @@ def run_cells(
 ) -> None:
     """Run every cell and call ``on_result`` in this process, in the order they finish.
 
-    A cell whose worker is lost is run once more, alone; if that worker is lost too, the cell has failed, and the others
-    go on. Of an executor nothing is asked but ``submit``, and ``renew`` where it has that and may break as a whole.
+    A cell whose worker is lost is run again, `AGAIN` times; then it has failed, and the others go on. Of an executor
+    nothing is asked but ``submit``. It may have ``submit_cell`` to send a cell in its own way, a number of cells that
+    it takes ``at_once``, and ``renew`` where it breaks as a whole when a worker dies: cells that were in it then run
+    again one by one, which shows whose fault it was.
 
     Args:
         cells: independent of each other.
@@ -151,53 +190,71 @@ def run_cells(
         on_result: keeps the result.
         checkpoints: folder that holds the scratch folders of cells that want one.
         in_flight: cells given to the executor and not yet back, at most; an `InlineExecutor` gets one at a time.
-    """
-    limit = 1 if isinstance(executor, InlineExecutor) else in_flight
-    pending: dict[Future[CellResult], Cell] = {}
-    lost: list[Cell] = []
 
-    def submit(cell: Cell) -> Future[CellResult]:
-        return executor.submit(run_cell, cell, study, seed, checkpoints)
+    Raises:
+        WorkerRefused: a worker on another machine is not fit for the work.
+    """
+    limit = 1 if isinstance(executor, InlineExecutor) else getattr(executor, "at_once", in_flight)
+    renew: Callable[[], None] | None = getattr(executor, "renew", None)
+    pending: dict[Future[CellResult], Cell] = {}
+    lost: list[tuple[Cell, Exception]] = []
+    losses: Counter[str] = Counter()
+
+    def submit(cell: Cell) -> None:
+        try:
+            if (own := getattr(executor, "submit_cell", None)) is not None:
+                pending[own(cell, study, seed)] = cell
+            else:
+                pending[executor.submit(run_cell, cell, study, seed, checkpoints)] = cell
+        except RuntimeError as error:  # a pool that broke takes no more work
+            lost.append((cell, error))
 
     def collect_finished() -> None:
+        refused: list[WorkerRefused] = []
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
             cell = pending.pop(future)
             try:
                 result = future.result()
-            except Exception:  # a worker died, perhaps another's, or the cell could not be sent to it
-                lost.append(cell)
+            except WorkerRefused as error:
+                refused.append(error)
+            except Exception as error:  # a worker died, perhaps another's, or the cell could not be sent to it
+                lost.append((cell, error))
             else:
                 on_result(cell, result)
+        if refused:
+            raise refused[0]
 
     def run_lost() -> None:
-        while pending:
-            collect_finished()
-        renew = getattr(executor, "renew", lambda: None)
-        renew()
+        if renew is not None:
+            while pending:
+                collect_finished()
+            renew()
         while lost:
-            cell = lost.pop()
-            try:
-                result = submit(cell).result()
-            except Exception as error:
-                renew()
-                again = f"the worker was lost, and another one when the cell was run again alone: {error!r}"
-                result = CellResult(cell.key, (), again, 0.0)
-            on_result(cell, result)
+            cell, error = lost.pop()
+            losses[cell.key] += 1
+            if losses[cell.key] > AGAIN:
+                why = f"the worker was lost, and another {AGAIN} times when the cell was run again: {error!r}"
+                on_result(cell, CellResult(cell.key, (), why, 0.0))
+                continue
+            submit(cell)
+            if renew is not None:
+                while pending:
+                    collect_finished()
+                if any(again is cell for again, _ in lost):
+                    renew()
 
     try:
         for cell in cells:
-            try:
-                pending[submit(cell)] = cell
-            except RuntimeError:  # a pool that broke takes no more work
-                lost.append(cell)
+            submit(cell)
             while len(pending) >= limit:
                 collect_finished()
             if lost:
                 run_lost()
-        while pending:
-            collect_finished()
-        if lost:
-            run_lost()
+        while pending or lost:
+            if pending:
+                collect_finished()
+            if lost:
+                run_lost()
     finally:
         for future in pending:  # none are left unless an exception is on its way, such as Ctrl-C
             future.cancel()

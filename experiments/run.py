@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -15,16 +14,16 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, CellResult, ResultStore, write_whole
-from experiments.executors import local_executor, run_cells
-from experiments.fingerprints import code_behind, commit_of, fingerprint, look_again
+from experiments.clusters import Needs, Place, code_of_cells, executor_at, versions
+from experiments.executors import run_cells
+from experiments.fingerprints import commit_of, file_hash, fingerprint
 from experiments.report import Failure, report_html
 from experiments.study import Analysis, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
@@ -32,7 +31,6 @@ from experiments.threads import THREADS, kernels, one_thread
 
 # -- the output folder, and when it may be written to ------------------------------------------------------------------
 
-PACKAGES = ("numpy", "scipy", "gymnasium", "ntp-envs")
 #: settings that may change when a run goes on. Other kernels round otherwise, and no result hangs on rounding; other
 #: options ask for other cells, and those that are there already are taken
 KERNELS, MADE = "kernels", "made"
@@ -50,13 +48,12 @@ def run_settings(study: Study, options: Any, *, quick: bool, seed: int) -> dict[
 
     ``kernels`` decide the last bits only. A run may go on where they are others; all that had a part in it are listed.
     """
-    versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     settings = {
         "study": study.name,
         "quick": quick,
         "seed": seed,
         "options": dataclasses.asdict(options),
-        "versions": versions,
+        "versions": dict(versions()),
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": THREADS,
         KERNELS: kernels(),
@@ -70,22 +67,7 @@ def _read_files(study: Study, options: Mapping[str, Any]) -> dict[str, str]:
     """The sha256 of every file that is read: one that `Study.reads` names, or that a task of ``tasks`` quotes."""
     names = [options[name] for name in study.reads]
     names += [quoted for task in options.get("tasks", ()) for pair in QUOTED.findall(task) for quoted in pair]
-    return {name: _sha256(name) for name in names if name and os.path.isfile(os.path.expanduser(name))}
-
-
-def _sha256(name: str) -> str:
-    digest = hashlib.sha256()
-    with open(os.path.expanduser(name), "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    return {name: file_hash(name) for name in names if name and os.path.isfile(os.path.expanduser(name))}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -216,27 +198,14 @@ class OutputFolder:
             path.unlink(missing_ok=True)
         for beside in ("results.sqlite-journal", "results.lock", "results.lock-journal"):
             (self.path / beside).unlink(missing_ok=True)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for inside in (self.checkpoints, self.path / "slurm"):
+            shutil.rmtree(inside, ignore_errors=True)
         for ending in ("*.png", "*.svg", "*.pdf", "table-*"):
             for path in self.path.glob(ending):
                 path.unlink()
 
 
 # -- code that was edited since ----------------------------------------------------------------------------------------
-
-
-def code_of_cells(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
-    """What code makes each cell, by key; read once for all cells of one function and one `Cell.code`."""
-    look_again()
-    known: dict[Any, dict[str, str]] = {}
-    found: dict[str, dict[str, str]] = {}
-    for cell in cells:
-        function = f"{cell.function.__module__}:{cell.function.__qualname__.partition('.')[0]}"
-        if (function, cell.code) not in known:
-            named = cell.code is None
-            known[function, cell.code] = code_behind(cell.code or (), parts=(function,), through_names=named)
-        found[cell.key] = known[function, cell.code]
-    return found
 
 
 def edited(cells: Iterable[Cell], made: Mapping[str, Mapping[str, str]], code: Mapping[str, Any]) -> Iterator[str]:
@@ -289,6 +258,7 @@ def run_study(
     seed: int = 0,
     workers: int = 1,
     executor: Executor | None = None,
+    place: Place | None = None,
     overwrite: bool = False,
     reuse_stale: bool = False,
     pdf: bool = False,
@@ -309,7 +279,8 @@ def run_study(
         seed: of the whole run; every cell has its own stream.
         workers: processes on this machine; 1 runs everything here. With more than one, call this from a module that
             guards its top level with ``if __name__ == "__main__"``.
-        executor: run on this one instead (Dask, Slurm); it is not shut down.
+        executor: run on this one instead; it is not shut down.
+        place: run there instead, on Dask or Slurm, say.
         overwrite: throw away the run in ``out``.
         reuse_stale: take cells as they are although their code was edited.
         pdf: write every figure as PDF too.
@@ -322,6 +293,7 @@ def run_study(
     Raises:
         FolderError: ``out`` must not be written to.
         ValueError: options without cells, or a study that contradicts itself.
+        OSError: there is nobody at ``place``.
         KeyboardInterrupt: after Ctrl-C; the cells finished until then are kept.
     """
     options = study.default_options(quick=quick) if options is None else options
@@ -346,13 +318,17 @@ def run_study(
         def keep(cell: Cell, result: CellResult) -> None:
             nonlocal done
             store.put(cell, result, code[cell.key])
+            if result.kernels and not {*result.kernels} <= {*settings[KERNELS]}:
+                settings[KERNELS] = sorted({*result.kernels, *settings[KERNELS]})
+                folder.write_config(settings)
+                store.keep_settings(settings)
             done += 1
             if progress is not None:
                 progress(done, len(cells), result)
 
-        place: AbstractContextManager[Executor]
-        place = local_executor(min(workers, max(len(todo), 1))) if executor is None else nullcontext(executor)
-        with place as chosen:
+        needs = Needs(settings["versions"], settings.get("files", {}), code)
+        chosen_place = place or Place(workers=workers)
+        with nullcontext(executor) if executor else executor_at(chosen_place, folder.path, needs, len(todo)) as chosen:
             run_cells(
                 todo,
                 study=study.name,

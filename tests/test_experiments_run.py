@@ -142,7 +142,7 @@ def test_a_cell_that_kills_its_worker_fails_alone(tmp_path):
     assert "worker was lost, and another" in failure.error
     assert "'size': 2" in failure.where and "'replicate': 1" in failure.where
     assert [row.seeds for row in outcome.summary.select("square")] == [3, 2]
-    assert log.read_text().splitlines().count("2 1") == 2
+    assert log.read_text().splitlines().count("2 1") == 3
     assert (tmp_path / "run" / "report.html").exists()
 
 
