@@ -136,12 +136,14 @@ class CellResult:
         records: empty where it failed.
         error: traceback as text, ``None`` where it succeeded.
         seconds: wall time in the worker.
+        kernels: what computed it on another machine, see `experiments.threads.kernels`; a setting of the run.
     """
 
     key: str
     records: tuple[Record, ...]
     error: str | None
     seconds: float
+    kernels: tuple[str, ...] = ()
 
 
 class ResultStore:

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments.cells import write_whole
+from experiments.clusters import Place
 from experiments.run import FolderError, Progress, RunOutcome
 from experiments.study import Study
 
@@ -94,8 +95,7 @@ class RunSettings:
     """Output folder; runs/STUDY or runs/STUDY-quick by default. A run in it goes on: what it has is not run again."""
     seed: int = 0
     """Seed of the whole run."""
-    workers: int = min(os.cpu_count() or 1, 8)
-    """Processes; 1 runs everything in this one. The numbers do not depend on it."""
+    place: Annotated[Place, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Place)
     overwrite: bool = False
     """Throw away the run in the output folder."""
     reuse_stale: bool = False
@@ -112,8 +112,6 @@ class RunSettings:
     """Write every figure as PDF too."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers={self.workers} must be an integer >= 1.")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must be an integer >= 0.")
 
@@ -233,14 +231,14 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
                 out=out,
                 quick=settings.quick,
                 seed=settings.seed,
-                workers=settings.workers,
+                place=settings.place,
                 overwrite=settings.overwrite,
                 reuse_stale=settings.reuse_stale,
                 pdf=settings.pdf,
                 progress=progress,
                 tell=lambda sentence: stderr.print(escape(sentence), soft_wrap=True),
             )
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
     except BrokenPipeError:
         raise

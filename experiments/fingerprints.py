@@ -15,10 +15,12 @@ import ast
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -39,13 +41,24 @@ def digest(text: str | bytes) -> str:
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
 
 
+def file_hash(name: str) -> str:
+    """The sha256 of a file, ``"none"`` where there is none."""
+    if not os.path.isfile(path := os.path.expanduser(name)):
+        return "none"
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
+
+
 def distribution_version(name: str) -> str:
     """The version of an installed distribution, by its own name or that of a package in it."""
-    for known in (name, *(packages_distributions().get(name, ()) if name not in sys.stdlib_module_names else ())):
-        try:
+    with suppress(PackageNotFoundError):
+        return version(name)
+    for known in () if name in sys.stdlib_module_names else packages_distributions().get(name, ()):  # reads all of them
+        with suppress(PackageNotFoundError):
             return version(known)
-        except PackageNotFoundError:
-            continue
     return "not installed"
 
 
@@ -85,6 +98,13 @@ def code_behind(
         if _own(package, own) is None:
             found[package] = distribution_version(package)
     return found
+
+
+def written_since(code: Iterable[str], moment: float) -> list[str]:
+    """The files of `code_behind` that were written, or laid where they are, after a moment of `time.time`."""
+    modules = {label: re.sub(r"(/__init__)?\.py$", "", label).replace("/", ".") for label in code if Path(label).suffix}
+    found = {label: path for label, module in modules.items() if (path := _find(module)) is not None}
+    return [label for label, path in found.items() if path.stat().st_ctime > moment]
 
 
 def look_again() -> None:

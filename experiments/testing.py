@@ -14,7 +14,8 @@ from typing import Any
 
 from experiments.cells import Cell, CellResult, ResultStore
 from experiments.charts import styled
-from experiments.run import RunOutcome, local_executor, run_cell, run_study
+from experiments.executors import local_executor, run_cell
+from experiments.run import RunOutcome, run_study
 from experiments.study import Analysis, Options, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
 
