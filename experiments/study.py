@@ -26,7 +26,7 @@ A new study is a file in ``experiments/studies/`` that makes a `Study` value nam
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +190,8 @@ class Study:
         labels: label columns beside `LABELS`.
         reads: options that may name a file which the cells read; what is in it belongs to the settings of a run. (So
             do files that an option ``tasks`` names in quotes.)
+        exports: files to leave in the folder beside the others, text by name, from the options, the cells, their
+            results and code by key, and the settings of the run.
     """
 
     name: str
@@ -199,6 +201,7 @@ class Study:
     analyse: Callable[[Any, Summary], Analysis]
     labels: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    exports: Callable[..., Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         if not dataclasses.is_dataclass(self.options) or not callable(getattr(self.options, "quick", None)):

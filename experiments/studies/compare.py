@@ -231,9 +231,9 @@ def asked(agent: Agent, demonstrations: Demonstrations, labels: dict[str, Label]
 
 
 class Runs:
-    """The single runs by task, horizon and agent."""
+    """The single runs by task, horizon and agent; of other options than these, ``tasks`` and ``seeds`` are read."""
 
-    def __init__(self, options: CompareOptions, summary: Summary) -> None:
+    def __init__(self, options: Any, summary: Summary) -> None:
         self.options = options
         self._rows: dict[tuple[str, int, str, str], dict[int, SummaryRow]] = {}
         additive = [in_nats(row) for row in summary.select(DISTANCE, part=RUNS)]
