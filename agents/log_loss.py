@@ -75,6 +75,8 @@ class NGramBC(Agent):
 
     Args:
         order: n, at most that of the class; ``None`` is the class's own.
+        escape: the weight of shorter contexts: how often a token is taken to have been new, for each time that it was.
+            1 is Witten and Bell's; 0 leaves seen contexts unsmoothed.
 
     Attributes:
         fit_report_: ``objective`` is the mean log-loss of a demonstration in nats, which this estimate does not
@@ -89,8 +91,9 @@ class NGramBC(Agent):
 
     supports = (NGramClass, EndedClass)
 
-    def __init__(self, *, order: int | None = None) -> None:
+    def __init__(self, *, order: int | None = None, escape: float = 1.0) -> None:
         self.order = order
+        self.escape = escape
 
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
@@ -105,7 +108,7 @@ class NGramBC(Agent):
             demonstrations.vocab_size,
             order,
             weights=demonstrations.weights,
-            escape=1.0 if demonstrations.exactness is None else 0.0,
+            escape=check_real("escape", self.escape, minimum=0.0) if demonstrations.exactness is None else 0.0,
             end=end,
         )
         policy = policy if end is None else EndedPolicy(policy, end)

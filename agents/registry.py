@@ -24,6 +24,7 @@ BUILT_IN: dict[str, str] = {
     "LayerwiseBC": "agents.log_loss:LayerwiseBC",
     "LogLossBC": "agents.log_loss:LogLossBC",
     "NGramBC": "agents.log_loss:NGramBC",
+    "NGramDialBC": "agents.selection:NGramDialBC",
     "OnPolicyDistillation": "agents.interactive:OnPolicyDistillation",
     "PerceptronBC": "agents.perceptron:PerceptronBC",
     "RhoEstimatorBC": "agents.rho:RhoEstimatorBC",

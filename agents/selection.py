@@ -1,4 +1,4 @@
-"""Choosing among learners on demonstrations they have not seen: rho tournaments, and cross-validation."""
+"""Choosing among learners on demonstrations they have not seen: tournaments, n-grams on a dial, cross-validation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, FitReport, chosen_index, in_subfolder, unfitted
 from agents.fit_class import least, token_parts
+from agents.log_loss import NGramBC
 from agents.rho_game import TAU_SCALE, rho_tau, solve_finite_game
-from ntp_envs import Demonstrations, Policy, PolicyClass
+from ntp_envs import Demonstrations, EndedClass, FiniteClass, NGramClass, Policy, PolicyClass
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best
 from ntp_envs.checked import checked_policy
 from ntp_envs.checks import check_generator, check_in, check_int, check_names, check_probability
@@ -380,6 +381,75 @@ class TournamentBC(Agent):
             },
         )
         return self.best_agent_.policy_, report
+
+
+# -- Interpolated n-gram models on a dial, and any learner of finite classes to set it --------------------------------
+
+
+@dataclass(eq=False, repr=False)
+class NGramDialBC(Agent):
+    """A learner of finite classes sets the dial of an interpolated n-gram model: its order and its smoothing.
+
+    n-gram models of every order and several weights of shorter contexts are estimated from one part of the
+    demonstrations (`agents.NGramBC`). They are a finite class, from which ``agent`` chooses by the other part. So
+    learners on whole sequences, for which there is no fit in the class of all n-gram models, can be asked of real text,
+    and compared with log-loss at equal means: ``NGramDialBC(RhoEstimatorBC())`` against ``NGramDialBC(LogLossBC())``.
+
+    Exact populations are not split, and nothing is smoothed: then the dial has orders only.
+
+    Args:
+        agent: what chooses; it is cloned, never fitted itself.
+        escapes: weights of shorter contexts, as in `agents.NGramBC`.
+        orders: orders of the models; ``None`` is all from 1 to that of the class.
+        holdout: fraction of the demonstrations, in (0, 1), that ``agent`` chooses by.
+
+    Attributes after `fit`:
+        members_: the ``(order, escape)`` of each model.
+        agent_: the fitted chooser, whose policy is ``policy_``.
+
+    Raises:
+        TypeError, ValueError: on `fit`, an agent that takes no finite class, orders above that of the class, no or
+            negative weights, a ``holdout`` that leaves a part empty; whatever the agent raises.
+
+    >>> from agents import LogLossBC
+    >>> from ntp_envs import NGramClass
+    >>> demos = Demonstrations(np.zeros((40, 0), int), np.tile([0, 1], (40, 3)), vocab_size=2)
+    >>> agent = NGramDialBC(LogLossBC()).fit(demos, NGramClass(2, order=2))
+    >>> agent.fit_report_.details["order"], agent.fit_report_.details["escape"]
+    (2, 0.0625)
+    """
+
+    supports = (NGramClass, EndedClass)
+
+    agent: Agent
+    _: KW_ONLY
+    escapes: Sequence[float] = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
+    orders: Sequence[int] | None = None
+    holdout: float = 0.5
+
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
+        return self.agent.chunk_length(demonstrations)
+
+    def _fit(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Policy, FitReport]:
+        inside = policy_class.members if isinstance(policy_class, EndedClass) else policy_class
+        orders = range(1, inside.order + 1) if self.orders is None else self.orders  # type: ignore[attr-defined]
+        rest = held_out = demonstrations
+        escapes: Sequence[float] = (0.0,)
+        if demonstrations.exactness is None:
+            rest, held_out = holdout_split(demonstrations, self.holdout, rng)
+            escapes = self.escapes
+        self.members_ = [(order, escape) for order in orders for escape in escapes]
+        learners = [NGramBC(order=order, escape=escape) for order, escape in self.members_]
+        models = FiniteClass([learner.fit(rest, policy_class).policy_ for learner in learners])
+        models.end_token = policy_class.end_token
+        self.agent_ = in_subfolder(self.agent.clone(), "chooser").fit(held_out, models, rng=rng)
+        report = self.agent_.fit_report_
+        details = {**report.details, "learned_from": len(rest), "held_out": len(held_out)}
+        if (chosen := details.pop("index", None)) is not None:  # of no member of ``policy_class``
+            details |= dict(zip(("order", "escape"), self.members_[chosen]))
+        return self.agent_.policy_, replace(report, details=details)
 
 
 # -- Cross-validation over any hyper-parameters of any agent, by held-out log-loss or by a held-out rho tournament ----

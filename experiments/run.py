@@ -200,7 +200,7 @@ class OutputFolder:
             (self.path / beside).unlink(missing_ok=True)
         for inside in (self.checkpoints, self.path / "slurm"):
             shutil.rmtree(inside, ignore_errors=True)
-        for ending in ("*.png", "*.svg", "*.pdf", "table-*"):
+        for ending in ("*.png", "*.svg", "*.pdf", "table-*", "submission-*.json"):
             for path in self.path.glob(ending):
                 path.unlink()
 
@@ -340,6 +340,8 @@ def run_study(
         results = store.results()
     summary, analysis, failures = _analyse(study, options, cells, results, seed)
     failures += _write(study, options, cells, results, summary, analysis, failures, settings, folder, pdf)
+    for name, content in study.exports(options, cells, results, code, settings).items() if study.exports else ():
+        write_whole(folder.path / name, content)
     return RunOutcome(folder, summary, analysis, tuple(failures), len(cells) - len(todo))
 
 

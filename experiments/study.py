@@ -26,7 +26,7 @@ A new study is a file in ``experiments/studies/`` that makes a `Study` value nam
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +192,8 @@ class Study:
             do files that an option ``tasks`` names in quotes.)
         seeds_of: the name that enters the seeds of the cells, by default its own; a study that was part of another one
             keeps its numbers with the name of that one.
+        exports: files to leave in the folder beside the others, text by name, from the options, the cells, their
+            results and code by key, and the settings of the run.
     """
 
     name: str
@@ -202,6 +204,7 @@ class Study:
     labels: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     seeds_of: str = ""
+    exports: Callable[..., Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds_of", self.seeds_of or self.name)
