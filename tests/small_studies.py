@@ -51,7 +51,7 @@ SMALL = {
     "--rank-shares 0.5 1.0",
     "text": "--expert-order 4 --horizon 16 --prompt-length 4 --orders 1 2 3 --windows 1 2 --mlp-window 4 "
     "--width 8 --steps 5 --n 400 --draws 600 --seeds 1 --network-seeds 1 --contamination 0.1 --small-vocab 8 "
-    "--dial-horizons 4 32 --dial-n 400 --chunks 2 16 --network-vocab 5 --network-horizon 16 --network-n 150 "
+    "--dial-horizons 4 32 --dial-n 800 --chunks 2 16 --network-vocab 5 --network-horizon 16 --network-n 150 "
     f"--network-batch 50 --network-steps 10 --corpus {HARBOUR}",
     "tradeoff": "--seeds 3 --chunks 2 4 8 --long-chunks 9 --long-seeds 1 --rho-chunks 4 16 --episodes 1 "
     "--parity-n 1000 --parity-chunks 1 5 --norm-bounds 8.0",
