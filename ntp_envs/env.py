@@ -211,7 +211,7 @@ class TokenEnv(gym.Env[Any, Any]):
         reward = 0.0
         if self.reward == "expert_log_prob":
             assert self._reader is not None
-            reward = max(float(self._reader.log_probs()[0, token]), self.log_prob_floor)
+            reward = max(float(self._reader.token_log_probs(np.array([token]))[0]), self.log_prob_floor)
         self._line[task.prompt_length + self._step] = token
         self._step += 1
         self._over = self._step == task.horizon or token == task.end_token
@@ -281,6 +281,12 @@ class ExpertReader:
             log_probs = self._cursor.log_probs()
             self._log_probs = log_probs if self._rows is None else log_probs[self._rows]
         return self._log_probs
+
+    def token_log_probs(self, tokens: IntArray) -> FloatArray:
+        """``(B,)`` log-probabilities of these next tokens; the laws are not computed for it."""
+        if self._log_probs is None and self._rows is None:
+            return self._cursor.token_log_probs(tokens)
+        return self.log_probs()[np.arange(len(tokens)), tokens]
 
     def keep(self, rows: IntArray) -> None:
         """Read on only these sequences."""

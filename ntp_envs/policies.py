@@ -53,6 +53,14 @@ class Cursor(ABC):
     def log_probs(self) -> FloatArray:
         """``(B, A)`` log-probabilities of the next token."""
 
+    def token_log_probs(self, tokens: NDArray[np.integer]) -> FloatArray:
+        """``(B,)`` log-probabilities of these next tokens; nothing is read yet."""
+        return self.log_probs()[np.arange(len(tokens)), tokens]
+
+    def draw(self, levels: FloatArray) -> IntArray:
+        """``(B,)`` next tokens drawn from the law, each by one uniform level in [0, 1); nothing is read yet."""
+        return at_levels(self.log_probs(), levels)
+
     @abstractmethod
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         """A new cursor with ``len(rows)`` sequences: sequence ``rows[i]`` of this one followed by ``tokens[i]``."""
@@ -98,8 +106,7 @@ class Policy(Savable, ABC):
         tokens = np.asarray(tokens)
         out = np.empty(tokens.shape)
         for rows, h, reader in self._readers(prompts, tokens):
-            column = tokens[rows, h]
-            out[rows, h] = reader.log_probs()[np.arange(len(column)), column]
+            out[rows, h] = reader.token_log_probs(tokens[rows, h])
         return out
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
@@ -115,7 +122,7 @@ class Policy(Savable, ABC):
         levels = check_generator(rng).random((horizon, len(prompts)))  # the same whatever is read together
         out = np.empty((len(prompts), horizon), dtype=np.int64)
         for rows, h, reader in self._readers(prompts, out):
-            out[rows, h] = at_levels(reader.log_probs(), levels[h, rows])
+            out[rows, h] = reader.draw(levels[h, rows])
         return out
 
     def _readers(self, prompts: NDArray[np.integer], tokens: NDArray[Any]) -> Iterator[tuple[slice, int, Cursor]]:
@@ -367,12 +374,33 @@ class _MixtureCursor(Cursor):
     def log_probs(self) -> FloatArray:
         return np.logaddexp.reduce(self._joint(), axis=1)  # (B, J, A) -> (B, A)
 
+    def _joint_of(self, tokens: NDArray[np.integer]) -> FloatArray:
+        return np.stack([reader.token_log_probs(tokens) for reader in self.readers], axis=1) + self.log_weights
+
+    def token_log_probs(self, tokens: NDArray[np.integer]) -> FloatArray:
+        return np.logaddexp.reduce(self._joint_of(tokens), axis=1)
+
+    def draw(self, levels: FloatArray) -> IntArray:
+        """Of the component whose share of the posterior the level falls in, by where it falls there."""
+        rows, ends = np.arange(len(levels)), np.zeros((len(levels), len(self.readers) + 1))
+        np.cumsum(np.exp(self.log_weights), axis=1, out=ends[:, 1:])
+        ends /= ends[:, -1:]
+        which = (ends[:, 1:] <= levels[:, None]).sum(axis=1)
+        start, end = ends[rows, which], ends[rows, which + 1]
+        within = np.minimum((levels - start) / (end - start), np.nextafter(1.0, 0.0))
+        return np.stack([reader.draw(within) for reader in self.readers])[which, rows]
+
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
-        weights = self._joint()[rows, :, tokens]  # (B', J)
-        total = np.logaddexp.reduce(weights, axis=1, keepdims=True)
+        return self._after(self._joint()[rows, :, tokens], [reader.branch(rows, tokens) for reader in self.readers])
+
+    def advance(self, tokens: IntArray) -> Cursor:
+        return self._after(self._joint_of(tokens), [reader.advance(tokens) for reader in self.readers])
+
+    def _after(self, weights: FloatArray, readers: list[Cursor]) -> Cursor:
+        total = np.logaddexp.reduce(weights, axis=1, keepdims=True)  # of (B', J)
         with np.errstate(invalid="ignore"):
             posterior = np.where(np.isneginf(total), self.log_prior, weights - total)
-        return _MixtureCursor([reader.branch(rows, tokens) for reader in self.readers], posterior, self.log_prior)
+        return _MixtureCursor(readers, posterior, self.log_prior)
 
 
 class EndedPolicy(SequentialPolicy):
@@ -429,6 +457,12 @@ class _EndedCursor(Cursor):
 
     def log_probs(self) -> FloatArray:
         return np.where(self.ended[:, None], self.owner._law, self.inner.log_probs())
+
+    def token_log_probs(self, tokens: NDArray[np.integer]) -> FloatArray:
+        return np.where(self.ended, self.owner._law[tokens], self.inner.token_log_probs(tokens))
+
+    def draw(self, levels: FloatArray) -> IntArray:
+        return np.where(self.ended, self.owner.end, self.inner.draw(levels))
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         ended = self.ended[rows] | (np.asarray(tokens) == self.owner.end)

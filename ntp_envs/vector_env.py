@@ -348,8 +348,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         rows, reader, end = cohort.rows, cohort.reader, self.task.end_token
         if self.reward == "expert_log_prob":
             assert reader is not None
-            taken = reader.log_probs()[np.arange(len(tokens)), tokens]
-            rewards[rows] = np.maximum(taken, self.log_prob_floor)
+            rewards[rows] = np.maximum(reader.token_log_probs(tokens), self.log_prob_floor)
         self._lines[rows, self._split + cohort.step] = tokens
         cohort.step += 1
         cohort.ended = cohort.step == self.task.horizon

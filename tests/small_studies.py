@@ -49,7 +49,7 @@ SMALL = {
     "robust": "--n 2000 --linear-n 1000 --parity-n 500 --seeds 2 --lams 0 0.03 0.3 --chunks 1 5 --folds 2",
     "scaling": "--horizon 6 --n 40 --budgets 1 2 --widths 128 192 --transformer-widths 32 64 --window 3 --windows 1 3 "
     f"--window-budget 1 --window-width 128 --batch-size 16 --orders 1 2 --samples 200 --seeds 1 --corpus {HARBOUR}",
-    "shuffled": "--contamination 0.1 --small-vocab 8 --dial-horizons 4 32 --dial-n 400 --chunks 2 16 "
+    "shuffled": "--contamination 0.1 --small-vocab 8 --dial-horizons 4 32 --dial-n 800 --chunks 2 16 "
     "--network-vocab 5 --network-horizon 16 --network-n 150 --network-batch 50 --network-steps 10 --draws 600 "
     f"--seeds 1 --network-seeds 1 --corpus {HARBOUR}",
     "snowball": "--horizons 4 12 --detail-horizon 12 --eps 0.1 --degree 3 --degrees 2 4 --n 300 --samples 60",

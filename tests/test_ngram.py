@@ -9,12 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
+from scipy.stats import chi2
 
 import ntp_envs.ngram as ngram
 from agents import LayerwiseBC, LogLossBC, NGramBC, NGramDialBC, RhoEstimatorBC, SmoothedLogLossBC
 from agents.selection import holdout_split
 from agents.testing import check_agent, default_problems
-from ntp_envs import Demonstrations, Exactness, MarkovClass, MarkovPolicy, NGramClass, NGramPolicy, TabularPolicy
+from ntp_envs import (
+    Demonstrations,
+    EndedPolicy,
+    Exactness,
+    MarkovClass,
+    MarkovPolicy,
+    MixturePolicy,
+    NGramClass,
+    NGramPolicy,
+    TabularPolicy,
+)
 from ntp_envs.arrays import all_sequences
 
 NONE = np.empty((1, 0), dtype=np.int64)
@@ -181,6 +192,28 @@ def test_copies_share_their_tables_and_files_keep_the_law(rng):
     assert back.prompt_length == 7
     np.testing.assert_array_equal(back.forced_log_probs(*other), policy.forced_log_probs(*other))
     assert len(pickle.dumps(policy)) < 3 * sum(level.keys.nbytes + level.own.nbytes for level in policy.levels)
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["witten-bell", "frequencies", "ended", "mixture"])
+def test_what_is_drawn_has_the_law(kind, rng):
+    text = rng.choice(6, size=80, p=[0.4, 0.25, 0.2, 0.1, 0.05, 0.0])  # the last token is only smoothed in
+    policy = NGramPolicy.fit_text(text, 6, order=3, escape=0.0 if kind == "frequencies" else 1.0)
+    if kind == "ended":
+        policy = EndedPolicy(policy, 4)
+    if kind == "mixture":
+        policy = MixturePolicy([policy, NGramPolicy.fit_text(text[::-1], 6, order=2)], [0.3, 0.7])
+    n, prompts = 20_000, np.array([[0, 0], [5, 1], [3, 4]])  # one of a token that was never seen, one that has ended
+    for prompt in prompts:
+        drawn = policy.sample(np.tile(prompt, (n, 1)), 2, rng)
+        seen = np.bincount(drawn @ [6, 1], minlength=36)
+        wanted = np.exp(policy.log_probs(np.tile(prompt, (36, 1)), all_sequences(6, 2)).sum(axis=1))
+        assert not seen[wanted == 0].any()
+        often = wanted * n >= 5
+        counts, means = (np.append(x[often], x[~often].sum()) for x in (seen, wanted * n))
+        assert ((counts - means) ** 2)[means > 0] @ (1 / means[means > 0]) < chi2.isf(1e-5, max(often.sum(), 1))
 
 
 # -- learning ----------------------------------------------------------------------------------------------------------
