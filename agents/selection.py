@@ -7,19 +7,20 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, FitReport, chosen_index, in_subfolder, unfitted
+from agents.base import COUNT, NOT_NEGATIVE, Agent, Checks, FitReport, chosen_index, in_subfolder, unfitted
 from agents.fit_class import least, token_parts
 from agents.log_loss import NGramBC
 from agents.rho_game import TAU_SCALE, rho_tau, solve_finite_game
 from ntp_envs import Demonstrations, EndedClass, FiniteClass, NGramClass, Policy, PolicyClass
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best
 from ntp_envs.checked import checked_policy
-from ntp_envs.checks import check_generator, check_in, check_int, check_names, check_probability
+from ntp_envs.checks import check_flag, check_generator, check_in, check_int, check_names, check_probability, optional
 from ntp_envs.saved import Savable
 
 
@@ -275,6 +276,11 @@ def _named(what: str, items: Any, kind: type) -> dict[str, Any]:
     return named
 
 
+def _agents(name: str, value: Any) -> Any:
+    _named(name, value, Agent)
+    return value
+
+
 class CommonSupports:
     """The value of `Agent.supports` for an agent made of others: the policy classes that all of them can fit.
 
@@ -333,6 +339,12 @@ class TournamentBC(Agent):
     """
 
     supports = CommonSupports()  # type: ignore[assignment]
+    allowed: ClassVar[Checks] = {
+        "agents": _agents,
+        "tau": partial(check_in, options=TAU_SCALE),
+        "holdout": check_probability,
+        "refit": check_flag,
+    }
 
     agents: Sequence[Agent] | Mapping[str, Agent]
     tau: str = "ratio"
@@ -347,9 +359,6 @@ class TournamentBC(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         agents = _named("agents", self.agents, Agent)
-        tau = check_in("tau", self.tau, TAU_SCALE)
-        if not isinstance(self.refit, bool | np.bool_):
-            raise TypeError(f"refit={self.refit!r} must be True or False.")
         if demonstrations.exactness is None:
             rest, held_out = holdout_split(demonstrations, self.holdout, rng)
         else:
@@ -361,7 +370,9 @@ class TournamentBC(Agent):
             name: in_subfolder(agent.clone(), f"member-{k}").fit(rest, policy_class, rng=np.random.default_rng(seed))
             for k, ((name, agent), seed) in enumerate(zip(agents.items(), seeds))
         }
-        self.tournament_ = tournament({name: agent.policy_ for name, agent in self.agents_.items()}, held_out, tau=tau)
+        self.tournament_ = tournament(
+            {name: agent.policy_ for name, agent in self.agents_.items()}, held_out, tau=self.tau
+        )
         self.best_agent_ = self.agents_[self.tournament_.winner]
         if self.refit:
             again = in_subfolder(agents[self.tournament_.winner].clone(), "chosen")
@@ -384,6 +395,19 @@ class TournamentBC(Agent):
 
 
 # -- Interpolated n-gram models on a dial, and any learner of finite classes to set it --------------------------------
+
+
+def _an_agent(name: str, value: Any) -> Agent:
+    if not isinstance(value, Agent):
+        raise TypeError(f"{name}={value!r} must be an agents.Agent.")
+    return value
+
+
+def _some(name: str, value: Any, check: Callable[[str, Any], Any]) -> tuple[Any, ...]:
+    """At least one of what ``check`` lets through, as a tuple."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not len(value):
+        raise TypeError(f"{name}={value!r} must be a sequence of numbers, at least one.")
+    return tuple(check(name, one) for one in value)
 
 
 @dataclass(eq=False, repr=False)
@@ -420,6 +444,12 @@ class NGramDialBC(Agent):
     """
 
     supports = (NGramClass, EndedClass)
+    allowed: ClassVar[Checks] = {
+        "agent": _an_agent,
+        "escapes": partial(_some, check=NOT_NEGATIVE),
+        "orders": optional(partial(_some, check=COUNT)),
+        "holdout": check_probability,
+    }
 
     agent: Agent
     _: KW_ONLY
@@ -460,6 +490,26 @@ CRITERIA = ("log_loss", "rho")
 
 class FitFailedWarning(UserWarning):
     """Some candidates of a cross-validation could not be fitted; the message has their parameters and the errors."""
+
+
+def _check_grid(name: str, grid: Any) -> Mapping[str, Sequence[Any]]:
+    if not isinstance(grid, Mapping):
+        raise TypeError(f"{name}={grid!r} must be a mapping from hyper-parameters to lists of values.")
+    if not grid:
+        example = "{'lam': [0.01, 0.1]}"
+        raise ValueError(f"{name} is empty; name a hyper-parameter and the values to try, as in {example}.")
+    for key, values in grid.items():
+        if not isinstance(values, list | tuple | range | np.ndarray) or np.ndim(values) == 0:
+            raise TypeError(f"{name}[{key!r}]={values!r} must be a list of values to try.")
+        if len(values) == 0:
+            raise ValueError(f"{name}[{key!r}] is empty; at least one value is needed.")
+    return grid
+
+
+def _check_error_score(name: str, value: Any) -> float | str:
+    if not (isinstance(value, str) and value == "raise") and not (isinstance(value, float) and math.isnan(value)):
+        raise ValueError(f"{name}={value!r} must be 'raise' or nan; a candidate without a policy has no other score.")
+    return value
 
 
 @dataclass(eq=False, repr=False)
@@ -519,6 +569,14 @@ class CrossValidatedBC(Agent):
     """
 
     supports = CommonSupports()  # type: ignore[assignment]
+    allowed: ClassVar[Checks] = {
+        "agent": _an_agent,
+        "grid": _check_grid,
+        "criterion": partial(check_in, options=CRITERIA),
+        "folds": partial(check_int, minimum=2),
+        "tau": partial(check_in, options=TAU_SCALE),
+        "error_score": _check_error_score,
+    }
 
     agent: Agent
     grid: Mapping[str, Sequence[Any]]
@@ -528,15 +586,16 @@ class CrossValidatedBC(Agent):
     tau: str = "ratio"
     error_score: float | str = math.nan
 
+    def __post_init__(self) -> None:
+        self._candidates()
+
     def chunk_length(self, demonstrations: Demonstrations) -> int:
-        return 1 if check_in("criterion", self.criterion, CRITERIA) == "log_loss" else demonstrations.horizon
+        return 1 if self.criterion == "log_loss" else demonstrations.horizon
 
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        criterion = check_in("criterion", self.criterion, CRITERIA)
-        tau = check_in("tau", self.tau, TAU_SCALE)
-        strict = _check_error_score(self.error_score)
+        criterion, strict = self.criterion, self.error_score == "raise"
         candidates = self._candidates()
         exact = demonstrations.exactness is not None
         splits = [(demonstrations, demonstrations)] if exact else shuffled_folds(demonstrations, self.folds, rng)
@@ -576,7 +635,7 @@ class CrossValidatedBC(Agent):
         else:
             log_densities = np.where(zeros > 0, -np.inf, -log_losses)[:, None, :]
             names = tuple(_label(candidates[c]) for c in fine)
-            self.tournament_ = play(log_densities, weights, names, tau, n=n)
+            self.tournament_ = play(log_densities, weights, names, self.tau, n=n)
             ranks, columns = _by_tournament(self.tournament_)
             best = self.tournament_.index
         self.cv_results_ = {
@@ -610,19 +669,8 @@ class CrossValidatedBC(Agent):
 
     def _candidates(self) -> list[dict[str, Any]]:
         """Every combination of the grid's values; the last name varies fastest."""
-        if not isinstance(self.agent, Agent):
-            raise TypeError(f"agent={self.agent!r} must be an agents.Agent.")
-        if not isinstance(self.grid, Mapping):
-            raise TypeError(f"grid={self.grid!r} must be a mapping from hyper-parameters to lists of values.")
-        if not self.grid:
-            raise ValueError("grid is empty; name a hyper-parameter and the values to try, as in {'lam': [0.01, 0.1]}.")
         known = {*self.agent.get_params(), *self.agent.RENAMED}
         check_names(f"{type(self.agent).__name__} has no parameter", self.grid, known)
-        for name, values in self.grid.items():
-            if not isinstance(values, list | tuple | range | np.ndarray) or np.ndim(values) == 0:
-                raise TypeError(f"grid[{name!r}]={values!r} must be a list of values to try.")
-            if len(values) == 0:
-                raise ValueError(f"grid[{name!r}] is empty; at least one value is needed.")
         return [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
 
     def _candidate(self, parameters: dict[str, Any]) -> Agent:
@@ -650,17 +698,6 @@ class CrossValidatedBC(Agent):
                 FitFailedWarning,
                 stacklevel=4,
             )
-
-
-def _check_error_score(error_score: Any) -> bool:
-    """Whether to raise."""
-    if isinstance(error_score, str) and error_score == "raise":
-        return True
-    if isinstance(error_score, float) and math.isnan(error_score):
-        return False
-    raise ValueError(
-        f"error_score={error_score!r} must be 'raise' or nan; a candidate without a policy has no other score."
-    )
 
 
 def _label(parameters: dict[str, Any]) -> str:

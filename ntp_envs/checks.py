@@ -105,7 +105,7 @@ def plain(value: Any) -> Any:
 
 def check_in(name: str, value: Any, options: Iterable[str]) -> str:
     options = list(options)
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}={value!r} is not an option.{did_you_mean(str(value), options)}")
     return value
 
@@ -119,6 +119,25 @@ def check_int(name: str, value: Any, *, minimum: int, maximum: int | None = None
     if number < minimum or (maximum is not None and number > maximum):
         raise ValueError(f"{name}={value} must be {wanted}.")
     return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r} must be True or False.")
+    return bool(value)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """``value`` as a finite ``float`` above 0."""
+    number = check_real(name, value, minimum=0.0)
+    if number == 0.0:
+        raise ValueError(f"{name}={value} must be positive.")
+    return number
+
+
+def optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """The same check, which lets ``None`` through."""
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def check_positions(name: str, value: Any, size: int | None) -> tuple[int, ...]:

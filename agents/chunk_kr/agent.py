@@ -6,12 +6,13 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.base import COUNT, Agent, Checks, ConvergenceWarning, FitReport
 from agents.chunk_kr.program import smallest_feasible_norm
 from agents.chunk_kr.solvers import FEASIBLE, Solution, solve_admm, solve_gda
 from agents.chunk_kr.space import (
@@ -33,7 +34,7 @@ from agents.chunk_kr.space import (
 from agents.selection import holdout_split
 from ntp_envs import AutomatonPolicy, BernoulliClass, Demonstrations, Policy, PolicyClass
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
-from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.checks import check_in, check_int, check_positive, check_real, optional
 from ntp_envs.policies import Cursor, SequentialPolicy
 from ntp_envs.policy_classes import ARLinearClass
 from ntp_envs.saved import Savable
@@ -355,6 +356,14 @@ class ChunkKR(Agent):
     """
 
     supports = (BernoulliClass, ARLinearClass)
+    allowed: ClassVar[Checks] = {
+        "chunk": COUNT,
+        "norm_bound": optional(check_positive),
+        "solver": partial(check_in, options=("admm", "gda")),
+        "tol": partial(check_real, minimum=1e-14),
+        **dict.fromkeys(("max_iterations", "low_rank"), optional(COUNT)),
+        "max_points": optional(partial(check_int, minimum=2)),
+    }
 
     chunk: int = 2
     norm_bound: float | None = None
@@ -372,7 +381,7 @@ class ChunkKR(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         begun = time.perf_counter()
-        self._check_parameters(demonstrations)
+        check_int("chunk", self.chunk, minimum=1, maximum=demonstrations.horizon)
         reader = PrefixReader(binary_features(policy_class))
         exact = demonstrations.exactness
         exchangeable = exact is not None and not exact.everything and isinstance(policy_class, BernoulliClass)
@@ -428,16 +437,6 @@ class ChunkKR(Agent):
             },
         )
         return policy, report
-
-    def _check_parameters(self, demonstrations: Demonstrations) -> None:
-        check_int("chunk", self.chunk, minimum=1, maximum=demonstrations.horizon)
-        check_in("solver", self.solver, ("admm", "gda"))
-        check_real("tol", self.tol, minimum=1e-14)
-        if self.norm_bound is not None and check_real("norm_bound", self.norm_bound, minimum=0.0) == 0.0:
-            raise ValueError("norm_bound=0 allows only the zero function; it must be positive.")
-        for name, least in (("max_iterations", 1), ("low_rank", 1), ("max_points", 2)):
-            if getattr(self, name) is not None:
-                check_int(name, getattr(self, name), minimum=least)
 
     def _collect(
         self, demonstrations: Demonstrations, reader: PrefixReader, positions: list[slice], exchangeable: bool = False

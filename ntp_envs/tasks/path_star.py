@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.checks import NotTractableError, check_generator, check_int, check_real, check_tokens
+from ntp_envs.checks import NotTractableError, check_flag, check_generator, check_int, check_real, check_tokens
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.features import PathPointers, StarPrompts
 from ntp_envs.policies import Policy, one_hot_log_probs
@@ -104,8 +104,7 @@ class PathStar(TargetTask):
         check_int("hops", self.hops, minimum=0, maximum=self.length - 2)
         self._follow(nodes=max(20, self.n_labels))
         for name in ("reverse", "teacherless"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}={getattr(self, name)!r} must be True or False.")
+            check_flag(name, getattr(self, name))
         if self.nodes < self.n_labels:
             raise ValueError(
                 f"nodes={self.nodes} is too few: a star of degree={self.degree} and length={self.length} has "

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.checks import NotTractableError, check_generator, check_in, check_int, check_probability, check_real
+from ntp_envs.checks import (
+    NotTractableError,
+    check_flag,
+    check_generator,
+    check_in,
+    check_int,
+    check_probability,
+    check_real,
+)
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import EndedPolicy, MixturePolicy, Policy
@@ -117,8 +125,7 @@ class Text(Task):
                 f"corpus={self.corpus!r} must be a string: 'default', the path of a text file, or 'hf:OWNER/NAME'."
             )
         check_in("tokens", self.tokens, TOKENS)
-        if not isinstance(self.lower, bool):
-            raise TypeError(f"lower={self.lower!r} must be True or False.")
+        check_flag("lower", self.lower)
         for name, minimum in (("expert_order", 1), ("horizon", 1), ("prompt_length", 0), ("learner_order", 1)):
             check_int(name, getattr(self, name), minimum=minimum)
         for name, minimum in (("max_vocab", 2), ("max_chars", 1)):
