@@ -498,7 +498,8 @@ class OnPolicyDistillation(InteractiveAgent):
     (reverse), token by token, without a gradient through the sampling of the prefixes. So its solutions are *fixed
     points*: the student that is nearest to the expert at the prefixes it writes itself. Each round the student writes
     sequences, the expert gives its law at every prefix, and the student is replaced by the nearest member
-    (`agents.fit_class.fit_class`; full minimisation instead of a gradient step, so that nothing needs tuning).
+    (`agents.fit_class.fit_class`; full minimisation instead of a gradient step, so that nothing needs tuning). For
+    networks there is `agents.neural.NeuralDistillation`.
 
     Fixed points need not be unique, and the iteration need not settle: in finite classes it may cycle. The report's
     ``details["change"]`` is the total variation between the last two students' next-token laws, averaged over the
@@ -545,6 +546,16 @@ class OnPolicyDistillation(InteractiveAgent):
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 1 if self.on_policy == 1.0 else None  # elsewhere the prefixes of the demonstrations matter as well
 
+    def _projections(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Callable[[], Policy], Callable[[Targets, str], tuple[Policy, FitReport]]]:
+        """What fits the first student to the demonstrations, and what finds the nearest one to targets."""
+
+        def nearest(targets: Targets, divergence: str) -> tuple[Policy, FitReport]:
+            return fit_class(policy_class, targets, divergence=divergence, tol=self.tol)
+
+        return lambda: fit_class(policy_class, demonstrations, tol=self.tol)[0], nearest
+
     def _interact(
         self, session: Session, start: Callable[[], Policy], demonstrations: Demonstrations, policy_class: PolicyClass
     ) -> tuple[Policy, FitReport]:
@@ -552,7 +563,9 @@ class OnPolicyDistillation(InteractiveAgent):
         rounds, rollouts = check_int("rounds", self.rounds, minimum=1), check_rollouts(self.rollouts)
         share = check_real("on_policy", self.on_policy, minimum=0.0, maximum=1.0)
         floor = check_real("floor", self.floor, minimum=0.0, maximum=1.0)
-        settle, tol = check_real("settle", self.settle, minimum=0.0), check_real("tol", self.tol, minimum=0.0)
+        settle = check_real("settle", self.settle, minimum=0.0)
+        check_real("tol", self.tol, minimum=0.0)
+        start, nearest = self._projections(demonstrations, policy_class, session.rng)
         fixed = []
         if share < 1.0:
             weights = Targets.of(demonstrations).per_token
@@ -565,7 +578,7 @@ class OnPolicyDistillation(InteractiveAgent):
             if share > 0.0:
                 batch.append(_floored(session.visit(policy, rollouts), floor).scaled(share))
             seen = Targets.join(batch)
-            new, report = fit_class(policy_class, seen, divergence=divergence, tol=tol)
+            new, report = nearest(seen, divergence)
             change = _change(policy, new, seen)
             policy, calm = new, calm + 1 if change <= settle else 0
         converged = change <= settle
