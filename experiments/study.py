@@ -190,6 +190,9 @@ class Study:
         labels: label columns beside `LABELS`.
         reads: options that may name a file which the cells read; what is in it belongs to the settings of a run. (So
             do files that an option ``tasks`` names in quotes.)
+        check_machine: called with the options and the number of processes before any are started on this machine;
+            ``ValueError`` where they will not do, with the way round.
+        seconds: about how long a cell takes here, where no run has told yet.
     """
 
     name: str
@@ -199,6 +202,8 @@ class Study:
     analyse: Callable[[Any, Summary], Analysis]
     labels: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    check_machine: Callable[[Any, int], None] | None = None
+    seconds: Callable[[Any, Cell], float] | None = None
 
     def __post_init__(self) -> None:
         if not dataclasses.is_dataclass(self.options) or not callable(getattr(self.options, "quick", None)):
