@@ -524,7 +524,8 @@ class OnPolicyDistillation(InteractiveAgent):
     (reverse), token by token, without a gradient through the sampling of the prefixes. So its solutions are *fixed
     points*: the student that is nearest to the expert at the prefixes it writes itself. Each round the student writes
     sequences, the expert gives its law at every prefix, and the student is replaced by the nearest member
-    (`agents.fit_class.fit_class`; full minimisation instead of a gradient step, so that nothing needs tuning).
+    (`agents.fit_class.fit_class`; full minimisation instead of a gradient step, so that nothing needs tuning). For
+    networks there is `agents.neural.NeuralDistillation`.
 
     Fixed points need not be unique, and the iteration need not settle: in finite classes it may cycle. The report's
     ``details["change"]`` is the total variation between the last two students' next-token laws, averaged over the
@@ -579,11 +580,22 @@ class OnPolicyDistillation(InteractiveAgent):
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 1 if self.on_policy == 1.0 else None  # elsewhere the prefixes of the demonstrations matter as well
 
+    def _projections(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Callable[[], Policy], Callable[[Targets, str], tuple[Policy, FitReport]]]:
+        """What fits the first student to the demonstrations, and what finds the nearest one to targets."""
+
+        def nearest(targets: Targets, divergence: str) -> tuple[Policy, FitReport]:
+            return fit_class(policy_class, targets, divergence=divergence, tol=self.tol)
+
+        return lambda: fit_class(policy_class, demonstrations, tol=self.tol)[0], nearest
+
     def _interact(
         self, session: Session, start: Callable[[], Policy], demonstrations: Demonstrations, policy_class: PolicyClass
     ) -> tuple[Policy, FitReport]:
         divergence, rounds, rollouts = self.divergence, self.rounds, self.rollouts
-        share, floor, settle, tol = self.on_policy, self.floor, self.settle, self.tol
+        share, floor, settle = self.on_policy, self.floor, self.settle
+        start, nearest = self._projections(demonstrations, policy_class, session.rng)
         fixed = []
         if share < 1.0:
             weights = Targets.of(demonstrations).per_token
@@ -596,7 +608,7 @@ class OnPolicyDistillation(InteractiveAgent):
             if share > 0.0:
                 batch.append(_floored(session.visit(policy, rollouts), floor).scaled(share))
             seen = Targets.join(batch)
-            new, report = fit_class(policy_class, seen, divergence=divergence, tol=tol)
+            new, report = nearest(seen, divergence)
             change = _change(policy, new, seen)
             policy, calm = new, calm + 1 if change <= settle else 0
         converged = change <= settle

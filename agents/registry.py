@@ -38,6 +38,7 @@ BUILT_IN: dict[str, str] = {
 WITH_AN_EXTRA: dict[str, str] = {
     "NeuralBC": "agents.neural:NeuralBC",
     "NeuralClippedRatioBC": "agents.neural:NeuralClippedRatioBC",
+    "NeuralDistillation": "agents.neural:NeuralDistillation",
     "NeuralRhoBC": "agents.neural:NeuralRhoBC",
     "SB3Agent": "agents.rl:SB3Agent",
 }

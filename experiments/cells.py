@@ -77,6 +77,8 @@ class Cell:
             cell succeeds. The records must not depend on it.
         code: ``"package.module:name"`` of what the function finds by names in its parameters (agents, tasks): with what
             it imports, that is the code behind its records. ``None``: all that it may reach by name.
+        apart: names of parameters that are no part of the identity: where a file lies whose content another one names,
+            what the records do not depend on.
     """
 
     part: str
@@ -84,11 +86,13 @@ class Cell:
     parameters: Mapping[str, Any]
     scratch: bool = False
     code: tuple[str, ...] | None = None
+    apart: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """The identity of the cell as text: equal for equal part and parameters, whatever their order."""
-        return f"{self.part} {json.dumps(dict(self.parameters), sort_keys=True)}"
+        own = {name: value for name, value in self.parameters.items() if name not in self.apart}
+        return f"{self.part} {json.dumps(own, sort_keys=True)}"
 
 
 def keyed_rng(seed: int, key: str) -> np.random.Generator:

@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -195,6 +195,8 @@ def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
     """Settings and study options from the words after the study's name; ``--quick`` changes the options' defaults."""
     flat = tyro.conf.arg(name="")
     quick = "--quick" in words
+    names = {field.name.replace("_", "-"): field.default for field in dataclasses.fields(study.options)}
+    words = gathered(words, {f"--{name}": isinstance(default, tuple) for name, default in names.items()})
     command = dataclasses.make_dataclass(
         "Command",
         [
@@ -214,6 +216,32 @@ def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return parsed.settings, parsed.options
+
+
+def gathered(words: Sequence[str], options: Mapping[str, bool]) -> list[str]:
+    """The words with the values of each option that takes several in one place, though they were given one by one.
+
+    Args:
+        words: of the command line.
+        options: the study's, and whether each takes several values; such a one answers to its singular, too.
+
+    >>> gathered(["--learner", "a", "--quick", "--learner", "b", "c"], {"--learners": True})
+    ['--learners', 'a', 'b', 'c', '--quick']
+    """
+    groups: dict[Any, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            several = name if options.get(name) else f"{name}s" if name not in options else ""
+            key: Any = several if options.get(several) else len(groups)
+            start = [several, *([value] if value else [])] if key == several else [word]
+            groups[key] = [*groups[key], *start[1:]] if key in groups else start
+            last = groups[key]
+        elif groups:
+            last.append(word)
+        else:
+            groups[0] = last = [word]
+    return [word for group in groups.values() for word in group]
 
 
 def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:

@@ -556,6 +556,10 @@ class Place:
         if self.no_shared_files and self.executor != "dask":
             raise ValueError(f"--no-shared-files is for --executor dask, not for {self.executor}.")
 
+    def processes(self, cells: int) -> int:
+        """Of this machine, for so many cells."""
+        return min(self.workers or min(os.cpu_count() or 1, 8), max(cells, 1))
+
 
 @contextmanager
 def executor_at(place: Place, folder: Path, needs: Needs, cells: int) -> Iterator[Executor]:
@@ -566,7 +570,7 @@ def executor_at(place: Place, folder: Path, needs: Needs, cells: int) -> Iterato
         WorkerRefused: a worker is not fit for the work.
     """
     if cells == 0 or place.executor == "local":
-        with local_executor(min(place.workers or min(os.cpu_count() or 1, 8), max(cells, 1))) as local:
+        with local_executor(place.processes(cells)) as local:
             yield local
         return
     pool: DaskPool | SlurmPool

@@ -314,6 +314,9 @@ def run_study(
         taken = {cell.key for cell in there} - {cell.key for cell in stale}
         todo = [cell for cell in cells if cell.key not in taken]
         done = len(taken)
+        where = place or Place(workers=workers)
+        if todo and executor is None and where.executor == "local" and study.check_machine is not None:
+            study.check_machine(options, where.processes(len(todo)))
 
         def keep(cell: Cell, result: CellResult) -> None:
             nonlocal done
@@ -327,8 +330,7 @@ def run_study(
                 progress(done, len(cells), result)
 
         needs = Needs(settings["versions"], settings.get("files", {}), code)
-        chosen_place = place or Place(workers=workers)
-        with nullcontext(executor) if executor else executor_at(chosen_place, folder.path, needs, len(todo)) as chosen:
+        with nullcontext(executor) if executor else executor_at(where, folder.path, needs, len(todo)) as chosen:
             run_cells(
                 todo,
                 study=study.seeds_of,
@@ -352,7 +354,8 @@ class PlannedPart:
     Attributes:
         name: of the part.
         cells, todo: how many it has, and how many of them are not there yet.
-        seconds: mean of its finished cells, whatever their parameters; ``nan`` where there is none.
+        seconds: mean of its finished cells, whatever their parameters; where there is none, of what the study expects,
+            or ``nan``.
     """
 
     name: str
@@ -379,6 +382,8 @@ def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0) -> list[
         own = [cell for cell in cells if cell.part == name]
         done = [c for c in own if c.key in kept and kept[c.key].error is None and made[c.key] == code[c.key]]
         seconds = [result.seconds for key, result in kept.items() if parts[key] == name and result.error is None]
+        if not seconds and study.seconds is not None:
+            seconds = [study.seconds(options, cell) for cell in own]
         mean = sum(seconds) / len(seconds) if seconds else math.nan
         found.append(PlannedPart(name, len(own), len(own) - len(done), mean if len(done) < len(own) else 0.0))
     return found

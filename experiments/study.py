@@ -194,6 +194,9 @@ class Study:
             keeps its numbers with the name of that one.
         exports: files to leave in the folder beside the others, text by name, from the options, the cells, their
             results and code by key, and the settings of the run.
+        check_machine: called with the options and the number of processes before any are started on this machine;
+            ``ValueError`` where they will not do, with the way round.
+        seconds: about how long a cell takes here, where no run has told yet.
     """
 
     name: str
@@ -205,6 +208,8 @@ class Study:
     reads: tuple[str, ...] = ()
     seeds_of: str = ""
     exports: Callable[..., Mapping[str, str]] | None = None
+    check_machine: Callable[[Any, int], None] | None = None
+    seconds: Callable[[Any, Cell], float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds_of", self.seeds_of or self.name)
