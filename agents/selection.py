@@ -403,11 +403,13 @@ def _an_agent(name: str, value: Any) -> Agent:
     return value
 
 
-def _some(name: str, value: Any, check: Callable[[str, Any], Any]) -> tuple[Any, ...]:
-    """At least one of what ``check`` lets through, as a tuple."""
+def _some(name: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
+    """The sequence as it is given: of at least one, and all such as ``check`` lets through."""
     if isinstance(value, str) or not isinstance(value, Sequence) or not len(value):
         raise TypeError(f"{name}={value!r} must be a sequence of numbers, at least one.")
-    return tuple(check(name, one) for one in value)
+    for one in value:
+        check(name, one)
+    return value
 
 
 @dataclass(eq=False, repr=False)
