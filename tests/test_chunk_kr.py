@@ -474,7 +474,7 @@ def test_walsh_coordinates_are_those_of_the_gram_matrix_where_features_do_not_lo
 
 
 @pytest.mark.parametrize("chunk", [3, 6])
-def test_a_fit_by_walsh_transforms_is_the_fit_of_the_gram_matrix(chunk, monkeypatch, rng):
+def test_a_fit_by_walsh_transforms_is_the_fit_of_the_gram_matrix(chunk, monkeypatch, rng, tmp_path):
     task = make_task("Contamination", horizon=6, eps=0.1)
     demonstrations = collect(task, 30, rng)
     fits = []
@@ -485,6 +485,11 @@ def test_a_fit_by_walsh_transforms_is_the_fit_of_the_gram_matrix(chunk, monkeypa
     assert methods == [{"eigen"}, {"walsh"}]
     assert fits[0].fit_report_.objective == pytest.approx(fits[1].fit_report_.objective, abs=2e-8)
     assert distance(fits[0].policy_, fits[1].policy_, task).values[-1] < 1e-7
+    fits[1].save(tmp_path / "fit.npz")
+    again = ChunkKR.load(tmp_path / "fit.npz").policy_
+    prompts = np.zeros((2**6, task.prompt_length), int)
+    log_probs = [policy.log_probs(prompts, all_sequences(2, 6)) for policy in (fits[1].policy_, again)]
+    assert np.array_equal(*log_probs)
     ours = brute_hellinger2(task, fits[1].policy_)
     assert ours == pytest.approx(distance(task.expert, fits[1].policy_, task).values[-1], abs=1e-10)
 

@@ -370,7 +370,7 @@ class Expansion(Savable):
 
 
 @dataclass(frozen=True, eq=False)
-class WalshExpansion:
+class WalshExpansion(Savable):
     """The same, where features do not look into the chunk: all values after a prefix at once, by Walsh transforms.
 
     Attributes:
