@@ -28,9 +28,10 @@ from experiments.measure import (
     titled,
     trains_networks,
 )
-from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN, CorpusOptions, checked_text, of_texts, read
+from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN
 from experiments.study import Analysis, FigureSpec, Study, option
 from experiments.summary import Summary, Table, pivot
+from experiments.texts import CorpusOptions, checked_text, of_texts, read
 from ntp_envs import FiniteClass, MarkovPolicy, collect, distance
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.tasks import Text
