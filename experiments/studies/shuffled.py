@@ -99,8 +99,9 @@ def text_of(o: ShuffledOptions, vocabulary: int, length: str) -> dict[str, Any]:
             warnings.simplefilter("ignore", UnknownTokensWarning)
             return checked_text(o, **sizes, contamination=o.contamination)
     except ValueError as error:
-        said = f" That is {length}={H} here." if "too short" in str(error) else ""
-        raise ValueError(f"{error}{said}") from error
+        if "too short" not in str(error):
+            raise
+        raise ValueError(f"{error} That is {length}={H} here.") from error
 
 
 def dial_class(task: Text) -> tuple[FiniteClass, list[float]]:
