@@ -203,7 +203,7 @@ def hops_figure(s: Summary, length: int, degrees: list[int]) -> Figure:
 
 def law_figure(s: Summary, length: int, rows: Sequence[SummaryRow]) -> Figure:
     """Exact match under teacher forcing against the number of arms: of learners that see no hop, copying, and a GPT."""
-    place = {"part": POINTER, "learner": POINTER, "mode": FORCING, "H": length, "hops": 0}
+    place: dict[str, Any] = {"part": POINTER, "learner": POINTER, "mode": FORCING, "H": length, "hops": 0}
     ours = s.select(EXPECTED, **place)
     settled = bool(ours) and all(agrees(row, row["degree"]) for row in ours)
     title = "Under teacher forcing one answer in d is right" if settled else "Is one answer in d right?"
