@@ -109,6 +109,8 @@ def main(words: list[str]) -> int:
         parser.error("name either a folder with the old code or --against REVISION")
     if asked.old is not None and not (asked.old / "experiments").is_dir():
         parser.error(f"{asked.old} is not a checkout: it has no folder experiments")
+    if asked.split and (len(asked.split) < 2 or not {*asked.split[1:]} <= {*SMALL}):
+        parser.error(f"--split takes an old study and those that it is now, of {', '.join(SMALL)}")
     failed = False
     code = nullcontext(asked.old.resolve()) if asked.old is not None else checkout(asked.against)
     with code as old, tempfile.TemporaryDirectory() as folder:

@@ -52,13 +52,6 @@ def test_every_mode_is_evaluated_at_every_stop(outcome):
     assert {row.seeds for row in outcome.summary.select(part=sweep.NETWORK)} == {SMALL.seeds, 0} - {0}
 
 
-def test_published_numbers_are_labelled_as_such(outcome):
-    rows = outcome.summary.select(part=sweep.PUBLISHED_ROWS)
-    assert {(row["degree"], row["H"]): row.mean for row in rows} == {(2, 10): 0.494, (5, 5): 0.186, (7, 7): 0.126}
-    assert all(row.method.startswith("published, not ours") and row.seeds == 0 for row in rows)
-    assert any("Published, not ours: 49.4%" in said for said in outcome.analysis.findings)
-
-
 # -- copying -----------------------------------------------------------------------------------------------------------
 
 

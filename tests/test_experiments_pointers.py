@@ -60,9 +60,15 @@ def test_hops_are_none_one_and_all():
     assert [sweep.hops_of(length) for length in (3, 4, 5, 7)] == [[0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 5]]
 
 
+def test_published_numbers_are_labelled_as_such(outcome):
+    rows = outcome.summary.select(part=sweep.PUBLISHED_ROWS)
+    assert {(row["degree"], row["H"]): row.mean for row in rows} == {(2, 10): 0.494, (5, 5): 0.186, (7, 7): 0.126}
+    assert all(row.method.startswith("published, not ours") and row.seeds == 0 for row in rows)
+
+
 def test_findings_are_of_the_largest_gap_and_of_every_number_of_arms(outcome):
     hops, law = outcome.analysis.findings
     assert "0 | 1 | 2 hops seen" in hops and "of its closed form (over 18 learners)" in hops
-    assert law == "Teacher forcing against 1/d: pointers 0.500 (d=2), 0.333 (d=3)."
+    assert law.startswith("Teacher forcing against 1/d: pointers 0.500 (d=2), 0.333 (d=3). Published, not ours: 49.4%")
     copied = outcome.summary.series("degree", path.SAMPLED, part=path.REFERENCE, mode=path.FORCING)
     np.testing.assert_allclose(copied.mean, 1 / copied.x)

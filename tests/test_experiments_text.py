@@ -18,6 +18,7 @@ from experiments.studies import load_study
 from experiments.studies import text as sweep
 from experiments.summary import Series, Summary
 from experiments.testing import check_study
+from experiments.texts import one_line
 from ntp_envs import distance
 from ntp_envs.tasks import Text
 from ntp_envs.text import UnknownTokensWarning
@@ -88,10 +89,10 @@ def test_samples_go_on_from_the_same_words(outcome):
         prompts[row.mean].add(row["prompt"])
         assert len(row["prompt"]) == 4 and len(row["text"]) == 16
     assert all(len(starts) == 1 for starts in prompts.values()) and len(prompts) == 2
-    whole = sweep.one_line(Path(HARBOUR).read_text(encoding="utf-8").lower())
+    whole = one_line(Path(HARBOUR).read_text(encoding="utf-8").lower())
     for row in outcome.summary.select(sweep.SAMPLE, learner=sweep.REAL):
         assert row["prompt"] + row["text"] in whole
-    assert sweep.one_line("a\nb\tc\0") == "a\u21b5b\u2192c\ufffd"
+    assert one_line("a\nb\tc\0") == "a\u21b5b\u2192c\ufffd"
 
 
 def test_the_scale_of_the_headline_adds_up():

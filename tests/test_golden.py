@@ -85,7 +85,8 @@ def test_a_study_against_the_code_itself(monkeypatch, capsys, tmp_path):
 
 
 def test_wrong_use_is_refused(capsys, tmp_path):
-    for words in ([], [str(ROOT), "--against", "HEAD"], [str(tmp_path)]):
+    split = [[str(ROOT), "--split", *names] for names in (["text"], ["text", "texts"])]
+    for words in ([], [str(ROOT), "--against", "HEAD"], *split, [str(tmp_path)]):
         with pytest.raises(SystemExit):
             golden.main(words)
     assert "it has no folder experiments" in capsys.readouterr().err

@@ -16,9 +16,8 @@ import numpy as np
 
 from agents import make_agent
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import Figure, end_labels, new_panels, no_data, plot_series, shades
+from experiments.charts import BLUES, ORANGES, Figure, end_labels, new_panels, no_data, plot_series, shades
 from experiments.studies import lm
-from experiments.studies.text import BLUES, ORANGES
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, Table, interval_words, paired_difference, with_interval
 from ntp_envs import DecodedPolicy, DistanceCurve, NGramClass, collect, distance_curves, distance_from_log_probs

@@ -20,9 +20,9 @@ import numpy as np
 from experiments.cells import Cell, Label, Record, keyed_rng, write_whole
 from experiments.charts import COLOURS, Figure, end_labels, log2_axis, new_figure, no_data
 from experiments.measure import distance_record, shown_lengths
-from experiments.studies.text import SAMPLE, one_line
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, SummaryRow, Table, interval_words, mean_interval, number, pivot
+from experiments.texts import SAMPLE, one_line
 from ntp_envs import distance_from_log_probs
 from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.distances.sampled import blocks

@@ -18,11 +18,7 @@ from experiments.cells import Cell, Label, Record, cached_records
 from experiments.charts import (
     COLOURS,
     Axes,
-    Curve,
     Figure,
-    Guide,
-    Panel,
-    chart,
     legend_below,
     new_panels,
     plot_series,
@@ -30,7 +26,7 @@ from experiments.charts import (
 )
 from experiments.measure import Watched, require_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import NOT_MEASURED, Series, Summary, SummaryRow, Table, derived, number
+from experiments.summary import Series, Summary, SummaryRow, Table, derived, number
 from ntp_envs.tasks import PathStar
 from ntp_envs.tasks.path_star import CleverHansPolicy
 
@@ -299,23 +295,15 @@ def backwards(training: Training) -> bool:
 # -- derived numbers and tables ----------------------------------------------------------------------------------------
 
 LEARNED = "updates until nine in ten whole answers are right for good"
-SOURCE = "Bachmann and Nagarajan 2024, arXiv:2403.06963"
-#: (d, L): share of whole answers right of a GPT with teacher forcing: 12 layers, 384 wide, 200,000 graphs
-PUBLISHED = {(2, 10): 0.494, (5, 5): 0.186, (7, 7): 0.126}
-PUBLISHED_ROWS = "published"
 
 
 def derived_rows(o: PathStarOptions, s: Summary) -> Iterator[SummaryRow]:
-    """When whole answers are right, and the published marks."""
+    """When whole answers are right."""
     for degree in o.degrees:
         for mode, training in trainings(s, degree).items():
             step = first_above(training.whole(), SOLVED) if mode != SECOND else None
             if step is not None:
                 yield derived(NETWORK, LEARNED, step, "greedy", mode=mode, degree=degree, H=training.length)
-    labels = {"task": "PathStar", "learner": "GPT, 12 layers, 384 wide", "mode": FORCING}
-    for (d, L), value in PUBLISHED.items():
-        how = f"published, not ours: {SOURCE}"
-        yield derived(PUBLISHED_ROWS, GREEDY, value, how, **labels, degree=d, H=L)
 
 
 def training_table(s: Summary, degree: int, found: Mapping[str, Training]) -> Table:
@@ -415,32 +403,8 @@ def mark_chance(axes: Axes, training: Training, *, copied: bool) -> None:
         axes.text(training.steps, chance - 0.13, "node 2: a guess", color=COLOURS["vermilion"], **style)
 
 
-def forced_ends(s: Summary) -> list[SummaryRow]:
-    """Whole answers right at the end of teacher forcing, for each number of arms."""
-    found = [trainings(s, degree) for degree in sorted(s.distinct("degree", part=NETWORK))]
-    return [modes[FORCING].at_end() for modes in found if FORCING in modes]
-
-
-def law_figure(o: PathStarOptions, s: Summary, rows: Sequence[SummaryRow]) -> Figure:
-    """Exact match under teacher forcing against the number of arms: ours and the published."""
-    ours = forced_ends(s)
-    settled = bool(ours) and all(agrees(row, row["degree"]) for row in ours)
-    title = "Under teacher forcing one answer in d is right" if settled else "Is one answer in d right?"
-    shown = Summary([*ours, *(row for row in rows if row.part == PUBLISHED_ROWS)])
-    look = {"color": COLOURS["vermilion"], "marker": "s", "linestyle": ""}
-    star = {"color": COLOURS["black"], "marker": "*", "markersize": 12, "linestyle": ""}
-    curves = [
-        Curve({"part": NETWORK}, f"transformer, L={o.length}", look=look),
-        Curve({"part": PUBLISHED_ROWS}, "published: GPT", look=star),
-    ]
-    arms = np.geomspace(min(shown.distinct("degree")), max(shown.distinct("degree")), 50)
-    law = Guide(points=[(d, 1 / d) for d in arms], note="1/d: copying, and a guess", at=(3.7, 0.4), dashes="--")
-    panel = Panel("degree", "arms d", GREEDY, curves, [law], yscale="zero", room=1.9)
-    return chart(shown, title, "whole answers right", panel)
-
-
-def figures(o: PathStarOptions, s: Summary, rows: Sequence[SummaryRow]) -> list[FigureSpec]:
-    """Two for each number of arms, and one of all."""
+def figures(o: PathStarOptions, s: Summary) -> list[FigureSpec]:
+    """Two for each number of arms."""
     made: list[FigureSpec] = []
     for degree in o.degrees:
         found = trainings(s, degree)
@@ -465,15 +429,7 @@ def figures(o: PathStarOptions, s: Summary, rows: Sequence[SummaryRow]) -> list[
                 partial(learning_figure, found, FREE, "Running free, is a wrong arm at node 2 wrong to the end?"),
             )
         )
-    sizes = ", ".join(str(place) for place in PUBLISHED)
-    law = FigureSpec(
-        "law",
-        "Does it depend on the number of arms?",
-        f"Whole answers right, greedy, with 95 % intervals. Stars: published by {SOURCE}, on (d, L) = {sizes}; they "
-        "are not ours, and of larger networks and longer training.",
-        lambda: law_figure(o, s, rows),
-    )
-    return [*made, law]
+    return made
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------
@@ -537,16 +493,6 @@ def second_finding(found: Mapping[str, Training]) -> str:
     )
 
 
-def law_finding(s: Summary) -> str:
-    """1/d, ours and theirs."""
-    ours = ", ".join(f"{row.shown(2)} (d={row['degree']})" for row in forced_ends(s))
-    theirs = ", ".join(f"{value:.1%} on (d, L) = ({d}, {L})" for (d, L), value in PUBLISHED.items())
-    return (
-        f"Teacher forcing against 1/d: transformer {ours or NOT_MEASURED}. Published, not ours: {theirs}, a GPT of 12 "
-        f"layers, 384 wide, 200,000 graphs ({SOURCE})."
-    )
-
-
 def limit_findings(o: PathStarOptions, s: Summary) -> Iterator[str]:
     """What these sizes cannot show."""
     found = trainings(s, o.degrees[0])
@@ -576,8 +522,6 @@ def findings(o: PathStarOptions, s: Summary) -> Iterator[str]:
     for degree in o.degrees:
         found = trainings(s, degree)
         yield from (finding(found) for mode, finding in FINDINGS.items() if mode in found)
-    if len(s):
-        yield law_finding(s)
     yield from limit_findings(o, s)
 
 
@@ -587,7 +531,7 @@ def analyse(options: PathStarOptions, summary: Summary) -> Analysis:
     found = {degree: trainings(summary, degree) for degree in options.degrees}
     tables = [training_table(summary, degree, modes) for degree, modes in found.items() if modes]
     said = list(findings(options, summary))
-    return Analysis(rows=rows, tables=tables, figures=figures(options, summary, rows), findings=said)
+    return Analysis(rows=rows, tables=tables, figures=figures(options, summary), findings=said)
 
 
 STUDY = Study(

@@ -6,7 +6,7 @@ has a closed form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,16 +107,24 @@ def cells(o: PointerOptions) -> Iterator[Cell]:
 # -- derived numbers and tables ----------------------------------------------------------------------------------------
 
 GAP = "largest gap of the fit to the closed form"
+SOURCE = "Bachmann and Nagarajan 2024, arXiv:2403.06963"
+#: (d, L): share of whole answers right of a GPT with teacher forcing: 12 layers, 384 wide, 200,000 graphs
+PUBLISHED = {(2, 10): 0.494, (5, 5): 0.186, (7, 7): 0.126}
+PUBLISHED_ROWS = "published"
 
 
 def derived_rows(s: Summary) -> Iterator[SummaryRow]:
-    """How far the expected exact match of fits is from the closed form."""
+    """How far the expected exact match of fits is from the closed form, and the published marks."""
     gaps = []
     for row in s.select(EXPECTED, part=POINTER):
         place = {name: row[name] for name in ("mode", "degree", "H", "hops")}
         gaps.append(abs(row.mean - s.value(SAMPLED, part=POINTER, learner=CLOSED, **place)))
     if gaps:
         yield derived(POINTER, GAP, round(max(gaps), 9), f"over {len(gaps)} learners")
+    labels = {"task": "PathStar", "learner": "GPT, 12 layers, 384 wide", "mode": FORCING}
+    for (d, L), value in PUBLISHED.items():
+        how = f"published, not ours: {SOURCE}"
+        yield derived(PUBLISHED_ROWS, GREEDY, value, how, **labels, degree=d, H=L)
 
 
 def table(o: PointerOptions, s: Summary, length: int) -> Table:
@@ -193,22 +201,25 @@ def hops_figure(s: Summary, length: int, degrees: list[int]) -> Figure:
     return figure
 
 
-def law_figure(s: Summary, length: int) -> Figure:
-    """Exact match under teacher forcing against the number of arms, of learners that see no hop and of copying."""
-    place = {"part": POINTER, "learner": POINTER, "mode": FORCING, "H": length, "hops": 0}
+def law_figure(s: Summary, length: int, rows: Sequence[SummaryRow]) -> Figure:
+    """Exact match under teacher forcing against the number of arms: of learners that see no hop, copying, and a GPT."""
+    place: dict[str, Any] = {"part": POINTER, "learner": POINTER, "mode": FORCING, "H": length, "hops": 0}
     ours = s.select(EXPECTED, **place)
     settled = bool(ours) and all(agrees(row, row["degree"]) for row in ours)
     title = "Under teacher forcing one answer in d is right" if settled else "Is one answer in d right?"
     copied = {"color": COLOURS["grey"], "marker": "", "linestyle": "--"}
     pointed = {"color": COLOURS["vermilion"], "marker": "o", "linestyle": ""}
+    star = {"color": COLOURS["black"], "marker": "*", "markersize": 12, "linestyle": ""}
     curves = [
         Curve({"part": REFERENCE, "learner": HANS, "mode": FORCING}, "copying, and a guess", SAMPLED, look=copied),
         Curve(place, f"pointers, L={length}", look=pointed),
+        Curve({"part": PUBLISHED_ROWS}, "published: GPT", GREEDY, look=star),
     ]
-    return chart(s, title, "whole answers right", Panel("degree", "arms d", EXPECTED, curves, yscale="zero", room=1.8))
+    panel = Panel("degree", "arms d", EXPECTED, curves, yscale="zero", room=1.8)
+    return chart(Summary([*s, *rows]), title, "whole answers right", panel)
 
 
-def figures(o: PointerOptions, s: Summary) -> list[FigureSpec]:
+def figures(o: PointerOptions, s: Summary, rows: Sequence[SummaryRow]) -> list[FigureSpec]:
     pair = sorted({min(o.degrees), 5 if 5 in o.degrees else max(o.degrees)})
     return [
         FigureSpec(
@@ -223,8 +234,9 @@ def figures(o: PointerOptions, s: Summary) -> list[FigureSpec]:
             "law",
             "Does it depend on the number of arms?",
             "Expected share of whole answers right, of pointers that see no ancestor of the goal, and of copying the "
-            "next node from the one before, which has to guess the second of d.",
-            lambda: law_figure(s, o.length),
+            f"next node from the one before, which has to guess the second of d. Stars: published by {SOURCE}, on "
+            f"(d, L) = {', '.join(map(str, PUBLISHED))}; they are not ours.",
+            lambda: law_figure(s, o.length, rows),
         ),
     ]
 
@@ -259,17 +271,23 @@ def law_finding(o: PointerOptions, s: Summary) -> str:
     """1/d."""
     found = s.select(EXPECTED, part=POINTER, learner=POINTER, mode=FORCING, H=o.length, hops=0)
     ours = ", ".join(f"{row.mean:.3f} (d={row['degree']})" for row in reversed(found))
-    return f"Teacher forcing against 1/d: pointers {ours or NOT_MEASURED}."
+    theirs = ", ".join(f"{value:.1%} on (d, L) = ({d}, {L})" for (d, L), value in PUBLISHED.items())
+    return (
+        f"Teacher forcing against 1/d: pointers {ours or NOT_MEASURED}. Published, not ours: {theirs}, a GPT of 12 "
+        f"layers, 384 wide, 200,000 graphs ({SOURCE})."
+    )
 
 
 def analyse(o: PointerOptions, s: Summary) -> Analysis:
     """Everything that is made of the summary."""
     rows = list(derived_rows(s))
     lengths = dict.fromkeys([o.length, *sorted(o.lengths)])
-    said = [sentence for row in rows for sentence in hops_findings(o, s, row)]
+    said = [sentence for row in rows if row.metric == GAP for sentence in hops_findings(o, s, row)]
     if len(s):
         said.append(law_finding(o, s))
-    return Analysis(rows=rows, tables=[table(o, s, length) for length in lengths], figures=figures(o, s), findings=said)
+    return Analysis(
+        rows=rows, tables=[table(o, s, length) for length in lengths], figures=figures(o, s, rows), findings=said
+    )
 
 
 STUDY = Study(

@@ -28,9 +28,10 @@ from experiments.measure import (
     titled,
     trains_networks,
 )
-from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN, CorpusOptions, checked_text, of_texts, read
+from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN
 from experiments.study import Analysis, FigureSpec, Study, option
 from experiments.summary import Summary, Table, pivot
+from experiments.texts import CorpusOptions, checked_text, of_texts, read
 from ntp_envs import FiniteClass, MarkovPolicy, collect, distance
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.tasks import Text
@@ -98,8 +99,9 @@ def text_of(o: ShuffledOptions, vocabulary: int, length: str) -> dict[str, Any]:
             warnings.simplefilter("ignore", UnknownTokensWarning)
             return checked_text(o, **sizes, contamination=o.contamination)
     except ValueError as error:
-        said = f" That is {length}={H} here." if "too short" in str(error) else ""
-        raise ValueError(f"{error}{said}") from error
+        if "too short" not in str(error):
+            raise
+        raise ValueError(f"{error} That is {length}={H} here.") from error
 
 
 def dial_class(task: Text) -> tuple[FiniteClass, list[float]]:

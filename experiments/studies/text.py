@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents import make_agent
 from experiments.cells import Cell, Label, Record
 from experiments.charts import (
+    BLUES,
     COLOURS,
     DISTANCE,
+    ORANGES,
+    Curve,
     Figure,
+    Panel,
     additive,
     additive_inverse,
+    chart,
     end_labels,
     interval_dot,
-    log2_axis,
     name_rows,
     new_figure,
-    new_panels,
     no_data,
     plot_series,
     shades,
@@ -36,35 +37,18 @@ from experiments.measure import (
     evaluation_records,
     networks_left_out,
     passing,
+    powers_of_two,
     shown_lengths,
     trains_networks,
 )
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import Analysis, FigureSpec, Study, option
 from experiments.summary import Series, Summary, Table, pivot
-from ntp_envs import ARLinearClass, NGramClass, Policy, PolicyClass, collect, distance, ended_class
+from experiments.texts import SAMPLE, CorpusOptions, checked_text, of_texts, read, sample_records
+from ntp_envs import ARLinearClass, NGramClass, Policy, collect, distance
 from ntp_envs.checks import check_int
 from ntp_envs.evaluation import evaluate
 from ntp_envs.features import WindowOneHot
 from ntp_envs.tasks import Text
-from ntp_envs.text import UnknownTokensWarning
-from ntp_envs.text.vocabulary import TOKENS
-
-
-@dataclass(frozen=True)
-class CorpusOptions(Options):
-    """The text that a study works on."""
-
-    corpus: str = "default"
-    """Text to work on: the path of a text file, "hf:OWNER/NAME" for a Hugging Face data set, or the help topics that
-    come with Python."""
-    records: Literal["lines"] | None = None
-    """One document a line, each with an end, instead of one stretch of text."""
-    tokens: Literal["char", "byte", "word"] = option("char", choices=TOKENS)
-    """What a token is; bytes read any file."""
-    lower: bool = True
-    """Lower-case the text first."""
-    max_chars: int | None = None
-    """Read this much of the text at most."""
 
 
 @dataclass(frozen=True)
@@ -106,49 +90,6 @@ class TextOptions(CorpusOptions):
         check_int("mlp_window", self.mlp_window, minimum=1, maximum=self.prompt_length + self.horizon - 1)
 
 
-# -- the text of a run: checked before anything is run, and known by its content from then on --------------------------
-
-
-def checked_text(options: CorpusOptions, **sizes: Any) -> dict[str, Any]:
-    """Parameters of the task of these sizes, with the ``sha256`` of the text; `read` takes them.
-
-    The text is read here, so that nothing is run on a text that will not do. The hash makes a changed file another
-    experiment.
-
-    Raises:
-        ValueError: the text cannot be read, is not text, or is too short; with the reason and the way round.
-    """
-    try:
-        task = Text(**{f.name: getattr(options, f.name) for f in fields(CorpusOptions)}, **sizes)
-    except (OSError, ImportError) as error:
-        raise ValueError(str(error)) from error
-    found = {**task.parameters(), "sha256": task.data.sha256}
-    if options.records is None:  # cells of one stretch of text keep their names, and with them their seeds
-        del found["records"]
-    return found
-
-
-def read(text: Mapping[str, Any], **changes: Any) -> Text:
-    """The task with these parameters, some of them changed.
-
-    Raises:
-        ValueError: the text is not the one that the run began with.
-    """
-    asked = {**text, **changes}
-    begun = asked.pop("sha256")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnknownTokensWarning)  # `checked_text` has said it, once
-        task = Text(**asked)
-    if task.data.sha256 != begun:
-        raise ValueError(f"corpus={task.corpus!r} has changed since this run began; start the run again.")
-    return task
-
-
-def of_texts(task: Text, members: PolicyClass) -> PolicyClass:
-    """The class as the task wants it: of texts that end, where those of the task do."""
-    return members if task.end_token is None else ended_class(members, task.end_token)
-
-
 # -- cells: one restricted learner of the expert's text, and how far its own text is from it ---------------------------
 
 MAIN = "drift"
@@ -156,7 +97,7 @@ NGRAM, LINEAR, MLP = "n-gram", "linear window", "MLP"
 EXPERT, REAL = "expert", "the text itself"
 DISTANCE2, BITS, HALF = "hellinger2", "bits a character", "tokens until the distance is 1"
 ACCURACY, NATS, RIGHT, PERPLEXITY = "forced_accuracy", "cross_entropy", "forced_token_accuracy", "perplexity"
-SAMPLE, UNKNOWN = "sample", "share of unknown tokens"
+UNKNOWN = "share of unknown tokens"
 BRIDGE = "monte carlo (bridge)"
 RADIUS = 100.0
 TOLERANCE = 1e-4  # nats a token: far below what the data determine
@@ -231,22 +172,6 @@ def scores(task: Text, policy: Policy, labels: Mapping[str, Label], rng: np.rand
     shown = task.windows(SHOWN_SAMPLES, np.random.default_rng(SAMPLES_SEED))
     written = policy.sample(shown.prompts, min(SAMPLE_LENGTH, task.horizon), rng)
     return records + sample_records(task, shown.prompts, written, labels)
-
-
-def sample_records(
-    task: Text, prompts: NDArray[np.int64], written: NDArray[np.int64], labels: Mapping[str, Label]
-) -> list[Record]:
-    """Texts as records: prompt and what is written are labels, and the value is the number of the prompt."""
-    return [
-        Record(SAMPLE, float(number), {**labels, "prompt": one_line(task.decode(x)), "text": one_line(task.decode(a))})
-        for number, (x, a) in enumerate(zip(prompts, written, strict=True), 1)
-    ]
-
-
-def one_line(text: str) -> str:
-    """A text with its line ends shown, and what cannot be printed replaced."""
-    visible = text.replace("\n", "\u21b5").replace("\t", "\u2192")
-    return "".join(c if c.isprintable() else "\ufffd" for c in visible)
 
 
 def references(*, text: Mapping[str, Any], rng: np.random.Generator) -> list[Record]:
@@ -354,8 +279,6 @@ def tables(o: TextOptions, s: Summary) -> list[Table]:
 
 # -- figures -----------------------------------------------------------------------------------------------------------
 
-BLUES = ("#0B2A45", "#0B4F83", "#0072B2", "#3C98CF", "#6FB8E3")  # few tokens seen to many
-ORANGES = ("#7A2E00", "#B04600", "#D55E00", "#E69F00")
 #: distances at the ticks of the additive scale, the last of which is its top
 TICKS = (0.0, 0.5, 1.0, 1.3, 1.5, 1.7, 1.8, 1.85, 1.9)
 #: where the lower end of an interval is beyond this, too little is in common to measure
@@ -429,16 +352,12 @@ def exit_of(series: Series) -> float:
 def plain_figure(o: TextOptions, s: Summary) -> Figure:
     """Plain squared distances against the logarithm of the length; n-grams on the left, the others on the right."""
     title = "How far apart are the two laws? At 2 they have nothing in common"
-    figure, panels = new_panels(title, [WRITTEN] * 2, DISTANCE, size=(11.0, 4.8))
-    for axes, kinds in zip(panels, ((NGRAM,), (LINEAR, MLP)), strict=True):
-        for name, look in looks(o, *kinds).items():
-            series = s.series("h", DISTANCE2, learner=name)
-            plot_series(axes, series, name, **look, label=name)
-        log2_axis(axes, [2.0**k for k in range(int(np.log2(o.horizon)) + 1)])
-        axes.set_ylim(0.0, 2.05)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower right", fontsize=10)
-    return figure
+    axis: dict[str, Any] = {"yscale": "linear", "ylim": (0.0, 2.05), "ticks": powers_of_two(o.horizon), "room": 7.0}
+    panels = []
+    for kinds in ((NGRAM,), (LINEAR, MLP)):
+        curves = [Curve({"learner": name}, name, look=look) for name, look in looks(o, *kinds).items()]
+        panels.append(Panel("h", WRITTEN, DISTANCE2, curves, **axis))
+    return chart(s, title, DISTANCE, *panels, size=(11.0, 4.8))
 
 
 def bits_figure(o: TextOptions, s: Summary) -> Figure:
