@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import io
 import pickle
 import re
 import zipfile
@@ -19,7 +18,7 @@ import numpy as np
 
 from ntp_envs import Demonstrations, EndedClass, FiniteClass, Policy, PolicyClass, Task
 from ntp_envs.checks import check_generator, check_int, check_names, check_real, keywords_of, plain, renamed
-from ntp_envs.saved import MAX_BYTES, STRUCTURE, Savable, UnsavableError, read, read_archive, write
+from ntp_envs.saved import MAX_BYTES, STRUCTURE, Savable, UnsavableError, read, read_archive, whole, write
 from ntp_envs.tasks.base import misfits
 
 #: where files with a pickle have it
@@ -307,9 +306,9 @@ class Agent(Savable, ABC):
             ValueError: something in the agent cannot be kept; the message says where it is.
         """
         path = Path(path)
-        parts = io.BytesIO()
         try:
-            write(parts, self, form=self.FORMAT)
+            with whole(path) as new:
+                write(new, self, form=self.FORMAT)
         except UnsavableError as error:
             if not allow_pickle:
                 name = re.split(r"[.\[]", error.where)[0]
@@ -318,10 +317,10 @@ class Agent(Savable, ABC):
                     f"{type(self).__name__} cannot be saved: {error}; {other or 'change that'}, or use save(path, "
                     "allow_pickle=True), for a file that runs code when it is loaded."
                 ) from error
-            with zipfile.ZipFile(parts, "w", zipfile.ZIP_DEFLATED) as archive:
+            body = self._pickled()
+            with whole(path) as new, zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr("format", f"{self.FORMAT} 1")
-                archive.writestr(PICKLE, self._pickled())
-        path.write_bytes(parts.getbuffer())
+                archive.writestr(PICKLE, body)
         return path
 
     def _pickled(self) -> bytes:

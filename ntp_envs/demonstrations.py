@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ntp_envs.arrays import written
 from ntp_envs.checks import as_array, check_int, check_tokens, check_weights, renamed
 from ntp_envs.policy_classes import PolicyClass
-from ntp_envs.saved import MAX_BYTES, array_digest, read_arrays
+from ntp_envs.saved import MAX_BYTES, array_digest, read_arrays, whole
 
 FORMAT = "ntp-envs demonstrations"
 FORMAT_VERSION = 2  # since texts may end early
@@ -212,7 +212,8 @@ class Demonstrations:
         if self.expert_log_probs is not None:
             arrays["expert_log_probs"] = self.expert_log_probs
         meta["arrays"] = {name: array_digest(array) for name, array in arrays.items()}
-        np.savez_compressed(path, meta=np.array(json.dumps(meta)), **arrays)
+        with whole(path) as new:
+            np.savez_compressed(new, meta=np.array(json.dumps(meta)), **arrays)
         return path
 
     @classmethod

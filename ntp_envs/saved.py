@@ -20,7 +20,8 @@ import math
 import operator
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePath
 from types import MethodType
@@ -71,6 +72,24 @@ class UnsavableError(ValueError):
 def place_of(kind: type) -> str:
     """A class as files name it."""
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write what is to take the place of a file at once, when it is whole, or not at all.
+
+    The suffix stays. What is there and is no regular file, such as a pipe, is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()  # a link stays one
+    partial = path.with_name(f".unfinished-{os.urandom(6).hex()}{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

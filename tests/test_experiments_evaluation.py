@@ -55,6 +55,30 @@ def test_an_agent_is_fitted_and_its_numbers_are_those_of_the_library(capsys, tmp
     assert again.forced_accuracy.tolist() == [row["forced_accuracy"] for row in first["positions"]]
 
 
+def test_a_saved_agent_runs_nothing_unless_it_may(capsys, tmp_path, monkeypatch):
+    (tmp_path / "my_learner.py").write_text(
+        "from agents import LogLossBC\nfrom ntp_envs import CallablePolicy\n\nclass Plain(LogLossBC):\n    pass\n\n"
+        "class Odd(Plain):\n    def _fit(self, *given):\n        policy, report = super()._fit(*given)\n"
+        "        return CallablePolicy(policy.next_log_probs, 2, prompt_length=1), report\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words, path = ("Contamination(horizon=4)", "--n", "20"), str(tmp_path / "agent")
+    fit = (words[0], "my_learner:Plain", *words[1:], "--demonstrations", "20", "--save", path)
+    assert run(capsys, *fit)[0] == 0
+    code, _, said = run(capsys, *words, "--load", path)
+    assert code == 2 and "'my_learner:Plain', which is not a class of ntp-envs" in said and "Traceback" not in said
+    assert run(capsys, *words, "--load", path, "--trusted", "my_learner:Plain")[0] == 0
+    code, _, said = run(capsys, *words, "--load", path, "--trusted", "my_learner:Plan")
+    assert code == 2 and "--trusted my_learner:Plan: there is no such class" in said
+    odd = [word.replace("Plain", "Odd") for word in fit]
+    code, _, said = run(capsys, *odd)
+    assert code == 2 and "policy_.function" in said
+    assert run(capsys, *odd, "--allow-pickle")[0] == 0
+    code, _, said = run(capsys, *words, "--load", path)
+    assert code == 2 and "it holds a pickle" in said
+    assert run(capsys, *words, "--load", path, "--allow-pickle")[0] == 0
+
+
 def test_a_network_in_the_place_of_the_task_s_class(capsys):
     pytest.importorskip("torch")
     code, printed, _ = run(

@@ -200,6 +200,25 @@ def test_what_cannot_be_kept_is_named():
             there_and_back(value)
 
 
+def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = fitted().save(tmp_path / "agent")
+    (tmp_path / "link").symlink_to(path)
+    before, demos = path.read_bytes(), collect(TASK, 3, np.random.default_rng(0))
+    saved = demos.save(tmp_path / "demos.npz").read_bytes()
+    assert SmoothedLogLossBC().save(tmp_path / "link").is_symlink() and path.read_bytes() != before
+    before = path.read_bytes()
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", full)
+    for kept, name in ((fitted(), "agent"), (demos, "demos.npz")):
+        with pytest.raises(OSError, match="No space left"):
+            kept.save(tmp_path / name)
+    assert path.read_bytes() == before and (tmp_path / "demos.npz").read_bytes() == saved
+    assert sorted(os.listdir(tmp_path)) == ["agent", "demos.npz", "link"]
+
+
 # -- classes of others -------------------------------------------------------------------------------------------------
 
 

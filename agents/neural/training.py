@@ -27,6 +27,7 @@ from agents.base import COUNT, NOT_NEGATIVE, Agent, Checks
 from agents.neural.network import Dropout, Network, resolve_device
 from ntp_envs import Demonstrations, Task
 from ntp_envs.checks import check_in, check_int, check_positive, optional
+from ntp_envs.saved import whole
 
 #: called after every step with the step, its loss (nats a sequence) and the speed (tokens a second)
 Report = Callable[[int, float, float], None]
@@ -366,12 +367,8 @@ class Checkpoint:
             "losses": torch.tensor(run.losses, dtype=torch.float64),
             "gradient_norms": torch.tensor(run.gradient_norms, dtype=torch.float64),
         }
-        partial = self.path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            torch.save(content, partial)
-            os.replace(partial, self.path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole(self.path) as new:
+            torch.save(content, new)
 
     def restore(self, run: Run) -> None:
         """Put ``run`` where the file left off; without a file, leave it as it is.

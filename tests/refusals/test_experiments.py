@@ -145,6 +145,7 @@ COMMANDS = [
     ("evaluate Contamination --save agent", "name one to be fitted"),
     ("evaluate Contamination LogLossBC --save /no/such/folder/agent", "no folder"),
     ("evaluate Contamination LogLossBC --load agent", "brings its own agent"),
+    ("evaluate Contamination --trusted my:Agent", "--trusted says how to --load an agent"),
     ("evaluate Contamination --n 1", "n=1"),
     ("evaluate Contamination --confidence 1", "confidence=1"),
     ("evaluate Contamination --confidence 95", "confidence=95"),
@@ -153,6 +154,7 @@ COMMANDS = [
     ("distance texts.csv", "texts.csv is not a kind of file that is read: .npz, .jsonl, .parquet"),
     ("distance texts.npz --confidence x", "--confidence"),
     ("distance texts.npz --metrix tv", "--metrix"),
+    ("distance texts.npz --max-bytes 0", "max_bytes=0"),
 ]
 
 
