@@ -427,8 +427,9 @@ class SlurmPool(Executor):
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._executor = submitit.SlurmExecutor(self.folder)
-        asked = {"job_name": self.name, "time": minutes, "mem": f"{round(1024 * memory)}M", "cpus_per_task": 1}
-        self._executor.update_parameters(**asked, **({"partition": partition} if partition else {}))
+        asked: dict[str, Any] = {"job_name": self.name, "time": minutes, "cpus_per_task": 1}
+        asked |= {"mem": f"{round(1024 * memory)}M", **({"partition": partition} if partition else {})}
+        self._executor.update_parameters(**asked, signal_delay_s=30)  # so long before its end a job is told so
         self._jobs: dict[str, tuple[Any, Future[Any]]] = {}
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._unseen: Counter[str] = Counter()
@@ -505,15 +506,18 @@ class SlurmPool(Executor):
                 outcome, value = "error", error
             if outcome == "success" and not isinstance(value, WorkerRefused):
                 future.set_result(value)
-                for file in self.folder.glob(f"{job_id}_*"):
-                    file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    for file in self.folder.glob(f"{job_id}_*"):
+                        file.unlink(missing_ok=True)
             else:
                 future.set_exception(value if isinstance(value, WorkerRefused) else RuntimeError(_last_line(value)))
 
     def _lose(self, job_id: str) -> None:
         with self._lock:
             job, future = self._jobs.pop(job_id)
-        log = "".join(path.read_text(errors="replace") for path in (job.paths.stderr,) if path.exists())
+        log = ""
+        with suppress(OSError):
+            log = job.paths.stderr.read_text(errors="replace")
         future.set_exception(RuntimeError(f"Slurm's job {job_id} left no result; its last words: {_last_line(log)}"))
 
 

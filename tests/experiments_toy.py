@@ -33,8 +33,7 @@ def noisy_square(*, size, replicate, mood, log, rng):
     if log:
         with Path(log).open("a") as file:
             file.write(f"{size} {replicate}\n")
-    if mood == "slow":
-        time.sleep(0.2)
+    time.sleep({"slow": 0.2, "long": 2.0}.get(mood, 0.0))
     if size == 2 and replicate == 1:
         if mood == "failing":
             raise ArithmeticError("two is <b>odd</b>")
@@ -109,6 +108,20 @@ def counted(*, start, steps, stop, rng, scratch):
 def long_cells(options):
     for start in (10, 20):
         yield Cell("sums", counted, {"start": start, "steps": options.steps, "stop": options.stop}, scratch=True)
+
+
+def killing(*, start, steps, stop, rng, scratch):
+    """`counted`, but in the middle it ends its process, once; so that what was sent of the folder arrives, it waits."""
+    if start == 10 and Path(stop).exists():
+        (scratch / "state").write_text(f"{steps // 2} {start + sum(range(steps // 2))}")
+        time.sleep(1.0)
+        Path(stop).unlink()
+        os._exit(3)
+    return counted(start=start, steps=steps, stop="", rng=rng, scratch=scratch)
+
+
+def killing_cells(options):
+    return [replace(cell, function=killing) for cell in long_cells(options)]
 
 
 LONG = Study("long", "Do sums add up?", LongOptions, long_cells, lambda options, summary: Analysis())
