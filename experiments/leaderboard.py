@@ -407,7 +407,7 @@ def _about(entry: Entry) -> str:
         "made": made.get("date", ""),
         "commit": made.get("commit", ""),
         "versions": made.get("distributions", ""),
-        "machine": f"{made.get('platform', '')}; {made.get('kernels', '')}",
+        "machine": f"{_text(made.get('platform', ''))}; {_text(made.get('kernels', ''))}",
         "seed": entry.content["seed"],
         "code": ", ".join(code),
         "checksum": entry.content["checksum"],

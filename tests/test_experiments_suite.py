@@ -12,6 +12,7 @@ import pytest
 
 from experiments.aggregate import run_score
 from experiments.cli import main
+from experiments.evaluation import build_task
 from experiments.leaderboard import Refused, is_foreign, page, read_submission
 from experiments.studies import load_study, suite
 from experiments.testing import check_study
@@ -61,6 +62,12 @@ def test_the_list_is_the_version():
             if size != "smoke"} == {"full": 270, "quick": 57}  # fmt: skip
     for tracks, _ in suite.SIZES.values():
         assert [track.name for track in tracks] == [suite.CLOSED, suite.TEXT, suite.PLANNING, suite.MODELS]
+
+
+def test_every_task_of_every_size_can_be_made():
+    for tracks, _ in suite.SIZES.values():
+        for task, horizon in (place for track in tracks if not track.needs for place in suite.places(track)):
+            assert build_task(task, horizon).horizon == (horizon or build_task(task).horizon)
 
 
 def test_scores_are_means_over_tasks_and_what_is_not_for_a_task_scores_nothing(outcome):

@@ -73,7 +73,7 @@ CLOSED, TEXT, PLANNING, MODELS = "closed form", "real text", "planning and compu
 _CLOSED = (
     "Contamination(eps=0.01, p=0.0001, q=0.9999, theta_min=0.0001)",
     "RareMode(density_ratio=10)",
-    "ConsistencyGame(eps=0.005)",
+    "ConsistencyGame(eps=0.002)",
     "Documents",
     "ARLinear(misspecification=0.0)",
 )
