@@ -69,6 +69,7 @@ ntp-bench: measure how next-token prediction drifts with the horizon
   ntp-bench run STUDY --help              its options
   ntp-bench evaluate TASK [AGENT]         what a policy gets right, forced and free-running
   ntp-bench diff RUN1 RUN2                what changed from one run to another, with intervals
+  ntp-bench leaderboard DIR               submissions of the suite, checked, as a page
   ntp-bench distance FILE                 how far two models' texts are apart, from their log-probabilities
   ntp-bench --version
 """
@@ -79,6 +80,7 @@ COMMANDS = {
     "info": "experiments.info:show_info",
     "evaluate": "experiments.evaluation:show_evaluation",
     "diff": "experiments.difference:show_diff",
+    "leaderboard": "experiments.leaderboard:show_leaderboard",
     "distance": "experiments.log_probs:show_distance",
 }
 LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal

@@ -22,7 +22,7 @@ class SeededModel(LanguageModel):
 
     model: Any = None
     horizon: int = 16
-    changes: tuple[str, ...] = ("int8", "int4", "drop", "window=4", "temperature=0.8")
+    changes: tuple[str, ...] = ("int4", "drop", "window=2", "temperature=0.8")
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -55,6 +55,7 @@ SMALL = {
     "snowball": "--horizons 4 12 --detail-horizon 12 --eps 0.1 --degree 3 --degrees 2 4 --n 300 --samples 60",
     "stability": "--horizon 20 --n 500 --linear-n 200 --chunks 1 2 5 18 --linear-chunks 1 2 4 --rank-chunk 5 "
     "--rank-shares 0.5 1.0",
+    "suite": "--size smoke --agents RhoEstimatorBC NGramBC",
     "text": "--expert-order 4 --horizon 16 --prompt-length 4 --orders 1 2 3 --windows 1 2 --mlp-window 4 "
     f"--width 8 --steps 5 --n 400 --draws 600 --seeds 1 --network-seeds 1 --corpus {HARBOUR}",
     "tightrope": "--n 200 --seeds 2 --horizons 16 64 256 --rounds 4",

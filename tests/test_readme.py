@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,7 @@ SMALL = {
     " --temperatures 0.7 1 --top-ps 1",
     "distillation": "--horizon 4 --prompt-length 3 --expert-order 3 --orders 2 --n 60 --draws 40 --forced 4 --seeds 1",
     "lm": "--expert tiny --changes int8 --horizon 4 --n 4 --forced 2",
+    "suite": "--size smoke --agents LogLossBC",
     "rl": "--steps 64 --n-envs 8 --n 40 --seeds 1 --horizon 4 --rounds 2",
 }
 NEEDS = {"rl": "stable_baselines3", "pathstar": "torch", "lm": "transformers"}
@@ -185,6 +187,7 @@ NEEDS = {"rl": "stable_baselines3", "pathstar": "torch", "lm": "transformers"}
 def workplace(tmp_path):
     """A folder with a file for each command that reads one, and the example package as if it was installed."""
     (tmp_path / "book.txt").write_text((ROOT / "tests" / "data" / "harbour.txt").read_text("utf-8"), encoding="utf-8")
+    shutil.copytree(ROOT / "experiments" / "submissions", tmp_path / "experiments" / "submissions")
     zeros = np.zeros((3, 2))
     np.savez(tmp_path / "texts.npz", p_on_p=zeros, q_on_p=zeros, p_on_q=zeros, q_on_q=zeros)
     project = (EXAMPLE / "pyproject.toml").read_text(encoding="utf-8")

@@ -26,7 +26,8 @@ from experiments.aggregate import pooled_score, profile_figure
 from experiments.cells import Cell, CellResult, Label
 from experiments.charts import Figure
 from experiments.evaluation import build_agent, build_task, named_code, parse_call, short_names
-from experiments.fingerprints import digest
+from experiments.fingerprints import digest, fingerprint
+from experiments.measure import named
 from experiments.studies import compare
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, SummaryRow, Table, interval_words, with_interval
@@ -72,7 +73,7 @@ CLOSED, TEXT, PLANNING, MODELS = "closed form", "real text", "planning and compu
 _CLOSED = (
     "Contamination(eps=0.01, p=0.0001, q=0.9999, theta_min=0.0001)",
     "RareMode(density_ratio=10)",
-    "ConsistencyGame(eps=0.005)",
+    "ConsistencyGame(eps=0.002)",
     "Documents",
     "ARLinear(misspecification=0.0)",
 )
@@ -108,8 +109,13 @@ SIZES: dict[str, tuple[tuple[Track, ...], int]] = {
 
 
 def dialled(agent: str) -> str:
-    """The agent of a call on the dial of n-gram models."""
-    return str(parse_call(f"NGramDialBC(agent={parse_call(agent)!r})"))
+    """The agent of a call, as `compare` writes it, on the dial of n-gram models; nothing is looked up.
+
+    >>> dialled("myalg:MyBC(tol=0.1)")
+    'NGramDialBC(agent=myalg.MyBC(tol=0.1))'
+    """
+    name, parenthesis, rest = agent.partition("(")
+    return f"NGramDialBC(agent={name.replace(':', '.', 1)}{parenthesis}{rest})"
 
 
 def places(track: Track) -> list[tuple[str, int | None]]:
@@ -293,12 +299,16 @@ def radar(scores: Summary, agents: Sequence[str], tracks: Sequence[str]) -> Figu
     """A spoke for each track, a closed line for each agent."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.6, 4.8))
+    figure = Figure(figsize=(7.6, 5.8))
     axes: Any = figure.add_subplot(projection="polar")
     axes.set_theta_zero_location("N")
     axes.set_theta_direction(-1)
     angles = np.linspace(0, 2 * np.pi, len(tracks), endpoint=False)
-    axes.set_xticks(angles, labels=list(tracks))
+    axes.set_xticks(angles, labels=[track.replace(" and ", "\nand ").replace(" m", "\nm") for track in tracks])
+    for label, angle in zip(axes.get_xticklabels(), angles):  # beside the circle, not on it
+        label.set_horizontalalignment(
+            "center" if abs(np.sin(angle)) < 0.1 else "left" if np.sin(angle) > 0 else "right"
+        )
     axes.set_ylim(0, 1)
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], labels=["", "0.5", "", "1"])
     for place, agent in enumerate(agents):
@@ -312,13 +322,21 @@ def radar(scores: Summary, agents: Sequence[str], tracks: Sequence[str]) -> Figu
         for angle, row in zip(angles + shift, rows):
             axes.plot([angle, angle], [row.lower, row.upper], color=colour, linewidth=4, alpha=0.35)
     if axes.lines:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.15, 1.0), fontsize=9)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
 # -- the file to submit ------------------------------------------------------------------------------------------------
 
 FORMAT = 1
+#: of a record; its labels follow from the cell, see `labels_of`
+KEPT = ("metric", "value", "lower", "upper", "method")
+
+
+def labels_of(parameters: Mapping[str, Any], H: int) -> dict[str, Label]:
+    """The labels of every record of a cell."""
+    labels = named(parameters["task"], parameters["agent"], H, parameters["n"])
+    return {**labels, compare.SEED: parameters["replicate"]}
 
 
 def submissions(
@@ -336,12 +354,16 @@ def submissions(
         lines = []
         for cell in mine:
             result, behind = results[cell.key], code[cell.key]
-            mark = digest(json.dumps(dict(behind), sort_keys=True))
+            mark = fingerprint(behind)
             files[mark] = behind
             error = None if result.error is None else result.error.strip().splitlines()[-1][:200]
-            records = [record.to_json() for record in result.records]
-            lines.append({"parameters": dict(cell.parameters), "code": mark, "error": error,
-                          "seconds": round(result.seconds, 3), "records": records})  # fmt: skip
+            records = [
+                {name: value for name, value in record.to_json().items() if name in KEPT and value is not None}
+                for record in result.records
+            ]
+            H = next((record.labels["H"] for record in result.records), cell.parameters["horizon"])
+            line = {"parameters": dict(cell.parameters), "H": H, "code": mark, "error": error}
+            lines.append({**line, "seconds": round(result.seconds, 3), "records": records})
         made = settings.get("made", {})
         texts = {cell.parameters["task"] for cell in mine if parse_call(cell.parameters["task"]).name == "Text"}
         content = {
@@ -375,7 +397,7 @@ def file_name(agent: str, size: str) -> str:
 def sealed(content: Mapping[str, Any]) -> str:
     """The text of a submission: JSON without numbers that JSON has not, and its own checksum."""
     whole = plain(dict(content))
-    return json.dumps({**whole, "checksum": checksum(whole)}, indent=1, allow_nan=False) + "\n"
+    return json.dumps({**whole, "checksum": checksum(whole)}, allow_nan=False) + "\n"
 
 
 def checksum(content: Mapping[str, Any]) -> str:
