@@ -296,12 +296,22 @@ class PathStar(TargetTask):
             raise ValueError(f"tokens has shape {tokens.shape}; (B, t) with t <= length={self.length} is needed.")
         star = StarPrompts.read(prompts, self.n_edges)
         first, last = (star.goal, star.start) if self.reverse else (star.start, star.goal)
-        tails, heads = (star.heads, star.tails) if self.reverse else (star.tails, star.heads)
         good = np.ones(len(tokens), dtype=bool)
         if tokens.shape[1]:
             good &= tokens[:, 0] == first
-        for here, there in itertools.pairwise(tokens.T):
-            good &= ((tails == here[:, None]) & (heads == there[:, None])).any(axis=1)
+        if tokens.shape[1] > 1:
+            before, after = tokens[:, :-1], tokens[:, 1:]
+            above, below = (after, before) if self.reverse else (before, after)
+            rows = np.arange(len(tokens))[:, None]
+            parents = np.full((len(tokens), self.vocab_size), -1)
+            parents[rows, star.heads] = star.tails
+            follows = parents[rows, below] == above
+            several = (parents[rows, star.heads] != star.tails).any(axis=1)  # a node with two parents is in no star
+            if several.any():
+                edges = star.tails[several, None] * self.vocab_size + star.heads[several, None]
+                steps = above[several] * self.vocab_size + below[several]
+                follows[several] = (edges == steps[:, :, None]).any(axis=2)
+            good &= follows.all(axis=1)
         if tokens.shape[1] == self.length:
             good &= tokens[:, -1] == last
         return good
