@@ -70,6 +70,7 @@ ntp-bench: measure how next-token prediction drifts with the horizon
   ntp-bench evaluate TASK [AGENT]         what a policy gets right, forced and free-running
   ntp-bench diff RUN1 RUN2                what changed from one run to another, with intervals
   ntp-bench distance FILE                 how far two models' texts are apart, from their log-probabilities
+  ntp-bench completion bash|zsh           a script that completes commands, names and options where Tab is pressed
   ntp-bench --version
 """
 
@@ -80,6 +81,7 @@ COMMANDS = {
     "evaluate": "experiments.evaluation:show_evaluation",
     "diff": "experiments.difference:show_diff",
     "distance": "experiments.log_probs:show_distance",
+    "completion": "experiments.completion:show_completion",
 }
 LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
 SHOWN = 10  # failures listed on the terminal; all are in the report

@@ -138,10 +138,10 @@ def memory() -> float:
 
 def check_fits(name: str, count: int, each: float, what: str) -> int:
     """``count`` itself, if so many times ``each`` bytes fit into the memory of this machine."""
-    if count * each > (most := memory()):
+    if count > (most := memory()) / each:
         raise ValueError(
-            f"{name}={count}: {what} would take {count * each / 1e9:.3g} GB, and there are {most / 1e9:.3g} GB; use "
-            f"{name} <= {int(most // each)}."
+            f"{name}={count} must be at most {int(most // each)}: {what} take {each:g} bytes each, and there are "
+            f"{most / 1e9:.3g} GB."
         )
     return count
 
