@@ -53,7 +53,7 @@ from ntp_envs import (
 )
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences, sample_categorical
 from ntp_envs.automata import AutomatonPolicy, markov_contexts
-from ntp_envs.checks import NotTractableError, check_in, check_int, check_positive
+from ntp_envs.checks import NotTractableError, check_fits, check_in, check_int, check_positive
 from ntp_envs.policy_classes import ProductPolicy
 
 # -- Learners that interact: they are told the task, walk where their own policy leads, and ask its expert there ------
@@ -104,7 +104,7 @@ class Session:
         """
         if rollouts == EXACT:
             return self._visit_all(policy, beta)
-        n, horizon = int(rollouts), self.task.horizon
+        n, horizon = self._checked(int(rollouts)), self.task.horizon
         prompts = self.task.sample_prompts(n, self.rng)
         log_laws, tokens = np.empty((n, horizon, self.task.vocab_size)), np.empty((n, horizon), dtype=np.int64)
         walker, expert = policy.cursor(prompts), self.task.expert.cursor(prompts)
@@ -120,7 +120,7 @@ class Session:
 
     def visit_layer(self, policy: Policy, rollouts: int, layer: int) -> Targets:
         """The expert's laws after ``layer`` tokens of the policy's own: one query and ``layer`` steps a sequence."""
-        prompts = self.task.sample_prompts(rollouts, self.rng)
+        prompts = self.task.sample_prompts(self._checked(rollouts), self.rng)
         tokens = np.zeros((rollouts, layer + 1), dtype=np.int64)
         log_laws = np.zeros((rollouts, layer + 1, self.task.vocab_size))
         weights = np.zeros(tokens.shape)
@@ -133,6 +133,10 @@ class Session:
         self.environment_steps += rollouts * layer
         self.expert_queries += rollouts
         return Targets(prompts, tokens, _checked(log_laws, weights > 0), weights)
+
+    def _checked(self, rollouts: int) -> int:
+        size = self.task.vocab_size * self.task.horizon
+        return check_fits("rollouts", rollouts, 8.0 * size, f"laws of {self.task.horizon} tokens each")
 
     def _visit_all(self, policy: Policy, beta: float) -> Targets:
         prompts, masses = self.task.prompt_law()
@@ -784,6 +788,7 @@ class AdversarialImitation(Agent):
             cells = contexts + np.arange(horizon) * n_contexts
             return targets.counts(cells, horizon * n_contexts).reshape(horizon, n_contexts, size)
 
+        check_fits("rollouts", rollouts, 32.0 * size * horizon, f"laws of {horizon} tokens each")
         law = demonstrations.normalised_weights()
         expert = occupancy(Targets.of(demonstrations))
         policy, _ = fit_class(policy_class, demonstrations, tol=tol)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import json
 import math
@@ -71,6 +72,7 @@ ntp-bench: measure how next-token prediction drifts with the horizon
   ntp-bench diff RUN1 RUN2                what changed from one run to another, with intervals
   ntp-bench leaderboard DIR               submissions of the suite, checked, as a page
   ntp-bench distance FILE                 how far two models' texts are apart, from their log-probabilities
+  ntp-bench completion bash|zsh           a script that completes commands, names and options where Tab is pressed
   ntp-bench --version
 """
 
@@ -82,6 +84,7 @@ COMMANDS = {
     "diff": "experiments.difference:show_diff",
     "leaderboard": "experiments.leaderboard:show_leaderboard",
     "distance": "experiments.log_probs:show_distance",
+    "completion": "experiments.completion:show_completion",
 }
 LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
 SHOWN = 10  # failures listed on the terminal; all are in the report
@@ -103,7 +106,7 @@ class RunSettings:
     reuse_stale: bool = False
     """Take finished cells as they are, although the code that made them was edited since."""
     dry_run: bool = False
-    """Say what would be run, and about how long it would take where an earlier run in the folder knows; run nothing."""
+    """Say what would be run, and how long and how much memory it takes where an earlier run in the folder knows."""
     quiet: bool = False
     """No progress, tables or findings: the place of the report, and what failed."""
     json: bool = False
@@ -137,17 +140,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"unknown command {words[0]!r}.{did_you_mean(words[0], ['run', *COMMANDS])}")
         if message := shadowed_agents():
             raise UsageError(message)
-        return (
+        code = (
             _run(words[1:])
             if words[0] == "run"
             else _shown(COMMANDS[words[0]], words[1:] or ([] if words[0] == "list" else ["--help"]))
         )
+        sys.stdout.flush()
+        return code
     except (UsageError, FolderError) as error:
         stderr.print(f"[bold red]ntp-bench:[/] {escape(str(error))}", soft_wrap=True)
         return 2
     except BrokenPipeError:  # who reads has had enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # standard output is a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stderr.print(f"[bold red]ntp-bench:[/] nothing can be printed ({escape(str(error))}).", soft_wrap=True)
+        return 1
     except KeyboardInterrupt:
         stderr.print("interrupted.")
         return 130
@@ -191,6 +200,8 @@ def _shown(command: str, words: list[str]) -> int:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise UsageError(str(error)) from error
+    except MemoryError as error:
+        raise UsageError(f"not enough memory ({error}); use smaller sizes.") from error
 
 
 def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
@@ -272,10 +283,14 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
         raise UsageError(str(error)) from error
     except BrokenPipeError:
         raise
-    except (KeyboardInterrupt, OSError, sqlite3.Error) as error:
+    except (KeyboardInterrupt, OSError, sqlite3.Error, MemoryError) as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         reason = "interrupted." if interrupted else f"[bold red]stopped:[/] {escape(str(error))}."
         kept = f"What is finished is kept in {escape(str(out))}; the same command goes on from there."
+        if not os.path.isdir(out):
+            kept = f"The folder {escape(str(out))} is gone, and what was finished with it."
+        elif getattr(error, "errno", None) == errno.ENOSPC:
+            reason += " That is the disk, or /dev/shm, which worker processes need: --workers 1 does without."
         stderr.print(f"{reason} {kept}", soft_wrap=True)
         return 130 if interrupted else 1
     if outcome.reused and not settings.quiet:
@@ -320,19 +335,30 @@ def _show(outcome: RunOutcome, settings: RunSettings) -> None:
 
 def _plan(study: Study, options: Any, out: Path, settings: RunSettings) -> int:
     """What `_run_and_show` would run, and how long, by the finished cells of the same parts."""
+    from experiments.cells import peak_memory
     from experiments.run import plan
 
     stdout = Console(highlight=False)
-    total = 0.0
-    for part in (planned := plan(study, options, out=out, seed=settings.seed)):
-        total += part.todo * part.seconds
-        each = "not known" if math.isnan(part.seconds) else f"about {part.seconds:.2g} s each"
+    planned = [part for part in plan(study, options, out=out, seed=settings.seed) if part.cells]
+    for part in planned:
+        each = "time and memory not known"
+        if part.todo == 0:
+            each = "nothing to do"
+        elif not math.isnan(part.seconds):
+            each = f"about {part.seconds:.2g} s each"
+            each += "" if math.isnan(part.megabytes) else f" and up to {part.megabytes:.0f} MB a process"
         stdout.print(f"{escape(part.name)}: {part.todo} of {part.cells} cells to run, {each}", soft_wrap=True)
     todo = sum(part.todo for part in planned)
+    total, most = sum(part.todo * part.seconds for part in planned), [part.megabytes for part in planned]
     long = f"about {total:.3g} s of one processor"
     if math.isnan(total):
         long = "how long is known when a cell of each part is finished"
+    workers = min(settings.workers, max(todo, 1))
     stdout.print(f"{study.name}: {todo} cells to run in {escape(str(out))}, {long}", soft_wrap=True)
+    if todo:
+        used = f"{workers} x {max(most):.0f} MB, the most that a process of finished cells had used"
+        least = f"more than {workers} x {peak_memory():.0f} MB, which is what this process takes before any cell"
+        stdout.print(f"memory: {least if any(map(math.isnan, most)) else used}", soft_wrap=True)
     return 0
 
 

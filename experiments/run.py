@@ -145,9 +145,16 @@ class OutputFolder:
         Raises:
             FolderError: the folder holds something else, or a run with other settings and ``overwrite`` is false.
         """
+        try:
+            return self._prepared(dict(settings), overwrite)
+        except OSError as error:
+            raise FolderError(
+                f"{self.path} cannot be written to ({error.strerror or error}); choose another folder with --out."
+            ) from error
+
+    def _prepared(self, settings: dict[str, Any], overwrite: bool) -> dict[str, Any]:
         if self.path.exists() and not self.path.is_dir():
             raise FolderError(f"{self.path} is a file; choose another folder with --out.")
-        settings = dict(settings)
         if self.path.is_dir() and any(self.path.iterdir()):
             there = self.settings()
             differing = _refused(there, settings)
@@ -356,12 +363,14 @@ class PlannedPart:
         cells, todo: how many it has, and how many of them are not there yet.
         seconds: mean of its finished cells, whatever their parameters; where there is none, of what the study expects,
             or ``nan``.
+        megabytes: the most that a process had used by the end of one of them; ``nan`` where there is none.
     """
 
     name: str
     cells: int
     todo: int
     seconds: float
+    megabytes: float
 
 
 def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0) -> list[PlannedPart]:
@@ -374,9 +383,10 @@ def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0) -> list[
     kept: Mapping[str, CellResult] = {}
     made: Mapping[str, Mapping[str, str]] = {}
     parts: Mapping[str, str] = {}
-    if folder.results.is_file() and folder.settings()["seed"] == seed:
+    memory: Mapping[str, float] = {}
+    if os.path.isfile(folder.results) and folder.settings()["seed"] == seed:
         with ResultStore(folder.results) as store:
-            kept, made, parts = store.results(), store.code(), store.parts()
+            kept, made, parts, memory = store.results(), store.code(), store.parts(), store.memory()
     code, found = code_of_cells(cells), []
     for name in dict.fromkeys(cell.part for cell in cells):
         own = [cell for cell in cells if cell.part == name]
@@ -385,7 +395,9 @@ def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0) -> list[
         if not seconds and study.seconds is not None:
             seconds = [study.seconds(options, cell) for cell in own]
         mean = sum(seconds) / len(seconds) if seconds else math.nan
-        found.append(PlannedPart(name, len(own), len(own) - len(done), mean if len(done) < len(own) else 0.0))
+        most = max((memory[key] for key in kept if parts[key] == name and key in memory), default=math.nan)
+        todo = len(own) - len(done)
+        found.append(PlannedPart(name, len(own), todo, mean if todo else 0.0, most if todo else 0.0))
     return found
 
 

@@ -182,7 +182,8 @@ class BernoulliMixturePolicy(_EventAutomaton):
     def __init__(self, thetas: ArrayLike, weights: ArrayLike, *, horizon: int, on: str = "tokens") -> None:
         horizon = check_int("horizon", horizon, minimum=1)
         super().__init__(on, counts=horizon + 1, horizon=horizon)
-        self.thetas = np.array([check_probability("thetas", float(t), open_interval=False) for t in np.ravel(thetas)])
+        given = np.ravel(as_array("thetas", thetas, np.float64)).tolist()
+        self.thetas = np.array([check_probability("thetas", theta, open_interval=False) for theta in given])
         self.log_weights = normalised_log_probs("weights", weights)
         if self.log_weights.shape != self.thetas.shape:
             raise ValueError(f"weights has shape {self.log_weights.shape}; {self.thetas.shape} is needed.")

@@ -9,7 +9,7 @@ One method is enough to write one (`Policy.next_log_probs`); teacher-forced log-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from ntp_envs.arrays import (
     sample_categorical,
     written,
 )
-from ntp_envs.checks import as_array, check_generator, check_int, check_real, check_tokens
+from ntp_envs.checks import as_array, check_generator, check_int, check_kind, check_list, check_real, check_tokens
 from ntp_envs.observations import Sizes, split_observation
 from ntp_envs.saved import Savable
 
@@ -297,6 +297,8 @@ class TabularPolicy(Policy):
     """
 
     def __init__(self, tables: Sequence[ArrayLike], *, prompt_length: int = 0) -> None:
+        if isinstance(tables, str) or not isinstance(tables, Iterable):
+            raise TypeError(f"tables={tables!r} must be a list of arrays, one a token position.")
         arrays = [as_array("tables", table, np.float64) for table in tables]
         if not arrays or arrays[0].ndim == 0:
             raise ValueError("tables is empty; one array of probabilities a token position is needed.")
@@ -304,7 +306,7 @@ class TabularPolicy(Policy):
         super().__init__(vocab_size, horizon=len(arrays), prompt_length=prompt_length)
         self.tables: list[FloatArray] = []
         for h, array in enumerate(arrays):
-            rows = vocab_size ** (prompt_length + h)
+            rows = vocab_size ** min(prompt_length + h, 64)  # beyond, no array will do
             if array.size != rows * vocab_size or array.shape[-1] != vocab_size:
                 raise ValueError(f"tables[{h}] has shape {array.shape}; {(rows, vocab_size)} is needed.")
             self.tables.append(normalised_log_probs(f"tables[{h}]", array.reshape(rows, vocab_size)))
@@ -349,8 +351,7 @@ class MixturePolicy(SequentialPolicy):
     """
 
     def __init__(self, components: Sequence[Policy], weights: ArrayLike) -> None:
-        if not components:
-            raise ValueError("components is empty; a mixture needs at least one policy.")
+        components = check_list("components", components, Policy)
         sizes = {component.vocab_size for component in components}
         if len(sizes) > 1:
             raise ValueError(f"the components have different vocabulary sizes {sorted(sizes)}; one is needed.")
@@ -431,8 +432,7 @@ class EndedPolicy(SequentialPolicy):
     """
 
     def __init__(self, policy: Policy, end: int) -> None:
-        if not isinstance(policy, Policy):
-            raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
+        check_kind("policy", policy, Policy)
         super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
         self.policy, self.at_once = policy, policy.at_once
         self.end = check_int("end", end, minimum=0, maximum=policy.vocab_size - 1)
@@ -532,8 +532,7 @@ class DecodedPolicy(SequentialPolicy):
     def __init__(
         self, policy: Policy, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
     ) -> None:
-        if not isinstance(policy, Policy):
-            raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
+        check_kind("policy", policy, Policy)
         super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
         self.policy, self.at_once = policy, policy.at_once
         self.temperature = check_real("temperature", temperature, minimum=0.0)

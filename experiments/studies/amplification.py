@@ -63,6 +63,10 @@ class AmplificationOptions(Options):
     add: tuple[str, ...] = ()
     """Agents of your own to run beside ours on Contamination: names or package.module:Class."""
 
+    def check(self) -> None:
+        for name in self.add:
+            build_learner(name, make_task("Contamination"))
+
 
 # -- cells: what is fitted on what, and what is measured --------------------------------------------------------------
 

@@ -51,7 +51,7 @@ from experiments.summary import (
     slope_interval,
 )
 from ntp_envs import Demonstrations, Task, collect
-from ntp_envs.checks import NotTractableError
+from ntp_envs.checks import NotTractableError, check_fits
 
 RUNS, MEANS = "runs", "means"
 SEED = "seed"  # the label that tells data sets apart
@@ -105,6 +105,8 @@ class CompareOptions(Options):
         for name, value in values.items():
             object.__setattr__(self, name, value)
         built = [build_task(task, horizon) for task, horizon in self.places()]
+        longest = max(task.prompt_length + task.horizon for task in built)
+        check_fits("n", self.n, 8.0 * longest, f"demonstrations of {longest} tokens")
         for agent in self.agents:
             build_agent(agent, built[0])
 

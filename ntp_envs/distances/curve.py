@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checked import check_policy
+from ntp_envs.checks import check_kind
 from ntp_envs.distances.metrics import COVERAGE, Metric, check_metrics, check_thresholds
 from ntp_envs.intervals import CONFIDENCE
 from ntp_envs.policies import Policy
@@ -146,6 +147,6 @@ def ask(p: Policy, q: Policy, task: Task, metrics: Any, thresholds: ArrayLike) -
     Raises:
         TypeError, ValueError: unknown metrics, policies that do not fit the task, thresholds out of range.
     """
-    found = check_metrics(metrics)
+    found, task = check_metrics(metrics), check_kind("task", task, Task)
     p, q = check_policy("p", p, task), check_policy("q", q, task)
     return Question(p, q, task, found, *check_thresholds(thresholds))

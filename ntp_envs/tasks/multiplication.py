@@ -555,7 +555,7 @@ class ColumnAddition(TargetTask):
     has_success = True
 
     def __post_init__(self) -> None:
-        check_int("addends", self.addends, minimum=2)
+        check_int("addends", self.addends, minimum=2, maximum=1000)
         check_flag("carry", self.carry)
         if check_real("radius", self.radius, minimum=0.0) == 0.0:
             raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")

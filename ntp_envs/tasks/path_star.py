@@ -20,6 +20,7 @@ from ntp_envs.tasks.base import FOLLOWS, BestInClass, TargetTask
 
 SYMBOLS = ("|", "=", "/", "$")  # tokens N, N + 1, N + 2, N + 3
 MAX_PROMPTS = 1 << 14
+MAX_NODES, MAX_PATH = 1 << 16, 1 << 10
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ class PathStar(TargetTask):
     has_verifier = True
 
     def __post_init__(self) -> None:
-        check_int("degree", self.degree, minimum=1)
-        check_int("hops", self.hops, minimum=0)
+        check_int("degree", self.degree, minimum=1, maximum=MAX_NODES)
+        check_int("hops", self.hops, minimum=0, maximum=MAX_PATH - 2)
         if self.nodes is not None:
-            check_int("nodes", self.nodes, minimum=2)
+            check_int("nodes", self.nodes, minimum=2, maximum=MAX_NODES)
         longest = 5 if self.nodes is None else min(5, 1 + (self.nodes - 1) // self.degree)
         self._follow(length=max(longest, self.hops + 2))
-        check_int("length", self.length, minimum=2)
+        check_int("length", self.length, minimum=2, maximum=MAX_PATH)
         check_int("hops", self.hops, minimum=0, maximum=self.length - 2)
         self._follow(nodes=max(20, self.n_labels))
         for name in ("reverse", "teacherless"):

@@ -15,7 +15,7 @@ from ntp_envs.checks import NotTractableError, check_flag, check_int, check_prob
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import BernoulliClass, FiniteClass, PolicyClass
-from ntp_envs.tasks.base import BestInClass, Task, check_population_size
+from ntp_envs.tasks.base import LONGEST, BestInClass, Task, check_population_size
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Tightrope(Task):
     has_success = True
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1)
+        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
         if check_probability("eps", self.eps) >= 0.5:
             raise ValueError(f"eps={self.eps} must be below 1/2: the class is slip probabilities in [eps, 1 - eps].")
         check_flag("recoverable", self.recoverable)
