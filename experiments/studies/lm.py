@@ -385,17 +385,17 @@ def memory(expert: str, learners: Sequence[str], horizon: int, batch: int) -> fl
     return weights[0] + max([*weights[1:], weights[0]]) + 2 * cache + laws + 5e8
 
 
-def check_machine(o: LMOptions, processes: int) -> None:
-    """``ValueError`` where the processes take more memory than is free."""
+def check_machine(o: LMOptions, processes: int, laws: float = 0.0) -> None:
+    """``ValueError`` where the processes, which keep so many bytes of laws each, take more memory than is free."""
     from ntp_envs.language import free_memory
 
-    each, free = memory(o.expert, o.learners, o.horizon, o.batch), free_memory()
+    each, free = memory(o.expert, o.learners, o.horizon, o.batch) + laws, free_memory()
     if o.device == "cpu" and each * processes > free:
         fewer = f"--workers {max(int(free // each), 1)}, " if processes > 1 else ""
         raise ValueError(
             f"{processes} process{'es' * (processes > 1)} of about {each / 1e9:.2g} GB each would not fit into the "
-            f"{free / 1e9:.2g} GB of memory that are free; take {fewer}--batch {max(o.batch // 4, 1)}, a smaller model "
-            "or another machine."
+            f"{free / 1e9:.2g} GB of memory that are free; take {fewer}"
+            f"{'fewer texts (--n)' if laws else f'--batch {max(o.batch // 4, 1)}'}, a smaller model or another machine."
         )
 
 
