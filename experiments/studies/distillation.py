@@ -325,9 +325,10 @@ def title(o: DistillationOptions, s: Summary) -> str:
 
 def figures(o: DistillationOptions, s: Summary) -> list[FigureSpec]:
     caption = (
-        f"Students of {subject(o)} (n-gram models; squares: MLP, triangles: transformer), {o.n} texts each, of the expert or (on policy) "
-        "half of them their own. Across: KL of the laws of the next token on texts of the expert. Up: Bhattacharyya "
-        f"distance of texts of {o.horizon} tokens over their length. {interval_words(o.seeds, 'replicates')}."
+        f"Students of {subject(o)} (n-gram models; squares: MLP, triangles: transformer), {o.n} texts each, of the "
+        "expert or (on policy) half of them their own. Across: KL of the laws of the next token on texts of the "
+        f"expert. Up: Bhattacharyya distance of texts of {o.horizon} tokens over their length. "
+        f"{interval_words(o.seeds, 'replicates')}."
     )
     return [FigureSpec("headline", "Whose own texts drift least?", caption, lambda: compounding_figure(o, s))]
 

@@ -410,7 +410,8 @@ def seconds(o: LMOptions, cell: Cell) -> float:
         rows @ one
     each = (time.process_time() - start) / (8 * one.numel() * len(rows))  # seconds of a weight and token
     read = 3 * o.n * o.horizon + 2 * o.forced * o.horizon if cell.part == "learners" else SHOWN * min(o.horizon, 64)
-    return 1.5 * each * count_weights(configuration(o.expert)) * read
+    size = count_weights(configuration(o.expert))
+    return 1.5 * each * size * read + 1e-7 * size  # and until the weights are loaded
 
 
 # -- tables, figures and findings --------------------------------------------------------------------------------------
