@@ -84,7 +84,7 @@ COMMANDS = {
     "diff": "experiments.difference:show_diff",
     "leaderboard": "experiments.leaderboard:show_leaderboard",
     "distance": "experiments.log_probs:show_distance",
-    "completion": "experiments.completion:show_completion",
+    "completion": "experiments.cli:show_completion",
 }
 LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
 SHOWN = 10  # failures listed on the terminal; all are in the report
@@ -185,6 +185,13 @@ def _run(words: list[str]) -> int:
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     return _run_and_show(study, settings, options)
+
+
+def show_completion(words: list[str]) -> int:
+    """Print a completion script, which knows these commands."""
+    from experiments.completion import show_completion as show
+
+    return show(words, ["run", *COMMANDS], RunSettings)
 
 
 def _shown(command: str, words: list[str]) -> int:

@@ -49,17 +49,20 @@ class CompletionSettings:
     """bash or zsh."""
 
 
-def show_completion(words: list[str]) -> int:
-    """The command: print the script for a shell."""
+def show_completion(words: list[str], commands: Iterable[str], run_settings: type) -> int:
+    """The command: print the script for a shell; for `script` see there."""
     settings = tyro.cli(CompletionSettings, args=words, prog="ntp-bench completion")
-    print((ZSH if settings.shell == "zsh" else "") + script(), end="")
+    print((ZSH if settings.shell == "zsh" else "") + script(commands, run_settings), end="")
     return 0
 
 
-def script() -> str:
-    """For Bash: commands, studies, tasks and agents, the options of each, and the values of those that are names."""
-    from experiments.cli import COMMANDS, RunSettings
+def script(commands: Iterable[str], run_settings: type) -> str:
+    """For Bash: commands, studies, tasks and agents, the options of each, and the values of those that are names.
 
+    Args:
+        commands: all that there are.
+        run_settings: the dataclass of what ``run`` takes with every study.
+    """
     options: dict[str, list[str]] = {}
     values: dict[str, Iterable[str]] = {}
 
@@ -73,14 +76,14 @@ def script() -> str:
                 values[f"{command} {flag}"] = [str(one) for one in taken if isinstance(one, str)]
 
     for name in study_names():
-        take(f"run {name}", RunSettings)
+        take(f"run {name}", run_settings)
         take(f"run {name}", load_study(name).options)
     take("evaluate", EvaluateSettings)
     take("info", InfoSettings)
     values |= {"run ": study_names(), "evaluate ": [*task_names(), *agent_names()]}
     values |= {"info ": [*study_names(), *task_names(), *agent_names()], "completion ": ["bash", "zsh"]}
     return SCRIPT.format(
-        commands=shlex.quote(" ".join(["run", *COMMANDS])),
+        commands=shlex.quote(" ".join(commands)),
         options=_cases(options),
         values=_cases(values),
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import experiments_toy as toy
 import pytest
-from crashes import group_is_gone
+from crashes import group_lives, happens
 from scipy import stats
 
 from experiments import info
@@ -237,7 +237,7 @@ def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_worker(tmp_path, wor
         assert "goes on from there" in err
     assert "Traceback" not in err
     assert 2 <= kept() < 90
-    assert group_is_gone(process.pid), "a worker was left behind"
+    assert happens(lambda: not group_lives(process.pid)), "a worker was left behind"
 
 
 @pytest.mark.parametrize("content", ["", "class Agent: pass", "raise RuntimeError('mine')"])
