@@ -56,7 +56,8 @@ class Savable:
         """The attributes to keep: what ``__getstate__`` says, or all but what is derived when it is asked for."""
         kinds = type(self).__mro__[:-1]  # since Python 3.11 every object has a __getstate__
         if any("__getstate__" in vars(kind) for kind in kinds):
-            return self.__getstate__()
+            state: Any = self.__getstate__()
+            return state
         cached = {name for kind in kinds for name, value in vars(kind).items() if isinstance(value, cached_property)}
         return {name: value for name, value in vars(self).items() if name not in cached}
 
@@ -274,7 +275,7 @@ class _Reader:
             size = state["vocab_size"]
             if type(size) is not int or not 1 <= size <= MAX_VOCABULARY:
                 raise ValueError(f"its {place} has vocab_size={size!r:.40}, not a number from 1 to {MAX_VOCABULARY}")
-        made = object.__new__(kind)
+        made: Any = object.__new__(kind)
         if hasattr(kind, "__setstate__"):
             made.__setstate__(state)
         else:

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from agents.neural import ARCHITECTURES, ModulePolicy, NetworkClass, TorchPolicy
 from agents.neural import network as policy_module
 from ntp_envs import Policy, distance, evaluate, make_task
+from ntp_envs.saved import STRUCTURE, read, read_archive, write
 from ntp_envs.torch_state import own_torch_state
 
 A, P, H = 4, 6, 5
@@ -322,6 +323,22 @@ def test_policies_and_specifications_are_values(spec):
     assert pickle.loads(pickle.dumps(spec)) == spec and len({spec, pickle.loads(pickle.dumps(spec))}) == 1
     assert eval(repr(spec)) == spec
     assert len(set(SPECS.values())) == len(SPECS)
+
+
+@every_spec
+def test_a_file_holds_the_weights_of_its_network_and_no_other(spec, tmp_path):
+    policy, (prompts, tokens) = spec.policy(network_of(spec)), sequences(spec)
+    write(tmp_path / "policy", policy, form="test")
+    found = read_archive(tmp_path / "policy", 2**24)
+    law = policy.forced_log_probs(prompts, tokens)
+    np.testing.assert_array_equal(read(found, form="test").forced_log_probs(prompts, tokens), law)
+    for name, value in (("layers", 10**12), ("width", 4096 * spec.width)):
+        old, new = (f'["{name}", {number}]' for number in (getattr(spec, name), value))
+        text = found[STRUCTURE].decode()
+        assert text.count(old) == 1
+        if (name, spec.architecture) != ("layers", "linear"):  # which has none
+            with pytest.raises(ValueError, match=r"layers, but|belong to another"):
+                read({**found, STRUCTURE: text.replace(old, new).encode()}, form="test")
 
 
 def test_weights_come_from_the_generator_alone():

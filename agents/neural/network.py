@@ -616,7 +616,11 @@ class TorchPolicy(PassPolicy, TrainedPolicy):
         return {k: v for k, v in vars(self).items() if k not in ("network", "device")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, device=torch.device("cpu"))
+        network_class, weights = state["network_class"], state["state"]
+        if network_class.architecture != "linear" and network_class.layers > len(weights):
+            raise ValueError(f"the network has {network_class.layers} layers, but {len(weights)} weights")
+        weights = network_class.checked_state(weights)
+        vars(self).update(state, state=weights, device=torch.device("cpu"))
 
     @cached_property
     def network(self) -> Network:
