@@ -581,8 +581,9 @@ def executor_at(place: Place, folder: Path, needs: Needs, cells: int) -> Iterato
     if place.executor == "dask":
         pool = DaskPool(place.scheduler, folder, needs, at_once=place.workers, shared=not place.no_shared_files)
     else:
-        asked = {"partition": place.slurm_partition, "minutes": place.slurm_time, "memory": place.slurm_memory}
-        pool = SlurmPool(folder, needs, jobs=place.slurm_folder, at_once=place.workers, **asked)
+        asked: dict[str, Any] = {"jobs": place.slurm_folder, "partition": place.slurm_partition}
+        asked |= {"minutes": place.slurm_time, "memory": place.slurm_memory, "at_once": place.workers}
+        pool = SlurmPool(folder, needs, **asked)
     try:
         yield pool
     finally:

@@ -176,10 +176,8 @@ def crash(folder, kills, seed, executor):
         if not enough:
             happens(lambda p=process: p.poll() is not None or executor.workers(p.pid), 60.0)
             time.sleep(rng.uniform(0.0, executor.longest))
-            workers = executor.workers(process.pid)
-            victims = [process.pid] * (target != "worker") + [rng.choice(workers)] * (
-                target != "parent" and workers != []
-            )
+            workers = executor.workers(process.pid) if target != "parent" else []
+            victims = [*([process.pid] if target != "worker" else []), *rng.sample(workers, min(len(workers), 1))]
             if process.poll() is None and victims:
                 counts[f"{target} killed"] += 1
                 for victim in victims:
@@ -196,6 +194,7 @@ def crash(folder, kills, seed, executor):
             counts["other bytes"] += mine.read_bytes() != theirs.read_bytes()
             shutil.rmtree(run)
             log.write_text("")
+        print(f"{executor.words}: {dict(counts)}", file=sys.stderr, flush=True)
     executor.close()
     return counts
 
