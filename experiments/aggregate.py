@@ -68,8 +68,8 @@ def pooled_score(
 
     Runs are resampled within each task (a stratified bootstrap). The farther of the two percentiles is taken to both
     sides, times ``sqrt(N / (N - 1)) t / z``, t of as many degrees of freedom as the tasks' variances have together
-    (Satterthwaite). In simulations of three to ten runs a task it covers 93 % and more; but for the interquartile mean
-    where one task alone has nearly all the spread and lies at the edge of the middle half: 84 %.
+    (Satterthwaite). How often it covers is in ``docs/calibration.md``: too rarely for the interquartile mean where one
+    task alone has all the spread and lies at the edge of the middle half.
 
     Args:
         scores: ``(M, N)`` in [0, 1], of N runs on each of M tasks.
@@ -114,7 +114,7 @@ TIED = 1e-5
 def improvement(ours: ArrayLike, theirs: ArrayLike, *, confidence: float = CONFIDENCE) -> Interval:
     """The probability that one learner scores higher than the other on the same data set of a task drawn uniformly.
 
-    Ties count half. The interval is Wilson's of a share of so many draws: runs spread less within tasks than that.
+    Ties count half. The interval is the score interval of a share of so many draws: runs spread less within tasks.
 
     Args:
         ours, theirs: ``(M, N)`` scores; entry by entry on the same data.
@@ -130,7 +130,7 @@ def improvement(ours: ArrayLike, theirs: ArrayLike, *, confidence: float = CONFI
 
 
 def share_interval(share: ArrayLike, n: int, *, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
-    """Wilson's interval for shares of n draws, see `ntp_envs.intervals.score_interval`."""
+    """The interval for shares of n draws, `ntp_envs.intervals.score_interval`."""
     at = np.asarray(share, dtype=np.float64)
     return score_interval(at, np.sqrt(at * (1.0 - at) / n), n, confidence=confidence)
 
