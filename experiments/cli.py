@@ -360,7 +360,7 @@ def _plan(study: Study, options: Any, out: Path, settings: RunSettings) -> int:
     long = f"about {total:.3g} s of one processor"
     if math.isnan(total):
         long = "how long is known when a cell of each part is finished"
-    workers = min(settings.workers, max(todo, 1))
+    workers = settings.place.processes(todo)
     stdout.print(f"{study.name}: {todo} cells to run in {escape(str(out))}, {long}", soft_wrap=True)
     if todo:
         used = f"{workers} x {max(most):.0f} MB, the most that a process of finished cells had used"

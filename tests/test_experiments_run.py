@@ -4,6 +4,7 @@ import base64
 import contextlib
 import importlib
 import json
+import math
 import os
 import re
 import sqlite3
@@ -21,7 +22,7 @@ import threadpoolctl
 
 from experiments.cells import Cell, CellResult, Record, ResultStore, cell_rng
 from experiments.executors import run_cell
-from experiments.run import FolderError, OutputFolder, reproduce_command, run_settings, run_study
+from experiments.run import FolderError, OutputFolder, plan, reproduce_command, run_settings, run_study
 from experiments.threads import one_thread
 
 QUICK = toy.ToyOptions.quick()
@@ -276,6 +277,80 @@ def test_one_changed_digit_in_the_results_is_found(tmp_path):
         db.execute("UPDATE cells SET seconds = seconds + 1 WHERE rowid = 2")
     with pytest.raises(ValueError, match="was changed"):
         run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TABLE settings; CREATE TABLE settings (x)",
+        "ALTER TABLE cells RENAME COLUMN seconds TO hours",
+        "DROP TABLE code; CREATE VIEW code AS SELECT 1 AS x",
+        "UPDATE cells SET records = '[7]'",
+        "UPDATE settings SET value = '{'",
+        "DELETE FROM code",
+        "PRAGMA writable_schema=ON; UPDATE sqlite_master SET rootpage = 999",
+    ],
+)
+def test_a_damaged_or_foreign_store_is_named(tmp_path, change):
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / "results.sqlite")) as db:
+        db.executescript(change)
+    for again in (run_study, plan):
+        with pytest.raises(ValueError, match=r"results\.sqlite is not a readable|no config\.json"):
+            again(toy.UNDRAWN, QUICK, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "taken/run"])
+def test_a_folder_that_cannot_be_is_named(tmp_path, name):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(FolderError, match=rf"{name} cannot be written to .* --out"):
+        run_study(toy.UNDRAWN, QUICK, out=tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "report.html", "config.json"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
+    run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / name).mkdir()
+    with pytest.raises((OSError, ValueError), match=rf"{re.escape(name)} cannot be written"):
+        run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
+
+
+def fill(store, kept, cells):
+    for _ in range(cells):
+        cell = Cell("part", toy.noisy_square, {"size": len(kept), "text": "x" * 500})
+        store.put(cell, CellResult(cell.key, (), None, 1.0))
+        kept.append(cell.key)
+
+
+def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):
+    """SQLite is allowed so many pages and no more: what is kept before it says so is there, whole, and it goes on."""
+    kept, points = [], 0
+    while points < 10:
+        with ResultStore(tmp_path / "r.sqlite") as store:
+            assert [*store.results()] == kept
+            ((pages,),) = store._db.execute("PRAGMA page_count")
+            store._db.execute(f"PRAGMA max_page_count = {pages}")
+            with pytest.raises(OSError, match=r"r.sqlite cannot be written to \(database or disk is full\)"):
+                fill(store, kept, 100)
+            store._db.execute(f"PRAGMA max_page_count = {pages + 8}")
+            fill(store, kept, 1)
+            points += 1
+
+
+def test_a_plan_knows_the_memory_of_finished_cells(tmp_path):
+    (before,) = plan(toy.UNDRAWN, QUICK, out=tmp_path / "run")
+    assert math.isnan(before.megabytes) and math.isnan(before.seconds)
+    run_study(toy.UNDRAWN, toy.ToyOptions(sizes=(1,), seeds=1), out=tmp_path / "run")
+    (after,) = plan(toy.UNDRAWN, QUICK, out=tmp_path / "run")
+    assert after.todo == before.todo - 1 and 10 < after.megabytes < 1e5
+
+
+def test_more_cells_than_a_run_may_have_are_refused_at_once(monkeypatch):
+    monkeypatch.setattr("experiments.study.MOST_CELLS", 100)
+    with pytest.raises(ValueError, match=r"more than 100 cells .*seeds=100000000"):
+        toy.UNDRAWN.checked_cells(toy.ToyOptions(seeds=100_000_000))
 
 
 def test_overwriting_removes_nothing_but_a_run(tmp_path):
