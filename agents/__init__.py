@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what type checkers and editors know by its type; any other 
     from agents.rho import RhoEstimatorBC as RhoEstimatorBC
     from agents.selection import CrossValidatedBC as CrossValidatedBC
     from agents.selection import FitFailedWarning as FitFailedWarning
+    from agents.selection import NGramDialBC as NGramDialBC
     from agents.selection import TournamentBC as TournamentBC
     from agents.selection import TournamentResult as TournamentResult
     from agents.selection import tournament as tournament

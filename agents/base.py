@@ -10,19 +10,25 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
 from ntp_envs import Demonstrations, EndedClass, FiniteClass, Policy, PolicyClass, Task
-from ntp_envs.checks import check_generator, check_names, keywords_of, plain, renamed
+from ntp_envs.checks import check_generator, check_int, check_names, check_real, keywords_of, plain, renamed
 from ntp_envs.saved import MAX_BYTES, STRUCTURE, Savable, UnsavableError, read, read_archive, whole, write
 from ntp_envs.tasks.base import misfits
 
 #: where files with a pickle have it
 PICKLE = "agent.pickle"
+#: ``check(name, value)`` raises, or gives what is stored
+Checks = Mapping[str, Callable[[str, Any], Any]]
+#: what hyper-parameters may be, again and again: see `Agent.allowed`
+COUNT = partial(check_int, minimum=1)
+NOT_NEGATIVE = partial(check_real, minimum=0.0)
+SHARE = partial(check_real, minimum=0.0, maximum=1.0)
 
 
 class ConvergenceWarning(UserWarning):
@@ -60,7 +66,7 @@ class Agent(Savable, ABC):
     A dataclass with ``eq=False, repr=False`` writes such an ``__init__``.
 
     A NumPy number among the hyper-parameters is stored as the Python number it stands for: it neither wraps around nor
-    rounds in what is computed from it.
+    rounds in what is computed from it. `allowed` says what each may be: a wrong one is refused where it is given.
 
     A subclass writes `_fit`, which returns the policy and a `FitReport`; `chunk_length` says in what pieces it looks at
     the demonstrations, so that a population that is not exact for it is refused.
@@ -85,9 +91,15 @@ class Agent(Savable, ABC):
     #: hyper-parameters that have new names, by their old ones: see `renamed_parameters`
     RENAMED: ClassVar[Mapping[str, str]] = {}
 
+    #: what a hyper-parameter may be: ``check(name, value)`` raises, or gives what is stored. Those of the classes that
+    #: a subclass derives from count as well. What the data decide (a chunk is no longer than H) is for `_fit` to say
+    allowed: ClassVar[Checks] = {}
+
     def __init_subclass__(cls, **options: Any) -> None:
         """`chunk_length` was ``unit``: either name answers, and either may be what a subclass defines."""
         super().__init_subclass__(**options)
+        bases = reversed(cls.__mro__)
+        cls.allowed = {name: check for base in bases for name, check in vars(base).get("allowed", {}).items()}
         own = vars(cls)
         if "chunk_length" in own:
             cls.unit = lambda self, demonstrations: _unit(own["chunk_length"], self, demonstrations)  # type: ignore[method-assign]
@@ -264,7 +276,8 @@ class Agent(Savable, ABC):
         if name in self.RENAMED:
             renamed(f"{type(self).__name__}.{name}", self.RENAMED[name], stacklevel=2)
             name = self.RENAMED[name]
-        super().__setattr__(name, plain(value) if isinstance(value, np.generic) else value)
+        value = plain(value) if isinstance(value, np.generic) else value
+        super().__setattr__(name, self.allowed[name](name, value) if name in self.allowed else value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update({self.RENAMED.get(name, name): value for name, value in state.items()})
@@ -283,7 +296,7 @@ class Agent(Savable, ABC):
 
         The file holds arrays, plain values and the names of classes (`ntp_envs.saved`); reading it runs nothing. Agents
         and policies of your own are kept too, where their attributes are arrays, plain values or agents and policies;
-        functions, modules of torch and models of stable-baselines3 need a pickle.
+        functions, modules of torch of your own and models of sb3-contrib need a pickle.
 
         Args:
             path: of the file.
@@ -427,11 +440,16 @@ def in_subfolder(agent: Agent, name: str) -> Agent:
     return agent.set_params(**{key: Path(folder) / name for key, folder in kept.items() if folder is not None})
 
 
+def is_task(name: str, value: Any) -> Task:
+    """The check of a hyper-parameter that is a task."""
+    if not isinstance(value, Task):
+        raise TypeError(f"{name}={value!r} must be an ntp_envs.Task; build one with ntp_envs.make_task.")
+    return value
+
+
 def check_task(task: Any, demonstrations: Demonstrations) -> Task:
     """The task that a learner was told: ``TypeError`` if it is none, ``ValueError`` if these are not data of its."""
-    if not isinstance(task, Task):
-        raise TypeError(f"task={task!r} must be an ntp_envs.Task; build one with ntp_envs.make_task.")
-    for name, (theirs, ours) in misfits(demonstrations, task).items():
+    for name, (theirs, ours) in misfits(demonstrations, is_task("task", task)).items():
         raise ValueError(
             f"the demonstrations have {name}={theirs}, the task {ours}; give the task that they come from."
         )
@@ -480,6 +498,8 @@ class BestInClass(Agent):
     1e-05
     """
 
+    allowed: ClassVar[Checks] = {"task": is_task}
+
     def __init__(self, task: Task) -> None:
         self.task = task
 
@@ -489,8 +509,6 @@ class BestInClass(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        if not isinstance(self.task, Task):
-            raise TypeError(f"task={self.task!r} must be an ntp_envs.Task; build one with ntp_envs.make_task.")
         if demonstrations.horizon != self.task.horizon:
             raise ValueError(
                 f"the demonstrations have {demonstrations.horizon} tokens, the task {self.task.horizon}; the best in "

@@ -19,12 +19,24 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, ConvergenceWarning, FitReport, check_task, renamed_parameters
+from agents.base import (
+    COUNT,
+    NOT_NEGATIVE,
+    SHARE,
+    Agent,
+    Checks,
+    ConvergenceWarning,
+    FitReport,
+    check_task,
+    is_task,
+    renamed_parameters,
+)
 from agents.fit_class import DIVERGENCES, RegisteredClasses, best_member, best_option, fit_class, parts_of
 from agents.targets import Targets
 from ntp_envs import (
@@ -41,7 +53,7 @@ from ntp_envs import (
 )
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences, sample_categorical
 from ntp_envs.automata import AutomatonPolicy, markov_contexts
-from ntp_envs.checks import NotTractableError, check_in, check_int, check_real
+from ntp_envs.checks import NotTractableError, check_fits, check_in, check_int, check_positive
 from ntp_envs.policy_classes import ProductPolicy
 
 # -- Learners that interact: they are told the task, walk where their own policy leads, and ask its expert there ------
@@ -51,13 +63,13 @@ EXACT = "exact"
 MAX_SEQUENCES = 1 << 16
 
 
-def check_rollouts(rollouts: int | str) -> int | str:
-    """``rollouts`` itself: an integer >= 1, or ``"exact"``."""
-    if isinstance(rollouts, str):
-        if rollouts != EXACT:
-            raise ValueError(f"rollouts={rollouts!r} must be an integer >= 1, or {EXACT!r}.")
-        return rollouts
-    return check_int("rollouts", rollouts, minimum=1)
+def check_rollouts(name: str, value: Any) -> int | str:
+    """``value`` itself: an integer >= 1, or ``"exact"``."""
+    if isinstance(value, str):
+        if value != EXACT:
+            raise ValueError(f"{name}={value!r} must be an integer >= 1, or {EXACT!r}.")
+        return value
+    return check_int(name, value, minimum=1)
 
 
 class Session:
@@ -90,9 +102,9 @@ class Session:
         Raises:
             NotTractableError: exact, with more than 65536 sequences.
         """
-        if check_rollouts(rollouts) == EXACT:
+        if rollouts == EXACT:
             return self._visit_all(policy, beta)
-        n, horizon = int(rollouts), self.task.horizon
+        n, horizon = self._checked(int(rollouts)), self.task.horizon
         prompts = self.task.sample_prompts(n, self.rng)
         log_laws, tokens = np.empty((n, horizon, self.task.vocab_size)), np.empty((n, horizon), dtype=np.int64)
         walker, expert = policy.cursor(prompts), self.task.expert.cursor(prompts)
@@ -108,7 +120,7 @@ class Session:
 
     def visit_layer(self, policy: Policy, rollouts: int, layer: int) -> Targets:
         """The expert's laws after ``layer`` tokens of the policy's own: one query and ``layer`` steps a sequence."""
-        prompts = self.task.sample_prompts(rollouts, self.rng)
+        prompts = self.task.sample_prompts(self._checked(rollouts), self.rng)
         tokens = np.zeros((rollouts, layer + 1), dtype=np.int64)
         log_laws = np.zeros((rollouts, layer + 1, self.task.vocab_size))
         weights = np.zeros(tokens.shape)
@@ -121,6 +133,10 @@ class Session:
         self.environment_steps += rollouts * layer
         self.expert_queries += rollouts
         return Targets(prompts, tokens, _checked(log_laws, weights > 0), weights)
+
+    def _checked(self, rollouts: int) -> int:
+        size = self.task.vocab_size * self.task.horizon
+        return check_fits("rollouts", rollouts, 8.0 * size, f"laws of {self.task.horizon} tokens each")
 
     def _visit_all(self, policy: Policy, beta: float) -> Targets:
         prompts, masses = self.task.prompt_law()
@@ -173,11 +189,13 @@ class InteractiveAgent(Agent):
     in its ``__init__``.
 
     Raises:
-        TypeError: on `fit`, a ``task`` that is not an `ntp_envs.Task`.
+        TypeError: a ``task`` that is not an `ntp_envs.Task`.
         ValueError: on `fit`, demonstrations with another vocabulary, horizon or prompt length than the task's.
     """
 
     supports = RegisteredClasses(best_member)  # type: ignore[assignment]
+    allowed: ClassVar[Checks] = {"task": is_task}
+
     task: Task
     tol: float
 
@@ -232,7 +250,7 @@ class DAgger(InteractiveAgent):
         tol: as in `agents.LogLossBC`.
 
     Raises:
-        TypeError, ValueError: on `fit`, as `InteractiveAgent`, and for parameters out of range.
+        TypeError, ValueError: as `InteractiveAgent`, and for parameters out of range.
 
     >>> from ntp_envs import make_task
     >>> task = make_task("Tightrope", horizon=64, eps=0.01, recoverable=True)
@@ -242,6 +260,14 @@ class DAgger(InteractiveAgent):
     >>> agent.fit_report_.details["expert_queries"]  # 2 rounds, 200 sequences of 64 tokens
     25600
     """
+
+    allowed: ClassVar[Checks] = {
+        "rounds": COUNT,
+        "rollouts": check_rollouts,
+        "beta": SHARE,
+        "targets": partial(check_in, options=("soft", "sampled")),
+        "tol": NOT_NEGATIVE,
+    }
 
     task: Task
     _: KW_ONLY
@@ -254,17 +280,12 @@ class DAgger(InteractiveAgent):
     def _interact(
         self, session: Session, start: Callable[[], Policy], demonstrations: Demonstrations, policy_class: PolicyClass
     ) -> tuple[Policy, FitReport]:
-        rounds = check_int("rounds", self.rounds, minimum=1)
-        rollouts = check_rollouts(self.rollouts)
-        beta = check_real("beta", self.beta, minimum=0.0, maximum=1.0)
-        sampled = check_in("targets", self.targets, ("soft", "sampled")) == "sampled"
-        tol = check_real("tol", self.tol, minimum=0.0)
-        policy, losses = start(), []
+        policy, losses, sampled = start(), [], self.targets == "sampled"
         seen = [Targets.of(demonstrations)]
-        for i in range(1, rounds + 1):
-            batch = session.visit(policy, rollouts, beta=beta**i)
+        for i in range(1, self.rounds + 1):
+            batch = session.visit(policy, self.rollouts, beta=self.beta**i)
             seen.append(batch.drawn(session.rng) if sampled else batch)
-            policy, report = fit_class(policy_class, Targets.join(seen), tol=tol)
+            policy, report = fit_class(policy_class, Targets.join(seen), tol=self.tol)
             losses.append(report.objective)
         return policy, with_details(report, "KL(expert || policy) over all rounds", rounds=losses)
 
@@ -335,7 +356,7 @@ class ForwardTraining(InteractiveAgent):
         tol: as in `agents.LogLossBC`, in nats a sequence: each of the H layers is fitted to ``tol / H``.
 
     Raises:
-        TypeError, ValueError: on `fit`, as `InteractiveAgent`, and for parameters out of range.
+        TypeError, ValueError: as `InteractiveAgent`, and for parameters out of range.
 
     >>> from ntp_envs import make_task
     >>> task = make_task("Tightrope", horizon=8, eps=0.01, recoverable=True)
@@ -343,6 +364,12 @@ class ForwardTraining(InteractiveAgent):
     >>> agent.fit_report_.details["expert_queries"], agent.fit_report_.details["environment_steps"]
     (4000, 14000)
     """
+
+    allowed: ClassVar[Checks] = {
+        "rollouts": COUNT,
+        "targets": partial(check_in, options=("soft", "sampled")),
+        "tol": NOT_NEGATIVE,
+    }
 
     task: Task
     _: KW_ONLY
@@ -356,9 +383,7 @@ class ForwardTraining(InteractiveAgent):
     def _interact(
         self, session: Session, start: Callable[[], Policy], demonstrations: Demonstrations, policy_class: PolicyClass
     ) -> tuple[Policy, FitReport]:
-        rollouts = check_int("rollouts", self.rollouts, minimum=1)
-        sampled = check_in("targets", self.targets, ("soft", "sampled")) == "sampled"
-        tol = check_real("tol", self.tol, minimum=0.0)
+        rollouts, tol, sampled = self.rollouts, self.tol, self.targets == "sampled"
         horizon, total, gap, converged = session.task.horizon, np.zeros(2), 0.0, True
 
         def ask(policy: Policy, layer: int) -> Targets:
@@ -435,7 +460,7 @@ class ScheduledSampling(Agent):
         tol: as in `agents.LogLossBC`.
 
     Raises:
-        ValueError: on `fit`, parameters out of range, or a population that is not the complete law.
+        ValueError: parameters out of range, or on `fit` a population that is not the complete law.
 
     >>> from ntp_envs import make_task
     >>> task = make_task("Tightrope", horizon=16, eps=0.01)
@@ -445,6 +470,13 @@ class ScheduledSampling(Agent):
     """
 
     supports = RegisteredClasses(best_member)  # type: ignore[assignment]
+
+    allowed: ClassVar[Checks] = {
+        "schedule": partial(check_in, options=SCHEDULES),
+        "rounds": COUNT,
+        "final": SHARE,
+        "tol": NOT_NEGATIVE,
+    }
 
     schedule: str = "linear"
     rounds: int = 10
@@ -457,9 +489,7 @@ class ScheduledSampling(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        rounds = check_int("rounds", self.rounds, minimum=1)
-        final = check_real("final", self.final, minimum=0.0, maximum=1.0)
-        tol = check_real("tol", self.tol, minimum=0.0)
+        rounds, final, tol = self.rounds, self.final, self.tol
         targets = Targets.of(demonstrations)
         policy, report = fit_class(policy_class, demonstrations, tol=tol)
         drawn, kept = 0, []
@@ -498,7 +528,8 @@ class OnPolicyDistillation(InteractiveAgent):
     (reverse), token by token, without a gradient through the sampling of the prefixes. So its solutions are *fixed
     points*: the student that is nearest to the expert at the prefixes it writes itself. Each round the student writes
     sequences, the expert gives its law at every prefix, and the student is replaced by the nearest member
-    (`agents.fit_class.fit_class`; full minimisation instead of a gradient step, so that nothing needs tuning).
+    (`agents.fit_class.fit_class`; full minimisation instead of a gradient step, so that nothing needs tuning). For
+    networks there is `agents.neural.NeuralDistillation`.
 
     Fixed points need not be unique, and the iteration need not settle: in finite classes it may cycle. The report's
     ``details["change"]`` is the total variation between the last two students' next-token laws, averaged over the
@@ -519,7 +550,7 @@ class OnPolicyDistillation(InteractiveAgent):
         tol: of each projection, as in `agents.LogLossBC`.
 
     Raises:
-        TypeError, ValueError: on `fit`, as `InteractiveAgent`, and for parameters out of range; with ``on_policy < 1``
+        TypeError, ValueError: as `InteractiveAgent`, and for parameters out of range; with ``on_policy < 1``
             for a population that is not the complete law.
 
     Warns:
@@ -531,6 +562,14 @@ class OnPolicyDistillation(InteractiveAgent):
     >>> round(agent.fit(task.population(), task.policy_class).policy_.theta, 4)
     0.2166
     """
+
+    allowed: ClassVar[Checks] = {
+        "divergence": partial(check_in, options=DIVERGENCES),
+        "rounds": COUNT,
+        "rollouts": check_rollouts,
+        **dict.fromkeys(("on_policy", "floor"), SHARE),
+        **dict.fromkeys(("settle", "tol"), NOT_NEGATIVE),
+    }
 
     task: Task
     _: KW_ONLY
@@ -545,14 +584,22 @@ class OnPolicyDistillation(InteractiveAgent):
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return 1 if self.on_policy == 1.0 else None  # elsewhere the prefixes of the demonstrations matter as well
 
+    def _projections(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Callable[[], Policy], Callable[[Targets, str], tuple[Policy, FitReport]]]:
+        """What fits the first student to the demonstrations, and what finds the nearest one to targets."""
+
+        def nearest(targets: Targets, divergence: str) -> tuple[Policy, FitReport]:
+            return fit_class(policy_class, targets, divergence=divergence, tol=self.tol)
+
+        return lambda: fit_class(policy_class, demonstrations, tol=self.tol)[0], nearest
+
     def _interact(
         self, session: Session, start: Callable[[], Policy], demonstrations: Demonstrations, policy_class: PolicyClass
     ) -> tuple[Policy, FitReport]:
-        divergence = check_in("divergence", self.divergence, DIVERGENCES)
-        rounds, rollouts = check_int("rounds", self.rounds, minimum=1), check_rollouts(self.rollouts)
-        share = check_real("on_policy", self.on_policy, minimum=0.0, maximum=1.0)
-        floor = check_real("floor", self.floor, minimum=0.0, maximum=1.0)
-        settle, tol = check_real("settle", self.settle, minimum=0.0), check_real("tol", self.tol, minimum=0.0)
+        divergence, rounds, rollouts = self.divergence, self.rounds, self.rollouts
+        share, floor, settle = self.on_policy, self.floor, self.settle
+        start, nearest = self._projections(demonstrations, policy_class, session.rng)
         fixed = []
         if share < 1.0:
             weights = Targets.of(demonstrations).per_token
@@ -565,7 +612,7 @@ class OnPolicyDistillation(InteractiveAgent):
             if share > 0.0:
                 batch.append(_floored(session.visit(policy, rollouts), floor).scaled(share))
             seen = Targets.join(batch)
-            new, report = fit_class(policy_class, seen, divergence=divergence, tol=tol)
+            new, report = nearest(seen, divergence)
             change = _change(policy, new, seen)
             policy, calm = new, calm + 1 if change <= settle else 0
         converged = change <= settle
@@ -686,7 +733,7 @@ class AdversarialImitation(Agent):
 
     Raises:
         TypeError: on `fit`, a class without continuous parameters: a small step leads to no other member.
-        ValueError: on `fit`, parameters out of range, or a population that is not the complete law.
+        ValueError: parameters out of range, or on `fit` a population that is not the complete law.
         NotTractableError: on `fit`, a discriminator of more than 2**25 triples.
 
     Warns:
@@ -703,6 +750,14 @@ class AdversarialImitation(Agent):
 
     supports = (ARLinearClass, BernoulliClass, MarkovClass, NGramClass, ParametricClass)
 
+    allowed: ClassVar[Checks] = {
+        "order": partial(check_int, minimum=0),
+        "reward": partial(check_in, options=REWARDS),
+        **dict.fromkeys(("rounds", "rollouts"), COUNT),
+        **dict.fromkeys(("step", "pseudo_count"), check_positive),
+        **dict.fromkeys(("settle", "tol"), NOT_NEGATIVE),
+    }
+
     order: int = 1
     rounds: int = 30
     rollouts: int = 400
@@ -718,11 +773,8 @@ class AdversarialImitation(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        order = check_int("order", self.order, minimum=0)
-        rounds, rollouts = (check_int(name, getattr(self, name), minimum=1) for name in ("rounds", "rollouts"))
-        step, pseudo = (_positive(name, getattr(self, name)) for name in ("step", "pseudo_count"))
-        reward = check_in("reward", self.reward, REWARDS)
-        settle, tol = check_real("settle", self.settle, minimum=0.0), check_real("tol", self.tol, minimum=0.0)
+        order, rounds, rollouts, reward = self.order, self.rounds, self.rollouts, self.reward
+        step, pseudo, settle, tol = self.step, self.pseudo_count, self.settle, self.tol
         size, horizon = demonstrations.vocab_size, demonstrations.horizon
         if horizon * size * (size + 1) ** order > MAX_CELLS:
             raise NotTractableError(
@@ -736,6 +788,7 @@ class AdversarialImitation(Agent):
             cells = contexts + np.arange(horizon) * n_contexts
             return targets.counts(cells, horizon * n_contexts).reshape(horizon, n_contexts, size)
 
+        check_fits("rollouts", rollouts, 32.0 * size * horizon, f"laws of {horizon} tokens each")
         law = demonstrations.normalised_weights()
         expert = occupancy(Targets.of(demonstrations))
         policy, _ = fit_class(policy_class, demonstrations, tol=tol)
@@ -767,13 +820,6 @@ class AdversarialImitation(Agent):
         counts = {"expert_queries": 0, "environment_steps": rounds * rollouts * horizon}
         name = "empirical Jensen-Shannon divergence of occupancies"
         return policy, with_details(report, name, change=change, rounds=divergences, **counts)
-
-
-def _positive(name: str, value: float) -> float:
-    number = check_real(name, value, minimum=0.0)
-    if number == 0.0:
-        raise ValueError(f"{name}=0 must be positive.")
-    return number
 
 
 def _normalised(logits: FloatArray) -> FloatArray:

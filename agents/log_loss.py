@@ -6,11 +6,13 @@ Each is a few lines around `agents.fit_class.fit_class`, which finds the member 
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, FitReport
+from agents.base import COUNT, NOT_NEGATIVE, Agent, Checks, FitReport
 from agents.fit_class import RegisteredClasses, best_member, choose_layers, fit_class, log_loss
 from agents.targets import Targets
 from ntp_envs import (
@@ -23,7 +25,7 @@ from ntp_envs import (
     PolicyClass,
     ProductClass,
 )
-from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.checks import check_in, check_int, check_real, optional
 
 
 class LogLossBC(Agent):
@@ -49,14 +51,15 @@ class LogLossBC(Agent):
 
     supports = RegisteredClasses(best_member)  # type: ignore[assignment]
 
+    allowed: ClassVar[Checks] = {"tol": NOT_NEGATIVE}
+
     def __init__(self, *, tol: float = 1e-8) -> None:
         self.tol = tol
 
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        tol = check_real("tol", self.tol, minimum=0.0)
-        return fit_class(policy_class, demonstrations, tol=tol)
+        return fit_class(policy_class, demonstrations, tol=self.tol)
 
 
 # -- The smoothed estimate of n-gram models ---------------------------------------------------------------------------
@@ -75,6 +78,8 @@ class NGramBC(Agent):
 
     Args:
         order: n, at most that of the class; ``None`` is the class's own.
+        escape: the weight of shorter contexts: how often a token is taken to have been new, for each time that it was.
+            1 is Witten and Bell's; 0 leaves seen contexts unsmoothed.
 
     Attributes:
         fit_report_: ``objective`` is the mean log-loss of a demonstration in nats, which this estimate does not
@@ -89,8 +94,11 @@ class NGramBC(Agent):
 
     supports = (NGramClass, EndedClass)
 
-    def __init__(self, *, order: int | None = None) -> None:
+    allowed: ClassVar[Checks] = {"order": optional(COUNT), "escape": NOT_NEGATIVE}
+
+    def __init__(self, *, order: int | None = None, escape: float = 1.0) -> None:
         self.order = order
+        self.escape = escape
 
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
@@ -105,7 +113,7 @@ class NGramBC(Agent):
             demonstrations.vocab_size,
             order,
             weights=demonstrations.weights,
-            escape=1.0 if demonstrations.exactness is None else 0.0,
+            escape=self.escape if demonstrations.exactness is None else 0.0,
             end=end,
         )
         policy = policy if end is None else EndedPolicy(policy, end)
@@ -117,6 +125,11 @@ class NGramBC(Agent):
 
 
 RULES = ("1/H", "1/(nH)")
+
+
+def _share(name: str, value: Any) -> float | str:
+    """The name of a rule, or a number in [0, 1); 1 and more are refused where the data are known as well."""
+    return check_in(name, value, RULES) if isinstance(value, str) else check_real(name, value, minimum=0.0)
 
 
 class SmoothedLogLossBC(Agent):
@@ -148,6 +161,8 @@ class SmoothedLogLossBC(Agent):
 
     supports = RegisteredClasses(best_member)  # type: ignore[assignment]
 
+    allowed: ClassVar[Checks] = {"lam": _share, "tol": NOT_NEGATIVE}
+
     def __init__(self, lam: float | str = "1/H", *, tol: float = 1e-8) -> None:
         self.lam = lam
         self.tol = tol
@@ -155,15 +170,14 @@ class SmoothedLogLossBC(Agent):
     def smoothing(self, demonstrations: Demonstrations) -> float:
         """The number that ``lam`` stands for with these demonstrations."""
         if isinstance(self.lam, str):
-            rule = check_in("lam", self.lam, RULES)
             n = 1.0
-            if rule == "1/(nH)" and demonstrations.exactness is not None:
+            if self.lam == "1/(nH)" and demonstrations.exactness is not None:
                 n = math.inf
-            elif rule == "1/(nH)":
+            elif self.lam == "1/(nH)":
                 n = float(len(demonstrations) if demonstrations.weights is None else demonstrations.weights.sum())
             lam = 1.0 / (n * demonstrations.horizon)
         else:
-            lam = check_real("lam", self.lam, minimum=0.0)
+            lam = self.lam
         if not lam < 1.0:
             raise ValueError(
                 f"lam={self.lam!r} is {lam:g} for these demonstrations (H={demonstrations.horizon}); it must be in "
@@ -175,8 +189,7 @@ class SmoothedLogLossBC(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         lam = self.smoothing(demonstrations)
-        tol = check_real("tol", self.tol, minimum=0.0)
-        policy, report = fit_class(policy_class, demonstrations, smoothing=lam, tol=tol)
+        policy, report = fit_class(policy_class, demonstrations, smoothing=lam, tol=self.tol)
         report.details.update(objective="log-loss of the smoothed policy", lam=lam)
         return policy, report
 
@@ -206,6 +219,8 @@ class LayerwiseBC(Agent):
 
     supports = (ProductClass,)
 
+    allowed: ClassVar[Checks] = {"tie_break": partial(check_in, options=("first", "random"))}
+
     def __init__(self, *, tie_break: str = "first") -> None:
         self.tie_break = tie_break
 
@@ -216,7 +231,7 @@ class LayerwiseBC(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         assert isinstance(policy_class, ProductClass)  # `supports` says so
-        if check_in("tie_break", self.tie_break, ("first", "random")) == "first":
+        if self.tie_break == "first":
             return choose_layers(policy_class, Targets.of(demonstrations))
 
         def draw(best: NDArray[np.int64]) -> int:

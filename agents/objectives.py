@@ -11,14 +11,14 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import singledispatch
-from typing import Any
+from functools import partial, singledispatch
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.base import COUNT, NOT_NEGATIVE, SHARE, Agent, Checks, ConvergenceWarning, FitReport
 from agents.fit_class import RegisteredClasses, fit_class, fit_parametric, minimise_parametric
 from agents.interactive import with_details
 from agents.linear_rows import check_dimension
@@ -37,7 +37,7 @@ from ntp_envs import (
     ProductClass,
 )
 from ntp_envs.arrays import ROUNDING, TIE, FloatArray, IntArray, all_sequences, first_best
-from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.checks import check_in, check_positive, optional
 from ntp_envs.ngram import NGramLevel
 
 # -- Bounded losses of demonstrated tokens, minimised by maximum likelihood with weights that follow the loss ---------
@@ -321,6 +321,8 @@ class TaiLrBC(Agent):
 
     supports = RegisteredClasses(minimise_bounded)  # type: ignore[assignment]
 
+    allowed: ClassVar[Checks] = {"gamma": SHARE, "tol": NOT_NEGATIVE}
+
     def __init__(self, gamma: float = 0.01, *, tol: float = 1e-8) -> None:
         self.gamma = gamma
         self.tol = tol
@@ -328,8 +330,7 @@ class TaiLrBC(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        gamma = check_real("gamma", self.gamma, minimum=0.0, maximum=1.0)
-        tol = check_real("tol", self.tol, minimum=0.0)
+        gamma, tol = self.gamma, self.tol
         if gamma == 1.0:
             policy, report = minimise_bounded(policy_class, demonstrations.pooled(), _OneMinusProbability(), tol=tol)
             return policy, with_details(report, "expected number of tokens missed")
@@ -452,6 +453,12 @@ class ClippedRatioBC(Agent):
     supports = RegisteredClasses(minimise_bounded)  # type: ignore[assignment]
     reads_expert = True
 
+    allowed: ClassVar[Checks] = {
+        "beta": check_positive,
+        "chunk": optional(COUNT),
+        "tol": NOT_NEGATIVE,
+    }
+
     def __init__(self, beta: float = 1.0, *, chunk: int | None = None, tol: float = 1e-9) -> None:
         self.beta = beta
         self.chunk = chunk
@@ -463,12 +470,9 @@ class ClippedRatioBC(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        beta, tol = check_real("beta", self.beta, minimum=0.0), check_real("tol", self.tol, minimum=0.0)
-        if beta == 0.0:
-            raise ValueError("beta=0 makes every policy alike; it must be positive.")
         data = demonstrations.pooled()
-        loss = ClippedRatioLoss(data, beta, data.horizon if self.chunk is None else self.chunk)
-        policy, report = minimise_bounded(policy_class, data, loss, tol=tol)
+        loss = ClippedRatioLoss(data, self.beta, data.horizon if self.chunk is None else self.chunk)
+        policy, report = minimise_bounded(policy_class, data, loss, tol=self.tol)
         return policy, with_details(report, "E_p[1 - min(1, (q/p)^beta)], summed over chunks")
 
 
@@ -524,6 +528,12 @@ class TotalVariationBC(Agent):
 
     supports = (FiniteClass,)
 
+    allowed: ClassVar[Checks] = {
+        "method": partial(check_in, options=METHODS),
+        "samples": COUNT,
+        "memory_gb": NOT_NEGATIVE,
+    }
+
     def __init__(self, method: str = "minimum distance", *, samples: int = 4096, memory_gb: float = 4.0) -> None:
         self.method = method
         self.samples = samples
@@ -536,15 +546,13 @@ class TotalVariationBC(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         assert isinstance(policy_class, FiniteClass)  # `supports` says so
-        method = check_in("method", self.method, METHODS)
-        samples = check_int("samples", self.samples, minimum=1)
+        method, samples = self.method, self.samples
         data, members = demonstrations.pooled(), policy_class.readers()
         weights = data.normalised_weights()
         n_prompts = len(np.unique(data.prompts, axis=0))
         exact = n_prompts * data.vocab_size**data.horizon <= MAX_POINTS
         points = n_prompts * data.vocab_size**data.horizon if exact else samples
-        memory_gb = check_real("memory_gb", self.memory_gb, minimum=0.0)
-        _check_size(method, len(members), points, data, 1 if exact else len(members), memory_gb)
+        _check_size(method, len(members), points, data, 1 if exact else len(members), self.memory_gb)
         on_data = _log_densities(members, data.prompts, data.tokens)
         mu = np.stack([_more(row, on_data) @ weights for row in on_data])  # (M, M) mu(A_jk)
         draws = _enumerated(members, data, weights) if exact else _drawn(members, data, weights, samples, rng)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.base import COUNT, Agent, Checks, ConvergenceWarning, FitReport
 from agents.linear_rows import MEMORY_BYTES, SoftmaxRows, rows_of
 from agents.targets import Targets
 from ntp_envs import ARLinearClass, Demonstrations, Policy, PolicyClass
 from ntp_envs.arrays import ROUNDING, TIE, FloatArray, IntArray, first_best
-from ntp_envs.checks import check_int
+from ntp_envs.checks import check_flag
 from ntp_envs.features import ContextFeatureMap, FeatureMap
 
 LARGEST_BLOCK = 1024
@@ -59,6 +59,8 @@ class PerceptronBC(Agent):
 
     supports = (ARLinearClass,)
 
+    allowed: ClassVar[Checks] = {"max_epochs": COUNT, "averaged": check_flag, "shuffle": check_flag}
+
     def __init__(self, *, max_epochs: int = 200, averaged: bool = True, shuffle: bool = True) -> None:
         self.max_epochs = max_epochs
         self.averaged = averaged
@@ -68,11 +70,10 @@ class PerceptronBC(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         assert isinstance(policy_class, ARLinearClass)
-        max_epochs = check_int("max_epochs", self.max_epochs, minimum=1)
         data = _gathered(rows_of(policy_class.features, Targets.of(demonstrations)))
         passes = _Passes(policy_class.features, data)
         epochs, mistakes = 0, 1
-        while mistakes and epochs < max_epochs:
+        while mistakes and epochs < self.max_epochs:
             mistakes = passes.run(rng.permutation(passes.n_pairs) if self.shuffle else np.arange(passes.n_pairs))
             epochs += 1
         theta = _sized(data, passes.theta(averaged=bool(self.averaged and mistakes)), policy_class.radius)
@@ -89,7 +90,7 @@ class PerceptronBC(Agent):
         if mistakes:
             warnings.warn(
                 f"PerceptronBC made {mistakes} mistakes on {passes.n_pairs} pairs of context and token in the last of "
-                f"{max_epochs} passes: raise max_epochs, or no theta is right on all of them.",
+                f"{self.max_epochs} passes: raise max_epochs, or no theta is right on all of them.",
                 ConvergenceWarning,
                 stacklevel=3,
             )

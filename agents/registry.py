@@ -24,6 +24,7 @@ BUILT_IN: dict[str, str] = {
     "LayerwiseBC": "agents.log_loss:LayerwiseBC",
     "LogLossBC": "agents.log_loss:LogLossBC",
     "NGramBC": "agents.log_loss:NGramBC",
+    "NGramDialBC": "agents.selection:NGramDialBC",
     "OnPolicyDistillation": "agents.interactive:OnPolicyDistillation",
     "PerceptronBC": "agents.perceptron:PerceptronBC",
     "RhoEstimatorBC": "agents.rho:RhoEstimatorBC",
@@ -37,6 +38,7 @@ BUILT_IN: dict[str, str] = {
 WITH_AN_EXTRA: dict[str, str] = {
     "NeuralBC": "agents.neural:NeuralBC",
     "NeuralClippedRatioBC": "agents.neural:NeuralClippedRatioBC",
+    "NeuralDistillation": "agents.neural:NeuralDistillation",
     "NeuralRhoBC": "agents.neural:NeuralRhoBC",
     "SB3Agent": "agents.rl:SB3Agent",
 }

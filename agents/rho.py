@@ -16,13 +16,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import singledispatch
+from functools import partial, singledispatch
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.base import COUNT, NOT_NEGATIVE, Agent, Checks, ConvergenceWarning, FitReport
 from agents.log_loss import RegisteredClasses
 from agents.rho_game import (
     TAU_SCALE,
@@ -48,7 +49,7 @@ from ntp_envs import (
     ProductClass,
 )
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best
-from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.checks import check_in
 
 _PRUNE_UP_TO = 300_000_000  # comparisons of log-densities a layer
 GRID, FINEST = 65, 1e-6  # points at first, and relative spacing in the end, in a class of one parameter
@@ -492,6 +493,11 @@ class _RhoAgent(Agent):
     """What the two learners share."""
 
     supports = RegisteredClasses(solve_rho_game)  # type: ignore[assignment]
+    allowed: ClassVar[Checks] = {
+        **dict.fromkeys(("tol", "memory_gb", "time_limit"), NOT_NEGATIVE),
+        **dict.fromkeys(("candidates", "chunk"), COUNT),
+        "tau": partial(check_in, options=TAU_SCALE),
+    }
 
     tol: float = 1e-6
     memory_gb: float = 4.0
@@ -501,14 +507,13 @@ class _RhoAgent(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        chunk = self.chunk_length(demonstrations)
         settings = RhoSettings(
-            chunk=check_int("chunk", chunk, minimum=1),
-            tau=check_in("tau", self.tau, TAU_SCALE),  # type: ignore[attr-defined]
-            tol=check_real("tol", self.tol, minimum=0.0),
-            memory_gb=check_real("memory_gb", self.memory_gb, minimum=0.0),
-            time_limit=check_real("time_limit", self.time_limit, minimum=0.0),
-            candidates=check_int("candidates", self.candidates, minimum=1),
+            chunk=self.chunk_length(demonstrations),  # type: ignore[arg-type]
+            tau=self.tau,  # type: ignore[attr-defined]
+            tol=self.tol,
+            memory_gb=self.memory_gb,
+            time_limit=self.time_limit,
+            candidates=self.candidates,
             rng=rng,
         )
         return solve_rho_game(policy_class, demonstrations, settings)
@@ -587,7 +592,7 @@ class ChunkedRhoBC(_RhoAgent):
     `RhoEstimatorBC`.
 
     Args:
-        chunk: K, at least 1 and at most H (checked in `fit`, where H is known).
+        chunk: K, at least 1 and at most H (which is checked in `fit`, where H is known).
 
     Source: our reading of Rohatgi et al. (2025, arXiv:2502.12465).
 
@@ -603,10 +608,9 @@ class ChunkedRhoBC(_RhoAgent):
 
     def chunk_length(self, demonstrations: Demonstrations) -> int:
         horizon = demonstrations.horizon
-        chunk = check_int("chunk", self.chunk, minimum=1)
-        if chunk > horizon:
+        if self.chunk > horizon:
             raise ValueError(
-                f"chunk={chunk} must be an integer in [1, {horizon}]: the demonstrations have {horizon} tokens; "
+                f"chunk={self.chunk} must be an integer in [1, {horizon}]: the demonstrations have {horizon} tokens; "
                 f"use chunk={horizon}, or RhoEstimatorBC, for whole sequences."
             )
-        return chunk
+        return self.chunk

@@ -1,4 +1,4 @@
-"""Choosing among learners on demonstrations they have not seen: rho tournaments, and cross-validation."""
+"""Choosing among learners on demonstrations they have not seen: tournaments, n-grams on a dial, cross-validation."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, FitReport, chosen_index, in_subfolder, unfitted
+from agents.base import COUNT, NOT_NEGATIVE, Agent, Checks, FitReport, chosen_index, in_subfolder, unfitted
 from agents.fit_class import least, token_parts
+from agents.log_loss import NGramBC
 from agents.rho_game import TAU_SCALE, rho_tau, solve_finite_game
-from ntp_envs import Demonstrations, Policy, PolicyClass
+from ntp_envs import Demonstrations, EndedClass, FiniteClass, NGramClass, Policy, PolicyClass
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best
 from ntp_envs.checked import checked_policy
-from ntp_envs.checks import check_generator, check_in, check_int, check_names, check_probability
+from ntp_envs.checks import check_flag, check_generator, check_in, check_int, check_names, check_probability, optional
 from ntp_envs.saved import Savable
 
 
@@ -274,6 +276,11 @@ def _named(what: str, items: Any, kind: type) -> dict[str, Any]:
     return named
 
 
+def _agents(name: str, value: Any) -> Any:
+    _named(name, value, Agent)
+    return value
+
+
 class CommonSupports:
     """The value of `Agent.supports` for an agent made of others: the policy classes that all of them can fit.
 
@@ -332,6 +339,12 @@ class TournamentBC(Agent):
     """
 
     supports = CommonSupports()  # type: ignore[assignment]
+    allowed: ClassVar[Checks] = {
+        "agents": _agents,
+        "tau": partial(check_in, options=TAU_SCALE),
+        "holdout": check_probability,
+        "refit": check_flag,
+    }
 
     agents: Sequence[Agent] | Mapping[str, Agent]
     tau: str = "ratio"
@@ -346,9 +359,6 @@ class TournamentBC(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         agents = _named("agents", self.agents, Agent)
-        tau = check_in("tau", self.tau, TAU_SCALE)
-        if not isinstance(self.refit, bool | np.bool_):
-            raise TypeError(f"refit={self.refit!r} must be True or False.")
         if demonstrations.exactness is None:
             rest, held_out = holdout_split(demonstrations, self.holdout, rng)
         else:
@@ -360,7 +370,9 @@ class TournamentBC(Agent):
             name: in_subfolder(agent.clone(), f"member-{k}").fit(rest, policy_class, rng=np.random.default_rng(seed))
             for k, ((name, agent), seed) in enumerate(zip(agents.items(), seeds))
         }
-        self.tournament_ = tournament({name: agent.policy_ for name, agent in self.agents_.items()}, held_out, tau=tau)
+        self.tournament_ = tournament(
+            {name: agent.policy_ for name, agent in self.agents_.items()}, held_out, tau=self.tau
+        )
         self.best_agent_ = self.agents_[self.tournament_.winner]
         if self.refit:
             again = in_subfolder(agents[self.tournament_.winner].clone(), "chosen")
@@ -382,6 +394,96 @@ class TournamentBC(Agent):
         return self.best_agent_.policy_, report
 
 
+# -- Interpolated n-gram models on a dial, and any learner of finite classes to set it --------------------------------
+
+
+def _an_agent(name: str, value: Any) -> Agent:
+    if not isinstance(value, Agent):
+        raise TypeError(f"{name}={value!r} must be an agents.Agent.")
+    return value
+
+
+def _some(name: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
+    """The sequence as it is given: of at least one, and all such as ``check`` lets through."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not len(value):
+        raise TypeError(f"{name}={value!r} must be a sequence of numbers, at least one.")
+    for one in value:
+        check(name, one)
+    return value
+
+
+@dataclass(eq=False, repr=False)
+class NGramDialBC(Agent):
+    """A learner of finite classes sets the dial of an interpolated n-gram model: its order and its smoothing.
+
+    n-gram models of every order and several weights of shorter contexts are estimated from one part of the
+    demonstrations (`agents.NGramBC`). They are a finite class, from which ``agent`` chooses by the other part. So
+    learners on whole sequences, for which there is no fit in the class of all n-gram models, can be asked of real text,
+    and compared with log-loss at equal means: ``NGramDialBC(RhoEstimatorBC())`` against ``NGramDialBC(LogLossBC())``.
+
+    Exact populations are not split, and nothing is smoothed: then the dial has orders only.
+
+    Args:
+        agent: what chooses; it is cloned, never fitted itself.
+        escapes: weights of shorter contexts, as in `agents.NGramBC`.
+        orders: orders of the models; ``None`` is all from 1 to that of the class.
+        holdout: fraction of the demonstrations, in (0, 1), that ``agent`` chooses by.
+
+    Attributes after `fit`:
+        members_: the ``(order, escape)`` of each model.
+        agent_: the fitted chooser, whose policy is ``policy_``.
+
+    Raises:
+        TypeError, ValueError: on `fit`, an agent that takes no finite class, orders above that of the class, no or
+            negative weights, a ``holdout`` that leaves a part empty; whatever the agent raises.
+
+    >>> from agents import LogLossBC
+    >>> from ntp_envs import NGramClass
+    >>> demos = Demonstrations(np.zeros((40, 0), int), np.tile([0, 1], (40, 3)), vocab_size=2)
+    >>> agent = NGramDialBC(LogLossBC()).fit(demos, NGramClass(2, order=2))
+    >>> agent.fit_report_.details["order"], agent.fit_report_.details["escape"]
+    (2, 0.0625)
+    """
+
+    supports = (NGramClass, EndedClass)
+    allowed: ClassVar[Checks] = {
+        "agent": _an_agent,
+        "escapes": partial(_some, check=NOT_NEGATIVE),
+        "orders": optional(partial(_some, check=COUNT)),
+        "holdout": check_probability,
+    }
+
+    agent: Agent
+    _: KW_ONLY
+    escapes: Sequence[float] = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
+    orders: Sequence[int] | None = None
+    holdout: float = 0.5
+
+    def chunk_length(self, demonstrations: Demonstrations) -> int | None:
+        return self.agent.chunk_length(demonstrations)
+
+    def _fit(
+        self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+    ) -> tuple[Policy, FitReport]:
+        inside = policy_class.members if isinstance(policy_class, EndedClass) else policy_class
+        orders = range(1, inside.order + 1) if self.orders is None else self.orders  # type: ignore[attr-defined]
+        rest = held_out = demonstrations
+        escapes: Sequence[float] = (0.0,)
+        if demonstrations.exactness is None:
+            rest, held_out = holdout_split(demonstrations, self.holdout, rng)
+            escapes = self.escapes
+        self.members_ = [(order, escape) for order in orders for escape in escapes]
+        learners = [NGramBC(order=order, escape=escape) for order, escape in self.members_]
+        models = FiniteClass([learner.fit(rest, policy_class).policy_ for learner in learners])
+        models.end_token = policy_class.end_token
+        self.agent_ = in_subfolder(self.agent.clone(), "chooser").fit(held_out, models, rng=rng)
+        report = self.agent_.fit_report_
+        details = {**report.details, "learned_from": len(rest), "held_out": len(held_out)}
+        if (chosen := details.pop("index", None)) is not None:  # of no member of ``policy_class``
+            details |= dict(zip(("order", "escape"), self.members_[chosen]))
+        return self.agent_.policy_, replace(report, details=details)
+
+
 # -- Cross-validation over any hyper-parameters of any agent, by held-out log-loss or by a held-out rho tournament ----
 
 
@@ -390,6 +492,26 @@ CRITERIA = ("log_loss", "rho")
 
 class FitFailedWarning(UserWarning):
     """Some candidates of a cross-validation could not be fitted; the message has their parameters and the errors."""
+
+
+def _check_grid(name: str, grid: Any) -> Mapping[str, Sequence[Any]]:
+    if not isinstance(grid, Mapping):
+        raise TypeError(f"{name}={grid!r} must be a mapping from hyper-parameters to lists of values.")
+    if not grid:
+        example = "{'lam': [0.01, 0.1]}"
+        raise ValueError(f"{name} is empty; name a hyper-parameter and the values to try, as in {example}.")
+    for key, values in grid.items():
+        if not isinstance(values, list | tuple | range | np.ndarray) or np.ndim(values) == 0:
+            raise TypeError(f"{name}[{key!r}]={values!r} must be a list of values to try.")
+        if len(values) == 0:
+            raise ValueError(f"{name}[{key!r}] is empty; at least one value is needed.")
+    return grid
+
+
+def _check_error_score(name: str, value: Any) -> float | str:
+    if not (isinstance(value, str) and value == "raise") and not (isinstance(value, float) and math.isnan(value)):
+        raise ValueError(f"{name}={value!r} must be 'raise' or nan; a candidate without a policy has no other score.")
+    return value
 
 
 @dataclass(eq=False, repr=False)
@@ -449,6 +571,14 @@ class CrossValidatedBC(Agent):
     """
 
     supports = CommonSupports()  # type: ignore[assignment]
+    allowed: ClassVar[Checks] = {
+        "agent": _an_agent,
+        "grid": _check_grid,
+        "criterion": partial(check_in, options=CRITERIA),
+        "folds": partial(check_int, minimum=2),
+        "tau": partial(check_in, options=TAU_SCALE),
+        "error_score": _check_error_score,
+    }
 
     agent: Agent
     grid: Mapping[str, Sequence[Any]]
@@ -458,15 +588,16 @@ class CrossValidatedBC(Agent):
     tau: str = "ratio"
     error_score: float | str = math.nan
 
+    def __post_init__(self) -> None:
+        self._candidates()
+
     def chunk_length(self, demonstrations: Demonstrations) -> int:
-        return 1 if check_in("criterion", self.criterion, CRITERIA) == "log_loss" else demonstrations.horizon
+        return 1 if self.criterion == "log_loss" else demonstrations.horizon
 
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        criterion = check_in("criterion", self.criterion, CRITERIA)
-        tau = check_in("tau", self.tau, TAU_SCALE)
-        strict = _check_error_score(self.error_score)
+        criterion, strict = self.criterion, self.error_score == "raise"
         candidates = self._candidates()
         exact = demonstrations.exactness is not None
         splits = [(demonstrations, demonstrations)] if exact else shuffled_folds(demonstrations, self.folds, rng)
@@ -506,7 +637,7 @@ class CrossValidatedBC(Agent):
         else:
             log_densities = np.where(zeros > 0, -np.inf, -log_losses)[:, None, :]
             names = tuple(_label(candidates[c]) for c in fine)
-            self.tournament_ = play(log_densities, weights, names, tau, n=n)
+            self.tournament_ = play(log_densities, weights, names, self.tau, n=n)
             ranks, columns = _by_tournament(self.tournament_)
             best = self.tournament_.index
         self.cv_results_ = {
@@ -540,19 +671,8 @@ class CrossValidatedBC(Agent):
 
     def _candidates(self) -> list[dict[str, Any]]:
         """Every combination of the grid's values; the last name varies fastest."""
-        if not isinstance(self.agent, Agent):
-            raise TypeError(f"agent={self.agent!r} must be an agents.Agent.")
-        if not isinstance(self.grid, Mapping):
-            raise TypeError(f"grid={self.grid!r} must be a mapping from hyper-parameters to lists of values.")
-        if not self.grid:
-            raise ValueError("grid is empty; name a hyper-parameter and the values to try, as in {'lam': [0.01, 0.1]}.")
         known = {*self.agent.get_params(), *self.agent.RENAMED}
         check_names(f"{type(self.agent).__name__} has no parameter", self.grid, known)
-        for name, values in self.grid.items():
-            if not isinstance(values, list | tuple | range | np.ndarray) or np.ndim(values) == 0:
-                raise TypeError(f"grid[{name!r}]={values!r} must be a list of values to try.")
-            if len(values) == 0:
-                raise ValueError(f"grid[{name!r}] is empty; at least one value is needed.")
         return [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
 
     def _candidate(self, parameters: dict[str, Any]) -> Agent:
@@ -580,17 +700,6 @@ class CrossValidatedBC(Agent):
                 FitFailedWarning,
                 stacklevel=4,
             )
-
-
-def _check_error_score(error_score: Any) -> bool:
-    """Whether to raise."""
-    if isinstance(error_score, str) and error_score == "raise":
-        return True
-    if isinstance(error_score, float) and math.isnan(error_score):
-        return False
-    raise ValueError(
-        f"error_score={error_score!r} must be 'raise' or nan; a candidate without a policy has no other score."
-    )
 
 
 def _label(parameters: dict[str, Any]) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +80,8 @@ class Cell:
             cell succeeds. The records must not depend on it.
         code: ``"package.module:name"`` of what the function finds by names in its parameters (agents, tasks): with what
             it imports, that is the code behind its records. ``None``: all that it may reach by name.
+        apart: names of parameters that are no part of the identity: where a file lies whose content another one names,
+            what the records do not depend on.
     """
 
     part: str
@@ -84,11 +89,13 @@ class Cell:
     parameters: Mapping[str, Any]
     scratch: bool = False
     code: tuple[str, ...] | None = None
+    apart: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """The identity of the cell as text: equal for equal part and parameters, whatever their order."""
-        return f"{self.part} {json.dumps(dict(self.parameters), sort_keys=True)}"
+        own = {name: value for name, value in self.parameters.items() if name not in self.apart}
+        return f"{self.part} {json.dumps(own, sort_keys=True)}"
 
 
 def keyed_rng(seed: int, key: str) -> np.random.Generator:
@@ -124,7 +131,26 @@ CREATE TABLE IF NOT EXISTS settings (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL          -- JSON
 );
+CREATE TABLE IF NOT EXISTS memory (
+    key TEXT PRIMARY KEY,        -- of the cell
+    megabytes REAL NOT NULL      -- the most that its process had used by its end; nothing depends on it
+);
 """
+COLUMNS = {
+    "cells": ["key", "part", "parameters", "records", "error", "seconds", "code", "checksum"],
+    "code": ["fingerprint", "files"],
+    "settings": ["name", "value"],
+    "memory": ["key", "megabytes"],
+}
+
+
+def peak_memory() -> float:
+    """The most memory that this process has used so far, in megabytes; ``nan`` where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 @dataclass(frozen=True)
@@ -136,12 +162,16 @@ class CellResult:
         records: empty where it failed.
         error: traceback as text, ``None`` where it succeeded.
         seconds: wall time in the worker.
+        kernels: what computed it on another machine, see `experiments.threads.kernels`; a setting of the run.
+        megabytes: the most that the process which made this has used, so far.
     """
 
     key: str
     records: tuple[Record, ...]
     error: str | None
     seconds: float
+    kernels: tuple[str, ...] = ()
+    megabytes: float = field(default_factory=peak_memory, compare=False)
 
 
 class ResultStore:
@@ -167,8 +197,9 @@ class ResultStore:
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             self._db.executescript(f"BEGIN; {SCHEMA} COMMIT")
-            if "checksum" not in {line[1] for line in self._db.execute("PRAGMA table_info(cells)")}:
-                raise ValueError("it was written by another version of ntp-envs")
+            for table, columns in COLUMNS.items():
+                if [line[1] for line in self._db.execute(f"PRAGMA table_info({table})")] != columns:
+                    raise ValueError(f"its table {table} is not one of this version of ntp-envs")
             ((state,),) = self._db.execute("PRAGMA quick_check(1)").fetchall()
             if state != "ok":
                 raise ValueError(state)
@@ -191,10 +222,25 @@ class ResultStore:
         mark = fingerprint(code or {})
         parameters = json.dumps(dict(cell.parameters), sort_keys=True)
         line = (cell.key, cell.part, parameters, records, result.error, result.seconds, mark)
-        self._db.execute("BEGIN")
-        self._db.execute("INSERT OR IGNORE INTO code VALUES (?, ?)", (mark, json.dumps(code or {}, sort_keys=True)))
-        self._db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*line, _checksum(line)))
-        self._db.execute("COMMIT")
+        with self._written():
+            self._db.execute("INSERT OR IGNORE INTO code VALUES (?, ?)", (mark, json.dumps(code or {}, sort_keys=True)))
+            self._db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*line, _checksum(line)))
+            if result.megabytes == result.megabytes:
+                self._db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (cell.key, result.megabytes))
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Inside, what is written is written whole or not at all; ``OSError`` if it cannot be."""
+        try:
+            self._db.execute("BEGIN")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise OSError(f"{self.path} cannot be written to ({error})") from error
+            raise
 
     def results(self) -> Mapping[str, CellResult]:
         """Everything kept so far, by cell key; ``ValueError`` if the file is damaged."""
@@ -220,19 +266,31 @@ class ResultStore:
 
     def parts(self) -> Mapping[str, str]:
         """The part of each cell kept so far, by cell key."""
-        return dict(self._db.execute("SELECT key, part FROM cells").fetchall())
+        return dict(self._read("SELECT key, part FROM cells"))
+
+    def memory(self) -> Mapping[str, float]:
+        """The most memory that the process of each cell had used by its end, in megabytes, by cell key."""
+        return dict(self._read("SELECT key, megabytes FROM memory WHERE typeof(megabytes) = 'real'"))
+
+    def _read(self, query: str) -> list[Any]:
+        try:
+            return self._db.execute(query).fetchall()
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
 
     def settings(self) -> dict[str, Any]:
         """The settings of the run that were kept last; empty where none were."""
-        return {name: json.loads(value) for name, value in self._db.execute("SELECT * FROM settings")}
+        try:
+            return {name: json.loads(value) for name, value in self._read("SELECT * FROM settings")}
+        except (TypeError, ValueError) as error:
+            raise self._unreadable(error) from error
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
         """Keep the settings of the run beside its results: ``config.json`` may be lost."""
-        self._db.execute("BEGIN")
-        self._db.execute("DELETE FROM settings")
         lines = [(name, json.dumps(value)) for name, value in settings.items()]
-        self._db.executemany("INSERT INTO settings VALUES (?, ?)", lines)
-        self._db.execute("COMMIT")
+        with self._written():
+            self._db.execute("DELETE FROM settings")
+            self._db.executemany("INSERT INTO settings VALUES (?, ?)", lines)
 
     def close(self) -> None:
         self._db.close()
@@ -281,7 +339,11 @@ def cached_records(path: Path, make: Callable[[], Sequence[Record]]) -> list[Rec
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: what was there stays until the new one is on disk."""
+    """Write a file whole or not at all: what was there stays until the new one is on disk.
+
+    Raises:
+        OSError: it cannot be written; the message names it.
+    """
     unfinished = path.with_name(path.name + ".partial")
     try:
         with open(unfinished, "wb") as file:
@@ -289,6 +351,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"{path} cannot be written ({error.strerror or error})") from error
         raise

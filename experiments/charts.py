@@ -267,6 +267,8 @@ def render(figure: Figure, *, pdf: bool = False) -> tuple[bytes, ...]:
 
 GREENS = ("#00402E", "#006B50", "#009E73", "#27AB85", "#4DBB98")  # chunked learners
 PURPLES = ("#C58AB3", "#B06C9C", "#8E3B73", "#4A1A3B")  # ChunkKR, from small norm bounds or short chunks to large
+BLUES = ("#0B2A45", "#0B4F83", "#0072B2", "#3C98CF", "#6FB8E3")  # few tokens seen to many
+ORANGES = ("#7A2E00", "#B04600", "#D55E00", "#E69F00")
 
 FACTOR = "C_apx = distance to the expert / best in class"
 DISTANCE = "squared Hellinger distance to the expert"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import json
 import math
@@ -12,7 +13,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments.cells import write_whole
+from experiments.clusters import Place
 from experiments.run import FolderError, Progress, RunOutcome
 from experiments.study import Study
 
@@ -68,7 +70,9 @@ ntp-bench: measure how next-token prediction drifts with the horizon
   ntp-bench run STUDY --help              its options
   ntp-bench evaluate TASK [AGENT]         what a policy gets right, forced and free-running
   ntp-bench diff RUN1 RUN2                what changed from one run to another, with intervals
+  ntp-bench leaderboard DIR               submissions of the suite, checked, as a page
   ntp-bench distance FILE                 how far two models' texts are apart, from their log-probabilities
+  ntp-bench completion bash|zsh           a script that completes commands, names and options where Tab is pressed
   ntp-bench --version
 """
 
@@ -78,7 +82,9 @@ COMMANDS = {
     "info": "experiments.info:show_info",
     "evaluate": "experiments.evaluation:show_evaluation",
     "diff": "experiments.difference:show_diff",
+    "leaderboard": "experiments.leaderboard:show_leaderboard",
     "distance": "experiments.log_probs:show_distance",
+    "completion": "experiments.completion:show_completion",
 }
 LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
 SHOWN = 10  # failures listed on the terminal; all are in the report
@@ -94,14 +100,13 @@ class RunSettings:
     """Output folder; runs/STUDY or runs/STUDY-quick by default. A run in it goes on: what it has is not run again."""
     seed: int = 0
     """Seed of the whole run."""
-    workers: int = min(os.cpu_count() or 1, 8)
-    """Processes; 1 runs everything in this one. The numbers do not depend on it."""
+    place: Annotated[Place, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Place)
     overwrite: bool = False
     """Throw away the run in the output folder."""
     reuse_stale: bool = False
     """Take finished cells as they are, although the code that made them was edited since."""
     dry_run: bool = False
-    """Say what would be run, and about how long it would take where an earlier run in the folder knows; run nothing."""
+    """Say what would be run, and how long and how much memory it takes where an earlier run in the folder knows."""
     quiet: bool = False
     """No progress, tables or findings: the place of the report, and what failed."""
     json: bool = False
@@ -112,8 +117,6 @@ class RunSettings:
     """Write every figure as PDF too."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers={self.workers} must be an integer >= 1.")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must be an integer >= 0.")
 
@@ -137,17 +140,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"unknown command {words[0]!r}.{did_you_mean(words[0], ['run', *COMMANDS])}")
         if message := shadowed_agents():
             raise UsageError(message)
-        return (
+        code = (
             _run(words[1:])
             if words[0] == "run"
             else _shown(COMMANDS[words[0]], words[1:] or ([] if words[0] == "list" else ["--help"]))
         )
+        sys.stdout.flush()
+        return code
     except (UsageError, FolderError) as error:
         stderr.print(f"[bold red]ntp-bench:[/] {escape(str(error))}", soft_wrap=True)
         return 2
     except BrokenPipeError:  # who reads has had enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # standard output is a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stderr.print(f"[bold red]ntp-bench:[/] nothing can be printed ({escape(str(error))}).", soft_wrap=True)
+        return 1
     except KeyboardInterrupt:
         stderr.print("interrupted.")
         return 130
@@ -191,12 +200,16 @@ def _shown(command: str, words: list[str]) -> int:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise UsageError(str(error)) from error
+    except MemoryError as error:
+        raise UsageError(f"not enough memory ({error}); use smaller sizes.") from error
 
 
 def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
     """Settings and study options from the words after the study's name; ``--quick`` changes the options' defaults."""
     flat = tyro.conf.arg(name="")
     quick = "--quick" in words
+    names = {field.name.replace("_", "-"): field.default for field in dataclasses.fields(study.options)}
+    words = gathered(words, {f"--{name}": isinstance(default, tuple) for name, default in names.items()})
     command = dataclasses.make_dataclass(
         "Command",
         [
@@ -218,6 +231,32 @@ def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
     return parsed.settings, parsed.options
 
 
+def gathered(words: Sequence[str], options: Mapping[str, bool]) -> list[str]:
+    """The words with the values of each option that takes several in one place, though they were given one by one.
+
+    Args:
+        words: of the command line.
+        options: the study's, and whether each takes several values; such a one answers to its singular, too.
+
+    >>> gathered(["--learner", "a", "--quick", "--learner", "b", "c"], {"--learners": True})
+    ['--learners', 'a', 'b', 'c', '--quick']
+    """
+    groups: dict[Any, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            several = name if options.get(name) else f"{name}s" if name not in options else ""
+            key: Any = several if options.get(several) else len(groups)
+            start = [several, *([value] if value else [])] if key == several else [word]
+            groups[key] = [*groups[key], *start[1:]] if key in groups else start
+            last = groups[key]
+        elif groups:
+            last.append(word)
+        else:
+            groups[0] = last = [word]
+    return [word for group in groups.values() for word in group]
+
+
 def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
     from experiments.run import run_study
 
@@ -233,21 +272,25 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
                 out=out,
                 quick=settings.quick,
                 seed=settings.seed,
-                workers=settings.workers,
+                place=settings.place,
                 overwrite=settings.overwrite,
                 reuse_stale=settings.reuse_stale,
                 pdf=settings.pdf,
                 progress=progress,
                 tell=lambda sentence: stderr.print(escape(sentence), soft_wrap=True),
             )
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
     except BrokenPipeError:
         raise
-    except (KeyboardInterrupt, OSError, sqlite3.Error) as error:
+    except (KeyboardInterrupt, OSError, sqlite3.Error, MemoryError) as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         reason = "interrupted." if interrupted else f"[bold red]stopped:[/] {escape(str(error))}."
         kept = f"What is finished is kept in {escape(str(out))}; the same command goes on from there."
+        if not os.path.isdir(out):
+            kept = f"The folder {escape(str(out))} is gone, and what was finished with it."
+        elif getattr(error, "errno", None) == errno.ENOSPC:
+            reason += " That is the disk, or /dev/shm, which worker processes need: --workers 1 does without."
         stderr.print(f"{reason} {kept}", soft_wrap=True)
         return 130 if interrupted else 1
     if outcome.reused and not settings.quiet:
@@ -292,19 +335,30 @@ def _show(outcome: RunOutcome, settings: RunSettings) -> None:
 
 def _plan(study: Study, options: Any, out: Path, settings: RunSettings) -> int:
     """What `_run_and_show` would run, and how long, by the finished cells of the same parts."""
+    from experiments.cells import peak_memory
     from experiments.run import plan
 
     stdout = Console(highlight=False)
-    total = 0.0
-    for part in (planned := plan(study, options, out=out, seed=settings.seed)):
-        total += part.todo * part.seconds
-        each = "not known" if math.isnan(part.seconds) else f"about {part.seconds:.2g} s each"
+    planned = [part for part in plan(study, options, out=out, seed=settings.seed) if part.cells]
+    for part in planned:
+        each = "time and memory not known"
+        if part.todo == 0:
+            each = "nothing to do"
+        elif not math.isnan(part.seconds):
+            each = f"about {part.seconds:.2g} s each"
+            each += "" if math.isnan(part.megabytes) else f" and up to {part.megabytes:.0f} MB a process"
         stdout.print(f"{escape(part.name)}: {part.todo} of {part.cells} cells to run, {each}", soft_wrap=True)
     todo = sum(part.todo for part in planned)
+    total, most = sum(part.todo * part.seconds for part in planned), [part.megabytes for part in planned]
     long = f"about {total:.3g} s of one processor"
     if math.isnan(total):
         long = "how long is known when a cell of each part is finished"
+    workers = min(settings.workers, max(todo, 1))
     stdout.print(f"{study.name}: {todo} cells to run in {escape(str(out))}, {long}", soft_wrap=True)
+    if todo:
+        used = f"{workers} x {max(most):.0f} MB, the most that a process of finished cells had used"
+        least = f"more than {workers} x {peak_memory():.0f} MB, which is what this process takes before any cell"
+        stdout.print(f"memory: {least if any(map(math.isnan, most)) else used}", soft_wrap=True)
     return 0
 
 

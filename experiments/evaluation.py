@@ -204,8 +204,8 @@ def build_agent(text: str, task: Task) -> Agent:
 
     try:
         return made(parse_call(text))
-    except TypeError as error:
-        raise TypeError(f"agent {text}: {error}.") from error
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"agent {text}: {str(error).removesuffix('.')}.") from error
 
 
 def takes_horizon(text: str) -> bool:
@@ -339,7 +339,11 @@ def run_evaluate(settings: EvaluateSettings) -> tuple[Evaluation, Agent | None]:
             agent.save(settings.save, allow_pickle=settings.allow_pickle)
     found = evaluate(policy, task, n=settings.n, rng=rng, samples=settings.samples, backtrack=settings.backtrack)
     if settings.json is not None:
-        settings.json.write_text(json.dumps(_plain(found, settings.confidence), indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(_plain(found, settings.confidence), indent=1) + "\n"
+        try:
+            settings.json.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OSError(f"--json {settings.json} cannot be written ({error.strerror or error}).") from error
     return found, agent
 
 

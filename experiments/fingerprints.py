@@ -15,10 +15,12 @@ import ast
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -31,7 +33,7 @@ KNOWN = {"numpy", "scipy", "gymnasium", "matplotlib", "rich", "tyro", "threadpoo
 #: folders of what is installed
 INSTALLED = {"site-packages", "dist-packages"}
 #: a string that names an object, as registries have them
-NAMED = re.compile(r"\w+(\.\w+)*:\w+")
+NAMED_CONSTANT = re.compile(r"Constant\(value='(\w+(?:\.\w+)*):\w+'")
 
 
 def digest(text: str | bytes) -> str:
@@ -39,13 +41,24 @@ def digest(text: str | bytes) -> str:
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
 
 
+def file_hash(name: str) -> str:
+    """The sha256 of a file, ``"none"`` where there is none."""
+    if not os.path.isfile(path := os.path.expanduser(name)):
+        return "none"
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
+
+
 def distribution_version(name: str) -> str:
     """The version of an installed distribution, by its own name or that of a package in it."""
-    for known in (name, *(packages_distributions().get(name, ()) if name not in sys.stdlib_module_names else ())):
-        try:
+    with suppress(PackageNotFoundError):
+        return version(name)
+    for known in () if name in sys.stdlib_module_names else packages_distributions().get(name, ()):  # reads all of them
+        with suppress(PackageNotFoundError):
             return version(known)
-        except PackageNotFoundError:
-            continue
     return "not installed"
 
 
@@ -85,6 +98,13 @@ def code_behind(
         if _own(package, own) is None:
             found[package] = distribution_version(package)
     return found
+
+
+def written_since(code: Iterable[str], moment: float) -> list[str]:
+    """The files of `code_behind` that were written, or laid where they are, after a moment of `time.time`."""
+    modules = {label: re.sub(r"(/__init__)?\.py$", "", label).replace("/", ".") for label in code if Path(label).suffix}
+    found = {label: path for label, module in modules.items() if (path := _find(module)) is not None}
+    return [label for label, path in found.items() if path.stat().st_ctime > moment]
 
 
 def look_again() -> None:
@@ -211,23 +231,33 @@ class Statement(NamedTuple):
     by_name: bool = False
 
 
-def _imports(nodes: Iterable[ast.AST]) -> list[Statement]:
-    found = []
-    todo = [(node, True) for node in nodes]
-    while todo:
-        node, at_once = todo.pop()
+def _imports(nodes: Iterable[ast.stmt]) -> list[Statement]:
+    nodes = list(nodes)
+    return [*_written_imports(nodes), *_names(ast.dump(ast.Module(nodes, [])))]
+
+
+def _written_imports(nodes: Iterable[ast.stmt]) -> Iterator[Statement]:
+    for node, at_once in _statements(nodes):
         if isinstance(node, ast.Import):
-            found += [Statement(alias.name, at_once=at_once) for alias in node.names]
+            yield from (Statement(alias.name, at_once=at_once) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base, level = node.module or "", node.level
-            found += [Statement(base, alias.name, alias.asname, level, at_once) for alias in node.names]
-        elif isinstance(node, ast.Constant):
-            if isinstance(node.value, str) and NAMED.fullmatch(node.value):
-                found.append(Statement(node.value.partition(":")[0], at_once=False, by_name=True))
-        else:
-            at_once = at_once and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-            todo += [(child, at_once) for child in ast.iter_child_nodes(node)]
-    return found
+            yield from (Statement(base, alias.name, alias.asname, level, at_once) for alias in node.names)
+
+
+def _names(dump: str) -> Iterator[Statement]:
+    """The strings that name an object, in a syntax as `ast.dump` writes it: far quicker than a walk over all nodes."""
+    return (Statement(base, at_once=False, by_name=True) for base in dict.fromkeys(NAMED_CONSTANT.findall(dump)))
+
+
+def _statements(nodes: Iterable[ast.stmt], at_once: bool = True) -> Iterator[tuple[ast.stmt, bool]]:
+    """All statements, and whether they run when the file is imported."""
+    for node in nodes:
+        yield node, at_once
+        inside = at_once and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for part in (node, *getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+            for block in ("body", "orelse", "finalbody"):
+                yield from _statements(getattr(part, block, ()), inside)
 
 
 @dataclass(frozen=True)
@@ -299,9 +329,10 @@ def _parsed(module: str, path: Path, written: int) -> Source:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):  # compiled, or nothing that will run
         return Source(module, path, ast.Module([], []), digest(path.read_bytes()), [])
-    for node in ast.walk(tree):
+    for node in (tree, *(node for node, _ in _statements(tree.body))):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
                 del node.body[0]
-    return Source(module, path, tree, digest(ast.dump(tree)), _imports(tree.body))
+    dump = ast.dump(tree)
+    return Source(module, path, tree, digest(dump), [*_written_imports(tree.body), *_names(dump)])

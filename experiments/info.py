@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib.util
 import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,12 +18,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from agents import Agent
+from agents.registry import WITH_AN_EXTRA as AGENTS_WITH_AN_EXTRA
 from agents.registry import agent_class, agent_names
 from experiments.evaluation import build_task, parse_call
 from experiments.studies import load_study, study_names
 from experiments.terminal import plain
 from ntp_envs import Task, task_names
 from ntp_envs.checks import NotTractableError, did_you_mean
+from ntp_envs.tasks.registry import WITH_AN_EXTRA as TASKS_WITH_AN_EXTRA
 from ntp_envs.tasks.registry import task_class
 
 SECTIONS: dict[str, tuple[str, Callable[[], list[str]], Callable[[str], Any]]] = {
@@ -28,6 +33,10 @@ SECTIONS: dict[str, tuple[str, Callable[[], list[str]], Callable[[str], Any]]] =
     "tasks": ("Tasks  (ntp_envs.make_task)", task_names, task_class),
     "agents": ("Agents  (agents.make_agent)", agent_names, agent_class),
 }
+
+#: what wants an extra, by section, and which, by package
+ELSEWHERE = {"tasks": TASKS_WITH_AN_EXTRA, "agents": AGENTS_WITH_AN_EXTRA}
+EXTRAS = {"agents.neural": "neural", "agents.rl": "rl", "ntp_envs.tasks.language_model": "lm"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ def show_list(words: list[str]) -> int:
     """The command: a line on everything. A package that announces what it cannot deliver does not hide the rest."""
     settings = tyro.cli(ListSettings, args=words, prog="ntp-bench list", config=(tyro.conf.FlagCreatePairsOff,))
     found = {key: {name: _line(load, name) for name in names()} for key, (_, names, load) in SECTIONS.items()}
+    for key, places in ELSEWHERE.items():
+        found[key] = dict(sorted({**found[key], **{name: _unloaded(place) for name, place in places.items()}}.items()))
     if settings.json:
         print(json.dumps(found, indent=1))
         return 0
@@ -60,6 +71,19 @@ def _line(load: Callable[[str], Any], name: str) -> str:
     except Exception as error:
         return f"(cannot be loaded: {error})"
     return getattr(item, "question", None) or (item.__doc__ or "").strip().partition("\n")[0]
+
+
+def _unloaded(place: str) -> str:
+    """The same, with the extra that it wants, read from its file: the extra need not be there."""
+    module, _, name = place.partition(":")
+    extra = next(extra for package, extra in EXTRAS.items() if module.startswith(package))
+    spec = importlib.util.find_spec(module)
+    file = Path((spec and spec.origin) or "")
+    for each in file.parent.glob("*.py") if file.name == "__init__.py" else [file]:
+        for node in ast.parse(each.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return f"{(ast.get_docstring(node) or '').partition(chr(10))[0]} (extra {extra})"
+    return f"(extra {extra})"
 
 
 # -- one of them -------------------------------------------------------------------------------------------------------
@@ -117,9 +141,11 @@ def describe(text: str, seed: int = 0) -> dict[str, Any]:
         quick, fields = study.options.quick(), dataclasses.fields(study.options)
         options = {f.name: f"{f.default!r} (quick: {getattr(quick, f.name)!r})" for f in fields}
         return {"summary": study.question, "options": options, "how": f"ntp-bench run {name} --help"}
-    kinds = {key: names() for key, (_, names, _) in SECTIONS.items()}
+    kinds = {key: [*names(), *ELSEWHERE.get(key, ())] for key, (_, names, _) in SECTIONS.items()}
     if name in kinds["agents"]:
         return _agent(agent_class(name))
+    if name in TASKS_WITH_AN_EXTRA and text == name:  # it has no defaults to be made from
+        return _parameters(task_class(name))
     if name in kinds["tasks"]:
         return _task(build_task(text), seed)
     if ":" in name:
@@ -140,12 +166,16 @@ def _documented(kind: type) -> tuple[str, str]:
     return first, rest.strip()
 
 
-def _agent(kind: type[Agent]) -> dict[str, Any]:
-    summary, more = _documented(kind)
+def _parameters(kind: type[Any], **more: Any) -> dict[str, Any]:
+    summary, about = _documented(kind)
     signature = inspect.signature(kind.__init__).parameters.values()
     given = {p.name: "needed" if p.default is p.empty else repr(p.default) for p in signature if p.name != "self"}
+    return {"summary": summary, "parameters": given, **more, "about": about}
+
+
+def _agent(kind: type[Agent]) -> dict[str, Any]:
     supports = ", ".join(one.__name__ for one in kind.supports) if kind.supports else "any"
-    return {"summary": summary, "parameters": given, "policy classes": supports, "about": more}
+    return _parameters(kind, **{"policy classes": supports})
 
 
 def _task(task: Task, seed: int) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _read_jsonl(path: Path, max_bytes: int) -> dict[str, Any]:
                 if line.strip():
                     try:
                         yield f"{path}, line {number}", json.loads(line)
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         raise ValueError(f"{path}, line {number} is not JSON ({error}); one text a line.") from error
 
     try:

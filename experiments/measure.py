@@ -56,6 +56,17 @@ def distance_record(curve: DistanceCurve, labels: Mapping[str, Label], h: int | 
     return Record(curve.metric, ends[0], labels if h is None else {**labels, "h": h}, ends[1], ends[2], method)
 
 
+def shown_lengths(horizon: int) -> list[int]:
+    """Every length up to 32, then about ten a doubling, and the last."""
+    later = np.geomspace(32, max(horizon, 32), 1 + int(10 * np.log2(max(horizon, 32) / 32))).round()
+    return sorted({*range(1, min(horizon, 32) + 1), *(int(h) for h in later if h < horizon), horizon})
+
+
+def curve_records(curve: DistanceCurve, labels: Mapping[str, Label]) -> list[Record]:
+    """The squared Hellinger distance at the lengths that are shown."""
+    return [distance_record(curve, {**labels, "H": curve.horizon}, h) for h in shown_lengths(curve.horizon)]
+
+
 def named(task: str, learner: str, horizon: int, n: float, chunk: int | None = None) -> dict[str, str | int | float]:
     """Labels of a record."""
     labels: dict[str, str | int | float] = {"task": task, "learner": learner, "H": horizon, "n": n}

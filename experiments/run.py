@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
-import multiprocessing
 import os
 import platform
 import re
 import shlex
 import shutil
-import signal
 import sys
-import tempfile
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from concurrent.futures import Executor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from experiments.cells import Cell, CellResult, ResultStore, cell_rng, write_whole
-from experiments.fingerprints import code_behind, commit_of, fingerprint, look_again
+from experiments.cells import Cell, CellResult, ResultStore, write_whole
+from experiments.clusters import Needs, Place, code_of_cells, executor_at, versions
+from experiments.executors import run_cells
+from experiments.fingerprints import commit_of, file_hash, fingerprint
 from experiments.report import Failure, report_html
 from experiments.study import Analysis, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
@@ -36,7 +31,6 @@ from experiments.threads import THREADS, kernels, one_thread
 
 # -- the output folder, and when it may be written to ------------------------------------------------------------------
 
-PACKAGES = ("numpy", "scipy", "gymnasium", "ntp-envs")
 #: settings that may change when a run goes on. Other kernels round otherwise, and no result hangs on rounding; other
 #: options ask for other cells, and those that are there already are taken
 KERNELS, MADE = "kernels", "made"
@@ -54,13 +48,12 @@ def run_settings(study: Study, options: Any, *, quick: bool, seed: int) -> dict[
 
     ``kernels`` decide the last bits only. A run may go on where they are others; all that had a part in it are listed.
     """
-    versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     settings = {
         "study": study.name,
         "quick": quick,
         "seed": seed,
         "options": dataclasses.asdict(options),
-        "versions": versions,
+        "versions": dict(versions()),
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": THREADS,
         KERNELS: kernels(),
@@ -74,22 +67,7 @@ def _read_files(study: Study, options: Mapping[str, Any]) -> dict[str, str]:
     """The sha256 of every file that is read: one that `Study.reads` names, or that a task of ``tasks`` quotes."""
     names = [options[name] for name in study.reads]
     names += [quoted for task in options.get("tasks", ()) for pair in QUOTED.findall(task) for quoted in pair]
-    return {name: _sha256(name) for name in names if name and os.path.isfile(os.path.expanduser(name))}
-
-
-def _sha256(name: str) -> str:
-    digest = hashlib.sha256()
-    with open(os.path.expanduser(name), "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    return {name: file_hash(name) for name in names if name and os.path.isfile(os.path.expanduser(name))}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -167,9 +145,16 @@ class OutputFolder:
         Raises:
             FolderError: the folder holds something else, or a run with other settings and ``overwrite`` is false.
         """
+        try:
+            return self._prepared(dict(settings), overwrite)
+        except OSError as error:
+            raise FolderError(
+                f"{self.path} cannot be written to ({error.strerror or error}); choose another folder with --out."
+            ) from error
+
+    def _prepared(self, settings: dict[str, Any], overwrite: bool) -> dict[str, Any]:
         if self.path.exists() and not self.path.is_dir():
             raise FolderError(f"{self.path} is a file; choose another folder with --out.")
-        settings = dict(settings)
         if self.path.is_dir() and any(self.path.iterdir()):
             there = self.settings()
             differing = _refused(there, settings)
@@ -220,212 +205,14 @@ class OutputFolder:
             path.unlink(missing_ok=True)
         for beside in ("results.sqlite-journal", "results.lock", "results.lock-journal"):
             (self.path / beside).unlink(missing_ok=True)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
-        for ending in ("*.png", "*.svg", "*.pdf", "table-*"):
+        for inside in (self.checkpoints, self.path / "slurm"):
+            shutil.rmtree(inside, ignore_errors=True)
+        for ending in ("*.png", "*.svg", "*.pdf", "table-*", "submission-*.json"):
             for path in self.path.glob(ending):
                 path.unlink()
 
 
-# -- cells on an executor ----------------------------------------------------------------------------------------------
-#
-# Local processes are the default. Dask (``Client.get_executor()``) or submitit for Slurm go in at the same place:
-# `run_cells` asks nothing of an executor but ``submit``.
-
-
-def run_cell(cell: Cell, study: str, seed: int, checkpoints: Path | None = None) -> CellResult:
-    """Run one cell, on one thread; an exception becomes a result with its traceback.
-
-    A cell that wants a scratch folder has the one of its name in ``checkpoints``, or a temporary one.
-    """
-    start = time.perf_counter()
-    try:
-        with one_thread(), _scratch(cell, checkpoints) as extra:
-            records = tuple(cell.function(**cell.parameters, **extra, rng=cell_rng(seed, study, cell)))
-        error = None
-    except Exception:
-        records, error = (), traceback.format_exc()
-    return CellResult(cell.key, records, error, time.perf_counter() - start)
-
-
-@contextmanager
-def _scratch(cell: Cell, checkpoints: Path | None) -> Iterator[dict[str, Path]]:
-    """The cell's folder as a keyword argument; it survives an exception, and is removed otherwise."""
-    if not cell.scratch:
-        yield {}
-    elif checkpoints is None:
-        with tempfile.TemporaryDirectory() as folder:
-            yield {"scratch": Path(folder)}
-    else:
-        own = checkpoints / hashlib.sha256(cell.key.encode()).hexdigest()[:16]
-        own.mkdir(parents=True, exist_ok=True)
-        yield {"scratch": own}
-        shutil.rmtree(own, ignore_errors=True)
-        with suppress(OSError):  # another cell's folder is still in it
-            checkpoints.rmdir()
-
-
-class InlineExecutor(Executor):
-    """Runs each call at once, in this process: one worker, easy to debug."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
-def _begin_worker() -> None:
-    """Ctrl-C reaches every process of the terminal, and only the parent acts on it; no worker outlives its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-class LocalPool(Executor):
-    """So many processes of this machine; `renew` replaces those of a pool that broke, as it does when one dies."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._context = multiprocessing.get_context("spawn")
-        self._others = set(multiprocessing.active_children())
-        self.renew()
-
-    def renew(self) -> None:
-        self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin_worker)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return self._pool.submit(fn, *args, **kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._pool.shutdown(wait, cancel_futures=cancel_futures)
-
-    def stop(self) -> None:
-        """Drop what has not started, and stop the processes at once."""
-        # the pool may not know one yet that was being started when Ctrl-C came; Python would wait for it for ever
-        processes = set(multiprocessing.active_children()) - self._others
-        manager = getattr(self._pool, "_executor_manager_thread", None)
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(timeout=5.0)
-        if manager is not None:  # it closes a pipe that the interpreter, when it ends, writes to while it is alive
-            manager.join(timeout=5.0)
-
-
-@contextmanager
-def local_executor(workers: int) -> Iterator[Executor]:
-    """An executor of this machine: in this process for one worker, else that many new processes.
-
-    On an exception - Ctrl-C included - cells that have not started are dropped and the processes are stopped at once.
-    """
-    if workers == 1:
-        yield InlineExecutor()
-        return
-    pool = LocalPool(workers)
-    try:
-        yield pool
-    except BaseException:
-        pool.stop()
-        raise
-    pool.shutdown()
-
-
-def run_cells(
-    cells: Iterable[Cell],
-    *,
-    study: str,
-    seed: int,
-    executor: Executor,
-    on_result: Callable[[Cell, CellResult], None],
-    checkpoints: Path | None = None,
-    in_flight: int = 64,
-) -> None:
-    """Run every cell and call ``on_result`` in this process, in the order they finish.
-
-    A cell whose worker is lost is run once more, alone; if that worker is lost too, the cell has failed, and the others
-    go on. Of an executor nothing is asked but ``submit``, and ``renew`` where it has that and may break as a whole.
-
-    Args:
-        cells: independent of each other.
-        study: name, which enters the seeds.
-        seed: of the run.
-        executor: where they run.
-        on_result: keeps the result.
-        checkpoints: folder that holds the scratch folders of cells that want one.
-        in_flight: cells given to the executor and not yet back, at most; an `InlineExecutor` gets one at a time.
-    """
-    limit = 1 if isinstance(executor, InlineExecutor) else in_flight
-    pending: dict[Future[CellResult], Cell] = {}
-    lost: list[Cell] = []
-
-    def submit(cell: Cell) -> Future[CellResult]:
-        return executor.submit(run_cell, cell, study, seed, checkpoints)
-
-    def collect_finished() -> None:
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            cell = pending.pop(future)
-            try:
-                result = future.result()
-            except Exception:  # a worker died, perhaps another's, or the cell could not be sent to it
-                lost.append(cell)
-            else:
-                on_result(cell, result)
-
-    def run_lost() -> None:
-        while pending:
-            collect_finished()
-        renew = getattr(executor, "renew", lambda: None)
-        renew()
-        while lost:
-            cell = lost.pop()
-            try:
-                result = submit(cell).result()
-            except Exception as error:
-                renew()
-                again = f"the worker was lost, and another one when the cell was run again alone: {error!r}"
-                result = CellResult(cell.key, (), again, 0.0)
-            on_result(cell, result)
-
-    try:
-        for cell in cells:
-            try:
-                pending[submit(cell)] = cell
-            except RuntimeError:  # a pool that broke takes no more work
-                lost.append(cell)
-            while len(pending) >= limit:
-                collect_finished()
-            if lost:
-                run_lost()
-        while pending:
-            collect_finished()
-        if lost:
-            run_lost()
-    finally:
-        for future in pending:  # none are left unless an exception is on its way, such as Ctrl-C
-            future.cancel()
-
-
 # -- code that was edited since ----------------------------------------------------------------------------------------
-
-
-def code_of_cells(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
-    """What code makes each cell, by key; read once for all cells of one function and one `Cell.code`."""
-    look_again()
-    known: dict[Any, dict[str, str]] = {}
-    found: dict[str, dict[str, str]] = {}
-    for cell in cells:
-        function = f"{cell.function.__module__}:{cell.function.__qualname__.partition('.')[0]}"
-        if (function, cell.code) not in known:
-            named = cell.code is None
-            known[function, cell.code] = code_behind(cell.code or (), parts=(function,), through_names=named)
-        found[cell.key] = known[function, cell.code]
-    return found
 
 
 def edited(cells: Iterable[Cell], made: Mapping[str, Mapping[str, str]], code: Mapping[str, Any]) -> Iterator[str]:
@@ -478,6 +265,7 @@ def run_study(
     seed: int = 0,
     workers: int = 1,
     executor: Executor | None = None,
+    place: Place | None = None,
     overwrite: bool = False,
     reuse_stale: bool = False,
     pdf: bool = False,
@@ -498,7 +286,8 @@ def run_study(
         seed: of the whole run; every cell has its own stream.
         workers: processes on this machine; 1 runs everything here. With more than one, call this from a module that
             guards its top level with ``if __name__ == "__main__"``.
-        executor: run on this one instead (Dask, Slurm); it is not shut down.
+        executor: run on this one instead; it is not shut down.
+        place: run there instead, on Dask or Slurm, say.
         overwrite: throw away the run in ``out``.
         reuse_stale: take cells as they are although their code was edited.
         pdf: write every figure as PDF too.
@@ -511,6 +300,7 @@ def run_study(
     Raises:
         FolderError: ``out`` must not be written to.
         ValueError: options without cells, or a study that contradicts itself.
+        OSError: there is nobody at ``place``.
         KeyboardInterrupt: after Ctrl-C; the cells finished until then are kept.
     """
     options = study.default_options(quick=quick) if options is None else options
@@ -531,20 +321,26 @@ def run_study(
         taken = {cell.key for cell in there} - {cell.key for cell in stale}
         todo = [cell for cell in cells if cell.key not in taken]
         done = len(taken)
+        where = place or Place(workers=workers)
+        if todo and executor is None and where.executor == "local" and study.check_machine is not None:
+            study.check_machine(options, where.processes(len(todo)))
 
         def keep(cell: Cell, result: CellResult) -> None:
             nonlocal done
             store.put(cell, result, code[cell.key])
+            if result.kernels and not {*result.kernels} <= {*settings[KERNELS]}:
+                settings[KERNELS] = sorted({*result.kernels, *settings[KERNELS]})
+                folder.write_config(settings)
+                store.keep_settings(settings)
             done += 1
             if progress is not None:
                 progress(done, len(cells), result)
 
-        place: AbstractContextManager[Executor]
-        place = local_executor(min(workers, max(len(todo), 1))) if executor is None else nullcontext(executor)
-        with place as chosen:
+        needs = Needs(settings["versions"], settings.get("files", {}), code)
+        with nullcontext(executor) if executor else executor_at(where, folder.path, needs, len(todo)) as chosen:
             run_cells(
                 todo,
-                study=study.name,
+                study=study.seeds_of,
                 seed=seed,
                 executor=chosen,
                 on_result=keep,
@@ -553,6 +349,8 @@ def run_study(
         results = store.results()
     summary, analysis, failures = _analyse(study, options, cells, results, seed)
     failures += _write(study, options, cells, results, summary, analysis, failures, settings, folder, pdf)
+    for name, content in study.exports(options, cells, results, code, settings).items() if study.exports else ():
+        write_whole(folder.path / name, content)
     return RunOutcome(folder, summary, analysis, tuple(failures), len(cells) - len(todo))
 
 
@@ -563,13 +361,16 @@ class PlannedPart:
     Attributes:
         name: of the part.
         cells, todo: how many it has, and how many of them are not there yet.
-        seconds: mean of its finished cells, whatever their parameters; ``nan`` where there is none.
+        seconds: mean of its finished cells, whatever their parameters; where there is none, of what the study expects,
+            or ``nan``.
+        megabytes: the most that a process had used by the end of one of them; ``nan`` where there is none.
     """
 
     name: str
     cells: int
     todo: int
     seconds: float
+    megabytes: float
 
 
 def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0) -> list[PlannedPart]:
@@ -582,16 +383,21 @@ def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0) -> list[
     kept: Mapping[str, CellResult] = {}
     made: Mapping[str, Mapping[str, str]] = {}
     parts: Mapping[str, str] = {}
-    if folder.results.is_file() and folder.settings()["seed"] == seed:
+    memory: Mapping[str, float] = {}
+    if os.path.isfile(folder.results) and folder.settings()["seed"] == seed:
         with ResultStore(folder.results) as store:
-            kept, made, parts = store.results(), store.code(), store.parts()
+            kept, made, parts, memory = store.results(), store.code(), store.parts(), store.memory()
     code, found = code_of_cells(cells), []
     for name in dict.fromkeys(cell.part for cell in cells):
         own = [cell for cell in cells if cell.part == name]
         done = [c for c in own if c.key in kept and kept[c.key].error is None and made[c.key] == code[c.key]]
         seconds = [result.seconds for key, result in kept.items() if parts[key] == name and result.error is None]
+        if not seconds and study.seconds is not None:
+            seconds = [study.seconds(options, cell) for cell in own]
         mean = sum(seconds) / len(seconds) if seconds else math.nan
-        found.append(PlannedPart(name, len(own), len(own) - len(done), mean if len(done) < len(own) else 0.0))
+        most = max((memory[key] for key in kept if parts[key] == name and key in memory), default=math.nan)
+        todo = len(own) - len(done)
+        found.append(PlannedPart(name, len(own), todo, mean if todo else 0.0, most if todo else 0.0))
     return found
 
 

@@ -26,7 +26,9 @@ A new study is a file in ``experiments/studies/`` that makes a `Study` value nam
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,11 @@ from ntp_envs.checks import check_in, check_int, check_real
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+#: cells that one run may have: each is a line in a file, and all their keys are in memory
+MOST_CELLS = 100_000
+#: whole number that an option may be: no sequence is longer, and no set of them as large is held
+LARGEST = 1 << 24
 
 # -- options -----------------------------------------------------------------------------------------------------------
 
@@ -56,7 +63,7 @@ def option(
     """A field of a study's `Options`: its default, its value in the quick form, and what it may be.
 
     A tuple holds distinct values, and what is asked is asked of each. Whole numbers are 1 or more unless ``least`` says
-    otherwise.
+    otherwise, and at most 2**24 unless ``most`` does.
 
     Args:
         default: of the full study; its type is the option's.
@@ -125,7 +132,7 @@ def _checked_one(options: Any, name: str, value: Any, kind: Any, rule: Any) -> A
     most = getattr(options, rule["most"]) if isinstance(rule["most"], str) else rule["most"]
     if isinstance(kind, int):
         least = 1 if rule["least"] is None else int(rule["least"])
-        value = check_int(name, value, minimum=least, maximum=None if most is None else int(most))
+        value = check_int(name, value, minimum=least, maximum=LARGEST if most is None else int(most))
     else:
         ends = {"minimum": rule["least"], "maximum": most}
         value = check_real(name, value, **{end: bound for end, bound in ends.items() if bound is not None})
@@ -190,6 +197,13 @@ class Study:
         labels: label columns beside `LABELS`.
         reads: options that may name a file which the cells read; what is in it belongs to the settings of a run. (So
             do files that an option ``tasks`` names in quotes.)
+        seeds_of: the name that enters the seeds of the cells, by default its own; a study that was part of another one
+            keeps its numbers with the name of that one.
+        exports: files to leave in the folder beside the others, text by name, from the options, the cells, their
+            results and code by key, and the settings of the run.
+        check_machine: called with the options and the number of processes before any are started on this machine;
+            ``ValueError`` where they will not do, with the way round.
+        seconds: about how long a cell takes here, where no run has told yet.
     """
 
     name: str
@@ -199,8 +213,13 @@ class Study:
     analyse: Callable[[Any, Summary], Analysis]
     labels: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    seeds_of: str = ""
+    exports: Callable[..., Mapping[str, str]] | None = None
+    check_machine: Callable[[Any, int], None] | None = None
+    seconds: Callable[[Any, Cell], float] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds_of", self.seeds_of or self.name)
         if not dataclasses.is_dataclass(self.options) or not callable(getattr(self.options, "quick", None)):
             raise TypeError(f"the options of study {self.name!r} must be a dataclass with a quick() classmethod.")
         try:
@@ -213,12 +232,21 @@ class Study:
         return self.options.quick() if quick else self.options()
 
     def checked_cells(self, options: Any) -> list[Cell]:
-        """The cells; ``ValueError`` if there are none or two have the same key."""
-        cells = list(self.cells(options))
+        """The cells; ``ValueError`` if there are none or too many, or two have the same key."""
+        cells = list(itertools.islice(self.cells(options), MOST_CELLS + 1))
+        if len(cells) > MOST_CELLS:
+            given = ", ".join(
+                f"{name}={value}" if isinstance(value, int) else f"{len(value)} {name}"
+                for name, value in vars(options).items()
+                if isinstance(value, int | tuple) and not isinstance(value, bool)
+            )
+            raise ValueError(
+                f"study {self.name!r} has more than {MOST_CELLS} cells with these options ({given}); lower one of them."
+            )
         if not cells:
             raise ValueError(f"study {self.name!r} has no cells with these options.")
         keys = [cell.key for cell in cells]
         if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice, _ = Counter(keys).most_common(1)[0]
             raise ValueError(f"study {self.name!r} has two cells with the same key: {twice}")
         return cells

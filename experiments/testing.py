@@ -14,7 +14,8 @@ from typing import Any
 
 from experiments.cells import Cell, CellResult, ResultStore
 from experiments.charts import styled
-from experiments.run import RunOutcome, local_executor, run_cell, run_study
+from experiments.executors import local_executor, run_cell
+from experiments.run import RunOutcome, run_study
 from experiments.study import Analysis, Options, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
 
@@ -198,7 +199,7 @@ def _checked_run(study: Study, options: Any, out: Path, seed: int, workers: int)
     with ResultStore(outcome.folder.results) as store:
         results = store.results()
     _check_failures(study, options, cells, results, seed)
-    again = {cell.key: run_cell(cell, study.name, seed) for cell in _quickest(cells, results)}
+    again = {cell.key: run_cell(cell, study.seeds_of, seed) for cell in _quickest(cells, results)}
     for key, result in again.items():
         _require(
             _plain(result) == _plain(results[key]),

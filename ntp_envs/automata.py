@@ -6,6 +6,8 @@ An automaton may change with time: at step t (0-based) it has an ``(S, A)`` tabl
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from ntp_envs.arrays import FloatArray, IntArray, log_bernoulli, prefix_codes
 from ntp_envs.checks import as_array, check_in, check_int, check_probability
 from ntp_envs.policies import Cursor, SequentialPolicy, normalised_log_probs
+
+#: states, of all steps together, whose emissions a mixture keeps (8 MB)
+LAWS_CELLS = 1 << 19
 
 
 class AutomatonPolicy(SequentialPolicy):
@@ -32,6 +37,10 @@ class AutomatonPolicy(SequentialPolicy):
     def transitions(self, step: int) -> IntArray:
         """``(S, A)`` states after token number ``step``."""
 
+    def emissions_in(self, states: IntArray, step: int) -> FloatArray:
+        """``(n, A)`` rows of `emissions`, for an automaton that need not work out all of them."""
+        return self.emissions(step)[states]
+
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         return _StateCursor(self, self.initial_states(np.asarray(prompts)), 0)
 
@@ -41,7 +50,7 @@ class _StateCursor(Cursor):
         self.automaton, self.states, self.step = automaton, states, step
 
     def log_probs(self) -> FloatArray:
-        return self.automaton.emissions(self.step)[self.states]
+        return self.automaton.emissions_in(self.states, self.step)
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         states = self.automaton.transitions(self.step)[self.states[rows], tokens]
@@ -173,22 +182,43 @@ class BernoulliMixturePolicy(_EventAutomaton):
     def __init__(self, thetas: ArrayLike, weights: ArrayLike, *, horizon: int, on: str = "tokens") -> None:
         horizon = check_int("horizon", horizon, minimum=1)
         super().__init__(on, counts=horizon + 1, horizon=horizon)
-        self.thetas = np.array([check_probability("thetas", float(t), open_interval=False) for t in np.ravel(thetas)])
+        given = np.ravel(as_array("thetas", thetas, np.float64)).tolist()
+        self.thetas = np.array([check_probability("thetas", theta, open_interval=False) for theta in given])
         self.log_weights = normalised_log_probs("weights", weights)
         if self.log_weights.shape != self.thetas.shape:
             raise ValueError(f"weights has shape {self.log_weights.shape}; {self.thetas.shape} is needed.")
         self._log_laws = np.array([log_bernoulli(float(t)) for t in self.thetas])  # (J, 2): log(1 - theta), log theta
 
+    @cached_property
+    def _laws(self) -> dict[int, FloatArray]:
+        """The emissions of steps that were read before, of no more than `LAWS_CELLS` states."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_laws"}
+
     def emissions(self, step: int) -> FloatArray:
-        counts = np.arange(self.n_states // self._lasts)
-        posterior = self.log_path_probs(counts, step, by_component=True)  # (J, counts), unnormalised
-        log_event: FloatArray = np.logaddexp.reduce(
-            posterior[:, :, None] + self._log_laws[:, None, :], axis=0
-        )  # (counts, 2)
+        found = self._laws.get(step)
+        if found is None:
+            laws = np.repeat(self._after(np.arange(self.n_states // self._lasts), step), self._lasts, axis=0)
+            found = laws[np.arange(self.n_states)[:, None], self._event]
+            found.flags.writeable = False
+            if (len(self._laws) + 1) * self.n_states <= LAWS_CELLS:
+                self._laws[step] = found
+        return found
+
+    def emissions_in(self, states: IntArray, step: int) -> FloatArray:
+        if step in self._laws or len(states) >= self.n_states // self._lasts:
+            return self.emissions(step)[states]
+        return self._after(states // self._lasts, step)[np.arange(len(states))[:, None], self._event[states]]
+
+    def _after(self, counts: IntArray, step: int) -> FloatArray:
+        """``(n, 2)`` log-probabilities of no event and of one, after ``step`` tokens with these counts of events."""
+        posterior = self.log_path_probs(counts, step, by_component=True)  # (J, n), unnormalised
+        log_event: FloatArray = np.logaddexp.reduce(posterior[:, :, None] + self._log_laws[:, None, :], axis=0)
         total: FloatArray = np.logaddexp.reduce(posterior, axis=0)
         with np.errstate(invalid="ignore"):
-            log_event = np.where(np.isneginf(total)[:, None], -np.log(2.0), log_event - total[:, None])
-        return np.repeat(log_event, self._lasts, axis=0)[np.arange(self.n_states)[:, None], self._event]
+            return np.where(np.isneginf(total)[:, None], -np.log(2.0), log_event - total[:, None])
 
     def log_path_probs(self, counts: IntArray, length: int, *, by_component: bool = False) -> FloatArray:
         """Log-probability of one sequence of ``length`` tokens with each number of events; counts above it get -inf.
@@ -293,6 +323,9 @@ class RestartedPolicy(AutomatonPolicy):
 
     def emissions(self, step: int) -> FloatArray:
         return self.policy.emissions(step % self.period)
+
+    def emissions_in(self, states: IntArray, step: int) -> FloatArray:
+        return self.policy.emissions_in(states, step % self.period)
 
     def transitions(self, step: int) -> IntArray:
         within = step % self.period

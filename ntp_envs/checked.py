@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.automata import AutomatonPolicy
-from ntp_envs.checks import as_array
+from ntp_envs.checks import as_array, check_kind
 from ntp_envs.policies import CallablePolicy, Cursor, Policy
 
 #: how far a sum of probabilities may be from 1
@@ -45,10 +45,7 @@ def check_policy(name: str, policy: object, task: Shape) -> Policy:
         TypeError: something else than a policy.
         ValueError: another vocabulary, a shorter horizon, another prompt length.
     """
-    if not isinstance(policy, Policy):
-        raise TypeError(
-            f"{name} must be an ntp_envs.Policy, not {type(policy).__name__}; wrap a function in CallablePolicy."
-        )
+    policy = check_kind(name, policy, Policy, "; wrap a function in CallablePolicy")
     whole, whose = (
         ("the task", "the task's") if hasattr(task, "name") else ("the demonstrations", "the demonstrations'")
     )

@@ -7,9 +7,10 @@ import importlib
 import inspect
 import math
 import numbers
+import os
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +41,8 @@ def renamed(old: str, new: str, *, stacklevel: int) -> None:
 
 # Checks made once, at the boundary. Every message names the value, the allowed range and the fix.
 
+
+T = TypeVar("T")
 
 #: the sum of weights; its square is finite and positive
 LIGHTEST, HEAVIEST = 1e-150, 1e150
@@ -105,7 +108,7 @@ def plain(value: Any) -> Any:
 
 def check_in(name: str, value: Any, options: Iterable[str]) -> str:
     options = list(options)
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}={value!r} is not an option.{did_you_mean(str(value), options)}")
     return value
 
@@ -121,12 +124,71 @@ def check_int(name: str, value: Any, *, minimum: int, maximum: int | None = None
     return number
 
 
+def memory() -> float:
+    """Bytes that this process may have: of the machine, or of its limit where that is less; infinite if not known."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return float(machine if limit == resource.RLIM_INFINITY else min(limit, machine))
+    except (ImportError, ValueError, OSError):
+        return math.inf
+
+
+def check_fits(name: str, count: int, each: float, what: str) -> int:
+    """``count`` itself, if so many times ``each`` bytes fit into the memory of this machine."""
+    if count > (most := memory()) / each:
+        raise ValueError(
+            f"{name}={count} must be at most {int(most // each)}: {what} take {each:g} bytes each, and there are "
+            f"{most / 1e9:.3g} GB."
+        )
+    return count
+
+
+def check_kind(name: str, value: Any, kind: type[T], advice: str = "") -> T:
+    """``value`` itself, if it is one of ours of this kind."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be an ntp_envs.{kind.__name__}, not {type(value).__name__}{advice}.")
+    return value
+
+
+def check_list(name: str, items: Any, kind: type[T]) -> list[T]:
+    """A list of at least one item, each of this kind."""
+    if isinstance(items, (str, bytes, np.ndarray)) or not isinstance(items, Iterable):
+        raise TypeError(f"{name}={items!r} must be a list of ntp_envs.{kind.__name__}, not {type(items).__name__}.")
+    found = [check_kind(f"{name}[{place}]", item, kind) for place, item in enumerate(items)]
+    if not found:
+        raise ValueError(f"{name} is empty; at least one {kind.__name__} is needed.")
+    return found
+
+
+def check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r} must be True or False.")
+    return bool(value)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """``value`` as a finite ``float`` above 0."""
+    number = check_real(name, value, minimum=0.0)
+    if number == 0.0:
+        raise ValueError(f"{name}={value} must be positive.")
+    return number
+
+
+def optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """The same check, which lets ``None`` through."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
 def check_positions(name: str, value: Any, size: int | None) -> tuple[int, ...]:
-    """Distinct positions in ``[0, size)`` (any size if ``None``), at least one, as a sorted tuple."""
+    """Distinct positions in ``[0, size)`` (2**14 if ``None``), at least one, as a sorted tuple."""
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         inside = ">= 0" if size is None else f"in [0, {size - 1}]"
         raise TypeError(f"{name}={value!r} must be a sequence of bit positions {inside}.")
-    found = sorted(check_int(name, place, minimum=0, maximum=None if size is None else size - 1) for place in value)
+    last = (1 << 14) - 1 if size is None else size - 1
+    found = sorted(check_int(name, place, minimum=0, maximum=last) for place in value)
     if not found or len(set(found)) < len(found):
         raise ValueError(f"{name}={value!r} must name at least one bit position, each once.")
     return tuple(found)
@@ -151,7 +213,10 @@ def check_probability(name: str, value: Any, *, open_interval: bool = True) -> f
     """``value`` as a ``float`` in (0, 1), or in [0, 1] if ``open_interval`` is false."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}={value!r} must be a probability, not {type(value).__name__}.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the floats
+        number = math.inf
     inside = 0.0 < number < 1.0 if open_interval else 0.0 <= number <= 1.0
     if not inside:
         interval = "(0, 1), both ends excluded" if open_interval else "[0, 1]"
@@ -192,7 +257,7 @@ def as_array(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
         raise TypeError(f"{name} has dtype {array.dtype}; numbers that fit {np.dtype(dtype)} are needed.")
     try:
         return array.astype(dtype, copy=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} holds something that is not a number: {error}.") from error
 
 

@@ -15,7 +15,7 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, filled
-from ntp_envs.checks import check_in, check_keywords, check_names, check_real, check_tokens, keywords_of
+from ntp_envs.checks import as_array, check_in, check_keywords, check_names, check_real, check_tokens, keywords_of
 from ntp_envs.observations import OBSERVATION_FORMS, empty_lines, observed, token_space
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
@@ -211,7 +211,7 @@ class TokenEnv(gym.Env[Any, Any]):
         reward = 0.0
         if self.reward == "expert_log_prob":
             assert self._reader is not None
-            reward = max(float(self._reader.log_probs()[0, token]), self.log_prob_floor)
+            reward = max(float(self._reader.token_log_probs(np.array([token]))[0]), self.log_prob_floor)
         self._line[task.prompt_length + self._step] = token
         self._step += 1
         self._over = self._step == task.horizon or token == task.end_token
@@ -282,6 +282,12 @@ class ExpertReader:
             self._log_probs = log_probs if self._rows is None else log_probs[self._rows]
         return self._log_probs
 
+    def token_log_probs(self, tokens: IntArray) -> FloatArray:
+        """``(B,)`` log-probabilities of these next tokens; the laws are not computed for it."""
+        if self._log_probs is None and self._rows is None:
+            return self._cursor.token_log_probs(tokens)
+        return self.log_probs()[np.arange(len(tokens)), tokens]
+
     def keep(self, rows: IntArray) -> None:
         """Read on only these sequences."""
         self._rows = rows if self._rows is None else self._rows[rows]
@@ -346,12 +352,14 @@ def accepted_tokens(task: Task, prompts: NDArray[np.integer], tokens: NDArray[np
 
 def check_options(options: Mapping[str, Any] | None, known: Iterable[str]) -> None:
     """Refuse options that would be ignored: a misspelt one would mean another prompt than was asked for."""
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"options={options!r} must be a mapping, such as {{'prompt': [0, 1]}}, or None.")
     check_names("reset has no option", options or (), known)
 
 
 def check_prompt(prompt: ArrayLike, task: Task) -> IntArray:
     """The reset option ``prompt`` as ``(1, P)`` tokens."""
-    array = np.asarray(prompt)
+    array = as_array("options['prompt']", prompt)
     if array.shape != (task.prompt_length,):
         raise ValueError(f"options['prompt'] has shape {array.shape}; ({task.prompt_length},) is needed.")
     return check_tokens("options['prompt']", array[None], task.vocab_size)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from ntp_envs.arrays import BoolArray, FloatArray, IntArray, first_best, sample_categorical
 from ntp_envs.checked import check_policy
-from ntp_envs.checks import NotTractableError, check_generator, check_in, check_int, check_tokens
+from ntp_envs.checks import NotTractableError, check_generator, check_in, check_int, check_kind, check_tokens
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.intervals import (
     CONFIDENCE,
@@ -309,6 +309,7 @@ def evaluate(
     >>> round(evaluate(UniformPolicy(2), task, n=50, rng=np.random.default_rng(0)).bits_per_token, 6)
     1.0
     """
+    check_kind("task", task, Task)
     check_generator(rng)
     check_int("samples", samples, minimum=0)
     demos = collect(task, n, rng) if demonstrations is None else demonstrations
@@ -675,6 +676,7 @@ def _verdict(task: Task) -> Callable[[IntArray, IntArray], BoolArray]:
 
 
 def _checked(policy: Policy, task: Task, prompts: ArrayLike, rng: np.random.Generator) -> tuple[Policy, IntArray]:
+    check_kind("task", task, Task)
     check_generator(rng)
     policy = check_policy("policy", policy, task)
     checked = check_tokens("prompts", prompts, task.vocab_size, width=task.prompt_length)

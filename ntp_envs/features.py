@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import BoolArray, FloatArray, IntArray, all_sequences, prefix_codes
 from ntp_envs.automata import markov_contexts
-from ntp_envs.checks import as_array, check_int, plain
+from ntp_envs.checks import as_array, check_flag, check_int, check_list
 from ntp_envs.saved import Savable
 
 # -- What a feature map is: features of a prefix for every next token, one batch or whole sequences at a time ---------
@@ -369,7 +369,9 @@ class WindowOneHot(IndicatorFeatureMap):
 
     def __init__(self, vocab_size: int, width: int, bias: bool = True) -> None:
         vocab_size = check_int("vocab_size", vocab_size, minimum=2)
-        self.width = self.window = check_int("width", width, minimum=0 if bias else 1)
+        self.width = self.window = check_int(
+            "width", width, minimum=0 if check_flag("bias", bias) else 1, maximum=1 << 20
+        )
         self.bias = bool(bias)
         super().__init__(vocab_size, int(self.bias) + vocab_size * self.width, self.width + self.bias)
         # several lags are looked up at once: one table row for each string of ``group`` digits, the most recent first
@@ -470,10 +472,10 @@ class OffsetsOneHot(IndicatorFeatureMap):
         vocab_size = check_int("vocab_size", vocab_size, minimum=2)
         if isinstance(offsets, (str, bytes)) or not hasattr(offsets, "__iter__"):
             raise TypeError(f"offsets={offsets!r} must be a sequence of negative integers such as (-3, -1).")
-        lags = [check_int("-offset", -plain(offset), minimum=1) for offset in offsets]
+        lags = [-check_int("offset", offset, minimum=-(1 << 24), maximum=-1) for offset in offsets]
         if len(set(lags)) < len(lags):
             raise ValueError(f"offsets={tuple(offsets)} must be distinct.")
-        self.offsets, self.bias = tuple(-lag for lag in lags), bool(bias)
+        self.offsets, self.bias = tuple(-lag for lag in lags), check_flag("bias", bias)
         if not lags and not self.bias:
             raise ValueError("offsets is empty and bias=False: there is no feature; give an offset or bias=True.")
         self._reach = self.window = max(lags, default=0)
@@ -527,7 +529,7 @@ class Position(ContextFeatureMap):
     """
 
     def __init__(self, vocab_size: int, length: int, wrap: bool = False) -> None:
-        self.length, self.wrap = check_int("length", length, minimum=1), bool(wrap)
+        self.length, self.wrap = check_int("length", length, minimum=1), check_flag("wrap", wrap)
         self.horizon = None if self.wrap else self.length
         super().__init__(vocab_size, self.length)
 
@@ -569,7 +571,7 @@ class PromptFeatures(ContextFeatureMap):
     def __init__(self, vocab_size: int, prompt_length: int, bias: bool = True) -> None:
         vocab_size = check_int("vocab_size", vocab_size, minimum=2)
         self.prompt_length = check_int("prompt_length", prompt_length, minimum=1)
-        self.bias = bool(bias)
+        self.bias = check_flag("bias", bias)
         super().__init__(vocab_size, int(self.bias) + vocab_size * self.prompt_length)
 
     def context(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
@@ -745,9 +747,7 @@ class Concatenated(ContextFeatureMap):
     """
 
     def __init__(self, maps: Sequence[ContextFeatureMap]) -> None:
-        self.maps = list(maps)
-        if not self.maps:
-            raise ValueError("maps is empty; at least one feature map is needed.")
+        self.maps = check_list("maps", maps, ContextFeatureMap)
         sizes = {part.vocab_size for part in self.maps}
         if len(sizes) > 1:
             raise ValueError(f"the maps have different vocabulary sizes {sorted(sizes)}; one is needed.")
@@ -799,7 +799,7 @@ class CallableFeatures(ContextFeatureMap):
     ) -> None:
         if not callable(function):
             raise TypeError(f"function={function!r} must be callable: (prompts, tokens) -> (B, c) features.")
-        self.function, self.rescale = function, bool(rescale)
+        self.function, self.rescale = function, check_flag("rescale", rescale)
         self.window = None if window is None else check_int("window", window, minimum=0)
         super().__init__(vocab_size, n_context)
 
@@ -842,7 +842,7 @@ def _checked_prompts(prompts: NDArray[np.integer], features: ContextFeatureMap, 
 
 def n_monomials(places: int, degree: int) -> int:
     """Products of up to ``degree`` different signs out of ``places``, the empty one included."""
-    return sum(math.comb(places, order) for order in range(degree + 1))
+    return sum(math.comb(places, order) for order in range(min(degree, places) + 1))
 
 
 class PrefixSigns(ContextFeatureMap):
@@ -880,7 +880,8 @@ class PrefixSigns(ContextFeatureMap):
                 "Lower degree, prompt_length or length."
             )
         self._monomials = [
-            np.array(list(combinations(range(places), order)), dtype=np.int64) for order in range(2, self.degree + 1)
+            np.array(list(combinations(range(places), order)), dtype=np.int64)
+            for order in range(2, min(self.degree, places) + 1)
         ]
         self._scale = 1.0 / math.sqrt(size)
         n_linear = 1 + self.prompt_length + (self.length - 1) * self._token_width
@@ -1083,7 +1084,7 @@ class PathPointers(FeatureMap):
         self.length = self.horizon = check_int("length", length, minimum=2)
         self.nodes = check_int("nodes", nodes, minimum=2)
         self.hops = check_int("hops", hops, minimum=0, maximum=self.length - 2)
-        self.teacherless = bool(teacherless)
+        self.teacherless = check_flag("teacherless", teacherless)
         self.n_edges = self.degree * (self.length - 1)
         self.prompt_length = 3 * self.n_edges + 3
         self.names = (*FIXED_NAMES, *(f"ancestor_{hop}" for hop in range(1, self.hops + 1)))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ntp_envs.arrays import FloatArray
-from ntp_envs.checks import check_probability
+from ntp_envs.checks import check_flag, check_probability
 
 #: level of every interval unless ``confidence=`` says otherwise
 CONFIDENCE = 0.95
@@ -33,8 +33,7 @@ def each_of(confidence: float, count: int, *, simultaneous: bool = True) -> floa
     >>> round(each_of(0.95, 5), 12)
     0.99
     """
-    if not isinstance(simultaneous, (bool, np.bool_)):
-        raise TypeError(f"simultaneous={simultaneous!r} must be True or False.")
+    check_flag("simultaneous", simultaneous)
     level = check_confidence(confidence)
     return 1.0 - (1.0 - level) / count if simultaneous else level
 

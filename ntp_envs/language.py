@@ -470,46 +470,62 @@ def load_model(name: str | Path, *, dtype: str = "float32", **options: Any) -> t
         MemoryError: the weights do not fit into the memory that is free now, as they are counted before any is read
             (not where ``device_map`` says where they go).
     """
-    path, file = Path(name), {}
+    of_both = {key: value for key, value in options.items() if key in WHERE}
+    config = options.pop("config", None) or load_part("AutoConfig", name, **of_both)
+    if "device_map" not in options:
+        _check_memory(str(name), config, dtype)
+    tokenizer = load_part("AutoTokenizer", name, **of_both)
+    return load_part("AutoModelForCausalLM", name, config=config, dtype=dtype, **options), tokenizer
+
+
+def load_part(kind: str, name: str | Path, **options: Any) -> Any:
+    """What a class of transformers (``"AutoConfig"``, ``"AutoTokenizer"``) reads at a name as `load_model` takes it.
+
+    Raises:
+        OSError: as from there.
+    """
+    path, file = Path(name).expanduser(), {}
+    place = str(path) if path.exists() else str(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}; give the path of a .gguf file on this machine.")
-        name, file = path.parent, {"gguf_file": path.name}
-    of_both = {key: value for key, value in options.items() if key in WHERE}
-
-    def loaded(kind: Any, **more: Any) -> Any:
-        try:
-            return kind.from_pretrained(str(name), **file, **more)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise OSError(
-                f"{kind.__name__} cannot load {str(path)!r}: {reason} Give a name on the Hugging Face hub (if it is "
-                "gated, accept its terms there and log in; offline, only what is in the cache is found), a directory "
-                "with a model and its tokenizer, or a .gguf file."
-            ) from error
-
-    config = options.pop("config", None) or loaded(transformers.AutoConfig, **of_both)
-    if "device_map" not in options:
-        _check_memory(str(path), config, dtype)
-    tokenizer = loaded(transformers.AutoTokenizer, **of_both)
-    return loaded(transformers.AutoModelForCausalLM, config=config, dtype=dtype, **options), tokenizer
+        place, file = str(path.parent), {"gguf_file": path.name}
+    try:
+        return getattr(transformers, kind).from_pretrained(place, **file, **options)
+    except Exception as error:  # damaged files raise whatever those who read them do
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(
+            f"{kind} cannot load {str(name)!r}: {reason} Give a name on the Hugging Face hub (if it is "
+            "gated, accept its terms there and log in; offline, only what is in the cache is found), a directory "
+            "with a model and its tokenizer, or a .gguf file."
+        ) from error
 
 
 def _check_memory(name: str, config: Any, dtype: str) -> None:
-    """That the weights fit into the memory that is free: those of an empty model are counted."""
+    """That the weights fit into the memory that is free."""
     kind = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else getattr(torch, dtype)
-    try:
-        with torch.device("meta"):
-            empty = transformers.AutoModelForCausalLM.from_config(config)
-    except ValueError:  # no such model: loading it says why
-        return
-    count = sum(weight.numel() for weight in empty.parameters())
-    needed, free = count * kind.itemsize, psutil.virtual_memory().available
+    count = count_weights(config)
+    needed, free = count * kind.itemsize, free_memory()
     if needed > free:
         raise MemoryError(
             f"{name!r} has {count / 1e6:.3g} million weights, {needed / 1e9:.3g} GB in {str(kind)[6:]}, and "
             f"{free / 1e9:.3g} GB of memory are free; take dtype='bfloat16', a smaller model or another machine."
         )
+
+
+def count_weights(config: Any) -> int:
+    """How many weights a model of this configuration has, counted without any; 0 where there is no such model."""
+    try:
+        with torch.device("meta"):
+            empty = transformers.AutoModelForCausalLM.from_config(config)
+    except ValueError:  # loading it says why
+        return 0
+    return sum(weight.numel() for weight in empty.parameters())
+
+
+def free_memory() -> int:
+    """Bytes that are free on this machine."""
+    return int(psutil.virtual_memory().available)
 
 
 def check_same_tokens(one: Any, two: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ntp_envs.policies import Cursor, SequentialPolicy
 from ntp_envs.saved import Savable
 
 #: (context, token) cells up to which a lookup goes through a table instead of a binary search
-TABLE_CELLS = 1 << 21
+TABLE_CELLS = 1 << 22
 #: cells of the dense laws of short contexts that a cursor keeps (8 MB)
 DENSE_CELLS = 1 << 20
 
@@ -224,6 +225,51 @@ class NGramPolicy(SequentialPolicy):
             probs[rows, self.levels[k].keys[edges] % self.vocab_size] += self.levels[k].own[edges]
         return probs
 
+    def _probs(self, nodes: IntArray, tokens: NDArray[np.integer]) -> FloatArray:
+        """``(B,)`` probabilities of these next tokens."""
+        probs = np.full(len(tokens), 1.0 / self.vocab_size)
+        for k in range(self.order):
+            probs = probs * self._keep[k][nodes[k]] + self._own[k][self._find(k, nodes[k], tokens)]
+        return probs
+
+    def _draw(self, nodes: IntArray, levels: FloatArray) -> IntArray:
+        """``(B,)`` next tokens: a level in [0, 1) picks who gives the token, from the longest context down, and what is
+        left of it the token, so that no law is written out."""
+        cumulative, edge_tokens, ends, shares = self._draws
+        found, rest, rows, parts = np.empty(len(levels), dtype=np.int64), levels, np.arange(len(levels)), []
+        for k in range(self.order - 1, -1, -1):
+            context = nodes[k, rows]
+            share = shares[k][context]
+            given = rest < share
+            here = np.flatnonzero(given)
+            if len(here):
+                start, stop = (cumulative[ends[k][context[here] + side]] for side in (0, 1))
+                at = start + (rest[here] / share[here] * (stop - start)).astype(np.int64)
+                parts.append((rows[here], np.minimum(at, stop - 1)))
+                below = np.flatnonzero(~given)
+                rows, rest, share = rows[below], rest[below], share[below]
+            rest = (rest - share) / (1.0 - share)
+        found[rows] = (rest * self.vocab_size).astype(np.int64)
+        if parts:
+            chosen, at = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+            order = np.argsort(at)  # searching in order is twice as fast
+            found[chosen[order]] = edge_tokens[np.searchsorted(cumulative, at[order], side="right") - 1]
+        return found
+
+    @cached_property
+    def _draws(self) -> tuple[IntArray, IntArray, list[IntArray], list[FloatArray]]:
+        """Of all levels together: cumulative shares before each edge and after the last, in integers, so that no sum is
+        rounded, and the edges' tokens. Of each: where a context's edges begin, and the share that it gives itself."""
+        scale = 2.0 ** (62 - sum(len(level.keep) for level in self.levels).bit_length())  # so that none overflows
+        own = np.rint(np.concatenate([level.own for level in self.levels]) * scale).astype(np.int64)
+        cumulative = np.cumsum(np.append(0, own))
+        first = np.cumsum([0, *(len(level.keys) for level in self.levels)])
+        ends, shares = [starts + offset for starts, offset in zip(self._starts, first)], []
+        for level, edges in zip(self.levels, ends):
+            given = np.diff(cumulative[edges])
+            shares.append(np.append(given / np.maximum(given + np.rint(level.keep * scale), 1.0), 0.0))
+        return cumulative, np.concatenate([level.keys % self.vocab_size for level in self.levels]), ends, shares
+
     # -- what is derived from the tables -------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
@@ -237,7 +283,7 @@ class NGramPolicy(SequentialPolicy):
         for level, n in zip(self.levels, sizes):
             table = None
             if n * size <= TABLE_CELLS:
-                table = np.full(n * size + 1, -1, dtype=np.int64)
+                table = np.full(n * size + 1, -1, dtype=np.int32)
                 table[level.keys] = np.arange(len(level.keys))
             self._tables.append(table)
         self._dense = self._dense_laws()
@@ -276,7 +322,7 @@ class NGramPolicy(SequentialPolicy):
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = {"_own", "_keep", "_beginning", "_starts", "_tables", "_dense"}
+        derived = {"_own", "_keep", "_beginning", "_starts", "_draws", "_tables", "_dense"}
         return {name: value for name, value in vars(self).items() if name not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -293,6 +339,13 @@ class _NGramCursor(Cursor):
     def log_probs(self) -> FloatArray:
         with np.errstate(divide="ignore"):
             return np.log(self.policy._law(self.nodes))
+
+    def token_log_probs(self, tokens: NDArray[np.integer]) -> FloatArray:
+        with np.errstate(divide="ignore"):
+            return np.log(self.policy._probs(self.nodes, np.asarray(tokens)))
+
+    def draw(self, levels: FloatArray) -> IntArray:
+        return self.policy._draw(self.nodes, levels)
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         return _NGramCursor(self.policy, self.policy._step(self.nodes[:, rows], np.asarray(tokens)), self.step + 1)

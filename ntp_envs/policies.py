@@ -9,15 +9,24 @@ One method is enough to write one (`Policy.next_log_probs`); teacher-forced log-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
 
-from ntp_envs.arrays import TIE, FloatArray, IntArray, at_levels, first_best, prefix_codes, sample_categorical, written
-from ntp_envs.checks import as_array, check_generator, check_int, check_real, check_tokens
+from ntp_envs.arrays import (
+    TIE,
+    FloatArray,
+    IntArray,
+    at_levels,
+    first_best,
+    log_softmax,
+    prefix_codes,
+    sample_categorical,
+    written,
+)
+from ntp_envs.checks import as_array, check_generator, check_int, check_kind, check_list, check_real, check_tokens
 from ntp_envs.observations import Sizes, split_observation
 from ntp_envs.saved import Savable
 
@@ -52,6 +61,14 @@ class Cursor(ABC):
     @abstractmethod
     def log_probs(self) -> FloatArray:
         """``(B, A)`` log-probabilities of the next token."""
+
+    def token_log_probs(self, tokens: NDArray[np.integer]) -> FloatArray:
+        """``(B,)`` log-probabilities of these next tokens; nothing is read yet."""
+        return self.log_probs()[np.arange(len(tokens)), tokens]
+
+    def draw(self, levels: FloatArray) -> IntArray:
+        """``(B,)`` next tokens drawn from the law, each by one uniform level in [0, 1); nothing is read yet."""
+        return at_levels(self.log_probs(), levels)
 
     @abstractmethod
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
@@ -98,8 +115,7 @@ class Policy(Savable, ABC):
         tokens = np.asarray(tokens)
         out = np.empty(tokens.shape)
         for rows, h, reader in self._readers(prompts, tokens):
-            column = tokens[rows, h]
-            out[rows, h] = reader.log_probs()[np.arange(len(column)), column]
+            out[rows, h] = reader.token_log_probs(tokens[rows, h])
         return out
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
@@ -115,7 +131,7 @@ class Policy(Savable, ABC):
         levels = check_generator(rng).random((horizon, len(prompts)))  # the same whatever is read together
         out = np.empty((len(prompts), horizon), dtype=np.int64)
         for rows, h, reader in self._readers(prompts, out):
-            out[rows, h] = at_levels(reader.log_probs(), levels[h, rows])
+            out[rows, h] = reader.draw(levels[h, rows])
         return out
 
     def _readers(self, prompts: NDArray[np.integer], tokens: NDArray[Any]) -> Iterator[tuple[slice, int, Cursor]]:
@@ -281,6 +297,8 @@ class TabularPolicy(Policy):
     """
 
     def __init__(self, tables: Sequence[ArrayLike], *, prompt_length: int = 0) -> None:
+        if isinstance(tables, str) or not isinstance(tables, Iterable):
+            raise TypeError(f"tables={tables!r} must be a list of arrays, one a token position.")
         arrays = [as_array("tables", table, np.float64) for table in tables]
         if not arrays or arrays[0].ndim == 0:
             raise ValueError("tables is empty; one array of probabilities a token position is needed.")
@@ -288,7 +306,7 @@ class TabularPolicy(Policy):
         super().__init__(vocab_size, horizon=len(arrays), prompt_length=prompt_length)
         self.tables: list[FloatArray] = []
         for h, array in enumerate(arrays):
-            rows = vocab_size ** (prompt_length + h)
+            rows = vocab_size ** min(prompt_length + h, 64)  # beyond, no array will do
             if array.size != rows * vocab_size or array.shape[-1] != vocab_size:
                 raise ValueError(f"tables[{h}] has shape {array.shape}; {(rows, vocab_size)} is needed.")
             self.tables.append(normalised_log_probs(f"tables[{h}]", array.reshape(rows, vocab_size)))
@@ -333,8 +351,7 @@ class MixturePolicy(SequentialPolicy):
     """
 
     def __init__(self, components: Sequence[Policy], weights: ArrayLike) -> None:
-        if not components:
-            raise ValueError("components is empty; a mixture needs at least one policy.")
+        components = check_list("components", components, Policy)
         sizes = {component.vocab_size for component in components}
         if len(sizes) > 1:
             raise ValueError(f"the components have different vocabulary sizes {sorted(sizes)}; one is needed.")
@@ -367,12 +384,33 @@ class _MixtureCursor(Cursor):
     def log_probs(self) -> FloatArray:
         return np.logaddexp.reduce(self._joint(), axis=1)  # (B, J, A) -> (B, A)
 
+    def _joint_of(self, tokens: NDArray[np.integer]) -> FloatArray:
+        return np.stack([reader.token_log_probs(tokens) for reader in self.readers], axis=1) + self.log_weights
+
+    def token_log_probs(self, tokens: NDArray[np.integer]) -> FloatArray:
+        return np.logaddexp.reduce(self._joint_of(tokens), axis=1)
+
+    def draw(self, levels: FloatArray) -> IntArray:
+        """Of the component whose share of the posterior the level falls in, by where it falls there."""
+        rows, ends = np.arange(len(levels)), np.zeros((len(levels), len(self.readers) + 1))
+        np.cumsum(np.exp(self.log_weights), axis=1, out=ends[:, 1:])
+        ends /= ends[:, -1:]
+        which = (ends[:, 1:] <= levels[:, None]).sum(axis=1)
+        start, end = ends[rows, which], ends[rows, which + 1]
+        within = np.minimum((levels - start) / (end - start), np.nextafter(1.0, 0.0))
+        return np.stack([reader.draw(within) for reader in self.readers])[which, rows]
+
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
-        weights = self._joint()[rows, :, tokens]  # (B', J)
-        total = np.logaddexp.reduce(weights, axis=1, keepdims=True)
+        return self._after(self._joint()[rows, :, tokens], [reader.branch(rows, tokens) for reader in self.readers])
+
+    def advance(self, tokens: IntArray) -> Cursor:
+        return self._after(self._joint_of(tokens), [reader.advance(tokens) for reader in self.readers])
+
+    def _after(self, weights: FloatArray, readers: list[Cursor]) -> Cursor:
+        total = np.logaddexp.reduce(weights, axis=1, keepdims=True)  # of (B', J)
         with np.errstate(invalid="ignore"):
             posterior = np.where(np.isneginf(total), self.log_prior, weights - total)
-        return _MixtureCursor([reader.branch(rows, tokens) for reader in self.readers], posterior, self.log_prior)
+        return _MixtureCursor(readers, posterior, self.log_prior)
 
 
 class EndedPolicy(SequentialPolicy):
@@ -394,8 +432,7 @@ class EndedPolicy(SequentialPolicy):
     """
 
     def __init__(self, policy: Policy, end: int) -> None:
-        if not isinstance(policy, Policy):
-            raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
+        check_kind("policy", policy, Policy)
         super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
         self.policy, self.at_once = policy, policy.at_once
         self.end = check_int("end", end, minimum=0, maximum=policy.vocab_size - 1)
@@ -429,6 +466,12 @@ class _EndedCursor(Cursor):
 
     def log_probs(self) -> FloatArray:
         return np.where(self.ended[:, None], self.owner._law, self.inner.log_probs())
+
+    def token_log_probs(self, tokens: NDArray[np.integer]) -> FloatArray:
+        return np.where(self.ended, self.owner._law[tokens], self.inner.token_log_probs(tokens))
+
+    def draw(self, levels: FloatArray) -> IntArray:
+        return np.where(self.ended, self.owner.end, self.inner.draw(levels))
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         ended = self.ended[rows] | (np.asarray(tokens) == self.owner.end)
@@ -489,8 +532,7 @@ class DecodedPolicy(SequentialPolicy):
     def __init__(
         self, policy: Policy, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
     ) -> None:
-        if not isinstance(policy, Policy):
-            raise TypeError(f"policy must be an ntp_envs.Policy, not {type(policy).__name__}.")
+        check_kind("policy", policy, Policy)
         super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
         self.policy, self.at_once = policy, policy.at_once
         self.temperature = check_real("temperature", temperature, minimum=0.0)

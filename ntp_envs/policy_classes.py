@@ -8,19 +8,18 @@ solvers of their own: Bernoulli, Markov and n-gram classes, products over layers
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
 
-from ntp_envs.arrays import FloatArray, IntArray, onto_ball, prefix_codes
+from ntp_envs.arrays import FloatArray, IntArray, log_softmax, onto_ball, prefix_codes
 from ntp_envs.automata import AutomatonPolicy, BernoulliPolicy, MarkovPolicy, markov_contexts
 from ntp_envs.checked import checked_policy
-from ntp_envs.checks import as_array, check_in, check_int, check_probability, check_real
+from ntp_envs.checks import as_array, check_in, check_int, check_kind, check_list, check_probability, check_real
 from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits
 from ntp_envs.ngram import NGramLevel, NGramPolicy
 from ntp_envs.policies import Cursor, EndedPolicy, Policy, SequentialPolicy
@@ -166,9 +165,7 @@ class FiniteClass(PolicyClass):
     """
 
     def __init__(self, policies: Sequence[Policy]) -> None:
-        self.policies = list(policies)
-        if not self.policies:
-            raise ValueError("policies is empty; a finite class needs at least one policy.")
+        self.policies = check_list("policies", policies, Policy)
         sizes = {policy.vocab_size for policy in self.policies}
         if len(sizes) > 1:
             raise ValueError(f"the policies have different vocabulary sizes {sorted(sizes)}; one is needed.")
@@ -209,8 +206,8 @@ class EndedClass(PolicyClass):
     """
 
     def __init__(self, members: PolicyClass, end: int) -> None:
+        self.members = check_kind("members", members, PolicyClass)
         super().__init__(members.vocab_size, horizon=members.horizon)
-        self.members = members
         self.end_token: int = check_int("end", end, minimum=0, maximum=members.vocab_size - 1)
 
     def policy(self, parameters: Any, /) -> EndedPolicy:
@@ -400,9 +397,11 @@ class ProductClass(PolicyClass):
     """
 
     def __init__(self, layers: Sequence[Sequence[Policy]]) -> None:
-        self.layers = [list(options) for options in layers]
-        if not self.layers or not all(self.layers):
-            raise ValueError("every one of the H >= 1 layers needs at least one option.")
+        if isinstance(layers, str) or not isinstance(layers, Iterable):
+            raise TypeError(f"layers={layers!r} must be a list, with the options of a layer in a list each.")
+        self.layers = [check_list(f"layers[{h}]", options, Policy) for h, options in enumerate(layers)]
+        if not self.layers:
+            raise ValueError("layers is empty; every one of the H >= 1 layers needs at least one option.")
         sizes = {policy.vocab_size for options in self.layers for policy in options}
         if len(sizes) > 1:
             raise ValueError(f"the options have different vocabulary sizes {sorted(sizes)}; one is needed.")
@@ -570,10 +569,10 @@ class ARLinearPolicy(Policy):
     """
 
     def __init__(self, features: FeatureMap, theta: ArrayLike) -> None:
+        self.features = check_kind("features", features, FeatureMap)
         super().__init__(
             features.vocab_size, horizon=features.horizon, prompt_length=getattr(features, "prompt_length", None)
         )
-        self.features = features
         self.theta = as_array("theta", theta, np.float64).copy()
         if self.theta.shape != (features.dimension,):
             raise ValueError(f"theta has shape {self.theta.shape}; ({features.dimension},) is needed.")

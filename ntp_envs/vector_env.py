@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, filled
-from ntp_envs.checks import check_in, check_int, check_real, check_tokens, did_you_mean
+from ntp_envs.checks import as_array, check_in, check_int, check_real, check_tokens, did_you_mean
 from ntp_envs.env import (
     RENDER_MODES,
     ExpertReader,
@@ -167,8 +167,8 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ValueError, TypeError: an unknown option, or one of the wrong shape, dtype or range.
             gymnasium.error.ResetNeeded: a mask before the first reset of all sequences.
         """
-        options = options or {}
         check_options(options, ("prompt", "prompts", "reset_mask"))
+        options = options or {}
         prompts = self._given_prompts(options)
         mask = self._checked_mask(options["reset_mask"]) if options.get("reset_mask") is not None else None
         if mask is not None and mask.all():
@@ -193,7 +193,10 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             gymnasium.error.ResetNeeded: before the first reset, or, in mode ``DISABLED``, if a sequence is over.
             gymnasium.error.InvalidAction: actions of the wrong shape or outside the vocabulary. Nothing has changed.
         """
-        tokens = np.asarray(actions)
+        try:
+            tokens = np.asarray(actions)
+        except ValueError as error:  # rows of different lengths
+            raise InvalidAction(f"actions cannot be read as an array: {error}") from error
         if tokens.dtype is not INT64 or tokens.shape != self._shape:
             tokens = self._as_tokens(tokens)
         if self._other_bits is None:  # a negative number is a huge one without its sign: one comparison, both ends
@@ -348,8 +351,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         rows, reader, end = cohort.rows, cohort.reader, self.task.end_token
         if self.reward == "expert_log_prob":
             assert reader is not None
-            taken = reader.log_probs()[np.arange(len(tokens)), tokens]
-            rewards[rows] = np.maximum(taken, self.log_prob_floor)
+            rewards[rows] = np.maximum(reader.token_log_probs(tokens), self.log_prob_floor)
         self._lines[rows, self._split + cohort.step] = tokens
         cohort.step += 1
         cohort.ended = cohort.step == self.task.horizon
@@ -453,7 +455,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return prompts
 
     def _checked_mask(self, value: ArrayLike) -> NDArray[np.bool_]:
-        mask = np.asarray(value)
+        mask = as_array("options['reset_mask']", value)
         if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(
                 f"options['reset_mask'] has shape {mask.shape}, dtype {mask.dtype} and {int(np.sum(mask != 0))} "

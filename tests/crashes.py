@@ -1,8 +1,11 @@
-"""Kills runs of a study at random moments and counts what is lost: ``python tests/crashes.py [--kills 60] [--seed 0]``.
+"""Kills runs of a study at random moments and counts what is lost:
 
-Each time the parent or one of its workers is killed with SIGKILL. Afterwards no process of the run is left, what was
-finished is still there and is not run again, and the run that in the end goes through has the ``summary.csv`` of one
-that nobody disturbed, byte by byte. Processes are found in ``/proc``.
+    python tests/crashes.py [--kills 60] [--seed 0] [--executor local|dask|slurm]
+
+Each time the parent, one of its workers or both are killed with SIGKILL. Afterwards no process, Slurm job or task at
+the scheduler of the run is left, what was finished is still there and is not run again, and the run that in the end
+goes through has the ``summary.csv`` of one that nobody disturbed, byte by byte. Processes are found in ``/proc``; Dask
+is started here, Slurm by ``.ci/slurm python tests/crashes.py --executor slurm``.
 """
 
 import argparse
@@ -17,43 +20,132 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-STUDY = ["experiments_toy:STUDY", "--mood", "slow", "--seeds", "12"]
+PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+STUDY = ["experiments_toy:STUDY", "--mood", "slow"]
 
 
-def start(folder, log, workers):
-    words = ["run", *STUDY, "--log", str(log), "--workers", str(workers), "--out", str(folder), "--quiet"]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+def start(*words):
+    """A program of Python in a process group of its own."""
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    command = [sys.executable, "-m", "experiments", *words]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, **silent)
+    return subprocess.Popen([sys.executable, *words], env={**os.environ, "PYTHONPATH": PATH}, **silent)
 
 
-def children(parent):
-    """The workers of a run: its children that are no helpers of multiprocessing's."""
+def begin(folder, log, *more):
+    return start("-m", "experiments", "run", *STUDY, "--log", str(log), "--out", str(folder), "--quiet", *more)
+
+
+def processes(words, parent=None):
+    """Processes with these words on their command line, and with this parent."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            words = (place / "stat").read_text().rpartition(")")[2].split()
-            if int(words[1]) == parent and b"spawn_main" in (place / "cmdline").read_bytes():
+            above = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in (None, above) and words in (place / "cmdline").read_bytes():
                 found.append(int(place.name))
         except (OSError, ValueError, IndexError):
             continue
     return found
 
 
-def group_is_gone(group, within=20.0):
+def happens(true, within=20.0):
     deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+# -- the executors: how a run is told of them, where its workers are, and what is left of a run that has ended ---------
+
+
+class Local:
+    words = ("--seeds", "12", "--workers", "2")
+    longest = 2.0  # seconds from the first worker to the kill
+
+    def renew(self):
+        """Before each run."""
+
+    def workers(self, parent):
+        return processes(b"spawn_main", parent)  # and no helpers of multiprocessing's
+
+    def left(self, parent, was_killed):
+        """Whether something of the run outlives it."""
+        return not happens(lambda: not group_lives(parent))
+
+    def close(self):
+        pass
+
+
+def group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Dask(Local):
+    longest = 4.0
+
+    def __init__(self, place):
+        import distributed
+
+        file = ["--scheduler-file", str(place / "scheduler.json"), "--no-dashboard"]
+        local = ["--host", "127.0.0.1", "--port", "0"]
+        self.scheduler = start("-m", "distributed.cli.dask_scheduler", *file, *local)
+        self.worker = ["-m", "distributed.cli.dask_worker", *file, "--no-nanny", "--nthreads", "1"]
+        self.pool = []
+        assert happens((place / "scheduler.json").exists, 60.0)
+        self.client = distributed.Client(scheduler_file=file[1], timeout=60)
+        self.words = ("--seeds", "12", "--executor", "dask", "--scheduler", self.client.scheduler.address)
+
+    def renew(self):
+        self.pool = [one for one in self.pool if one.poll() is None]
+        self.pool += [start(*self.worker) for _ in range(2 - len(self.pool))]
+        self.client.wait_for_workers(2, timeout=60)
+
+    def workers(self, parent):
+        return [one.pid for one in self.pool]
+
+    def left(self, parent, was_killed):
+        def tasks(dask_scheduler):
+            return len(dask_scheduler.tasks)
+
+        return super().left(parent, was_killed) or not happens(lambda: self.client.run_on_scheduler(tasks) == 0)
+
+    def close(self):
+        self.client.close()
+        for one in (*self.pool, self.scheduler):
+            one.kill()
+            one.wait()
+
+
+class Slurm(Local):
+    words = ("--seeds", "4", "--executor", "slurm", "--slurm-memory", "0.5", "--workers", "2")
+    longest = 12.0
+    every = 4  # of so many killed runs one is given the time to see that its jobs end without it
+    killed = 0
+
+    def workers(self, parent):
+        return processes(b"submitit.core._submit")
+
+    def left(self, parent, was_killed):
+        self.killed += was_killed
+        if was_killed and self.killed % self.every:  # the next run cancels them
+            return super().left(parent, was_killed)
+        return super().left(parent, was_killed) or not happens(self.gone, 120.0 if was_killed else 0.0)
+
+    def gone(self):
+        queue = subprocess.run(["squeue", "--noheader"], check=True, capture_output=True, text=True).stdout
+        return not queue and not self.workers(0)
+
+    def close(self):
+        assert self.gone(), "a job is left at the end"
 
 
 def finished(folder):
@@ -69,28 +161,32 @@ def finished(folder):
     return {f"{cell['size']} {cell['replicate']}" for cell in found}
 
 
-def crash(folder, kills, seed):
+def crash(folder, kills, seed, executor):
     """Kill runs in ``folder`` until so many were killed; what was lost, repeated or left over, by name."""
     rng, log, run = random.Random(seed), folder / "log", folder / "run"
-    assert start(folder / "undisturbed", log, 2).wait() == 0
+    executor.renew()
+    assert begin(folder / "undisturbed", log, *executor.words[:2], "--workers", "2").wait() == 0
     counts = Counter()
     log.write_text("")
-    while counts["parents killed"] + counts["workers killed"] < kills:
+    while sum(counts[f"{target} killed"] for target in TARGETS) < kills or run.exists():  # to the end
+        enough = sum(counts[f"{target} killed"] for target in TARGETS) >= kills
         before, ran = finished(run), Counter(log.read_text().splitlines())
-        process = start(run, log, 2)
-        workers = []
-        while process.poll() is None and not workers:
-            time.sleep(0.02)
-            workers = children(process.pid)
-        time.sleep(rng.uniform(0.0, 2.0))
-        target = rng.choice(["parent", "worker"])
-        try:
-            os.kill(process.pid if target == "parent" or not workers else rng.choice(workers), signal.SIGKILL)
-            counts[f"{target}s killed"] += 1
-        except ProcessLookupError:
-            pass
-        process.wait(timeout=120)
-        counts["orphans"] += not group_is_gone(process.pid)
+        executor.renew()
+        process, target = begin(run, log, *executor.words), rng.choice(TARGETS)
+        if not enough:
+            happens(lambda p=process: p.poll() is not None or executor.workers(p.pid), 60.0)
+            time.sleep(rng.uniform(0.0, executor.longest))
+            workers = executor.workers(process.pid)
+            victims = [process.pid] * (target != "worker") + [rng.choice(workers)] * (
+                target != "parent" and workers != []
+            )
+            if process.poll() is None and victims:
+                counts[f"{target} killed"] += 1
+                for victim in victims:
+                    with suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
+        process.wait(timeout=300)
+        counts["orphans"] += executor.left(process.pid, process.returncode < 0)
         after = Counter(log.read_text().splitlines())
         counts["finished cells lost"] += len(before - finished(run))
         counts["finished cells repeated"] += sum(after[cell] > ran[cell] for cell in before)
@@ -100,18 +196,24 @@ def crash(folder, kills, seed):
             counts["other bytes"] += mine.read_bytes() != theirs.read_bytes()
             shutil.rmtree(run)
             log.write_text("")
+    executor.close()
     return counts
 
+
+TARGETS = ("parent", "worker", "both")
+NONE = ("orphans", "finished cells lost", "finished cells repeated", "other bytes")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--executor", choices=("local", "dask", "slurm"), default="local")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        found = crash(Path(place), asked.kills, asked.seed)
-    for what in ("orphans", "finished cells lost", "finished cells repeated", "other bytes"):
+        chosen = {"local": Local, "dask": lambda: Dask(Path(place)), "slurm": Slurm}[asked.executor]()
+        found = crash(Path(place), asked.kills, asked.seed, chosen)
+    for what in NONE:
         found.setdefault(what, 0)
     for what, count in sorted(found.items()):
-        print(f"{what}: {count}")
-    sys.exit(any(found[what] for what in ("orphans", "finished cells lost", "finished cells repeated", "other bytes")))
+        print(f"{asked.executor}: {what}: {count}")
+    sys.exit(any(found[what] for what in NONE))

@@ -33,8 +33,7 @@ def noisy_square(*, size, replicate, mood, log, rng):
     if log:
         with Path(log).open("a") as file:
             file.write(f"{size} {replicate}\n")
-    if mood == "slow":
-        time.sleep(0.2)
+    time.sleep({"slow": 0.2, "long": 2.0}.get(mood, 0.0))
     if size == 2 and replicate == 1:
         if mood == "failing":
             raise ArithmeticError("two is <b>odd</b>")
@@ -111,6 +110,20 @@ def long_cells(options):
         yield Cell("sums", counted, {"start": start, "steps": options.steps, "stop": options.stop}, scratch=True)
 
 
+def killing(*, start, steps, stop, rng, scratch):
+    """`counted`, but in the middle it ends its process, once; so that what was sent of the folder arrives, it waits."""
+    if start == 10 and Path(stop).exists():
+        (scratch / "state").write_text(f"{steps // 2} {start + sum(range(steps // 2))}")
+        time.sleep(1.0)
+        Path(stop).unlink()
+        os._exit(3)
+    return counted(start=start, steps=steps, stop="", rng=rng, scratch=scratch)
+
+
+def killing_cells(options):
+    return [replace(cell, function=killing) for cell in long_cells(options)]
+
+
 LONG = Study("long", "Do sums add up?", LongOptions, long_cells, lambda options, summary: Analysis())
 
 
@@ -142,6 +155,18 @@ THREADED = Study("threaded", "Who adds?", ThreadedOptions, threaded_cells, lambd
 def small_options(study):
     """The options of a study's small form, as the command line reads them."""
     return parse_run(load_study(study), SMALL[study].split())[1]
+
+
+def resumed(cell, folder):
+    """The records of a training, which are the same when it goes on from its checkpoints and when it is made anew."""
+    first, again, fresh = (
+        cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=scratch)
+        for scratch in (folder / "run", folder / "run", folder / "anew")
+    )
+    assert list(folder.rglob("*.pt"))
+    assert [record.value for record in first] == [record.value for record in again]
+    assert [record.value for record in first] == [record.value for record in fresh]
+    return first
 
 
 def stopping(monkeypatch, owner, name, at=None):

@@ -3,6 +3,7 @@
 Every study runs in its small form with the code of both, each time in new processes of this Python. Compared are the
 keys of the cells and the first draw of each one's generator, ``summary.csv`` number by number, and findings line by
 line. Each study is said to have "same bytes", or its worst relative difference; then come the lines that differ.
+``--split text text shuffled`` compares what was one study, in its old small form, with those that its parts are now.
 
 The exit status is 1 where cells, draws or labels differ, or a number by more than ``--relative`` (of numbers next to
 nothing, by more than 1e-9), or a study fails; 2 where the command was used wrongly. Findings that differ are only
@@ -16,11 +17,13 @@ import difflib
 import html
 import json
 import re
+import runpy
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +34,11 @@ from small_studies import RELATIVE, ROOT, SMALL, compare, environment, first, ru
 #: the first draw of each cell's generator, as the code in the folder makes it
 DRAWS = """
 import json, sys, types
-from experiments.run import cell_rng
+from experiments.cells import cell_rng
+from experiments.studies import load_study
 study, keys = json.load(sys.stdin)
-print(json.dumps([int(cell_rng(0, study, types.SimpleNamespace(key=key)).integers(2**63)) for key in keys]))
+seeds_of = getattr(load_study(study), "seeds_of", study)
+print(json.dumps([int(cell_rng(0, seeds_of, types.SimpleNamespace(key=key)).integers(2**63)) for key in keys]))
 """
 
 
@@ -67,6 +72,18 @@ def findings_in(out: Path) -> list[str]:
     return [html.unescape(line) for line in re.findall(r"<li>(.*?)</li>", listed[1], re.DOTALL)] if listed else []
 
 
+def joined(parts: Sequence[Made]) -> Made:
+    """Several studies as one, with the label columns of all; cells and rows are sorted, none of them twice."""
+    labels = sorted({name for part in parts for name in part.summary[0][1 : part.summary[0].index("metric")]})
+    header = ["part", *labels, *parts[0].summary[0][parts[0].summary[0].index("metric") :]]
+    rows = [dict(zip(part.summary[0], line, strict=True)) for part in parts for line in part.summary[1:]]
+    return Made(
+        sorted({cell for part in parts for cell in part.cells}),
+        [header, *map(list, sorted({tuple(row.get(name, "") for name in header) for row in rows}))],
+        [finding for part in parts for finding in part.findings],
+    )
+
+
 def changed(old: list[str], new: list[str]) -> list[str]:
     return [line for line in difflib.ndiff(old, new) if line[0] in "+-"]
 
@@ -85,22 +102,29 @@ def main(words: list[str]) -> int:
     parser.add_argument("old", nargs="?", type=Path, metavar="OLD_CHECKOUT", help="a folder with the old code")
     parser.add_argument("--against", metavar="REVISION", help="of this repository, instead of a folder")
     parser.add_argument("--studies", nargs="+", choices=SMALL, default=list(SMALL), help="all by default")
+    parser.add_argument("--split", nargs="+", metavar=("OLD", "NEW"), help="one old study, and those that it is now")
     parser.add_argument("--relative", type=float, default=RELATIVE, help=f"what a number may move by ({RELATIVE:g})")
     asked = parser.parse_args(words)
     if (asked.old is None) == (asked.against is None):
         parser.error("name either a folder with the old code or --against REVISION")
     if asked.old is not None and not (asked.old / "experiments").is_dir():
         parser.error(f"{asked.old} is not a checkout: it has no folder experiments")
+    if asked.split and (len(asked.split) < 2 or not {*asked.split[1:]} <= {*SMALL}):
+        parser.error(f"--split takes an old study and those that it is now, of {', '.join(SMALL)}")
     failed = False
-    place = nullcontext(asked.old.resolve()) if asked.old is not None else checkout(asked.against)
-    with place as old, tempfile.TemporaryDirectory() as folder:
-        for study in asked.studies:
+    code = nullcontext(asked.old.resolve()) if asked.old is not None else checkout(asked.against)
+    with code as old, tempfile.TemporaryDirectory() as folder:
+        for study in asked.split[:1] if asked.split else asked.studies:
             start = time.perf_counter()
             try:
-                pair = [
-                    made(study, SMALL[study].split(), Path(folder) / study / name, root)
-                    for name, root in (("old", old), ("new", ROOT))
-                ]
+                place = Path(folder) / study
+                if asked.split:
+                    form = runpy.run_path(str(old / "tests" / "small_studies.py"))["SMALL"][study]
+                    parts = [made(new, SMALL[new].split(), place / new, ROOT) for new in asked.split[1:]]
+                    pair = joined([made(study, form.split(), place / "old", old)]), joined(parts)
+                else:
+                    words = SMALL[study].split()
+                    pair = made(study, words, place / "old", old), made(study, words, place / "new", ROOT)
                 agree, told = verdict(*pair, asked.relative)
             except RuntimeError as error:
                 agree, told = False, [str(error)]

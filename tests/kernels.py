@@ -26,7 +26,8 @@ from pathlib import Path
 import small_studies
 from small_studies import ROOT, SMALL, WITHOUT_NETWORKS, compare, first, run
 
-STUDIES = [study for study in SMALL if study != "scaling"]  # which is nothing without networks
+#: pathstar and scaling are nothing without networks, and the suite is made of cells of compare
+STUDIES = [study for study in SMALL if study not in ("pathstar", "scaling", "suite")]
 
 #: name -> environment. OpenBLAS's newest first; then numpy's own loops without the widest instructions, by the names of
 #: numpy 2.4 (names that a numpy does not know are ignored with a warning).

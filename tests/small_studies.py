@@ -29,36 +29,42 @@ SMALL = {
     "--control-n 100 400 --control-horizons 4 16 --control-seeds 2",
     "barrier": "--horizons 4 16 64 --n 100 10000 --data-horizon 16 --chunks 4 --seeds 4 --halving-horizons 2 6 "
     "--halving-seeds 30 --rare-seeds 4",
+    "carry": "--addends 3 4 --n 1000 --fresh 100 --seeds 2",
     "compare": "--tasks Contamination(eps=0.05,p=0.01,q=0.9) --agents RhoEstimatorBC --horizons 4 8 --n 100 --seeds 6",
     "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --temperatures 0.5 1 "
     f"--top-ps 0.5 1 --n 200 --draws 400 --seeds 2 --corpus {HARBOUR}",
     "distillation": "--orders 1 2 --expert-order 3 --horizon 4 --prompt-length 3 --n 60 --draws 200 --forced 10 "
-    f"--seeds 2 --corpus {HARBOUR}",
+    f"--networks mlp --width 8 --steps 4 --seeds 2 --corpus {HARBOUR}",
     "length": "--bits 12 --subset-size 5 --n 20 800 --seeds 2 --fresh 2000 --trade-bits 8 --trade-subset-size 3 "
-    "--most 512 --mix-bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --mix-n 20000 --mix-seeds 2",
-    "multiplication": "--explicit-digits 1 2 --addends 3 4 --columns 1000 --fresh-columns 100 --column-seeds 2 "
-    "--digits 1 --steps 9 --every 4 --pairs 30 --batch-size 8 --width 8 --seeds 2",
+    "--most 512",
+    "multiplication": "--explicit-digits 1 2 --digits 1 --steps 9 --every 4 --pairs 30 --batch-size 8 --width 8 "
+    "--seeds 2",
     "parity": "--episodes 1 2 16 --n 300 --seeds 3 --population-horizons 4 8 --horizons 8 16 --linear-n 200 --chunks 4",
-    "pathstar": "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200 --network-degrees 2 --forcing-steps 4 "
-    "--reversed-steps 4 --teacherless-steps 6 --second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 "
-    "--layers 1 --heads 2 --seeds 2",
-    "rl": "--no-rl --horizon 4 --n 200 --seeds 2 --horizons 16 64 256 --rounds 4",
+    "pathstar": "--degrees 2 --length 4 --nodes 8 --forcing-steps 4 --reversed-steps 4 --teacherless-steps 6 "
+    "--second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 --layers 1 --heads 2 --seeds 2",
+    "pointers": "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200",
+    "raremode": "--growth-horizons 16 32 64 128 256",
+    "rewarded": "--bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --n 20000 --seeds 2 --fresh 2000",
+    "rl": "--no-rl --horizon 4 --n 200 --seeds 2 --rounds 4",
     "robust": "--n 2000 --linear-n 1000 --parity-n 500 --seeds 2 --lams 0 0.03 0.3 --chunks 1 5 --folds 2",
     "scaling": "--horizon 6 --n 40 --budgets 1 2 --widths 128 192 --transformer-widths 32 64 --window 3 --windows 1 3 "
     f"--window-budget 1 --window-width 128 --batch-size 16 --orders 1 2 --samples 200 --seeds 1 --corpus {HARBOUR}",
+    "shuffled": "--contamination 0.1 --small-vocab 8 --dial-horizons 4 32 --dial-n 800 --chunks 2 16 "
+    "--network-vocab 5 --network-horizon 16 --network-n 150 --network-batch 50 --network-steps 10 --draws 600 "
+    f"--seeds 1 --network-seeds 1 --corpus {HARBOUR}",
     "snowball": "--horizons 4 12 --detail-horizon 12 --eps 0.1 --degree 3 --degrees 2 4 --n 300 --samples 60",
-    "stability": "--horizon 20 --n 500 --linear-n 200 --chunks 1 2 5 16 --linear-chunks 1 2 4 --rank-chunk 5 "
+    "stability": "--horizon 20 --n 500 --linear-n 200 --chunks 1 2 5 18 --linear-chunks 1 2 4 --rank-chunk 5 "
     "--rank-shares 0.5 1.0",
+    "suite": "--size smoke --agents RhoEstimatorBC NGramBC",
     "text": "--expert-order 4 --horizon 16 --prompt-length 4 --orders 1 2 3 --windows 1 2 --mlp-window 4 "
-    "--width 8 --steps 5 --n 400 --draws 600 --seeds 1 --network-seeds 1 --contamination 0.1 --small-vocab 8 "
-    "--dial-horizons 4 32 --dial-n 400 --chunks 2 16 --network-vocab 5 --network-horizon 16 --network-n 150 "
-    f"--network-batch 50 --network-steps 10 --corpus {HARBOUR}",
+    f"--width 8 --steps 5 --n 400 --draws 600 --seeds 1 --network-seeds 1 --corpus {HARBOUR}",
+    "tightrope": "--n 200 --seeds 2 --horizons 16 64 256 --rounds 4",
     "tradeoff": "--seeds 3 --chunks 2 4 8 --long-chunks 9 --long-seeds 1 --rho-chunks 4 16 --episodes 1 "
     "--parity-n 1000 --parity-chunks 1 5 --norm-bounds 8.0",
     "turing": "--n 300 --n-direct 100 --steps 1 6 --width 8 --bits 2 8 --direct-bits 4 --prompt-bits 8 "
     "--subset-sizes 1 4 --sizes 10 100 --test 40 --seeds 2",
 }
-WITHOUT_NETWORKS = dict.fromkeys(("multiplication", "pathstar", "text"), ("--neural", "no"))
+WITHOUT_NETWORKS = dict.fromkeys(("distillation", "multiplication", "shuffled", "text"), ("--neural", "no"))
 
 
 def environment(root: Path = ROOT, more: Mapping[str, str] = {}, without: Sequence[str] = ()) -> dict[str, str]:

@@ -89,11 +89,12 @@ NEEDS = {
     "CrossValidatedBC": {"agent": SmoothedLogLossBC(), "grid": {"lam": [0.1, 0.3]}},
     "DAgger": {"task": TASK},
     "ForwardTraining": {"task": TASK},
+    "NGramDialBC": {"agent": LogLossBC()},
     "OnPolicyDistillation": {"task": TASK},
     "TournamentBC": {"agents": [LogLossBC(), SmoothedLogLossBC(0.3)]},
 }
 #: a split draws demonstrations, so copies are not weights; and one demonstration cannot be split
-SKIP = {name: {"weights", "small data"} for name in ("CrossValidatedBC", "TournamentBC")}
+SKIP = {name: {"weights", "small data"} for name in ("CrossValidatedBC", "NGramDialBC", "TournamentBC")}
 SKIP |= {name: {"weights"} for name in ("ChunkKR", "ScheduledSampling")}
 
 

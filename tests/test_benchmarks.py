@@ -65,4 +65,4 @@ def test_what_is_missing_is_named_after_the_others_have_run(monkeypatch, capsys)
 
 
 def test_every_file_of_the_folder_is_a_benchmark():
-    assert len(names()) == 7
+    assert len(names()) == 8

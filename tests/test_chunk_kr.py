@@ -29,14 +29,24 @@ from agents.chunk_kr.space import (
     PrefixReader,
     canonical_order,
     cholesky_embedding,
+    collect_points,
     eigen_embedding,
     gram_matrix,
     log_chunk_kernel,
     sequence_features,
     tree_keys,
+    walsh_embedding,
 )
 from agents.testing import Problem, check_agent
-from ntp_envs import BernoulliClass, BernoulliMixturePolicy, Demonstrations, RestartedPolicy, collect, make_task
+from ntp_envs import (
+    BernoulliClass,
+    BernoulliMixturePolicy,
+    Demonstrations,
+    NotTractableError,
+    RestartedPolicy,
+    collect,
+    make_task,
+)
 from ntp_envs.arrays import all_sequences
 from ntp_envs.distances import approximation_factor, distance
 from ntp_envs.features import CallableFeatures, FlipSign, WindowOneHot
@@ -356,13 +366,14 @@ def test_every_low_rank_gives_a_policy(seed, rank):
 # == parts =============================================================================================================
 
 
-def random_points(seed, n=3, length=2, dimension=3, draws=4):
-    """Random features in the unit ball at every node, and a few strings drawn after every prefix."""
+def random_points(seed, n=3, length=2, dimension=3, draws=4, factorises=False):
+    """Random features in the unit ball at every node (or token), and a few strings drawn after every prefix."""
     rng = np.random.default_rng(seed)
     tree = []
     for t in range(length):
-        u = rng.normal(size=(n, 2**t, dimension))
-        tree.append(u / np.linalg.norm(u, axis=2, keepdims=True) * rng.random((n, 2**t, 1)))
+        u = rng.normal(size=(n, 1 if factorises else 2**t, dimension))
+        u = u / np.linalg.norm(u, axis=2, keepdims=True) * rng.random((n, u.shape[1], 1))
+        tree.append(np.repeat(u, 2**t // u.shape[1], axis=1))
     weights = rng.multinomial(draws, np.full(2**length, 0.5**length), size=n).astype(float)
     return ChunkPoints(length, tree, weights / weights.sum(), {}, n, 1)
 
@@ -441,22 +452,80 @@ def test_full_cholesky_equals_the_gram_matrix_and_low_rank_reports_what_it_leave
     assert np.linalg.eigvalsh(missing).min() > -1e-9  # a subset of the space, with its norms
 
 
-@pytest.mark.parametrize("embed", [eigen_embedding, lambda points: cholesky_embedding(points, 8)])
-def test_expansion_gives_the_same_values_as_the_coordinates(embed):
-    points = random_points(3, n=4, length=2)
+@pytest.mark.parametrize(("n", "length", "dimension"), [(1, 5, 1), (3, 4, 2), (6, 3, 1), (4, 1, 3)])
+def test_walsh_coordinates_are_those_of_the_gram_matrix_where_features_do_not_look_into_the_chunk(n, length, dimension):
+    points = random_points(7, n=n, length=length, dimension=dimension, factorises=True)
+    assert points.factorises and not random_points(7, n=2).factorises
+    embedding, whole, gram = walsh_embedding(points), eigen_embedding(points), gram_matrix(points)
+    phi = embedding.matrix()
+    assert np.abs(phi @ phi.T - gram).max() < 1e-7 * gram.max()
+    assert np.allclose(phi.T @ phi, np.diag(embedding.eigenvalues), atol=1e-8 * gram.max())
+    assert embedding.condition == pytest.approx(whole.condition, rel=1e-5)
+    assert embedding.trace_error == pytest.approx(whole.trace_error, abs=1e-12)
+    assert (embedding.kernel.low, embedding.kernel.high) == pytest.approx((whole.kernel.low, whole.kernel.high))
+    rng = np.random.default_rng(0)
+    c, values = rng.normal(size=embedding.rank), rng.normal(size=points.n_points)
+    assert np.allclose(embedding.phi @ c, phi @ c, atol=1e-12) and np.allclose(embedding.phi.T @ values, phi.T @ values)
+    # elsewhere: kernel coefficients a of values G a, by each embedding's own coordinates
+    coefficients = rng.normal(size=points.n_points)
+    elsewhere = random_points(8, n=3, length=length, dimension=dimension, factorises=True).tree
+    at = [one.expansion(one.matrix().T @ coefficients)(elsewhere) for one in (embedding, whole)]
+    assert np.abs(at[0] - at[1]).max() < 1e-6 * np.abs(at[1]).max()
+
+
+@pytest.mark.parametrize("chunk", [3, 6])
+def test_a_fit_by_walsh_transforms_is_the_fit_of_the_gram_matrix(chunk, monkeypatch, rng, tmp_path):
+    task = make_task("Contamination", horizon=6, eps=0.1)
+    demonstrations = collect(task, 30, rng)
+    fits = []
+    for small in (1024, 0):
+        monkeypatch.setattr("agents.chunk_kr.agent.SMALL_POINTS", small)
+        fits.append(ChunkKR(chunk, norm_bound=1.0, tol=1e-8).fit(demonstrations, task.policy_class))
+    methods = [{program["method"] for program in fit.fit_report_.details["programs"]} for fit in fits]
+    assert methods == [{"eigen"}, {"walsh"}]
+    assert fits[0].fit_report_.objective == pytest.approx(fits[1].fit_report_.objective, abs=2e-8)
+    assert distance(fits[0].policy_, fits[1].policy_, task).values[-1] < 1e-7
+    fits[1].save(tmp_path / "fit.npz")
+    again = ChunkKR.load(tmp_path / "fit.npz").policy_
+    prompts = np.zeros((2**6, task.prompt_length), int)
+    log_probs = [policy.log_probs(prompts, all_sequences(2, 6)) for policy in (fits[1].policy_, again)]
+    assert np.array_equal(*log_probs)
+    ours = brute_hellinger2(task, fits[1].policy_)
+    assert ours == pytest.approx(distance(task.expert, fits[1].policy_, task).values[-1], abs=1e-10)
+
+
+def test_many_points_are_refused_unless_they_factorise():
+    task = make_task("Contamination", horizon=17)
+    points = collect_points(task.population(chunk=16), PrefixReader(FlipSign()), [slice(0, 16)], max_points=None)
+    assert points.n_points == 2**16
+    with pytest.raises(NotTractableError, match="max_points=65536"):
+        ChunkKR(17).fit(task.population(chunk=17), task.policy_class)
+    with pytest.raises(NotTractableError, match="max_points=1000"):
+        ChunkKR(10, max_points=1000).fit(task.population(chunk=10), task.policy_class)
+    window = ARLinearClass(WindowOneHot(2, 3), 2.0)
+    with pytest.raises(NotTractableError, match="max_points=50000"):
+        ChunkKR(16).fit(Demonstrations(np.zeros((1, 3), int), np.zeros((1, 16), int), vocab_size=2), window)
+
+
+@pytest.mark.parametrize(
+    ("embed", "factorises"),
+    [(eigen_embedding, False), (lambda points: cholesky_embedding(points, 8), False), (walsh_embedding, True)],
+)
+def test_expansion_gives_the_same_values_as_the_coordinates(embed, factorises):
+    points = random_points(3, n=4, length=2, factorises=factorises)
     embedding = embed(points)
     c = np.random.default_rng(0).normal(size=embedding.rank)
     values = embedding.expansion(c)(points.tree)
     assert np.allclose(values.ravel(), embedding.phi @ c, atol=1e-9)
 
 
-@pytest.mark.parametrize("embed", [eigen_embedding, lambda points: cholesky_embedding(points, 5)])
+@pytest.mark.parametrize("embed", [eigen_embedding, walsh_embedding, lambda points: cholesky_embedding(points, 5)])
 def test_the_constant_function_is_kept_with_norm_at_most_one(embed):
     """Many prefixes in one dimension: most eigenvalues are dropped, and the uniform law must stay feasible."""
     rng = np.random.default_rng(4)
     points = ChunkPoints(1, [rng.uniform(0.1, 1.0, size=(40, 1, 1))], np.full((40, 2), 1 / 80), {}, 40, 1)
     embedding = embed(points)
-    c = np.linalg.lstsq(embedding.phi, np.ones(80), rcond=1e-13)[0]
+    c = np.linalg.lstsq(embedding.matrix(), np.ones(80), rcond=1e-13)[0]
     assert np.abs(embedding.phi @ c - 1).max() < 1e-7
     assert np.linalg.norm(c) <= 1 + 1e-6
 

@@ -276,3 +276,26 @@ def test_trees_beyond_the_range_of_floats_are_refused_or_sampled_too():
     with pytest.raises(NotTractableError, match="about 1e331"):
         enumeration_distances(task.expert, mixed, task, max_prefixes=100)
     assert distance(task.expert, mixed, task, metric="tv", n=4).n == 4
+
+
+# -- long horizons -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metrics", [("hellinger2",), ("tv", "coverage", "kl", "hellinger2")])
+def test_pairs_of_negligible_mass_are_dropped_and_bounded(metrics, monkeypatch):
+    task = make_task("Contamination", horizon=40, eps=0.1, p=0.1, q=0.7)
+    asked = (task.expert, BernoulliPolicy(0.2, on="flips"), task)
+    whole = automaton_distances(*asked, metrics=metrics)
+    monkeypatch.setattr(automaton_module, "EXACT_PAIRS", 10)
+    monkeypatch.setattr(automaton_module, "DROPPED", 1e-3)
+    found = automaton_distances(*asked, metrics=metrics)
+    assert list(found) == list(metrics)
+    for name, curve in found.items():
+        truth, room = whole[name].values, 1e-12
+        assert (curve.values <= truth + room).all() and (truth <= curve.upper + room).all()
+        if name == "kl":  # of which no bound is known
+            np.testing.assert_allclose(curve.values, truth, rtol=1e-12)
+            assert curve.method == "automaton"
+        else:
+            assert curve.method.startswith("automaton (to ") and (curve.values[-1] < truth[-1]).any()
+            assert 0 < (curve.upper - curve.values).max() <= 1e-3

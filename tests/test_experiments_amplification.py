@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.studies import load_study
-from experiments.studies.amplification import consistency, control, population, rare_mode, samples
+from experiments.studies.amplification import consistency, control, population, samples
 from experiments.summary import loglog_slope
 from experiments.testing import check_study
 
@@ -91,22 +91,6 @@ def test_finite_samples_agree_with_the_reference_row():
     assert np.mean(values["log-loss"]) == pytest.approx(47.4, abs=4 * 4.0 / math.sqrt(4))
     assert np.mean(values["rho"]) == pytest.approx(3.17, abs=4 * 0.22 / math.sqrt(4) + 0.005)
     assert np.mean(values[8]) == pytest.approx(16.7, abs=4 * np.std(values[8], ddof=1) / math.sqrt(4) + 0.05)
-
-
-@pytest.mark.parametrize(("ratio", "switch"), [("e", 64.715), ("10", 28.671)])
-def test_rare_mode_jumps_at_its_switch_and_only_for_log_loss(ratio, switch):
-    for H, expected in ((math.floor(switch), 1.0), (math.ceil(switch), 22.5727)):
-        records = [r for r in rare_mode(H=H, ratio=ratio, eps=0.01, rng=RNG) if r.metric == "C_apx"]
-        assert {r.labels["learner"]: pytest.approx(r.value, abs=5e-5) for r in records} == {
-            "log-loss": expected,
-            "rho": 1.0,
-        }
-
-
-def test_rare_mode_grows_linearly_with_a_bounded_ratio():
-    expected = {16: 2.217, 32: 5.729, 64: 13.443, 128: 29.845, 256: 64.021}
-    for H, value in expected.items():
-        assert round(rare_mode(H=H, ratio="10", eps=None, rng=RNG)[1].value, 3) == value
 
 
 @pytest.mark.parametrize(

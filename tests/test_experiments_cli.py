@@ -19,6 +19,7 @@ from experiments import info
 from experiments.cells import ResultStore
 from experiments.cli import main, parse_run
 from experiments.run import reproduce_command, run_study
+from experiments.studies import load_study
 from experiments.summary import number
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +43,8 @@ def test_list_names_studies_tasks_and_agents(capsys):
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
     for name in ("amplification", "Contamination", "RareMode", "LogLossBC"):
         assert len(lines[name].split()) > 4, f"{name} needs a line that says what it is"
+    for name, extra in (("LanguageModel", "lm"), ("NeuralBC", "neural"), ("SB3Agent", "rl")):
+        assert len(lines[name].split()) > 4 and lines[name].endswith(f"(extra {extra})")
 
 
 def test_list_survives_a_package_that_announces_what_it_lacks(capsys, monkeypatch):
@@ -86,6 +89,12 @@ def test_a_dry_run_writes_nothing_and_knows_what_is_there(capsys, tmp_path):
     assert "squares: 0 of 6 cells to run" in run(capsys, *words, "--dry-run")[1]
     more = run(capsys, *words, "--dry-run", "--seeds", "5")[1]
     assert "squares: 4 of 10 cells to run" in more and "s of one processor" in more
+
+
+def test_several_values_may_be_given_one_by_one():
+    options = parse_run(load_study("lm"), ["--learner", "a", "--n", "4", "--learner=b.gguf", "--forced", "2"])[1]
+    assert options.learners == ("a", "b.gguf") and options.n == 4
+    assert parse_run(toy.STUDY, ["--sizes", "1", "2", "--sizes", "4"])[1].sizes == (1, 2, 4)
 
 
 def test_list_as_json(capsys):

@@ -1,11 +1,15 @@
 """The study of decoding: its numbers are those of the decoded law, and its verdict is that of its numbers."""
 
+from dataclasses import replace
+
 import experiments_toy as toy
 import numpy as np
 import pytest
 from small_studies import HARBOUR, ROOT
+from tiny_model import save_tiny
 
 from agents import make_agent
+from experiments.run import run_study
 from experiments.studies import decoding, load_study
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
@@ -63,3 +67,18 @@ def test_the_verdict_is_that_of_the_numbers():
     assert "least at 0.5" in apart and "no setting serves both" in apart
     (both,) = decoding.findings(options, rows({0.5: 1.2, 1.0: 1.0}, {0.5: 0.6, 1.0: 0.3}))
     assert "1 is nearest and covers best" in both
+
+
+def test_a_language_model_is_decoded(tmp_path):
+    """Its own law at temperature 1 is nowhere, and all values are measured on the same texts of the expert."""
+    pytest.importorskip("transformers")
+    tiny = str(save_tiny(tmp_path / "tiny"))
+    values = {"temperatures": (0.5, 1.0), "top_ps": (0.5, 1.0), "thresholds": (4.0,)}
+    options = decoding.DecodingOptions(expert=tiny, learner="none", horizon=4, detail=4, draws=16, seeds=2, **values)
+    undrawn = replace(decoding.STUDY, analyse=lambda o, s: replace(decoding.analyse(o, s), figures=()))
+    outcome = run_study(undrawn, options, out=tmp_path / "run")
+    assert not outcome.failures
+    for way in decoding.WAYS:
+        own, cut = (outcome.summary.select(decoding.DISTANCE2, part=way, h=4, **{way: x})[0] for x in (1.0, 0.5))
+        assert own.mean == pytest.approx(0, abs=1e-9) and cut.mean > 0.1 and own.seeds == 2
+    assert "tiny with none" in outcome.analysis.tables[0].note

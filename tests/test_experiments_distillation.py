@@ -1,11 +1,14 @@
 """The study of distillation: its small run, and that what it says of equal divergences is read off the curves."""
 
 import math
+from dataclasses import replace
 
 import experiments_toy as toy
 import pytest
+from tiny_model import save_tiny
 
-from experiments.studies import distillation, load_study
+from experiments.run import run_cell
+from experiments.studies import distillation, lm, load_study
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
 
@@ -40,3 +43,19 @@ def test_curves_are_compared_where_all_have_the_same_divergence():
     assert "taught on policy, reverse KL drift least" in distillation.title(options, rows(curves))
     curves[distillation.REVERSE] = [(16.0, 0.4), (8.0, 0.1)]
     assert distillation.at_equal(options, rows(curves)) is None, "there is no such divergence"
+
+
+def test_a_language_model_teaches(tmp_path):
+    pytest.importorskip("transformers")
+    sizes = {"orders": (1,), "networks": ("mlp",), "width": 4, "steps": 2, "horizon": 3}
+    options = distillation.DistillationOptions(
+        expert=str(save_tiny(tmp_path / "tiny")), **sizes, n=8, draws=4, forced=2, seeds=1
+    )
+    records = [record for cell in distillation.cells(options) for record in run_cell(cell, "distillation", 0).records]
+    rates = {
+        (r.labels["learner"], r.labels.get("student", "1-gram")): r.value for r in records if r.metric == lm.FORCED
+    }
+    assert len(rates) == 2 * len(WAYS) and all(value > 0 for value in rates.values())
+    assert "Students of tiny" in distillation.figures(options, Summary([]))[0].caption
+    with pytest.raises(ValueError, match=r"GB each would not fit .* fewer texts \(--n\)"):
+        distillation.check_machine(replace(options, n=10**9), 1)

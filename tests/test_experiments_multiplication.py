@@ -1,32 +1,27 @@
-"""The study multiplication at tiny sizes: weights and columns against arithmetic, and trainings that are resumed."""
+"""The study multiplication at tiny sizes: weights against arithmetic, and trainings that are resumed."""
 
 import dataclasses
 import sys
-import warnings
 
 import experiments_toy as toy
 import numpy as np
 import pytest
 
-from agents import ConvergenceWarning, LogLossBC
 from experiments import measure
-from experiments.cells import Cell, cell_rng
 from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies import multiplication as sweep
 from experiments.study import Analysis
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
-from ntp_envs import Demonstrations, collect
-from ntp_envs.features import WindowOneHot
+from ntp_envs import collect
 from ntp_envs.policy_classes import LinearStep, PositionalLinearPolicy
-from ntp_envs.tasks import ColumnAddition, Multiplication, explicit_multiplier
+from ntp_envs.tasks import Multiplication, explicit_multiplier
 
 STUDY = load_study("multiplication")
 PLAIN = dataclasses.replace(STUDY, analyse=lambda options, summary: Analysis())
 SMALL = toy.small_options("multiplication")
-WITHOUT = dataclasses.replace(SMALL, neural="no", columns=100)
-ENOUGH = dataclasses.replace(WITHOUT, columns=2500, fresh_columns=1000)  # to learn a column
+WITHOUT = dataclasses.replace(SMALL, neural="no")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +36,7 @@ def outcome(tmp_path_factory):
     return check_study(STUDY, SMALL, out=tmp_path_factory.mktemp("multiplication") / "run")
 
 
-# -- weights and columns -----------------------------------------------------------------------------------------------
+# -- weights that are written down -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("digits", SMALL.explicit_digits)
@@ -53,49 +48,6 @@ def test_weights_written_down_are_exact(written, digits, cot):
         assert row.mean == row.upper == 1.0 and row.lower == pytest.approx(n / (n + z**2))  # Wilson
     forced = written.summary.series("h", sweep.FORCED, part=sweep.EXPLICIT, digits=digits, format=cot)
     assert len(forced.x) == Multiplication(digits, cot).horizon and (forced.mean == 1.0).all()
-
-
-@pytest.mark.slow
-def test_a_column_is_linear_with_its_carry_and_chance_without(tmp_path):
-    written = run_study(PLAIN, ENOUGH, out=tmp_path / "run")
-    assert not written.failures
-    for addends in SMALL.addends:
-        values = {
-            m: written.summary.value(m, part=sweep.COLUMNS, addends=addends)
-            for m in (sweep.CARRY, sweep.DIGIT, sweep.STEP, sweep.ALONE)
-        }
-        assert values[sweep.CARRY] > 0.97 and values[sweep.DIGIT] > 0.97
-        assert (
-            values[sweep.CARRY] + values[sweep.DIGIT] - 1.000001
-            <= values[sweep.STEP]
-            <= min(values[sweep.CARRY], values[sweep.DIGIT])
-        )
-        assert values[sweep.ALONE] == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / 2000))
-        assert written.summary.value(sweep.ALONE_NATS, part=sweep.COLUMNS, addends=addends) > np.log(
-            10
-        )  # theta = 0 is optimal
-
-
-def test_a_small_ball_leaves_the_digits_unlearned():
-    shape = {"addends": 3, "n": 500, "fresh": 500, "replicate": 0}
-    records = sweep.columns(**shape, radius=1.0, rng=np.random.default_rng(0))
-    found = {record.metric: record.value for record in records}
-    assert found[sweep.DIGIT] < 0.3 and found[sweep.ALONE_NATS] == pytest.approx(np.log(13), abs=0.1)  # nearly uniform
-
-
-def test_a_fit_that_is_not_certified_is_no_result():
-    class Stubborn(LogLossBC):
-        def _fit(self, demonstrations, policy_class, rng):
-            warnings.warn("it stopped", ConvergenceWarning, stacklevel=2)
-            return super()._fit(demonstrations, policy_class, rng)
-
-    data = Demonstrations(collect(ColumnAddition(3), 50, np.random.default_rng(0)).prompts, np.full((50, 1), 4), 13)
-    features = WindowOneHot(13, 4)
-    assert sweep.certified(data, features, 30.0, np.random.default_rng(0)).vocab_size == 13
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "LogLossBC", Stubborn)
-        with pytest.raises(ValueError, match="not certified: it stopped"):
-            sweep.certified(data, features, 30.0, np.random.default_rng(0))
 
 
 # -- measures of a chain -----------------------------------------------------------------------------------------------
@@ -175,7 +127,7 @@ def test_trainings_are_evaluated_between_checkpoints_and_at_the_end(outcome):
             assert row["step"] == 9
 
 
-TRAININGS = dataclasses.replace(SMALL, addends=(3,), columns=50, column_seeds=1, explicit_digits=(1,), seeds=1)
+TRAININGS = dataclasses.replace(SMALL, explicit_digits=(1,), seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -217,10 +169,10 @@ def test_without_torch_the_rest_runs_and_the_findings_say_what_to_install(tmp_pa
     for name in [name for name in sys.modules if name.startswith("agents.neural")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
-    tiny = dataclasses.replace(SMALL, addends=(3,), columns=50, column_seeds=1, explicit_digits=(1,))
+    tiny = dataclasses.replace(SMALL, explicit_digits=(1,))
     found = run_study(STUDY, tiny, out=tmp_path / "auto")
     assert not found.failures and not len(found.summary.select(part=sweep.TRAINED))
-    assert {path.stem for path in found.folder.path.glob("*.png")} == {"headline", "columns", "training"}
+    assert {path.stem for path in found.folder.path.glob("*.png")} == {"headline", "training"}
     assert any('pip install "ntp-envs[neural]"' in said for said in found.analysis.findings)
     with pytest.raises(ValueError, match=r"extra 'neural' .* --neural no"):
         list(sweep.cells(dataclasses.replace(tiny, neural="yes")))
@@ -247,13 +199,3 @@ def test_the_title_says_what_the_numbers_say():
     three = title(explicit=1.0, source=0.1, carry=0.8)
     assert "100% of answers right with weights written down, 10% learned by SGD" in three and "80% where" in three
     assert title(explicit=1.0) == "A linear predictor with weights written down: 100% of answers right"
-
-
-@pytest.mark.slow
-def test_a_fit_goes_on_while_its_loss_falls_though_its_gap_does_not(monkeypatch):
-    """Nearly separable columns, a large ball: the certified gap was no smaller for twenty iterations, and it ended."""
-    monkeypatch.setattr(sweep, "TOLERANCE", 1e-2)
-    parameters = {"addends": 7, "fresh": 5000, "n": 5000, "radius": 3000.0, "replicate": 2}
-    rng = cell_rng(0, "multiplication", Cell("columns", sweep.columns, parameters))
-    found = {record.metric: record.value for record in sweep.columns(**{**parameters, "fresh": 50}, rng=rng)}
-    assert found[sweep.DIGIT] > 0.9

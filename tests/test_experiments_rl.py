@@ -1,4 +1,4 @@
-"""The rl study: which rewards recover the expert's distribution, and the cost of a slip with and without DAgger."""
+"""The study rl: which rewards recover the expert's distribution."""
 
 import builtins
 import math
@@ -11,12 +11,10 @@ import pytest
 from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies import rl as sweep
-from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
 from ntp_envs import BernoulliPolicy, make_task
 
 SUCCESS_REWARD, MODE_REWARD, MAX_ENT = sweep.REWARDS
-SMALL = {"rounds": 3, "rollouts": 200, "n": 20, "replicate": 0}
 
 
 def values(records, **labels):
@@ -49,46 +47,13 @@ def test_the_expert_is_at_distance_zero_and_its_reverse_kl_is_zero(name):
     assert (sweep.SUCCESS in found) == task.has_success
 
 
-# -- cost --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("H", [16, 64, 256])
-def test_cloning_and_dagger_cost_what_the_closed_forms_say(H):
-    eps = 1e-3
-    records = sweep.costs(H=H, eps=eps, rng=np.random.default_rng(0), **SMALL)
-    slow = sum(1 - (1 - eps) ** h for h in range(1, H + 1))
-    off = [0.0]
-    for _ in range(H):  # off the rope at the next step only by a slip from on it
-        off.append(eps * (1 - off[-1]))
-    for learner in sweep.IMITATION:
-        found = values(records, learner=learner)
-        assert found[sweep.COST] == pytest.approx(sum(off) if learner == sweep.DAGGER else slow, rel=0.05), learner
-        assert found[sweep.QUERIES] == (3 * 200 * H if learner == sweep.DAGGER else 0)
-    assert [values(records, learner=form)[sweep.COST] for form in sweep.CLOSED_FORMS] == pytest.approx([slow, sum(off)])
-
-
-def test_a_dagger_that_never_slipped_is_no_better_than_cloning():
-    records = sweep.costs(H=2, eps=1e-6, rng=np.random.default_rng(0), **{**SMALL, "rounds": 1, "rollouts": 1})
-    assert values(records, learner=sweep.DAGGER)[sweep.COST] == values(records, learner="log-loss")[sweep.COST]
-
-
 @pytest.mark.slow
 def test_without_ppo_the_rest_of_the_study_runs():
     outcome = check_study(load_study("rl"), toy.small_options("rl"))
     summary = outcome.summary
     for task in sweep.TASKS:
         assert set(sweep.IMITATION) < {row["learner"] for row in summary.select(sweep.ENTROPY, task=task)}
-    assert summary.value(sweep.SLOPE, learner="log-loss") == pytest.approx(2, abs=0.1)  # below 2 as falls saturate
-    assert summary.value(sweep.SLOPE, learner=sweep.DAGGER) == pytest.approx(1, abs=0.01)
-    assert max(row.mean for row in summary.select(sweep.GAP)) <= 0.05
-    assert "all within 5 %" in outcome.analysis.findings[-1]
-
-
-def test_findings_say_so_where_a_cost_is_off_its_closed_form():
-    records = sweep.costs(H=4, eps=1e-6, rng=np.random.default_rng(0), **{**SMALL, "rounds": 1, "rollouts": 1})
-    summary = Summary(SummaryRow(sweep.COSTS, r.labels, r.metric, r.value, r.value, r.value, 1) for r in records)
-    (said,) = sweep.cost_findings(sweep.cost_rows(summary), summary)
-    assert "not within 5 %" in said
+    assert "Imitation within the class" in outcome.analysis.findings[-1]
 
 
 def test_a_missing_stable_baselines3_is_said_once_before_anything_runs(tmp_path, monkeypatch):
@@ -143,7 +108,7 @@ def test_success_is_reached_without_the_experts_distribution():
 @pytest.mark.slow
 def test_a_small_run_with_ppo(tmp_path):
     pytest.importorskip("stable_baselines3")
-    options = sweep.RLOptions(horizon=4, n=200, steps=2048, seeds=1, horizons=(16, 32), rounds=2)
+    options = sweep.RLOptions(horizon=4, n=200, steps=2048, seeds=1, rounds=2)
     outcome = run_study(load_study("rl"), options, out=tmp_path / "run")
     assert not outcome.failures
     for task in sweep.TASKS:

@@ -20,7 +20,8 @@ import pytest
 import threadpoolctl
 
 from experiments.cells import Cell, CellResult, Record, ResultStore, cell_rng
-from experiments.run import FolderError, OutputFolder, reproduce_command, run_cell, run_settings, run_study
+from experiments.executors import run_cell
+from experiments.run import FolderError, OutputFolder, reproduce_command, run_settings, run_study
 from experiments.threads import one_thread
 
 QUICK = toy.ToyOptions.quick()
@@ -57,6 +58,13 @@ def test_cell_streams_are_keyed_by_identity():
         cell_rng(0, "u", cell),
     ):
         assert not np.isclose(draw, generator.random(4)).any()
+
+
+def test_a_study_that_was_part_of_another_keeps_its_numbers(tmp_path):
+    for name, seeds_of in (("toy", ""), ("part", "toy"), ("new", "")):
+        run_study(replace(toy.UNDRAWN, name=name, seeds_of=seeds_of), QUICK, out=tmp_path / name)
+    old, part, new = ((tmp_path / name / "summary.csv").read_bytes() for name in ("toy", "part", "new"))
+    assert old == part != new
 
 
 def test_machine_dependent_numbers_stay_out_of_the_summary(tmp_path):
@@ -141,7 +149,7 @@ def test_a_cell_that_kills_its_worker_fails_alone(tmp_path):
     assert "worker was lost, and another" in failure.error
     assert "'size': 2" in failure.where and "'replicate': 1" in failure.where
     assert [row.seeds for row in outcome.summary.select("square")] == [3, 2]
-    assert log.read_text().splitlines().count("2 1") == 2
+    assert log.read_text().splitlines().count("2 1") == 3
     assert (tmp_path / "run" / "report.html").exists()
 
 

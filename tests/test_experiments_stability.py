@@ -31,8 +31,8 @@ def test_in_one_dimension_the_gram_matrix_is_known(K):
 
 
 def test_too_long_a_chunk_is_refused_and_recorded():
-    (record,) = growth(task=CONTAMINATION, H=64, K=16, n=500, rng=RNG)
-    assert record.metric == REFUSED and record.labels["K"] == 16
+    (record,) = growth(task=CONTAMINATION, H=64, K=18, n=500, rng=RNG)
+    assert record.metric == REFUSED and record.labels["K"] == 18
 
 
 def test_low_rank_approaches_the_full_fit_from_above():
@@ -68,4 +68,4 @@ def test_a_small_run_says_where_it_breaks():
     outcome = check_study(load_study("stability"), toy.small_options("stability"))
     longest = {row["task"]: row.mean for row in outcome.summary.select("longest chunk that works")}
     assert longest == {CONTAMINATION: 5, LINEAR: 4}
-    assert "up to K=5" in outcome.analysis.findings[0] and "K=16 is refused" in outcome.analysis.findings[0]
+    assert "up to K=5" in outcome.analysis.findings[0] and "K=18 is refused" in outcome.analysis.findings[0]

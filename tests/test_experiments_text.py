@@ -18,6 +18,7 @@ from experiments.studies import load_study
 from experiments.studies import text as sweep
 from experiments.summary import Series, Summary
 from experiments.testing import check_study
+from experiments.texts import one_line
 from ntp_envs import distance
 from ntp_envs.tasks import Text
 from ntp_envs.text import UnknownTokensWarning
@@ -37,42 +38,37 @@ def one(outcome, metric, **labels):
     return row
 
 
-# -- the first part ----------------------------------------------------------------------------------------------------
+# -- what is measured --------------------------------------------------------------------------------------------------
 
 
 def test_the_distance_grows_and_faster_for_the_more_restricted(outcome):
     for learner in ("1-gram", "2-gram", "3-gram", "linear, 1 token", "linear, 2 tokens"):
-        rows = {h: one(outcome, sweep.DISTANCE2, part=sweep.MAIN, learner=learner, h=h) for h in (1, 4, 16)}
+        rows = {h: one(outcome, sweep.DISTANCE2, learner=learner, h=h) for h in (1, 4, 16)}
         assert rows[1].upper < rows[4].lower and rows[4].mean < rows[16].mean <= 2.0
         assert all(row.lower <= row.mean <= row.upper and row.seeds == 1 for row in rows.values())
     for less, more in (("1-gram", "2-gram"), ("2-gram", "3-gram")):
         for h in (1, 2, 4):
-            near, far = (one(outcome, sweep.DISTANCE2, part=sweep.MAIN, learner=name, h=h) for name in (more, less))
+            near, far = (one(outcome, sweep.DISTANCE2, learner=name, h=h) for name in (more, less))
             assert near.upper < far.lower, (less, more, h)
-        halves = [one(outcome, sweep.HALF, part=sweep.MAIN, learner=name) for name in (less, more)]
+        halves = [one(outcome, sweep.HALF, learner=name) for name in (less, more)]
         assert halves[0].upper < halves[1].lower
 
 
 def test_a_linear_window_of_one_token_is_a_bigram(outcome):
     """Any table of the last token is linear in its indicator; they differ by Witten and Bell's smoothing only."""
     for h in (1, 4):
-        rows = [
-            one(outcome, sweep.DISTANCE2, part=sweep.MAIN, learner=name, h=h).mean
-            for name in ("2-gram", "linear, 1 token")
-        ]
+        rows = [one(outcome, sweep.DISTANCE2, learner=name, h=h).mean for name in ("2-gram", "linear, 1 token")]
         assert rows[0] == pytest.approx(rows[1], rel=0.25)
 
 
 def test_bits_are_those_of_the_task(outcome):
     task = Text(corpus=HARBOUR, expert_order=4, horizon=16, prompt_length=4)
-    expert = one(outcome, sweep.BITS, part=sweep.MAIN, learner=sweep.EXPERT)
+    expert = one(outcome, sweep.BITS, learner=sweep.EXPERT)
     bits = task.bits_per_char(task.expert)
     assert (expert.mean, expert.lower, expert.upper) == pytest.approx((bits.value, *bits.interval))
     assert expert["sha256"] == task.data.sha256[:16]
-    assert one(outcome, sweep.UNKNOWN, part=sweep.MAIN, learner=sweep.EXPERT).mean == bits.unknown_share
-    others = [
-        one(outcome, sweep.BITS, part=sweep.MAIN, learner=sweep.name_of("n-gram", order)).mean for order in (1, 2, 3)
-    ]
+    assert one(outcome, sweep.UNKNOWN, learner=sweep.EXPERT).mean == bits.unknown_share
+    others = [one(outcome, sweep.BITS, learner=sweep.name_of("n-gram", order)).mean for order in (1, 2, 3)]
     assert others[0] > others[1] > expert.mean
 
 
@@ -85,7 +81,7 @@ def test_teacher_forcing_is_measured_by_position_on_held_out_text(outcome):
 
 
 def test_samples_go_on_from_the_same_words(outcome):
-    rows = outcome.summary.select(sweep.SAMPLE, part=sweep.MAIN)
+    rows = outcome.summary.select(sweep.SAMPLE)
     learners = [sweep.EXPERT, sweep.REAL, "linear, 1 token", "linear, 2 tokens"]
     assert {row["learner"] for row in rows} == {*learners, *(sweep.name_of("n-gram", k) for k in (1, 2, 3))}
     prompts = {row.mean: set() for row in rows}
@@ -93,16 +89,10 @@ def test_samples_go_on_from_the_same_words(outcome):
         prompts[row.mean].add(row["prompt"])
         assert len(row["prompt"]) == 4 and len(row["text"]) == 16
     assert all(len(starts) == 1 for starts in prompts.values()) and len(prompts) == 2
-    whole = sweep.one_line(Path(HARBOUR).read_text(encoding="utf-8").lower())
+    whole = one_line(Path(HARBOUR).read_text(encoding="utf-8").lower())
     for row in outcome.summary.select(sweep.SAMPLE, learner=sweep.REAL):
         assert row["prompt"] + row["text"] in whole
-    assert sweep.one_line("a\nb\tc\0") == "a\u21b5b\u2192c\ufffd"
-
-
-def test_lengths_that_are_shown():
-    assert sweep.shown_lengths(3) == [1, 2, 3]
-    assert sweep.shown_lengths(256)[:32] == list(range(1, 33)) and sweep.shown_lengths(256)[-1] == 256
-    assert len(sweep.shown_lengths(256)) == 32 + 30
+    assert one_line("a\nb\tc\0") == "a\u21b5b\u2192c\ufffd"
 
 
 def test_the_scale_of_the_headline_adds_up():
@@ -119,72 +109,16 @@ def test_the_scale_of_the_headline_adds_up():
     assert sweep.exit_of(Series(np.arange(1.0, 4.0), low, low, low)) == np.inf
 
 
-# -- the second part ---------------------------------------------------------------------------------------------------
+# -- networks ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_dial_runs_from_the_clean_model_to_shuffled_text(rng):
-    task = sweep.read(sweep.checked_texts(SMALL)[sweep.DIAL], horizon=6)
-    members, shares = sweep.dial_class(task)
-    assert shares[0] == 0.0 and shares == sorted(shares) and any(s == pytest.approx(0.1) for s in shares)
-    prompts = task.sample_prompts(40, rng)
-    tokens = task.expert.sample(prompts, 6, rng)
-    np.testing.assert_allclose(members.policies[0].log_probs(prompts, tokens), task.clean.log_probs(prompts, tokens))
-    wanted = np.logaddexp(
-        np.log1p(-shares[-1]) + task.clean.log_probs(prompts, tokens),
-        np.log(shares[-1]) + task.shuffled.log_probs(prompts, tokens),
-    )
-    np.testing.assert_allclose(members.policies[-1].log_probs(prompts, tokens), wanted)
-
-
-def test_log_loss_turns_the_dial_to_the_contamination(outcome):
-    """Its optimum is the share of contaminated tokens; rho on whole documents stays nearer to the clean model."""
-    for H in (4, 32):
-        got = one(outcome, sweep.SHARE, part=sweep.DIAL, learner="log-loss", H=H).mean
-        assert 0.04 < got < 0.2
-    rho, loss = (one(outcome, sweep.SHARE, part=sweep.DIAL, learner=name, H=32).mean for name in ("rho", "log-loss"))
-    assert rho <= loss
-    assert not len(outcome.summary.select(part=sweep.DIAL, H=4, K=16))  # no chunk is longer than the document
-    for H in (4, 32):
-        clean = one(outcome, sweep.DISTANCE2, part=sweep.DIAL, learner=sweep.CLEAN, H=H)
-        assert clean.lower <= 2 * (1 - math.sqrt(0.9))
-
-
-@pytest.mark.slow
-def test_on_the_default_text_rho_forgives_what_log_loss_does_not():
-    """Contents differ between versions of Python; the bound on the clean model and the order do not."""
-    options = dataclasses.replace(sweep.TextOptions.quick(), dial_horizons=(256,), neural="no", seeds=1)
-    (cell,) = (cell for cell in sweep.cells(options) if cell.part == sweep.DIAL)
-    records = cell.function(**cell.parameters, rng=np.random.default_rng(0))
-    found = {(r.labels["learner"], r.labels.get("K")): r for r in records if r.metric == sweep.DISTANCE2}
-    assert found[sweep.CLEAN, None].lower <= 2 * (1 - math.sqrt(0.97))
-    assert found["rho", None].upper < 0.5 * found["log-loss", None].lower
-    assert found["rho", None].upper < found["chunked rho", 32].lower
-
-
-def test_exact_log_loss_is_that_of_the_class(outcome):
-    """The clean bigram model is at most ``2 (1 - sqrt(1 - eps))`` away, log-loss is not."""
-    clean, found = (
-        one(outcome, sweep.DISTANCE2, part=sweep.NETWORKS, learner=name, h=16) for name in (sweep.CLEAN, sweep.EXACT)
-    )
-    assert clean.lower <= 2 * (1 - math.sqrt(0.9)) and found.mean > 0
-    assert not len(outcome.summary.select(part=sweep.NETWORKS, learner=sweep.NETWORK))
-
-
-def test_networks_are_trained_and_resume(tmp_path):
+def test_the_mlp_is_trained_and_resumes(tmp_path):
     pytest.importorskip("torch")
     options = dataclasses.replace(SMALL, neural="yes")
-    made = [cell for cell in sweep.cells(options) if cell.scratch and cell.parameters.get("kind") in (None, "MLP")]
-    assert {cell.parameters.get("learner") for cell in made} == {sweep.RHO, sweep.CLIPPED, sweep.NETWORK, None}
-    for number, cell in enumerate(made):
-        folder = tmp_path / str(number)
-        first = cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=folder)
-        assert list(folder.rglob("*.pt"))
-        again = cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=folder)
-        assert [record.value for record in first] == [record.value for record in again]
-        fresh = cell.function(**cell.parameters, rng=np.random.default_rng(1), scratch=folder / "other")
-        assert [record.value for record in first] == [record.value for record in fresh]
-        final = [r for r in first if r.metric == sweep.DISTANCE2 and r.labels["h"] == 16]
-        assert len(final) == 1 and 0.0 < final[0].value < 2.0
+    (cell,) = [cell for cell in sweep.cells(options) if cell.parameters.get("kind") == sweep.MLP]
+    records = toy.resumed(cell, tmp_path)
+    (final,) = [r for r in records if r.metric == sweep.DISTANCE2 and r.labels["h"] == 16]
+    assert 0.0 < final.value < 2.0
 
 
 def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome, monkeypatch):
@@ -192,28 +126,27 @@ def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome,
     auto = dataclasses.replace(SMALL, neural="auto")
     assert len(list(sweep.cells(auto))) == len(list(sweep.cells(SMALL)))
     found = sweep.analyse(auto, outcome.summary).findings[-1]
-    assert found == 'Networks were left out: pip install "ntp-envs[neural]".'
+    assert found == 'The MLP was left out: pip install "ntp-envs[neural]".'
     with pytest.raises(ValueError, match="--neural no"):
         list(sweep.cells(dataclasses.replace(SMALL, neural="yes")))
 
 
 def test_nothing_is_said_of_cells_that_failed():
     empty = sweep.analyse(SMALL, Summary([]))
-    assert empty.findings == ["Networks were left out with --neural no."]
-    assert [spec.name for spec in empty.figures] == ["headline", "distance", "bits", "dial"]
+    assert empty.findings == ["The MLP was left out with --neural no."]
+    assert [spec.name for spec in empty.figures] == ["headline", "distance", "bits"]
 
 
 # -- the text that is given --------------------------------------------------------------------------------------------
 
 TINY = "--neural no --seeds 1 --horizon 8 --prompt-length 3 --expert-order 3 --orders 1 2 --windows 1 --n 60 --draws 40"
-TINY += " --mlp-window 2 --small-vocab 4 --dial-horizons 8 --dial-n 40 --chunks 2 --network-vocab 4"
-TINY += " --network-horizon 8 --network-n 40 --workers 1"
+TINY += " --mlp-window 2 --workers 1"
 VERSE = Path(HARBOUR).read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def headline_only(monkeypatch):
-    """One figure of five, as they take nine tenths of a run of this size; `outcome` has them all."""
+    """One figure of three, as they take nine tenths of a run of this size; `outcome` has them all."""
 
     def analyse_less(*arguments):
         analysis = sweep.analyse(*arguments)
@@ -261,8 +194,6 @@ def test_other_texts_work(tmp_path, capsys, headline_only, content, more):
         (b"\xff\xfe\xfd" * 99, (), "UTF-"),
         (b"too short", (), "is too short"),
         (VERSE.encode(), ("--horizon", "200"), "is too short"),
-        (VERSE.encode(), ("--network-horizon", "200"), "That is network_horizon=200"),
-        (VERSE.encode(), ("--dial-horizons", "8", "200"), "That is dial_horizons=200"),
     ],
 )
 def test_texts_that_will_not_do_are_refused_before_any_work(tmp_path, capsys, content, more, message):
@@ -287,21 +218,28 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, capsys):
     assert not (tmp_path / "o").exists()
 
 
+def text_of(options):
+    """What the cells are given of the text."""
+    return next(iter(sweep.cells(options))).parameters["text"]
+
+
 def test_the_names_of_cells_do_not_speak_of_records_unless_there_are_some():
     """Seeds are made from them: the numbers of a text as one stretch are those of before there were records."""
-    plain, records = (sweep.checked_texts(dataclasses.replace(SMALL, records=how)) for how in (None, "lines"))
-    assert list(plain[sweep.MAIN]) == [
+    plain, records = (text_of(dataclasses.replace(SMALL, records=how)) for how in (None, "lines"))
+    assert list(plain) == [
         *("corpus", "tokens", "lower", "expert_order", "horizon", "prompt_length", "learner_order"),
         *("max_vocab", "max_chars", "held_out", "contamination", "sha256"),
     ]
-    assert all(text["records"] == "lines" for text in records.values())
+    assert records["records"] == "lines"
 
 
-def test_small_vocabularies_on_purpose_are_not_warned_of(recwarn):
-    sweep.checked_texts(SMALL)
+def test_a_small_vocabulary_is_warned_of_once(recwarn):
+    text_of(SMALL)
     assert not recwarn.list
-    sweep.checked_texts(dataclasses.replace(SMALL, max_vocab=5))
+    text = text_of(dataclasses.replace(SMALL, max_vocab=5))
     assert [warning.category for warning in recwarn.list] == [UnknownTokensWarning]
+    sweep.read(text)
+    assert len(recwarn.list) == 1
 
 
 @pytest.mark.parametrize("study", ["text", "compare"])
@@ -327,7 +265,7 @@ def test_a_changed_file_is_another_run_of_any_study(tmp_path, capsys, headline_o
 def test_a_file_that_changes_during_a_run_stops_its_cells(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(VERSE)
-    text = sweep.checked_texts(dataclasses.replace(SMALL, corpus=str(path)))[sweep.MAIN]
+    text = text_of(dataclasses.replace(SMALL, corpus=str(path)))
     assert distance((task := sweep.read(text)).expert, task.expert, task, n=4).final == 0.0
     path.write_text(VERSE + "more")
     with pytest.raises(ValueError, match="has changed since this run began"):

@@ -45,6 +45,20 @@ def test_rows_in_another_order_and_other_columns_differ():
     assert "columns" in compare(MADE.summary, [header[:-1], *rows])[1][0]
 
 
+def test_studies_that_were_one_are_compared_as_one():
+    """A column that one part alone has is empty in the other; the order of cells and rows is lost."""
+    first, second = MADE.summary[1:]
+    with_K = [first[0], "2", *first[1:]]
+    old = golden.Made(MADE.cells, [["part", "K", *HEADER[1:]], with_K, [second[0], "", *second[1:]]], MADE.findings)
+    parts = [
+        golden.Made(MADE.cells[1:], [HEADER, second], []),
+        golden.Made(MADE.cells[:1], [["part", "K", *HEADER[1:]], with_K], MADE.findings),
+    ]
+    assert golden.verdict(golden.joined([old]), golden.joined(parts)) == (True, ["same bytes"])
+    found, told = golden.verdict(golden.joined([old]), golden.joined(parts[1:]))
+    assert not found and "cell - b {}: 2" in told and "gone: a 8 tv" in told
+
+
 @pytest.mark.slow
 def test_a_study_against_the_code_itself(monkeypatch, capsys, tmp_path):
     """Each run is a process of its own: the two are made once, and only the draws of their cells again."""
@@ -71,7 +85,8 @@ def test_a_study_against_the_code_itself(monkeypatch, capsys, tmp_path):
 
 
 def test_wrong_use_is_refused(capsys, tmp_path):
-    for words in ([], [str(ROOT), "--against", "HEAD"], [str(tmp_path)]):
+    split = [[str(ROOT), "--split", *names] for names in (["text"], ["text", "texts"])]
+    for words in ([], [str(ROOT), "--against", "HEAD"], *split, [str(tmp_path)]):
         with pytest.raises(SystemExit):
             golden.main(words)
     assert "it has no folder experiments" in capsys.readouterr().err

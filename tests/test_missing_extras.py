@@ -25,6 +25,9 @@ RL = [
     "from agents import make_agent; make_agent('agents.rl:SB3Agent')",
     "from experiments.benchmarks.sb3_stepping import measure; list(measure(quick=True))",
 ]
+CLUSTER = "from pathlib import Path; from experiments.clusters import *; "
+DASK = [CLUSTER + "DaskPool('tcp://127.0.0.1:9', Path('run'), Needs({}, {}, {}))"]
+SLURM = [CLUSTER + "SlurmPool(Path('run'), Needs({}, {}, {}))"]
 #: every use fails, and what it says is kept
 TRY_ALL = """
 import json, sys
@@ -51,6 +54,8 @@ def python(*words):
         ("torch", {"neural": NEURAL, "rl": RL, "lm": LM}),
         ("stable_baselines3", {"rl": RL}),
         ("transformers", {"lm": LM}),
+        ("distributed", {"cluster": DASK}),
+        ("submitit", {"cluster": SLURM}),
         pytest.param("datasets", {"lm,hf": HF}, marks=[] if find_spec("transformers") else [pytest.mark.skip()]),
     ],
 )

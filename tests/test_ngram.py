@@ -9,11 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
+from scipy.stats import chi2
 
 import ntp_envs.ngram as ngram
-from agents import LogLossBC, NGramBC, SmoothedLogLossBC
+from agents import LayerwiseBC, LogLossBC, NGramBC, NGramDialBC, RhoEstimatorBC, SmoothedLogLossBC
+from agents.selection import holdout_split
 from agents.testing import check_agent, default_problems
-from ntp_envs import Demonstrations, Exactness, MarkovClass, MarkovPolicy, NGramClass, NGramPolicy, TabularPolicy
+from ntp_envs import (
+    Demonstrations,
+    EndedPolicy,
+    Exactness,
+    MarkovClass,
+    MarkovPolicy,
+    MixturePolicy,
+    NGramClass,
+    NGramPolicy,
+    TabularPolicy,
+)
 from ntp_envs.arrays import all_sequences
 
 NONE = np.empty((1, 0), dtype=np.int64)
@@ -182,6 +194,28 @@ def test_copies_share_their_tables_and_files_keep_the_law(rng):
     assert len(pickle.dumps(policy)) < 3 * sum(level.keys.nbytes + level.own.nbytes for level in policy.levels)
 
 
+# -- drawing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["witten-bell", "frequencies", "ended", "mixture"])
+def test_what_is_drawn_has_the_law(kind, rng):
+    text = rng.choice(6, size=80, p=[0.4, 0.25, 0.2, 0.1, 0.05, 0.0])  # the last token is only smoothed in
+    policy = NGramPolicy.fit_text(text, 6, order=3, escape=0.0 if kind == "frequencies" else 1.0)
+    if kind == "ended":
+        policy = EndedPolicy(policy, 4)
+    if kind == "mixture":
+        policy = MixturePolicy([policy, NGramPolicy.fit_text(text[::-1], 6, order=2)], [0.3, 0.7])
+    n, prompts = 20_000, np.array([[0, 0], [5, 1], [3, 4]])  # one of a token that was never seen, one that has ended
+    for prompt in prompts:
+        drawn = policy.sample(np.tile(prompt, (n, 1)), 2, rng)
+        seen = np.bincount(drawn @ [6, 1], minlength=36)
+        wanted = np.exp(policy.log_probs(np.tile(prompt, (36, 1)), all_sequences(6, 2)).sum(axis=1))
+        assert not seen[wanted == 0].any()
+        often = wanted * n >= 5
+        counts, means = (np.append(x[often], x[~often].sum()) for x in (seen, wanted * n))
+        assert ((counts - means) ** 2)[means > 0] @ (1 / means[means > 0]) < chi2.isf(1e-5, max(often.sum(), 1))
+
+
 # -- learning ----------------------------------------------------------------------------------------------------------
 
 
@@ -261,3 +295,64 @@ def test_log_loss_conforms_on_the_class():
         problems = [problem for problem in default_problems(agent) if isinstance(problem.policy_class, NGramClass)]
         assert len(problems) == 1
         check_agent(agent, problems=problems)
+
+
+# -- models on a dial --------------------------------------------------------------------------------------------------
+
+
+def members_by_hand(agent, demos, policy_class, rng):
+    rest, held_out = holdout_split(demos, 0.5, rng)
+    models = [
+        NGramPolicy.fit(rest.prompts, rest.tokens, demos.vocab_size, order, escape=escape)
+        for order in range(1, policy_class.order + 1)
+        for escape in agent.escapes
+    ]
+    return [model.log_probs(held_out.prompts, held_out.tokens) for model in models]
+
+
+def by_log_loss(log_probs, tau):
+    return np.argmax([table.sum() for table in log_probs])
+
+
+def by_rho(log_probs, tau):
+    """The least worst loss over all replies, one by one."""
+    sums = [table.sum(axis=1) for table in log_probs]
+    worst = [max(np.mean(np.tanh((b - a) / (2 if tau == "ratio" else 4))) for b in sums) for a in sums]
+    return np.argmin(worst)
+
+
+@pytest.mark.parametrize(
+    ("chooser", "by_hand"),
+    [(LogLossBC(), by_log_loss), (RhoEstimatorBC(), by_rho), (RhoEstimatorBC("psi"), by_rho)],
+    ids=repr,
+)
+def test_the_dial_is_set_as_by_brute_force(chooser, by_hand, rng):
+    chain = TabularPolicy.random(3, 4, rng)
+    prompts = np.empty((60, 0), dtype=np.int64)
+    demos = Demonstrations(prompts, chain.sample(prompts, 4, rng), vocab_size=3)
+    agent = NGramDialBC(chooser, escapes=(0.1, 1.0, 5.0)).fit(demos, NGramClass(3, 3), rng=np.random.default_rng(5))
+    chosen = by_hand(
+        members_by_hand(agent, demos, NGramClass(3, 3), np.random.default_rng(5)), getattr(chooser, "tau", "")
+    )
+    details = agent.fit_report_.details
+    assert (details["order"], details["escape"]) == agent.members_[chosen] and len(agent.members_) == 9
+    assert agent.policy_.order == details["order"] and details["learned_from"] == details["held_out"] == 30
+
+
+def test_of_a_population_the_dial_has_orders_only(rng):
+    expert = TabularPolicy.random(2, 4, rng)
+    tokens, prompts = all_sequences(2, 4), np.empty((16, 0), dtype=np.int64)
+    weights = np.exp(expert.log_probs(prompts, tokens).sum(axis=1))
+    population = Demonstrations(prompts, tokens, vocab_size=2, weights=weights, exactness=Exactness(everything=True))
+    agent = NGramDialBC(LogLossBC()).fit(population, NGramClass(2, 3))
+    assert agent.members_ == [(1, 0.0), (2, 0.0), (3, 0.0)] and agent.policy_.order == 3
+
+
+def test_the_dial_conforms_and_refuses_learners_of_other_classes(demos):
+    check_agent(NGramDialBC(RhoEstimatorBC()), skip={"weights", "small data"})
+    with pytest.raises(TypeError, match="LayerwiseBC cannot fit FiniteClass"):
+        NGramDialBC(LayerwiseBC()).fit(demos, NGramClass(4, 3))
+    with pytest.raises(ValueError, match="order"):
+        NGramDialBC(LogLossBC(), orders=(4,)).fit(demos, NGramClass(4, 3))
+    with pytest.raises(ValueError, match="escape"):
+        NGramDialBC(LogLossBC(), escapes=(-1.0,)).fit(demos, NGramClass(4, 3))

@@ -55,13 +55,15 @@ def test_reading_on_is_reading_anew(policy, change):
         reader = reader.advance(TEXTS[ROWS, h])
 
 
-@pytest.mark.parametrize(("bits", "levels"), [(8, 127), (3, 3), (2, 1)])
-def test_integers_are_rounded_row_by_row(policy, bits, levels):
-    changed = perturbed(policy, f"int{bits}").model
+@pytest.mark.parametrize(("change", "levels"), [("int8", 127), ("int3", 3), ("int2", 1), ("int3=3", 3)])
+def test_integers_are_rounded_row_by_row_or_by_parts_of_a_row(policy, change, levels):
+    changed, group = perturbed(policy, change).model, int(change.partition("=")[2] or 0)
     for old, new in zip(_linear(policy.model), _linear(changed), strict=True):
         rows = [m.weight.numpy(force=True).astype(float) for m in (old, new)]
         old, new = (w.T if isinstance(policy.model, transformers.GPT2LMHeadModel) else w for w in rows)
-        scale = np.abs(old).max(axis=1, keepdims=True) / levels
+        starts = range(0, old.shape[1], group or old.shape[1])
+        scale = np.repeat(np.maximum.reduceat(np.abs(old), starts, axis=1) / levels, group or old.shape[1], axis=1)
+        scale = scale[:, : old.shape[1]]
         assert np.abs(new / scale - np.round(new / scale)).max() < 1e-4
         assert (np.abs(new - old) / scale).max() < 0.5001
     assert changed.get_output_embeddings().weight is policy.model.get_output_embeddings().weight
@@ -143,6 +145,15 @@ def test_tied_weights_stay_tied_in_half_precision(policy):
     assert changed.num_parameters() == policy.model.num_parameters()
 
 
+def test_products_in_half_precision_are_those_of_torch(policy):
+    changed = perturbed(policy, "bf16")
+    ours = law(changed)
+    for module in changed.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.__class__ = torch.nn.Linear
+    np.testing.assert_allclose(ours, law(changed), rtol=0, atol=0.03)
+
+
 def test_members_are_a_finite_class(policy):
     members = perturbed_models(policy, ("none", "int8", "window=3"))
     assert [member.change for member in members] == ["", "int8", ""] and members.vocab_size == A
@@ -153,7 +164,9 @@ def test_members_are_a_finite_class(policy):
     [
         ("int9", "unknown change 'int9'. Did you mean 'int"),
         ("topk=3", "Did you mean 'top_k'"),
-        ("int8=3", "takes no value"),
+        ("bf16=3", "takes no value"),
+        ("int8=many", "such as int8=1"),
+        ("int8=0", "int8=0 must be"),
         ("window", "such as window=8"),
         ("top_k=many", "such as top_k=50"),
         ("drop=3", "drop=3 must be .*2"),

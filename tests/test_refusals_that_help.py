@@ -1,5 +1,8 @@
 """Messages whose advice works, and names that are found where they are."""
 
+import contextlib
+import inspect
+import math
 import re
 import sys
 
@@ -18,11 +21,13 @@ from agents import (
     agent_names,
     make_agent,
 )
+from agents.registry import WITH_AN_EXTRA, agent_class
 from agents.testing import CHECKS, check_agent
 from experiments.cli import main
-from ntp_envs import UniformPolicy, collect, evaluate, make_task
+from ntp_envs import UniformPolicy, collect, evaluate, make_task, task_names
 from ntp_envs.checks import check_real
 from ntp_envs.evaluation import backtracking_search
+from ntp_envs.tasks.registry import task_class
 
 TASK = make_task("Contamination", horizon=6, eps=0.2, p=0.1, q=0.9, theta_min=0.01)
 
@@ -103,6 +108,34 @@ def test_no_search_is_advised_that_is_refused_too():
         backtracking_search(UniformPolicy(2), TASK, prompts, rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="no verifier"):
         evaluate(UniformPolicy(2), TASK, n=5, rng=np.random.default_rng(0), backtrack=1)
+
+
+def parameters_of(names, find):
+    """Every parameter of every class of a list whose libraries are here, with values that are right for those asked."""
+    right = {"chunk": 2, "agents": [LogLossBC()], "agent": LogLossBC(), "grid": {"tol": [1.0]}, "task": TASK}
+    for name in names:
+        with contextlib.suppress(ValueError):  # an extra is missing
+            kind = find(name)
+            known = {key: one for key, one in inspect.signature(kind).parameters.items() if one.kind != one.VAR_KEYWORD}
+            asked = {key for key, one in known.items() if one.default is one.empty}
+            yield from ((kind, {key: right.get(key, "PPO") for key in asked}, key) for key in known)
+
+
+AGENTS = [*parameters_of([*agent_names(), *WITH_AN_EXTRA], agent_class)]
+TASKS = [*parameters_of(task_names(), task_class)]
+RIGHT = {"error_score": math.nan, "checkpoint": "nonsense"}
+
+
+@pytest.mark.parametrize(("kind", "right", "name"), [*AGENTS, *TASKS], ids=lambda value: getattr(value, "__name__", ""))
+def test_a_parameter_that_cannot_be_is_refused_where_it_is_given(kind, right, name):
+    """None of these is a size, a share, a name or an agent: the message says which parameter it is."""
+    for wrong in (object(), [object()], -1, -0.5, math.nan, "nonsense"):
+        if wrong is not RIGHT.get(name):
+            with pytest.raises((ValueError, TypeError, FileNotFoundError), match=rf"\b{name}\b"):
+                kind(**{**right, name: wrong})
+            if kind.__module__.startswith("agents"):
+                with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
+                    kind(**right).set_params(**{name: wrong})
 
 
 class _Private(ValueError):

@@ -3,6 +3,7 @@
 import math
 import pickle
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -185,7 +186,16 @@ def test_prompts_that_are_no_stars_are_answered_all_the_same(drawn, seed):
     tokens = rng.integers(task.vocab_size, size=(20, task.length))
     answers = task.expert.sample(prompts, task.length, rng)
     assert answers.min() >= 0 and answers.max() < task.vocab_size
-    assert task.verify(prompts, tokens).shape == (20,)
+    for prompt in prompts.tolist():
+        edges = [tuple(prompt[3 * i : 3 * i + 2][:: -1 if task.reverse else 1]) for i in range(task.n_edges)]
+        first, last = prompt[-3:-1][:: -1 if task.reverse else 1]
+        walk = [first]
+        while len(walk) < task.length:  # along edges, most of the time
+            onward = [v for u, v in edges if u == walk[-1]]
+            walk.append(int(rng.choice(onward) if onward and rng.random() < 0.9 else rng.integers(task.vocab_size)))
+        for t in range(1, task.length + 1):
+            good = all(step in edges for step in pairwise(walk[:t])) and (t < task.length or walk[-1] == last)
+            assert task.verify(np.array([prompt]), np.array([walk[:t]])).item() == good
     for policy in (CleverHansPolicy(task), task.best_in_class().policy):
         np.testing.assert_allclose(np.exp(policy.forced_log_probs(prompts, tokens)).sum(axis=2), 1.0)
     assert (np.linalg.norm(task.features.path(prompts, tokens), axis=3) <= 1 + 1e-12).all()

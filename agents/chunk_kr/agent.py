@@ -6,12 +6,13 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.base import COUNT, Agent, Checks, ConvergenceWarning, FitReport
 from agents.chunk_kr.program import smallest_feasible_norm
 from agents.chunk_kr.solvers import FEASIBLE, Solution, solve_admm, solve_gda
 from agents.chunk_kr.space import (
@@ -20,6 +21,7 @@ from agents.chunk_kr.space import (
     Expansion,
     PrefixReader,
     Tree,
+    WalshExpansion,
     binary_features,
     canonical_order,
     cholesky_embedding,
@@ -27,11 +29,12 @@ from agents.chunk_kr.space import (
     collect_points,
     eigen_embedding,
     tree_keys,
+    walsh_embedding,
 )
 from agents.selection import holdout_split
 from ntp_envs import AutomatonPolicy, BernoulliClass, Demonstrations, Policy, PolicyClass
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
-from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.checks import check_in, check_int, check_positive, check_real, optional
 from ntp_envs.policies import Cursor, SequentialPolicy
 from ntp_envs.policy_classes import ARLinearClass
 from ntp_envs.saved import Savable
@@ -116,7 +119,7 @@ class ChunkLaw(Savable):
 
     length: int
     reader: PrefixReader
-    expansion: Expansion
+    expansion: Expansion | WalshExpansion
     rows: dict[bytes, int] = field(repr=False)
     law: FloatArray = field(repr=False)
 
@@ -275,7 +278,7 @@ def chunk_policy(laws: dict[int, ChunkLaw], chunk: int, horizon: int, prompt_len
     for _ in range(horizon // chunk):
         fresh = np.setdiff1d(_after(states.transitions, fresh, chunk), reached)
         reached = np.union1d(reached, fresh)
-        cost = len(reached) * 2**chunk * max(1, len(law.expansion.landmarks))
+        cost = len(reached) * 2**chunk * law.expansion.cost
         if len(reached) * 2 ** (chunk - 1) > MAX_STATES or cost > MAX_EVALUATIONS:
             return ChunkKRPolicy(laws, chunk, horizon, prompt_length)
         if not len(fresh):
@@ -286,7 +289,9 @@ def chunk_policy(laws: dict[int, ChunkLaw], chunk: int, horizon: int, prompt_len
 # -- ChunkKR: kernel relaxation of the rho-estimator on chunks of K binary tokens -------------------------------------
 
 
-#: up to this many points the Gram matrix is diagonalised whole; above, pivoted Cholesky at this rank
+#: up to this many points the Gram matrix is diagonalised whole, whatever its structure
+SMALL_POINTS = 1024
+#: up to this many, where it has none to use; above, pivoted Cholesky at this rank
 FULL_POINTS = 4096
 DEFAULT_RANK = 1024
 
@@ -307,10 +312,11 @@ class ChunkKR(Agent):
     normalised. Where K does not divide H the last chunk is shorter and has a program of its own, with the bound
     ``B ** (its length / K)``.
 
-    Compute: N = (prefixes that differ in features) * 2**K points. Up to 4096 points the Gram matrix is diagonalised
-    whole (O(N^3), seconds); above that, pivoted Cholesky of rank ``low_rank`` (O(N rank^2), about 2 GB and a few
-    minutes at 50000 points), a restriction of the space whose size is reported as ``trace_error``. The practical limit
-    is K = 12 with a single pooled prefix (a minute and 0.7 GB, nearly all of it the eigendecomposition), K = 7 with 24,
+    Compute: N = (prefixes that differ in features) * 2**K points. Where features do not look into the chunk (classes of
+    flips) the kernel factorises over tokens, and Walsh transforms diagonalise it: a single pooled prefix takes seconds
+    at K = 16. Elsewhere, up to 4096 points, the Gram matrix is diagonalised whole (O(N^3), seconds); above that,
+    pivoted Cholesky of rank ``low_rank`` (O(N rank^2), about 2 GB and a few minutes at 50000 points), a restriction of
+    the space whose size is reported as ``trace_error``. The practical limit is then K = 7 with 24 pooled prefixes,
     K = 4 with 200. The products themselves are harmless: their logarithms lie in [K log(2/3), K log 2]. Low rank is a
     way round memory, not quality: the spectrum falls slowly, and a fit that leaves out a good part of the trace can be
     farther from the expert than log-loss (the study ``stability`` shows it). Trust it if ``trace_error`` is small.
@@ -327,8 +333,9 @@ class ChunkKR(Agent):
         tol: on the gap, in nats a sequence. The law at the data prefixes is feasible to ``tol`` over the chunks of a
             sequence, and to 1e-5, an entry.
         max_iterations: of the solver, for each program; by default 5000 for ``"admm"`` and 200 for ``"gda"``.
-        low_rank: rank of the coordinates; by default all up to 4096 points, and 1024 above.
-        max_points: refuse more points than this.
+        low_rank: rank of the coordinates; by default all up to 4096 points and where Walsh transforms give them, and
+            1024 elsewhere.
+        max_points: refuse more points than this; by default 50,000, and 65,536 where Walsh transforms apply.
 
     ``fit_report_.objective`` is the mean log-loss of a sequence cut into chunks (nats), and ``gap`` bounds both its
     excess over the optimum and ``max_f' F(f, f')`` of the rho game, summed over chunks. ``details``: ``norm_bound``,
@@ -349,6 +356,14 @@ class ChunkKR(Agent):
     """
 
     supports = (BernoulliClass, ARLinearClass)
+    allowed: ClassVar[Checks] = {
+        "chunk": COUNT,
+        "norm_bound": optional(check_positive),
+        "solver": partial(check_in, options=("admm", "gda")),
+        "tol": partial(check_real, minimum=1e-14),
+        **dict.fromkeys(("max_iterations", "low_rank"), optional(COUNT)),
+        "max_points": optional(partial(check_int, minimum=2)),
+    }
 
     chunk: int = 2
     norm_bound: float | None = None
@@ -357,7 +372,7 @@ class ChunkKR(Agent):
     tol: float = 1e-6
     max_iterations: int | None = None
     low_rank: int | None = None
-    max_points: int = 50_000
+    max_points: int | None = None
 
     def chunk_length(self, demonstrations: Demonstrations) -> int | None:
         return self.chunk
@@ -366,7 +381,7 @@ class ChunkKR(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         begun = time.perf_counter()
-        self._check_parameters(demonstrations)
+        check_int("chunk", self.chunk, minimum=1, maximum=demonstrations.horizon)
         reader = PrefixReader(binary_features(policy_class))
         exact = demonstrations.exactness
         exchangeable = exact is not None and not exact.everything and isinstance(policy_class, BernoulliClass)
@@ -423,31 +438,23 @@ class ChunkKR(Agent):
         )
         return policy, report
 
-    def _check_parameters(self, demonstrations: Demonstrations) -> None:
-        check_int("chunk", self.chunk, minimum=1, maximum=demonstrations.horizon)
-        check_in("solver", self.solver, ("admm", "gda"))
-        check_real("tol", self.tol, minimum=1e-14)
-        check_int("max_points", self.max_points, minimum=2)
-        if self.norm_bound is not None and check_real("norm_bound", self.norm_bound, minimum=0.0) == 0.0:
-            raise ValueError("norm_bound=0 allows only the zero function; it must be positive.")
-        for name in ("max_iterations", "low_rank"):
-            if getattr(self, name) is not None:
-                check_int(name, getattr(self, name), minimum=1)
-
     def _collect(
         self, demonstrations: Demonstrations, reader: PrefixReader, positions: list[slice], exchangeable: bool = False
     ) -> ChunkPoints:
         return collect_points(demonstrations, reader, positions, max_points=self.max_points, exchangeable=exchangeable)
 
     def _embed(self, points: ChunkPoints) -> Embedding:
-        if self.low_rank is None and points.n_points <= FULL_POINTS:
-            return eigen_embedding(points)
+        if self.low_rank is None:
+            if points.n_points > SMALL_POINTS and points.factorises:
+                return walsh_embedding(points)
+            if points.n_points <= FULL_POINTS:
+                return eigen_embedding(points)
         return cholesky_embedding(points, min(self.low_rank or DEFAULT_RANK, points.n_points + 1))
 
     def _solve(self, program: _Program, radius: float, tol: float, start: Solution | None = None) -> Solution:
         uniform = 1.0 / program.embedding.size
         if radius < uniform:  # the uniform law has norm at most that
-            smallest = smallest_feasible_norm(program.embedding.phi, program.embedding.size)
+            smallest = smallest_feasible_norm(program.embedding.matrix(), program.embedding.size)
             if radius < smallest * (1.0 + 1e-9):
                 raise ValueError(
                     f"norm_bound={radius:g} is too small: no function of that norm is a probability vector at every "
@@ -524,7 +531,8 @@ def program_details(program: _Program, solution: Solution, radius: float, second
     ``seconds_solver``, ``projection_share`` (of the solver's time) and ``memory_bytes`` (estimated peak).
     """
     points, embedding = program.points, program.embedding
-    full = points.n_points**2 if embedding.method == "eigen" else points.n_points * embedding.rank
+    # floats held at once for every point: of the Gram matrix or coordinates, and vectors of the solver
+    held = {"eigen": 5 * points.n_points, "walsh": 5 * points.n_prefixes + 50, "cholesky": 3 * embedding.rank}
     return {
         "length": points.length,
         "positions": points.positions,
@@ -546,8 +554,5 @@ def program_details(program: _Program, solution: Solution, radius: float, second
         "seconds_gram": program.seconds,
         "seconds_solver": seconds,
         "projection_share": solution.projection_seconds / max(seconds, 1e-9),
-        "memory_bytes": 8
-        * (
-            (5 if embedding.method == "eigen" else 3) * full + points.n_points * points.tree[0].shape[2] * points.length
-        ),
+        "memory_bytes": 8 * points.n_points * (held[embedding.method] + points.tree[0].shape[2] * points.length),
     }

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse.linalg import LinearOperator
 
 from ntp_envs.arrays import FloatArray, onto_ball
 from ntp_envs.checks import check_int, check_real
@@ -438,7 +439,7 @@ def game_value(weights: FloatArray, law: FloatArray, reply: FloatArray) -> float
 def certify(
     weights: FloatArray,
     law: FloatArray,
-    phi: FloatArray,
+    phi: FloatArray | LinearOperator,
     c: FloatArray,
     radius: float,
     dual: FloatArray,
@@ -457,7 +458,7 @@ def certify(
     Args:
         weights: ``(n, S)``, summing to one.
         law: ``(n, S)`` rows of probability vectors: what is certified.
-        phi: ``(n * S, r)``.
+        phi: ``(n * S, r)``, an array or a linear operator.
         c: ``(r,)`` with ``||c|| <= radius`` and ``phi c`` near ``law``.
         radius: of the ball.
         dual: ``(n, S)`` any multipliers g of ``f = phi c``; the bound is tight at the optimal ones.
@@ -467,7 +468,7 @@ def certify(
     with np.errstate(divide="ignore"):
         likelihood = float((weights[seen] * np.log(law[seen])).sum())
     f = (phi @ c).reshape(weights.shape) if fitted is None else fitted
-    price = float(np.linalg.norm(dual.ravel() @ phi))
+    price = float(np.linalg.norm(phi.T @ dual.ravel()))
     bound = radius * price + _row_conjugates(weights, dual)
     if not math.isfinite(likelihood):
         return Certificate(likelihood, bound, math.inf, math.inf)

@@ -115,9 +115,9 @@ def solve_admm(
         new = Solution(inside * c, law, certificate, infeasibility, residuals, iterations, spent, dual)
         return new if best is None or new.excess(tol) <= best.excess(tol) else best
 
-    newton = len(phi) * embedding.rank**2 <= NEWTON_WORK
+    newton = phi.shape[0] * embedding.rank**2 <= NEWTON_WORK
     for iteration in range(1, (min(max_iterations, PATIENCE) if newton else max_iterations) + 1):
-        c = (penalty_y * (y - u) + penalty_z * ((z - v).ravel() @ phi)) / (penalty_y + penalty_z * eigenvalues)
+        c = (penalty_y * (y - u) + penalty_z * (phi.T @ (z - v).ravel())) / (penalty_y + penalty_z * eigenvalues)
         f = (phi @ c).reshape(n, size)
         y_before, z_before = y, z
         moved = RELAXATION * c + (1.0 - RELAXATION) * y + u
@@ -142,7 +142,7 @@ def solve_admm(
     if newton and max_iterations > PATIENCE and not (best and best.acceptable(tol)):
         end = minimise_augmented(
             Likelihood(weights),
-            phi,
+            embedding.matrix(),
             size,
             radius,
             y,
@@ -198,7 +198,7 @@ def solve_gda(
         max_iterations: two projections each.
         step: multiple of one over the curvature at the uniform law.
     """
-    phi, size = embedding.phi, embedding.size
+    phi, size = embedding.matrix(), embedding.size
     shape = weights.shape
     reference = solve_admm(embedding, weights, radius, tol=tol, max_iterations=2000)
     length = step / (0.5 * float(weights.max()) * size**2 * float(embedding.eigenvalues.max()))

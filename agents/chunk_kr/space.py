@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh, solve_triangular
+from scipy.linalg import eigh, hadamard, solve_triangular
+from scipy.sparse.linalg import LinearOperator
 
 from ntp_envs import BernoulliClass, Demonstrations, NotTractableError, PolicyClass
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences, first_best, prefix_codes
@@ -146,6 +148,8 @@ def tree_keys(tree: Tree) -> list[bytes]:
 
 #: floats of features held at once
 POINTS_BLOCK = 2**21
+#: points at most, by default: in general, and where features do not look into the chunk
+MAX_POINTS, MAX_FACTORISED = 50_000, 2**16
 
 
 @dataclass
@@ -176,6 +180,11 @@ class ChunkPoints:
     def n_points(self) -> int:
         return self.weights.size
 
+    @property
+    def factorises(self) -> bool:
+        """Whether no feature looks into the chunk: the kernel is then diagonalised by `walsh_embedding`."""
+        return not looks_into_chunk(self.tree)
+
 
 def chunk_groups(demonstrations: Demonstrations, chunk: int) -> dict[int, list[slice]]:
     """Chunk positions by their length: K, and the remainder where K does not divide H."""
@@ -190,7 +199,7 @@ def collect_points(
     reader: PrefixReader,
     positions: list[slice],
     *,
-    max_points: int,
+    max_points: int | None,
     exchangeable: bool = False,
 ) -> ChunkPoints:
     """Pool the chunks at these positions (all of one length).
@@ -199,7 +208,8 @@ def collect_points(
         demonstrations: the data; their weights are used.
         reader: of the class's features.
         positions: chunk positions, of equal length K.
-        max_points: refuse more than this many pooled prefixes * 2**K.
+        max_points: refuse more than this many pooled prefixes * 2**K; by default `MAX_POINTS`, and more where they
+            factorise.
         exchangeable: the demonstrations hold one representative a number of events (populations of the Bernoulli
             tasks): spread its weight evenly over the strings with as many, as the expert does.
 
@@ -209,8 +219,9 @@ def collect_points(
     """
     length = positions[0].stop - positions[0].start
     size = 2**length
-    if size > max_points:
-        raise _too_many(length, 1, max_points)
+    limit = MAX_FACTORISED if max_points is None else max_points
+    if size > limit:
+        raise _too_many(length, 1, limit)
     row_weights = demonstrations.normalised_weights() / len(positions)
     rows: dict[bytes, int] = {}
     trees: list[Tree] = []
@@ -226,14 +237,16 @@ def collect_points(
         for start in range(0, len(used), step):
             block = used[start : start + step]
             tree, order = canonical_order(reader.tree(tuple(part[block] for part in contexts), length))
+            if max_points is None and looks_into_chunk(tree):
+                limit = MAX_POINTS
             renamed = np.take_along_axis(table[block], order, axis=1)
             for i, key in enumerate(tree_keys(tree)):
                 row = rows.setdefault(key, len(rows))
                 if row < len(weights):
                     weights[row] += renamed[i]
                     continue
-                if len(rows) * size > max_points:
-                    raise _too_many(length, len(rows), max_points)
+                if len(rows) * size > limit or len(rows) ** 2 * size > 2**8 * MAX_FACTORISED:
+                    raise _too_many(length, len(rows), limit)
                 trees.append([level[i] for level in tree])
                 weights.append(renamed[i].copy())
     pooled = np.stack(weights)
@@ -321,6 +334,8 @@ def log_chunk_kernel(tree: Tree, sequences: FloatArray, seen: KernelRange | None
 EIGEN_CUT = 1e-9
 #: kernel entries evaluated at once
 BLOCK = 2**23
+#: entries of ``phi`` formed at most where it is an operator
+MATRIX = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,6 +352,11 @@ class Expansion(Savable):
     coefficients: FloatArray
     constant: float
 
+    @property
+    def cost(self) -> int:
+        """Kernel evaluations for each value."""
+        return max(1, len(self.landmarks))
+
     def __call__(self, tree: Tree, seen: KernelRange | None = None) -> FloatArray:
         """``(B, 2**K)`` values at every string after B prefixes."""
         n, size = len(tree[0]), 2 ** len(tree)
@@ -350,37 +370,77 @@ class Expansion(Savable):
 
 
 @dataclass(frozen=True, eq=False)
+class WalshExpansion(Savable):
+    """The same, where features do not look into the chunk: all values after a prefix at once, by Walsh transforms.
+
+    Attributes:
+        tree: K arrays ``(n, 1, d)``, the features at each token after the data prefixes.
+        coefficients: ``(2**K, n)`` Walsh transform, over strings, of the kernel coefficients of the data points.
+        constant: as for `Expansion`.
+    """
+
+    tree: Tree
+    coefficients: FloatArray
+    constant: float
+
+    @property
+    def cost(self) -> int:
+        return self.coefficients.shape[1] * len(self.tree)
+
+    def __call__(self, tree: Tree, seen: KernelRange | None = None) -> FloatArray:
+        size, n = self.coefficients.shape
+        out = np.empty((len(tree[0]), size))
+        step = max(1, BLOCK // (size * n))
+        for start in range(0, len(out), step):
+            kernel, low, high = walsh_kernel([level[start : start + step] for level in tree], self.tree)
+            if seen is not None:
+                seen.see(np.array([low, high]))
+            out[start : start + step] = walsh(np.einsum("wpq,wq->pw", kernel, self.coefficients)) + self.constant
+        return out
+
+
+@dataclass(frozen=True, eq=False)
 class Embedding:
     """``phi (N, r)`` with ``phi.T @ phi`` diagonal: f = phi c on the data and ``||c||`` is the norm of f.
 
     Attributes:
-        phi: ``(N, r)``, points in the order prefix * 2**K + string.
+        phi: ``(N, r)``, points in the order prefix * 2**K + string; a linear operator for ``method`` Walsh.
         eigenvalues: ``(r,)`` the diagonal of ``phi.T @ phi``.
         size: 2**K.
         condition: largest over smallest eigenvalue of the full Gram matrix (of the kept ones for ``method`` Cholesky).
         trace_error: what the coordinates leave out of the trace of the Gram matrix, as a fraction.
         kernel: smallest and largest log-product of the kernel seen.
-        method: ``"eigen"`` or ``"cholesky"``.
+        method: ``"eigen"``, ``"walsh"`` or ``"cholesky"``.
+        expansion: the function with given coordinates ``(r,)``, for points that are not in the data.
     """
 
-    phi: FloatArray
+    phi: FloatArray | LinearOperator
     eigenvalues: FloatArray
     size: int
     condition: float
     trace_error: float
     kernel: KernelRange
     method: str
-    _landmarks: FloatArray
-    _basis: FloatArray  # (m, r): kernel coefficients of each coordinate function
-    _constants: FloatArray  # (r,): its constant part
+    expansion: Callable[[FloatArray], Expansion | WalshExpansion]
 
     @property
     def rank(self) -> int:
         return self.phi.shape[1]
 
-    def expansion(self, c: FloatArray) -> Expansion:
-        """The function with coordinates ``c``, for points that are not in the data."""
-        return Expansion(self._landmarks, self._basis @ c, float(self._constants @ c))
+    def matrix(self) -> FloatArray:
+        """``phi`` as an array, for solvers that need its entries.
+
+        Raises:
+            NotTractableError: it has more than `MATRIX` of them.
+        """
+        if isinstance(self.phi, np.ndarray):
+            return self.phi
+        if math.prod(self.phi.shape) > MATRIX:
+            raise NotTractableError(
+                f"that needs the {self.phi.shape[0]} x {self.phi.shape[1]} coordinates of all points, more than "
+                f"{MATRIX} numbers; use solver='admm' with a larger norm_bound, or a shorter chunk."
+            )
+        return self.phi @ np.eye(self.rank)
 
 
 def gram_matrix(points: ChunkPoints, seen: KernelRange | None = None) -> FloatArray:
@@ -428,9 +488,134 @@ def eigen_embedding(points: ChunkPoints) -> Embedding:
         trace_error=max(0.0, 1.0 - float(kept.sum()) / trace),
         kernel=seen,
         method="eigen",
-        _landmarks=sequence_features(points.tree, np.arange(points.n_points)),
-        _basis=basis,
-        _constants=constants,
+        expansion=_by_landmarks(sequence_features(points.tree, np.arange(points.n_points)), basis, constants),
+    )
+
+
+def _by_landmarks(
+    landmarks: FloatArray, basis: FloatArray, constants: FloatArray
+) -> Callable[[FloatArray], Expansion | WalshExpansion]:
+    """From coordinates to `Expansion`.
+
+    Args:
+        landmarks: ``(m, K, d)``.
+        basis: ``(m, r)`` kernel coefficients of each coordinate function.
+        constants: ``(r,)`` its constant part.
+    """
+    return lambda c: Expansion(landmarks, basis @ c, float(constants @ c))
+
+
+# Where features do not look into the chunk, the kernel of two points depends on the prefixes and on where the two
+# strings differ, and factorises over tokens: its Walsh transform over strings is diagonal in them.
+
+
+def looks_into_chunk(tree: Tree) -> bool:
+    """Whether the features at some token depend on those of the same chunk before it."""
+    return any(bool((level != level[:, :1]).any()) for level in tree)
+
+
+def walsh(values: FloatArray) -> FloatArray:
+    """Orthonormal Walsh-Hadamard transform over the last axis, of length 2**K; its own inverse.
+
+    >>> walsh(np.array([1.0, 0.0, 0.0, 0.0])).tolist()
+    [0.5, 0.5, 0.5, 0.5]
+    """
+    size = values.shape[-1]
+    high = 2 ** ((size.bit_length() - 1) // 2)
+    square = values.reshape(-1, high, size // high)
+    return (hadamard(high) @ square @ hadamard(size // high) / math.sqrt(size)).reshape(values.shape)
+
+
+def walsh_kernel(tree: Tree, other: Tree) -> tuple[FloatArray, float, float]:
+    """Eigenvalues over strings of the kernel between the prefixes of two trees that do not look into the chunk.
+
+    kappa(t) +- kappa(-t) are ``2 / (1 - t**2 / 4)`` and ``t / (1 - t**2 / 4)``; the product over tokens takes one or
+    the other by the bits of w.
+
+    Returns:
+        ``(2**K, n, m)``, and the smallest and largest log-product of the kernel itself.
+    """
+    out = np.ones((len(tree[0]), len(other[0]), 1))
+    low, high = np.zeros(()), np.zeros(())
+    for level, level2 in zip(tree, other, strict=True):
+        t = level[:, 0] @ level2[:, 0].T
+        both = np.stack([np.full_like(t, 2.0), t], axis=-1) / (1.0 - 0.25 * t * t)[..., None]
+        out = (out[..., None] * both[:, :, None, :]).reshape(*t.shape, -1)
+        low, high = low - np.log1p(0.5 * np.abs(t)), high - np.log1p(-0.5 * np.abs(t))
+    return np.ascontiguousarray(np.moveaxis(out, 2, 0)), float(np.min(low)), float(np.max(high))
+
+
+class _WalshCoordinates(LinearOperator):
+    """``phi`` of `walsh_embedding`: coordinate functions are supported on one index w of the transform each.
+
+    Args:
+        factors: ``(2**K, n, n)``, column j of entry w the function (w, j) at the data prefixes.
+        kept: flat indices (w, j) that are coordinates.
+        constant: ``(n, 0 or 1)`` values at the data prefixes of one more coordinate, constant over strings; the last.
+    """
+
+    def __init__(self, factors: FloatArray, kept: IntArray, constant: FloatArray) -> None:
+        size, n, _ = factors.shape
+        super().__init__(np.float64, (n * size, len(kept) + constant.shape[1]))
+        self.factors, self.kept, self.constant = factors, kept, constant
+
+    def _matvec(self, c: FloatArray) -> FloatArray:
+        c = c.ravel()
+        size, n, _ = self.factors.shape
+        spread = np.zeros(size * n)
+        spread[self.kept] = c[: len(self.kept)]
+        values = np.einsum("wpj,wj->pw", self.factors, spread.reshape(size, n))
+        return (walsh(values) + (self.constant @ c[len(self.kept) :])[:, None]).ravel()
+
+    def _rmatvec(self, values: FloatArray) -> FloatArray:
+        size, n, _ = self.factors.shape
+        rows = values.reshape(n, size)
+        found = np.einsum("wpj,pw->wj", self.factors, walsh(rows)).ravel()[self.kept]
+        return np.append(found, rows.sum(axis=1) @ self.constant)  # nothing, or one
+
+
+def walsh_embedding(points: ChunkPoints) -> Embedding:
+    """The coordinates of `eigen_embedding` where the features do not look into the chunk.
+
+    One eigendecomposition of the n prefixes for each of the 2**K indices of the transform: O(2**K n^3) in place of
+    O(2**(3 K) n^3) time, O(2**K n^2) memory, and O(2**K (n^2 + K n)) for a product with ``phi``.
+    """
+    tree: Tree = [level[:, :1] for level in points.tree]
+    kernel, low, high = walsh_kernel(tree, tree)
+    values, vectors = np.linalg.eigh(kernel)
+    largest, smallest = float(values.max()), float(values.min())
+    kept = np.flatnonzero(values.ravel() > EIGEN_CUT * largest)
+    roots = np.sqrt(np.maximum(values, 0.0))
+    factors = vectors * roots[:, None, :]
+    strings = kernel.shape[0]
+    # the constant function lies in index 0, where its values are sqrt(2**K); of it, what was dropped there
+    first = values[0] > EIGEN_CUT * largest
+    inside = math.sqrt(strings) * (vectors[0][:, first] / roots[0][first]).sum(axis=0)  # <1, e_k>
+    outside = 1.0 - factors[0][:, first] @ inside / math.sqrt(strings)
+    norm = math.sqrt(max(1.0 - float(inside @ inside), 0.0))
+    worth = norm > 1e-8 and float(np.abs(outside).max()) > 1e-14 and not bool(first.all())
+    constant = outside[:, None] / norm if worth else np.zeros((len(outside), 0))
+    flat = values.ravel()[kept]
+
+    def expansion(c: FloatArray) -> WalshExpansion:
+        spread = np.zeros(values.size)
+        spread[kept] = c[: len(kept)] / np.sqrt(flat)
+        coefficients = np.einsum("wpj,wj->wp", vectors, spread.reshape(values.shape))
+        own = 0.0
+        if worth:
+            own = float(c[-1]) / norm
+            coefficients[0] -= own * (vectors[0][:, first] / roots[0][first]) @ inside
+        return WalshExpansion(tree, coefficients, own)
+
+    return Embedding(
+        phi=_WalshCoordinates(factors, kept, constant),
+        eigenvalues=np.append(flat, strings * np.square(constant).sum(axis=0)),
+        size=strings,
+        condition=largest / max(smallest, np.finfo(np.float64).eps * largest),
+        trace_error=max(0.0, 1.0 - float(flat.sum()) / float(values.sum())),
+        kernel=KernelRange(low, high),
+        method="walsh",
+        expansion=expansion,
     )
 
 
@@ -473,7 +658,5 @@ def cholesky_embedding(points: ChunkPoints, rank: int) -> Embedding:
         trace_error=float(diagonal.sum()) / trace,
         kernel=seen,
         method="cholesky",
-        _landmarks=everywhere[pivots],
-        _basis=coordinates,
-        _constants=rotation[0] - coordinates.sum(axis=0),
+        expansion=_by_landmarks(everywhere[pivots], coordinates, rotation[0] - coordinates.sum(axis=0)),
     )

@@ -2,7 +2,8 @@
 
 `NetworkClass` says what network (linear, MLP or a small transformer), `NeuralBC` trains it under the contract of
 `agents.Agent`, and `TorchPolicy` is what comes out: an `ntp_envs.Policy`. `NeuralRhoBC` and `NeuralClippedRatioBC`
-train on whole sequences instead of next tokens. `ModulePolicy` takes a model of your own, and
+train on whole sequences instead of next tokens, `NeuralDistillation` on the expert's laws at the student's own
+prefixes. `ModulePolicy` takes a model of your own, and
 `agents.neural.language.TransformersClass` makes a class of a model of transformers, to be trained (extra ``lm``).
 """
 
@@ -14,6 +15,7 @@ except ImportError as error:
     ) from error
 
 from agents.neural.agent import NeuralBC
+from agents.neural.distillation import NeuralDistillation
 from agents.neural.network import ARCHITECTURES, ModulePolicy, NetworkClass, TorchPolicy
 from agents.neural.sequence_level import NeuralClippedRatioBC, NeuralRhoBC
 from agents.neural.training import MODES, CheckpointError
@@ -28,6 +30,7 @@ __all__ = [
     "NetworkClass",
     "NeuralBC",
     "NeuralClippedRatioBC",
+    "NeuralDistillation",
     "NeuralRhoBC",
     "TorchPolicy",
 ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from agents.base import Agent, FitReport, check_task
+from agents.base import COUNT, Agent, Checks, FitReport, check_task, is_task
 from agents.neural.network import ModuleClass, NetworkClass, check_network, ending, evaluation_device
 from agents.neural.training import (
     Batches,
@@ -19,14 +19,22 @@ from agents.neural.training import (
     Run,
     StoredBatches,
     Training,
+    check_columns,
+    check_mode,
     identity,
     train,
 )
 from ntp_envs import Demonstrations, EndedClass, Policy, PolicyClass, Task
-from ntp_envs.checks import check_int
+from ntp_envs.checks import optional
 from ntp_envs.torch_state import own_torch_state
 
 CURVE_POINTS = 200
+
+
+def _a_function(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise TypeError(f"{name}={value!r} must be a function of (steps done, policy), or None.")
+    return value
 
 
 @dataclass(eq=False, repr=False)
@@ -73,6 +81,13 @@ class NeuralBC(Training, Agent):
     """
 
     supports = (NetworkClass, ModuleClass, EndedClass)
+    allowed: ClassVar[Checks] = {
+        "mode": check_mode,
+        **dict.fromkeys(("k", "on_step_every"), COUNT),
+        "positions": check_columns,
+        "task": optional(is_task),
+        "on_step": optional(_a_function),
+    }
 
     mode: str = "tf"
     _: KW_ONLY
@@ -127,9 +142,6 @@ class NeuralBC(Training, Agent):
     def _resolved(self, demonstrations: Demonstrations) -> tuple[Mode, Training, Batches]:
         mode = Mode(self.mode, horizon=demonstrations.horizon, k=self.k, positions=self.positions)
         training = self.checked()
-        check_int("on_step_every", self.on_step_every, minimum=1)
-        if self.on_step is not None and not callable(self.on_step):
-            raise TypeError(f"on_step={self.on_step!r} must be a function of (steps done, policy), or None.")
         if self.task is None:
             return mode, training, StoredBatches(demonstrations, training.batch_size)
         if training.batch_size is None:

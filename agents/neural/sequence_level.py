@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.base import Agent, ConvergenceWarning, FitReport
+from agents.base import COUNT, NOT_NEGATIVE, Agent, Checks, ConvergenceWarning, FitReport
 from agents.neural.network import (
     ModuleClass,
     Network,
@@ -29,7 +29,7 @@ from agents.objectives import known_expert
 from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
 from ntp_envs import Demonstrations, EndedClass, Policy, PolicyClass
 from ntp_envs.arrays import FloatArray
-from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.checks import check_in, check_int, check_positive, check_probability, optional
 from ntp_envs.torch_state import own_torch_state
 
 
@@ -197,11 +197,20 @@ class Player:
         return self.units(policy.log_probs(self.data.prompts, self.data.tokens))
 
 
+def _shares(name: str, value: Any) -> Any:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name}={value!r} must be a list of shares in (0, 1).")
+    for share in value:
+        check_probability(name, share)
+    return value
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class SequenceAgent(Training, Agent):
     """What the two learners share: how to train, and where to begin."""
 
     supports = (NetworkClass, ModuleClass, EndedClass)
+    allowed: ClassVar[Checks] = {"chunk": optional(COUNT), "trims": _shares}
 
     #: hyper-parameters that no stage depends on, but only how many there are and what is said at the end
     LATER: ClassVar[tuple[str, ...]] = ()
@@ -224,17 +233,13 @@ class SequenceAgent(Training, Agent):
     ) -> tuple[Policy, FitReport]:
         spec = check_network(policy_class, demonstrations)
         training = self.checked()
-        for alpha in self.trims:
-            if not 0.0 < check_real("trims", alpha) < 1.0:
-                raise ValueError(f"trims={self.trims!r} must hold shares in (0, 1).")
         self._check_own(demonstrations)
         with own_torch_state(threads=training.threads, grad=True):
             policy, report = self._play(Player(self, training, ReferencedBatches.distinct(demonstrations), spec, rng))
         return ending(policy, policy_class.end_token), report
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
-        """Hyper-parameters that only this learner has, before work starts."""
-        raise NotImplementedError
+        """What only this learner asks of the data, before work starts."""
 
     def _play(self, player: Player) -> tuple[Policy, FitReport]:
         """Learn; hyper-parameters are checked, and threads limited."""
@@ -279,16 +284,14 @@ class NeuralClippedRatioBC(SequenceAgent):
 
     reads_expert = True
 
+    allowed: ClassVar[Checks] = {"beta": check_positive, "ratio_steps": COUNT, "ratio_learning_rate": NOT_NEGATIVE}
+
     beta: float = 0.5
     _: KW_ONLY
     ratio_steps: int = 300
     ratio_learning_rate: float = 5e-3
 
     def _check_own(self, demonstrations: Demonstrations) -> None:
-        if check_real("beta", self.beta, minimum=0.0) == 0.0:
-            raise ValueError("beta=0 makes every policy alike; it must be positive.")
-        check_int("ratio_steps", self.ratio_steps, minimum=1)
-        check_real("ratio_learning_rate", self.ratio_learning_rate, minimum=0.0)
         if not np.isfinite(known_expert(demonstrations)).all():
             raise ValueError("expert_log_probs has -inf: the expert cannot have written these demonstrations.")
 
@@ -369,6 +372,11 @@ class NeuralRhoBC(SequenceAgent):
     """
 
     LATER = ("rounds", "tol")
+    allowed: ClassVar[Checks] = {
+        "tau": partial(check_in, options=TAU_SCALE),
+        **dict.fromkeys(("rounds", "game_steps"), COUNT),
+        **dict.fromkeys(("tol", "game_learning_rate"), NOT_NEGATIVE),
+    }
 
     tau: str = "ratio"
     _: KW_ONLY
@@ -377,13 +385,6 @@ class NeuralRhoBC(SequenceAgent):
     game_steps: int = 200
     game_learning_rate: float = 5e-3
     tol: float = 0.02
-
-    def _check_own(self, demonstrations: Demonstrations) -> None:
-        check_in("tau", self.tau, TAU_SCALE)
-        check_int("rounds", self.rounds, minimum=1)
-        check_real("tol", self.tol, minimum=0.0)
-        check_int("game_steps", self.game_steps, minimum=1)
-        check_real("game_learning_rate", self.game_learning_rate, minimum=0.0)
 
     def _play(self, player: Player) -> tuple[Policy, FitReport]:
         pool = player.starts_of(self.trims)

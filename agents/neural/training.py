@@ -12,9 +12,10 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,10 +23,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.base import Agent
+from agents.base import COUNT, NOT_NEGATIVE, Agent, Checks
 from agents.neural.network import Dropout, Network, resolve_device
 from ntp_envs import Demonstrations, Task
-from ntp_envs.checks import check_in, check_int, check_real
+from ntp_envs.checks import check_in, check_int, check_positive, optional
 from ntp_envs.saved import whole
 
 #: called after every step with the step, its loss (nats a sequence) and the speed (tokens a second)
@@ -197,6 +198,20 @@ _MEANT = {
 }
 
 
+def check_mode(name: str, value: Any) -> str:
+    if isinstance(value, str) and value in _MEANT:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, MODES))}; {_MEANT[value]}.")
+    return check_in(name, value, MODES)
+
+
+def check_columns(name: str, value: Any) -> Any:
+    if isinstance(value, str) or np.ndim(value) != 1 or not len(value):
+        raise ValueError(f"{name}={value!r} must be a list of token positions, such as (0,).")
+    for position in value:
+        check_int(name, position, minimum=0)
+    return value
+
+
 @dataclass(frozen=True)
 class Mode:
     """A training mode and its options.
@@ -226,12 +241,9 @@ class Mode:
     positions: Sequence[int] = (0,)
 
     def __post_init__(self) -> None:
-        if self.name in _MEANT:
-            raise ValueError(f"mode={self.name!r} is not one of {', '.join(map(repr, MODES))}; {_MEANT[self.name]}.")
-        check_in("mode", self.name, MODES)
+        check_mode("mode", self.name)
         check_int("k", self.k, minimum=1)
-        if np.ndim(self.positions) != 1 or not len(self.positions):
-            raise ValueError(f"positions={self.positions!r} must be a list of token positions, such as (0,).")
+        check_columns("positions", self.positions)
         if self.name == "first_token_only":
             for position in self.positions:
                 check_int("positions", position, minimum=0, maximum=self.horizon - 1)
@@ -445,6 +457,28 @@ SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("float32", "bf16")
 
 
+def _a_device(name: str, value: Any) -> Any:
+    """As torch names devices, whether or not this machine has it."""
+    try:
+        if value != "auto":
+            torch.device(value)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{name}={value!r} must be 'auto', or a device as torch names it ({error}).") from error
+    return value
+
+
+def _a_folder(name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name}={value!r} must be the path of a folder, or None.")
+    return value
+
+
+def _a_report(name: str, value: Any) -> Any:
+    if not isinstance(value, bool) and not callable(value):
+        raise TypeError(f"{name}={value!r} must be True, False or a function of (step, loss, tokens a second).")
+    return value
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class Training:
     """How a network is trained: the hyper-parameters of every learner that trains one, which derives from this.
@@ -476,6 +510,19 @@ class Training:
     0.5
     """
 
+    allowed: ClassVar[Checks] = {
+        **dict.fromkeys(("steps", "checkpoint_every"), COUNT),
+        **dict.fromkeys(("batch_size", "threads"), optional(COUNT)),
+        **dict.fromkeys(("learning_rate", "weight_decay"), NOT_NEGATIVE),
+        "schedule": partial(check_in, options=SCHEDULES),
+        "warmup": partial(check_int, minimum=0),
+        "clip": optional(check_positive),
+        "precision": partial(check_in, options=PRECISIONS),
+        "device": _a_device,
+        "checkpoint": _a_folder,
+        "progress": _a_report,
+    }
+
     steps: int = 1000
     batch_size: int | None = 256
     learning_rate: float = 1e-3
@@ -496,25 +543,10 @@ class Training:
         Raises:
             TypeError, ValueError: one that is out of range, or a device that this machine does not have.
         """
-        steps = check_int("steps", self.steps, minimum=1)
-        clip = None if self.clip is None else check_real("clip", self.clip, minimum=0.0)
-        if clip == 0:
-            raise ValueError("clip=0 leaves no gradient; use a positive number, or None for no limit.")
-        return Training(
-            steps=steps,
-            batch_size=None if self.batch_size is None else check_int("batch_size", self.batch_size, minimum=1),
-            learning_rate=check_real("learning_rate", self.learning_rate, minimum=0.0),
-            schedule=check_in("schedule", self.schedule, SCHEDULES),
-            warmup=check_int("warmup", self.warmup, minimum=0, maximum=steps),
-            weight_decay=check_real("weight_decay", self.weight_decay, minimum=0.0),
-            clip=clip,
-            precision=check_in("precision", self.precision, PRECISIONS),
-            device=resolve_device(self.device),
-            threads=None if self.threads is None else check_int("threads", self.threads, minimum=1),
-            checkpoint=self.checkpoint,
-            checkpoint_every=check_int("checkpoint_every", self.checkpoint_every, minimum=1),
-            progress=self.progress,
-        )
+        given = {each.name: getattr(self, each.name) for each in fields(Training)}
+        given = {name: Training.allowed[name](name, value) for name, value in given.items()}
+        check_int("warmup", self.warmup, minimum=0, maximum=self.steps)
+        return Training(**{**given, "device": resolve_device(self.device)})
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of step 0, ..., steps - 1."""

@@ -6,7 +6,8 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, cast
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from stable_baselines3 import A2C, DQN, PPO
@@ -14,11 +15,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 
-from agents.base import Agent, FitReport, check_task
+from agents.base import COUNT, NOT_NEGATIVE, Agent, Checks, FitReport, check_task, is_task
 from agents.rl.policy import SB3Policy, global_generators_restored
 from agents.rl.vec_env import MAX_ENT, REWARDS, make_vec_env
 from ntp_envs import Demonstrations, DistanceCurve, Policy, PolicyClass, Task
-from ntp_envs.checks import check_in, check_int, check_names
+from ntp_envs.checks import check_in, check_names, optional
 from ntp_envs.env import resolve_reward
 from ntp_envs.torch_state import own_torch_state
 from ntp_envs.wrappers import DistanceWatch
@@ -103,6 +104,12 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"A2C": A2C, "DQN": DQN, "PPO": PPO
 _OURS = ("env", "seed", "_init_setup_model")
 
 
+def _a_mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}={value!r} must be a mapping from names to values, or None.")
+    return value
+
+
 @dataclass(eq=False, repr=False)
 class SB3Agent(Agent):
     """PPO, A2C or DQN, trained on the task's environment for a reward.
@@ -156,6 +163,15 @@ class SB3Agent(Agent):
     256
     """
 
+    allowed: ClassVar[Checks] = {
+        "algorithm": partial(check_in, options=ALGORITHMS),
+        "task": is_task,
+        "reward": optional(partial(check_in, options=REWARDS)),
+        **dict.fromkeys(("total_timesteps", "n_envs"), COUNT),
+        "temperature": NOT_NEGATIVE,
+        "measure_every": optional(COUNT),
+        "model_kwargs": optional(_a_mapping),
+    }
     history_: list[tuple[int, DistanceCurve]] = field(init=False)
 
     algorithm: str
@@ -176,8 +192,7 @@ class SB3Agent(Agent):
     ) -> tuple[Policy, FitReport]:
         check_task(self.task, demonstrations)
         reward = self._checked_reward()
-        steps = check_int("total_timesteps", self.total_timesteps, minimum=1)
-        check_int("n_envs", self.n_envs, minimum=1)
+        steps = self.total_timesteps
         arguments = self._arguments()
         seed = int(rng.integers(2**31))
         with global_generators_restored(), own_torch_state(threads=1, grad=True):
@@ -241,8 +256,7 @@ class SB3Agent(Agent):
         return "dict" if issubclass(policy, known["MultiInputPolicy"]) else "multi_discrete"
 
     def _checked_reward(self) -> str:
-        check_in("algorithm", self.algorithm, ALGORITHMS)
-        if self.reward is None or check_in("reward", self.reward, REWARDS) != MAX_ENT:
+        if self.reward != MAX_ENT:
             return resolve_reward(self.reward, self.task)
         if self.algorithm == "DQN":
             raise ValueError(

@@ -29,14 +29,12 @@ from experiments.measure import (
     titled,
 )
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, Table, interval_words, number, pivot, slope_rows
+from experiments.summary import Summary, Table, interval_words, pivot, slope_rows
 from ntp_envs import BernoulliPolicy, collect, distance, make_task
-from ntp_envs.tasks import ConsistencyGame, RareMode
+from ntp_envs.tasks import ConsistencyGame
 
 SAMPLED = {"eps": 1e-2, "p": 1e-4, "q": 1 - 1e-4, "theta_min": 1e-4}  # Contamination in the parts with samples
 CONTROL_THETA = 0.3
-RARE_RATIOS = {"e": math.e, "10": 10.0}
-RARE_HORIZONS = (8, 12, 16, 20, 24, 27, 28, 29, 30, 34, 40, 48, 56, 62, 63, 64, 65, 66, 67, 72, 80, 96)
 CLOSED_FORM = "C_apx in closed form"
 
 
@@ -65,6 +63,10 @@ class AmplificationOptions(Options):
     add: tuple[str, ...] = ()
     """Agents of your own to run beside ours on Contamination: names or package.module:Class."""
 
+    def check(self) -> None:
+        for name in self.add:
+            build_learner(name, make_task("Contamination"))
+
 
 # -- cells: what is fitted on what, and what is measured --------------------------------------------------------------
 
@@ -87,16 +89,6 @@ def samples(
     for learner, K in [*((name, None) for name in learners), *((CHUNKED, chunk) for chunk in chunks)]:
         agent = build_learner(learner, task, K).fit(demonstrations, task.policy_class, rng=rng)
         records += measured(task, agent.policy_, named("Contamination eps=.01", learner, H, n, K), rng)
-    return records
-
-
-def rare_mode(*, H: int, ratio: str, eps: float | None, rng: np.random.Generator) -> list[Record]:
-    """Log-loss and rho on the two policies of RareMode; ``eps=None`` is 1/H."""
-    task = make_task("RareMode", horizon=H, eps=1 / H if eps is None else eps, density_ratio=RARE_RATIOS[ratio])
-    name = f"RareMode eps={'1/H' if eps is None else eps:} W={ratio}"
-    records = []
-    for learner in ("log-loss", "rho"):
-        records += measured(task, fit_population(learner, task, rng), named(name, learner, H, POPULATION), rng)
     return records
 
 
@@ -145,11 +137,6 @@ def cells(options: AmplificationOptions) -> Iterator[Cell]:
     for K in powers_of_two(options.chunk_horizon):
         for learner in (CHUNKED, IMPROPER) if options.chunk_horizon > K else (CHUNKED,):
             yield Cell("chunk, population", population, {"H": options.chunk_horizon, "learner": learner, "K": K})
-    for ratio in RARE_RATIOS:
-        for H in RARE_HORIZONS:
-            yield Cell("rare mode, switch", rare_mode, {"H": H, "ratio": ratio, "eps": 0.01})
-    for H in (16, 32, 64, 128, 256):
-        yield Cell("rare mode, growth", rare_mode, {"H": H, "ratio": "10", "eps": None})
     for learner in ("log-loss", "layerwise"):
         yield Cell("consistency", consistency, {"H": 256, "learner": learner})
     for K in powers_of_two(256):
@@ -203,24 +190,7 @@ def tables(o: AmplificationOptions, s: Summary) -> list[Table]:
     lines = [(titled(row["learner"], row["K"]), {**row.labels}) for row in s.select("C_apx", part="consistency")]
     columns = [("measured", {"part": "consistency"}), ("closed form", {"part": "consistency", "metric": CLOSED_FORM})]
     game = pivot(s, "C_apx on ConsistencyGame, H=256, eta=.1", "C_apx", lines, columns, digits=4)
-    return [limit, sampled, chunks, rare_table(s), game]
-
-
-def rare_table(s: Summary) -> Table:
-    """The first horizon at which log-loss leaves the better policy, next to the closed form."""
-    lines = []
-    for ratio in RARE_RATIOS:
-        task = f"RareMode eps=0.01 W={ratio}"
-        series = s.series("H", "C_apx", part="rare mode, switch", learner="log-loss", task=task)
-        above = np.flatnonzero(series.mean > 1 + 1e-9)
-        first, jump = (f"{series.x[above[0]]:g}", float(series.mean[above[0]])) if len(above) else ("none", math.nan)
-        lines.append([f"W={ratio}", first, number(switch_horizon(ratio), 5), number(jump, 6)])
-    heads = ["density ratio", "first H above the switch", "switch in closed form", "C_apx there"]
-    return Table("RareMode, eps=.01: where log-loss takes the worse policy", heads, lines)
-
-
-def switch_horizon(ratio: str) -> float:
-    return RareMode(eps=0.01, density_ratio=RARE_RATIOS[ratio]).switch_horizon()
+    return [limit, sampled, chunks, game]
 
 
 # -- figures: each answers one question, and its caption says what it shows -------------------------------------------
@@ -274,27 +244,6 @@ def chunk_figure(o: AmplificationOptions, s: Summary, *, sampled: bool) -> Figur
     title = f"The rho-estimator: C_apx {first:.3g} on tokens, {last:.3g} on whole documents"
     panel = Panel("K", f"chunk length K (H={H}, {data})", "C_apx", curves, guides, room=10.0)
     return chart(rows, title, FACTOR, panel)
-
-
-def rare_switch_figure(s: Summary) -> Figure:
-    part, task, curves, guides = "rare mode, switch", "RareMode eps=0.01 W=", [], []
-    for ratio, dashes in (("e", "--"), ("10", "-")):
-        look = {"linestyle": dashes, "drawstyle": "steps-post", "marker": ""}
-        curves.append(Curve({"part": part, "learner": "log-loss", "task": task + ratio}, look=look))
-        switch = switch_horizon(ratio)
-        note = f"log-loss, W={ratio}:\nswitches at H={switch:.1f}"
-        guides.append(Guide(points=[(switch, 11.0)], note=note, style="log-loss"))
-    curves.append(Curve({"part": part, "learner": "rho", "task": task + "10"}, "rho", look={"marker": ""}))
-    panel = Panel("H", "horizon H", "C_apx", curves, guides, "linear", "zero", 0.18, (8, 20, 40, 60, 80, 96))
-    return chart(s, "How much does one more token cost?", FACTOR, panel)
-
-
-def rare_growth_figure(s: Summary) -> Figure:
-    curves = [line("rare mode, growth", name, name) for name in ("log-loss", "rho")]
-    first, last = (s.value("C_apx", part="rare mode, growth", learner="log-loss", H=H) for H in (16, 256))
-    title = f"Log-loss: C_apx {first:.3g} at H=16, {last:.3g} at H=256"
-    panel = Panel("H", "horizon H (rare mode of probability 1/H, W=10)", "C_apx", curves, room=1.9)
-    return chart(s, title, FACTOR, panel)
 
 
 def consistency_figure(s: Summary) -> Figure:
@@ -384,19 +333,6 @@ def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
             f"The same from n={o.n} demonstrations at H={o.sampled_chunk_horizon}, between log-loss and "
             "the rho-estimator on whole documents.",
             lambda: chunk_figure(o, s, sampled=True),
-        ),
-        FigureSpec(
-            "rare-mode-switch",
-            "RareMode: when does log-loss take the worse policy?",
-            "With eps=.01, in closed form, log-loss changes to the worse of two policies at H=64.7 (W=e) and H=28.7 "
-            "(W=10), where the factor jumps from 1 to 22.57.",
-            lambda: rare_switch_figure(s),
-        ),
-        FigureSpec(
-            "rare-mode-growth",
-            "RareMode: does a bounded density ratio help?",
-            "A rare mode of probability 1/H and density ratio 10; in theory the factor of log-loss doubles with H.",
-            lambda: rare_growth_figure(s),
         ),
         FigureSpec(
             "consistency",

@@ -2,7 +2,7 @@
 
 A run is one agent on one data set. From the runs come means, differences to the baseline (data set by data set) and
 slopes in the horizon, each with its 95 % interval over the data sets; the table, the figure and the findings say what
-these are.
+these are. Several tasks have a table and a profile of scores in addition (`experiments.aggregate`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from agents import Agent
+from experiments.aggregate import QUARTER, improvement, nats_apart, pooled_score, profile_figure, run_score
 from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import COLOURS, Axes, Figure, learner_style, new_figure, no_data, round_ticks
 from experiments.evaluation import (
@@ -50,7 +51,7 @@ from experiments.summary import (
     slope_interval,
 )
 from ntp_envs import Demonstrations, Task, collect
-from ntp_envs.checks import NotTractableError
+from ntp_envs.checks import NotTractableError, check_fits
 
 RUNS, MEANS = "runs", "means"
 SEED = "seed"  # the label that tells data sets apart
@@ -104,6 +105,8 @@ class CompareOptions(Options):
         for name, value in values.items():
             object.__setattr__(self, name, value)
         built = [build_task(task, horizon) for task, horizon in self.places()]
+        longest = max(task.prompt_length + task.horizon for task in built)
+        check_fits("n", self.n, 8.0 * longest, f"demonstrations of {longest} tokens")
         for agent in self.agents:
             build_agent(agent, built[0])
 
@@ -230,9 +233,9 @@ def asked(agent: Agent, demonstrations: Demonstrations, labels: dict[str, Label]
 
 
 class Runs:
-    """The single runs by task, horizon and agent."""
+    """The single runs by task, horizon and agent; of other options than these, ``tasks`` and ``seeds`` are read."""
 
-    def __init__(self, options: CompareOptions, summary: Summary) -> None:
+    def __init__(self, options: Any, summary: Summary) -> None:
         self.options = options
         self._rows: dict[tuple[str, int, str, str], dict[int, SummaryRow]] = {}
         additive = [in_nats(row) for row in summary.select(DISTANCE, part=RUNS)]
@@ -251,6 +254,21 @@ class Runs:
         """The number that each seed gave."""
         return {seed: row.mean for seed, row in self.rows(task, H, agent, metric).items()}
 
+    def scores(self, task: str, agent: str) -> list[float] | None:
+        """`run_score` of each data set, the mean over horizons; 0 for a run that failed.
+
+        ``None`` where the agent is not for the task at some horizon, or nothing is known of the task.
+        """
+        horizons = self.horizons[task]
+        if not horizons or any(self.reason(task, H, agent) is not None for H in horizons):
+            return None
+        found = np.zeros((len(horizons), self.options.seeds))
+        for place, H in enumerate(horizons):
+            factors = self.values(task, H, agent, FACTOR)
+            for seed, value in self.values(task, H, agent, DISTANCE).items():
+                found[place, seed] = run_score(value, factors.get(seed))
+        return [float(mean) for mean in found.mean(axis=0)]
+
     def no_factor(self, task: str) -> str:
         """Why a task has no C_apx; empty where it has one, or nothing was measured."""
         said = (
@@ -267,9 +285,8 @@ class Runs:
 
 
 def in_nats(row: SummaryRow) -> SummaryRow:
-    """A squared Hellinger distance D on the scale on which independent tokens add up: -log(1 - D/2), infinite at 2."""
-    with np.errstate(divide="ignore"):
-        ends = [float(-np.log1p(-min(end, 2.0) / 2)) + 0.0 for end in (row.mean, row.lower, row.upper)]
+    """A squared Hellinger distance on the additive scale."""
+    ends = [nats_apart(end) for end in (row.mean, row.lower, row.upper)]
     return SummaryRow(row.part, row.labels, NATS, *ends, row.seeds, row.method)  # type: ignore[call-arg, arg-type]
 
 
@@ -304,7 +321,7 @@ def means_of(runs: Runs) -> Summary:
                             found.append(SummaryRow(MEANS, at, minus(metric, options.baseline), *gap, len(common)))
                 timings += averaged(at, SECONDS, runs.rows(task, H, agent, SECONDS))
             found += slope_of(runs, labels)
-    return Summary(found, timings)
+    return Summary([*found, *over_tasks(runs)], timings)
 
 
 def averaged(labels: dict[str, Label], metric: str, rows: dict[int, SummaryRow]) -> list[SummaryRow]:
@@ -363,6 +380,60 @@ def table(runs: Runs, means: Summary) -> Table:
     )
     title = f"{options.seeds} data sets of n={options.n} demonstrations, the same for all"
     return Table(title, heads, [line + [""] * (len(heads) - len(line)) for line in lines], note)
+
+
+# -- several tasks at once ---------------------------------------------------------------------------------------------
+
+SCORE, IQM, BETTER = "score", "interquartile mean of the score", "probability of improvement over"
+
+
+def scored(runs: Runs) -> dict[str, dict[str, list[float]]]:
+    """The scores of each agent by task, of those that it takes; none where fewer than two tasks are known."""
+    if sum(map(bool, runs.horizons.values())) < 2:
+        return {}
+    each = {agent: {task: runs.scores(task, agent) for task in runs.horizons} for agent in runs.options.agents}
+    return {agent: {task: own for task, own in found.items() if own is not None} for agent, found in each.items()}
+
+
+def over_tasks(runs: Runs) -> list[SummaryRow]:
+    """A row for each task's mean score, and for each agent's interquartile mean and probability of improvement."""
+    scores, options, found = scored(runs), runs.options, list[SummaryRow]()
+    for agent, own in scores.items():
+        labels: dict[str, Label] = {"learner": agent, "n": options.n}
+        for task, values in own.items():
+            interval = pooled_score([values], resampling(), trim=0.0)
+            found.append(SummaryRow(MEANS, {**labels, "task": task}, SCORE, *interval, len(values)))
+        if own:
+            method = f"{len(own)} of {len(runs.horizons)} tasks"
+            interval = pooled_score(list(own.values()), resampling(), trim=QUARTER)
+            found.append(SummaryRow(MEANS, labels, IQM, *interval, options.seeds, method))
+        both = [task for task in own if task in scores.get(options.baseline, {})]
+        if both and agent != options.baseline:
+            ours, theirs = ([scores[name][task] for task in both] for name in (agent, options.baseline))
+            method = f"{len(both)} of {len(runs.horizons)} tasks, on the same data sets"
+            better = improvement(ours, theirs)
+            found.append(SummaryRow(MEANS, labels, f"{BETTER} {options.baseline}", *better, options.seeds, method))
+    return found
+
+
+def table_over_tasks(runs: Runs, means: Summary) -> Table:
+    """A line for each agent: all tasks, then each."""
+    options, names = runs.options, short_names(runs.options.tasks)
+    better, known = f"{BETTER} {options.baseline}", [task for task, horizons in runs.horizons.items() if horizons]
+    lines = []
+    for agent in options.agents:
+        total = means.select(IQM, learner=agent)
+        line = [total[0].shown() if len(total) else "", means.shown(better, 2, learner=agent)]
+        each = [means.shown(SCORE, 2, learner=agent, task=task) or "not applicable" for task in known]
+        lines.append([agent, *line, *each])
+    note = (
+        "Score of a run: 1/C_apx, or 1/(1 + x) where there is no C_apx, x = -log(1 - D_H^2/2); 1 is best, 0 for a run "
+        "that failed; the mean over horizons. Over the tasks that an agent takes: the interquartile mean (stratified "
+        "bootstrap, widened for few data sets), and how probably its score is higher than the baseline's on the same "
+        "data set, ties half (Agarwal et al. 2021)."
+    )
+    heads = ["agent", "IQM of the score", f"P(better than {options.baseline})", *(names[task] for task in known)]
+    return Table(f"Over {len(known)} tasks", heads, lines, note)
 
 
 # -- the figure: a panel for each task, a row for each agent -----------------------------------------------------------
@@ -482,7 +553,22 @@ def findings(runs: Runs, means: Summary) -> list[str]:
         if groups:
             parts = [f"{call}: {', '.join(groups[call])}" for call in sorted(groups)]
             found.append(f"{task}, H={at['H']}, against {baseline}: {'; '.join(parts)}.")
-    return [*found, *remarks(runs)]
+    return [*found, *said_over_tasks(runs, means), *remarks(runs)]
+
+
+def said_over_tasks(runs: Runs, means: Summary) -> list[str]:
+    """Who has the highest score over all tasks, of those that take them all."""
+    rows = [row for row in means.select(IQM) if row.method == f"{len(runs.horizons)} of {len(runs.horizons)} tasks"]
+    if len(rows) < 2:
+        return []
+    best = max(rows, key=lambda row: row.mean)
+    words = (
+        f"Over {len(runs.horizons)} tasks {best['learner']} has the highest interquartile mean score, {best.shown()}"
+    )
+    better = means.shown(f"{BETTER} {runs.options.baseline}", 2, learner=best["learner"])
+    return [
+        f"{words}; it scores higher than {runs.options.baseline} with probability {better}." if better else f"{words}."
+    ]
 
 
 def remarks(runs: Runs) -> list[str]:
@@ -528,7 +614,19 @@ def analyse(options: CompareOptions, summary: Summary) -> Analysis:
         "the 95 % interval of the mean); the dashed line is the best policy of the class.",
         lambda: comparison_figure(runs, means),
     )
-    return Analysis(rows=means.rows, tables=[table(runs, means)], figures=[figure], findings=findings(runs, means))
+    tables, figures = [table(runs, means)], [figure]
+    if scores := scored(runs):
+        tables.append(table_over_tasks(runs, means))
+        lines = {agent: np.array(list(own.values())) for agent, own in scores.items() if own}
+        profiles = FigureSpec(
+            "profile",
+            "How often does each agent score how much?",
+            "The share of runs, over all tasks that an agent takes, with at least the score on the x axis (1 is the "
+            "best in class, or the expert); bands are 95 % at each score.",
+            lambda: profile_figure(lines, {agent: colour_of(agent) for agent in lines}, "Higher is better"),
+        )
+        figures.append(profiles)
+    return Analysis(rows=means.rows, tables=tables, figures=figures, findings=findings(runs, means))
 
 
 STUDY = Study(

@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agents import make_agent
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import Figure, end_labels, new_panels, no_data, plot_series, shades
-from experiments.studies.text import BLUES, ORANGES
+from experiments.charts import BLUES, ORANGES, Figure, end_labels, new_panels, no_data, plot_series, shades
+from experiments.studies import lm
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, Table, interval_words, paired_difference, with_interval
-from ntp_envs import DecodedPolicy, NGramClass, collect, distance_curves
-from ntp_envs.arrays import first_best
+from ntp_envs import DecodedPolicy, DistanceCurve, NGramClass, collect, distance_curves, distance_from_log_probs
+from ntp_envs.arrays import first_best, written
 from ntp_envs.tasks import Text
 
 
@@ -57,6 +58,15 @@ class DecodingOptions(Options):
     """Sequences that a distance is measured with."""
     seeds: int = option(5, quick=3)
     """Replicates: of what the learner is shown and of the draws, which all ways of decoding share."""
+    expert: str = ""
+    """A language model that is the expert instead (extra ``lm``): a name on the Hugging Face hub, a directory or a
+    .gguf file. Then ``corpus``, the orders, ``prompt_length`` and ``n`` mean nothing, and ``draws`` should be few."""
+    learner: str = "int4"
+    """With ``expert``: the learner that is decoded, a change of the expert (see `ntp_envs.perturbed`)."""
+    prompts: str = ""
+    """With ``expert``: a text file with a prompt a line, one of which begins each text."""
+    batch: int = option(64)
+    """With ``expert``: texts that are computed together: fewer take less memory."""
 
     def check(self) -> None:
         if self.detail not in lengths(self.horizon):
@@ -103,18 +113,60 @@ def decoded(
             task.expert, DecodedPolicy(learner, **setting), task, metrics=(DISTANCE2, COVERAGE), n=draws,
             method="monte carlo (bridge)", thresholds=thresholds, rng=np.random.default_rng(seed),
         )  # fmt: skip
-        for metric, curve in curves.items():
-            at = [{"N": N} for N in thresholds] if metric == COVERAGE else [{}]
-            for h in lengths(task.horizon):
-                labels: dict[str, Label] = {way: value, "h": h, "H": task.horizon, "n": n}
-                ends = (np.atleast_1d(column[h - 1]) for column in (curve.values, curve.lower, curve.upper))
-                for place, mean, lower, upper in zip(at, *ends, strict=True):
-                    method = f"{curve.method}, n={draws}"
-                    records.append(Record(metric, mean, {**labels, **place}, lower, upper, method))
+        records += curve_records(curves, {way: value, "H": task.horizon, "n": n}, thresholds, draws)
+    return records
+
+
+def curve_records(
+    curves: Mapping[str, DistanceCurve], labels: Mapping[str, Label], thresholds: Sequence[float], draws: int
+) -> list[Record]:
+    """Both curves at every length that is shown."""
+    records = []
+    for metric, curve in curves.items():
+        at = [{"N": N} for N in thresholds] if metric == COVERAGE else [{}]
+        for h in lengths(len(curve.values)):
+            ends = (np.atleast_1d(column[h - 1]) for column in (curve.values, curve.lower, curve.upper))
+            for place, mean, lower, upper in zip(at, *ends, strict=True):
+                method = f"{curve.method}, n={draws}"
+                records.append(Record(metric, mean, {**labels, "h": h, **place}, lower, upper, method))
+    return records
+
+
+def decoded_model(
+    *, expert: Mapping[str, Any], learner: str, way: str, values: Sequence[float], horizon: int,
+    thresholds: Sequence[float], draws: int, replicate: int, places: Mapping[str, Any], rng: np.random.Generator,
+    scratch: Path,
+) -> list[Record]:  # fmt: skip
+    """The same of a changed language model: the expert's texts are those of all values, and of both ways."""
+    policy, tokenizer, ids = lm.expert_of(**expert, **places)
+    changed = lm.learner_of(learner, policy, tokenizer, places["device"])
+    prompts, tokens, p_on_p = lm.expert_texts(expert, places, draws, horizon, replicate, scratch)
+    seed = int(rng.integers(2**63))
+    records = []
+    for value in values:
+        other = lm.learner_of(f"{way}={value}", changed, tokenizer, places["device"])
+
+        def write(rows: slice) -> tuple[Any, ...]:
+            own_rng = np.random.default_rng([seed, rows.start])  # the same for all values
+            own_prompts = ids[own_rng.integers(len(ids), size=rows.stop - rows.start)]
+            own, q_on_q = other.sample_with_log_probs(own_prompts, horizon, own_rng)  # noqa: B023
+            scores = policy.log_probs(own_prompts, own), other.log_probs(prompts[rows], tokens[rows])  # noqa: B023
+            return own, q_on_q, *scores
+
+        own, q_on_q, p_on_q, q_on_p = lm.block_by_block(f"{way}-{value}", draws, write, scratch)
+        masks = [written(x[:, :0], x, tokenizer.eos_token_id) for x in (tokens, own)]
+        curves = distance_from_log_probs(
+            p_on_p, q_on_p, p_on_q, q_on_q, mask_p=masks[0], mask_q=masks[1], metrics=(DISTANCE2, COVERAGE),
+            thresholds=thresholds,
+        )  # fmt: skip
+        records += curve_records(curves, {way: value, "H": horizon, "n": draws}, thresholds, draws)
     return records
 
 
 def cells(o: DecodingOptions) -> Iterator[Cell]:
+    if o.expert:
+        yield from model_cells(o)
+        return
     text = {"corpus": o.corpus, "expert_order": o.expert_order}
     text |= {"horizon": o.horizon, "prompt_length": o.prompt_length}
     sizes = {"order": o.order, "thresholds": o.thresholds, "n": o.n, "draws": o.draws}
@@ -123,7 +175,38 @@ def cells(o: DecodingOptions) -> Iterator[Cell]:
             yield Cell(way, decoded, {"text": text, "way": way, "values": values, **sizes, "replicate": replicate})
 
 
+def as_lm(o: DecodingOptions) -> lm.LMOptions:
+    """What the study of language models would be asked."""
+    return lm.LMOptions(
+        expert=o.expert, changes=(o.learner,), prompts=o.prompts, horizon=o.horizon, n=max(o.draws, 2), forced=2,
+        batch=o.batch,
+    )  # fmt: skip
+
+
+def model_cells(o: DecodingOptions) -> Iterator[Cell]:
+    expert, place = lm.model_parameters(o.expert, o.prompts, None, "cpu", o.batch)
+    lm.check_models(as_lm(o))
+    sizes = {"expert": expert, "learner": o.learner, "horizon": o.horizon, "thresholds": o.thresholds, "draws": o.draws}
+    for replicate in range(o.seeds):
+        for way, values in ways(o).items():
+            cell = {**sizes, "way": way, "values": values, "replicate": replicate, "places": place}
+            yield Cell(way, decoded_model, cell, scratch=True, apart=("places",))
+
+
+def check_machine(o: DecodingOptions, processes: int) -> None:
+    """``ValueError`` where language models take more memory than is free."""
+    if o.expert:
+        lm.check_machine(as_lm(o), processes)
+
+
 # -- tables, figures and findings --------------------------------------------------------------------------------------
+
+
+def subject(o: DecodingOptions) -> str:
+    """Who learned of whom."""
+    if o.expert:
+        return f"{lm.shown_name(o.expert)} with {o.learner}, decoded, against the model itself"
+    return f"An order-{o.order} learner of an order-{o.expert_order} expert, decoded"
 
 
 def words(N: float) -> str:
@@ -178,7 +261,7 @@ def tables(o: DecodingOptions, s: Summary) -> list[Table]:
         "not covered changes",
     ]
     note = (
-        f"An order-{o.order} learner of an order-{o.expert_order} expert. D^2: squared Hellinger distance (0 to 2) of "
+        f"{subject(o)}. D^2: squared Hellinger distance (0 to 2) of "
         "the first h tokens; not covered: share of the expert's texts with 1/N of their probability or less. The last "
         "two: what the setting that covers best has more than the nearest one, paired (both are chosen by the same "
         f"numbers). {interval_words(o.seeds, 'replicates')}."
@@ -224,7 +307,7 @@ def way_figure(o: DecodingOptions, s: Summary, way: str) -> Figure:
 
 def figures(o: DecodingOptions, s: Summary) -> list[FigureSpec]:
     caption = (
-        f"An order-{o.order} n-gram model of texts by an order-{o.expert_order} one, decoded. Left: squared Hellinger "
+        f"{subject(o)}. Left: squared Hellinger "
         "distance of the first h tokens. Right: share of the expert's texts to which the learner gives 1/N of their "
         f"probability or less. Dots: the least. {interval_words(o.seeds, 'replicates')}."
     )
@@ -262,5 +345,6 @@ STUDY = Study(
     cells=cells,
     analyse=analyse,
     labels=(TEMPERATURE, TOP_P, "N"),
-    reads=("corpus",),
+    reads=("corpus", "expert", "prompts"),
+    check_machine=check_machine,
 )

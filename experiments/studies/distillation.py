@@ -1,7 +1,8 @@
 """Students of growing size, taught by tokens, by laws, or on what they write themselves: whose own texts drift least?
 
-The expert is an n-gram model of text and the students are shorter ones, for which every objective is solved exactly.
-All are shown as many texts: of the expert, or, on policy, half of them and as many of their own.
+The expert is an n-gram model of text, or a language model. The students are shorter n-gram models, for which every
+objective is solved exactly, and networks. All are shown as many texts: of the expert, or, on policy, half of them and
+as many of their own; and networks are updated as often in every way.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,12 +28,12 @@ from experiments.charts import (
     round_ticks,
     text,
 )
-from experiments.measure import distance_record
+from experiments.measure import distance_record, networks_left_out, shown_lengths, trains_networks
+from experiments.studies import lm
 from experiments.studies.lm import FORCED, RATE, forced_kl, nats
-from experiments.studies.text import shown_lengths
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, Table, interval_words, number, pivot
-from ntp_envs import NGramClass, Task, collect, distance
+from ntp_envs import NGramClass, PolicyClass, Task, collect, distance
 from ntp_envs.tasks import Text
 
 
@@ -61,6 +62,24 @@ class DistillationOptions(Options):
     """Texts of the expert on which the teacher-forced divergence is computed."""
     seeds: int = option(5, quick=3)
     """Replicates."""
+    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
+    """Train networks, which needs torch (the extra ``neural``); by default where it is installed."""
+    networks: tuple[str, ...] = option(("mlp", "transformer"), choices=("mlp", "transformer"))
+    """Networks among the students."""
+    width: int = option(64, quick=32, least=4)
+    """Width of the networks, a multiple of 4."""
+    steps: int = option(1000, quick=150)
+    """Updates of a network by log-loss, and then as many by laws; or twice as many by tokens."""
+    expert: str = ""
+    """A language model that is the expert instead (extra ``lm``): a name on the Hugging Face hub, a directory or a
+    .gguf file. Then ``corpus``, ``expert_order`` and ``prompt_length`` mean nothing, and ``n``, ``draws`` and
+    ``forced`` should be few: laws of n x horizon x vocabulary numbers are kept."""
+    prompts: str = ""
+    """With ``expert``: a text file with a prompt a line, one of which begins each text."""
+
+    def check(self) -> None:
+        if self.width % 4:
+            raise ValueError(f"width={self.width} must be a multiple of 4.")
 
 
 # -- cells: a student of one size, taught in every way ----------------------------------------------------------------
@@ -70,15 +89,36 @@ COLOUR = dict(zip((TOKENS, LAWS, FORWARD, REVERSE), (COLOURS[c] for c in ("vermi
 DISTANCE2 = "hellinger2"
 
 
-def teacher(way: str, task: Task, n: int, rounds: int) -> Agent:
-    """Who teaches in this way."""
+def teacher(way: str, task: Task, n: int, rounds: int, training: Mapping[str, Any] | None = None) -> Agent:
+    """Who teaches in this way: n-gram models, or networks with these hyper-parameters of their training."""
     if way == TOKENS:
-        return make_agent("NGramBC")
+        return make_agent("NGramBC" if training is None else "NeuralBC", **_steps(training, 2))
+    name = "OnPolicyDistillation" if training is None else "NeuralDistillation"
     if way == LAWS:
-        return make_agent("OnPolicyDistillation", task=task, on_policy=0.0, rounds=1)
-    divergence = "forward" if way == FORWARD else "reverse"
-    rollouts = max(1, n // 2 // rounds)
-    return make_agent("OnPolicyDistillation", task=task, divergence=divergence, rounds=rounds, rollouts=rollouts)
+        laws = {} if training is None else {"round_steps": training["steps"]}
+        return make_agent(name, task=task, on_policy=0.0, rounds=1, **_steps(training), **laws)
+    shown: dict[str, Any] = {"divergence": "forward" if way == FORWARD else "reverse", "rounds": rounds}
+    shown["rollouts"] = max(1, n // 2 // rounds)
+    if training is not None:
+        shown |= {"round_steps": max(1, training["steps"] // rounds), "floor": FLOOR if way == REVERSE else 0.0}
+    return make_agent(name, task=task, **shown, **_steps(training))
+
+
+#: uniform mass in the laws that networks are taught by reverse KL, which is infinite where an expert excludes a token
+FLOOR = 1e-6
+
+
+def _steps(training: Mapping[str, Any] | None, times: int = 1) -> dict[str, Any]:
+    return {} if training is None else {**training, "steps": times * training["steps"]}
+
+
+def task_of(task: Mapping[str, Any], places: Mapping[str, Any]) -> Task:
+    """The text, or the language model that lies there."""
+    if not places:
+        return Text(**task)
+    from ntp_envs.tasks import LanguageModel
+
+    return LanguageModel(places["path"], prompts=places["file"] or None, horizon=task["horizon"], learner="ngram")
 
 
 def taught(
@@ -91,18 +131,57 @@ def taught(
     forced: int,
     replicate: int,
     rng: np.random.Generator,
+    places: Mapping[str, Any] = {},
 ) -> list[Record]:
     """The students' distances at every length, and the divergence of their laws on texts of the expert."""
-    made = Text(**task)
+    made = task_of(task, places)
+    teachers = {way: teacher(way, made, n, rounds) for way in COLOUR}
+    return lessons(made, NGramClass(made.vocab_size, order), teachers, {"order": order}, n, draws, forced, rng)
+
+
+def taught_network(
+    *,
+    task: Mapping[str, Any],
+    network: str,
+    width: int,
+    steps: int,
+    n: int,
+    rounds: int,
+    draws: int,
+    forced: int,
+    replicate: int,
+    rng: np.random.Generator,
+    places: Mapping[str, Any] = {},
+) -> list[Record]:
+    """The same of networks."""
+    from agents.neural import NetworkClass
+
+    made = task_of(task, places)
+    window = {"window": min(WINDOW, made.prompt_length + made.horizon - 1)} if network == "mlp" else {}
+    students = NetworkClass.for_task(network, made, width=width, layers=1, **window)
+    training = {"steps": steps, "batch_size": 64, "learning_rate": 3e-3}
+    teachers = {way: teacher(way, made, n, rounds, training) for way in COLOUR}
+    return lessons(made, students, teachers, {"student": network}, n, draws, forced, rng)
+
+
+#: tokens that an MLP sees
+WINDOW = 8
+
+
+def lessons(
+    made: Task, students: PolicyClass, teachers: Mapping[str, Agent], place: Mapping[str, Label], n: int, draws: int,
+    forced: int, rng: np.random.Generator,
+) -> list[Record]:  # fmt: skip
+    """Students of one class, taught in every way on the same texts, and measured."""
     demonstrations, held = collect(made, n, rng), collect(made, forced, rng)
     seed = int(rng.integers(2**31))
     records = []
-    for way in COLOUR:
+    for way, agent in teachers.items():
         shown = demonstrations if way in (TOKENS, LAWS) else demonstrations.subset(np.arange(n - n // 2))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # so many rounds, settled or not
-            agent = teacher(way, made, n, rounds).fit(shown, NGramClass(made.vocab_size, order), rng=rng)
-        labels: dict[str, Label] = {"learner": way, "order": order, "n": n, "H": made.horizon}
+            agent.fit(shown, students, rng=rng)
+        labels: dict[str, Label] = {"learner": way, **place, "n": n, "H": made.horizon}
         curve = distance(
             made.expert, agent.policy_, made, method="monte carlo (bridge)", n=draws, rng=np.random.default_rng(seed)
         )
@@ -116,20 +195,59 @@ def taught(
 
 
 def cells(o: DistillationOptions) -> Iterator[Cell]:
-    task = {"corpus": o.corpus, "expert_order": o.expert_order}
+    task: dict[str, Any] = {"corpus": o.corpus, "expert_order": o.expert_order}
     task |= {"horizon": o.horizon, "prompt_length": o.prompt_length}
-    sizes = {"n": o.n, "rounds": o.rounds, "draws": o.draws, "forced": o.forced}
+    places: dict[str, Any] = {}
+    if o.expert:
+        told, place = lm.model_parameters(o.expert, o.prompts, None, "cpu", lm.BLOCK)
+        lm.check_models(as_lm(o))
+        task, places = {**told, "horizon": o.horizon}, {"places": place}
+    sizes = {"task": task, "n": o.n, "rounds": o.rounds, "draws": o.draws, "forced": o.forced, **places}
+    networks = o.networks if trains_networks(o.neural) else ()
     for replicate in range(o.seeds):
+        for network in networks:
+            training = {"network": network, "width": o.width, "steps": o.steps}
+            yield Cell("networks", taught_network, {**sizes, **training, "replicate": replicate}, apart=("places",))
         for order in sorted(o.orders, reverse=True):
-            yield Cell("students", taught, {"task": task, "order": order, **sizes, "replicate": replicate})
+            yield Cell("students", taught, {**sizes, "order": order, "replicate": replicate}, apart=("places",))
+
+
+def as_lm(o: DistillationOptions) -> lm.LMOptions:
+    """What the study of language models would be asked."""
+    return lm.LMOptions(expert=o.expert, prompts=o.prompts, horizon=o.horizon, changes=(), n=2, forced=2)
+
+
+def check_machine(o: DistillationOptions, processes: int) -> None:
+    """``ValueError`` where a language model and the laws that are kept take more memory than is free."""
+    if o.expert:
+        size = lm.configuration(o.expert).get_text_config().vocab_size
+        lm.check_machine(as_lm(o), processes, laws=4 * 8.0 * o.n * o.horizon * size)
 
 
 # -- tables, figures and findings --------------------------------------------------------------------------------------
 
 
+def students(o: DistillationOptions) -> list[tuple[str, dict[str, Any]]]:
+    """Names of students by their place in the summary."""
+    grams: list[tuple[str, dict[str, Any]]] = [(f"{order}-gram", {"order": order}) for order in sorted(o.orders)]
+    return grams + [(NAMES[network], {"student": network}) for network in o.networks if o.neural != "no"]
+
+
+NAMES = {"mlp": "MLP", "transformer": "transformer"}
+MARKERS = {"mlp": "s", "transformer": "^"}
+
+
+def subject(o: DistillationOptions) -> str:
+    """Whom they learn from."""
+    return lm.shown_name(o.expert) if o.expert else f"an order-{o.expert_order} expert"
+
+
 def tables(o: DistillationOptions, s: Summary) -> list[Table]:
     rows: list[tuple[str, dict[str, Any]]] = [
-        (f"{order}-gram, {way}", {"order": order, "learner": way}) for order in sorted(o.orders) for way in COLOUR
+        (f"{name}, {way}", {**place, "learner": way})
+        for name, place in students(o)
+        for way in COLOUR
+        if len(s.select(RATE, **place)) or "order" in place
     ]
     lengths = sorted({1, *(h for h in (4, 16) if h < o.horizon), o.horizon})
     columns: list[tuple[str, dict[str, Any]]] = [(f"D^2, h={h}", {"h": h}) for h in lengths]
@@ -143,18 +261,22 @@ def tables(o: DistillationOptions, s: Summary) -> list[Table]:
 
 
 def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
-    """Drift against the teacher-forced divergence: a line a way of teaching, a point a size."""
+    """Drift against the teacher-forced divergence: a line a way of teaching, a point a size; networks apart."""
     figure, axes = new_figure(
         title(o, s), "teacher-forced KL, nats a token", "whole texts, nats a token", size=(9.0, 5.2)
     )
     for way, colour in COLOUR.items():
-        forced, rate = (s.series("order", metric, learner=way) for metric in (FORCED, RATE))
+        forced, rate = (s.series("order", metric, part="students", learner=way) for metric in (FORCED, RATE))
         if len(forced.x) != len(rate.x) or not len(rate.x):
             continue
         axes.plot(forced.mean, rate.mean, "-", color=colour, label=way)
         errorbars(axes, forced.mean, rate, colour, marker="o")
         for order, x, y in zip(rate.x, forced.mean, rate.mean):
             axes.annotate(f"{order:g}", (x, y), **{**text(""), "color": colour}, xytext=(6, -8))
+        for network in o.networks:
+            x, y = (s.value(metric, student=network, learner=way) for metric in (FORCED, RATE))
+            if x > 0 and y > 0:
+                axes.plot([x], [y], MARKERS[network], color=colour, markerfacecolor="white", markersize=8)
     if not axes.lines:
         no_data(axes)
         return figure
@@ -163,19 +285,22 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
     low, high = log_range(axes, "x")
     round_ticks(axes, (low, high))
     axes.set_xlim(low / 1.1, high * 1.1)
-    axes.legend(title="taught (numbers: order of the student)")
+    axes.legend(title="taught (numbers: order of an n-gram student)", loc="upper left")
     return figure
 
 
-def least(s: Summary, metric: str, order: int) -> str:
+def least(s: Summary, metric: str, place: Mapping[str, Any]) -> str:
     """The way of teaching that this is least for; empty where one was not measured."""
-    found = {way: s.value(metric, learner=way, order=order) for way in COLOUR}
+    found = {way: s.value(metric, learner=way, **place) for way in COLOUR}
     return "" if any(map(math.isnan, found.values())) else min(found, key=lambda way: found[way])
 
 
 def at_equal(o: DistillationOptions, s: Summary) -> tuple[float, dict[str, float]] | None:
     """A teacher-forced divergence that all ways of teaching have, and the drift of each there, between two sizes."""
-    curves = {way: [s.series("order", metric, learner=way).mean for metric in (FORCED, RATE)] for way in COLOUR}
+    curves = {
+        way: [s.series("order", metric, part="students", learner=way).mean for metric in (FORCED, RATE)]
+        for way in COLOUR
+    }
     if any(len(forced) != len(o.orders) or len(rate) != len(o.orders) for forced, rate in curves.values()):
         return None
     ends = [(forced.min(), forced.max()) for forced, _ in curves.values()]
@@ -192,37 +317,41 @@ def at_equal(o: DistillationOptions, s: Summary) -> tuple[float, dict[str, float
 
 def title(o: DistillationOptions, s: Summary) -> str:
     if found := at_equal(o, s):
-        return f"At equal teacher-forced KL, those taught {min(found[1], key=lambda way: found[1][way])} drift least"
+        best = min(found[1], key=lambda way: found[1][way])
+        return f"N-grams of equal teacher-forced KL: those taught {best} drift least"
     return "Whose own texts drift least, at an equal teacher-forced divergence?"
 
 
 def figures(o: DistillationOptions, s: Summary) -> list[FigureSpec]:
     caption = (
-        f"N-gram students of an order-{o.expert_order} expert, {o.n} texts each, of the expert or (on policy) half of "
-        f"them their own. Across: KL of the laws of the next token on texts of the expert. Up: Bhattacharyya distance "
-        f"of texts of {o.horizon} tokens over their length. {interval_words(o.seeds, 'replicates')}."
+        f"Students of {subject(o)} (n-gram models; squares: MLP, triangles: transformer), {o.n} texts each, of the "
+        "expert or (on policy) half of them their own. Across: KL of the laws of the next token on texts of the "
+        f"expert. Up: Bhattacharyya distance of texts of {o.horizon} tokens over their length. "
+        f"{interval_words(o.seeds, 'replicates')}."
     )
     return [FigureSpec("headline", "Whose own texts drift least?", caption, lambda: compounding_figure(o, s))]
 
 
 def findings(o: DistillationOptions, s: Summary) -> Iterator[str]:
-    for order in sorted(o.orders):
-        drift, forced = least(s, RATE, order), least(s, FORCED, order)
+    for name, place in students(o):
+        drift, forced = least(s, RATE, place), least(s, FORCED, place)
         if not drift or not forced:
             continue
         words = "; ".join(
-            f"{way} {s.shown(DISTANCE2, learner=way, order=order, h=o.horizon)} and "
-            f"{number(s.value(FORCED, learner=way, order=order), 3)}"
+            f"{way} {s.shown(DISTANCE2, learner=way, **place, h=o.horizon)} and "
+            f"{number(s.value(FORCED, learner=way, **place), 3)}"
             for way in COLOUR
         )
         verdict = f"{drift}, which" if drift == forced else f"{drift}, while {forced}"
         yield (
-            f"Order {order}, squared Hellinger distance of {o.horizon} tokens and forced KL a token: {words}. Least "
-            f"drift: {verdict} has the least KL."
+            f"{name[0].upper()}{name[1:]}, squared Hellinger distance of {o.horizon} tokens and forced KL a token: "
+            f"{words}. Least drift: {verdict} has the least KL."
         )
     if found := at_equal(o, s):
         words = "; ".join(f"{way} {number(rate, 2)}" for way, rate in found[1].items())
-        yield f"Nats of drift a token where forced KL is {number(found[0], 3)}, between two sizes of student: {words}."
+        yield f"Nats of drift a token where forced KL is {number(found[0], 3)}, between two n-gram students: {words}."
+    if why := networks_left_out(o.neural):
+        yield f"Networks were {why}."
 
 
 def analyse(o: DistillationOptions, s: Summary) -> Analysis:
@@ -235,6 +364,7 @@ STUDY = Study(
     options=DistillationOptions,
     cells=cells,
     analyse=analyse,
-    labels=("order",),
-    reads=("corpus",),
+    labels=("order", "student"),
+    reads=("corpus", "expert", "prompts"),
+    check_machine=check_machine,
 )

@@ -16,10 +16,9 @@ from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart, dots
 from experiments.measure import costed_fit
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import NOT_MEASURED, Summary, Table, interval_words, intervals_over, pivot
-from ntp_envs import Demonstrations, GreedyPolicy, Policy, collect
+from ntp_envs import Demonstrations, GreedyPolicy, Policy, Task, collect
 from ntp_envs.evaluation import evaluate
-from ntp_envs.tasks import ParityCoT, ParityMix
-from ntp_envs.tasks.parity import GREEDY_THRESHOLD, filtered_share, rounds_to_pass
+from ntp_envs.tasks import ParityCoT
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class LengthOptions(Options):
     n: tuple[int, ...] = option((12, 25, 50, 100, 200, 400, 800, 1600, 3200))
     """Numbers of demonstrations there."""
     seeds: int = option(20, quick=5)
-    """Data sets (and hidden subsets) of every format, in both parts on ParityCoT."""
+    """Data sets (and hidden subsets) of every format, in both parts."""
     fresh: int = option(4000)
     """Fresh prompts that accuracies are measured on."""
     trade_bits: int = option(12, least=3, most=12)
@@ -44,40 +43,19 @@ class LengthOptions(Options):
     """The accuracy of the answer that counts as learned, there."""
     most: int = option(4096, least=2)
     """Samples after which the search for that accuracy is given up."""
-    mix_bits: int = option(5, least=4)
-    """Bits d of ParityMix, at least 4."""
-    shares: tuple[float, ...] = option(
-        (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.32, 0.35, 0.4, 0.5, 0.6),
-        quick=(0.1, 0.2, 0.3, 0.35, 0.4, 0.6),
-        above=0.0,
-        below=1.0,
-    )
-    """Shares p of chains whose accuracy is measured."""
-    starts: tuple[float, ...] = option((0.01, 0.05, 0.1), above=0.0, below=1.0)
-    """Shares p from which filtered rounds start."""
-    rounds: int = option(8)
-    """Filtered rounds."""
-    mix_n: int = option(100_000, quick=30_000, least=100)
-    """Demonstrations of ParityMix, and samples a round."""
-    mix_seeds: int = option(10, quick=3)
-    """Data sets of ParityMix, in both of its parts."""
 
 
-# -- cells: formats, the trade of length against samples, and the growth of answers under a filter ---------------------
+# -- cells: formats, and the trade of length against samples -----------------------------------------------------------
 
-FORMATS, TRADE, MIX, ROUNDS = "formats", "trade", "mix", "rounds"
-#: measures on ParityCoT, all but one of greedy decoding
+FORMATS, TRADE = "formats", "trade"
+#: measures, all but one of greedy decoding
 ANSWER, FORCED, CHAIN, SAMPLED = "answer right", "token right, true prefix", "chain right", "answer right, sampled"
 NEEDED, FEATURES = "samples needed", "weights"
 THRESHOLD = "best threshold function"
-#: measures on ParityMix; SAMPLED as above
-GREEDY, SHARE, LENGTH = "answer right, greedy", "share of chains", "length of an answer"
-PASSED = "rounds until the share of chains is above 1/3"
 #: what is put before the name of a measure that comes from a closed form and not from a fit
 CLOSED = "closed form: "
 BISECTIONS = 3
-#: of a fit, in nats a sequence: far below what an accuracy shows; in ParityMix rare chains count
-TOLERANCE = {"ParityCoT": 1e-2, "ParityMix": 1e-4}
+TOLERANCE = 1e-2  # of a fit, in nats a sequence: far below what an accuracy shows
 
 
 def parity_formats() -> dict[str, dict[str, Any]]:
@@ -93,9 +71,9 @@ def trade_formats(k: int) -> dict[str, dict[str, Any]]:
     return {**linear, **products, "none": {"cot": "none", "degree": k}}
 
 
-def learned(task: ParityCoT | ParityMix, demonstrations: Demonstrations, rng: Generator) -> Policy:
-    """The log-loss optimum in the task's class."""
-    agent, seed = LogLossBC(tol=TOLERANCE[task.name]), int(rng.integers(1 << 31))
+def learned(task: Task, demonstrations: Demonstrations, rng: Generator, tolerance: float = TOLERANCE) -> Policy:
+    """The log-loss optimum in the task's class, within the tolerance (nats a sequence)."""
+    agent, seed = LogLossBC(tol=tolerance), int(rng.integers(1 << 31))
     return costed_fit(agent, demonstrations, task.policy_class, seed, memory=False).agent.policy_
 
 
@@ -172,63 +150,6 @@ def samples_needed(
     return records
 
 
-def mix_accuracy(*, p: float, d: int, n: int, fresh: int, replicate: int, rng: Generator) -> list[Record]:
-    """Sampled and greedy accuracy, and length, after demonstrations with a share p of chains."""
-    task = ParityMix(d=d, p=p)
-    policy = learned(task, collect(task, n, rng), rng)
-    records = judged(task, policy, fresh, {"task": task.name, "learner": "log-loss", "n": n, "p": p}, rng)
-    if replicate == 0:
-        closed = {SAMPLED: task.sampled_accuracy(), GREEDY: task.greedy_accuracy(), LENGTH: task.mean_length()}
-        records += closed_forms(closed, {"task": task.name, "p": p})
-    return records
-
-
-def judged(task: ParityMix, policy: Policy, fresh: int, labels: dict[str, Label], rng: Generator) -> list[Record]:
-    """What a policy writes after fresh prompts."""
-    prompts = task.sample_prompts(fresh, rng)
-    greedy = GreedyPolicy(policy).sample(prompts, task.horizon, rng)
-    tokens = policy.sample(prompts, task.horizon, rng)
-    lengths = task.lengths(tokens)
-    values = {
-        GREEDY: task.success(prompts, greedy).mean(),
-        SAMPLED: task.success(prompts, tokens).mean(),
-        SHARE: (lengths == task.d).mean(),
-        LENGTH: lengths.mean(),
-    }
-    return [Record(metric, float(value), labels) for metric, value in values.items()]
-
-
-def filtered(task: ParityMix, policy: Policy, n: int, rng: Generator) -> Demonstrations:
-    """The right ones of n sequences that the policy writes: the data of the next round."""
-    prompts = task.sample_prompts(n, rng)
-    tokens = policy.sample(prompts, task.horizon, rng)
-    right = task.success(prompts, tokens) == 1.0
-    return Demonstrations(prompts[right], tokens[right], vocab_size=task.vocab_size)
-
-
-def filtered_rounds(
-    *, p: float, d: int, n: int, rounds: int, fresh: int, replicate: int, rng: Generator
-) -> list[Record]:
-    """Sample, keep what is right, fit again; what the policy writes after each round."""
-    task = ParityMix(d=d, p=p)
-    policy = learned(task, collect(task, n, rng), rng)
-    labels: dict[str, Label] = {"task": task.name, "learner": "log-loss", "n": n, "p": p}
-    records, passed = [], math.inf
-    for done in range(rounds + 1):
-        if done:
-            policy = learned(task, filtered(task, policy, n, rng), rng)
-        found = judged(task, policy, fresh, {**labels, "round": done}, rng)
-        if any(record.metric == SHARE and record.value > GREEDY_THRESHOLD for record in found):
-            passed = min(passed, done)
-        records += found
-        if replicate == 0:
-            records += closed_forms({SHARE: filtered_share(p, done)}, {"task": task.name, "p": p, "round": done})
-    records.append(Record(PASSED, float(passed), labels))
-    if replicate == 0:
-        records += closed_forms({PASSED: float(rounds_to_pass(p))}, {"task": task.name, "p": p})
-    return records
-
-
 def cells(options: LengthOptions) -> Iterator[Cell]:
     """The slow cells first, so that workers end together."""
     for replicate in range(options.seeds):
@@ -240,13 +161,6 @@ def cells(options: LengthOptions) -> Iterator[Cell]:
         for name, parameters in parity_formats().items():
             cell = {"name": name, "parameters": parameters, **sizes, "n": list(options.n), "fresh": options.fresh}
             yield Cell(FORMATS, accuracy, {**cell, "replicate": replicate})
-    common = {"d": options.mix_bits, "n": options.mix_n, "fresh": options.fresh}
-    for replicate in range(options.mix_seeds):
-        for p in options.starts:
-            cell = {"p": p, **common, "rounds": options.rounds, "replicate": replicate}
-            yield Cell(ROUNDS, filtered_rounds, cell)
-        for p in options.shares:
-            yield Cell(MIX, mix_accuracy, {"p": p, **common, "replicate": replicate})
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -291,31 +205,6 @@ def trade_table(o: LengthOptions, summary: Summary) -> Table:
         "Degree: signs multiplied in a feature."
     )
     return Table("Length against samples", heads, lines, note)
-
-
-def mix_table(summary: Summary) -> Table:
-    """Accuracies by the share of chains."""
-    rows = [(f"{p:g}", {"part": MIX, "p": p}) for p in sorted(summary.distinct("p", part=MIX))]
-    columns = []
-    heads = {SAMPLED: ("sampled", "(1+p)/2"), GREEDY: ("greedy", "limit"), LENGTH: ("length", "1+p(d-1)")}
-    for metric, (head, closed) in heads.items():
-        columns += [(head, {"metric": metric}), (closed, {"metric": CLOSED + metric})]
-    spread = intervals_over(summary.select(part=MIX))
-    note = f"Share of answers right and tokens before the end, beside closed forms. {spread}."
-    return pivot(summary, "ParityMix: accuracy against the share of chains", "", rows, columns, corner="p", note=note)
-
-
-def round_table(summary: Summary) -> Table:
-    """Share of chains by round."""
-    rounds = sorted(summary.distinct("round", part=ROUNDS))
-    lines = []
-    for p in sorted(summary.distinct("p", part=ROUNDS)):
-        for name, source in (("sampled", ""), ("closed form", CLOSED)):
-            shares = [summary.shown(source + SHARE, 2, part=ROUNDS, p=p, round=r) for r in rounds]
-            lines.append([f"p={p:g}, {name}", *shares, summary.shown(source + PASSED, part=ROUNDS, p=p)])
-    heads = ["start", *(f"round {r}" for r in rounds), "above 1/3 after"]
-    note = "A round samples, keeps the right answers and fits again. Closed form: the odds double."
-    return Table("ParityMix: share of chains under filtered rounds", heads, lines, note)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -401,40 +290,6 @@ def trade_figure(o: LengthOptions, summary: Summary) -> Figure:
     return figure
 
 
-def mix_figure(summary: Summary) -> Figure:
-    """Accuracy against the share of chains, and the share under filtered rounds."""
-    cut, blue, orange = GREEDY_THRESHOLD, COLOURS["blue"], COLOURS["orange"]
-    points: dict[str, Any] = {"marker": "o", "linestyle": ""}
-    line: dict[str, Any] = {"marker": "", "linestyle": "-", "linewidth": 1.4}
-    accuracies = [
-        Curve({"part": MIX}, "greedy", GREEDY, look={**points, "color": blue, "marker": "s"}),
-        Curve({"part": MIX}, "sampled", SAMPLED, look={**points, "color": orange}),
-        Curve({"part": MIX}, "(1 + p)/2", CLOSED + SAMPLED, look={**line, "color": orange}),
-    ]
-    shares = sorted(summary.distinct("p", part=MIX)) or [0.0]
-    step = Guide(points=[(shares[0], 0.5), (cut, 0.5), (cut, 1.0), (shares[-1], 1.0)], colour=blue, dashes="-")
-    third = Guide(place=cut, note="1/3", at=(cut, 0.44), offset=(5, 0))
-    level = Guide(cut, note="1/3", at=(0, cut), offset=(0, 8))
-    starts = sorted(summary.distinct("p", part=ROUNDS))
-    shares_by_round, colours = [], (COLOURS["purple"], COLOURS["vermilion"], COLOURS["green"])
-    for p, colour in zip(starts, colours * len(starts)):
-        place = {"part": ROUNDS, "p": p}
-        shares_by_round.append(Curve(place, f"from p={p:g}", look={**points, "color": colour}))
-        shares_by_round.append(Curve(place, "", CLOSED + SHARE, look={**line, "color": colour}))
-    passed = [f"{summary.value(PASSED, part=ROUNDS, p=p):.2g} from p={p:g}" for p in starts]
-    xlabels = "p, share of demonstrations with a chain", "rounds of sampling, filtering, fitting"
-    axis: dict[str, Any] = {"xscale": "linear", "room": 0.35}
-    ticks = [i / 10 for i in range(11) if shares[0] <= i / 10 <= shares[-1]]
-    return chart(
-        summary,
-        f"Rounds until more than 1/3 are chains: {', '.join(passed)}" if passed else "Why do rewarded answers grow?",
-        "share of answers right",
-        Panel("p", xlabels[0], "", accuracies, [step, third], yscale="linear", ylim=(0.4, 1.05), ticks=ticks, **axis),
-        Panel("round", xlabels[1], SHARE, shares_by_round, [level], yscale="share", ylabel="share of chains", **axis),
-        size=(11.4, 4.6),
-    )
-
-
 def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
     n, k, spread = o.bits, o.subset_size, interval_words(o.seeds)
     return [
@@ -444,8 +299,7 @@ def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
             f"ParityCoT, n={n}, k={k}, log-loss in a class linear in the whole prefix; greedy answers. {spread}. T: "
             "tokens written, V: vocabulary. count: the number of ones in binary; token: that number as one token; "
             "andxor: and, then exclusive or, with each bit; prefix: running parities; xor_3: those after bits 3, 5, 7, "
-            "... An exclusive or of fair bits is not a linear step, so the last two and none guess; the log-loss "
-            "optimum does not even find the best threshold function.",
+            "... An exclusive or of fair bits is no linear step: theory has the last two and none guess.",
             lambda: sample_figure(o, summary),
         ),
         FigureSpec(
@@ -461,14 +315,6 @@ def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
             "Does teacher-forced accuracy show it?",
             f"ParityCoT, n={n}, k={k}, {max(o.n)} demonstrations. {spread}; ticks: closed forms; dashed: a guess.",
             lambda: format_figure(summary),
-        ),
-        FigureSpec(
-            "mix",
-            "Why do rewarded answers grow?",
-            f"ParityMix, d={o.mix_bits}, {o.mix_n} demonstrations or samples a round; lines: closed forms, "
-            f"points: samples. {interval_words(o.mix_seeds)}. With fewer samples they lag behind: shares then differ "
-            "between prompts, and 2 p/(1 + p) is concave. Above 1/3 greedy decoding writes the chain.",
-            lambda: mix_figure(summary),
         ),
     ]
 
@@ -487,8 +333,8 @@ def format_findings(o: LengthOptions, summary: Summary) -> list[str]:
     guesses = "; ".join(words[name] for name in words if name not in LINEAR)
     return [
         f"The parity of {o.subset_size} of {o.bits} bits from {max(o.n)} demonstrations, share of answers right: "
-        f"{linear}; {guesses}. What matters is that each step is linear in what came before, not how many there are.",
-        f"Teacher forcing flatters: after the true prefix prefix has {summary.shown(FORCED, n=max(o.n), **prefix)} of "
+        f"{linear}; {guesses}. In the first three each step is linear in what came before.",
+        f"Teacher forced and free: after the true prefix prefix has {summary.shown(FORCED, n=max(o.n), **prefix)} of "
         f"its tokens right (limit {summary.shown(CLOSED + FORCED, **prefix)}), its own answer is right "
         f"{answer['prefix']} of the time.",
     ]
@@ -504,35 +350,15 @@ def trade_findings(o: LengthOptions, summary: Summary) -> list[str]:
             if math.isfinite(row.mean):
                 words.append(f"{needed} for {name} (T={row['H']}, V={row['V']}, {step})")
     said = (
-        f"Length is traded for samples: {o.target:.0%} on the parity of {o.trade_subset_size} of "
+        f"Samples by length: {o.target:.0%} on the parity of {o.trade_subset_size} of "
         f"{o.trade_bits} bits takes {'; '.join(words)} demonstrations."
     )
     return [said] if words else []
 
 
-def mix_findings(summary: Summary) -> list[str]:
-    """The threshold and the rounds."""
-    shares, said = sorted(summary.distinct("p", part=MIX)), []
-    sides = [*[p for p in shares if p < 1 / 3][-1:], *[p for p in shares if p > 1 / 3][:1]]
-    if len(sides) == 2:
-        words = [
-            f"p={p:g}: greedy {summary.shown(GREEDY, part=MIX, p=p)}, sampled "
-            f"{summary.shown(SAMPLED, part=MIX, p=p)} ((1+p)/2 = {(1 + p) / 2:.3g})"
-            for p in sides
-        ]
-        said.append(f"ParityMix: greedy decoding switches to the chain at p = 1/3; {'; '.join(words)}.")
-    words = [
-        f"{summary.shown(PASSED, part=ROUNDS, p=p)} from p={p:g} "
-        f"(closed form {summary.value(CLOSED + PASSED, part=ROUNDS, p=p):g})"
-        for p in sorted(summary.distinct("p", part=ROUNDS))
-    ]
-    more = "Each filtered round doubles the odds of a chain; rounds until more than 1/3 are chains: "
-    return [*said, f"{more}{'; '.join(words)}."] if words else said
-
-
 def analyse(options: LengthOptions, summary: Summary) -> Analysis:
-    tables = [format_table(summary), trade_table(options, summary), mix_table(summary), round_table(summary)]
-    said = [*format_findings(options, summary), *trade_findings(options, summary), *mix_findings(summary)]
+    tables = [format_table(summary), trade_table(options, summary)]
+    said = [*format_findings(options, summary), *trade_findings(options, summary)]
     return Analysis(tables=tables, figures=figures(options, summary), findings=said)
 
 
@@ -542,5 +368,5 @@ STUDY = Study(
     options=LengthOptions,
     cells=cells,
     analyse=analyse,
-    labels=("format", "V", "degree", "p", "round"),
+    labels=("format", "V", "degree"),
 )

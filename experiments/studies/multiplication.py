@@ -1,12 +1,11 @@
 """Multiplication by a linear next-token predictor: with weights written down, and with weights learned.
 
-A linear predictor that multiplies exactly exists. What is learned of it is seen in networks trained on new pairs, and
-why the sum is hard in one column of written addition: a token for the carry makes each answer a linear one.
+A linear predictor that multiplies exactly exists. What is learned of it is seen in networks trained on new pairs; why
+the sum is hard, in one column of written addition: `experiments.studies.carry`.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,25 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from agents import ConvergenceWarning, LogLossBC
 from experiments.cells import Cell, Label, Record, cached_records
-from experiments.charts import COLOURS, Axes, Curve, Figure, Guide, Panel, chart, errorbars
+from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, errorbars
 from experiments.measure import Watched, evaluation_records, networks_left_out, trains_networks
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Series, Summary, Table, derived, intervals_over, number, pivot
-from ntp_envs import ARLinearClass, Demonstrations, Policy, collect
+from experiments.summary import Series, Summary, Table, derived, number, pivot
+from ntp_envs import Demonstrations, Policy
 from ntp_envs.arrays import first_best
 from ntp_envs.distances import score_interval
 from ntp_envs.evaluation import evaluate
-from ntp_envs.features import WindowOneHot
-from ntp_envs.tasks import ColumnAddition, Multiplication, explicit_multiplier
+from ntp_envs.tasks import Multiplication, explicit_multiplier
 
 if TYPE_CHECKING:
     from agents.neural import TorchPolicy
 
-EXPLICIT, COLUMNS, TRAINED = "explicit", "columns", "trained"
+EXPLICIT, TRAINED = "explicit", "trained"
 #: learners of the part TRAINED
 LINEAR, MLP = "linear", "MLP"
 
@@ -44,12 +40,6 @@ WHOLE = (EXACT, SUCCESS, "sampled_exact", TOKEN, NATS)
 CHAIN = "chain right"
 PRODUCT = "product right after the true chain"
 KIND = "tokens of a kind right, true prefix"
-# measures of a column
-CARRY, DIGIT, STEP = "carry right", "digit right after the true carry", "carry and digit right"
-ALONE, ALONE_NATS = "digit right without a carry token", "nats of the digit without a carry token"
-#: of a fit to columns, in nats a token. Where in the gap a fit ends decides some fresh columns: at 1e-2 three in a
-#: hundred, here a few in ten thousand
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -60,16 +50,6 @@ class MultiplicationOptions(Options):
     """Train networks, which needs torch (the extra ``neural``); ``auto`` does where it is installed."""
     explicit_digits: tuple[int, ...] = option((2, 3, 4), most=6)
     """Digits of the factors for the weights that are written down."""
-    addends: tuple[int, ...] = option((3, 4, 5, 6, 7), quick=(3, 5, 7), least=2)
-    """Digits in a column of `ColumnAddition`. With two there are 200 columns, and all of them are in the data."""
-    columns: int = option(5000, least=2)
-    """Columns to learn from."""
-    fresh_columns: int = option(5000, least=2)
-    """Columns to be judged on."""
-    column_seeds: int = option(10, quick=4)
-    """Data sets of columns."""
-    radius: float = option(3000.0, above=0.0)
-    """Bound on the norm of the weights that are fitted to columns."""
     digits: tuple[int, ...] = option((2, 3), quick=(2,), most=6)
     """Digits of the factors for the networks; the first, one of ``explicit_digits``, is shown."""
     steps: int = option(8000, quick=400)
@@ -100,7 +80,7 @@ class MultiplicationOptions(Options):
             raise ValueError(f"digits={self.digits} begins with none of explicit_digits={self.explicit_digits}.")
 
 
-# -- cells: weights written down, columns of an addition, and networks trained on new pairs ----------------------------
+# -- cells: weights written down, and networks trained on new pairs ----------------------------------------------------
 
 
 def explicit(*, digits: int, cot: str, n: int, rng: np.random.Generator) -> list[Record]:
@@ -114,47 +94,6 @@ def explicit(*, digits: int, cot: str, n: int, rng: np.random.Generator) -> list
 def place_of(task: Multiplication, learner: str) -> dict[str, Label]:
     """The labels that all records of a task share."""
     return {"task": task.name, "learner": learner, "H": task.horizon, "format": task.cot, "digits": task.digits}
-
-
-def columns(
-    *, addends: int, radius: float, n: int, fresh: int, replicate: int, rng: np.random.Generator
-) -> list[Record]:
-    """Log-loss on one column: its carry, the digit once the carry is written, and the digit alone.
-
-    The class of `ColumnAddition` has weights of its own for each answer, so each is a fit by itself, here in a ball of
-    its own.
-    """
-    task = ColumnAddition(addends)
-    data, judged = (collect(task, size, rng) for size in (n, fresh))
-    lines, tests = (np.concatenate([found.prompts, found.tokens], axis=1) for found in (data, judged))
-
-    def law(seen: int, wanted: int) -> NDArray[np.float64]:
-        """``(fresh, A)`` log-probabilities of token ``wanted`` of a line from the first ``seen`` ones."""
-        data = Demonstrations(lines[:, :seen], lines[:, [wanted]], vocab_size=task.vocab_size)
-        policy = certified(data, WindowOneHot(task.vocab_size, seen), radius, rng)
-        return policy.next_log_probs(tests[:, :seen], tests[:, :0])
-
-    carry, digit = addends + 1, addends + 2  # where the answers are
-    laws = {CARRY: (law(carry, carry), carry), DIGIT: (law(digit, digit), digit), ALONE: (law(carry, digit), digit)}
-    right = {name: first_best(table) == tests[:, wanted] for name, (table, wanted) in laws.items()}
-    right[STEP] = right[CARRY] & right[DIGIT]  # as in free running: the digit is written after the right carry
-    nats = -float(laws[ALONE][0][np.arange(fresh), tests[:, digit]].mean())
-    labels: dict[str, Label] = {"task": task.name, "learner": "log-loss", "addends": addends, "n": n}
-    return [*(Record(name, float(r.mean()), labels) for name, r in right.items()), Record(ALONE_NATS, nats, labels)]
-
-
-def certified(data: Demonstrations, features: WindowOneHot, radius: float, rng: np.random.Generator) -> Policy:
-    """Maximum likelihood in a ball.
-
-    Raises:
-        ValueError: it is not certified.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            return LogLossBC(tol=TOLERANCE).fit(data, ARLinearClass(features, radius), rng=rng).policy_
-        except ConvergenceWarning as error:
-            raise ValueError(f"a fit to the columns is not certified: {error}") from error
 
 
 def chain_records(
@@ -260,10 +199,6 @@ def cells(options: MultiplicationOptions) -> Iterator[Cell]:
                     for replicate in range(options.seeds):
                         cell = {"architecture": architecture, "digits": digits, "cot": cot, "replicate": replicate}
                         yield Cell(TRAINED, trained, {**cell, **common, **kind}, scratch=True)
-    column = {"n": options.columns, "radius": options.radius, "fresh": options.fresh_columns}
-    for addends in sorted(options.addends, reverse=True):
-        for replicate in range(options.column_seeds):
-            yield Cell(COLUMNS, columns, {**column, "addends": addends, "replicate": replicate})
     for digits in sorted(options.explicit_digits, reverse=True):
         for cot in ("source", "carry"):
             yield Cell(EXPLICIT, explicit, {"digits": digits, "cot": cot, "n": options.pairs})
@@ -336,15 +271,6 @@ def tables(summary: Summary) -> Iterator[Table]:
         note = "Share right after the true prefix, with 95 % intervals. "
         note += "All other symbols are the same in every sequence."
         yield pivot(found, f"Tokens of the chain, {digits}-digit factors", KIND, lines, kinds, note=note)
-    found = end.select(part=COLUMNS)
-    lines = [(str(addends), {"addends": addends}) for addends in sorted(found.distinct("addends"))]
-    heads = ["carry", "digit after it", "both", "digit alone", "nats, digit alone"]
-    measures = by_metric(heads, CARRY, DIGIT, STEP, ALONE, ALONE_NATS)
-    note = (
-        f"Log-loss in the class of ColumnAddition, judged on fresh columns. {intervals_over(found)}, none where all "
-        "data sets agree. Guessing a digit costs ln 10 = 2.303 nats."
-    )
-    yield pivot(found, "One column of written addition", CARRY, lines, measures, corner="digits", note=note)
 
 
 def digit_table(found: Summary, digits: int, lines: Sequence[tuple[str, dict[str, Any]]]) -> Table:
@@ -469,22 +395,6 @@ def answers(axes: Axes, end: Summary, digits: int, cot: str) -> None:
             axes.text(at, height, words, va="center", fontsize=10, fontweight="bold", color=colour)
 
 
-def column_figure(summary: Summary) -> Figure:
-    """Accuracy on one column against the digits in it."""
-    lines = {
-        "the carry": (CARRY, {"color": COLOURS["blue"], "marker": "o", "linestyle": "-"}),
-        "the digit after its carry": (DIGIT, {"color": COLOURS["green"], "marker": "s", "linestyle": "--"}),
-        "the digit, no carry token": (ALONE, {"color": COLOURS["vermilion"], "marker": "^", "linestyle": ""}),
-    }  # a line through the last would hide that of guessing
-    curves = [Curve({"part": COLUMNS}, name, metric, look=look) for name, (metric, look) in lines.items()]
-    guess = Guide(level=0.1, note="guessing: 0.10")
-    shape: dict[str, Any] = {"xscale": "linear", "yscale": "share", "room": 0.45}
-    panel = Panel("addends", "digits in the column", CARRY, curves, [guess], **shape)
-    return chart(
-        summary, "Is one column of a sum linear, with a token for the carry and without?", "share right", panel
-    )
-
-
 def training_figure(options: MultiplicationOptions, summary: Summary) -> Figure:
     """What is right over training; a panel for each network."""
     lines = {
@@ -540,19 +450,6 @@ def training_findings(options: MultiplicationOptions, summary: Summary) -> Itera
                 yield f"{NAMES[learner]}, {digits} digits, {options.steps} updates: {'; '.join(said)}."
 
 
-def column_finding(summary: Summary) -> Iterator[str]:
-    """Why: one column."""
-    words = []
-    for addends in sorted(summary.distinct("addends", part=COLUMNS)):
-        step, alone = (summary.shown(metric, part=COLUMNS, addends=addends) for metric in (STEP, ALONE))
-        words.append(f"{addends} digits: {step} and {alone}")
-    if words:
-        yield (
-            "One column of the sum, carry and digit right with a token for the carry, and the digit without one "
-            f"(chance .10): {'; '.join(words)}."
-        )
-
-
 def published_findings(options: MultiplicationOptions) -> Iterator[str]:
     """What is not measured here, and why."""
     if why := networks_left_out(options.neural):
@@ -565,7 +462,7 @@ def published_findings(options: MultiplicationOptions) -> Iterator[str]:
 
 def analyse(options: MultiplicationOptions, summary: Summary) -> Analysis:
     digits = options.digits[0]
-    findings = [*explicit_finding(summary), *training_findings(options, summary), *column_finding(summary)]
+    findings = [*explicit_finding(summary), *training_findings(options, summary)]
     if len(summary):
         findings += published_findings(options)
     labels = {"task": "Multiplication", "learner": "MLP, 775M parameters", "format": "source", "digits": 4}
@@ -578,14 +475,6 @@ def analyse(options: MultiplicationOptions, summary: Summary) -> Analysis:
             "(symbols, which never change, are left out; a, b: digits of the factors, t, u: tens and units of their "
             "products, c: carries); right: whole answers right, running free. 95 % intervals.",
             lambda: chain_figure(summary, digits),
-        ),
-        FigureSpec(
-            "columns",
-            "Why does a token for the carry help?",
-            f"One column of written addition, {options.columns} of them to learn from by log-loss, norm of the weights "
-            f"at most {options.radius:g}; judged on fresh columns: mean over data sets with 95 % intervals. Dotted: "
-            "guessing a digit.",
-            lambda: column_figure(summary),
         ),
         FigureSpec(
             "training",
@@ -609,5 +498,5 @@ STUDY = Study(
     options=MultiplicationOptions,
     cells=cells,
     analyse=analyse,
-    labels=("format", "digits", "step", "kind", "addends"),
+    labels=("format", "digits", "step", "kind"),
 )

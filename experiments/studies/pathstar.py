@@ -1,36 +1,32 @@
-"""A path to plan under teacher forcing, with the targets reversed, and without a teacher."""
+"""Transformers on a path to plan: under teacher forcing, with the targets reversed, and without a teacher.
+
+What of it is misspecification, a class of pointers shows without a network: `experiments.studies.pointers`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from agents import make_agent
 from experiments.cells import Cell, Label, Record, cached_records
 from experiments.charts import (
     COLOURS,
     Axes,
     Figure,
-    errorbars,
     legend_below,
-    log2_axis,
-    new_figure,
     new_panels,
-    plain_log_axis,
     plot_series,
     shades,
 )
-from experiments.measure import POPULATION, Watched, evaluation_records, networks_left_out, trains_networks
+from experiments.measure import Watched, require_torch
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import NOT_MEASURED, Series, Summary, SummaryRow, Table, derived, number, pivot
-from ntp_envs.evaluation import evaluate
-from ntp_envs.intervals import SHARE_INTERVAL
+from experiments.summary import Series, Summary, SummaryRow, Table, derived, number
 from ntp_envs.tasks import PathStar
 from ntp_envs.tasks.path_star import CleverHansPolicy
 
@@ -42,20 +38,12 @@ class PathStarOptions(Options):
     The quick form has one training of each kind, on the smallest star, teacherless cut short.
     """
 
-    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
-    """Train transformers, which needs torch (the extra ``neural``); ``auto`` does where it is installed."""
-    degrees: tuple[int, ...] = option((2, 3, 5, 7), least=2)
-    """Arms d of the stars of the pointer learner."""
-    lengths: tuple[int, ...] = option((4, 5, 7), quick=(5,), least=3)
-    """Nodes L on an arm there."""
-    length: int = option(5, one_of="lengths")
-    """The length, one of ``lengths``, that is shown and that the transformers are trained on."""
+    degrees: tuple[int, ...] = option((2, 5), quick=(2,), least=2)
+    """Arms d of the stars; the first makes the headline."""
+    length: int = option(5, least=3)
+    """Nodes L on an arm."""
     nodes: int = option(20, least=2)
     """Labels N to draw from; where a star has more nodes than that, as many as it has."""
-    n: int = option(5000, quick=3000)
-    """Prompts on which a pointer learner is evaluated."""
-    network_degrees: tuple[int, ...] = option((2, 5), quick=(2,), least=2)
-    """Arms of the stars that the transformers are trained on; the first makes the headline."""
     forcing_steps: int = option(1000, quick=300)
     """Updates with teacher forcing."""
     reversed_steps: int = option(1000, quick=150)
@@ -79,7 +67,7 @@ class PathStarOptions(Options):
     heads: int = option(4)
     """Of the transformer's attention; divides ``width``."""
     device: str = "cpu"
-    """Where the transformers are trained, as torch names it; elsewhere the numbers differ in the last digits."""
+    """Where transformers are trained, as torch names it; elsewhere the numbers differ in the last digits."""
     seeds: int = option(3, quick=1)
     """Trainings of each kind."""
 
@@ -88,11 +76,10 @@ class PathStarOptions(Options):
             raise ValueError(f"heads={self.heads} must divide width={self.width}.")
 
 
-# -- cells: pointer learners with every number of hops, and small transformers in every mode ---------------------------
+# -- cells: small transformers in every mode, and what copying reaches -------------------------------------------------
 
-# parts, which are also the names of the learners
-POINTER, NETWORK, REFERENCE = "pointer", "transformer", "reference"
-HANS = "Clever Hans"
+NETWORK, REFERENCE = "transformer", "reference"
+HANS, CLOSED = "Clever Hans", "closed form"
 FORCING, REVERSED, TEACHERLESS, SECOND = "teacher forcing", "reversed", "teacherless", "second token only"
 #: of the transformer: what it changes about the task, and about the training
 MODES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -101,46 +88,16 @@ MODES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     TEACHERLESS: ({}, {"mode": "teacherless"}),
     SECOND: ({}, {"mode": "first_token_only", "positions": (1,)}),
 }
-#: of the pointer learner: what it changes about the task, the policy class included
-POINTER_MODES: dict[str, dict[str, Any]] = {
-    FORCING: {},
-    REVERSED: {"reverse": True},
-    TEACHERLESS: {"teacherless": True},
-}
-
 # measures of an evaluation
 FORCED, FREE, GREEDY, SAMPLED = "forced_accuracy", "greedy_accuracy", "greedy_exact", "sampled_exact"
 EXPECTED, NATS = "sequence_probability", "mean_cross_entropy"
 BY_NODE = (FORCED, FREE)
 WHOLE = (GREEDY, SAMPLED, EXPECTED, NATS)
-CLOSED = "closed form"
 
 
 def star(degree: int, length: int, nodes: int, **changes: Any) -> PathStar:
     """The task, with enough labels for its nodes."""
     return PathStar(degree, length, max(nodes, 1 + degree * (length - 1)), **changes)
-
-
-def hops_of(length: int) -> list[int]:
-    """Numbers of hops that the pointer learner is given: none, one, and as many as there are."""
-    return sorted({0, 1, length - 2})
-
-
-def pointer(*, mode: str, degree: int, length: int, nodes: int, n: int, rng: np.random.Generator) -> list[Record]:
-    """Log-loss on the population in the task's class, evaluated on fresh prompts, with the closed forms."""
-    records = []
-    for hops in hops_of(length):
-        task = star(degree, length, nodes, hops=hops, **POINTER_MODES[mode])
-        policy = make_agent("LogLossBC").fit(task.population(), task.policy_class, rng=rng).policy_
-        place = place_of(POINTER, mode, task)
-        labels: dict[str, Label] = {**place, "hops": hops, "n": POPULATION}
-        evaluation = evaluate(policy, task, n=n, rng=rng, samples=0)
-        records += [r for r in evaluation_records(evaluation, labels) if r.metric in WHOLE]
-        never = mode == TEACHERLESS and length - 3 - hops >= 2  # greedy decoding writes the same label twice
-        forms = {SAMPLED: task.class_exact_match, GREEDY: 0.0 if never else task.class_exact_match}
-        place = {**place, "learner": CLOSED, "hops": hops}
-        records += [Record(metric, value, place, method=CLOSED) for metric, value in forms.items()]
-    return records
 
 
 def copying(*, mode: str, degree: int, length: int, nodes: int, rng: np.random.Generator) -> list[Record]:
@@ -212,35 +169,35 @@ def place_of(learner: str, mode: str, task: PathStar) -> dict[str, Label]:
     return {"task": task.name, "learner": learner, "mode": mode, "H": task.horizon, "degree": task.degree}
 
 
+def references(degrees: Sequence[int], length: int, nodes: int) -> Iterator[Cell]:
+    """The cells of copying."""
+    for mode in (FORCING, REVERSED):
+        for degree in sorted(degrees):
+            yield Cell(REFERENCE, copying, {"mode": mode, "degree": degree, "length": length, "nodes": nodes})
+
+
 def cells(options: PathStarOptions) -> Iterator[Cell]:
     """The slow cells first: the trainings, the longest before the others.
 
     Raises:
-        ValueError: transformers are asked for and torch is missing; before anything is run.
+        ValueError: torch is missing; before anything is run.
     """
-    shape = {"length": options.length, "nodes": options.nodes}
+    require_torch(" What a class of pointers shows needs none: ntp-bench run pointers.")
     steps = {
         TEACHERLESS: options.teacherless_steps,
         FORCING: options.forcing_steps,
         REVERSED: options.reversed_steps,
         SECOND: options.second_steps,
     }
-    training = {name: getattr(options, name) for name in ("every", "prompts", "batch_size", "learning_rate", "device")}
+    shared = ("length", "nodes", "every", "prompts", "batch_size", "learning_rate", "device")
+    training: dict[str, Any] = {name: getattr(options, name) for name in shared}
     training["network"] = {name: getattr(options, name) for name in ("width", "layers", "heads")}
-    if trains_networks(options.neural):
-        for degree in sorted(options.network_degrees, reverse=True):
-            for mode in sorted(steps, key=lambda mode: -steps[mode]):
-                for replicate in range(options.seeds):
-                    cell = {"mode": mode, "degree": degree, **shape, "steps": steps[mode], "replicate": replicate}
-                    yield Cell(NETWORK, trained, {**cell, **training}, scratch=True)
-    for mode in POINTER_MODES:
-        for length in sorted(options.lengths, reverse=True):
-            for degree in sorted(options.degrees, reverse=True):
-                cell = {"mode": mode, "degree": degree, "length": length, "nodes": options.nodes, "n": options.n}
-                yield Cell(POINTER, pointer, cell)
-    for mode in (FORCING, REVERSED):
-        for degree in sorted({*options.degrees, *options.network_degrees}):
-            yield Cell(REFERENCE, copying, {"mode": mode, "degree": degree, **shape})
+    for degree in sorted(options.degrees, reverse=True):
+        for mode in sorted(steps, key=lambda mode: -steps[mode]):
+            for replicate in range(options.seeds):
+                cell = {"mode": mode, "degree": degree, "steps": steps[mode], "replicate": replicate}
+                yield Cell(NETWORK, trained, {**cell, **training}, scratch=True)
+    yield from references(options.degrees, options.length, options.nodes)
 
 
 # -- what the summary says of a training -------------------------------------------------------------------------------
@@ -338,30 +295,15 @@ def backwards(training: Training) -> bool:
 # -- derived numbers and tables ----------------------------------------------------------------------------------------
 
 LEARNED = "updates until nine in ten whole answers are right for good"
-GAP = "largest gap of the fit to the closed form"
-SOURCE = "Bachmann and Nagarajan 2024, arXiv:2403.06963"
-#: (d, L): share of whole answers right of a GPT with teacher forcing: 12 layers, 384 wide, 200,000 graphs
-PUBLISHED = {(2, 10): 0.494, (5, 5): 0.186, (7, 7): 0.126}
-PUBLISHED_ROWS = "published"
 
 
 def derived_rows(o: PathStarOptions, s: Summary) -> Iterator[SummaryRow]:
-    """How far fits are from their closed forms, when whole answers are right, and the published marks."""
-    gaps = []
-    for row in s.select(EXPECTED, part=POINTER):
-        place = {name: row[name] for name in ("mode", "degree", "H", "hops")}
-        gaps.append(abs(row.mean - s.value(SAMPLED, part=POINTER, learner=CLOSED, **place)))
-    if gaps:
-        yield derived(POINTER, GAP, round(max(gaps), 9), f"over {len(gaps)} learners")
-    for degree in o.network_degrees:
+    """When whole answers are right."""
+    for degree in o.degrees:
         for mode, training in trainings(s, degree).items():
             step = first_above(training.whole(), SOLVED) if mode != SECOND else None
             if step is not None:
                 yield derived(NETWORK, LEARNED, step, "greedy", mode=mode, degree=degree, H=training.length)
-    labels = {"task": "PathStar", "learner": "GPT, 12 layers, 384 wide", "mode": FORCING}
-    for (d, L), value in PUBLISHED.items():
-        how = f"published, not ours: {SOURCE}"
-        yield derived(PUBLISHED_ROWS, GREEDY, value, how, **labels, degree=d, H=L)
 
 
 def training_table(s: Summary, degree: int, found: Mapping[str, Training]) -> Table:
@@ -386,37 +328,12 @@ def training_table(s: Summary, degree: int, found: Mapping[str, Training]) -> Ta
     return Table(f"Transformers on d={degree}, L={length}, at the end", heads, lines, note)
 
 
-def pointer_table(o: PathStarOptions, s: Summary, length: int) -> Table:
-    """Exact match of the pointer learner by mode, d and hops."""
-    rows: list[tuple[str, dict[str, Any]]] = [
-        (f"{mode}, d={d}, {word}", {"part": POINTER, "mode": mode, "degree": d, "H": length, "metric": metric})
-        for mode in POINTER_MODES
-        for d in sorted(o.degrees)
-        for metric, word in ((SAMPLED, "sampled"), (GREEDY, "greedy"))
-    ]
-    columns: list[tuple[str, dict[str, Any]]] = []
-    for hops in hops_of(length):
-        columns.append(("1 hop" if hops == 1 else f"{hops} hops", {"learner": POINTER, "hops": hops}))
-        columns.append((CLOSED, {"learner": CLOSED, "hops": hops, "digits": 4}))
-    note = (
-        f"Whole answers right, running free, with 95 % {SHARE_INTERVAL} intervals: log-loss on the population in the "
-        "class of log-linear pointers, which sees so many ancestors of the goal; all of them in the last columns."
-    )
-    title = f"Pointer learners on stars of length {length}"
-    return pivot(s, title, SAMPLED, rows, columns, digits=2, corner="mode", note=note)
-
-
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 #: nodes of the path after the second, from near the start to the goal
 BLUES = ("#A6CBE3", "#5AA3CF", "#2A7AB5", "#0B4F8A", "#062F54")
-#: of the modes in the headline, in its order: colour, marker and place beside the others
-LOOKS: dict[str, tuple[str, str, float]] = {
-    FORCING: (COLOURS["vermilion"], "o", -0.16),
-    REVERSED: (COLOURS["green"], "s", 0.0),
-    TEACHERLESS: (COLOURS["blue"], "D", 0.16),
-}
-BARS: dict[str, Any] = {"markersize": 8, "elinewidth": 1.5, "capsize": 3}
+#: modes in the headline, in its order
+SHOWN = (FORCING, REVERSED, TEACHERLESS)
 WHOLE_ANSWER = "whole answer, running free"
 
 
@@ -440,7 +357,7 @@ def title_of(found: Mapping[str, Training]) -> str:
 def headings(found: Mapping[str, Training]) -> dict[str, str]:
     """The answer of each panel, from its numbers."""
     out = {}
-    for mode, training in ((mode, found[mode]) for mode in LOOKS if mode in found):
+    for mode, training in ((mode, found[mode]) for mode in SHOWN if mode in found):
         if first_above(training.whole(), SOLVED) is not None:
             out[mode] = "solved"
         elif mode == FORCING and copies(training):
@@ -486,88 +403,12 @@ def mark_chance(axes: Axes, training: Training, *, copied: bool) -> None:
         axes.text(training.steps, chance - 0.13, "node 2: a guess", color=COLOURS["vermilion"], **style)
 
 
-def pointer_title(s: Summary, length: int) -> str:
-    """The answer, where the pointer learners give it: all hops make each mode right, and only reversed needs none."""
-    rows = s.select(EXPECTED, part=POINTER, learner=POINTER, H=length)
-    able = [row["mode"] == REVERSED or row["hops"] == length - 2 for row in rows]
-    if rows and able == [row.mean >= SOLVED for row in rows]:
-        return "A learner that sees too few hops cannot plan, with a teacher or without; reversed, it need not"
-    return "How many hops does a learner have to see to plan a path?"
-
-
-def pointer_figure(s: Summary, length: int, degrees: list[int]) -> Figure:
-    """Exact match of the pointer learner against the hops that it sees, with the closed form; a panel for each d."""
-    labels = ["ancestors of the goal that it sees"] * len(degrees)
-    title = pointer_title(s, length)
-    figure, panels = new_panels(title, labels, "whole answers right, sampled", size=(11.0, 4.8))
-    hops = hops_of(length)
-    rows = [row for d in degrees for row in s.select(SAMPLED, part=POINTER, H=length, degree=d)]
-    low = min((row.mean for row in rows if row.mean > 0), default=0.5)
-    for axes, degree in zip(panels, degrees, strict=True):
-        axes.set_title(f"d={degree} arms of L={length} nodes", fontsize=11)
-        for mode, (colour, marker, shift) in LOOKS.items():
-            place: dict[str, Any] = {"part": POINTER, "mode": mode, "degree": degree, "H": length}
-            form, got = (s.series("hops", SAMPLED, **place, learner=learner) for learner in (CLOSED, POINTER))
-            if not len(got.x):
-                continue
-            at = np.arange(len(got.x)) + shift
-            axes.hlines(form.mean, at - 0.07, at + 0.07, color=COLOURS["black"], linewidth=2.2, label=CLOSED)
-            seen = got.mean > 0
-            errorbars(
-                axes, at[seen], Series(*(column[seen] for column in got)), colour, **BARS, marker=marker, label=mode
-            )
-            for x, y, value in zip(at, np.fmax(got.upper, form.mean), got.mean, strict=True):
-                words: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
-                axes.annotate(f"{value:.2g}", (x, y), xytext=(0, 11), **words)
-        axes.set_xticks(range(len(hops)), labels=[f"{h} (all)" if h == length - 2 else str(h) for h in hops])
-        axes.set_xlim(-0.5, len(hops) - 0.5)
-        axes.grid(visible=False, axis="x")
-    panels[0].axhline(low, linewidth=0)  # the limits of the first panel are those of all
-    plain_log_axis(panels[0])
-    panels[0].set_ylim(low / 2.0, 2.0)
-    legend_below(figure, [*LOOKS, CLOSED])
-    return figure
-
-
-def law_figure(s: Summary, length: int) -> Figure:
-    """Exact match under teacher forcing against the number of arms: ours and the published."""
-    pointers = list(s.select(EXPECTED, part=POINTER, mode=FORCING, H=length, hops=0))
-    found = [trainings(s, degree) for degree in s.distinct("degree", part=NETWORK)]
-    networks = [modes[FORCING].at_end() for modes in found if FORCING in modes]
-    measured = [*pointers, *networks]
-    settled = bool(measured) and all(agrees(row, row["degree"]) for row in measured)
-    title = "Under teacher forcing one answer in d is right, whoever learns" if settled else "Is one answer in d right?"
-    figure, axes = new_figure(title, "arms d", "whole answers right", size=(8.2, 4.8))
-    arms = sorted({*(row["degree"] for row in measured), *(d for d, _ in PUBLISHED)})
-    fine = np.geomspace(arms[0] / 1.1, arms[-1] * 1.1, 100)
-    axes.plot(fine, 1 / fine, color=COLOURS["grey"], linestyle="--", linewidth=1.5, label="1/d: copying, and a guess")
-    ours = (
-        (pointers, f"log-linear pointers, L={length}, expected", "orange", "o", 1.0),
-        (networks, f"transformer, L={length}, greedy", "vermilion", "s", 1.035),
-    )
-    for rows, label, colour, marker, shift in ours:
-        if rows:
-            at = [row["degree"] * shift for row in rows]
-            errorbars(axes, at, rows, COLOURS[colour], **BARS, marker=marker, label=label)
-    mark: dict[str, Any] = {"color": COLOURS["black"], "markerfacecolor": "none", "markersize": 17}
-    theirs = "published, not ours: GPT, 12 layers, 384 wide"
-    axes.plot([d for d, _ in PUBLISHED], list(PUBLISHED.values()), "*", **mark, label=theirs)
-    for (d, L), value in PUBLISHED.items():
-        words = f"({d}, {L}) {value:.1%}"
-        axes.annotate(words, (d, value), xytext=(4, -20), textcoords="offset points", ha="right", fontsize=9)
-    log2_axis(axes, arms)
-    axes.set_xlim(arms[0] / 1.25, arms[-1] * 1.35)
-    axes.set_ylim(0, 0.6)
-    axes.legend(loc="upper right", fontsize=10)
-    return figure
-
-
 def figures(o: PathStarOptions, s: Summary) -> list[FigureSpec]:
-    """The headline is of the transformers where there are some, and of the pointer learners otherwise."""
+    """Two for each number of arms."""
     made: list[FigureSpec] = []
-    for degree in o.network_degrees:
+    for degree in o.degrees:
         found = trainings(s, degree)
-        if not set(LOOKS) & set(found):
+        if not set(SHOWN) & set(found):
             continue
         size, more = f"d={degree}, L={o.length}", f"-{degree}" if made else ""
         made.append(
@@ -588,23 +429,7 @@ def figures(o: PathStarOptions, s: Summary) -> list[FigureSpec]:
                 partial(learning_figure, found, FREE, "Running free, is a wrong arm at node 2 wrong to the end?"),
             )
         )
-    pair = sorted({min(o.degrees), 5 if 5 in o.degrees else max(o.degrees)})
-    pointers = FigureSpec(
-        "pointers" if made else "headline",
-        "Which of it is misspecification?",
-        "Log-loss on the population in a class of log-linear pointers, whole answers running free, with 95 % "
-        f"{SHARE_INTERVAL} intervals; black: closed form. It sees so many ancestors of the goal; greedy decoding is in "
-        "the table.",
-        lambda: pointer_figure(s, o.length, pair),
-    )
-    law = FigureSpec(
-        "law",
-        "Does it depend on the number of arms?",
-        f"Whole answers right with 95 % intervals. Stars: published by {SOURCE}, on (d, L) as written; they are not "
-        "ours, and of larger networks and longer training.",
-        lambda: law_figure(s, o.length),
-    )
-    return [*made, pointers, law]
+    return made
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------
@@ -668,50 +493,14 @@ def second_finding(found: Mapping[str, Training]) -> str:
     )
 
 
-def pointer_findings(o: PathStarOptions, s: Summary, gap: SummaryRow) -> Iterator[str]:
-    """What the pointer learner isolates, and the closed form."""
-    place: dict[str, Any] = {"part": POINTER, "learner": POINTER, "H": o.length}
-    degrees = [row["degree"] for row in s.select(EXPECTED, **place)]
-    if not degrees:
-        return
-    d = min(degrees)
-    hops = " | ".join(str(hop) for hop in hops_of(o.length))
-    words = []
-    for mode in LOOKS:
-        shares = s.series("hops", EXPECTED, **place, mode=mode, degree=d).mean
-        words.append(f"{mode} {' | '.join(number(share, 3) for share in shares) or NOT_MEASURED}")
-    yield (
-        f"Misspecification by itself (log-linear pointers, d={d}, L={o.length}, {hops} hops seen): whole answers right "
-        f"{'; '.join(words)}. The expected exact match of every fit is within {number(gap.mean, 2)} of its closed form "
-        f"({gap.method}). Without the hops a teacherless learner does worse than one that copies; with all of them "
-        "each of the three is right."
-    )
-
-
-def law_finding(o: PathStarOptions, s: Summary) -> str:
-    """1/d, ours and theirs."""
-    pointers = s.select(EXPECTED, part=POINTER, learner=POINTER, mode=FORCING, H=o.length, hops=0)
-    ours = ", ".join(f"{row.mean:.3f} (d={row['degree']})" for row in reversed(pointers))
-    words = [f"pointers {ours or NOT_MEASURED}"]
-    found = {degree: trainings(s, degree) for degree in o.network_degrees}
-    networks = [f"{modes[FORCING].shown()} (d={d})" for d, modes in found.items() if FORCING in modes]
-    if networks:
-        words.append(f"transformer {', '.join(networks)}")
-    theirs = ", ".join(f"{value:.1%} on (d, L) = ({d}, {L})" for (d, L), value in PUBLISHED.items())
-    return (
-        f"Teacher forcing against 1/d: {'; '.join(words)}. Published, not ours: {theirs}, a GPT of 12 layers, 384 "
-        f"wide, 200,000 graphs ({SOURCE})."
-    )
-
-
 def limit_findings(o: PathStarOptions, s: Summary) -> Iterator[str]:
     """What these sizes cannot show."""
-    found = trainings(s, o.network_degrees[0])
+    found = trainings(s, o.degrees[0])
     said = []
     if o.seeds == 1:
         said.append("one training of each kind, so intervals are over prompts and not over trainings")
-    if len(o.network_degrees) == 1:
-        said.append(f"transformers on d={o.network_degrees[0]} only")
+    if len(o.degrees) == 1:
+        said.append(f"transformers on d={o.degrees[0]} only")
     more = "The full study (without --quick) trains longer, with more seeds and arms" if said else ""
     if TEACHERLESS in found and found[TEACHERLESS].at_end().mean < SOLVED:
         said.append(f"whether a longer teacherless training gets to node 2: it stopped at {found[TEACHERLESS].steps}")
@@ -728,29 +517,20 @@ FINDINGS = {
 }
 
 
-def findings(o: PathStarOptions, s: Summary, rows: list[SummaryRow]) -> Iterator[str]:
+def findings(o: PathStarOptions, s: Summary) -> Iterator[str]:
     """Everything in words."""
-    if why := networks_left_out(o.neural):
-        yield f"Part B, transformers over training, was {why}. What follows is part A, the pointer learners."
-    for degree in o.network_degrees:
+    for degree in o.degrees:
         found = trainings(s, degree)
         yield from (finding(found) for mode, finding in FINDINGS.items() if mode in found)
-    for row in rows:
-        if row.metric == GAP:
-            yield from pointer_findings(o, s, row)
-    if len(s):
-        yield law_finding(o, s)
     yield from limit_findings(o, s)
 
 
 def analyse(options: PathStarOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
     rows = list(derived_rows(options, summary))
-    found = {degree: trainings(summary, degree) for degree in options.network_degrees}
+    found = {degree: trainings(summary, degree) for degree in options.degrees}
     tables = [training_table(summary, degree, modes) for degree, modes in found.items() if modes]
-    lengths = dict.fromkeys([options.length, *sorted(options.lengths)])
-    tables += [pointer_table(options, summary, length) for length in lengths]
-    said = list(findings(options, summary, rows))
+    said = list(findings(options, summary))
     return Analysis(rows=rows, tables=tables, figures=figures(options, summary), findings=said)
 
 
@@ -760,5 +540,5 @@ STUDY = Study(
     options=PathStarOptions,
     cells=cells,
     analyse=analyse,
-    labels=("mode", "degree", "hops", "step"),
+    labels=("mode", "degree", "step"),
 )

@@ -1,4 +1,4 @@
-"""Which rewards recover the expert's distribution, and what does asking the expert save?"""
+"""Which rewards recover the expert's distribution, and which its mode only: PPO beside learners by imitation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from experiments.charts import (
     COLOURS,
     DISTANCE,
     Axes,
-    Curve,
     Figure,
-    Panel,
-    chart,
     errorbars,
     interval_dot,
     legend_below,
@@ -29,18 +26,7 @@ from experiments.charts import (
 )
 from experiments.measure import BEST, SECONDS, build_learner, costed_fit, named
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import (
-    NAN,
-    Summary,
-    SummaryRow,
-    Table,
-    derived,
-    interval_words,
-    intervals_over,
-    number,
-    pivot,
-    slope_rows,
-)
+from experiments.summary import Summary, Table, interval_words, intervals_over, number, pivot
 from ntp_envs import Policy, Task, collect, distance, make_task
 from ntp_envs.arrays import all_sequences
 
@@ -50,9 +36,9 @@ class RLOptions(Options):
     """Sizes of the sweep; the defaults are the full study."""
 
     rl: bool = True
-    """Train PPO, which needs stable-baselines3 (the extra ``rl``); without it the other learners and the cost run."""
+    """Train PPO, which needs stable-baselines3 (the extra ``rl``); without it the other learners run."""
     horizon: int = option(8, least=4, most=12)
-    """Horizon H of the comparison of rewards; every sequence is listed, so at most 12."""
+    """Horizon H; every sequence is listed, so at most 12."""
     n: int = option(2000)
     """Demonstrations of the imitation learners."""
     steps: int = option(300_000, quick=160_000)
@@ -60,11 +46,7 @@ class RLOptions(Options):
     n_envs: int = option(128)
     """Sequences that PPO writes side by side."""
     seeds: int = option(5, quick=2)
-    """Replicates of every learner, in both parts."""
-    horizons: tuple[int, ...] = option((16, 32, 64, 128, 256), least=2)
-    """Horizons of the cost on Tightrope."""
-    eps: float = option(1e-3, above=0.0, below=0.5)
-    """Slip probability there."""
+    """Replicates of every learner."""
     rollouts: int = option(200)
     """Sequences that DAgger writes in each of its rounds."""
     rounds: int = option(10)
@@ -126,9 +108,9 @@ def _mean(law: NDArray[np.float64], values: NDArray[np.float64]) -> float:
     return float(law @ np.where(law > 0, values, 0.0))
 
 
-# -- cells: learners and rewards on tasks of a short horizon, and the cost of a slip on Tightrope --------------------
+# -- cells: learners and rewards on tasks of a short horizon -----------------------------------------------------------
 
-REWARDED, COSTS = "rewards", "cost"
+REWARDED = "rewards"
 DAGGER, EXPERT = "DAgger", "expert"
 IMITATION = ("log-loss", "rho", DAGGER)
 #: name in the study: the reward of `agents.rl.SB3Agent`
@@ -144,10 +126,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "ARLinear": {},
     "NoisyParity": {},
 }
-COST = "expected cost"
 QUERIES = "expert queries"
-#: where the cost of each learner should lie, and the method of the task that gives it
-CLOSED_FORMS = {"closed form, never back": "bc_cost", "closed form, back at once": "dagger_cost"}
 
 
 def learning_rate(left: float) -> float:
@@ -231,28 +210,6 @@ def rewarded(
     return [*records, Record(QUERIES, queries(agent), labels), *fit.records(labels)]
 
 
-def costs(
-    *, H: int, eps: float, n: int, rounds: int, rollouts: int, replicate: int, rng: np.random.Generator
-) -> list[Record]:
-    """The exact expected cost of each learner on Tightrope where one can climb back, with its closed forms."""
-    made = make_task("Tightrope", horizon=H, eps=eps, recoverable=True)
-    demonstrations = collect(made, n, rng)
-    seed = int(rng.integers(1 << 31))
-    records = []
-    for learner in IMITATION:
-        agent = build(learner, made, rounds, rollouts)
-        agent.fit(demonstrations, made.policy_class, rng=np.random.default_rng(seed))
-        labels = named("Tightrope", learner, H, n)
-        cost = made.expected_cost(agent.policy_)  # type: ignore[attr-defined]
-        records.append(Record(COST, cost, labels, method="automaton"))
-        records.append(Record(QUERIES, queries(agent), labels))
-    if replicate == 0:
-        for name, method in CLOSED_FORMS.items():
-            labels = {"task": "Tightrope", "learner": name, "H": H}
-            records.append(Record(COST, getattr(made, method)(), labels, method="closed form"))
-    return records
-
-
 def cells(options: RLOptions) -> Iterator[Cell]:
     """The slow cells first, so that workers end together.
 
@@ -271,9 +228,6 @@ def cells(options: RLOptions) -> Iterator[Cell]:
         for task in TASKS:
             cell = {"task": task, "H": options.horizon, "n": options.n, **asked, "replicate": replicate}
             yield Cell(REWARDED, imitated, cell)
-        for H in options.horizons:
-            cell = {"H": H, "eps": options.eps, "n": options.n, **asked, "replicate": replicate}
-            yield Cell(COSTS, costs, cell)
 
 
 def learners_of(task: str) -> list[str]:
@@ -284,15 +238,10 @@ def learners_of(task: str) -> list[str]:
 
 # -- what the summary says of a learner --------------------------------------------------------------------------------
 
-SLOPE = "slope of log cost in log H"
-GAP = "largest relative gap to the closed form"
 #: up to this squared Hellinger distance at H the distribution counts as recovered
 RECOVERED = 0.05
 #: below this share of the expert's entropy a policy has collapsed
 COLLAPSED = 0.25
-NEVER_BACK, BACK = CLOSED_FORMS
-#: the closed form that each learner should be on
-FORMS = {"log-loss": NEVER_BACK, "rho": NEVER_BACK, DAGGER: BACK}
 SUCCESS_REWARD, _, MAX_ENT = REWARDS
 
 
@@ -303,13 +252,13 @@ def shown_learners(s: Summary, task: str) -> list[str]:
 
 def of(s: Summary, metric: str, task: str, learner: str) -> float:
     """The mean of a metric of the comparison."""
-    return s.value(metric, part=REWARDED, task=task, learner=learner)
+    return s.value(metric, task=task, learner=learner)
 
 
 def whole(s: Summary, task: str) -> dict[str, Any]:
     """Where the distance of whole sequences is."""
-    rows = s.select("hellinger2", part=REWARDED, task=task)
-    return {"part": REWARDED, "task": task, "h": max((row["h"] for row in rows), default=None)}
+    rows = s.select("hellinger2", task=task)
+    return {"task": task, "h": max((row["h"] for row in rows), default=None)}
 
 
 def reached(s: Summary, task: str, learner: str) -> float:
@@ -329,26 +278,12 @@ def verdict(s: Summary, task: str, learner: str) -> str:
     return "not recovered"
 
 
-def cost_rows(s: Summary) -> list[SummaryRow]:
-    """The slope of each learner's cost, and how far the worst of its means is from its closed form."""
-    rows = []
-    for learner, form in FORMS.items():
-        found, wanted = (s.series("H", COST, part=COSTS, learner=name) for name in (learner, form))
-        if not len(found.x) or list(found.x) != list(wanted.x):
-            continue  # a cell failed
-        gap = float(abs(found.mean / wanted.mean - 1).max())
-        rows.append(derived(COSTS, GAP, gap, "over the horizons", task="Tightrope", learner=learner))
-        rows += slope_rows(s.select(COST, part=COSTS, learner=learner), "H", SLOPE)
-    return rows
-
-
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
 def tables(s: Summary) -> list[Table]:
-    """The distance of every learner, all of it on each task, and the cost."""
+    """The distance of every learner, and all of it on each task."""
     learners = [(name, {"learner": name}) for name in (*REWARDS, *IMITATION, BEST, EXPERT)]
-    horizons = s.distinct("H", part=COSTS)
     squared = "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H"
     return [
         pivot(
@@ -358,7 +293,7 @@ def tables(s: Summary) -> list[Table]:
             learners[:-1],
             [(task, whole(s, task)) for task in TASKS],
             digits=2,
-            note=f"{squared}, in [0, 2]. {intervals_over(s.select('hellinger2', part=REWARDED))}.",
+            note=f"{squared}, in [0, 2]. {intervals_over(s.select('hellinger2'))}.",
         ),
         *(
             pivot(
@@ -369,18 +304,9 @@ def tables(s: Summary) -> list[Table]:
                 columns_of(s, task),
                 note=f"{squared}; entropy and expert log-probability in nats a token, reverse KL in nats a sequence, "
                 "expert log-probabilities at least -20 a token. "
-                f"{intervals_over(s.select('hellinger2', part=REWARDED, task=task))}.",
+                f"{intervals_over(s.select('hellinger2', task=task))}.",
             )
             for task in TASKS
-        ),
-        pivot(
-            s,
-            "Cost on Tightrope, recoverable",
-            COST,
-            [(name, {"part": COSTS, "learner": name}) for name in (*FORMS, *CLOSED_FORMS)],
-            [(f"H={H}", {"H": H, "bare": True}) for H in horizons],
-            digits=5,
-            note="Steps off the rope, exact for the policy learned (forward recursion); means over replicates.",
         ),
     ]
 
@@ -388,9 +314,9 @@ def tables(s: Summary) -> list[Table]:
 def columns_of(s: Summary, task: str) -> list[tuple[str, dict[str, Any]]]:
     """The columns of the table of one task."""
     heads = {ENTROPY: "entropy rate", MODE: "P(mode)", EXPERT_LOG_PROB: "expert log-prob", REVERSE_KL: "reverse KL"}
-    if len(s.select(SUCCESS, part=REWARDED, task=task)):
+    if len(s.select(SUCCESS, task=task)):
         heads[SUCCESS] = "success"
-    place: dict[str, Any] = {"part": REWARDED, "task": task, "bare": True}
+    place: dict[str, Any] = {"task": task, "bare": True}
     return [
         ("D_H^2", whole(s, task)),
         *((head, {**place, "metric": metric}) for metric, head in heads.items()),
@@ -431,7 +357,7 @@ def curve_figure(s: Summary) -> Figure:
     figure, panels = task_panels(curve_title(s), "prefix length h", DISTANCE)
     for axes, task in zip(panels, TASKS, strict=True):
         for name in shown_learners(s, task):
-            series = s.series("h", "hellinger2", part=REWARDED, task=task, learner=name)
+            series = s.series("h", "hellinger2", task=task, learner=name)
             plot_series(axes, series, name, **LOOKS[name], label=name)
     panels[0].set_ylim(-0.03, None)
     legend_below(figure, LOOKS, size=9)
@@ -449,7 +375,7 @@ def entropy_figure(s: Summary) -> Figure:
     for axes, task in zip(panels, TASKS, strict=True):
         expert = mark_expert(axes, s, ENTROPY, task)
         for learner, height in heights.items():
-            for row in s.select(ENTROPY, part=REWARDED, task=task, learner=learner):
+            for row in s.select(ENTROPY, task=task, learner=learner):
                 words = f"{of(s, MODE, task, learner):.2g}"
                 interval_dot(axes, row, height, LOOKS[learner]["color"], words, fontsize=8.5, bbox=white)
         axes.set_xlim(-0.03, 0.87)
@@ -469,7 +395,7 @@ def return_figure(s: Summary) -> Figure:
     for axes, task in zip(panels, TASKS, strict=True):
         mark_expert(axes, s, EXPERT_LOG_PROB, task)
         for learner in (name for name in shown_learners(s, task) if name != BEST):
-            (reward,) = s.select(EXPERT_LOG_PROB, part=REWARDED, task=task, learner=learner)
+            (reward,) = s.select(EXPERT_LOG_PROB, task=task, learner=learner)
             last, look = s.select("hellinger2", learner=learner, **whole(s, task)), LOOKS[learner]
             axes.plot([reward.lower, reward.upper], [last[0].mean] * 2, color=look["color"], linewidth=1.5)
             size = {"markersize": look["markersize"] + 1, "elinewidth": 1.5, "capsize": 0}
@@ -492,32 +418,8 @@ def mark_expert(axes: Axes, s: Summary, metric: str, task: str) -> float:
     return expert
 
 
-def cost_title(rows: list[SummaryRow]) -> str:
-    """How the cost of a slip grows."""
-    slopes = {row["learner"]: row.mean for row in rows if row.metric == SLOPE}
-    if not {"log-loss", DAGGER} <= set(slopes):
-        return "What does asking the expert save?"
-    cloning, asking = slopes["log-loss"], slopes[DAGGER]
-    return f"The cost of a slip grows as H^{cloning:.3g} for cloning, as H^{asking:.3g} for DAgger"
-
-
-def cost_figure(s: Summary, rows: list[SummaryRow]) -> Figure:
-    """Expected cost against H, with the closed forms as lines under the points of the learners."""
-    line, points = {"color": COLOURS["grey"], "marker": "", "linestyle": "-"}, {"linestyle": ""}
-    look: dict[str, tuple[str, dict[str, Any]]] = {
-        BACK: ("about eps H", line),
-        NEVER_BACK: ("sum of 1 - (1 - eps)^h", line),
-        "log-loss": ("log-loss and rho", {**points, "markersize": 11}),
-        "rho": ("", {**points, "markersize": 5}),
-        DAGGER: (DAGGER, {**points, "markersize": 8, "color": LOOKS[DAGGER]["color"], "marker": "^"}),
-    }
-    curves = [Curve({"part": COSTS, "learner": name}, label, look=changes) for name, (label, changes) in look.items()]
-    panel = Panel("H", "horizon H", COST, curves, yscale="log", room=4.5)
-    return chart(s, cost_title(rows), "expected steps off the rope", panel)
-
-
-def figures(o: RLOptions, s: Summary, rows: list[SummaryRow]) -> list[FigureSpec]:
-    """Distances, entropies and returns of the comparison, and the cost."""
+def figures(o: RLOptions, s: Summary) -> list[FigureSpec]:
+    """Distances, entropies and returns."""
     over = interval_words(o.seeds)
     question, words = "How far are the imitation learners from the expert?", "Without PPO (--no-rl). Distance curves"
     deterministic = ""
@@ -542,13 +444,6 @@ def figures(o: RLOptions, s: Summary, rows: list[SummaryRow]) -> list[FigureSpec
             f"{over}; dashed: what the expert itself scores. Its distribution is at the bottom of that line; a higher "
             "score is farther away, as is a lower one.",
             lambda: return_figure(s),
-        ),
-        FigureSpec(
-            "cost",
-            "What does asking the expert save?",
-            "Exact expected cost of the learned policies on the Tightrope that can be climbed back on; lines: closed "
-            "forms.",
-            lambda: cost_figure(s, rows),
         ),
     ]
 
@@ -585,41 +480,15 @@ def reward_findings(s: Summary) -> Iterator[str]:
     )
 
 
-def cost_findings(rows: list[SummaryRow], s: Summary) -> Iterator[str]:
-    """The cost at the largest horizon, the slopes and the gaps."""
-    gaps, slopes = ({row["learner"]: row.mean for row in rows if row.metric == m} for m in (GAP, SLOPE))
-    if not gaps:
-        return
-    top = max(s.distinct("H", part=COSTS))
-    words = []
-    for learner, gap in gaps.items():
-        cost, wanted = (s.value(COST, part=COSTS, learner=name, H=top) for name in (learner, FORMS[learner]))
-        words.append(
-            f"{learner} {number(cost, 5)} (closed form {number(wanted, 5)}; slope in H "
-            f"{number(slopes.get(learner, NAN), 3)}; largest gap {gap:.2g})"
-        )
-    worst = max(gaps.values())
-    kept = "all within 5 % of the closed forms"
-    if worst > 0.05:
-        kept = f"not within 5 % of the closed forms ({worst:.0%})"
-    asked = s.value(QUERIES, part=COSTS, learner=DAGGER, H=top)
-    yield (
-        f"Tightrope where one can climb back, expected cost at H={top}: {'; '.join(words)}: {kept}. DAgger asked "
-        f"the expert {asked:,.0f} times there. The class has two members, equally far from the expert; cloning "
-        "cannot tell them apart and takes the first, DAgger sees the difference after its first slip."
-    )
-
-
 def analyse(options: RLOptions, summary: Summary) -> Analysis:
     """Everything that is made of the summary."""
-    rows = cost_rows(summary)
-    said = [*reward_findings(summary), *cost_findings(rows, summary)] if len(summary) else []
-    return Analysis(rows=rows, tables=tables(summary), figures=figures(options, summary, rows), findings=said)
+    said = list(reward_findings(summary)) if len(summary) else []
+    return Analysis(tables=tables(summary), figures=figures(options, summary), findings=said)
 
 
 STUDY = Study(
     name="rl",
-    question="Which rewards recover the expert's distribution, which collapse to its mode, and what does DAgger save?",
+    question="Which rewards recover the expert's distribution, and which collapse to its mode?",
     options=RLOptions,
     cells=cells,
     analyse=analyse,

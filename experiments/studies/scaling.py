@@ -26,7 +26,6 @@ from experiments.summary import (
     Table,
     derived,
     line_interval,
-    number,
     pivot,
     rank_correlation,
 )
@@ -488,47 +487,32 @@ def frontier_table(s: Summary, o: ScalingOptions) -> Table:
     return Table("Equal data and compute", ["best width", *map(flops, budgets)], lines, note)
 
 
-def training_table(s: Summary, o: ScalingOptions) -> Table:
-    """Every training: what it cost, and what came out."""
-    lines = []
-    for row in (row for architecture in ARCHITECTURES for row in trainings(s, o, architecture)):
-        place = place_of(row)
-        counts = [f"{s.value(metric, **place):,.0f}" for metric in (PARAMETERS, STEPS, TOKENS)]
-        came_out = [number(s.value(TRAIN_BITS, **place), 3), row.shown(), *(s.shown(m, **place) for m in (PASSING, KL))]
-        seconds = number(s.timings.value(SECONDS, **place), 3)
-        name, passes = f"{NAMES[row['learner']]}, e={row['width']}", number(s.value(EPOCHS, **place), 3)
-        lines.append([name, f"{s.value(FLOPS, **place):.4g}", *counts, passes, *came_out, seconds])
-    heads = ["network", "operations", "parameters", "steps", "characters read", "passes", "bits, training"]
-    heads += ["bits, held out", "drifts after", "KL a character", "seconds"]
-    note = (
-        "Drifts after: characters until the squared Hellinger distance sum (sqrt P - sqrt Q)^2 to the expert's text, "
-        "in [0, 2], passes 1. KL(expert || network) in nats. Seconds of wall time depend on the machine. Intervals of "
-        "the bits as above."
-    )
-    return Table("Every training", heads, lines, note)
-
-
-def reference_table(s: Summary) -> Table:
-    """The n-gram models of the same windows, and the expert."""
-    rows = [(f"{NGRAM}, n={row['window'] + 1}", place_of(row)) for row in ngrams(s)]
+def policy_table(s: Summary, o: ScalingOptions) -> Table:
+    """Every training, the n-gram models of the same windows, and the expert: what it cost, and what came out."""
+    made = [row for architecture in ARCHITECTURES for row in trainings(s, o, architecture)]
+    rows = [(f"{NAMES[row['learner']]}, e={row['width']}, {flops(row['budget'])}", place_of(row)) for row in made]
+    rows += [(f"{NGRAM}, n={row['window'] + 1}", place_of(row)) for row in ngrams(s)]
     for row in s.select(BITS, part=REFERENCE, learner=EXPERT):
         rows.append((f"expert: n={row['window'] + 1}, whole text", place_of(row)))
-    columns = {
-        "operations": FLOPS,
-        "bits, training": TRAIN_BITS,
-        "bits, held out": BITS,
-        "drifts after": PASSING,
-        "KL a character": KL,
+    counts = {
+        "operations": (FLOPS, 4),
+        "parameters": (PARAMETERS, 9),
+        "steps": (STEPS, 9),
+        "characters read": (TOKENS, 9),
     }
-    return pivot(
-        s,
-        "n-gram models of the same windows",
-        BITS,
-        rows,
-        [(heading, {"metric": metric}) for heading, metric in columns.items()],
-        corner="model",
-        note="The expert has seen all of the training text, and has nothing to drift from.",
+    found = {"passes": EPOCHS, "bits, training": TRAIN_BITS, "bits, held out": BITS, "drifts after": PASSING}
+    found["KL a character"] = KL
+    columns: list[tuple[str, dict[str, Any]]] = [
+        *((head, {"metric": metric, "digits": digits}) for head, (metric, digits) in counts.items()),
+        *((head, {"metric": metric}) for head, metric in found.items()),
+        ("seconds", {"metric": SECONDS, "timing": True}),
+    ]
+    note = (
+        "Drifts after: characters until the squared Hellinger distance sum (sqrt P - sqrt Q)^2 to the expert's text, "
+        "in [0, 2], passes 1. KL(expert || policy) in nats. Seconds of wall time depend on the machine. Intervals of "
+        "the bits as above. The expert has seen all of the training text, and has nothing to drift from."
     )
+    return pivot(s, "Every training, and n-gram models of the same windows", BITS, rows, columns, note=note)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -706,7 +690,7 @@ def analyse(options: ScalingOptions, summary: Summary) -> Analysis:
             lambda: window_figure(s, options),
         ),
     ]
-    tables = [frontier_table(s, options), training_table(s, options), reference_table(s)]
+    tables = [frontier_table(s, options), policy_table(s, options)]
     return Analysis(rows=rows, tables=tables, figures=figures, findings=list(findings(s, options, rows)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checked import check_policy
+from ntp_envs.checks import check_kind
 from ntp_envs.distances.metrics import COVERAGE, Metric, check_metrics, check_thresholds
 from ntp_envs.intervals import CONFIDENCE
 from ntp_envs.policies import Policy
@@ -27,7 +28,8 @@ class DistanceCurve(Savable):
             ``"kl"`` (nats, first argument first), ``"chi2"``, or ``"coverage"`` (``P(P / Q >= N)``), or the name of a
             registered one or of a function. The two-sample tests add ``"ngram_tv"`` and ``"mmd2"``.
         values: ``(H,)`` values; entry h - 1 is at prefix length h. Coverage at several thresholds: ``(H, T)``.
-        lower, upper: ends of the interval, same shape; equal to ``values`` where exact. By default they hold at each h
+        lower, upper: ends of the interval, same shape; equal to ``values`` where exact, but for what an automaton
+            at a long horizon leaves out (``upper``, by about 1e-12). By default they hold at each h
             (and N) by itself, not at all h together: see ``simultaneous``, and `band`.
         method: ``"automaton"``, ``"enumeration"``, ``"monte carlo (bridge)"``, ``"monte carlo (one-sided)"`` or
             ``"samples only (...)"``.
@@ -122,14 +124,21 @@ class Question:
         possible = masses > 0
         return np.asarray(prompts, dtype=np.int64)[possible], np.asarray(masses, dtype=np.float64)[possible]
 
-    def exact(self, values: dict[Metric, FloatArray], method: str) -> dict[str, DistanceCurve]:
-        """The answer without sampling error."""
-        return {
-            metric.name: DistanceCurve.exact(
+    def exact(
+        self, values: dict[Metric, FloatArray], method: str, dropped: FloatArray | None = None
+    ) -> dict[str, DistanceCurve]:
+        """The answer without sampling error; ``(H,)`` what both laws together give to prefixes that were left out."""
+        curves = {}
+        for metric, found in values.items():
+            curve = DistanceCurve.exact(
                 metric.name, found, method, thresholds=self.levels if metric is COVERAGE else None
             )
-            for metric, found in values.items()
-        }
+            if dropped is not None and dropped.any():
+                most, share = (1.0, 1.0) if metric is COVERAGE else (metric.most, 0.5 * max(metric.ends))
+                error = share * dropped.reshape(-1, *[1] * (found.ndim - 1))
+                curve = replace(curve, upper=np.minimum(found + error, most), method=f"{method} (to {dropped[-1]:.0e})")
+            curves[metric.name] = curve
+        return curves
 
 
 def ask(p: Policy, q: Policy, task: Task, metrics: Any, thresholds: ArrayLike) -> Question:
@@ -138,6 +147,6 @@ def ask(p: Policy, q: Policy, task: Task, metrics: Any, thresholds: ArrayLike) -
     Raises:
         TypeError, ValueError: unknown metrics, policies that do not fit the task, thresholds out of range.
     """
-    found = check_metrics(metrics)
+    found, task = check_metrics(metrics), check_kind("task", task, Task)
     p, q = check_policy("p", p, task), check_policy("q", q, task)
     return Question(p, q, task, found, *check_thresholds(thresholds))

@@ -1,16 +1,16 @@
 """Exact distances at every prefix length: by a forward recursion over pairs of automaton states, or by enumeration.
 
-The recursion costs O(H * pairs * A) at any horizon, for two automata. Enumeration is for any two policies: each prefix
-of the tree is visited once and costs one step of each policy's cursor. The tree is walked in blocks of prefixes of one
-length, the deepest block first, so memory stays bounded; a prefix that both policies exclude is cut off with all that
-follows.
+The recursion costs O(H * pairs * A) at any horizon, for two automata; of many pairs those of negligible mass are
+dropped. Enumeration is for any two policies: each prefix of the tree is visited once and costs one step of each
+policy's cursor. The tree is walked in blocks of prefixes of one length, the deepest block first, so memory stays
+bounded; a prefix that both policies exclude is cut off with all that follows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,6 +198,11 @@ def _mean_of(metric: Metric, ratio: FloatArray, masses: FloatArray) -> FloatArra
 #: reachable pairs of states at one prefix length beyond which the recursion refuses (about 1 GB)
 MAX_PAIRS = 2**21
 
+#: the recursion is exact while no more pairs than this are reached; of longer layers it drops the least probable pairs,
+#: to which P and Q together give so much at the full horizon
+EXACT_PAIRS = 2**11
+DROPPED = 1e-12
+
 #: largest error in total variation or coverage that the range of log-ratios may leave open
 SLACK = 1e-13
 
@@ -223,6 +228,10 @@ def automaton_distances(
         task: gives the prompt law and the horizon H.
         metrics: which ones: names, or functions of the log-ratio (`register_metric`).
         thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
+
+    Once more than 2048 pairs of states are reached (of a count of events: beyond H = 1000), the least probable ones are
+    dropped where the metric has a largest value; those that P and Q together give 1e-12 at most, up to the full
+    horizon. What that can add is in ``upper``, and ``method`` says so.
 
     Returns:
         A curve for each metric asked for, except that ``"tv"``, ``"coverage"`` and metrics that are not the suite's are
@@ -253,8 +262,28 @@ def check_automaton(name: str, policy: Policy) -> None:
 
 def by_pairs(asked: Question) -> dict[str, DistanceCurve]:
     """`automaton_distances` of a question that has been checked, between two automata."""
+    bounded = tuple(metric for metric in asked.metrics if metric is COVERAGE or np.isfinite(metric.most))
+    rest = tuple(metric for metric in asked.metrics if metric not in bounded)
+    try:
+        return _by_pairs(asked, None if bounded and rest else DROPPED if bounded else 0.0)
+    except _ManyPairs:  # what has no largest value is followed to the last pair, and by itself
+        one, two = (replace(asked, metrics=metrics) for metrics in (bounded, rest))
+        found = _by_pairs(one, DROPPED) | _by_pairs(two, 0.0)
+    return {metric.name: found[metric.name] for metric in asked.metrics if metric.name in found}
+
+
+class _ManyPairs(Exception):
+    """More than `EXACT_PAIRS` of them."""
+
+
+def _by_pairs(asked: Question, tolerance: float | None) -> dict[str, DistanceCurve]:
+    """``tolerance``: what may be dropped; ``None`` raises `_ManyPairs` where that would matter."""
     columns: dict[Metric, list[float | FloatArray]] = {metric: [] for metric in asked.metrics}
-    for layer in _layers(asked.p, asked.q, asked):  # type: ignore[arg-type]
+    dropped = []
+    for layer in _layers(asked.p, asked.q, asked, tolerance or 0.0):  # type: ignore[arg-type]
+        if tolerance is None and len(layer.pairs) > EXACT_PAIRS:
+            raise _ManyPairs
+        dropped.append(layer.dropped)
         for metric in list(columns):
             if metric is COVERAGE:
                 value: float | FloatArray | None = layer.coverage(asked.log_levels)
@@ -266,7 +295,7 @@ def by_pairs(asked: Question) -> dict[str, DistanceCurve]:
                 del columns[metric]
             else:
                 columns[metric].append(value)
-    return asked.exact({metric: np.array(values) for metric, values in columns.items()}, "automaton")
+    return asked.exact({metric: np.array(values) for metric, values in columns.items()}, "automaton", np.array(dropped))
 
 
 @dataclass
@@ -274,7 +303,8 @@ class _Layer:
     """Sums over the prefixes of one length that lead to each of n pairs; P and Q are the prefix's probabilities.
 
     With a = sqrt P and b = sqrt Q: ``gap`` = sum (a - b)^2, ``total`` = sum (a + b)^2, ``excess`` = sum (a^2 - b^2),
-    ``mass`` = sum P, ``chi`` = sum (P - Q)^2 / Q. ``low`` and ``high`` bound log P - log Q. All ``(n,)``.
+    ``mass`` = sum P, ``chi`` = sum (P - Q)^2 / Q. ``low`` and ``high`` bound log P - log Q (empty where
+    nobody asks). All ``(n,)``. ``dropped`` is what P and Q together give to the prefixes that are followed no longer.
     """
 
     pairs: IntArray
@@ -286,6 +316,28 @@ class _Layer:
     low: FloatArray
     high: FloatArray
     kl_so_far: float | None  # None: not asked for
+    dropped: float = 0.0
+
+    def without_the_least(self, most: float) -> _Layer:
+        """Without the least probable pairs, as many as leave ``dropped`` at most at ``most``."""
+        weights = 0.5 * (self.gap + self.total)  # P and Q together
+        order = np.argsort(weights, kind="stable")
+        masses = self.dropped + np.cumsum(weights[order])
+        count = int(np.searchsorted(masses, most, side="right"))
+        if not count:
+            return self
+        rows = np.sort(order[count:])
+        chi = None if self.chi is None else self.chi[rows]
+        parts = (self.gap, self.total, self.excess, self.mass)
+        return _Layer(
+            self.pairs[rows],
+            *(part[rows] for part in parts),
+            chi,
+            self.low[rows] if len(self.low) else self.low,
+            self.high[rows] if len(self.high) else self.high,
+            self.kl_so_far,
+            float(masses[count - 1]),
+        )
 
     def hellinger2(self) -> float:
         return min(float(self.gap.sum()), 2.0)
@@ -347,12 +399,13 @@ _OF_LAYER: dict[Metric, Callable[[_Layer], float | None]] = {
 }
 
 
-def _layers(p: AutomatonPolicy, q: AutomatonPolicy, asked: Question) -> Iterator[_Layer]:
+def _layers(p: AutomatonPolicy, q: AutomatonPolicy, asked: Question, tolerance: float) -> Iterator[_Layer]:
     prompts, masses = asked.prompts
     codes = p.initial_states(prompts) * (q.n_states + 1) + q.initial_states(prompts)
     grouping = _Grouping(codes, _code_space(p, q))
     mass = grouping.sum(masses)
     zero = np.zeros_like(mass)
+    ranged = any(metric is not HELLINGER2 for metric in asked.metrics)  # the others look at log-ratios
     layer = _Layer(
         grouping.codes,
         gap=zero,
@@ -360,13 +413,17 @@ def _layers(p: AutomatonPolicy, q: AutomatonPolicy, asked: Question) -> Iterator
         excess=zero,
         mass=mass,
         chi=zero if CHI2 in asked.metrics else None,
-        low=zero,
-        high=zero,
+        low=zero if ranged else zero[:0],
+        high=zero if ranged else zero[:0],
         kl_so_far=0.0 if KL in asked.metrics else None,
     )
+    many = EXACT_PAIRS
     for step in range(asked.task.horizon):
         layer, grouping = _advance(layer, grouping, p, q, step)
         yield layer
+        if tolerance and len(layer.pairs) > many:
+            layer = layer.without_the_least(tolerance * (step + 1) / asked.task.horizon)
+            many = len(layer.pairs) + max(16, len(layer.pairs) // 8)  # from now on it is done whenever it pays
 
 
 def _advance(
@@ -376,11 +433,11 @@ def _advance(
     of_p, of_q = np.divmod(layer.pairs, q.n_states + 1)
     log_p, to_p = _read(p, of_p, step)  # (n, A)
     log_q, to_q = _read(q, of_q, step)
-    no_p, no_q = np.isneginf(log_p), np.isneginf(log_q)
-    prob_p, prob_q = np.exp(log_p), np.exp(log_q)
+    no_p, no_q = log_p == -np.inf, log_q == -np.inf
+    prob_p, prob_q, ranged = np.exp(log_p), np.exp(log_q), len(layer.low) > 0
     with np.errstate(invalid="ignore"):
         log_ratio = np.where(no_p, -np.inf, np.where(no_q, np.inf, log_p - log_q))
-        low, high = layer.low[:, None] + log_ratio, layer.high[:, None] + log_ratio
+        ends = (layer.low[:, None] + log_ratio, layer.high[:, None] + log_ratio) if ranged else ()
     kl = layer.kl_so_far
     if kl is not None:  # the chain rule; a token that only q excludes shows in the log-ratios
         terms = kl_terms(log_p, log_q, prob_p, prob_q)
@@ -417,9 +474,10 @@ def _advance(
         excess,
         mass,
         chi[0] if chi else None,
-        grouping.extreme(np.minimum, select(low), np.inf),
-        grouping.extreme(np.maximum, select(high), -np.inf),
+        grouping.extreme(np.minimum, select(ends[0]), np.inf) if ranged else layer.low,
+        grouping.extreme(np.maximum, select(ends[1]), -np.inf) if ranged else layer.high,
         kl,
+        layer.dropped,
     )
     return layer, grouping
 
@@ -433,9 +491,9 @@ def _read(policy: AutomatonPolicy, states: IntArray, step: int) -> tuple[FloatAr
     """``(n, A)`` log-probabilities of the next token and the states it leads to."""
     excluded = states == policy.n_states
     inside = np.where(excluded, 0, states)
-    log_probs, moves = policy.emissions(step)[inside], policy.transitions(step)[inside]
+    log_probs, moves = policy.emissions_in(inside, step), policy.transitions(step)[inside]
     log_probs[excluded] = -np.inf
-    return log_probs, np.where(np.isneginf(log_probs), policy.n_states, moves)
+    return log_probs, np.where(log_probs == -np.inf, policy.n_states, moves)
 
 
 def _half_sum_and_difference(log_larger: FloatArray, log_ratio: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ntp_envs.automata import AutomatonPolicy
 from ntp_envs.checked import own_cursor
-from ntp_envs.checks import NotTractableError, WellSpecifiedError, check_generator, check_in, check_int
+from ntp_envs.checks import NotTractableError, WellSpecifiedError, check_generator, check_in, check_int, check_kind
 from ntp_envs.distances.curve import DistanceCurve, Question, ask
 from ntp_envs.distances.exact import by_pairs, check_automaton, enumerated, tree_size
 from ntp_envs.distances.metrics import DEFAULT_THRESHOLDS, SAMPLED_METRICS, Metric, RatioFunction
@@ -236,7 +236,7 @@ def approximation_factor(
     >>> round(approximation_factor(task, task.policy_class.policy(1e-5 + 1e-3 * (1 - 2e-5))), 3)
     14.058
     """
-    best = task.best_in_class().hellinger2
+    best = check_kind("task", task, Task).best_in_class().hellinger2
     if best <= WELL_SPECIFIED:
         raise WellSpecifiedError(
             f"the policy class of {task.name} contains the expert (best in class at squared Hellinger distance "

@@ -17,7 +17,7 @@ From draws of P alone the same distance is the mean of ``f(r) / r + f(0) (1 - 1 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ntp_envs.arrays import FloatArray, kl_terms
-from ntp_envs.checks import NotTractableError, as_array, check_in
+from ntp_envs.checks import NotTractableError, as_array, check_in, check_real
 from ntp_envs.intervals import (
     normal_interval,
     one_sided_hellinger2_interval,
@@ -267,6 +267,8 @@ def check_metrics(metrics: Any) -> tuple[Metric, ...]:
         TypeError: neither a name nor a function.
     """
     one = isinstance(metrics, (str, Metric)) or callable(metrics)
+    if not one and not isinstance(metrics, Iterable):
+        raise TypeError(f"metrics={metrics!r} must be a name, a function of the log-ratio, or a list of them.")
     found: dict[str, Metric] = {}
     for item in (metrics,) if one else metrics:
         metric = check_metric(item)
@@ -332,7 +334,7 @@ def check_thresholds(thresholds: ArrayLike) -> tuple[FloatArray, FloatArray]:
 
 def _log_ratio_counted(threshold: float) -> float:
     """The log-ratio from which a prefix counts at this threshold, as in `check_thresholds`, to relative accuracy."""
-    number = float(threshold)
+    number = check_real("threshold", threshold)
     if not (math.isfinite(number) and number > 1.0):
         raise ValueError(f"threshold={threshold} must be a finite number above 1; no bound holds below it.")
     return math.log1p(number - 1.0) - TIE

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike
 
 from ntp_envs.arrays import FloatArray
 from ntp_envs.checked import check_policy
-from ntp_envs.checks import check_generator, check_in, check_int
+from ntp_envs.checks import check_fits, check_generator, check_in, check_int
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.distances.curve import DistanceCurve, Question, ask
 from ntp_envs.distances.metrics import (
@@ -111,6 +111,7 @@ def estimated(
 ) -> dict[str, DistanceCurve]:
     """`monte_carlo_distances` of a question that has been checked."""
     p, q, task = asked.p, asked.q, asked.task
+    check_fits("n", n, 8.0 * task.horizon, f"log-ratios of {task.horizon} tokens")
     metrics = check_sampled(asked.metrics, one_sided=estimator == "one-sided")
 
     def log_ratios(source: Policy, count: int) -> Iterator[FloatArray]:

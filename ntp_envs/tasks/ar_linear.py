@@ -16,7 +16,7 @@ from ntp_envs.checks import NotTractableError, check_in, check_int, check_probab
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.features import FeatureMap, FeatureStates, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass, linear_log_probs
-from ntp_envs.tasks.base import FOLLOWS, BestInClass, Task
+from ntp_envs.tasks.base import FOLLOWS, LONGEST, BestInClass, Task
 
 KINDS = ("interaction", "contamination")
 MAX_COMPLETE_LAW = 1 << 16
@@ -73,7 +73,7 @@ class ARLinear(Task):
     prompt_length = 1
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1)
+        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
         check_int("vocab_size", self.vocab_size, minimum=2)
         widest = next((w for w in range(7, 0, -1) if (self.vocab_size + 1) ** w <= MAX_CONTEXTS), 0)
         if widest == 0:

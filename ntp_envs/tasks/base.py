@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checked import check_policy
-from ntp_envs.checks import NotTractableError, check_generator, check_int, plain
+from ntp_envs.checks import NotTractableError, check_fits, check_generator, check_int, check_kind, plain
 from ntp_envs.demonstrations import Demonstrations, Exactness, as_json
 from ntp_envs.policies import Policy, TargetPolicy
 from ntp_envs.policy_classes import FiniteClass, PolicyClass
@@ -27,6 +27,8 @@ FOLLOWS: Any = None
 AnyTask = TypeVar("AnyTask", bound="Task")
 
 
+#: horizon that a task may have, in tokens
+LONGEST = 1 << 24
 MAX_POPULATION_TOKENS = 1 << 26
 
 
@@ -314,7 +316,9 @@ def collect(
     >>> collect(make_task("RareMode", horizon=8), 5, np.random.default_rng(0)).tokens.shape
     (5, 8)
     """
-    n = check_int("n", n, minimum=1)
+    check_kind("task", task, Task, "; build one with make_task")
+    n, length = check_int("n", n, minimum=1), task.prompt_length + task.horizon
+    check_fits("n", n, 8.0 * length, f"demonstrations of {length} tokens")
     check_generator(rng)
     prompts = task.sample_prompts(n, rng)
     expert = check_policy("expert", task.expert, task)

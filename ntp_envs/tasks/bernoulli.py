@@ -17,7 +17,7 @@ from ntp_envs.automata import BernoulliMixturePolicy
 from ntp_envs.checks import check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policy_classes import BernoulliClass
-from ntp_envs.tasks.base import BestInClass, Task, check_population_size
+from ntp_envs.tasks.base import LONGEST, BestInClass, Task, check_population_size
 
 
 def count_log_law(expert: BernoulliMixturePolicy, length: int) -> FloatArray:
@@ -184,7 +184,7 @@ class BernoulliMixture(Task):
     prompt_length = 0
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1)
+        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
         for name in ("weight", "q", "theta_min"):
             check_probability(name, getattr(self, name))
         if self.theta_min >= 0.5:
@@ -279,7 +279,7 @@ class Contamination(Task):
     prompt_length = 1
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1)
+        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
         for name in ("eps", "p", "q", "theta_min"):
             check_probability(name, getattr(self, name))
         if self.theta_min >= 0.5:

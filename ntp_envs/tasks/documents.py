@@ -13,7 +13,7 @@ from ntp_envs.automata import TableAutomaton
 from ntp_envs.checks import check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policy_classes import FiniteClass
-from ntp_envs.tasks.base import BestInClass, Task, check_population_size
+from ntp_envs.tasks.base import LONGEST, BestInClass, Task, check_population_size
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Documents(Task):
     end_token = 1
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1)
-        check_int("members", self.members, minimum=2)
+        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
+        check_int("members", self.members, minimum=2, maximum=4096)
         for name in ("eps", "short", "long"):
             check_probability(name, getattr(self, name))
         if self.long >= self.short:

@@ -18,7 +18,7 @@ from ntp_envs.automata import TableAutomaton
 from ntp_envs.checks import check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policy_classes import ErrorSetClass
-from ntp_envs.tasks.base import FOLLOWS, BestInClass, Task, check_population_size
+from ntp_envs.tasks.base import FOLLOWS, LONGEST, BestInClass, Task, check_population_size
 
 
 def usual_eps(per_eps: float) -> float:
@@ -145,7 +145,7 @@ class ConsistencyGame(ErrorSetTask):
         if self.eps is not None:
             check_probability("eps", self.eps)
         self._follow(horizon=next(filter(self._allowed, (64, 32, 16, 8, 4, 2, 128, 256, 512, 1024)), 64))
-        check_int("horizon", self.horizon, minimum=2)
+        check_int("horizon", self.horizon, minimum=2, maximum=LONGEST)
         if self.horizon & (self.horizon - 1):
             below = 1 << self.scales
             raise ValueError(f"horizon={self.horizon} must be a power of two; use {below} or {2 * below}.")

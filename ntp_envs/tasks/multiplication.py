@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
-from ntp_envs.checks import check_in, check_int, check_real, check_tokens
+from ntp_envs.checks import check_flag, check_in, check_int, check_real, check_tokens
 from ntp_envs.features import ByPosition, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass, LinearStep, PositionalLinearClass, PositionalLinearPolicy
 from ntp_envs.tasks.base import TargetTask
@@ -396,8 +396,7 @@ class Multiplication(TargetTask):
     def __post_init__(self) -> None:
         check_int("digits", self.digits, minimum=1, maximum=MAX_DIGITS)
         check_in("cot", self.cot, COTS)
-        if not isinstance(self.leading_zeros, bool):
-            raise TypeError(f"leading_zeros={self.leading_zeros!r} must be True or False.")
+        check_flag("leading_zeros", self.leading_zeros)
 
     @property
     def layout(self) -> Layout:
@@ -556,9 +555,8 @@ class ColumnAddition(TargetTask):
     has_success = True
 
     def __post_init__(self) -> None:
-        check_int("addends", self.addends, minimum=2)
-        if not isinstance(self.carry, bool):
-            raise TypeError(f"carry={self.carry!r} must be True or False.")
+        check_int("addends", self.addends, minimum=2, maximum=1000)
+        check_flag("carry", self.carry)
         if check_real("radius", self.radius, minimum=0.0) == 0.0:
             raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
 

@@ -194,7 +194,7 @@ class NoisyParity(Task):
     def __post_init__(self) -> None:
         if self.bits is not None:
             check_int("bits", self.bits, minimum=1, maximum=14)
-        check_int("episodes", self.episodes, minimum=1)
+        check_int("episodes", self.episodes, minimum=1, maximum=2**20)
         self._follow(subset=range(min(3, self.bits or 3)))
         object.__setattr__(self, "subset", check_positions("subset", self.subset, self.bits or 14))
         self._follow(bits=max(4, 1 + self.subset[-1]))
@@ -412,7 +412,7 @@ class ParityCoT(TargetTask):
         check_in("cot", self.cot, FORMATS)
         least = 2 if self.cot in ("andxor", "token", "xor_q") else 1
         if self.bits is not None:
-            check_int("bits", self.bits, minimum=least)
+            check_int("bits", self.bits, minimum=least, maximum=1 << 14)
         check_int("fan_in", self.fan_in, minimum=2)
         check_int("degree", self.degree, minimum=1)
         if self.subset is not None:
@@ -653,7 +653,7 @@ class ParityMix(Task):
     savable_methods = frozenset({"chains", "answers"})
 
     def __post_init__(self) -> None:
-        check_int("d", self.d, minimum=4)
+        check_int("d", self.d, minimum=4, maximum=1000)
         check_probability("p", self.p)
         if check_real("radius", self.radius, minimum=0.0) == 0.0:
             raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.checks import NotTractableError, check_generator, check_int, check_real, check_tokens
+from ntp_envs.checks import NotTractableError, check_flag, check_generator, check_int, check_real, check_tokens
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.features import PathPointers, StarPrompts
 from ntp_envs.policies import Policy, one_hot_log_probs
@@ -20,6 +20,7 @@ from ntp_envs.tasks.base import FOLLOWS, BestInClass, TargetTask
 
 SYMBOLS = ("|", "=", "/", "$")  # tokens N, N + 1, N + 2, N + 3
 MAX_PROMPTS = 1 << 14
+MAX_NODES, MAX_PATH = 1 << 16, 1 << 10
 
 
 @dataclass(frozen=True)
@@ -94,18 +95,17 @@ class PathStar(TargetTask):
     has_verifier = True
 
     def __post_init__(self) -> None:
-        check_int("degree", self.degree, minimum=1)
-        check_int("hops", self.hops, minimum=0)
+        check_int("degree", self.degree, minimum=1, maximum=MAX_NODES)
+        check_int("hops", self.hops, minimum=0, maximum=MAX_PATH - 2)
         if self.nodes is not None:
-            check_int("nodes", self.nodes, minimum=2)
+            check_int("nodes", self.nodes, minimum=2, maximum=MAX_NODES)
         longest = 5 if self.nodes is None else min(5, 1 + (self.nodes - 1) // self.degree)
         self._follow(length=max(longest, self.hops + 2))
-        check_int("length", self.length, minimum=2)
+        check_int("length", self.length, minimum=2, maximum=MAX_PATH)
         check_int("hops", self.hops, minimum=0, maximum=self.length - 2)
         self._follow(nodes=max(20, self.n_labels))
         for name in ("reverse", "teacherless"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}={getattr(self, name)!r} must be True or False.")
+            check_flag(name, getattr(self, name))
         if self.nodes < self.n_labels:
             raise ValueError(
                 f"nodes={self.nodes} is too few: a star of degree={self.degree} and length={self.length} has "
@@ -297,12 +297,22 @@ class PathStar(TargetTask):
             raise ValueError(f"tokens has shape {tokens.shape}; (B, t) with t <= length={self.length} is needed.")
         star = StarPrompts.read(prompts, self.n_edges)
         first, last = (star.goal, star.start) if self.reverse else (star.start, star.goal)
-        tails, heads = (star.heads, star.tails) if self.reverse else (star.tails, star.heads)
         good = np.ones(len(tokens), dtype=bool)
         if tokens.shape[1]:
             good &= tokens[:, 0] == first
-        for here, there in itertools.pairwise(tokens.T):
-            good &= ((tails == here[:, None]) & (heads == there[:, None])).any(axis=1)
+        if tokens.shape[1] > 1:
+            before, after = tokens[:, :-1], tokens[:, 1:]
+            above, below = (after, before) if self.reverse else (before, after)
+            rows = np.arange(len(tokens))[:, None]
+            parents = np.full((len(tokens), self.vocab_size), -1)
+            parents[rows, star.heads] = star.tails
+            follows = parents[rows, below] == above
+            several = (parents[rows, star.heads] != star.tails).any(axis=1)  # a node with two parents is in no star
+            if several.any():
+                edges = star.tails[several, None] * self.vocab_size + star.heads[several, None]
+                steps = above[several] * self.vocab_size + below[several]
+                follows[several] = (edges == steps[:, :, None]).any(axis=2)
+            good &= follows.all(axis=1)
         if tokens.shape[1] == self.length:
             good &= tokens[:, -1] == last
         return good

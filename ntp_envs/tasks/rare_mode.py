@@ -14,7 +14,7 @@ from ntp_envs.automata import TableAutomaton
 from ntp_envs.checks import check_int, check_probability, check_real
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policy_classes import FiniteClass
-from ntp_envs.tasks.base import BestInClass, Task, check_population_size
+from ntp_envs.tasks.base import LONGEST, BestInClass, Task, check_population_size
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RareMode(Task):
     has_success = True
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1)
+        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
         check_probability("eps", self.eps)
         if check_real("density_ratio", self.density_ratio) <= 1.0:
             raise ValueError(

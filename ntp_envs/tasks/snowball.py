@@ -14,7 +14,7 @@ from ntp_envs.checks import NotTractableError, check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import FiniteClass
-from ntp_envs.tasks.base import BestInClass, TargetTask, check_population_size
+from ntp_envs.tasks.base import LONGEST, BestInClass, TargetTask, check_population_size
 
 #: prompts that `Snowball.prompt_law` lists at most
 MAX_PROMPTS = 1 << 12
@@ -101,8 +101,8 @@ class Snowball(TargetTask):
     has_verifier = True
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1)
-        check_int("vocab_size", self.vocab_size, minimum=2)
+        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
+        check_int("vocab_size", self.vocab_size, minimum=2, maximum=4096)
         if check_probability("eps", self.eps) >= 1.0 - 1.0 / self.vocab_size:
             limit = 1.0 - 1.0 / self.vocab_size
             raise ValueError(

@@ -12,18 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.checks import NotTractableError, check_generator, check_in, check_int, check_probability, check_real
+from ntp_envs.checks import (
+    NotTractableError,
+    check_flag,
+    check_generator,
+    check_in,
+    check_int,
+    check_probability,
+    check_real,
+)
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import EndedPolicy, MixturePolicy, Policy
 from ntp_envs.policy_classes import NGramClass, PolicyClass, ended_class
-from ntp_envs.tasks.base import BestInClass, Task
+from ntp_envs.tasks.base import LONGEST, BestInClass, Task
 from ntp_envs.text.corpus import RECORDS, TextData, TextPart, least_length, load_data
 from ntp_envs.text.score import BitsPerChar, document_log_probs, text_log_probs
 from ntp_envs.text.vocabulary import TOKENS, TOO_MANY, UnknownTokensWarning
 
 #: different prompts up to which `Text.prompt_law` lists them
 MAX_PROMPTS = 4096
+MAX_ORDER = 64
 #: tokens a window in which `Text.bits_per_char` reads a text, for policies that read any length
 WINDOW = 1024
 
@@ -117,10 +126,11 @@ class Text(Task):
                 f"corpus={self.corpus!r} must be a string: 'default', the path of a text file, or 'hf:OWNER/NAME'."
             )
         check_in("tokens", self.tokens, TOKENS)
-        if not isinstance(self.lower, bool):
-            raise TypeError(f"lower={self.lower!r} must be True or False.")
-        for name, minimum in (("expert_order", 1), ("horizon", 1), ("prompt_length", 0), ("learner_order", 1)):
-            check_int(name, getattr(self, name), minimum=minimum)
+        check_flag("lower", self.lower)
+        for name in ("expert_order", "learner_order"):
+            check_int(name, getattr(self, name), minimum=1, maximum=MAX_ORDER)
+        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
+        check_int("prompt_length", self.prompt_length, minimum=0, maximum=LONGEST)
         for name, minimum in (("max_vocab", 2), ("max_chars", 1)):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), minimum=minimum)

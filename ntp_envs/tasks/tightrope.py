@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.automata import AutomatonPolicy, TableAutomaton
-from ntp_envs.checks import NotTractableError, check_int, check_probability
+from ntp_envs.checks import NotTractableError, check_flag, check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import BernoulliClass, FiniteClass, PolicyClass
-from ntp_envs.tasks.base import BestInClass, Task, check_population_size
+from ntp_envs.tasks.base import LONGEST, BestInClass, Task, check_population_size
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,10 @@ class Tightrope(Task):
     has_success = True
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1)
+        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
         if check_probability("eps", self.eps) >= 0.5:
             raise ValueError(f"eps={self.eps} must be below 1/2: the class is slip probabilities in [eps, 1 - eps].")
-        if not isinstance(self.recoverable, bool):
-            raise TypeError(f"recoverable={self.recoverable!r} must be True or False.")
+        check_flag("recoverable", self.recoverable)
 
     @cached_property
     def expert(self) -> TableAutomaton:

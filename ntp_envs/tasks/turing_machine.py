@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
-from ntp_envs.checks import check_in, check_int, check_real, did_you_mean
+from ntp_envs.checks import check_flag, check_in, check_int, check_real, did_you_mean
 from ntp_envs.features import OffsetsOneHot, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass, ARLinearPolicy
 from ntp_envs.saved import Savable
@@ -407,7 +407,7 @@ class TuringMachine(TargetTask):
         if word and not self.alphabet:
             raise ValueError("inputs='word' needs a symbol other than the blank; the machine has none.")
         if self.steps is not None:
-            check_int("steps", self.steps, minimum=1)
+            check_int("steps", self.steps, minimum=1, maximum=2**20)
         least = 3 if word else 2
         if self.kind_of_input == "blank":
             left, right, halts = table.excursion(MAX_STEPS if self.steps is None else self.steps)
@@ -415,14 +415,13 @@ class TuringMachine(TargetTask):
                 raise ValueError(f"the machine does not halt on the blank tape in {MAX_STEPS} steps; give steps.")
             least = max(least, 2 * left, 2 * right + 1)
         self._follow(width=max(5, least))
-        check_int("width", self.width, minimum=3 if word else 2)
+        check_int("width", self.width, minimum=3 if word else 2, maximum=4096)
         if self.kind_of_input == "blank" and self.width < least:
             raise ValueError(
                 f"the head leaves the tape of width={self.width} on its way from the blank tape; use width={least} or "
                 "more, or fewer steps."
             )
-        if not isinstance(self.cot, bool):
-            raise TypeError(f"cot={self.cot!r} must be True (the chain) or False (the last configuration alone).")
+        check_flag("cot", self.cot)
         if check_real("radius", self.radius, minimum=0.0) == 0.0:
             raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
 

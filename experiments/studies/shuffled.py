@@ -1,0 +1,369 @@
+"""Text of which some documents are shuffled: log-loss pays for them at every token, rho once, whoever is the learner.
+
+The expert is a bigram model of real text, but for a share of its documents, which are shuffled text. The learners are
+bigram models: those on one dial from text to shuffled text, where every learner is exact, and all of them, as tables
+and as networks that are trained on whole documents.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from agents import Agent, ConvergenceWarning, LogLossBC, make_agent
+from experiments.cells import Cell, Label, Record
+from experiments.charts import COLOURS, DISTANCE, Curve, Figure, Panel, chart, shades
+from experiments.measure import (
+    CHUNKED,
+    build_learner,
+    curve_records,
+    distance_record,
+    networks_left_out,
+    titled,
+    trains_networks,
+)
+from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN
+from experiments.study import Analysis, FigureSpec, Study, option
+from experiments.summary import Summary, Table, pivot
+from experiments.texts import CorpusOptions, checked_text, of_texts, read
+from ntp_envs import FiniteClass, MarkovPolicy, collect, distance
+from ntp_envs.distances.curve import DistanceCurve
+from ntp_envs.tasks import Text
+from ntp_envs.text import UnknownTokensWarning
+
+
+@dataclass(frozen=True)
+class ShuffledOptions(CorpusOptions):
+    """The text, and sizes of the sweep; the defaults are the full study."""
+
+    contamination: float = option(0.03, above=0.0, most=0.25)  # beyond, no bigram is near
+    """Share of shuffled documents; the expert is otherwise a bigram model of the text."""
+    small_vocab: int = option(30, least=2)
+    """Vocabulary of the dial."""
+    dial_horizons: tuple[int, ...] = option((16, 32, 64, 128, 256, 512), quick=(16, 64, 128, 256), least=2)
+    """Lengths of the documents there."""
+    dial_n: int = option(4000, quick=1500)
+    """Documents that are learned from there."""
+    chunks: tuple[int, ...] = option((16, 32, 64, 128), quick=(32, 64))
+    """Chunks K of the learners between next-token and whole-document; those below H are used."""
+    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
+    """Train networks, which needs torch (the extra ``neural``); by default where it is installed."""
+    network_vocab: int = option(12, least=2)
+    """Vocabulary where any bigram model may be learned, and networks are trained on whole documents."""
+    network_horizon: int = option(256, least=2)
+    """Length of the documents there."""
+    network_n: int = option(4000, quick=2000)
+    """Documents that are learned from there."""
+    network_batch: int = option(128, quick=64)
+    """Documents in an update there."""
+    network_steps: int = option(500, quick=200)
+    """Updates of each stage of training there: the clipped ratio has four, rho six, and log-loss as many as four."""
+    draws: int = option(10_000, quick=2000, least=4)
+    """Sequences that a distance is measured with."""
+    seeds: int = option(5, quick=3)
+    """Replicates of everything but the training of networks."""
+    network_seeds: int = option(5, quick=2)
+    """Replicates of that."""
+
+
+# -- cells: learners of a class on one dial, and of all bigram models --------------------------------------------------
+
+#: the parts of the study
+DIAL, NETWORKS = "dial", "networks"
+CLEAN, EXACT = "clean bigram", "log-loss, exact"
+NETWORK, RHO, CLIPPED = "log-loss, network", "rho, network", "clipped ratio, network"
+ANY_BIGRAM = (EXACT, NETWORK, RHO, CLIPPED, CLEAN)
+SHARE = "share of shuffled text in the model"
+#: positions of the dial beside zero, with the share of shuffled documents as unit; 1 is among them
+POSITIONS = np.geomspace(1 / 256, 8, 23)
+#: stages of log-loss; of the clipped ratio: log-loss, trimmed log-loss, and a descent from each
+STAGES, TRIM = 4, 0.05
+
+
+def text_of(o: ShuffledOptions, vocabulary: int, length: str) -> dict[str, Any]:
+    """Parameters of the task, whose longest documents are as the option ``length`` says, with the hash of its text.
+
+    Raises:
+        ValueError: the text will not do; where it is too short for such documents, the option is named.
+    """
+    H = max(np.ravel(getattr(o, length)).tolist())
+    sizes = {"max_vocab": vocabulary, "horizon": H, "expert_order": 2, "prompt_length": 1}
+    try:
+        with warnings.catch_warnings():  # the vocabulary is small on purpose, and bits are not shown
+            warnings.simplefilter("ignore", UnknownTokensWarning)
+            return checked_text(o, **sizes, contamination=o.contamination)
+    except ValueError as error:
+        if "too short" not in str(error):
+            raise
+        raise ValueError(f"{error} That is {length}={H} here.") from error
+
+
+def dial_class(task: Text) -> tuple[FiniteClass, list[float]]:
+    """Bigram models of text of which a share is shuffled, from none of it upwards, and these shares."""
+    empty = np.empty((task.vocab_size, 0), dtype=np.int64)
+    bigram = np.exp(task.clean.next_log_probs(np.arange(task.vocab_size)[:, None], empty))  # (A, A)
+    shuffled = np.exp(task.shuffled.next_log_probs(np.zeros((1, 0), dtype=np.int64), empty[:1]))  # (1, A)
+    shares = [0.0, *(float(share) for share in task.contamination * POSITIONS)]
+    members = [MarkovPolicy(np.vstack([(1 - share) * bigram + share * shuffled, shuffled]), 1) for share in shares]
+    for member in members:
+        member.prompt_length = task.prompt_length  # so that a learner returns the member itself
+    found = of_texts(task, FiniteClass(members))
+    assert isinstance(found, FiniteClass)  # of texts that end, where they do
+    return found, shares
+
+
+def dial(
+    *, text: Mapping[str, Any], H: int, n: int, draws: int, chunks: list[int], replicate: int, rng: np.random.Generator
+) -> list[Record]:
+    """Every learner on the same documents, each exact in its objective; distances at the full length."""
+    task = read(text, horizon=H)
+    members, shares = dial_class(task)
+    demonstrations = collect(task, n, rng)
+    seed = int(rng.integers(2**31))
+    measured: dict[int, DistanceCurve] = {}
+    records = []
+    picks: list[tuple[str, int | None]] = [(CLEAN, None), ("log-loss", None)]
+    picks += [(CHUNKED, K) for K in chunks if K < H] + [("rho", None)]
+    for learner, K in picks:
+        index = 0
+        if learner != CLEAN:
+            policy = build_learner(learner, task, K).fit(demonstrations, members, rng=rng).policy_
+            index = next(i for i, member in enumerate(members.policies) if member is policy)
+        if index not in measured:  # the same draws for all, so that equal choices are at equal distances
+            draw = np.random.default_rng(seed)
+            measured[index] = distance(task.expert, members.policies[index], task, method=BRIDGE, n=draws, rng=draw)
+        curve = measured[index]
+        labels: dict[str, Label] = {"task": task.name, "learner": learner, "H": H, "n": n}
+        labels |= {} if K is None else {"K": K}
+        records.append(distance_record(curve, labels))
+        if learner != CLEAN:
+            records.append(Record(SHARE, shares[index], labels))
+    return records
+
+
+def untrained(*, text: Mapping[str, Any], n: int, draws: int, replicate: int, rng: np.random.Generator) -> list[Record]:
+    """What needs no training: the clean bigram model, and the bigram table of largest likelihood."""
+    task = read(text)
+    found = LogLossBC().fit(collect(task, n, rng), task.policy_class, rng=rng).policy_
+    records = []
+    for learner, policy in ((CLEAN, task.clean), (EXACT, found)):
+        curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
+        records += curve_records(curve, {"task": task.name, "learner": learner, "n": n})
+    return records
+
+
+def trained(
+    *,
+    text: Mapping[str, Any],
+    learner: str,
+    n: int,
+    draws: int,
+    steps: int,
+    batch_size: int,
+    replicate: int,
+    rng: np.random.Generator,
+    scratch: Path,
+) -> list[Record]:
+    """A linear network of the last token, wide enough to be any bigram model, trained for one of the objectives."""
+    from agents.neural import NetworkClass
+
+    task = read(text)
+    policy_class = of_texts(task, NetworkClass.for_task("linear", task, width=task.vocab_size, window=1))
+    demonstrations = collect(task, n, rng, expert_log_probs=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        policy = network_agent(learner, steps, batch_size, scratch).fit(demonstrations, policy_class, rng=rng).policy_
+    curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
+    return curve_records(curve, {"task": task.name, "learner": learner, "n": n})
+
+
+def network_agent(learner: str, steps: int, batch_size: int, scratch: Path) -> Agent:
+    """The agent; log-loss gets as many updates as the clipped ratio in all."""
+    shared = {"batch_size": batch_size, "learning_rate": 0.05, "checkpoint": scratch / "run"}
+    if learner == NETWORK:
+        return make_agent("agents.neural:NeuralBC", steps=STAGES * steps, **shared)
+    first = {**shared, "steps": steps, "trims": (TRIM,)}
+    if learner == CLIPPED:
+        return make_agent("agents.neural:NeuralClippedRatioBC", ratio_steps=steps, ratio_learning_rate=0.02, **first)
+    rounds = {"rounds": 2, "game_steps": steps, "game_learning_rate": 0.02}
+    return make_agent("agents.neural:NeuralRhoBC", **rounds, **first)
+
+
+def cells(o: ShuffledOptions) -> Iterator[Cell]:
+    """The slow cells first.
+
+    Raises:
+        ValueError: the text will not do, or networks are asked for and torch is missing; before anything is run.
+    """
+    networks = trains_networks(o.neural)
+    of_dial = {"text": text_of(o, o.small_vocab, "dial_horizons"), "n": o.dial_n, "draws": o.draws}
+    of_dial["chunks"] = list(o.chunks)
+    of_networks = {"text": text_of(o, o.network_vocab, "network_horizon"), "n": o.network_n, "draws": o.draws}
+    training = {"steps": o.network_steps, "batch_size": o.network_batch}
+    for replicate in range(o.network_seeds if networks else 0):
+        for learner in (RHO, CLIPPED, NETWORK):
+            cell = {**of_networks, "learner": learner, **training, "replicate": replicate}
+            yield Cell(NETWORKS, trained, cell, scratch=True)
+    for replicate in range(o.seeds):
+        for H in sorted(o.dial_horizons, reverse=True):
+            yield Cell(DIAL, dial, {**of_dial, "H": H, "replicate": replicate})
+        yield Cell(NETWORKS, untrained, {**of_networks, "replicate": replicate})
+
+
+# -- tables and figures ------------------------------------------------------------------------------------------------
+
+
+def at_end(o: ShuffledOptions, learner: str) -> dict[str, Any]:
+    """Where the distance of whole documents is, of a learner of any bigram model."""
+    return {"part": NETWORKS, "learner": learner, "h": o.network_horizon}
+
+
+def table(o: ShuffledOptions, s: Summary) -> Table:
+    """Distances of whole documents, and where each learner has put the dial."""
+    dialled = [("log-loss", None), *((CHUNKED, K) for K in o.chunks), ("rho", None), (CLEAN, None)]
+    rows: list[tuple[str, dict[str, Any]]] = [
+        (f"dial, H={H}: {titled(a, K)}", {"part": DIAL, "learner": a, "H": H, "K": K})
+        for H in sorted(o.dial_horizons)
+        for a, K in dialled
+    ]
+    rows += [(f"any bigram model, H={o.network_horizon}: {a}", at_end(o, a)) for a in ANY_BIGRAM]
+    return pivot(
+        s,
+        "Contaminated text",
+        DISTANCE2,
+        rows,
+        [("distance", {}), ("share learned", {"metric": SHARE})],
+        corner="class, length and learner",
+        note="Squared Hellinger distance to an expert of whose documents a share "
+        f"{o.contamination:g} is shuffled text, with 95 % intervals over replicates. The dial is a class of 24 "
+        "bigram models, between that of the text and that of shuffled text; every learner is exact there.",
+    )
+
+
+def dial_figure(o: ShuffledOptions, s: Summary) -> Figure:
+    """Distance at the full length against the length, on logarithmic axes."""
+    low, high = min(o.dial_horizons), max(o.dial_horizons)
+    loss, rho = (s.value(DISTANCE2, part=DIAL, learner=learner, H=high) for learner in ("log-loss", "rho"))
+    title = "Log-loss and rho on text with some shuffled documents"
+    if rho < 0.5 * loss:
+        title = "Log-loss pays for shuffled documents again and again, rho once"
+    colours = shades(o.chunks)
+    curves = [
+        *(
+            Curve({"part": DIAL, "learner": CHUNKED, "K": K}, f"rho, chunks of {K}", look={"color": colours[K]})
+            for K in o.chunks
+        ),
+        Curve({"part": DIAL, "learner": "log-loss"}, "log-loss"),
+        Curve({"part": DIAL, "learner": "rho"}, "rho, whole document"),
+        Curve({"part": DIAL, "learner": CLEAN}, CLEAN, style="best in class"),
+    ]
+    room = 1.25 * (high / low) ** 0.28
+    return chart(
+        s, title, DISTANCE, Panel("H", "length of the documents H", DISTANCE2, curves, yscale="log", room=room)
+    )
+
+
+def network_figure(o: ShuffledOptions, s: Summary) -> Figure:
+    """Distance of the first h tokens, for log-loss and for what is trained on whole documents."""
+    ends = {row["learner"]: row.mean for row in s.select(DISTANCE2, part=NETWORKS, h=o.network_horizon)}
+    better = [name for name in (RHO, CLIPPED) if ends.get(name, np.inf) < ends.get(EXACT, 0.0)]
+    said = {
+        2: "Training on whole documents comes nearer to the expert than log-loss",
+        1: f"Of the two, the {(better or [''])[0].removesuffix(', network')} comes nearer to the expert than log-loss",
+        0: "Does training on whole documents come nearer to the expert than log-loss?",
+    }[len(better)]
+    first = max(o.network_horizon // 32, 1)
+    ticks = [first << k for k in range(int(np.log2(o.network_horizon / first)) + 1)]
+    colours = {NETWORK: "orange", EXACT: "vermilion", RHO: "blue", CLIPPED: "green", CLEAN: "black"}
+    curves = []
+    for learner, colour in colours.items():
+        look = {"color": COLOURS[colour], "linestyle": "--" if learner in (NETWORK, CLEAN) else "-", "marker": ""}
+        curves.append(Curve({"learner": learner}, learner, look=look))
+    late = Summary(row for row in s.select(DISTANCE2, part=NETWORKS) if row["h"] >= first)
+    panel = Panel("h", WRITTEN, DISTANCE2, curves, yscale="zero", room=3.2, ticks=ticks)
+    return chart(late, said, DISTANCE, panel, size=(8.6, 4.8))
+
+
+def figures(o: ShuffledOptions, s: Summary) -> list[FigureSpec]:
+    """One of the dial, and one of all bigram models where there are some."""
+    over = f"of {o.seeds} replicates" if o.seeds > 1 else "of the sampling of one replicate"
+    trained = f"of {o.network_seeds} replicates of networks" if o.network_seeds > 1 else "of one network"
+    dirt = f"A share {o.contamination:g} of the expert's documents is shuffled text"
+    specs = [
+        FigureSpec(
+            "headline",
+            "Does log-loss forgive a few shuffled documents?",
+            f"{dirt}; the class is a dial of bigram models between text and shuffled text, every learner is exact in "
+            f"it. Squared Hellinger distance at the length H of the documents, 95 % intervals {over}.",
+            lambda: dial_figure(o, s),
+        ),
+        FigureSpec(
+            "networks",
+            "Does training on whole documents lower the distance?",
+            f"{dirt}; the class is all bigram models, as tables and as linear networks of the last token. Squared "
+            f"Hellinger distance of the first h tokens, documents of {o.network_horizon}; 95 % intervals, {trained}.",
+            lambda: network_figure(o, s),
+        ),
+    ]
+    return specs if len(s.select(DISTANCE2, part=NETWORKS)) else specs[:-1]
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def dial_findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
+    """Log-loss pays for contamination at every token, rho once."""
+    words = []
+    for learner in ("log-loss", "rho", CLEAN):
+        ends = {H: s.shown(DISTANCE2, part=DIAL, learner=learner, H=H) for H in sorted(o.dial_horizons)}
+        ends = {H: ends[H] for H in (min(ends), max(ends))}
+        if all(ends.values()):
+            words.append(f"{learner} {' and '.join(f'{found} at H={H}' for H, found in ends.items())}")
+    if words:
+        said = f"With {o.contamination:g} of the documents shuffled, in a class of bigram models on one dial"
+        yield f"{said}: {'; '.join(words)}."
+
+
+def network_findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
+    """Whether sequence-level training of networks lowers the distance, or why there is none."""
+    ends = {name: list(s.select(DISTANCE2, **at_end(o, name))) for name in ANY_BIGRAM}
+    ends = {name: rows for name, rows in ends.items() if rows}
+    if ends:
+        words = "; ".join(f"{name} {s.shown(DISTANCE2, **at_end(o, name))}" for name in ends)
+        yield f"Any bigram model, documents of {o.network_horizon} tokens: {words}."
+    for name in (name for name in (RHO, CLIPPED) if name in ends and EXACT in ends):
+        (row,), (exact,) = ends[name], ends[EXACT]
+        change, told = row.mean / exact.mean - 1.0, "without intervals"
+        if not (math.isnan(row.upper) or math.isnan(exact.upper)):
+            apart = row.upper < exact.lower or exact.upper < row.lower
+            told = f"the intervals ({o.network_seeds} replicates) {'are apart' if apart else 'overlap'}"
+        yield (
+            f"Training on whole documents ({name.removesuffix(', network')}) "
+            f"{'lowers' if change < 0 else 'does not lower'} the distance against the maximum likelihood of the same "
+            f"class: {100 * change:+.0f} %, {told}."
+        )
+    if why := networks_left_out(o.neural):
+        yield f"Networks were {why}."
+
+
+def analyse(o: ShuffledOptions, s: Summary) -> Analysis:
+    """Everything that is made of the summary."""
+    findings = [*dial_findings(o, s), *network_findings(o, s)]
+    return Analysis(tables=[table(o, s)], figures=figures(o, s), findings=findings)
+
+
+STUDY = Study(
+    name="shuffled",
+    question="Some documents of a text are shuffled: who pays for them at every token, and who once?",
+    options=ShuffledOptions,
+    cells=cells,
+    analyse=analyse,
+    reads=("corpus",),
+    seeds_of="text",
+)

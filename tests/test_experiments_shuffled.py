@@ -1,0 +1,129 @@
+"""The study shuffled at tiny sizes: what documents of shuffled text cost each learner, on the dial and as networks."""
+
+import dataclasses
+import math
+
+import experiments_toy as toy
+import numpy as np
+import pytest
+
+import experiments.measure as networks_module
+from experiments.studies import load_study
+from experiments.studies import shuffled as sweep
+from experiments.summary import Summary
+from experiments.testing import check_study
+
+SMALL = dataclasses.replace(toy.small_options("shuffled"), neural="no")
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    return check_study(load_study("shuffled"), SMALL)
+
+
+def one(outcome, metric, **labels):
+    (row,) = outcome.summary.select(metric, **labels)
+    return row
+
+
+# -- the dial, and exact log-loss --------------------------------------------------------------------------------------
+
+
+def test_the_dial_runs_from_the_clean_model_to_shuffled_text(rng):
+    task = sweep.read(sweep.text_of(SMALL, 8, "dial_horizons"), horizon=6)
+    members, shares = sweep.dial_class(task)
+    assert shares[0] == 0.0 and shares == sorted(shares) and any(s == pytest.approx(0.1) for s in shares)
+    prompts = task.sample_prompts(40, rng)
+    tokens = task.expert.sample(prompts, 6, rng)
+    np.testing.assert_allclose(members.policies[0].log_probs(prompts, tokens), task.clean.log_probs(prompts, tokens))
+    wanted = np.logaddexp(
+        np.log1p(-shares[-1]) + task.clean.log_probs(prompts, tokens),
+        np.log(shares[-1]) + task.shuffled.log_probs(prompts, tokens),
+    )
+    np.testing.assert_allclose(members.policies[-1].log_probs(prompts, tokens), wanted)
+
+
+def test_log_loss_turns_the_dial_to_the_contamination(outcome):
+    """Its optimum is the share of contaminated tokens; rho on whole documents stays nearer to the clean model."""
+    for H in (4, 32):
+        got = one(outcome, sweep.SHARE, part=sweep.DIAL, learner="log-loss", H=H).mean
+        assert 0.04 < got < 0.2
+    rho, loss = (one(outcome, sweep.SHARE, part=sweep.DIAL, learner=name, H=32).mean for name in ("rho", "log-loss"))
+    assert rho <= loss
+    assert not len(outcome.summary.select(part=sweep.DIAL, H=4, K=16))  # no chunk is longer than the document
+    for H in (4, 32):
+        clean = one(outcome, sweep.DISTANCE2, part=sweep.DIAL, learner=sweep.CLEAN, H=H)
+        assert clean.lower <= 2 * (1 - math.sqrt(0.9))
+
+
+@pytest.mark.slow
+def test_on_the_default_text_rho_forgives_what_log_loss_does_not():
+    """Contents differ between versions of Python; the bound on the clean model and the order do not."""
+    options = dataclasses.replace(sweep.ShuffledOptions.quick(), dial_horizons=(256,), neural="no", seeds=1)
+    (cell,) = (cell for cell in sweep.cells(options) if cell.part == sweep.DIAL)
+    records = cell.function(**cell.parameters, rng=np.random.default_rng(0))
+    found = {(r.labels["learner"], r.labels.get("K")): r for r in records if r.metric == sweep.DISTANCE2}
+    assert found[sweep.CLEAN, None].lower <= 2 * (1 - math.sqrt(0.97))
+    assert found["rho", None].upper < 0.5 * found["log-loss", None].lower
+    assert found["rho", None].upper < found["chunked rho", 32].lower
+
+
+def test_exact_log_loss_is_that_of_the_class(outcome):
+    """The clean bigram model is at most ``2 (1 - sqrt(1 - eps))`` away, log-loss is not."""
+    clean, found = (
+        one(outcome, sweep.DISTANCE2, part=sweep.NETWORKS, learner=name, h=16) for name in (sweep.CLEAN, sweep.EXACT)
+    )
+    assert clean.lower <= 2 * (1 - math.sqrt(0.9)) and found.mean > 0
+    assert not len(outcome.summary.select(part=sweep.NETWORKS, learner=sweep.NETWORK))
+
+
+# -- networks, and texts that will not do ------------------------------------------------------------------------------
+
+
+def test_networks_are_trained_and_resume(tmp_path):
+    pytest.importorskip("torch")
+    options = dataclasses.replace(SMALL, neural="yes")
+    made = {cell.parameters["learner"]: cell for cell in sweep.cells(options) if cell.scratch}
+    assert set(made) == {sweep.RHO, sweep.CLIPPED, sweep.NETWORK}
+    for number, cell in enumerate(made.values()):
+        records = toy.resumed(cell, tmp_path / str(number))
+        (final,) = [r for r in records if r.labels["h"] == 16]
+        assert 0.0 < final.value < 2.0
+
+
+def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome, monkeypatch):
+    monkeypatch.setattr(networks_module, "without_torch", lambda: 'pip install "ntp-envs[neural]"')
+    auto = dataclasses.replace(SMALL, neural="auto")
+    assert len(list(sweep.cells(auto))) == len(list(sweep.cells(SMALL)))
+    found = sweep.analyse(auto, outcome.summary).findings[-1]
+    assert found == 'Networks were left out: pip install "ntp-envs[neural]".'
+    with pytest.raises(ValueError, match="--neural no"):
+        list(sweep.cells(dataclasses.replace(SMALL, neural="yes")))
+
+
+def test_nothing_is_said_of_cells_that_failed():
+    empty = sweep.analyse(SMALL, Summary([]))
+    assert empty.findings == ["Networks were left out with --neural no."]
+    assert [spec.name for spec in empty.figures] == ["headline"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network_horizon": 20_000}, "That is network_horizon=20000"),
+        ({"dial_horizons": (8, 20_000)}, "That is dial_horizons=20000"),
+        ({"corpus": "no/such/file"}, "there is no such file"),
+    ],
+)
+def test_texts_that_will_not_do_are_refused_before_any_work(change, message):
+    with pytest.raises(ValueError, match=message):
+        list(sweep.cells(dataclasses.replace(SMALL, **change)))
+
+
+def test_small_vocabularies_on_purpose_are_not_warned_of(recwarn):
+    assert list(sweep.cells(SMALL)) and not recwarn.list
+
+
+def test_cells_of_documents_a_line_say_so():
+    texts = [cell.parameters["text"] for cell in sweep.cells(dataclasses.replace(SMALL, records="lines"))]
+    assert all(text["records"] == "lines" for text in texts)
