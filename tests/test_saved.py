@@ -445,8 +445,8 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
 
 # -- in our own code ---------------------------------------------------------------------------------------------------
 
-#: the places that may: a file that was allowed to have a pickle, the suite's own copies of what it holds, a call between
-#: a run and its own workers, and a study's own scratch
+#: the places that may: a file that was allowed to have a pickle, copies of what the suite itself holds, a call from a
+#: run to its own workers, and a study's own scratch
 ALLOWED = {("agents/base.py", "pickle.loads"): 1, ("agents/testing.py", "pickle.loads"): 1}
 ALLOWED |= {("experiments/testing.py", "pickle.loads"): 1, ("experiments/clusters.py", "pickle.loads"): 1}
 ALLOWED |= {("experiments/studies/lm.py", "np.load"): 1}
