@@ -296,7 +296,7 @@ class Agent(Savable, ABC):
 
         The file holds arrays, plain values and the names of classes (`ntp_envs.saved`); reading it runs nothing. Agents
         and policies of your own are kept too, where their attributes are arrays, plain values or agents and policies;
-        functions, modules of torch and models of stable-baselines3 need a pickle.
+        functions, modules of torch of your own and models of sb3-contrib need a pickle.
 
         Args:
             path: of the file.
