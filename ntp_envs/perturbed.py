@@ -60,8 +60,8 @@ def perturbed(policy: TransformersPolicy, change: str) -> TransformersPolicy:
             * ``"int2"`` to ``"int8"``: each row of a linear layer, all weights of one output, rounded to
               ``scale * k`` with integers ``|k| <= 2**(bits - 1) - 1`` and ``scale`` such that its largest weight is
               kept; arithmetic stays as it is. ``"int3=32"``: the same for every 32 weights of a row (the last of
-              which may be fewer), as files in GGUF have it. For that first token it is 0.007 in int8, 1.74 in int3, 0.94
-              in int3=64 and 0.85 in int3=32;
+              which may be fewer), as files in GGUF have it. For that first token it is 0.007 in int8, 1.74 in int3,
+              0.94 in int3=64 and 0.85 in int3=32;
             * ``"low_rank=r"``: the best approximation of rank r (an integer, or as a share in (0, 1] of the smaller
               side: ``low_rank=0.5``) to each linear layer; those of lower rank stay;
             * ``"drop=k"``: without decoder layer k of 0, ..., L - 1; ``"drop"`` is L // 2;
