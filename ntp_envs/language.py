@@ -388,8 +388,10 @@ class _ModelCursor(Cursor):
 def _law(logits: Tensor, temperature: float) -> Tensor:
     """Log-probabilities in float64; on the CPU where the device has none."""
     logits = logits.to("cpu" if logits.device.type == "mps" else logits.device, torch.float64)
-    law = torch.log_softmax((logits - logits.amax(-1, keepdim=True)) / temperature, dim=-1)
-    if law.isnan().any():
+    if temperature != 1.0:
+        logits = (logits - logits.amax(-1, keepdim=True)) / temperature
+    law = torch.log_softmax(logits, dim=-1)
+    if law[..., 0].isnan().any():  # one that is no number makes all of its law so
         raise ValueError("the model returned logits that are not a number; in float16 try bfloat16 or float32.")
     return law
 

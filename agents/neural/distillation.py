@@ -96,8 +96,9 @@ class NeuralDistillation(Training, OnPolicyDistillation):
     >>> from ntp_envs import collect, make_task
     >>> task = make_task("Contamination", horizon=4)
     >>> agent = NeuralDistillation(task, divergence="reverse", steps=5, rounds=1, round_steps=5, settle=1.0)
-    >>> agent.fit(collect(task, 20, np.random.default_rng(0)), NetworkClass.for_task("mlp", task, width=8)).policy_
-    TorchPolicy(NetworkClass('mlp', 2, prompt_length=1, horizon=4, width=8))
+    >>> demos = collect(task, 20, np.random.default_rng(0))
+    >>> agent.fit(demos, NetworkClass.for_task("mlp", task, width=8)).policy_.horizon
+    4
     """
 
     supports = (NetworkClass, ModuleClass, EndedClass)
