@@ -89,13 +89,18 @@ class TableAutomaton(AutomatonPolicy):
         super().__init__(log_probs.shape[-1], horizon=min(lengths, default=None), prompt_length=prompt_length)
         self._emissions, self._transitions = log_probs, self._check_states("transitions", moves)
         starts = self._check_states("initial", as_array("initial", initial))
-        prompts = self.vocab_size ** (self.prompt_length or 0)
+        prompts = self.vocab_size ** min(self.prompt_length or 0, 64)  # beyond, no array will do
         if starts.shape not in ((), (prompts,)):
             raise ValueError(f"initial has shape {starts.shape}; an integer or ({prompts},) is needed.")
         self._initial = np.broadcast_to(starts, (prompts,))
 
     def _check_states(self, name: str, states: NDArray[np.integer]) -> IntArray:
-        if not np.issubdtype(states.dtype, np.integer) or states.min() < 0 or states.max() >= self.n_states:
+        if (
+            not states.size
+            or not np.issubdtype(states.dtype, np.integer)
+            or states.min() < 0
+            or states.max() >= self.n_states
+        ):
             raise ValueError(f"{name} must hold integers in [0, {self.n_states - 1}], the states.")
         return states.astype(np.int64)
 
@@ -259,7 +264,7 @@ class MarkovPolicy(AutomatonPolicy):
     """
 
     def __init__(self, probs: ArrayLike, order: int) -> None:
-        self.order = check_int("order", order, minimum=0)
+        self.order = check_int("order", order, minimum=0, maximum=64)
         self._emissions = normalised_log_probs("probs", probs)
         vocab_size = self._emissions.shape[-1]
         self.n_states = (vocab_size + 1) ** self.order

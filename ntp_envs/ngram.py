@@ -116,7 +116,7 @@ class NGramPolicy(SequentialPolicy):
         Raises:
             ValueError, TypeError: tokens outside the vocabulary, no tokens, bad weights, order or escape.
         """
-        vocab_size = check_int("vocab_size", vocab_size, minimum=1)
+        vocab_size = check_int("vocab_size", vocab_size, minimum=1, maximum=1 << 31)
         order = check_int("order", order, minimum=1)
         escape = check_real("escape", escape, minimum=0.0)
         after = check_tokens("tokens", tokens, vocab_size)
@@ -148,7 +148,10 @@ class NGramPolicy(SequentialPolicy):
         >>> np.exp(model.next_log_probs(np.empty((1, 0), int), np.empty((1, 0), int))).round(3).tolist()
         [[0.857, 0.143]]
         """
-        vocab_size, order = check_int("vocab_size", vocab_size, minimum=1), check_int("order", order, minimum=1)
+        vocab_size, order = (
+            check_int("vocab_size", vocab_size, minimum=1, maximum=1 << 31),
+            check_int("order", order, minimum=1),
+        )
         escape = check_real("escape", escape, minimum=0.0)
         line, begins = np.asarray(text), np.asarray(starts)
         if line.ndim != 1 or begins.ndim != 1 or not len(begins) or begins[0] != 0 or (np.diff(begins) <= 0).any():

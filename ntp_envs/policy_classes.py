@@ -309,7 +309,7 @@ class MarkovClass(PolicyClass):
 
     def __init__(self, vocab_size: int, order: int) -> None:
         super().__init__(vocab_size)
-        self.order = check_int("order", order, minimum=0)
+        self.order = check_int("order", order, minimum=0, maximum=64)
         self.n_contexts = (self.vocab_size + 1) ** self.order
 
     def policy(self, probs: ArrayLike) -> MarkovPolicy:

@@ -297,7 +297,7 @@ class TokenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _seed(self, seed: Any, rows: Rows) -> None:
         """Seed the generator of the batch, or those of these sequences."""
-        if seed is None or np.ndim(seed) == 0:
+        if seed is None or as_array("seed", seed).ndim == 0:
             super().reset(seed=seed)
             if seed is not None:
                 for row in self._numbers(rows):

@@ -460,9 +460,9 @@ PRECISIONS = ("float32", "bf16")
 def _a_device(name: str, value: Any) -> Any:
     """As torch names devices, whether or not this machine has it."""
     try:
-        if value != "auto":
+        if not isinstance(value, str) or value != "auto":
             torch.device(value)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name}={value!r} must be 'auto', or a device as torch names it ({error}).") from error
     return value
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checked import check_policy
-from ntp_envs.checks import NotTractableError, check_fits, check_generator, check_int, check_kind, plain
+from ntp_envs.checks import NotTractableError, check_fits, check_flag, check_generator, check_int, check_kind, plain
 from ntp_envs.demonstrations import Demonstrations, Exactness, as_json
 from ntp_envs.policies import Policy, TargetPolicy
 from ntp_envs.policy_classes import FiniteClass, PolicyClass
@@ -319,6 +319,7 @@ def collect(
     check_kind("task", task, Task, "; build one with make_task")
     n, length = check_int("n", n, minimum=1), task.prompt_length + task.horizon
     check_fits("n", n, 8.0 * length, f"demonstrations of {length} tokens")
+    check_flag("expert_log_probs", expert_log_probs)
     check_generator(rng)
     prompts = task.sample_prompts(n, rng)
     expert = check_policy("expert", task.expert, task)
