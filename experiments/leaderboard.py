@@ -219,8 +219,9 @@ def _rows(cell: Mapping[str, Any], content: Mapping[str, Any]) -> list[SummaryRo
     rows = []
     require(isinstance(cell["records"], list), f"{where}: no records")
     for record in cell["records"]:
-        require(isinstance(record, dict) and record.get("metric") in METRICS, f"{where}: an unknown measure")
-        metric, value = record["metric"], _number(record.get("value"))
+        metric = record.get("metric") if isinstance(record, dict) else None
+        require(isinstance(metric, str) and metric in METRICS, f"{where}: an unknown measure")
+        value = _number(record.get("value"))
         low, high = METRICS[metric]
         require(metric not in values, f"{where}: {metric} twice")
         require(low <= value <= high, f"{where}: {metric} is {value}, outside [{low:g}, {high:g}]")
@@ -243,7 +244,7 @@ def _rows(cell: Mapping[str, Any], content: Mapping[str, Any]) -> list[SummaryRo
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def _number(value: Any) -> float:
@@ -419,9 +420,10 @@ def _about(entry: Entry) -> str:
 
 
 def _text(value: Any) -> str:
+    """As words, and not too many of them."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {one}" for name, one in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        value = [f"{name} {one}" for name, one in value.items()]
+    return (", ".join(map(str, value)) if isinstance(value, list) else str(value))[:400]
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -446,7 +448,9 @@ def show_leaderboard(words: list[str]) -> int:
             entries.append(entry)
         except Refused as error:
             refused[path.name] = str(error)
-    write_whole(settings.out, page(entries, refused))
+        except Exception as error:  # a file made for it, or an agent, raises whatever it can
+            refused[path.name] = f"it cannot be read ({error!r:.200})"
+    write_whole(settings.out, page(entries, refused).encode("utf-8", "replace"))
     for entry in sorted(entries, key=lambda entry: (entry.group, -entry.overall)):
         said = f" ({entry.verified})" if entry.verified else ""
         words_on = f"{entry.content['agent']}, {entry.content['size']}: {entry.overall:.3f}{said}"

@@ -143,10 +143,12 @@ LIES = {
     "its agent is no name": (lambda c: c.update(agent="x\n<b>"), True),
     "C_apx is 1, not": (lambda c: of(c, "C_apx").update(value=1.0), True),
     "outside [0, 2]": (lambda c: of(c, "hellinger2").update(value=-1), True),
-    "is no number": (lambda c: of(c, "hellinger2").update(value="nought"), True),
+    "'nought' is no number": (lambda c: of(c, "hellinger2").update(value="nought"), True),
     "C_apx where there is none": (lambda c: first(c)["records"].remove(of(c, "C_apx")), True),
     "hellinger2 twice": (lambda c: first(c)["records"].append(of(c, "hellinger2")), True),
-    "an unknown measure": (lambda c: first(c)["records"].append({"metric": "beauty", "value": 1}), True),
+    "unknown measure": (lambda c: first(c)["records"].append({"metric": "beauty", "value": 1}), True),
+    "an unknown measure": (lambda c: of(c, "C_apx").update(metric=["C_apx"]), True),
+    "is no number": (lambda c: first(c).update(records=[{"metric": "hellinger2", "value": 10**400}]), True),
     "no distance": (lambda c: first(c).update(records=[]), True),
     "it failed, and has numbers": (lambda c: first(c).update(error="no"), True),
     "the code is not listed": (lambda c: first(c).update(code="0"), True),
@@ -227,9 +229,11 @@ def test_names_in_a_submission_are_words_on_the_page_and_nothing_is_imported(sub
             cell["parameters"]["agent"] = new if mine else suite.dialled(new)
 
     changed(submitted["RhoEstimatorBC"], rename)
+    changed(submitted["NGramBC"], lambda content: content["made"].update(date="\ud800<i>", commit=["x" * 10**6]))
     out = tmp_path / "page.html"
     assert main(["leaderboard", str(tmp_path / "submitted"), "--out", str(out), "--verify", "--seed", "0"]) == 0
     assert "trap:Agent(x=&#x27;&lt;b&gt;&amp;&#x27;)" in out.read_text() and "--trust imports it" in out.read_text()
+    assert "?&lt;i&gt;" in out.read_text() and len(out.read_text()) < 20_000
 
 
 def test_what_is_foreign():

@@ -202,7 +202,7 @@ def scores_of(track: Track, seeds: int, agent: str, summary: Summary) -> NDArray
 
 def analyse(options: SuiteOptions, summary: Summary) -> Analysis:
     """One score a track and agent; the radar, the profile and two tables."""
-    tracks = [track for track in options.tracks() if summary_of(track, summary)]
+    tracks = options.tracks() if len(summary) else []  # one where every cell failed scores 0
     found = {a: {track.name: scores_of(track, options.seeds, a, summary) for track in tracks} for a in options.agents}
     rows = [row for agent, each in found.items() for row in score_rows(agent, each)]
     scores = Summary(rows)
@@ -225,13 +225,8 @@ def analyse(options: SuiteOptions, summary: Summary) -> Analysis:
             ),
         ),
     ]
-    return Analysis(rows, [track_table(options, tracks, scores), task_table(options, tracks, found)], figures,
-                    list(findings(options, tracks, scores, summary)))  # fmt: skip
-
-
-def summary_of(track: Track, summary: Summary) -> bool:
-    """Whether anything is known of a track."""
-    return any(row["task"] in track.tasks for row in summary)
+    tables = [track_table(options, tracks, scores), task_table(options, tracks, found)]
+    return Analysis(rows, tables, figures, list(findings(options, tracks, scores, summary)))
 
 
 def score_rows(agent: str, each: Mapping[str, NDArray[np.float64]]) -> list[SummaryRow]:
@@ -284,7 +279,7 @@ def findings(options: SuiteOptions, tracks: Sequence[Track], scores: Summary, su
         if len(rows) > 1 and any(row.mean > 0 for row in rows):
             best = max(row.mean for row in rows)
             names = ", ".join(row["learner"] for row in rows if row.mean >= best - 5e-4)
-            yield f"{track.name}: {names} ({best:.3f}) of {len(rows)} agents."
+            yield f"{track.name}: the highest score of {len(rows)} agents is {best:.3f}, that of {names}."
     refused: dict[str, list[str]] = {}
     for row in summary.select(compare.NOT_APPLICABLE):
         refused.setdefault(row["learner"], []).append(row["task"])
