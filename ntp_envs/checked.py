@@ -45,24 +45,22 @@ def check_policy(name: str, policy: object, task: Shape) -> Policy:
         TypeError: something else than a policy.
         ValueError: another vocabulary, a shorter horizon, another prompt length.
     """
-    policy = check_kind(name, policy, Policy, "; wrap a function in CallablePolicy")
+    found: Policy = check_kind(name, policy, Policy, "; wrap a function in CallablePolicy")
     whole, whose = (
         ("the task", "the task's") if hasattr(task, "name") else ("the demonstrations", "the demonstrations'")
     )
-    if policy.vocab_size != task.vocab_size:
+    if found.vocab_size != task.vocab_size:
+        raise ValueError(f"{name} has vocab_size={found.vocab_size} and {whole} {task.vocab_size}; they must be equal.")
+    if found.horizon is not None and found.horizon < task.horizon:
         raise ValueError(
-            f"{name} has vocab_size={policy.vocab_size} and {whole} {task.vocab_size}; they must be equal."
-        )
-    if policy.horizon is not None and policy.horizon < task.horizon:
-        raise ValueError(
-            f"{name} is defined for at most {policy.horizon} tokens; {whose} horizon is {task.horizon}. "
+            f"{name} is defined for at most {found.horizon} tokens; {whose} horizon is {task.horizon}. "
             "Use a policy for that horizon, or a shorter one here."
         )
-    if policy.prompt_length not in (None, task.prompt_length):
+    if found.prompt_length not in (None, task.prompt_length):
         raise ValueError(
-            f"{name} has prompt_length={policy.prompt_length} and {whole} {task.prompt_length}; they must be equal."
+            f"{name} has prompt_length={found.prompt_length} and {whole} {task.prompt_length}; they must be equal."
         )
-    return checked_policy(name, policy)
+    return checked_policy(name, found)
 
 
 def checked_policy(name: str, policy: Policy) -> Policy:

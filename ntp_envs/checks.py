@@ -10,7 +10,7 @@ import numbers
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,8 +41,6 @@ def renamed(old: str, new: str, *, stacklevel: int) -> None:
 
 # Checks made once, at the boundary. Every message names the value, the allowed range and the fix.
 
-
-T = TypeVar("T")
 
 #: the sum of weights; its square is finite and positive
 LIGHTEST, HEAVIEST = 1e-150, 1e150
@@ -146,14 +144,14 @@ def check_fits(name: str, count: int, each: float, what: str) -> int:
     return count
 
 
-def check_kind(name: str, value: Any, kind: type[T], advice: str = "") -> T:
+def check_kind(name: str, value: Any, kind: type, advice: str = "") -> Any:
     """``value`` itself, if it is one of ours of this kind."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be an ntp_envs.{kind.__name__}, not {type(value).__name__}{advice}.")
     return value
 
 
-def check_list(name: str, items: Any, kind: type[T]) -> list[T]:
+def check_list(name: str, items: Any, kind: type) -> list[Any]:
     """A list of at least one item, each of this kind."""
     if isinstance(items, (str, bytes, np.ndarray)) or not isinstance(items, Iterable):
         raise TypeError(f"{name}={items!r} must be a list of ntp_envs.{kind.__name__}, not {type(items).__name__}.")

@@ -206,7 +206,7 @@ class EndedClass(PolicyClass):
     """
 
     def __init__(self, members: PolicyClass, end: int) -> None:
-        self.members = check_kind("members", members, PolicyClass)
+        self.members: PolicyClass = check_kind("members", members, PolicyClass)
         super().__init__(members.vocab_size, horizon=members.horizon)
         self.end_token: int = check_int("end", end, minimum=0, maximum=members.vocab_size - 1)
 
