@@ -24,8 +24,8 @@ from rich.markup import escape
 from agents.registry import agent_names
 from experiments.cells import Cell, write_whole
 from experiments.evaluation import build_task
+from experiments.executors import run_cell
 from experiments.measure import SECONDS, WELL_SPECIFIED
-from experiments.run import run_cell
 from experiments.studies import compare
 from experiments.studies.suite import (
     FORMAT,

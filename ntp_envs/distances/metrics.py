@@ -334,8 +334,8 @@ def check_thresholds(thresholds: ArrayLike) -> tuple[FloatArray, FloatArray]:
 
 def _log_ratio_counted(threshold: float) -> float:
     """The log-ratio from which a prefix counts at this threshold, as in `check_thresholds`, to relative accuracy."""
-    number = check_real("threshold", threshold)
-    if not (math.isfinite(number) and number > 1.0):
+    number = check_real("threshold", threshold, minimum=1.0)
+    if number == 1.0:
         raise ValueError(f"threshold={threshold} must be a finite number above 1; no bound holds below it.")
     return math.log1p(number - 1.0) - TIE
 

@@ -134,7 +134,7 @@ LEARNERS = [
     ("learning_rate", fit(learning_rate=-1.0), ValueError, "learning_rate=-1.0"),
     ("schedule", fit(schedule="linear"), ValueError, "schedule='linear' is not an option"),
     ("warmup", fit(warmup=13), ValueError, "warmup=13 must be .* <= 12"),
-    ("clip", fit(clip=0.0), ValueError, "clip=0 leaves no gradient"),
+    ("clip", fit(clip=0.0), ValueError, "clip=0.0 must be positive"),
     ("fit's device", fit(device="toaster"), ValueError, "device='toaster'"),
     ("checkpoint_every", fit(checkpoint_every=0), ValueError, "checkpoint_every=0"),
     ("on_step", fit(on_step=3), TypeError, "on_step=3 must be"),

@@ -27,9 +27,12 @@ TERNARY = make_task("ARLinear", vocab_size=3, horizon=3)
 
 
 def fit(fitted=None, **changes):
-    agent = SB3Agent("PPO", ROPE, total_timesteps=32, n_envs=2).set_params(**changes)
-    task = fitted or (ROPE if isinstance(agent.task, str) else agent.task)
-    return lambda: agent.fit(collect(task, 4, np.random.default_rng(0)), task.policy_class)
+    def made_and_fitted():
+        agent = SB3Agent("PPO", ROPE, total_timesteps=32, n_envs=2).set_params(**changes)
+        task = fitted or agent.task
+        agent.fit(collect(task, 4, np.random.default_rng(0)), task.policy_class)
+
+    return made_and_fitted
 
 
 def model(**own):
