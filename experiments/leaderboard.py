@@ -219,7 +219,7 @@ def _rows(cell: Mapping[str, Any], content: Mapping[str, Any]) -> list[SummaryRo
     rows = []
     require(isinstance(cell["records"], list), f"{where}: no records")
     for record in cell["records"]:
-        metric = record.get("metric") if isinstance(record, dict) else None
+        metric: Any = record.get("metric") if isinstance(record, dict) else None
         require(isinstance(metric, str) and metric in METRICS, f"{where}: an unknown measure")
         value = _number(record.get("value"))
         low, high = METRICS[metric]

@@ -35,7 +35,7 @@ class SeededModel(LanguageModel):
 def _drawn(seed: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(vocab_size=16, max_position_embeddings=64, bos_token_id=0, **SIZES)
+    config = LlamaConfig(vocab_size=16, max_position_embeddings=64, bos_token_id=0, **SIZES)  # type: ignore[arg-type]
     model, generator = LlamaForCausalLM(config), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weights in model.parameters():

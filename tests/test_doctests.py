@@ -18,6 +18,7 @@ EXTRAS = (
     "ntp_envs.perturbed",
     "ntp_envs.hugging_face",
     "ntp_envs.tasks.language",
+    "experiments.seeded_model",
 )
 MODULES = [
     found.name

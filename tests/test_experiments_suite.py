@@ -70,6 +70,15 @@ def test_every_task_of_every_size_can_be_made():
             assert build_task(task, horizon).horizon == (horizon or build_task(task).horizon)
 
 
+def test_models_are_drawn_with_their_seeds():
+    pytest.importorskip("transformers")
+    one, same, other = (build_task(f"experiments.seeded_model:SeededModel(seed={seed})", 3) for seed in (0, 0, 1))
+    assert one == same and one != other and hash(one) == hash(same)
+    tokens = np.zeros((1, 3), dtype=np.int64)
+    laws = [task.expert.log_probs(task.sample_prompts(1, np.random.default_rng(0)), tokens) for task in (one, other)]
+    assert not np.allclose(*laws) and len(one.policy_class) == 4
+
+
 def test_scores_are_means_over_tasks_and_what_is_not_for_a_task_scores_nothing(outcome):
     summary, size = outcome.summary, "2 data sets"
     rows = summary.select("C_apx", part="runs", learner="RhoEstimatorBC", task="Contamination(eps=0.05, p=0.01, q=0.9)")
