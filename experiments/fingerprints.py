@@ -18,7 +18,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -31,7 +31,7 @@ KNOWN = {"numpy", "scipy", "gymnasium", "matplotlib", "rich", "tyro", "threadpoo
 #: folders of what is installed
 INSTALLED = {"site-packages", "dist-packages"}
 #: a string that names an object, as registries have them
-NAMED = re.compile(r"\w+(\.\w+)*:\w+")
+NAMED_CONSTANT = re.compile(r"Constant\(value='(\w+(?:\.\w+)*):\w+'")
 
 
 def digest(text: str | bytes) -> str:
@@ -211,23 +211,33 @@ class Statement(NamedTuple):
     by_name: bool = False
 
 
-def _imports(nodes: Iterable[ast.AST]) -> list[Statement]:
-    found = []
-    todo = [(node, True) for node in nodes]
-    while todo:
-        node, at_once = todo.pop()
+def _imports(nodes: Iterable[ast.stmt]) -> list[Statement]:
+    nodes = list(nodes)
+    return [*_written_imports(nodes), *_names(ast.dump(ast.Module(nodes, [])))]
+
+
+def _written_imports(nodes: Iterable[ast.stmt]) -> Iterator[Statement]:
+    for node, at_once in _statements(nodes):
         if isinstance(node, ast.Import):
-            found += [Statement(alias.name, at_once=at_once) for alias in node.names]
+            yield from (Statement(alias.name, at_once=at_once) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base, level = node.module or "", node.level
-            found += [Statement(base, alias.name, alias.asname, level, at_once) for alias in node.names]
-        elif isinstance(node, ast.Constant):
-            if isinstance(node.value, str) and NAMED.fullmatch(node.value):
-                found.append(Statement(node.value.partition(":")[0], at_once=False, by_name=True))
-        else:
-            at_once = at_once and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-            todo += [(child, at_once) for child in ast.iter_child_nodes(node)]
-    return found
+            yield from (Statement(base, alias.name, alias.asname, level, at_once) for alias in node.names)
+
+
+def _names(dump: str) -> Iterator[Statement]:
+    """The strings that name an object, in a syntax as `ast.dump` writes it: far quicker than a walk over all nodes."""
+    return (Statement(base, at_once=False, by_name=True) for base in dict.fromkeys(NAMED_CONSTANT.findall(dump)))
+
+
+def _statements(nodes: Iterable[ast.stmt], at_once: bool = True) -> Iterator[tuple[ast.stmt, bool]]:
+    """All statements, and whether they run when the file is imported."""
+    for node in nodes:
+        yield node, at_once
+        inside = at_once and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for part in (node, *getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+            for block in ("body", "orelse", "finalbody"):
+                yield from _statements(getattr(part, block, ()), inside)
 
 
 @dataclass(frozen=True)
@@ -299,9 +309,10 @@ def _parsed(module: str, path: Path, written: int) -> Source:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):  # compiled, or nothing that will run
         return Source(module, path, ast.Module([], []), digest(path.read_bytes()), [])
-    for node in ast.walk(tree):
+    for node in (tree, *(node for node, _ in _statements(tree.body))):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
                 del node.body[0]
-    return Source(module, path, tree, digest(ast.dump(tree)), _imports(tree.body))
+    dump = ast.dump(tree)
+    return Source(module, path, tree, digest(dump), [*_written_imports(tree.body), *_names(dump)])
