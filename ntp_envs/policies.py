@@ -14,9 +14,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
 
-from ntp_envs.arrays import TIE, FloatArray, IntArray, at_levels, first_best, prefix_codes, sample_categorical, written
+from ntp_envs.arrays import (
+    TIE,
+    FloatArray,
+    IntArray,
+    at_levels,
+    first_best,
+    log_softmax,
+    prefix_codes,
+    sample_categorical,
+    written,
+)
 from ntp_envs.checks import as_array, check_generator, check_int, check_real, check_tokens
 from ntp_envs.observations import Sizes, split_observation
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
 
-from ntp_envs.arrays import FloatArray, IntArray, onto_ball, prefix_codes
+from ntp_envs.arrays import FloatArray, IntArray, log_softmax, onto_ball, prefix_codes
 from ntp_envs.automata import AutomatonPolicy, BernoulliPolicy, MarkovPolicy, markov_contexts
 from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_probability, check_real

@@ -43,6 +43,11 @@ def register_environment(task_family: type[Task] | str) -> str:
             raise ValueError(f"unknown task {name!r}.{did_you_mean(name, known)}")
     else:
         name = register_task(task_family).__name__
+    return _register(name)
+
+
+def _register(name: str) -> str:
+    """An id for a family whose name is known."""
     spec = EnvSpec(
         environment_id(name),
         entry_point="ntp_envs.env:TokenEnv",
@@ -64,6 +69,6 @@ def register_environment(task_family: type[Task] | str) -> str:
 
 def register_known() -> None:
     """Register every family known by name: built in, or announced by an installed package (which is not imported)."""
-    for name in (*task_names(), *WITH_AN_EXTRA):
+    for name in (*task_names(), *WITH_AN_EXTRA):  # once: what is installed is looked through for it
         if environment_id(name) not in gym.registry:
-            register_environment(name)
+            _register(name)

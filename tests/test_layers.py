@@ -6,7 +6,17 @@ import sys
 import house
 import pytest
 
-HEAVY = {"torch", "matplotlib", "stable_baselines3", "minari", "sklearn", "cvxpy", "datasets", "transformers"}
+HEAVY = {
+    "torch",
+    "matplotlib",
+    "stable_baselines3",
+    "minari",
+    "sklearn",
+    "cvxpy",
+    "datasets",
+    "transformers",
+    "scipy.special",
+}
 
 
 @pytest.fixture(scope="module")
