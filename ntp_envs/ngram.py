@@ -189,7 +189,7 @@ class NGramPolicy(SequentialPolicy):
         with np.errstate(divide="ignore"):
             return np.log(probs[:, line.shape[1] - tokens.shape[1] :])
 
-    def _find(self, k: int, nodes: IntArray, tokens: IntArray) -> IntArray:
+    def _find(self, k: int, nodes: IntArray, tokens: NDArray[np.integer]) -> IntArray:
         """Number of the context that arises at level k + 1, -1 for one never seen; ``nodes`` may be -1 too."""
         keys, wanted = self.levels[k].keys, nodes * self.vocab_size + tokens
         table = self._tables[k]
@@ -278,7 +278,7 @@ class NGramPolicy(SequentialPolicy):
         self._keep = [np.append(level.keep, 1.0) for level in self.levels]
         self._beginning = np.array(sizes, dtype=np.int64) - 1
         self._starts = [np.searchsorted(level.keys, np.arange(n + 1) * size) for level, n in zip(self.levels, sizes)]
-        self._tables: list[IntArray | None] = []
+        self._tables: list[NDArray[Any] | None] = []
         for level, n in zip(self.levels, sizes):
             table = None
             if n * size <= TABLE_CELLS:

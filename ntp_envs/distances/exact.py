@@ -327,17 +327,13 @@ class _Layer:
         if not count:
             return self
         rows = np.sort(order[count:])
-        chi = None if self.chi is None else self.chi[rows]
-        parts = (self.gap, self.total, self.excess, self.mass)
-        return _Layer(
-            self.pairs[rows],
-            *(part[rows] for part in parts),
-            chi,
-            self.low[rows] if len(self.low) else self.low,
-            self.high[rows] if len(self.high) else self.high,
-            self.kl_so_far,
-            float(masses[count - 1]),
-        )
+        names = [name for name in ("pairs", "gap", "total", "excess", "mass", "chi", "low", "high") if self._has(name)]
+        kept = {name: getattr(self, name)[rows] for name in names}
+        return replace(self, dropped=float(masses[count - 1]), **kept)
+
+    def _has(self, name: str) -> bool:
+        """Whether anybody asks for these sums."""
+        return getattr(self, name) is not None and len(getattr(self, name)) > 0
 
     def hellinger2(self) -> float:
         return min(float(self.gap.sum()), 2.0)
@@ -437,7 +433,7 @@ def _advance(
     prob_p, prob_q, ranged = np.exp(log_p), np.exp(log_q), len(layer.low) > 0
     with np.errstate(invalid="ignore"):
         log_ratio = np.where(no_p, -np.inf, np.where(no_q, np.inf, log_p - log_q))
-        ends = (layer.low[:, None] + log_ratio, layer.high[:, None] + log_ratio) if ranged else ()
+        ends = [end[:, None] + log_ratio for end in (layer.low, layer.high)] if ranged else []
     kl = layer.kl_so_far
     if kl is not None:  # the chain rule; a token that only q excludes shows in the log-ratios
         terms = kl_terms(log_p, log_q, prob_p, prob_q)
