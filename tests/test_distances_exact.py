@@ -286,6 +286,7 @@ def test_pairs_of_negligible_mass_are_dropped_and_bounded(metrics, monkeypatch):
     task = make_task("Contamination", horizon=40, eps=0.1, p=0.1, q=0.7)
     asked = (task.expert, BernoulliPolicy(0.2, on="flips"), task)
     whole = automaton_distances(*asked, metrics=metrics)
+    monkeypatch.setattr(automaton_module, "EXACT_HORIZON", 10)
     monkeypatch.setattr(automaton_module, "EXACT_PAIRS", 10)
     monkeypatch.setattr(automaton_module, "DROPPED", 1e-3)
     found = automaton_distances(*asked, metrics=metrics)

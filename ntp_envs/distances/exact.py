@@ -198,8 +198,9 @@ def _mean_of(metric: Metric, ratio: FloatArray, masses: FloatArray) -> FloatArra
 #: reachable pairs of states at one prefix length beyond which the recursion refuses (about 1 GB)
 MAX_PAIRS = 2**21
 
-#: the recursion is exact while no more pairs than this are reached; of longer layers it drops the least probable pairs,
-#: to which P and Q together give so much at the full horizon
+#: the recursion is exact up to this horizon, and beyond it while no more pairs than this are reached; of larger layers
+#: it drops the least probable pairs, to which P and Q together give so much at the full horizon
+EXACT_HORIZON = 2**10
 EXACT_PAIRS = 2**11
 DROPPED = 1e-12
 
@@ -229,8 +230,8 @@ def automaton_distances(
         metrics: which ones: names, or functions of the log-ratio (`register_metric`).
         thresholds: ``(T,)`` N of the coverage profile ``P(P / Q >= N)``.
 
-    Once more than 2048 pairs of states are reached (of a count of events: beyond H = 1000), the least probable ones are
-    dropped where the metric has a largest value; those that P and Q together give 1e-12 at most, up to the full
+    Beyond H = 1024, once more than 2048 pairs of states are reached, the least probable ones are dropped where the
+    metric has a largest value; those that P and Q together give 1e-12 at most, up to the full
     horizon. What that can add is in ``upper``, and ``method`` says so.
 
     Returns:
@@ -264,6 +265,8 @@ def by_pairs(asked: Question) -> dict[str, DistanceCurve]:
     """`automaton_distances` of a question that has been checked, between two automata."""
     bounded = tuple(metric for metric in asked.metrics if metric is COVERAGE or np.isfinite(metric.most))
     rest = tuple(metric for metric in asked.metrics if metric not in bounded)
+    if asked.task.horizon <= EXACT_HORIZON:
+        return _by_pairs(asked, 0.0)
     try:
         return _by_pairs(asked, None if bounded and rest else DROPPED if bounded else 0.0)
     except _ManyPairs:  # what has no largest value is followed to the last pair, and by itself
