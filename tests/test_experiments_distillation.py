@@ -58,4 +58,4 @@ def test_a_language_model_teaches(tmp_path):
     assert len(rates) == 2 * len(WAYS) and all(value > 0 for value in rates.values())
     assert "Students of tiny" in distillation.figures(options, Summary([]))[0].caption
     with pytest.raises(ValueError, match=r"GB each would not fit .* fewer texts \(--n\)"):
-        distillation.check_machine(replace(options, n=2**24), 1)
+        distillation.check_machine(replace(options, n=2**24, horizon=2000), 1)
