@@ -81,7 +81,7 @@ COMMANDS = {
     "evaluate": "experiments.evaluation:show_evaluation",
     "diff": "experiments.difference:show_diff",
     "distance": "experiments.log_probs:show_distance",
-    "completion": "experiments.completion:show_completion",
+    "completion": "experiments.cli:show_completion",
 }
 LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
 SHOWN = 10  # failures listed on the terminal; all are in the report
@@ -202,6 +202,13 @@ def _shown(command: str, words: list[str]) -> int:
         raise UsageError(str(error)) from error
     except MemoryError as error:
         raise UsageError(f"not enough memory ({error}); use smaller sizes.") from error
+
+
+def show_completion(words: list[str]) -> int:
+    from experiments.completion import script
+
+    print(script(words, ["run", *COMMANDS], RunSettings), end="")
+    return 0
 
 
 def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:

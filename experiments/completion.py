@@ -49,17 +49,15 @@ class CompletionSettings:
     """bash or zsh."""
 
 
-def show_completion(words: list[str]) -> int:
-    """The command: print the script for a shell."""
-    settings = tyro.cli(CompletionSettings, args=words, prog="ntp-bench completion")
-    print((ZSH if settings.shell == "zsh" else "") + script(), end="")
-    return 0
+def script(words: list[str], commands: Iterable[str], run_settings: Any) -> str:
+    """The script for a shell: commands, studies, tasks and agents, options, and the values of those that are names.
 
-
-def script() -> str:
-    """For Bash: commands, studies, tasks and agents, the options of each, and the values of those that are names."""
-    from experiments.cli import COMMANDS, RunSettings
-
+    Args:
+        words: after ``ntp-bench completion``.
+        commands: that there are.
+        run_settings: the dataclass of the options that every study has.
+    """
+    shell = tyro.cli(CompletionSettings, args=words, prog="ntp-bench completion").shell
     options: dict[str, list[str]] = {}
     values: dict[str, Iterable[str]] = {}
 
@@ -73,17 +71,14 @@ def script() -> str:
                 values[f"{command} {flag}"] = [str(one) for one in taken if isinstance(one, str)]
 
     for name in study_names():
-        take(f"run {name}", RunSettings)
+        take(f"run {name}", run_settings)
         take(f"run {name}", load_study(name).options)
     take("evaluate", EvaluateSettings)
     take("info", InfoSettings)
     values |= {"run ": study_names(), "evaluate ": [*task_names(), *agent_names()]}
     values |= {"info ": [*study_names(), *task_names(), *agent_names()], "completion ": ["bash", "zsh"]}
-    return SCRIPT.format(
-        commands=shlex.quote(" ".join(["run", *COMMANDS])),
-        options=_cases(options),
-        values=_cases(values),
-    )
+    body = SCRIPT.format(commands=shlex.quote(" ".join(commands)), options=_cases(options), values=_cases(values))
+    return (ZSH if shell == "zsh" else "") + body
 
 
 def _cases(found: dict[str, Any]) -> str:

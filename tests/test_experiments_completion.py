@@ -6,8 +6,7 @@ import subprocess
 import pytest
 
 from agents import agent_names
-from experiments.cli import COMMANDS
-from experiments.completion import show_completion
+from experiments.cli import COMMANDS, show_completion
 from experiments.studies import study_names
 from ntp_envs import task_names
 
