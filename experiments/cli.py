@@ -187,13 +187,6 @@ def _run(words: list[str]) -> int:
     return _run_and_show(study, settings, options)
 
 
-def show_completion(words: list[str]) -> int:
-    """Print a completion script, which knows these commands."""
-    from experiments.completion import show_completion as show
-
-    return show(words, ["run", *COMMANDS], RunSettings)
-
-
 def _shown(command: str, words: list[str]) -> int:
     from experiments.threads import one_thread
 
@@ -209,6 +202,14 @@ def _shown(command: str, words: list[str]) -> int:
         raise UsageError(str(error)) from error
     except MemoryError as error:
         raise UsageError(f"not enough memory ({error}); use smaller sizes.") from error
+
+
+def show_completion(words: list[str]) -> int:
+    """Print a completion script, which knows these commands."""
+    from experiments.completion import script
+
+    print(script(words, ["run", *COMMANDS], RunSettings), end="")
+    return 0
 
 
 def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:

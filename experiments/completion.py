@@ -49,20 +49,15 @@ class CompletionSettings:
     """bash or zsh."""
 
 
-def show_completion(words: list[str], commands: Iterable[str], run_settings: type) -> int:
-    """The command: print the script for a shell; for `script` see there."""
-    settings = tyro.cli(CompletionSettings, args=words, prog="ntp-bench completion")
-    print((ZSH if settings.shell == "zsh" else "") + script(commands, run_settings), end="")
-    return 0
-
-
-def script(commands: Iterable[str], run_settings: type) -> str:
-    """For Bash: commands, studies, tasks and agents, the options of each, and the values of those that are names.
+def script(words: list[str], commands: Iterable[str], run_settings: Any) -> str:
+    """The script for a shell: commands, studies, tasks and agents, options, and the values of those that are names.
 
     Args:
-        commands: all that there are.
-        run_settings: the dataclass of what ``run`` takes with every study.
+        words: after ``ntp-bench completion``.
+        commands: that there are.
+        run_settings: the dataclass of the options that every study has.
     """
+    shell = tyro.cli(CompletionSettings, args=words, prog="ntp-bench completion").shell
     options: dict[str, list[str]] = {}
     values: dict[str, Iterable[str]] = {}
 
@@ -82,11 +77,8 @@ def script(commands: Iterable[str], run_settings: type) -> str:
     take("info", InfoSettings)
     values |= {"run ": study_names(), "evaluate ": [*task_names(), *agent_names()]}
     values |= {"info ": [*study_names(), *task_names(), *agent_names()], "completion ": ["bash", "zsh"]}
-    return SCRIPT.format(
-        commands=shlex.quote(" ".join(commands)),
-        options=_cases(options),
-        values=_cases(values),
-    )
+    body = SCRIPT.format(commands=shlex.quote(" ".join(commands)), options=_cases(options), values=_cases(values))
+    return (ZSH if shell == "zsh" else "") + body
 
 
 def _cases(found: dict[str, Any]) -> str:

@@ -324,7 +324,7 @@ def by_rho(log_probs, tau):
 @pytest.mark.parametrize(
     ("chooser", "by_hand"),
     [(LogLossBC(), by_log_loss), (RhoEstimatorBC(), by_rho), (RhoEstimatorBC("psi"), by_rho)],
-    ids=repr,
+    ids=("log-loss", "rho", "psi"),
 )
 def test_the_dial_is_set_as_by_brute_force(chooser, by_hand, rng):
     chain = TabularPolicy.random(3, 4, rng)

@@ -104,7 +104,8 @@ def test_floats_of_numpy_make_the_same_class(make):
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_agents_keep_python_numbers(name):
     kind = agent_class(name)
-    needed = {"task": make_task("Contamination", horizon=4), "agents": [], "agent": LogLossBC(), "grid": {}}
+    needed = {"task": make_task("Contamination", horizon=4), "agents": [LogLossBC()], "agent": LogLossBC()}
+    needed["grid"] = {"tol": [1.0]}
     given, numpy_given = {}, {}
     for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:
         default = parameter.default
