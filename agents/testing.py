@@ -351,6 +351,7 @@ def check_files(agent: Agent, problem: Problem, atol: float) -> None:
     are listed in its ``trusts``.
     """
     name, fitted = _name(agent), _seen(agent, problem)
+    own = (type(problem.policy_class), type(fitted.policy_))  # of the problem: whoever loads it knows them
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "agent"
         for kept, kind in ((agent.clone(), "an unfitted"), (fitted, "a fitted")):
@@ -361,7 +362,7 @@ def check_files(agent: Agent, problem: Problem, atol: float) -> None:
                 kept.save(path, allow_pickle=True)
             else:
                 allowed = False
-            loaded = type(agent).load(path, allow_pickle=allowed)
+            loaded = type(agent).load(path, trusted=own, allow_pickle=allowed)
             for back, way in ((loaded, "save and load"), (pickle.loads(pickle.dumps(kept)), "pickle")):
                 _require(type(back) is type(agent), f"{way} must give back a {name}, not {type(back).__name__}.")
                 _require(

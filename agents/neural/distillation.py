@@ -6,20 +6,19 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.base import FitReport
+from agents.base import COUNT, Checks, FitReport
 from agents.interactive import OnPolicyDistillation
 from agents.neural.network import ModuleClass, Network, NetworkClass, check_network, ending, evaluation_device
 from agents.neural.training import Batches, Mode, Objective, Run, StoredBatches, Training, identity, train, written
 from agents.targets import Targets
 from ntp_envs import Demonstrations, EndedClass, Policy, PolicyClass
 from ntp_envs.arrays import written as on_paper
-from ntp_envs.checks import check_int
 from ntp_envs.torch_state import own_torch_state
 
 
@@ -102,6 +101,7 @@ class NeuralDistillation(Training, OnPolicyDistillation):
     """
 
     supports = (NetworkClass, ModuleClass, EndedClass)
+    allowed: ClassVar[Checks] = {"round_steps": COUNT}
 
     _: KW_ONLY
     round_steps: int = 300
@@ -111,7 +111,6 @@ class NeuralDistillation(Training, OnPolicyDistillation):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Callable[[], Policy], Callable[[Targets, str], tuple[Policy, FitReport]]]:
         spec, end, training = check_network(policy_class, demonstrations), policy_class.end_token, self.checked()
-        round_steps = check_int("round_steps", self.round_steps, minimum=1)
         seed, stages = int(rng.integers(2**31)), 0
         network = spec.initialised(torch.Generator().manual_seed(seed))
 
@@ -151,7 +150,7 @@ class NeuralDistillation(Training, OnPolicyDistillation):
                         "Use divergence='forward', or mix a little of the uniform law in: floor=1e-3."
                     )
             objective = LawObjective(network, divergence, end)
-            policy, run = trained(objective, TaughtBatches(targets, training.batch_size), round_steps)
+            policy, run = trained(objective, TaughtBatches(targets, training.batch_size), self.round_steps)
             last = run.losses[-max(len(run.losses) // 10, 1) :]
             return policy, FitReport(float(np.mean(last)), float("nan"), True, len(run.losses))
 
