@@ -376,12 +376,12 @@ def check_files(agent: Agent, problem: Problem, atol: float) -> None:
                     _require(not hasattr(back, "policy_"), f"{way} must leave {kind} {name} unfitted.")
         others = (type(agent), *agent.trusts)
         _refuses(
-            lambda: _Stranger.load(path, trusted=others, allow_pickle=allowed),
+            lambda: _Stranger.load(path, trusted=(*own, *others), allow_pickle=allowed),
             TypeError,
             f"loading a {name} as another class",
         )
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        _refuses(lambda: type(agent).load(path), ValueError, f"{name}.load of a damaged file")
+        _refuses(lambda: type(agent).load(path, trusted=own), ValueError, f"{name}.load of a damaged file")
         _refuses(lambda: type(agent).load(Path(folder) / "no"), FileNotFoundError, f"{name}.load of a missing file")
 
 

@@ -83,8 +83,6 @@ def test_a_long_horizon_refuses_a_population_of_its_size():
         ("Contamination", {"horizon": 20_000}, 1_001),
         ("ConsistencyGame", {"horizon": 1 << 13, "eps": 1e-6}, None),
         ("NoisyParity", {"bits": 14, "subset": (0, 1), "episodes": 1_000}, None),
-        ("RareMode", {"horizon": 2**24}, None),
-        ("Tightrope", {"horizon": 2**24, "eps": 1e-3}, None),
     ],
 )
 def test_a_population_too_large_is_refused_before_it_takes_memory(name, parameters, chunk):
