@@ -58,7 +58,7 @@ def test_our_agents_conform(agent):
 #: on every class that they take
 WIDELY = [
     pytest.param(RhoEstimatorBC(), marks=pytest.mark.slow),
-    ChunkedRhoBC(4, "psi"),
+    pytest.param(ChunkedRhoBC(4, "psi"), marks=pytest.mark.slow),
     PerceptronBC(max_epochs=20),
     PerceptronBC(averaged=False, shuffle=False, max_epochs=20),
     TaiLrBC(0.01),

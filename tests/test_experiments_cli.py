@@ -122,6 +122,7 @@ def test_info_of_something_unknown_names_the_nearest(capsys):
     assert code == 2 and "Did you mean 'Contamination'?" in err
 
 
+@pytest.mark.slow
 def test_diff_says_what_changed_and_compares_equal_cells_one_by_one(capsys, tmp_path):
     """Toy squares with another seed are independent samples; with the same seed and more cells nothing has changed."""
     runs = {name: str(tmp_path / name) for name in ("first", "again", "other", "shifted")}
@@ -203,7 +204,10 @@ def test_quick_changes_defaults_and_yields_to_options():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to a process group")
-@pytest.mark.parametrize(("workers", "stop"), [("1", "SIGTERM"), ("2", "Ctrl-C"), ("2", "SIGHUP"), ("2", "SIGKILL")])
+@pytest.mark.parametrize(
+    ("workers", "stop"),
+    [("1", "SIGTERM"), ("2", "Ctrl-C"), pytest.param("2", "SIGHUP", marks=pytest.mark.slow), ("2", "SIGKILL")],
+)
 def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_worker(tmp_path, workers, stop):
     words = ["run", TOY, "--mood", "slow", "--seeds", "30", "--workers", workers, "--out", str(tmp_path / "run")]
     process = subprocess.Popen(

@@ -61,6 +61,7 @@ def test_passages_that_stand_twice_are_found(tmp_path):
     assert house.twins(tmp_path, lines=7) == []
 
 
+@pytest.mark.slow
 def test_the_numbers_are_a_table_before_and_after(capsys, monkeypatch):
     monkeypatch.setattr(house, "import_seconds", lambda module, root: 0.5)
     monkeypatch.setattr(house, "twins", lambda root: [])  # takes seconds, and has a test of its own

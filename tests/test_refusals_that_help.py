@@ -160,6 +160,7 @@ def test_who_needs_the_experts_log_probabilities():
     assert not TournamentBC([LogLossBC(), SmoothedLogLossBC()]).needs_expert_log_probs
 
 
+@pytest.mark.slow
 def test_every_listed_agent_that_reads_the_expert_runs_from_the_command_line(tmp_path, capsys):
     words = ["evaluate", "Contamination(horizon=6)", "ClippedRatioBC", "--n", "20", "--demonstrations", "20"]
     assert main(words) == 0
