@@ -242,6 +242,8 @@ def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
 def gathered(words: Sequence[str], options: Mapping[str, bool]) -> list[str]:
     """The words with the values of each option that takes several in one place, though they were given one by one.
 
+    That is by its singular (``--learner A --learner B``); of an option that is given again the last values count.
+
     Args:
         words: of the command line.
         options: the study's, and whether each takes several values; such a one answers to its singular, too.
@@ -256,7 +258,7 @@ def gathered(words: Sequence[str], options: Mapping[str, bool]) -> list[str]:
             several = name if options.get(name) else f"{name}s" if name not in options else ""
             key: Any = several if options.get(several) else len(groups)
             start = [several, *([value] if value else [])] if key == several else [word]
-            groups[key] = [*groups[key], *start[1:]] if key in groups else start
+            groups[key] = [*groups[key], *start[1:]] if key in groups and name != several else start
             last = groups[key]
         elif groups:
             last.append(word)

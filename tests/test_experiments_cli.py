@@ -94,7 +94,8 @@ def test_a_dry_run_writes_nothing_and_knows_what_is_there(capsys, tmp_path):
 def test_several_values_may_be_given_one_by_one():
     options = parse_run(load_study("lm"), ["--learner", "a", "--n", "4", "--learner=b.gguf", "--forced", "2"])[1]
     assert options.learners == ("a", "b.gguf") and options.n == 4
-    assert parse_run(toy.STUDY, ["--sizes", "1", "2", "--sizes", "4"])[1].sizes == (1, 2, 4)
+    assert parse_run(toy.STUDY, ["--size", "1", "2", "--size", "4"])[1].sizes == (1, 2, 4)
+    assert parse_run(toy.STUDY, ["--sizes", "1", "2", "--seed", "1", "--sizes", "4"])[1].sizes == (4,)
 
 
 def test_list_as_json(capsys):
