@@ -17,16 +17,15 @@ from experiments.charts import (
     COLOURS,
     DISTANCE,
     ORANGES,
-    Curve,
     Figure,
-    Panel,
     additive,
     additive_inverse,
-    chart,
     end_labels,
     interval_dot,
+    log2_axis,
     name_rows,
     new_figure,
+    new_panels,
     no_data,
     plot_series,
     shades,
@@ -352,12 +351,15 @@ def exit_of(series: Series) -> float:
 def plain_figure(o: TextOptions, s: Summary) -> Figure:
     """Plain squared distances against the logarithm of the length; n-grams on the left, the others on the right."""
     title = "How far apart are the two laws? At 2 they have nothing in common"
-    axis: dict[str, Any] = {"yscale": "linear", "ylim": (0.0, 2.05), "ticks": powers_of_two(o.horizon), "room": 7.0}
-    panels = []
-    for kinds in ((NGRAM,), (LINEAR, MLP)):
-        curves = [Curve({"learner": name}, name, look=look) for name, look in looks(o, *kinds).items()]
-        panels.append(Panel("h", WRITTEN, DISTANCE2, curves, **axis))
-    return chart(s, title, DISTANCE, *panels, size=(11.0, 4.8))
+    figure, panels = new_panels(title, [WRITTEN] * 2, DISTANCE, size=(11.0, 4.8))
+    for axes, kinds in zip(panels, ((NGRAM,), (LINEAR, MLP)), strict=True):
+        for name, look in looks(o, *kinds).items():
+            plot_series(axes, s.series("h", DISTANCE2, learner=name), name, **look, label=name)
+        log2_axis(axes, powers_of_two(o.horizon))
+        axes.set_ylim(0.0, 2.05)
+        if axes.get_legend_handles_labels()[0]:  # all lines end at 2, where names would be in each other's way
+            axes.legend(loc="lower right", fontsize=10)
+    return figure
 
 
 def bits_figure(o: TextOptions, s: Summary) -> Figure:
