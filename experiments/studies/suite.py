@@ -102,7 +102,7 @@ def _tracks(closed: Sequence[int], text: Sequence[int], models: Sequence[int], n
 
 #: the tracks of each size, and the number of data sets
 SIZES: dict[str, tuple[tuple[Track, ...], int]] = {
-    "full": (_tracks((16, 64, 128), (8, 32), (8,), 1000), 10),
+    "full": (_tracks((16, 64, 128), (8, 32), (4,), 1000), 10),
     "quick": (_tracks((16, 64), (8,), (4,), 500), 3),
     "smoke": (_tracks((4,), (2,), (2,), 50), 2),
 }
