@@ -105,9 +105,15 @@ class Dask(Local):
         self.words = ("--seeds", "12", "--executor", "dask", "--scheduler", self.client.scheduler.address)
 
     def renew(self):
-        self.pool = [one for one in self.pool if one.poll() is None]
-        self.pool += [start(*self.worker) for _ in range(2 - len(self.pool))]
-        self.client.wait_for_workers(2, timeout=60)
+        for _ in range(3):  # a worker whose neighbour was killed may hang instead of joining
+            self.pool = [one for one in self.pool if one.poll() is None]
+            self.pool += [start(*self.worker) for _ in range(2 - len(self.pool))]
+            with suppress(TimeoutError):
+                return self.client.wait_for_workers(2, timeout=30)
+            for one in self.pool:
+                one.kill()
+                one.wait()
+        raise RuntimeError("Dask's workers do not start")
 
     def workers(self, parent):
         return [one.pid for one in self.pool]
