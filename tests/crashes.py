@@ -201,7 +201,6 @@ def crash(folder, kills, seed, executor):
             shutil.rmtree(run)
             log.write_text("")
         print(f"{executor.words}: {dict(counts)}", file=sys.stderr, flush=True)
-    executor.close()
     return counts
 
 
@@ -216,7 +215,10 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         chosen = {"local": Local, "dask": lambda: Dask(Path(place)), "slurm": Slurm}[asked.executor]()
-        found = crash(Path(place), asked.kills, asked.seed, chosen)
+        try:
+            found = crash(Path(place), asked.kills, asked.seed, chosen)
+        finally:
+            chosen.close()
     for what in NONE:
         found.setdefault(what, 0)
     for what, count in sorted(found.items()):
