@@ -102,10 +102,7 @@ class Needs:
     def check(self, cell: Cell, checkpoints: Folders | None = None) -> None:
         """Raise `WorkerRefused` if this process would compute something else."""
         code = self.code[cell.key]
-        there = {
-            name: file_hash(name) if not os.path.exists(name) else _hash_of(name, os.path.getmtime(name))
-            for name in self.files
-        }
+        there = {name: _hash_here(name) for name in self.files}
         found = [
             *_differing(versions(), self.versions),
             *_differing(_code_of(cell, _code_here), code),

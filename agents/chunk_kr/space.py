@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -523,7 +524,13 @@ def walsh(values: FloatArray) -> FloatArray:
     size = values.shape[-1]
     high = 2 ** ((size.bit_length() - 1) // 2)
     square = values.reshape(-1, high, size // high)
-    return (hadamard(high) @ square @ hadamard(size // high) / math.sqrt(size)).reshape(values.shape)
+    return (_signs(high) @ square @ _signs(size // high) / math.sqrt(size)).reshape(values.shape)
+
+
+@lru_cache(maxsize=32)
+def _signs(size: int) -> FloatArray:
+    """The Walsh-Hadamard matrix, 1 and -1; the solver asks for it at every step."""
+    return hadamard(size, dtype=np.float64)
 
 
 def walsh_kernel(tree: Tree, other: Tree) -> tuple[FloatArray, float, float]:
