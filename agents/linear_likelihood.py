@@ -24,7 +24,7 @@ from agents.linear_rows import SoftmaxRows, check_dimension, indicator_rows, is_
 from agents.targets import Targets
 from ntp_envs import ARLinearClass, Demonstrations
 from ntp_envs.arrays import FloatArray
-from ntp_envs.checks import check_int, check_real
+from ntp_envs.checks import check_int, check_positive, check_real
 from ntp_envs.features import FeatureMap, IndicatorFeatureMap
 
 SUBSET_ROWS = 1 << 14
@@ -83,8 +83,7 @@ def maximum_likelihood(
     """
     if not isinstance(features, FeatureMap):
         raise TypeError(f"features must be a ntp_envs.features.FeatureMap, not {type(features).__name__}.")
-    if check_real("radius", radius, minimum=0.0) == 0.0:
-        raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+    check_positive("radius", radius, "leaves only the uniform policy")
     tol = check_real("tol", tol, minimum=0.0)
     max_iterations = check_int("max_iterations", max_iterations, minimum=1)
     if features.vocab_size != targets.vocab_size:

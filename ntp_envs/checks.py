@@ -167,11 +167,11 @@ def check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def check_positive(name: str, value: Any) -> float:
-    """``value`` as a finite ``float`` above 0."""
+def check_positive(name: str, value: Any, why: str = "") -> float:
+    """``value`` as a finite ``float`` above 0; ``why`` says what 0 would do."""
     number = check_real(name, value, minimum=0.0)
     if number == 0.0:
-        raise ValueError(f"{name}={value} must be positive.")
+        raise ValueError(f"{name}=0 {why}; it must be positive." if why else f"{name}={value} must be positive.")
     return number
 
 

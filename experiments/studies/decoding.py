@@ -145,14 +145,7 @@ def decoded_model(
     records = []
     for value in values:
         other = lm.learner_of(f"{way}={value}", changed, tokenizer, places["device"])
-
-        def write(rows: slice) -> tuple[Any, ...]:
-            own_rng = np.random.default_rng([seed, rows.start])  # the same for all values
-            own_prompts = ids[own_rng.integers(len(ids), size=rows.stop - rows.start)]
-            own, q_on_q = other.sample_with_log_probs(own_prompts, horizon, own_rng)  # noqa: B023
-            scores = policy.log_probs(own_prompts, own), other.log_probs(prompts[rows], tokens[rows])  # noqa: B023
-            return own, q_on_q, *scores
-
+        write = lm.writer(policy, other, ids, prompts, tokens, seed)  # the same draws for all values
         own, q_on_q, p_on_q, q_on_p = lm.block_by_block(f"{way}-{value}", draws, write, scratch)
         masks = [written(x[:, :0], x, tokenizer.eos_token_id) for x in (tokens, own)]
         curves = distance_from_log_probs(

@@ -23,7 +23,7 @@ from experiments.measure import distance_record, shown_lengths
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, SummaryRow, Table, interval_words, mean_interval, number, pivot
 from experiments.texts import SAMPLE, one_line
-from ntp_envs import distance_from_log_probs
+from ntp_envs import Policy, distance_from_log_probs
 from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.distances.sampled import blocks
 
@@ -264,6 +264,21 @@ def forced_kl(expert: Any, learner: Any, prompts: IntArray, tokens: IntArray, ma
     return sums / mask.sum(axis=1)
 
 
+def writer(
+    policy: Policy, other: Policy, ids: IntArray, prompts: IntArray, tokens: IntArray, seed: int
+) -> Callable[[slice], tuple[Any, ...]]:
+    """What makes a block for `block_by_block`: the other's own texts, what it and ``policy`` give each of their tokens,
+    and what it gives to those of the texts ``tokens``. The same ``seed`` draws alike for every other."""
+
+    def write(rows: slice) -> tuple[Any, ...]:
+        own_rng = np.random.default_rng([seed, rows.start])
+        own_prompts = ids[own_rng.integers(len(ids), size=rows.stop - rows.start)]
+        own, q_on_q = other.sample_with_log_probs(own_prompts, tokens.shape[1], own_rng)
+        return own, q_on_q, policy.log_probs(own_prompts, own), other.log_probs(prompts[rows], tokens[rows])
+
+    return write
+
+
 def compared(
     *, expert: Mapping[str, Any], learner: str, weights: str, n: int, horizon: int, forced: int, draw: int,
     threshold: float, places: Mapping[str, Any], rng: np.random.Generator, scratch: Path,
@@ -272,14 +287,7 @@ def compared(
     policy, tokenizer, ids = expert_of(**expert, **places["expert"])
     other = learner_of(learner, policy, tokenizer, places["expert"]["device"], places["learner"])
     prompts, tokens, p_on_p = expert_texts(expert, places["expert"], n, horizon, draw, scratch)
-    seed = int(rng.integers(2**63))
-
-    def write(rows: slice) -> tuple[Any, ...]:
-        own_rng = np.random.default_rng([seed, rows.start])
-        own_prompts = ids[own_rng.integers(len(ids), size=rows.stop - rows.start)]
-        own, q_on_q = other.sample_with_log_probs(own_prompts, horizon, own_rng)
-        return own, q_on_q, policy.log_probs(own_prompts, own), other.log_probs(prompts[rows], tokens[rows])
-
+    write = writer(policy, other, ids, prompts, tokens, int(rng.integers(2**63)))
     own, q_on_q, p_on_q, q_on_p = block_by_block("learner", n, write, scratch)
     masks = [written(x[:, :0], x, tokenizer.eos_token_id) for x in (tokens, own)]
     curves = distance_from_log_probs(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ntp_envs.arrays import TIE, FloatArray, IntArray, all_sequences, first_best
 from ntp_envs.automata import TableAutomaton
-from ntp_envs.checks import NotTractableError, check_in, check_int, check_probability, check_real
+from ntp_envs.checks import NotTractableError, check_in, check_int, check_positive, check_probability, check_real
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.features import FeatureMap, FeatureStates, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass, linear_log_probs
@@ -85,8 +85,7 @@ class ARLinear(Task):
         check_real("misspecification", self.misspecification, minimum=0.0, maximum=1.0)
         check_probability("eps", self.eps)
         check_int("seed", self.seed, minimum=0)
-        if check_real("radius", self.radius, minimum=0.0) == 0.0:
-            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        check_positive("radius", self.radius, "leaves only the uniform policy")
         if self.width > widest:
             raise ValueError(
                 f"width={self.width} with vocab_size={self.vocab_size} has more than {MAX_CONTEXTS} contexts, "

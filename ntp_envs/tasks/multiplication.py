@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
-from ntp_envs.checks import check_flag, check_in, check_int, check_real, check_tokens
+from ntp_envs.checks import check_flag, check_in, check_int, check_positive, check_tokens
 from ntp_envs.features import ByPosition, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass, LinearStep, PositionalLinearClass, PositionalLinearPolicy
 from ntp_envs.tasks.base import TargetTask
@@ -279,8 +279,7 @@ def explicit_multiplier(task: Multiplication, *, margin: float = 50.0) -> Positi
             f"cot='none' has no exact linear predictor of a product of factors of digits={task.digits}; use "
             "cot='source' or cot='carry', or digits=1."
         )
-    if check_real("margin", margin, minimum=0.0) == 0.0:
-        raise ValueError("margin=0 leaves the choice open; it must be positive.")
+    check_positive("margin", margin, "leaves the choice open")
     steps = []
     for position in range(task.prompt_length, task.prompt_length + task.horizon):
         slot = task.layout.slots[position]
@@ -557,8 +556,7 @@ class ColumnAddition(TargetTask):
     def __post_init__(self) -> None:
         check_int("addends", self.addends, minimum=2, maximum=1000)
         check_flag("carry", self.carry)
-        if check_real("radius", self.radius, minimum=0.0) == 0.0:
-            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        check_positive("radius", self.radius, "leaves only the uniform policy")
 
     @property
     def vocab_size(self) -> int:  # type: ignore[override]

@@ -19,7 +19,15 @@ from scipy.special import expit, logit
 
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, all_sequences, first_best
 from ntp_envs.automata import TableAutomaton
-from ntp_envs.checks import NotTractableError, check_in, check_int, check_positions, check_probability, check_real
+from ntp_envs.checks import (
+    NotTractableError,
+    check_in,
+    check_int,
+    check_positions,
+    check_positive,
+    check_probability,
+    check_real,
+)
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.features import MAX_MONOMIALS, ByPosition, ChainProducts, EpisodeBits, PrefixSigns, n_monomials
 from ntp_envs.policies import MixturePolicy, TargetPolicy
@@ -200,8 +208,7 @@ class NoisyParity(Task):
         self._follow(bits=max(4, 1 + self.subset[-1]))
         if not 0.0 <= check_real("noise", self.noise) < 0.5:
             raise ValueError(f"noise={self.noise} must lie in [0, 1/2); at 1/2 the answer says nothing.")
-        if check_real("radius", self.radius, minimum=0.0) == 0.0:
-            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        check_positive("radius", self.radius, "leaves only the uniform policy")
 
     @property
     def horizon(self) -> int:  # type: ignore[override]
@@ -434,8 +441,7 @@ class ParityCoT(TargetTask):
                 f"{self.horizon - 1} tokens before the last; lower degree, bits or subset_size."
             )
         check_int("seed", self.seed, minimum=0)
-        if check_real("radius", self.radius, minimum=0.0) == 0.0:
-            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        check_positive("radius", self.radius, "leaves only the uniform policy")
 
     def _usual_bits(self, least: int) -> int:
         """20, or as many as are needed; fewer where that makes the products of ``degree`` signs few enough."""
@@ -655,8 +661,7 @@ class ParityMix(Task):
     def __post_init__(self) -> None:
         check_int("d", self.d, minimum=4, maximum=1000)
         check_probability("p", self.p)
-        if check_real("radius", self.radius, minimum=0.0) == 0.0:
-            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        check_positive("radius", self.radius, "leaves only the uniform policy")
 
     @property
     def horizon(self) -> int:  # type: ignore[override]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.checks import NotTractableError, check_flag, check_generator, check_int, check_real, check_tokens
+from ntp_envs.checks import NotTractableError, check_flag, check_generator, check_int, check_positive, check_tokens
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.features import PathPointers, StarPrompts
 from ntp_envs.policies import Policy, one_hot_log_probs
@@ -111,8 +111,7 @@ class PathStar(TargetTask):
                 f"nodes={self.nodes} is too few: a star of degree={self.degree} and length={self.length} has "
                 f"1 + degree * (length - 1) = {self.n_labels} distinct nodes; use nodes={self.n_labels} or more."
             )
-        if check_real("radius", self.radius, minimum=0.0) == 0.0:
-            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        check_positive("radius", self.radius, "leaves only the uniform policy")
 
     @property
     def vocab_size(self) -> int:  # type: ignore[override]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
-from ntp_envs.checks import check_flag, check_in, check_int, check_real, did_you_mean
+from ntp_envs.checks import check_flag, check_in, check_int, check_positive, check_real, did_you_mean
 from ntp_envs.features import OffsetsOneHot, WindowOneHot
 from ntp_envs.policy_classes import ARLinearClass, ARLinearPolicy
 from ntp_envs.saved import Savable
@@ -422,8 +422,7 @@ class TuringMachine(TargetTask):
                 "more, or fewer steps."
             )
         check_flag("cot", self.cot)
-        if check_real("radius", self.radius, minimum=0.0) == 0.0:
-            raise ValueError("radius=0 leaves only the uniform policy; it must be positive.")
+        check_positive("radius", self.radius, "leaves only the uniform policy")
 
     # -- the machine ---------------------------------------------------------------------------------------------------
 
