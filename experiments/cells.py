@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from experiments.fingerprints import digest, fingerprint
+from ntp_envs.saved import UNFINISHED
 
 # -- records, cells, and where their random numbers come from ----------------------------------------------------------
 
@@ -344,7 +345,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: it cannot be written; the message names it.
     """
-    unfinished = path.with_name(path.name + ".partial")
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
     try:
         with open(unfinished, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -36,6 +36,7 @@ from experiments.executors import Folders, WorkerRefused, local_executor, mark_o
 from experiments.fingerprints import code_behind, digest, distribution_version, file_hash, look_again, written_since
 from experiments.threads import kernels
 from ntp_envs.checks import check_int, check_real, import_extra
+from ntp_envs.saved import UNFINISHED
 
 PACKAGES = ("numpy", "scipy", "gymnasium", "ntp-envs")
 INSTALL = 'pip install "ntp-envs[cluster]"'
@@ -163,7 +164,7 @@ def packed(folder: Path) -> bytes:
 
 
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".partial"]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(UNFINISHED)]
     return {str(file.relative_to(folder)): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 

@@ -38,6 +38,8 @@ MAX_STRUCTURE = 2**27
 MAX_VOCABULARY = 2**24
 
 STRUCTURE, FORMAT_VERSION = "structure.json", 2  # version 1 was a pickle
+#: how the name of a file begins that is being written, see `whole`
+UNFINISHED = ".unfinished-"
 OURS = ("ntp_envs", "agents")
 #: whose state, whatever it is, points nowhere in memory
 GENERATORS = ("PCG64", "PCG64DXSM")
@@ -85,7 +87,7 @@ def whole(path: Path) -> Iterator[Path]:
         yield path
         return
     path = path.resolve()  # a link stays one
-    partial = path.with_name(f".unfinished-{os.urandom(6).hex()}{path.suffix}")
+    partial = path.with_name(f"{UNFINISHED}{os.urandom(6).hex()}{path.suffix}")
     try:
         yield partial
         os.replace(partial, path)
