@@ -1,6 +1,7 @@
 """Runs on other machines' workers: Dask's on loopback, and Slurm jobs where ``.ci/slurm`` has started a Slurm."""
 
 import contextlib
+import importlib
 import os
 import re
 import shutil
@@ -177,6 +178,9 @@ def test_dask_workers_that_are_not_fit_are_refused_in_words(dask, tmp_path, monk
     """One that has older code in memory than there is on disk, one that has none, and nobody at all."""
     place, client = dask
     monkeypatch.syspath_prepend(place)
+    client.wait_for_workers(2)  # a worker that is new after another died may load the newer code, and would be right to
+    client.run(importlib.import_module, "experiments.clusters")
+    time.sleep(0.1)  # times of files are coarser than the clock
     code = (
         "from experiments_toy import LongOptions as Options\nfrom experiments.cells import Cell, Record\n"
         "from experiments.study import Analysis, Study\ndef one(*, rng): return [Record('one', {})]\n"
