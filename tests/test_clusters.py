@@ -170,7 +170,10 @@ def test_dask_names_the_cell_that_kills_its_workers_and_goes_on_from_what_they_s
     outcome = run_study(toy.UNDRAWN, options, out=tmp_path / "dying", place=at(client))
     (failure,) = outcome.failures
     assert "'size': 2" in failure.where and "'replicate': 1" in failure.where and "worker was lost" in failure.error
-    assert Counter(log.read_text().splitlines()) == {"1 0": 1, "1 1": 1, "1 2": 1, "2 0": 1, "2 1": 3, "2 2": 1}
+    ran = Counter(log.read_text().splitlines())
+    assert ran.pop("2 1") == 3
+    assert set(ran) == {"1 0", "1 1", "1 2", "2 0", "2 2"}
+    assert sum(ran.values()) <= 5 + 3  # what a worker had finished and nobody had fetched dies with it
 
 
 @pytest.mark.slow
