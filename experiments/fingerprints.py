@@ -3,7 +3,9 @@
 A cell of a study keeps these hashes beside its records, so that a run which goes on knows the cells whose code was
 edited meanwhile. Files are followed from import to import, without importing any: through packages of one's own and
 ours. A name that is imported from a package leads to the module that defines it, not to all that the package hands
-out. Comments, docstrings and layout do not count. Of other distributions the version does.
+out. In `experiments`, where what makes numbers lies beside what keeps, counts and draws them, a name leads to what it
+uses in its module, and the rest of that module does not count. Comments, docstrings and layout never do. Of other
+distributions the version does.
 
     >>> sorted(code_behind(("experiments.fingerprints:digest",)))
     ['experiments/fingerprints.py']
@@ -28,6 +30,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 OURS = ("ntp_envs", "agents", "experiments")
+#: whose modules count name by name
+BY_NAME = "experiments"
 #: distributions whose versions are settings of the whole run, or that no number hangs on
 KNOWN = {"numpy", "scipy", "gymnasium", "matplotlib", "rich", "tyro", "threadpoolctl"}
 #: folders of what is installed
@@ -79,21 +83,15 @@ def code_behind(
         typed into an interpreter has no file, and is not in it. Which files there are is found once, see `look_again`.
     """
     found: dict[str, str] = {}
-    direct: list[Import] = []
-    own = set(OURS)
-    for name, whole in (*((name, True) for name in objects), *((name, False) for name in parts)):
-        module, _, attribute = name.partition(":")
-        source = _read(module)
-        if source is None:
-            continue
-        own.add(module.partition(".")[0])
-        used = [] if whole else source.used_by(attribute)
-        found[source.label] = digest("\n".join(map(ast.dump, used))) if used else source.digest
-        direct += _resolved(source, _imports(used) if used else source.imports)
-    for one in _reached(direct, own, lambda one: through_names or not one.by_name):
+    own = {*OURS, *(name.partition(".")[0] for name in (*objects, *parts) if _read(name.partition(":")[0]) is not None)}
+    start = [Import(name.partition(":")[0], True) for name in objects]
+    start += [Import(module, True, name=attribute) for module, _, attribute in (part.partition(":") for part in parts)]
+    used: dict[Source, set[str]] = {}
+    for one in _reached(start, own, lambda one: through_names or not one.by_name):
         if (source := _own(one.target, own)) is not None:
-            found.setdefault(source.label, source.digest)
-    loaded = {one.target.partition(".")[0] for one in _reached(direct, own, lambda one: one.at_once)}
+            used.setdefault(source, set()).add(one.name)
+    found = {source.label: source.digest_of(names) for source, names in used.items()}
+    loaded = {one.target.partition(".")[0] for one in _reached(start, own, lambda one: one.at_once)}
     for package in sorted(loaded - own - KNOWN - set(sys.stdlib_module_names)):
         if _own(package, own) is None:
             found[package] = distribution_version(package)
@@ -135,30 +133,38 @@ def commit_of(file: str | Path) -> str | None:
 
 
 class Import(NamedTuple):
-    """A module that another one reaches: at once, when a function is called (``at_once`` false), or by a string."""
+    """A module that another one reaches: at once, when a function is called (``at_once`` false), or by a string.
+
+    Where ``name`` is given, only what that uses in the module counts.
+    """
 
     target: str
     at_once: bool
     by_name: bool = False
+    name: str = ""
 
 
 def _reached(start: Iterable[Import], own: set[str], follow: Callable[[Import], bool]) -> list[Import]:
     """All that is reached through modules of one's own and ours by imports that are to be followed, each once."""
-    found: dict[str, Import] = {}
+    found: dict[tuple[str, str], Import] = {}
     todo = [one for one in start if follow(one)]
     while todo:
         one = todo.pop()
-        if one.target not in found:
-            found[one.target] = one
-            todo += [more for more in _links(one.target) if follow(more)] if _own(one.target, own) is not None else []
+        if (one.target, one.name) not in found:
+            found[one.target, one.name] = one
+            known = _own(one.target, own) is not None
+            todo += [more for more in _links(one.target, one.name) if follow(more)] if known else []
     return list(found.values())
 
 
 @lru_cache(maxsize=4096)
-def _links(module: str) -> list[Import]:
-    """What a module imports, wherever it does."""
+def _links(module: str, name: str) -> list[Import]:
+    """What a module, or what a name uses in it, imports, wherever it does."""
     source = _read(module)
-    return [] if source is None else _resolved(source, source.imports)
+    if source is None:
+        return []
+    used = source.used_by(name)
+    return _resolved(source, _imports(used) if used else source.imports)
 
 
 def _own(module: str, own: set[str]) -> Source | None:
@@ -199,7 +205,9 @@ def _resolved(source: Source, imports: Iterable[Statement]) -> list[Import]:
             above = parts[: len(parts) - one.level + source.is_package]
             base = ".".join([*above, base] if base else above)
         if not one.by_name or _find(base) is not None:
-            found.append(Import(_definer(base, one.name) if one.name else base, one.at_once, one.by_name))
+            target = _definer(base, one.name) if one.name else base
+            name = one.name if target == base and base.partition(".")[0] == BY_NAME else ""
+            found.append(Import(target, one.at_once, one.by_name, name))
     return found
 
 
@@ -260,7 +268,7 @@ def _statements(nodes: Iterable[ast.stmt], at_once: bool = True) -> Iterator[tup
                 yield from _statements(getattr(part, block, ()), inside)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A file, read: its syntax without docstrings, and what it imports."""
 
@@ -296,6 +304,14 @@ class Source:
             names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
             todo += [owner for one in names for owner in owners.get(one, ())]
         return [node for node in self.tree.body if id(node) in used]
+
+    def digest_of(self, names: set[str]) -> str:
+        """Of what some objects depend on; of the whole file where one of them is not in it, as ``""`` never is."""
+        used = [self.used_by(name) for name in names]
+        if not all(used):
+            return self.digest
+        together = {id(node) for nodes in used for node in nodes}
+        return digest("\n".join(ast.dump(node) for node in self.tree.body if id(node) in together))
 
     def _acts(self, node: ast.stmt) -> bool:
         """Whether a statement at the top may change what others do: a call, or a decorator that is not Python's own."""

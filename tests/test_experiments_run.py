@@ -2,7 +2,9 @@
 
 import base64
 import contextlib
+import functools
 import importlib
+import inspect
 import json
 import math
 import os
@@ -20,7 +22,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 
+from experiments import fingerprints
 from experiments.cells import Cell, CellResult, Record, ResultStore, cell_rng
+from experiments.clusters import code_of_cells
 from experiments.executors import run_cell
 from experiments.run import FolderError, OutputFolder, plan, reproduce_command, run_settings, run_study
 from experiments.threads import one_thread
@@ -250,6 +254,21 @@ def test_cells_whose_code_was_edited_run_again_and_no_others(tmp_path, monkeypat
     assert run(value=10.0, helped=20.0) == ([10.0, 20.0], ["1 cell of other part runs again: toy_helper.py changed."])
     assert run(value=11.0, helped=20.0, reuse_stale=True) == ([10.0, 20.0], [])
     sys.modules.pop("toy_edited"), sys.modules.pop("toy_helper")
+
+
+@pytest.mark.parametrize(("old", "new", "counts"), [("timeout=30", "timeout=9", False), ("(number)", "(1)", True)])
+def test_what_keeps_numbers_is_no_part_of_what_made_them(tmp_path, monkeypatch, old, new, counts):
+    """Of the modules of `experiments` what a cell uses counts, such as records, and not the store beside them."""
+    cell = Cell("part", toy.noisy_square, {})
+    before = code_of_cells([cell])[cell.key]
+    find, text = fingerprints._find, Path(inspect.getfile(Cell)).read_text()
+    assert old in text
+    (tmp_path / "cells.py").write_text(text.replace(old, new))
+    elsewhere = functools.cache(lambda module: tmp_path / "cells.py" if module == "experiments.cells" else find(module))
+    monkeypatch.setattr(fingerprints, "_find", elsewhere)
+    after = code_of_cells([cell])[cell.key]
+    fingerprints.look_again()
+    assert {name for name in after if after[name] != before[name]} == ({"experiments/cells.py"} if counts else set())
 
 
 def test_a_lost_config_is_recovered_from_the_results(tmp_path):
