@@ -664,9 +664,7 @@ class ByPosition(ContextFeatureMap):
             raise TypeError(f"of must be a ContextFeatureMap, not {type(of).__name__}.")
         self.of = of
         self.length = self.horizon = check_int("length", length, minimum=1, maximum=of.horizon)
-        prompt_length = getattr(of, "prompt_length", None)
-        if prompt_length is not None:
-            self.prompt_length = prompt_length
+        self.prompt_length: int | None = getattr(of, "prompt_length", None)
         super().__init__(of.vocab_size, of.n_context * self.length)
 
     def context(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:

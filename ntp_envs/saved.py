@@ -12,6 +12,8 @@ library, and keeps a policy in one file.
 
 from __future__ import annotations
 
+import dataclasses
+import dis
 import hashlib
 import importlib
 import io
@@ -22,7 +24,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePath
 from types import MethodType
 from typing import IO, Any, ClassVar
@@ -282,7 +284,22 @@ class _Reader:
             made.__setstate__(state)
         else:
             vars(made).update(state)
+        if kind.__module__.partition(".")[0] in OURS and (missing := assigned(kind) - {*vars(made), *dir(kind)}):
+            raise ValueError(f"its {place} has no {', '.join(sorted(missing))}, without which it cannot be used")
         return made
+
+
+@cache
+def assigned(kind: type) -> frozenset[str]:
+    """The attributes that an object of a class has from its start: its ``__init__``, and those this calls, give them."""
+    found = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+    for own in (base.__init__ for base in kind.__mro__ if "__init__" in vars(base)):  # type: ignore[misc]
+        if (code := getattr(own, "__code__", None)) is None:
+            break
+        found |= {each.argval for each in dis.get_instructions(code) if each.opname == "STORE_ATTR"}
+        if "super" not in code.co_names:
+            break
+    return frozenset(found)
 
 
 def our_class(place: str) -> type:
