@@ -145,6 +145,10 @@ COLUMNS = {
 }
 
 
+#: the name of the checksum among the settings
+MARK = "checksum"
+
+
 def peak_memory() -> float:
     """The most memory that this process has used so far, in megabytes; ``nan`` where the system does not say."""
     try:
@@ -175,41 +179,105 @@ class CellResult:
     megabytes: float = field(default_factory=peak_memory, compare=False)
 
 
+class Damaged(ValueError):
+    """A results file that cannot be read, or not all of it."""
+
+
 class ResultStore:
     """The results of a run of one study; a context manager, inside of which nobody else writes to the file.
 
     Args:
         path: the SQLite file; made if it does not exist.
+        recover: where the file is damaged, move it aside and go on with the cells in it that are whole; `recovered`
+            then says so in a sentence.
 
     Raises:
-        ValueError: the file is not a results file, is damaged, is of another version, or is being written to.
+        Damaged: the file is not a results file, is damaged (and nothing in it whole), or is of another version.
+        ValueError: it is being written to.
+        OSError: its folder cannot be written to.
     """
 
-    def __init__(self, path: Path) -> None:
+    recovered = ""
+
+    def __init__(self, path: Path, *, recover: bool = False) -> None:
         self.path = path
         self._lock = path.with_suffix(".lock")  # an empty data base: only for its lock, which ends with the process
         try:
             self._locked = sqlite3.connect(self._lock, timeout=1.0, isolation_level=None)
             self._locked.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if "locked" not in str(error):
-                raise OSError(f"{path.parent} cannot be written to ({error}).") from error
+                raise OSError(f"{self._lock} cannot be written to ({error}); remove it.") from error
             raise ValueError(f"{path} is being written to by another run; wait for it, or stop it.") from error
         try:
-            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+            try:
+                self._open()
+                if recover:
+                    self.results(), self.code()
+            except Damaged as error:
+                if not recover or not self._recover():
+                    raise
+                self.recovered = f"{path} is damaged ({error.__cause__}). {self.recovered}"
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self) -> None:
+        try:
+            self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
+            there = dict(self._db.execute("SELECT name, type FROM sqlite_master"))
+            if (there and "cells" not in there) or {*there.values()} - {"table", "index"}:
+                raise ValueError(f"it has {', '.join(f'the {kind} {name}' for name, kind in there.items())}")
             self._db.executescript(f"BEGIN; {SCHEMA} COMMIT")
             for table, columns in COLUMNS.items():
                 if [line[1] for line in self._db.execute(f"PRAGMA table_info({table})")] != columns:
                     raise ValueError(f"its table {table} is not one of this version of ntp-envs")
             ((state,),) = self._db.execute("PRAGMA quick_check(1)").fetchall()
             if state != "ok":
-                raise ValueError(state)
+                raise ValueError(" ".join(state.split()))
         except Exception as error:
-            self._release()
             raise self._unreadable(error) from error
 
-    def _unreadable(self, reason: object) -> ValueError:
-        return ValueError(
+    def _recover(self) -> bool:
+        """Put a file with the cells that are whole in the place of a damaged one, which is kept; false without any."""
+        _lengthen(self.path)
+        code, cells = self._whole("code", _files), self._whole("cells", _result)
+        cells = [line for line in cells if line[-2] in {mark for mark, _ in code}]
+        if not cells:
+            return False
+        self._db.close()
+        fresh, aside = self.path.with_name(f"{UNFINISHED}{self.path.name}"), self.path.with_suffix(".damaged")
+        fresh.unlink(missing_ok=True)
+        damaged, self.path = self.path, fresh
+        try:
+            self._open()
+            with self._written():
+                self._db.executemany("INSERT INTO code VALUES (?, ?)", code)
+                self._db.executemany("INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", cells)
+            self._db.close()
+        finally:
+            self.path = damaged
+        for ending in ("-journal", "-wal", "-shm", ""):  # what is left of a change would be made to the new file
+            with suppress(FileNotFoundError):
+                os.replace(f"{damaged}{ending}", f"{aside}{ending}")
+        os.replace(fresh, damaged)
+        self._open()
+        self.recovered = f"{len(cells)} cell(s) in it are whole, and the run goes on with them. It is kept as {aside}."
+        return True
+
+    def _whole(self, table: str, check: Callable[..., Any]) -> list[tuple[Any, ...]]:
+        """The lines of a table that pass a check, from its beginning and from its end to what cannot be read."""
+        found: dict[tuple[Any, ...], None] = {}
+        for order in ("ASC", "DESC"):
+            with suppress(sqlite3.Error, UnicodeError, AttributeError):  # of no file there is no data base
+                for line in self._db.execute(f"SELECT * FROM {table} ORDER BY rowid {order}"):
+                    with suppress(Exception):
+                        check(*line)
+                        found[line] = None
+        return list(found)
+
+    def _unreadable(self, reason: object) -> Damaged:
+        return Damaged(
             f"{self.path} is not a readable results file ({reason}); move it away, or start anew with --overwrite."
         )
 
@@ -244,23 +312,16 @@ class ResultStore:
             raise
 
     def results(self) -> Mapping[str, CellResult]:
-        """Everything kept so far, by cell key; ``ValueError`` if the file is damaged."""
+        """Everything kept so far, by cell key; `Damaged` if the file is."""
         try:
-            found = {}
-            for *line, checksum in self._db.execute("SELECT * FROM cells"):
-                if _checksum(tuple(line)) != checksum:
-                    raise ValueError(f"the cell {line[0]} was changed")
-                key, _, _, records, error, seconds, _ = line
-                read = tuple(Record(**record) for record in json.loads(records))
-                found[key] = CellResult(key, read, error, seconds)
-            return found
+            return {line[0]: _result(*line) for line in self._db.execute("SELECT * FROM cells")}
         except Exception as error:  # a damaged file raises whatever sqlite3, json and what is read from it do
             raise self._unreadable(error) from error
 
     def code(self) -> Mapping[str, Mapping[str, str]]:
-        """What made each cell kept so far, by cell key; ``ValueError`` if the file is damaged."""
+        """What made each cell kept so far, by cell key; `Damaged` if the file is."""
         try:
-            files = {mark: dict(json.loads(text)) for mark, text in self._db.execute("SELECT * FROM code")}
+            files = {mark: _files(mark, text) for mark, text in self._db.execute("SELECT * FROM code")}
             return {key: files[mark] for key, mark in self._db.execute("SELECT key, code FROM cells")}
         except Exception as error:
             raise self._unreadable(error) from error
@@ -281,23 +342,28 @@ class ResultStore:
 
     def settings(self) -> dict[str, Any]:
         """The settings of the run that were kept last; empty where none were."""
+        lines = dict(self._read("SELECT * FROM settings"))
         try:
-            return {name: json.loads(value) for name, value in self._read("SELECT * FROM settings")}
+            if (mark := lines.pop(MARK, None)) is not None and mark != digest(json.dumps(sorted(lines.items()))):
+                raise ValueError("the settings were changed")
+            return {name: json.loads(value) for name, value in lines.items()}
         except (TypeError, ValueError) as error:
             raise self._unreadable(error) from error
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
         """Keep the settings of the run beside its results: ``config.json`` may be lost."""
-        lines = [(name, json.dumps(value)) for name, value in settings.items()]
+        lines = sorted((name, json.dumps(value)) for name, value in settings.items())
+        lines.append((MARK, digest(json.dumps(lines))))
         with self._written():
             self._db.execute("DELETE FROM settings")
             self._db.executemany("INSERT INTO settings VALUES (?, ?)", lines)
 
     def close(self) -> None:
-        self._db.close()
         self._release()
 
     def _release(self) -> None:
+        if hasattr(self, "_db"):
+            self._db.close()
         self._lock.unlink(missing_ok=True)
         self._locked.close()
 
@@ -312,6 +378,32 @@ class ResultStore:
 
 def _checksum(line: tuple[Any, ...]) -> str:
     return digest(json.dumps(line))
+
+
+def _lengthen(path: Path) -> None:
+    """Add zeros to an SQLite file that was cut, of which nothing could be read otherwise."""
+    with suppress(OSError), open(path, "r+b") as file:
+        head, size = file.read(32), file.seek(0, os.SEEK_END)
+        needed = int.from_bytes(head[16:18], "big") * int.from_bytes(head[28:32], "big")  # a page's size, pages
+        if head.startswith(b"SQLite format 3") and size < needed < 100 * size:
+            file.truncate(needed)
+
+
+def _result(*line: Any) -> CellResult:
+    """What a line of the table of cells holds; ``ValueError`` and others if it is not as it was written."""
+    *kept, checksum = line
+    if _checksum(tuple(kept)) != checksum:
+        raise ValueError(f"the cell {line[0]} was changed")
+    key, _, _, records, error, seconds, _ = kept
+    return CellResult(key, tuple(Record(**record) for record in json.loads(records)), error, seconds)
+
+
+def _files(mark: str, text: str) -> dict[str, str]:
+    """What a line of the table of code holds."""
+    files = dict(json.loads(text))
+    if fingerprint(files) != mark:
+        raise ValueError(f"the code {mark} was changed")
+    return files
 
 
 # -- records that are made once, though the cell is stopped ------------------------------------------------------------

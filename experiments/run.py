@@ -97,6 +97,16 @@ def _refused(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
     }
 
 
+def _of_a_run(settings: dict[str, Any]) -> dict[str, Any]:
+    """These, where they are those of a run."""
+    kinds = {"study": str, "seed": int, KERNELS: list, "files": dict, MADE: dict}
+    wrong = {name for name, kind in kinds.items() if not isinstance(settings.get(name, kind()), kind)}
+    wrong |= {"study", "seed"} - settings.keys()
+    if wrong:
+        raise ValueError(f"its {' and '.join(sorted(wrong))} cannot be right")
+    return settings
+
+
 @dataclass(frozen=True)
 class OutputFolder:
     """Where a run keeps its settings, results, figures and report.
@@ -180,31 +190,28 @@ class OutputFolder:
         write_whole(self.config, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
     def settings(self) -> dict[str, Any]:
-        """The settings of the run in the folder; where ``config.json`` was lost, those that its results keep.
+        """The settings of the run in the folder: those that its results keep; without any, those in ``config.json``.
 
         Raises:
             FolderError: there are none.
         """
+        if self.results.is_file():
+            with suppress(ValueError), ResultStore(self.results) as store:
+                return _of_a_run(store.settings())
         try:
-            there = json.loads(self.config.read_text(encoding="utf-8"))
-            there["study"], there["seed"], set(there.get(KERNELS, ()))
-            return there
+            return _of_a_run(json.loads(self.config.read_text(encoding="utf-8")))
         except FileNotFoundError:
             problem = f"{self.path} is not empty and holds no run of ours (no config.json)"
         except Exception as error:  # a damaged file raises whatever json and what is read from it do
-            problem = f"{self.config} is not the config.json of a run ({error!r})"
-        if self.results.is_file():
-            with suppress(ValueError), ResultStore(self.results) as store:
-                if there := store.settings():
-                    return there
+            problem = f"{self.config} is not the config.json of a run ({error!r:.200})"
         raise FolderError(f"{problem}; choose another folder with --out.")
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else."""
         for path in (self.config, self.results, self.summary, self.timings, self.report):
             path.unlink(missing_ok=True)
-        for beside in ("results.sqlite-journal", "results.lock", "results.lock-journal"):
-            (self.path / beside).unlink(missing_ok=True)
+        for beside in ("sqlite-journal", "lock", "lock-journal", "damaged"):
+            (self.path / f"results.{beside}").unlink(missing_ok=True)
         for inside in (self.checkpoints, self.path / "slurm"):
             shutil.rmtree(inside, ignore_errors=True)
         for ending in ("*.png", "*.svg", "*.pdf", "table-*", "submission-*.json"):
@@ -292,7 +299,7 @@ def run_study(
         reuse_stale: take cells as they are although their code was edited.
         pdf: write every figure as PDF too.
         progress: told of every finished cell.
-        tell: told, in a sentence, of cells that run again because their code was edited.
+        tell: told, in a sentence, of cells that run again because their code was edited, or their file damaged.
 
     Returns:
         The outcome; cells that failed are in it, not raised.
@@ -310,7 +317,9 @@ def run_study(
     settings[MADE] = _made(cells, code)
     folder = OutputFolder(Path(out))
     settings = folder.prepare(settings, overwrite=overwrite)
-    with ResultStore(folder.results) as store:
+    with ResultStore(folder.results, recover=True) as store:
+        if store.recovered and tell is not None:
+            tell(store.recovered)
         store.keep_settings(settings)
         kept, made = store.results(), store.code()
         there = [cell for cell in cells if cell.key in kept and kept[cell.key].error is None]

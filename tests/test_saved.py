@@ -331,7 +331,7 @@ HOSTILE = {
     "no state": ([["list", []], ["object", "agents.log_loss:LogLossBC", [0]]], "has no attributes but a list"),
     "a vocabulary": (thing("ntp_envs.policies:UniformPolicy", vocab_size=10**12), "vocab_size=1000000000000, not"),
     "half a token": (thing("ntp_envs.policies:UniformPolicy", vocab_size=0.5), "vocab_size=0.5, not"),
-    "the method of another": ([*thing("agents.log_loss:LogLossBC", tol=0.1), ["method", "save", [1]]], "'save' of a LogLossBC"),
+    "the method of another": ([*thing("agents.log_loss:LogLossBC", tol=0.1), ["method", "save", [1]]], "'save' of a L"),
     "the method of a list": ([["list", []], ["method", "clear", [0]]], "'clear' of a list"),
     "a generator": ([["dict", []], ["generator", "MT19937", [0]]], "a generator 'MT19937', not PCG64"),
     "a state of a generator": ([["dict", []], ["generator", "PCG64", [0]]], "not a readable agent"),
