@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, log_bernoulli, prefix_codes
-from ntp_envs.checks import as_array, check_in, check_int, check_probability
+from ntp_envs.checks import as_array, check_fits, check_in, check_int, check_probability
 from ntp_envs.policies import Cursor, SequentialPolicy, normalised_log_probs
 
 #: states, of all steps together, whose emissions a mixture keeps (8 MB)
@@ -185,7 +185,7 @@ class BernoulliMixturePolicy(_EventAutomaton):
     """
 
     def __init__(self, thetas: ArrayLike, weights: ArrayLike, *, horizon: int, on: str = "tokens") -> None:
-        horizon = check_int("horizon", horizon, minimum=1)
+        horizon = check_fits("horizon", check_int("horizon", horizon, minimum=1), 200.0, "counts of events")
         super().__init__(on, counts=horizon + 1, horizon=horizon)
         given = np.ravel(as_array("thetas", thetas, np.float64)).tolist()
         self.thetas = np.array([check_probability("thetas", theta, open_interval=False) for theta in given])

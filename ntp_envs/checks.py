@@ -31,6 +31,8 @@ class WellSpecifiedError(ValueError):
 
 #: the version in which old names go: what mentions `renamed` or an old name is deleted then
 OLD_NAMES_GO_IN = "0.2"
+#: the largest integer that NumPy counts with
+LARGEST = 2**63 - 1
 
 
 def renamed(old: str, new: str, *, stacklevel: int) -> None:
@@ -111,15 +113,33 @@ def check_in(name: str, value: Any, options: Iterable[str]) -> str:
     return value
 
 
-def check_int(name: str, value: Any, *, minimum: int, maximum: int | None = None) -> int:
-    """``value`` as an ``int`` in ``[minimum, maximum]``."""
-    wanted = f"an integer >= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
+def check_int(name: str, value: Any, *, minimum: int, maximum: float | None = None) -> int:
+    """``value`` as an ``int`` in ``[minimum, maximum]``; by default at most what NumPy counts with."""
+    wanted = f"an integer >= {minimum}" + ("" if maximum in (None, math.inf) else f" and <= {maximum}")
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}={value!r} must be {wanted}, not {type(value).__name__}.")
-    number = int(value)
-    if number < minimum or (maximum is not None and number > maximum):
+    number, most = int(value), LARGEST if maximum is None else maximum
+    if number > most == LARGEST:
+        wanted += f" and <= {LARGEST}"
+    if not minimum <= number <= most:
         raise ValueError(f"{name}={value} must be {wanted}.")
     return number
+
+
+def check_callable(name: str, value: Any, form: str) -> Any:
+    """``value`` itself, if it can be called as ``form`` begins: ``"(prompts, tokens) -> (B, A) log-probabilities"``."""
+    says = f"{name}={value!r} must be callable: {form}."
+    if not callable(value):
+        raise TypeError(says)
+    try:
+        signature = inspect.signature(value)
+    except (ValueError, TypeError):  # of some that are compiled nobody knows
+        return value
+    try:
+        signature.bind(*form.partition(")")[0].split(","))
+    except TypeError as error:
+        raise TypeError(says) from error
+    return value
 
 
 def memory() -> float:

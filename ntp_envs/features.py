@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import BoolArray, FloatArray, IntArray, all_sequences, prefix_codes
 from ntp_envs.automata import markov_contexts
-from ntp_envs.checks import as_array, check_flag, check_int, check_list
+from ntp_envs.checks import as_array, check_callable, check_fits, check_flag, check_int, check_list
 from ntp_envs.saved import Savable
 
 # -- What a feature map is: features of a prefix for every next token, one batch or whole sequences at a time ---------
@@ -369,6 +369,7 @@ class WindowOneHot(IndicatorFeatureMap):
 
     def __init__(self, vocab_size: int, width: int, bias: bool = True) -> None:
         vocab_size = check_int("vocab_size", vocab_size, minimum=2)
+        check_fits("vocab_size", vocab_size, 24.0 * vocab_size, "one-hot rows")
         self.width = self.window = check_int(
             "width", width, minimum=0 if check_flag("bias", bias) else 1, maximum=1 << 20
         )
@@ -795,9 +796,8 @@ class CallableFeatures(ContextFeatureMap):
         window: int | None = None,
         rescale: bool = False,
     ) -> None:
-        if not callable(function):
-            raise TypeError(f"function={function!r} must be callable: (prompts, tokens) -> (B, c) features.")
-        self.function, self.rescale = function, check_flag("rescale", rescale)
+        self.function = check_callable("function", function, "(prompts, tokens) -> (B, c) features")
+        self.rescale = check_flag("rescale", rescale)
         self.window = None if window is None else check_int("window", window, minimum=0)
         super().__init__(vocab_size, n_context)
 
@@ -839,8 +839,13 @@ def _checked_prompts(prompts: NDArray[np.integer], features: ContextFeatureMap, 
 
 
 def n_monomials(places: int, degree: int) -> int:
-    """Products of up to ``degree`` different signs out of ``places``, the empty one included."""
-    return sum(math.comb(places, order) for order in range(min(degree, places) + 1))
+    """Products of up to ``degree`` different signs out of ``places``, the empty one included; or too many."""
+    found = 0
+    for order in range(min(degree, places) + 1):
+        found += math.comb(places, order)
+        if found > MAX_MONOMIALS:
+            break
+    return found
 
 
 class PrefixSigns(ContextFeatureMap):
@@ -874,7 +879,7 @@ class PrefixSigns(ContextFeatureMap):
         size = n_monomials(places, self.degree)
         if size > MAX_MONOMIALS:
             raise ValueError(
-                f"degree={degree} gives {size} products of {places} signs; at most {MAX_MONOMIALS} are kept. "
+                f"degree={degree} gives {size} products of {places} signs, or more; at most {MAX_MONOMIALS} are kept. "
                 "Lower degree, prompt_length or length."
             )
         self._monomials = [

@@ -15,6 +15,8 @@ from ntp_envs.checks import as_array, check_int, check_real, check_tokens, check
 from ntp_envs.policies import Cursor, SequentialPolicy
 from ntp_envs.saved import Savable
 
+#: no context is longer than that less one
+MAX_ORDER = 64
 #: (context, token) cells up to which a lookup goes through a table instead of a binary search
 TABLE_CELLS = 1 << 22
 #: cells of the dense laws of short contexts that a cursor keeps (8 MB)
@@ -117,7 +119,7 @@ class NGramPolicy(SequentialPolicy):
             ValueError, TypeError: tokens outside the vocabulary, no tokens, bad weights, order or escape.
         """
         vocab_size = check_int("vocab_size", vocab_size, minimum=1, maximum=1 << 31)
-        order = check_int("order", order, minimum=1)
+        order = check_int("order", order, minimum=1, maximum=MAX_ORDER)
         escape = check_real("escape", escape, minimum=0.0)
         after = check_tokens("tokens", tokens, vocab_size)
         before = check_tokens("prompts", prompts, vocab_size)
@@ -150,7 +152,7 @@ class NGramPolicy(SequentialPolicy):
         """
         vocab_size, order = (
             check_int("vocab_size", vocab_size, minimum=1, maximum=1 << 31),
-            check_int("order", order, minimum=1),
+            check_int("order", order, minimum=1, maximum=MAX_ORDER),
         )
         escape = check_real("escape", escape, minimum=0.0)
         line, begins = np.asarray(text), np.asarray(starts)
@@ -163,7 +165,7 @@ class NGramPolicy(SequentialPolicy):
     def fit_text(cls, text: ArrayLike, vocab_size: int, order: int, *, escape: float = 1.0) -> NGramPolicy:
         """The model of one long ``(L,)`` text; its first n - 1 tokens are context only. L >= n is needed."""
         line = as_array("text", text)
-        order = check_int("order", order, minimum=1)
+        order = check_int("order", order, minimum=1, maximum=MAX_ORDER)
         if line.ndim != 1 or len(line) < order:
             raise ValueError(f"text has shape {line.shape}; one row of at least order={order} tokens is needed.")
         return cls.fit(line[None, : order - 1], line[None, order - 1 :], vocab_size, order, escape=escape)

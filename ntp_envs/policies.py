@@ -26,7 +26,16 @@ from ntp_envs.arrays import (
     sample_categorical,
     written,
 )
-from ntp_envs.checks import as_array, check_generator, check_int, check_kind, check_list, check_real, check_tokens
+from ntp_envs.checks import (
+    as_array,
+    check_callable,
+    check_generator,
+    check_int,
+    check_kind,
+    check_list,
+    check_real,
+    check_tokens,
+)
 from ntp_envs.observations import Sizes, split_observation
 from ntp_envs.saved import Savable
 
@@ -251,9 +260,7 @@ class CallablePolicy(Policy):
         prompt_length: int | None = None,
     ) -> None:
         super().__init__(vocab_size, horizon=horizon, prompt_length=prompt_length)
-        if not callable(function):
-            raise TypeError(f"function={function!r} must be callable: (prompts, tokens) -> (B, A) log-probabilities.")
-        self.function = function
+        self.function = check_callable("function", function, "(prompts, tokens) -> (B, A) log-probabilities")
         self._checked = False
 
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
@@ -650,9 +657,7 @@ class TargetPolicy(SequentialPolicy):
         prompt_length: int,
     ) -> None:
         super().__init__(vocab_size, horizon=horizon, prompt_length=prompt_length)
-        if not callable(targets):
-            raise TypeError(f"targets={targets!r} must be callable: (B, P) prompts -> (B, H) tokens.")
-        self.targets = targets
+        self.targets = check_callable("targets", targets, "(prompts) -> (B, H) tokens")
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         return _TargetCursor(np.asarray(self.targets(np.asarray(prompts)), dtype=np.int64), 0, self.vocab_size)

@@ -21,7 +21,7 @@ from ntp_envs.automata import AutomatonPolicy, BernoulliPolicy, MarkovPolicy, ma
 from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_kind, check_list, check_probability, check_real
 from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits
-from ntp_envs.ngram import NGramLevel, NGramPolicy
+from ntp_envs.ngram import MAX_ORDER, NGramLevel, NGramPolicy
 from ntp_envs.policies import Cursor, EndedPolicy, Policy, SequentialPolicy
 from ntp_envs.saved import Savable
 
@@ -347,7 +347,7 @@ class NGramClass(PolicyClass):
 
     def __init__(self, vocab_size: int, order: int) -> None:
         super().__init__(vocab_size)
-        self.order = check_int("order", order, minimum=1)
+        self.order = check_int("order", order, minimum=1, maximum=MAX_ORDER)
 
     def __repr__(self) -> str:
         return f"NGramClass(vocab_size={self.vocab_size}, order={self.order})"

@@ -8,6 +8,7 @@ of loops that train a policy with log-probabilities share (stable-baselines3's, 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -738,7 +739,7 @@ class DistanceWatch:
         self.prefixes = sorted({check_int("prefixes", h, minimum=1, maximum=horizon) for h in prefixes})
         self.metric = check_in("metric", metric, [name for name in METRICS if name != "coverage"])
         self.n = check_int("n", n, minimum=4)
-        self.seed = check_int("seed", seed, minimum=0)
+        self.seed = check_int("seed", seed, minimum=0, maximum=math.inf)
         self.history: list[tuple[int, DistanceCurve]] = []
 
     def _begin(self, steps: int) -> None:

@@ -24,9 +24,21 @@ from agents import (
 from agents.registry import WITH_AN_EXTRA, agent_class
 from agents.testing import CHECKS, check_agent
 from experiments.cli import main
-from ntp_envs import UniformPolicy, collect, evaluate, make_task, task_names
+from ntp_envs import (
+    BernoulliMixturePolicy,
+    CallablePolicy,
+    NGramClass,
+    TargetPolicy,
+    UniformPolicy,
+    collect,
+    evaluate,
+    make_task,
+    task_names,
+)
 from ntp_envs.checks import check_real
+from ntp_envs.distances.metrics import check_metrics
 from ntp_envs.evaluation import backtracking_search
+from ntp_envs.features import CallableFeatures, PrefixSigns, WindowOneHot
 from ntp_envs.tasks.registry import task_class
 
 TASK = make_task("Contamination", horizon=6, eps=0.2, p=0.1, q=0.9, theta_min=0.01)
@@ -45,6 +57,34 @@ def test_the_interval_shown_is_the_one_that_is_allowed(limits, interval):
     for bad in (np.inf, np.nan, 10**400):
         with pytest.raises(ValueError, match=re.escape(f"must be a finite number in {interval}.")):
             check_real("radius", bad, **limits)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: UniformPolicy(10**20),
+            r"vocab_size=10+ must be an integer >= 1 and <= 9223372036854775807",
+        ),
+        (lambda: NGramClass(2, 10**9), "order=1000000000 must be an integer >= 1 and <= 64"),
+        (lambda: WindowOneHot(10**9, 2), r"vocab_size=1000000000 must be at most \d+: one-hot rows take"),
+        (
+            lambda: BernoulliMixturePolicy([0.5], [1.0], horizon=10**15),
+            "horizon=10+ must be at most .* counts of",
+        ),
+        (lambda: PrefixSigns(2, 1, 10**18, 10**18), "products of 10+ signs, or more; at most 16384"),
+        (lambda: CallablePolicy(len, 2), r"function=<built-in function len> must be callable: \(prompts, tokens\) ->"),
+        (
+            lambda: CallableFeatures(lambda one: one, 2, 1),
+            r"must be callable: \(prompts, tokens\) -> \(B, c\) features",
+        ),
+        (lambda: TargetPolicy(3, 2, horizon=1, prompt_length=0), r"targets=3 must be callable: \(prompts\) ->"),
+        (lambda: check_metrics(object), r"metric 'object'=<class 'object'> must be callable: \(log-ratios\) ->"),
+    ],
+)
+def test_sizes_and_functions_are_looked_at_before_they_are_used(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()
 
 
 def test_one_name_to_skip_is_a_name():

@@ -25,6 +25,7 @@ control (Todorov 2007; Levine, arXiv 1805.00909, section 2), with the reward cho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -485,7 +486,7 @@ def make_vec_env(
     arguments["reward"] = "expert_log_prob" if reward == MAX_ENT else reward
     n_envs, start_index = check_int("n_envs", n_envs, minimum=1), check_int("start_index", start_index, minimum=0)
     if seed is not None:
-        seed = check_int("seed", seed, minimum=0)
+        seed = check_int("seed", seed, minimum=0, maximum=math.inf)
     if single:
         if reward == MAX_ENT:
             raise ValueError(

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ntp_envs.arrays import FloatArray, kl_terms
-from ntp_envs.checks import NotTractableError, as_array, check_in, check_real
+from ntp_envs.checks import NotTractableError, as_array, check_callable, check_in, check_real
 from ntp_envs.intervals import (
     normal_interval,
     one_sided_hellinger2_interval,
@@ -236,6 +236,7 @@ def register_metric(
 
 def _checked(metric: Metric) -> Metric:
     """The metric, if its function keeps the contract at some log-ratios."""
+    check_callable(f"metric {metric.name!r}", metric.of_ratio, "(log-ratios) -> values of that shape")
     with np.errstate(all="ignore"):
         found = as_array(f"metric {metric.name!r}", metric.of_ratio(PROBES.copy()), np.float64)
     if found.shape != PROBES.shape:

@@ -84,7 +84,7 @@ class ARLinear(Task):
         check_int("width", self.width, minimum=2 if self.kind == "interaction" else 1)
         check_real("misspecification", self.misspecification, minimum=0.0, maximum=1.0)
         check_probability("eps", self.eps)
-        check_int("seed", self.seed, minimum=0)
+        check_int("seed", self.seed, minimum=0, maximum=math.inf)
         check_positive("radius", self.radius, "leaves only the uniform policy")
         if self.width > widest:
             raise ValueError(

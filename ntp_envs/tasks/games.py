@@ -269,7 +269,7 @@ class HalvingGame(ErrorSetTask):
             check_int("n_sets", self.n_sets, minimum=2 ** (self.horizon - 1), maximum=2**MAX_HORIZON)
         self._follow(eps=usual_eps(self.total_sets))
         check_probability("eps", self.eps)
-        check_int("seed", self.seed, minimum=0)
+        check_int("seed", self.seed, minimum=0, maximum=math.inf)
         check_total_mass(self.name, self.eps, self.total_sets, self.horizon, self.total_sets)
 
     @property

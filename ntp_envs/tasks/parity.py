@@ -440,7 +440,7 @@ class ParityCoT(TargetTask):
                 f"degree={self.degree} gives more than {MAX_MONOMIALS} products of the {self.bits} bits and the "
                 f"{self.horizon - 1} tokens before the last; lower degree, bits or subset_size."
             )
-        check_int("seed", self.seed, minimum=0)
+        check_int("seed", self.seed, minimum=0, maximum=math.inf)
         check_positive("radius", self.radius, "leaves only the uniform policy")
 
     def _usual_bits(self, least: int) -> int:

@@ -22,7 +22,7 @@ from ntp_envs.checks import (
     check_real,
 )
 from ntp_envs.demonstrations import Demonstrations
-from ntp_envs.ngram import NGramPolicy
+from ntp_envs.ngram import MAX_ORDER, NGramPolicy
 from ntp_envs.policies import EndedPolicy, MixturePolicy, Policy
 from ntp_envs.policy_classes import NGramClass, PolicyClass, ended_class
 from ntp_envs.tasks.base import LONGEST, BestInClass, Task
@@ -32,7 +32,6 @@ from ntp_envs.text.vocabulary import TOKENS, TOO_MANY, UnknownTokensWarning
 
 #: different prompts up to which `Text.prompt_law` lists them
 MAX_PROMPTS = 4096
-MAX_ORDER = 64
 #: tokens a window in which `Text.bits_per_char` reads a text, for policies that read any length
 WINDOW = 1024
 
