@@ -149,6 +149,8 @@ def local_executor(workers: int) -> Iterator[Executor]:
     if workers == 1:
         yield InlineExecutor()
         return
+    if multiprocessing.current_process().daemon:
+        raise ValueError(f"workers={workers} in a daemonic process, which may have no children; use workers=1 here.")
     pool = LocalPool(workers)
     try:
         yield pool

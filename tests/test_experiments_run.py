@@ -418,6 +418,61 @@ def test_cells_compute_on_one_thread_whatever_the_user_has_set(tmp_path, asked):
     assert b"threads,1," in one
 
 
+# -- wherever it is called from ----------------------------------------------------------------------------------------
+
+
+PROGRAM = """
+import multiprocessing, sys, threading
+import experiments_toy as toy
+from experiments.run import run_study
+
+def main():
+    run_study(toy.UNDRAWN, out=sys.argv[1], workers=2)
+
+def refused():
+    try:
+        main()
+    except ValueError as error:
+        assert "use workers=1" in str(error)
+        sys.exit(7)
+
+def inside(make, **options):
+    one = make(**options)
+    one.start()
+    one.join()
+    sys.exit(getattr(one, "exitcode", 0))
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[2])
+    {"main": main, "thread": lambda: inside(threading.Thread, target=main, daemon=True),
+     "child": lambda: inside(multiprocessing.Process, target=main),
+     "daemon": lambda: inside(multiprocessing.Process, target=refused, daemon=True)}[sys.argv[3]]()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="fork, names with newlines")
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [("fork", "main"), ("fork", "child"), ("spawn", "thread"), ("forkserver", "child"), ("forkserver", "daemon")],
+)
+def test_a_study_runs_wherever_it_is_called_from(tmp_path, method, where):
+    """From any parent, without a home, in a locale of ASCII alone, and in a folder with a newline and an emoji."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("HOME", "LANG", "LC_CTYPE")}
+    variables |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    here, folder = Path(__file__).parent, tmp_path / "two\nlines é😀"
+    variables["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent)])
+    folder.mkdir()
+    (folder / "main.py").write_text(PROGRAM)
+    words = [sys.executable, folder / "main.py", folder / "run", method, where]
+    done = subprocess.run(words, env=variables, capture_output=True, text=True)
+    assert done.returncode == (7 if where == "daemon" else 0), done.stderr
+    if where != "daemon":
+        assert not done.stderr
+        run_study(toy.UNDRAWN, out=tmp_path / "here")
+        assert (folder / "run" / "summary.csv").read_bytes() == (tmp_path / "here" / "summary.csv").read_bytes()
+
+
 # -- report ------------------------------------------------------------------------------------------------------------
 
 
