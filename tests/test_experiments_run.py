@@ -284,26 +284,30 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, name):
         run_study(toy.UNDRAWN, QUICK, out=tmp_path / name)
 
 
-def fill(store, kept, cells):
-    for _ in range(cells):
-        cell = Cell("part", toy.noisy_square, {"size": len(kept), "text": "x" * 500})
-        store.put(cell, CellResult(cell.key, (), None, 1.0))
-        kept.append(cell.key)
-
-
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of what is written")
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):
-    """SQLite is allowed so many pages and no more: what is kept before it says so is there, whole, and it goes on."""
-    kept, points = [], 0
-    while points < 10:
-        with ResultStore(tmp_path / "r.sqlite") as store:
-            assert [*store.results()] == kept
-            ((pages,),) = store._db.execute("PRAGMA page_count")
-            store._db.execute(f"PRAGMA max_page_count = {pages}")
-            with pytest.raises(OSError, match=r"r.sqlite cannot be written to \(database or disk is full\)"):
-                fill(store, kept, 100)
-            store._db.execute(f"PRAGMA max_page_count = {pages + 8}")
-            fill(store, kept, 1)
-            points += 1
+    """No file may grow beyond so many bytes: at ten points of a run, from its first file to its last, that is told."""
+    resource = pytest.importorskip("resource")
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    options, out, kept, said = toy.ToyOptions(sizes=(1, 2), seeds=20), tmp_path / "run", 0, []
+    whole = run_study(toy.UNDRAWN, options, out=tmp_path / "whole").folder
+    most = max(path.stat().st_size for path in whole.path.iterdir())
+    for limit in (0, 700, *np.linspace(4096, most - 1, 10).astype(int).tolist()):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            run_study(toy.UNDRAWN, options, out=out)
+        except (OSError, ValueError) as error:
+            said.append(str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        if (out / "results.sqlite").exists() and (out / "results.sqlite").stat().st_size:
+            with ResultStore(out / "results.sqlite") as store:
+                assert len(store.results()) >= kept
+                kept = len(store.results())
+    assert len(said) >= 10 and all(str(out) in sentence for sentence in said), said
+    outcome = run_study(toy.UNDRAWN, options, out=out)
+    assert outcome.reused == kept > 10
+    assert outcome.folder.summary.read_bytes() == whole.summary.read_bytes()
 
 
 def test_a_plan_knows_the_memory_of_finished_cells(tmp_path):
