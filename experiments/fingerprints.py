@@ -5,7 +5,7 @@ edited meanwhile. Files are followed from import to import, without importing an
 ours. A name that is imported from a package leads to the module that defines it, not to all that the package hands
 out. In `experiments`, where what makes numbers lies beside what keeps, counts and draws them, a name leads to what it
 uses in its module, and the rest of that module does not count. Comments, docstrings and layout never do. Of other
-distributions the version does.
+distributions the version does, and the hash of what was installed.
 
     >>> sorted(code_behind(("experiments.fingerprints:digest",)))
     ['experiments/fingerprints.py']
@@ -24,8 +24,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from functools import cache, lru_cache
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,18 +58,31 @@ def file_hash(name: str) -> str:
 
 def distribution_version(name: str) -> str:
     """The version of an installed distribution, by its own name or that of a package in it."""
+    return "not installed" if (found := _installed(name)) is None else found.version
+
+
+@cache
+def distribution_mark(name: str) -> str:
+    """The version, and a hash of the modules as they were installed."""
+    found = _installed(name)
+    lines = ((found and found.read_text("RECORD")) or "").splitlines()
+    modules = sorted(line for line in lines if line.partition(",")[0].endswith(".py"))
+    return f"{distribution_version(name)}{f' {digest(chr(10).join(modules))}' if modules else ''}"
+
+
+def _installed(name: str) -> Distribution | None:
     with suppress(PackageNotFoundError):
-        return version(name)
+        return distribution(name)
     for known in () if name in sys.stdlib_module_names else packages_distributions().get(name, ()):  # reads all of them
         with suppress(PackageNotFoundError):
-            return version(known)
-    return "not installed"
+            return distribution(known)
+    return None
 
 
 def code_behind(
     objects: Iterable[str] = (), *, parts: Iterable[str] = (), through_names: bool = False
 ) -> dict[str, str]:
-    """Hashes of the files behind some objects, and versions of the distributions that these import.
+    """Hashes of the files behind some objects, and marks of the distributions that these import.
 
     Args:
         objects: ``"package.module:name"`` each; the whole module counts, and what it imports.
@@ -79,7 +92,7 @@ def code_behind(
             may have taken part. Versions are then left out that only such modules import.
 
     Returns:
-        ``{"package/module.py": hash, "distribution": version}``, but for the distributions of every study. What was
+        ``{"package/module.py": hash, "distribution": "version hash"}``, but for those of every study. What was
         typed into an interpreter has no file, and is not in it. Which files there are is found once, see `look_again`.
     """
     found: dict[str, str] = {}
@@ -94,7 +107,7 @@ def code_behind(
     loaded = {one.target.partition(".")[0] for one in _reached(start, own, lambda one: one.at_once)}
     for package in sorted(loaded - own - KNOWN - set(sys.stdlib_module_names)):
         if _own(package, own) is None:
-            found[package] = distribution_version(package)
+            found[package] = distribution_mark(package)
     return found
 
 

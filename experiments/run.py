@@ -23,7 +23,7 @@ from typing import Any
 from experiments.cells import Cell, CellResult, ResultStore, write_whole
 from experiments.clusters import Needs, Place, code_of_cells, executor_at, versions
 from experiments.executors import run_cells
-from experiments.fingerprints import commit_of, file_hash, fingerprint
+from experiments.fingerprints import commit_of, distribution_mark, file_hash, fingerprint
 from experiments.report import Failure, report_html
 from experiments.study import Analysis, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
@@ -420,7 +420,10 @@ def _made(cells: list[Cell], code: Mapping[str, Mapping[str, str]]) -> dict[str,
         "first": now,
         "last": now,
         "commit": {name: commit for name, commit in commits.items() if commit is not None},
-        "distributions": {name: version for name, version in files.items() if not Path(name).suffix},
+        "distributions": {
+            **{name: distribution_mark(name) for name in versions() if name != "python"},
+            **{name: mark for name, mark in files.items() if not Path(name).suffix},
+        },
         "code": fingerprint(files),
     }
 

@@ -357,6 +357,8 @@ def test_settings_hold_versions_and_what_it_was_made_from(tmp_path):
     assert config["versions"]["numpy"] == np.__version__
     assert set(config) == {"study", "quick", "seed", "options", "versions", "platform", "threads", "kernels", "made"}
     assert {"first", "last", "commit", "distributions", "code"} == set(config["made"])
+    assert set(config["made"]["distributions"]) >= set(config["versions"]) - {"python"}
+    assert re.fullmatch(re.escape(np.__version__) + r"( [0-9a-f]{16})?", config["made"]["distributions"]["numpy"])
     assert config["threads"] == 1 and any(name.startswith("numpy ") for name in config["kernels"])
 
 

@@ -111,7 +111,7 @@ def test_a_submission_says_the_same_as_the_report(outcome, submitted):
                 (other.mean, other.lower, other.upper), nan_ok=True
             )
         content = entry.content
-        assert content["made"]["distributions"]["numpy"] == np.__version__ and content["seed"] == 0
+        assert content["made"]["distributions"]["numpy"].startswith(np.__version__) and content["seed"] == 0
         assert all("agents/selection.py" in content["code"][cell["code"]] for cell in content["cells"]
                    if cell["parameters"]["agent"].startswith("NGramDialBC"))  # fmt: skip
 
