@@ -29,7 +29,7 @@ from agents.ball import descend, minimise_in_ball, newton_in_ball
 from agents.base import ConvergenceWarning, FitReport
 from agents.linear_likelihood import maximum_likelihood, minimise_smoothed
 from agents.linear_rows import SoftmaxRows, check_dimension
-from agents.targets import Targets, pooled_sums
+from agents.targets import Contexts, Targets, pooled_sums
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
@@ -44,9 +44,10 @@ from ntp_envs import (
     PolicyClass,
     ProductClass,
 )
-from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, written
+from ntp_envs.arrays import ROUNDING, BoolArray, FloatArray, IntArray, written
 from ntp_envs.automata import markov_contexts
 from ntp_envs.checks import check_in
+from ntp_envs.demonstrations import kept
 from ntp_envs.ngram import NGramLevel, NGramPolicy
 
 DIVERGENCES = ("forward", "reverse")
@@ -184,7 +185,7 @@ def law_parts(
 def policy_parts(policy: Policy, targets: Targets, divergence: str = "forward", smoothing: float = 0.0) -> FloatArray:
     """``(2,)`` the two parts of a policy's divergence from normalised targets; soft ones are read left to right."""
     size = targets.vocab_size
-    if targets.answers is not None:
+    if targets.log_laws is None:
         log_probs = targets.answer_log_probs(policy)
         return targets.total(token_parts(log_probs, divergence=divergence, smoothing=smoothing, vocab_size=size))
     total, reader, layers = np.zeros(2), policy.cursor(targets.prompts), set(targets.layers.tolist())
@@ -210,7 +211,7 @@ def report_of(
 ) -> FitReport:
     """The report for the ``(2,)`` parts of what was chosen."""
     infinite, rest = (float(part) for part in parts)
-    as_log_loss = targets.answers is not None and divergence == "forward"
+    as_log_loss = targets.log_laws is None and divergence == "forward"
     names = ("zero_density_tokens", "log_loss_elsewhere") if as_log_loss else ("excluded_mass", "divergence_elsewhere")
     return FitReport(
         np.inf if infinite > 0 else rest, gap=gap, details={**dict(zip(names, (infinite, rest))), **details}
@@ -276,7 +277,7 @@ def _option_parts(
 ) -> FloatArray:
     """``(2, n_options)`` parts of the options of one layer."""
     size, weights, tokens = targets.vocab_size, targets.per_token[:, layer], targets.tokens
-    if targets.answers is not None:
+    if targets.log_laws is None:
         if not targets.demonstrated:
             tokens = np.column_stack([tokens[:, :layer], targets.answers[:, layer]])
         log_probs = policy_class.option_log_probs(layer, targets.prompts, tokens)  # (n, n_options)
@@ -304,12 +305,13 @@ def _ending(
 
 
 def _nearest(
-    targets: Targets, contexts: IntArray, n_contexts: int, divergence: str, smoothing: float
+    targets: Targets, contexts: IntArray | Contexts, n_contexts: int, divergence: str, smoothing: float
 ) -> tuple[FloatArray, FloatArray]:
     """``(n_contexts, A)`` the law nearest to the targets in every context, among all laws; and the counts there."""
     counts = targets.counts(contexts, n_contexts)
     if divergence == "forward":
         return likeliest(counts, smoothing), counts
+    contexts = contexts(targets) if callable(contexts) else contexts
     excluded, sums = targets.log_law_sums(contexts, n_contexts)
     least_excluded = excluded.min(axis=1, keepdims=True)
     allowed = excluded <= least_excluded * (1 + ROUNDING)
@@ -319,21 +321,22 @@ def _nearest(
     return probs / probs.sum(axis=1, keepdims=True), counts
 
 
-def likeliest(counts: FloatArray, smoothing: float = 0.0) -> FloatArray:
+def likeliest(counts: FloatArray, smoothing: float = 0.0, vocab_size: int | None = None) -> FloatArray:
     """``(C, A)`` laws p that maximise ``sum_a counts[a] log((1 - lambda) p[a] + lambda / A)`` in each row.
 
     With ``q = (1 - lambda) p + lambda / A``, q is the best vector of the simplex with entries >= f = lambda / A; its
     optimality conditions are q_a = max(f, s counts_a) for one s a row ("water filling"). If the k largest counts are
     above the floor, s = (1 - (A - k) f) / (their sum); k is the largest that is consistent. A row of zeros is uniform.
+    With a ``vocab_size`` above the columns the tokens that are left out have counts of zero, and p = 0.
     """
-    size = counts.shape[1]
+    size, columns = vocab_size or counts.shape[1], counts.shape[1]
     floor = smoothing / size
     counts = np.ldexp(counts, -np.frexp(counts.max(axis=1, keepdims=True))[1])  # exact; a row may weigh next to nothing
     falling = -np.sort(-counts, axis=1)  # (C, A)
     with np.errstate(divide="ignore", invalid="ignore"):
-        scales = (1 - floor * np.arange(size - 1, -1, -1)) / np.cumsum(falling, axis=1)  # column k - 1 is for k
+        scales = (1 - floor * (size - np.arange(1, columns + 1))) / np.cumsum(falling, axis=1)  # column k - 1 is for k
         consistent = falling * scales >= floor
-    largest = size - 1 - np.argmax(consistent[:, ::-1], axis=1)
+    largest = columns - 1 - np.argmax(consistent[:, ::-1], axis=1)
     scale = scales[np.arange(len(counts)), largest]
     seen = falling[:, :1] > 0
     mixed = np.where(seen, np.maximum(floor, counts * np.where(seen, scale[:, None], 0.0)), 1.0 / size)
@@ -345,7 +348,7 @@ def _report(
     policy: Policy, targets: Targets, divergence: str, smoothing: float, counts: FloatArray, probs: FloatArray
 ) -> FitReport:
     """The log-loss of hard targets from ``(C, A)`` counts and the laws there; anything else by reading the policy."""
-    if targets.answers is None or divergence == "reverse":
+    if targets.log_laws is not None or divergence == "reverse":
         return report_of(policy_parts(policy, targets, divergence, smoothing), targets, divergence)
     mixed = (1 - smoothing) * probs + smoothing / probs.shape[1]
     impossible = mixed == 0.0
@@ -363,12 +366,26 @@ def _bernoulli(
     (an affine function of q), with its minimum at q = m: over an interval the minimum is at the nearest point. The
     reverse divergence is convex in theta as well.
     """
-    one = policy_class.events(targets.prompts, targets.tokens) == targets.tokens.astype(bool)  # token 1 is the event
-    if targets.answers is not None:
-        events = replace(targets, answers=(targets.answers == one).astype(np.int64))
+
+    def one(part: Targets) -> BoolArray:  # where token 1 is the event
+        return policy_class.events(part.prompts, part.tokens) == part.tokens.astype(bool)
+
+    def happened(part: Targets) -> IntArray:
+        return (part.hard == one(part)).astype(np.int64)
+
+    def nowhere(part: Targets) -> IntArray:
+        return np.zeros(part.shape, dtype=np.int64)
+
+    if targets.log_laws is None and divergence == "forward":
+        counts = targets.counts(nowhere, 1, answers=happened)
+        nearest = likeliest(counts, smoothing)
     else:
-        events = replace(targets, log_laws=np.where(one[:, :, None], targets.soft, targets.soft[:, :, ::-1]))
-    nearest, counts = _nearest(events, np.zeros_like(targets.tokens), 1, divergence, smoothing)
+        if targets.log_laws is None:
+            events = replace(targets, answers=happened(targets))
+        else:
+            swapped = np.where(one(targets)[:, :, None], targets.soft, targets.soft[:, :, ::-1])
+            events = replace(targets, log_laws=swapped)
+        nearest, counts = _nearest(events, nowhere(targets), 1, divergence, smoothing)
     theta = policy_class.clip(float(nearest[0, 1]))
     policy = policy_class.policy(theta)
     return policy, _report(policy, targets, divergence, smoothing, counts, np.array([[1 - theta, theta]]))
@@ -378,7 +395,9 @@ def _bernoulli(
 def _markov(
     policy_class: MarkovClass, targets: Targets, *, divergence: str, smoothing: float, tol: float
 ) -> tuple[Policy, FitReport]:
-    contexts = markov_contexts(targets.prompts, targets.tokens, targets.vocab_size, policy_class.order)[:, :-1]
+    def contexts(part: Targets) -> IntArray:
+        return markov_contexts(part.prompts, part.tokens, part.vocab_size, policy_class.order)[:, :-1]
+
     probs, counts = _nearest(targets, contexts, policy_class.n_contexts, divergence, smoothing)
     policy = policy_class.policy(probs)
     return policy, _report(policy, targets, divergence, smoothing, counts, probs)
@@ -393,8 +412,8 @@ def _ngram(
         weights = targets.weights[:, 0]
         even = weights.min() == weights.max()  # then relative frequencies of whole numbers
         policy = NGramPolicy.fit(
-            targets.prompts,
-            targets.tokens,
+            kept(targets, "prompts"),
+            kept(targets, "tokens"),
             policy_class.vocab_size,
             policy_class.order,
             weights=None if even else weights,
@@ -413,9 +432,12 @@ def _ngram(
 
 def log_loss(policy: Policy, targets: Targets, smoothing: float = 0.0) -> float:
     """Mean log-loss of demonstrated sequences in nats, under ``(1 - smoothing) policy + smoothing / A``."""
-    log_probs = smoothed(policy.log_probs(targets.prompts, targets.tokens), smoothing, policy.vocab_size)
-    weights = targets.weights[:, 0]
-    return -float(weights[weights > 0] @ log_probs[weights > 0].sum(axis=1))
+
+    def summed(part: Targets) -> FloatArray:
+        return smoothed(policy.log_probs(part.prompts, part.tokens), smoothing, policy.vocab_size).sum(axis=1)
+
+    weights, log_probs = targets.weights[:, 0], np.concatenate([summed(part) for part in targets.blocks()])
+    return -float(weights[weights > 0] @ log_probs[weights > 0])
 
 
 def _levels(policy_class: NGramClass, targets: Targets, divergence: str) -> list[NGramLevel]:
@@ -439,7 +461,7 @@ def _level(targets: Targets, nodes: IntArray, line: IntArray, n_contexts: int, d
     """
     size, weighted = targets.vocab_size, targets.per_token > 0
     at = nodes[:, line.shape[1] - targets.tokens.shape[1] :]
-    if targets.answers is not None and divergence == "forward":
+    if targets.log_laws is None and divergence == "forward":
         cells = np.unique((at * size + targets.answers)[weighted])
         place = np.searchsorted(cells, at * size + targets.answers)
         place = np.where(weighted, place, len(cells))  # a last cell for what has no weight
@@ -464,16 +486,17 @@ def _level(targets: Targets, nodes: IntArray, line: IntArray, n_contexts: int, d
 
 def _floored(level: NGramLevel, vocab_size: int, smoothing: float) -> NGramLevel:
     """The frequencies of one level, changed as the smoothed likelihood wants; tokens never seen stay at zero."""
-    owner, token = level.keys // vocab_size, level.keys % vocab_size
-    own: FloatArray = np.zeros(len(level.keys))
-    contexts = np.flatnonzero(np.bincount(owner, weights=level.own, minlength=len(level.keep)))
-    rows = max(1, BLOCK_CELLS // vocab_size)
-    for block in np.split(contexts, range(rows, len(contexts), rows)):
-        here = np.flatnonzero((owner >= block[0]) & (owner <= block[-1]) & (level.own > 0))
-        place = np.searchsorted(block, owner[here])
-        dense = np.zeros((len(block), vocab_size))
-        dense[place, token[here]] = level.own[here]
-        own[here] = likeliest(dense, smoothing)[place, token[here]]
+    used, own = np.flatnonzero(level.own > 0), np.zeros(len(level.keys))
+    _, starts, lengths = np.unique(level.keys[used] // vocab_size, return_index=True, return_counts=True)
+    left = np.argsort(lengths, kind="stable")  # contexts with as many tokens go together
+    while len(left):
+        longest = lengths[left[-1]]
+        left, block = np.split(left, [-max(1, BLOCK_CELLS // longest)])
+        seen = np.arange(longest) < lengths[block, None]
+        here = used[(starts[block, None] + np.arange(longest))[seen]]
+        counts = np.zeros(seen.shape)
+        counts[seen] = level.own[here]
+        own[here] = likeliest(counts, smoothing, vocab_size)[seen]
     return replace(level, own=own)
 
 
@@ -492,7 +515,7 @@ def _ar_linear(
     if smoothing > 0.0:
         theta, report = minimise_smoothed(policy_class, targets, smoothing, start=theta, tol=tol)
     policy = policy_class.policy(theta)
-    if targets.answers is None:
+    if targets.log_laws is not None:
         objective = report_of(policy_parts(policy, targets, divergence, smoothing), targets)
         report = replace(report, objective=objective.objective, details={**report.details, **objective.details})
     return policy, report
@@ -653,7 +676,7 @@ class ParametricLoss:
         return np.take_along_axis(laws, part.hard[:, :, None], axis=2)[:, :, 0]
 
     def _parts(self, part: Targets, laws: FloatArray, weights: FloatArray) -> FloatArray:
-        if part.answers is None:
+        if part.log_laws is not None:
             mixed = smoothed(laws, self.smoothing, part.vocab_size)
             return law_parts(part.soft, mixed, weights, self.divergence, (0, 1, 2))
         log_probs, size = self._chosen(part, laws), part.vocab_size
@@ -666,7 +689,7 @@ class ParametricLoss:
             target = part.laws()
             with np.errstate(invalid="ignore"):
                 return np.where(np.isneginf(laws), 0.0, weights[:, :, None] * np.exp(laws) * (laws - target + 1.0))
-        if part.answers is None:
+        if part.log_laws is not None:
             kept = np.exp(np.log1p(-self.smoothing) + laws - smoothed(laws, self.smoothing, part.vocab_size))
             return np.where(np.isneginf(laws), 0.0, -weights[:, :, None] * np.exp(part.soft) * kept)
         log_probs, out = self._chosen(part, laws), np.zeros(laws.shape)

@@ -5,6 +5,7 @@ The loss is convex; `agents.linear_rows` holds its data, `agents.ball` the metho
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -91,7 +92,7 @@ def maximum_likelihood(
     data = Targets.of(targets, weights)
     solve = _by_conjugate_gradients if is_large(features) else _by_hessians
     theta, report = solve(features, radius, data, tol, max_iterations)
-    report.details.update(norm=float(np.linalg.norm(theta)), tokens=int(data.tokens.size))
+    report.details.update(norm=float(np.linalg.norm(theta)), tokens=math.prod(data.shape))
     if not report.converged:
         warnings.warn(
             f"maximum likelihood stopped after {report.iterations} iterations with a certified gap of {report.gap:.3g} "
@@ -137,7 +138,7 @@ def _start(
     if rows.n_rows <= 4 * wanted:
         return zero, None, 0
     part = rows_of(features, targets, max_rows=wanted)
-    horizon = targets.tokens.shape[1]
+    horizon = targets.shape[1]
     enough = 0.1 * horizon * features.dimension / part.n_rows  # of the order of the sampling error
     fit = newton_in_ball(part, radius, zero, enough, max_iterations)
     if rows.hessian_work() <= FULL_HESSIAN_WORK:

@@ -19,6 +19,7 @@ from scipy.special import expit
 from agents.targets import Targets
 from ntp_envs import NotTractableError
 from ntp_envs.arrays import FloatArray, IntArray
+from ntp_envs.demonstrations import Demonstrations, row_blocks
 from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits
 
 MEMORY_BYTES = 1 << 29
@@ -148,19 +149,22 @@ class _SequenceRows(SoftmaxRows):
 
     @property
     def n_rows(self) -> int:
-        return self.targets.tokens.size
+        return math.prod(self.targets.shape)
 
     def blocks(self) -> Iterator[tuple[FloatArray, FloatArray]]:
-        for rows, path in self.features.blocks(self.targets.prompts, self.targets.tokens, max_bytes=PASS_BYTES):
-            values = path.reshape(-1, *self.features.feature_shape)
-            yield from _cut(values, self.targets.rows(rows).masses(), self.width)
+        for part in self.targets.blocks():
+            for rows, path in self.features.blocks(part.prompts, part.tokens, max_bytes=PASS_BYTES):
+                values = path.reshape(-1, *self.features.feature_shape)
+                yield from _cut(values, part.rows(rows).masses(), self.width)
 
     def in_memory(self) -> SoftmaxRows:
         """The same rows with their features stored."""
-        values = np.empty((self.n_rows, *self.features.feature_shape))
-        for rows, path in self.features.blocks(self.targets.prompts, self.targets.tokens, max_bytes=PASS_BYTES):
-            first = rows.start * self.targets.tokens.shape[1]
-            values[first : first + path.shape[0] * path.shape[1]] = path.reshape(-1, *self.features.feature_shape)
+        values, first = np.empty((self.n_rows, *self.features.feature_shape)), 0
+        for part in self.targets.blocks():
+            for _, path in self.features.blocks(part.prompts, part.tokens, max_bytes=PASS_BYTES):
+                last = first + path.shape[0] * path.shape[1]
+                values[first:last] = path.reshape(-1, *self.features.feature_shape)
+                first = last
         return SoftmaxRows(self.features, values, self.targets.masses())
 
 
@@ -175,7 +179,7 @@ def rows_of(features: FeatureMap, targets: Targets, *, max_rows: int | None = No
     """
     weights = targets.weights.sum(axis=1)
     if max_rows is not None:
-        wanted = max(max_rows // targets.tokens.shape[1], 1)
+        wanted = max(max_rows // targets.shape[1], 1)
         if weights.min() == weights.max():
             chosen = np.linspace(0, len(weights) - 1, min(wanted, len(weights))).astype(np.int64)
         else:
@@ -193,35 +197,41 @@ def rows_of(features: FeatureMap, targets: Targets, *, max_rows: int | None = No
 
 def _pooled(features: FeatureMap, targets: Targets) -> SoftmaxRows | None:
     """One row a context, where the features number their contexts; ``None`` where they do not."""
-    states, prompts, tokens = features.states(), targets.prompts, targets.tokens
+    states, (n, horizon) = features.states(), targets.shape
     if states is not None:
-        n_states = len(states.transitions)
-        size = max((1 << 22) // tokens.shape[1], 1)
-        counts = np.zeros((n_states, features.vocab_size))
-        for start in range(0, len(tokens), size):
-            part = targets.rows(slice(start, start + size))
-            counts += part.counts(states.path(part.prompts, part.tokens), n_states)
+        counts = targets.counts(lambda part: states.path(part.prompts, part.tokens), len(states.transitions))
         seen = np.flatnonzero(counts.sum(axis=1) > 0)
         return SoftmaxRows(features, states.features[seen], counts[seen])
-    codes = features.codes(prompts, tokens)
+    size = next(row_blocks(n, horizon)).stop
+    some = np.linspace(0, n - 1, size).astype(np.int64)  # all, of a few
+    codes = features.codes(*targets.block(some))
     if codes is None or _mostly_distinct(codes):
         return None
-    unique, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    if len(unique) * math.prod(features.feature_shape) * 8 > MEMORY_BYTES:
-        return None
-    counts = targets.counts(inverse.reshape(codes.shape), len(unique))
-    return SoftmaxRows(features, features_met_first(features, prompts, tokens, first), counts)
+    unique, first, counts = np.empty(0, codes.dtype), np.empty(0, np.int64), np.empty((0, features.vocab_size))
+    for number, part in enumerate(targets.blocks()):
+        codes = features.codes(part.prompts, part.tokens)
+        assert codes is not None  # as those of some were not
+        mine, met, which = np.unique(codes, return_index=True, return_inverse=True)
+        known, met = len(unique), met + number * size * horizon
+        unique, here, at = np.unique(np.concatenate([unique, mine]), return_index=True, return_inverse=True)
+        if len(unique) * math.prod(features.feature_shape) * 8 > MEMORY_BYTES:
+            return None
+        before, counts = counts, np.zeros((len(unique), features.vocab_size))
+        counts[at[:known]] = before
+        counts[at[known:]] += part.counts(which.reshape(codes.shape), len(mine))
+        first = np.concatenate([first, met])[here]
+    return SoftmaxRows(features, features_met_first(features, targets, first), counts)
 
 
-def features_met_first(
-    features: FeatureMap, prompts: NDArray[np.integer], tokens: NDArray[np.integer], first: IntArray
-) -> FloatArray:
+def features_met_first(features: FeatureMap, data: Targets | Demonstrations, first: IntArray) -> FloatArray:
     """``(C, c)`` or ``(C, A, d)`` features of the prefixes before the tokens numbered ``first``, of n H row by row."""
     values = np.empty((len(first), *features.feature_shape))
-    row, position = np.divmod(first, tokens.shape[1])
+    horizon = data.shape[1] if isinstance(data, Targets) else data.horizon
+    row, position = np.divmod(first, horizon)
     for h in np.unique(position):  # one evaluation for all contexts first met at this position
         here = np.flatnonzero(position == h)
-        values[here] = features.prefix_features(prompts[row[here]], tokens[row[here], :h])
+        prompts, tokens = data.block(row[here])
+        values[here] = features.prefix_features(prompts, tokens[:, :h])
     return values
 
 
@@ -338,7 +348,7 @@ def indicator_rows(features: IndicatorFeatureMap, targets: Targets) -> Indicator
     targets = targets.met()
     active = _places(features, targets.prompts, targets.tokens)
     first, which = distinct_rows(active, features.n_context + 1)
-    if targets.answers is None:
+    if targets.log_laws is not None:
         counts = csr_array(targets.counts(which.reshape(targets.tokens.shape), len(first)))
     else:
         entries = (targets.per_token.ravel(), (which, targets.answers.ravel()))

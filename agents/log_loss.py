@@ -26,6 +26,7 @@ from ntp_envs import (
     ProductClass,
 )
 from ntp_envs.checks import check_in, check_int, check_real, optional
+from ntp_envs.demonstrations import kept
 
 
 class LogLossBC(Agent):
@@ -108,8 +109,8 @@ class NGramBC(Agent):
         largest = members.order  # type: ignore[attr-defined]
         order = largest if self.order is None else check_int("order", self.order, minimum=1, maximum=largest)
         policy: Policy = NGramPolicy.fit(
-            demonstrations.prompts,
-            demonstrations.tokens,
+            kept(demonstrations, "prompts"),
+            kept(demonstrations, "tokens"),
             demonstrations.vocab_size,
             order,
             weights=demonstrations.weights,

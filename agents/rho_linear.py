@@ -202,7 +202,7 @@ def _shared(
         counted.append(written[places].ravel())
     shape = len(leader), len(distinct) * vocab_size
     counts = _matrix(np.concatenate(rows), np.concatenate(columns), np.concatenate(counted), shape)
-    values = features_met_first(features, demonstrations.prompts, tokens, first)
+    values = features_met_first(features, demonstrations, first)
     merged = np.bincount(group.ravel(), weights=weights).astype(np.float64)
     return values, merged, [_Block(slice(0, shape[0]), slice(0, len(distinct)), counts)]
 

@@ -8,20 +8,24 @@ is taught. Hard targets stay tokens, and what is summed over them counts: they a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, sample_categorical
-from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.demonstrations import Demonstrations, WideTokens, kept, row_blocks
 from ntp_envs.policies import Policy, one_hot_log_probs
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
     """A weighted next token, or law of it, at every prefix of n sequences.
+
+    Tokens are kept as the demonstrations keep them: those of many are widened at every reading, and `blocks` goes
+    through them a few sequences at a time.
 
     Attributes:
         prompts: ``(n, P)`` int64.
@@ -37,11 +41,11 @@ class Targets:
     [[0.5, 1.5]]
     """
 
-    prompts: IntArray
-    tokens: IntArray
+    prompts: WideTokens = WideTokens()
+    tokens: WideTokens = WideTokens()
     log_laws: FloatArray | None
     weights: FloatArray
-    answers: IntArray | None = None
+    answers: WideTokens = WideTokens(optional=True)
     vocab_size: int = 0
 
     def __post_init__(self) -> None:
@@ -54,30 +58,50 @@ class Targets:
         if isinstance(given, Targets):
             return given
         law = given.normalised_weights() if weights is None else _checked_weights(weights, len(given))
-        return cls(given.prompts, given.tokens, None, law[:, None], given.tokens, given.vocab_size)
+        prompts, tokens = kept(given, "prompts"), kept(given, "tokens")
+        return cls(prompts, tokens, None, law[:, None], tokens, given.vocab_size)
 
     @classmethod
     def join(cls, parts: Sequence[Targets]) -> Targets:
         """All targets of several sets; soft if one of them is."""
         tokens, weights = (np.concatenate([getattr(part, name) for part in parts]) for name in ("tokens", "per_token"))
         prompts = np.concatenate([part.prompts for part in parts])
-        if any(part.answers is None for part in parts):
+        if any(part.log_laws is not None for part in parts):
             return cls(prompts, tokens, np.concatenate([part.laws() for part in parts]), weights)
         demonstrated = all(part.demonstrated for part in parts)
         answers = tokens if demonstrated else np.concatenate([part.hard for part in parts])
         return cls(prompts, tokens, None, weights, answers, parts[0].vocab_size)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, H)``."""
+        n, horizon = kept(self, "tokens").shape
+        return n, horizon
+
+    def block(self, rows: slice | NDArray[Any]) -> tuple[IntArray, IntArray]:
+        """The int64 prompts and tokens of some sequences."""
+        prompts, tokens = (kept(self, name)[rows].astype(np.int64, copy=False) for name in ("prompts", "tokens"))
+        return prompts, tokens
+
+    def blocks(self) -> Iterator[Targets]:
+        """The targets of a few sequences at a time, whose tokens are int64 arrays."""
+        for rows in row_blocks(*self.shape):
+            part = self.rows(rows)
+            prompts, tokens = part.block(slice(None))
+            answers = tokens if part.demonstrated else part.answers
+            yield replace(part, prompts=prompts, tokens=tokens, answers=answers)
 
     # -- weights -------------------------------------------------------------------------------------------------------
 
     @property
     def of_sequences(self) -> bool:
         """Whether the weights are those of whole sequences."""
-        return self.weights.shape[1] < self.tokens.shape[1]
+        return self.weights.shape[1] < self.shape[1]
 
     @property
     def per_token(self) -> FloatArray:
         """``(n, H)`` weights; not to be written to."""
-        return np.broadcast_to(self.weights, self.tokens.shape)
+        return np.broadcast_to(self.weights, self.shape)
 
     @property
     def layers(self) -> IntArray:
@@ -116,7 +140,7 @@ class Targets:
     @property
     def hard(self) -> IntArray:
         """``answers`` of targets that are hard."""
-        assert self.answers is not None
+        assert self.log_laws is None
         return self.answers
 
     @property
@@ -131,10 +155,10 @@ class Targets:
 
     def masses(self) -> FloatArray:
         """``(n H, A)`` what each prefix adds to counts."""
-        if self.answers is None:
+        if self.log_laws is not None:
             return (self.weights[:, :, None] * np.exp(self.soft)).reshape(-1, self.vocab_size)
-        out = np.zeros((self.tokens.size, self.vocab_size))
-        out[np.arange(self.tokens.size), self.answers.ravel()] = self.per_token.ravel()
+        out = np.zeros((self.shape[0] * self.shape[1], self.vocab_size))
+        out[np.arange(len(out)), self.answers.ravel()] = self.per_token.ravel()
         return out
 
     def drawn(self, rng: np.random.Generator) -> Targets:
@@ -145,14 +169,14 @@ class Targets:
     @property
     def demonstrated(self) -> bool:
         """Whether what is taught is what comes next in the prefixes."""
-        return self.answers is self.tokens
+        return vars(self)["answers"] is vars(self)["tokens"]
 
     def rows(self, rows: slice | NDArray[np.generic]) -> Targets:
         """The targets of some sequences."""
-        tokens, answers = self.tokens[rows], self.answers
+        tokens, answers = kept(self, "tokens")[rows], None if self.demonstrated else self.answers
         return replace(
             self,
-            prompts=self.prompts[rows],
+            prompts=kept(self, "prompts")[rows],
             tokens=tokens,
             log_laws=None if self.log_laws is None else self.log_laws[rows],
             weights=self.weights[rows],
@@ -168,14 +192,14 @@ class Targets:
         """Of demonstrated sequences the distinct ones, weighted by their copies; other targets as they are."""
         if not self.demonstrated or self.weights.shape[1] > 1:
             return self
-        pairs = np.concatenate([self.prompts, self.tokens], axis=1)
+        pairs = np.concatenate([kept(self, "prompts"), kept(self, "tokens")], axis=1)
         _, first, copies = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
         even = self.weights.min() == self.weights.max()
         weights = np.bincount(np.ravel(copies), None if even else self.weights[:, 0], len(first)).astype(np.float64)
-        tokens = self.tokens[first]
+        tokens = kept(self, "tokens")[first]
         return replace(
             self,
-            prompts=self.prompts[first],
+            prompts=kept(self, "prompts")[first],
             tokens=tokens,
             answers=tokens,
             weights=(weights / weights.sum())[:, None],
@@ -183,13 +207,23 @@ class Targets:
 
     # -- sums over the prefixes that a class cannot tell apart ---------------------------------------------------------
 
-    def counts(self, contexts: IntArray, n_contexts: int) -> FloatArray:
-        """``(n_contexts, A)`` weight of each next token after the prefixes in each ``(n, H)`` context."""
-        if self.answers is None:
+    def counts(self, contexts: IntArray | Contexts, n_contexts: int, *, answers: Contexts | None = None) -> FloatArray:
+        """``(n_contexts, A)`` weight of each next token after the prefixes in each ``(n, H)`` context.
+
+        Args:
+            contexts: numbers in [0, n_contexts), or the function that gives those of a few sequences.
+            n_contexts: how many there are.
+            answers: of a few sequences with hard targets, what to count instead of theirs.
+        """
+        if self.log_laws is not None:
+            contexts = contexts(self) if callable(contexts) else contexts
             return pooled_sums(contexts, self.weights[:, :, None] * np.exp(self.soft), n_contexts)
-        cells = (contexts * self.vocab_size + self.answers).ravel()
         even = self.weights.min() == self.weights.max()  # then whole numbers: no rounding, whatever the order
-        found = np.bincount(cells, None if even else self.per_token.ravel(), n_contexts * self.vocab_size)
+        found: Any = 0
+        for part in self.blocks() if callable(contexts) else (self,):
+            at = contexts(part) if callable(contexts) else contexts
+            cells = (at * self.vocab_size + (part.hard if answers is None else answers(part))).ravel()
+            found += np.bincount(cells, None if even else part.per_token.ravel(), n_contexts * self.vocab_size)
         counts = np.multiply(found, self.weights.flat[0] if even else 1.0, dtype=np.float64)
         return counts.reshape(n_contexts, self.vocab_size)
 
@@ -199,7 +233,7 @@ class Targets:
 
     def log_law_sums(self, contexts: IntArray, n_contexts: int) -> FloatArray:
         """``(2, n_contexts, A)``: the weight of prefixes that exclude a token, and the sum of the other log-laws."""
-        if self.answers is not None:
+        if self.log_laws is None:
             counts = self.counts(contexts, n_contexts)  # all other tokens are excluded, and log 1 = 0
             excluded = np.maximum(counts.sum(axis=1, keepdims=True) - counts, 0.0)
             return np.stack([excluded, np.zeros_like(counts)])
@@ -222,6 +256,10 @@ class Targets:
             if h < layers[-1]:
                 reader = reader.advance(self.tokens[:, h])
         return out
+
+
+#: ``(n, H)`` whole numbers, one a prefix
+Contexts = Callable[[Targets], IntArray]
 
 
 def pooled_sums(contexts: IntArray, values: FloatArray, n_contexts: int) -> FloatArray:

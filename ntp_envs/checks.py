@@ -298,6 +298,11 @@ def check_weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
 
 def check_tokens(name: str, array: ArrayLike, vocab_size: int, *, width: int | None = None) -> NDArray[np.int64]:
     """``array`` as ``(B, width)`` int64 tokens in ``[0, vocab_size)``; the message names the first bad entry."""
+    return check_any_tokens(name, array, vocab_size, width=width).astype(np.int64, copy=False)
+
+
+def check_any_tokens(name: str, array: ArrayLike, vocab_size: int, *, width: int | None = None) -> NDArray[np.integer]:
+    """`check_tokens`, in whatever type of integers they are."""
     tokens = as_array(name, array)
     if tokens.ndim != 2:
         raise ValueError(
@@ -315,7 +320,7 @@ def check_tokens(name: str, array: ArrayLike, vocab_size: int, *, width: int | N
         raise ValueError(
             f"{name}[{row}, {column}]={tokens[row, column]} is outside the vocabulary [0, {vocab_size - 1}]."
         )
-    return tokens.astype(np.int64, copy=False)
+    return tokens
 
 
 def small_int_dtype(largest: int) -> np.dtype[Any]:

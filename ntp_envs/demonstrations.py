@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,14 +13,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntp_envs.arrays import written
-from ntp_envs.checks import as_array, check_int, check_tokens, check_weights, renamed
+from ntp_envs.arrays import IntArray, written
+from ntp_envs.checks import as_array, check_any_tokens, check_int, check_weights, renamed, small_int_dtype
 from ntp_envs.policy_classes import PolicyClass
 from ntp_envs.saved import MAX_BYTES, array_digest, read_arrays, whole
 
 FORMAT = "ntp-envs demonstrations"
 FORMAT_VERSION = 2  # since texts may end early
 ARRAYS = {"prompts", "tokens", "weights", "expert_log_probs"}
+
+#: more tokens than these (256 MB as int64) are kept in the smallest type that holds the vocabulary
+MANY_TOKENS = 2**25
+#: tokens that are handled together where all would not fit into memory
+BLOCK_TOKENS = 2**22
+
+
+class WideTokens:
+    """A field of ``(n, m)`` tokens, int64 to whoever reads it, whatever is kept.
+
+    Where there are more than `MANY_TOKENS` they are kept in a smaller type and widened anew, read-only, at every
+    reading: code for millions of sequences goes by `row_blocks` and reads `kept`.
+    """
+
+    def __init__(self, *, optional: bool = False) -> None:
+        self.optional = optional
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: Any = None) -> IntArray:
+        if instance is None:  # asked for the default of the field
+            if self.optional:
+                return None  # type: ignore[return-value]
+            raise AttributeError(self.name)
+        found: Any = vars(instance)[self.name]
+        if found is None or found.dtype == np.int64:
+            return found
+        wide: IntArray = found.astype(np.int64)
+        wide.flags.writeable = False
+        return wide
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self.name] = value
+
+
+def kept(of: Any, name: str) -> NDArray[np.integer]:
+    """A field of `WideTokens` as it is kept."""
+    found: NDArray[np.integer] = vars(of)[name]
+    return found
+
+
+def row_blocks(n: int, length: int) -> Iterator[slice]:
+    """The rows of ``(n, length)`` tokens, about `BLOCK_TOKENS` at a time, one row at least."""
+    size = max(BLOCK_TOKENS // max(length, 1), 1)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 @dataclass(frozen=True)
@@ -74,7 +121,9 @@ class Demonstrations:
         end_token: the token that ends a text, where texts end early: what follows it is that token again, which nobody
             wrote. ``None``: all are H tokens long.
 
-    The arrays are read-only and its own: copies, unless what was given cannot change (other demonstrations' arrays).
+    The arrays are read-only and its own: copies, unless what was given cannot change (other demonstrations' arrays, and
+    files that are mapped into memory to be read only). Tokens are int64 to whoever reads them; many (`MANY_TOKENS`) are
+    kept in the smallest type that holds them, and `block` reads some of the rows without widening them all.
 
     Raises:
         ValueError, TypeError: empty data, shapes that do not match, a token outside the vocabulary, bad weights, masked
@@ -86,8 +135,8 @@ class Demonstrations:
     (3, 4)
     """
 
-    prompts: NDArray[np.int64]
-    tokens: NDArray[np.int64]
+    prompts: WideTokens = WideTokens()
+    tokens: WideTokens = WideTokens()
     vocab_size: int
     weights: NDArray[np.float64] | None = None
     expert_log_probs: NDArray[np.float64] | None = None
@@ -99,15 +148,18 @@ class Demonstrations:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         put("source", as_json(self.source, "source"))
         put("vocab_size", check_int("vocab_size", self.vocab_size, minimum=1))
-        put("tokens", _own(self.tokens, check_tokens("tokens", self.tokens, self.vocab_size)))
-        put("prompts", _own(self.prompts, check_tokens("prompts", self.prompts, self.vocab_size)))
-        n, horizon = self.tokens.shape
+        for name in ("tokens", "prompts"):
+            given = vars(self)[name]
+            tokens = check_any_tokens(name, given, self.vocab_size)
+            kind = np.int64 if tokens.size <= MANY_TOKENS else small_int_dtype(self.vocab_size - 1)
+            put(name, _own(given, tokens.astype(kind, copy=False)))
+        n, horizon = kept(self, "tokens").shape
         if n == 0:
             raise ValueError("there are no demonstrations (tokens has 0 rows); at least one is needed.")
         if horizon == 0:
             raise ValueError("the demonstrations are empty (tokens has 0 columns); the horizon is at least 1.")
-        if len(self.prompts) != n:
-            raise ValueError(f"prompts has {len(self.prompts)} rows and tokens {n}; one prompt a sequence is needed.")
+        if (rows := len(kept(self, "prompts"))) != n:
+            raise ValueError(f"prompts has {rows} rows and tokens {n}; one prompt a sequence is needed.")
         if self.weights is not None:
             put("weights", _own(self.weights, check_weights(self.weights, n)))
         if self.expert_log_probs is not None:
@@ -119,13 +171,16 @@ class Demonstrations:
             put("expert_log_probs", _own(self.expert_log_probs, log_probs))
         if self.end_token is not None:
             put("end_token", check_int("end_token", self.end_token, minimum=0, maximum=self.vocab_size - 1))
-            wrong = ~self.written & (self.tokens != self.end_token)
-            if wrong.any():
-                row, place = np.argwhere(wrong)[0]
-                raise ValueError(
-                    f"tokens[{row}, {place}]={self.tokens[row, place]} follows an end_token={self.end_token}: a text "
-                    "that has ended stays ended; fill the rest of the row with the end token."
-                )
+            for rows in row_blocks(n, horizon):
+                prompts, tokens = self.block(rows)
+                wrong = ~written(prompts, tokens, self.end_token) & (tokens != self.end_token)
+                if wrong.any():
+                    row, place = np.argwhere(wrong)[0]
+                    raise ValueError(
+                        f"tokens[{rows.start + row}, {place}]={tokens[row, place]} follows an end_token="
+                        f"{self.end_token}: a text that has ended stays ended; fill the rest of the row with the end "
+                        "token."
+                    )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -134,22 +189,27 @@ class Demonstrations:
                 value.flags.writeable = False  # pickle forgets
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(kept(self, "tokens"))
 
     @property
     def horizon(self) -> int:
         """H, the number of tokens a sequence."""
-        return self.tokens.shape[1]
+        return kept(self, "tokens").shape[1]
 
     @property
     def prompt_length(self) -> int:
         """P, the number of prompt tokens."""
-        return self.prompts.shape[1]
+        return kept(self, "prompts").shape[1]
+
+    def block(self, rows: slice | NDArray[Any]) -> tuple[IntArray, IntArray]:
+        """The int64 prompts and tokens at these row numbers."""
+        prompts, tokens = (kept(self, name)[rows].astype(np.int64, copy=False) for name in ("prompts", "tokens"))
+        return prompts, tokens
 
     @property
     def written(self) -> NDArray[np.bool_]:
         """``(n, H)`` which tokens were written: all, or those up to the end of each text, its end token included."""
-        return written(self.prompts, self.tokens, self.end_token)
+        return written(kept(self, "prompts"), kept(self, "tokens"), self.end_token)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -182,8 +242,8 @@ class Demonstrations:
         pick = lambda array: None if array is None else array[rows]  # noqa: E731
         return replace(
             self,
-            prompts=self.prompts[rows],
-            tokens=self.tokens[rows],
+            prompts=kept(self, "prompts")[rows],
+            tokens=kept(self, "tokens")[rows],
             weights=pick(self.weights),
             expert_log_probs=pick(self.expert_log_probs),
             exactness=None,
@@ -195,10 +255,10 @@ class Demonstrations:
         The same data to a learner that sums over demonstrations, and less work. Expert log-probabilities are those
         of the first copy.
         """
-        pairs = np.concatenate([self.prompts, self.tokens], axis=1)
+        pairs = np.concatenate([kept(self, "prompts"), kept(self, "tokens")], axis=1)
         _, first, copies = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
         weights = np.bincount(np.ravel(copies), weights=self.weights, minlength=len(first)).astype(np.float64)
-        return replace(replace(self, weights=None).subset(first), weights=weights, exactness=self.exactness)
+        return replace(self.subset(first), weights=weights, exactness=self.exactness)
 
     def save(self, path: str | Path) -> Path:
         """Write an ``.npz`` file (no pickle inside) and return its path."""
@@ -206,7 +266,8 @@ class Demonstrations:
         if path.suffix != ".npz":
             path = path.with_name(path.name + ".npz")
         meta = self._metadata()
-        arrays: dict[str, Any] = {"prompts": self.prompts, "tokens": self.tokens}
+        kind = small_int_dtype(self.vocab_size - 1)
+        arrays: dict[str, Any] = {name: kept(self, name).astype(kind) for name in ("prompts", "tokens")}
         if self.weights is not None:
             arrays["weights"] = self.weights
         if self.expert_log_probs is not None:
@@ -221,16 +282,20 @@ class Demonstrations:
         """Read what `save` wrote; what was written comes back, or an error.
 
         Args:
-            path: of the file.
+            path: of the file; or of a folder that ``collect(..., out=)`` wrote, whose arrays are mapped into memory:
+                the files must stay as they are for as long as the demonstrations are used.
             max_bytes: refuse a file that says that it unpacks to more.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a corrupt file, a file of something else, one written by a newer version, or one too large.
+            ValueError: a corrupt file, a file of something else, one written by a newer version, or one too large; a
+                folder that is not finished.
         """
         path = Path(path)
         check_int("max_bytes", max_bytes, minimum=1)
         try:
+            if path.is_dir():
+                return cls(**_mapped(path))
             arrays: dict[str, Any] = read_arrays(path, max_bytes)
             meta = json.loads(str(arrays.pop("meta")))
             fields = cls._read_metadata(meta)
@@ -295,6 +360,110 @@ class Demonstrations:
         return _moved("to_imitation")(self, **options)
 
 
+# -- many demonstrations, made some at a time --------------------------------------------------------------------------
+
+#: what a folder holds beside an ``.npy`` file for each array: this when it is finished, the other before
+FINISHED, UNFINISHED = "demonstrations.json", "unfinished.json"
+
+
+class Growing:
+    """The arrays of demonstrations that are made some rows at a time: in memory, or in a folder.
+
+    Args:
+        arrays: the shape and type of each field.
+        folder: where to, or ``None``. What an interrupted process has left there is gone on with.
+        identity: what must be the same for that, as JSON.
+
+    Attributes:
+        done: rows that are there.
+
+    Raises:
+        FileExistsError: the folder holds something else.
+    """
+
+    def __init__(
+        self, arrays: dict[str, tuple[tuple[int, int], Any]], folder: str | Path | None, identity: dict[str, Any]
+    ) -> None:
+        self.folder, self.done = None if folder is None else Path(folder), 0
+        self.identity = {**identity, "arrays": _described(arrays)}
+        if self.folder is None:
+            self.arrays: dict[str, NDArray[Any]] = {name: np.empty(*of) for name, of in arrays.items()}
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if any(self.folder.iterdir()):
+            self.done = self._left(self.folder)
+        self.arrays = {
+            name: np.lib.format.open_memmap(self.folder / f"{name}.npy", "r+" if self.done else "w+", kind, shape)
+            if 0 not in shape
+            else np.empty(shape, kind)
+            for name, (shape, kind) in arrays.items()
+        }
+
+    def _left(self, folder: Path) -> int:
+        for name in (FINISHED, UNFINISHED):
+            if (folder / name).is_file():
+                found = json.loads((folder / name).read_text(encoding="utf-8"))
+                if found.get("identity") == self.identity:
+                    return int(found["done"])
+        raise FileExistsError(
+            f"out={str(folder)!r} holds something else than these demonstrations, as far as they were made (same task, "
+            "n, options and state of rng); give a new folder, or remove what is there."
+        )
+
+    def put(self, **values: NDArray[Any]) -> None:
+        """The next rows of every array."""
+        rows = slice(self.done, self.done + len(values["tokens"]))
+        for name, array in self.arrays.items():
+            array[rows] = values[name]
+            if isinstance(array, np.memmap):
+                array.flush()
+        self.done = rows.stop
+        self._say(UNFINISHED, {})
+
+    def _say(self, name: str, about: dict[str, Any]) -> None:
+        if self.folder is not None:
+            with whole(self.folder / name) as new:
+                new.write_text(json.dumps({**about, "identity": self.identity, "done": self.done}), encoding="utf-8")
+
+    def finish(self, **about: Any) -> Demonstrations:
+        """All of them, with the other fields."""
+        for array in self.arrays.values():
+            array.flags.writeable = False
+        found = Demonstrations(**self.arrays, **about)
+        if self.folder is None:
+            return found
+        self._say(FINISHED, found._metadata())
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
+        self.arrays.clear()
+        return Demonstrations.load(self.folder)
+
+
+def _described(arrays: dict[str, tuple[tuple[int, int], Any]]) -> dict[str, Any]:
+    return {name: [np.dtype(kind).str, *shape] for name, (shape, kind) in arrays.items()}
+
+
+def _mapped(folder: Path) -> dict[str, Any]:
+    """The fields of `Demonstrations` in a folder."""
+    if not (folder / FINISHED).is_file():
+        if not (folder / UNFINISHED).is_file():
+            raise ValueError(f"a folder without {FINISHED}")
+        done = json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["done"]
+        raise ValueError(f"only the first {done} demonstrations are there: collect with the same arguments again")
+    meta = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+    listed: dict[str, Any] = meta["identity"]["arrays"]
+    if unknown := sorted(listed.keys() - ARRAYS):
+        raise ValueError(f"it holds an array {unknown[0]!r}")
+    arrays: dict[str, Any] = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        if 0 not in shape
+        else np.empty(shape, kind)
+        for name, (kind, *shape) in listed.items()
+    }
+    if _described({name: (array.shape, array.dtype) for name, array in arrays.items()}) != listed:
+        raise ValueError("its arrays are not those that it lists")
+    return {**arrays, **Demonstrations._read_metadata(meta)}
+
+
 def _moved(name: str) -> Callable[..., Any]:
     """What was a method and is a function of `ntp_envs.data`, above this module, as long as the old name answers."""
     renamed(f"Demonstrations.{name}", f"the function ntp_envs.data.{name}", stacklevel=3)
@@ -313,12 +482,12 @@ def _own(given: Any, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_frozen(array: Any) -> bool:
-    """Whether nobody can write to this memory: read-only from the view to what it is a view of."""
+    """Whether nobody can write to this memory: read-only from the view to what it is a view of, bytes or a file."""
     while isinstance(array, np.ndarray):
         if array.flags.writeable:
             return False
         array = array.base
-    return array is None or isinstance(array, bytes)
+    return array is None or isinstance(array, (bytes, mmap.mmap))
 
 
 def as_json(value: Any, place: str, *, otherwise: Callable[[Any], Any] | None = None) -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from ntp_envs.arrays import BoolArray, FloatArray, IntArray, first_best, sample_categorical
 from ntp_envs.checked import check_policy
 from ntp_envs.checks import NotTractableError, check_generator, check_in, check_int, check_kind, check_tokens
-from ntp_envs.demonstrations import Demonstrations
+from ntp_envs.demonstrations import Demonstrations, row_blocks
 from ntp_envs.intervals import (
     CONFIDENCE,
     check_confidence,
@@ -26,7 +26,7 @@ from ntp_envs.intervals import (
     student_margin,
     unseen_probability,
 )
-from ntp_envs.policies import GreedyPolicy, Policy
+from ntp_envs.policies import LAW_CELLS, GreedyPolicy, Policy
 from ntp_envs.tasks.base import Task, collect, misfits
 
 #: measures that are ``(H,)`` arrays
@@ -269,10 +269,6 @@ def _exp(nats: float) -> float:
 # Evaluation of a policy on a task: forced, greedy and sampled, one pass each.
 
 
-#: numbers of a ``(B, H, A)`` forced law held at once: 32 MiB of float64
-BLOCK = 2**22
-
-
 def evaluate(
     policy: Policy,
     task: Task,
@@ -320,46 +316,29 @@ def evaluate(
             f"the demonstrations are representatives, {demos.exactness.describe()}; what is measured here depends on "
             "every token of every sequence. Use collect(task, n, rng), or leave demonstrations out."
         )
-    target = demos.tokens
     weights = np.ones(len(demos)) if demos.weights is None else demos.weights
-    best, log_probs, costs = _forced(policy, demos)
-    greedy = GreedyPolicy(policy).sample(demos.prompts, task.horizon, rng)
-    sampled = policy.sample(demos.prompts, task.horizon, rng)
-
-    measured: dict[str, FloatArray] = {}  # one row a demonstration
-    for name, tokens in (("forced", best), ("greedy", greedy), ("sampled", sampled)):
-        right = (tokens == target).astype(np.float64)
-        measured[f"{name}_accuracy"] = right
-        measured[f"{name}_token_accuracy"] = right.mean(axis=1)
-        measured[f"{name}_exact"] = right.min(axis=1)
-    if task.has_success:
-        measured["greedy_success"] = task.success(demos.prompts, greedy)
-        measured["sampled_success"] = task.success(demos.prompts, sampled)
-    if backtrack is not None:
-        search = backtracking_search(policy, task, demos.prompts, rng=rng, depth=backtrack)
-        measured["backtracking_accepted"] = search.accepted.astype(np.float64)
-        measured["backtracking_cost"] = search.drawn / task.horizon
-    measured["impossible"] = np.isneginf(log_probs).astype(np.float64)
-    measured["sequence_probability"] = np.exp(log_probs.sum(axis=1))
-    measured["cross_entropy"] = 0.0 - log_probs
-    measured["mean_cross_entropy"] = measured["cross_entropy"].mean(axis=1)
-    means, errors = {}, {}
-    for name, values in measured.items():
-        means[name], errors[name] = _mean(values, weights)
-    fields: dict[str, Any] = {name: m for name, m in means.items() if name not in _PROPERTIES}
+    parts: dict[str, list[_Part]] = {}
+    shown: tuple[IntArray, ...] = ()
+    range_ = np.full(demos.horizon, np.inf), np.zeros(demos.horizon)
+    for rows in row_blocks(len(demos), demos.horizon):
+        measured, texts, costs = _measured(policy, task, *demos.block(rows), rng=rng, backtrack=backtrack)
+        range_ = np.minimum(range_[0], costs[0]), np.maximum(range_[1], costs[1])
+        shown = shown or texts
+        for name, values in measured.items():
+            parts.setdefault(name, []).extend(_part(values, weights[rows]))
+    found = {name: _mean(of) for name, of in parts.items()}
+    fields: dict[str, Any] = {name: mean for name, (mean, _) in found.items() if name not in _PROPERTIES}
     return Evaluation(
         task=task.name,
         n=len(demos),
         **{"greedy_success": None, "sampled_success": None, **fields},
-        std_errors=errors,
+        std_errors={name: error for name, (_, error) in found.items() if name != "unknown_share"},
         samples=tuple(
-            SampleText(*(task.decode(row) for row in rows))
-            for rows in zip(demos.prompts[:samples], target, greedy, sampled)
+            SampleText(*(task.decode(row) for row in rows)) for rows in zip(*(array[:samples] for array in shown))
         ),
         effective_n=_worth(weights),
-        cross_entropy_range=costs,
+        cross_entropy_range=range_,
         error_n=_worth((weights / weights.max()) ** 2),
-        unknown_share=float(weights @ (target == task.unknown_token).mean(axis=1) / weights.sum()),
     )
 
 
@@ -372,6 +351,34 @@ _PROPERTIES = (
 )
 
 
+def _measured(
+    policy: Policy, task: Task, prompts: IntArray, target: IntArray, *, rng: np.random.Generator, backtrack: int | None
+) -> tuple[dict[str, FloatArray], tuple[IntArray, ...], tuple[FloatArray, FloatArray]]:
+    """Every measure, a row a demonstration; prompts, demonstrations and what was written; and the range of costs."""
+    best, log_probs, costs = _forced(policy, prompts, target)
+    greedy = GreedyPolicy(policy).sample(prompts, task.horizon, rng)
+    sampled = policy.sample(prompts, task.horizon, rng)
+    measured: dict[str, FloatArray] = {}
+    for name, tokens in (("forced", best), ("greedy", greedy), ("sampled", sampled)):
+        right = (tokens == target).astype(np.float64)
+        measured[f"{name}_accuracy"] = right
+        measured[f"{name}_token_accuracy"] = right.mean(axis=1)
+        measured[f"{name}_exact"] = right.min(axis=1)
+    if task.has_success:
+        measured["greedy_success"] = task.success(prompts, greedy)
+        measured["sampled_success"] = task.success(prompts, sampled)
+    if backtrack is not None:
+        search = backtracking_search(policy, task, prompts, rng=rng, depth=backtrack)
+        measured["backtracking_accepted"] = search.accepted.astype(np.float64)
+        measured["backtracking_cost"] = search.drawn / task.horizon
+    measured["impossible"] = np.isneginf(log_probs).astype(np.float64)
+    measured["sequence_probability"] = np.exp(log_probs.sum(axis=1))
+    measured["cross_entropy"] = 0.0 - log_probs
+    measured["mean_cross_entropy"] = measured["cross_entropy"].mean(axis=1)
+    measured["unknown_share"] = (target == task.unknown_token).mean(axis=1)
+    return measured, (prompts, target, greedy, sampled), costs
+
+
 def _check_shapes(task: Task, demos: Demonstrations) -> None:
     if not isinstance(demos, Demonstrations):
         raise TypeError(f"demonstrations must be ntp_envs.Demonstrations, not {type(demos).__name__}.")
@@ -382,19 +389,19 @@ def _check_shapes(task: Task, demos: Demonstrations) -> None:
         )
 
 
-def _forced(policy: Policy, demos: Demonstrations) -> tuple[IntArray, FloatArray, tuple[FloatArray, FloatArray]]:
+def _forced(
+    policy: Policy, prompts: IntArray, tokens: IntArray
+) -> tuple[IntArray, FloatArray, tuple[FloatArray, FloatArray]]:
     """The most probable token after each true prefix and the log-probability of the true token, both ``(n, H)``; and
     the least and the most that any token would cost after any of these prefixes, in nats, ``(H,)`` each."""
-    best = np.empty_like(demos.tokens)
-    low, high = np.zeros(demos.horizon), np.full(demos.horizon, -np.inf)  # log-probabilities
-    log_probs = np.empty(demos.tokens.shape)
-    rows = max(1, BLOCK // (demos.horizon * demos.vocab_size))
-    for start in range(0, len(demos), rows):
-        block = slice(start, start + rows)
-        law = policy.forced_log_probs(demos.prompts[block], demos.tokens[block])
-        best[block] = first_best(law)
-        low, high = np.minimum(low, law.min(axis=(0, 2))), np.maximum(high, law.max(axis=(0, 2)))
-        log_probs[block] = np.take_along_axis(law, demos.tokens[block][:, :, None], axis=2)[:, :, 0]
+    best, log_probs = np.empty_like(tokens), np.empty(tokens.shape)
+    low, high = np.zeros(tokens.shape[1]), np.full(tokens.shape[1], -np.inf)  # log-probabilities
+    for start in range(0, len(tokens), size := max(LAW_CELLS // policy.vocab_size, 1)):
+        some = slice(start, start + size)
+        for rows, h, law in policy.each_forced_law(prompts[some], tokens[some]):
+            at = slice(start + rows.start, start + rows.stop)
+            best[at, h], log_probs[at, h] = first_best(law), law[np.arange(len(law)), tokens[at, h]]
+            low[h], high[h] = np.minimum(low[h], law.min()), np.maximum(high[h], law.max())
     if np.isnan(log_probs).any():
         raise ValueError("policy returned NaN for the log-probability of a demonstrated token.")
     high = np.minimum(high, 0.0)  # rounding may leave a log-probability at +1e-16
@@ -407,21 +414,50 @@ def _worth(weights: FloatArray) -> float:
     return float(shares.sum() ** 2 / (shares @ shares))
 
 
-def _mean(values: FloatArray, weights: FloatArray) -> tuple[Any, Any]:
+class _Part(NamedTuple):
+    """What `_mean` needs to know of some rows of a measure."""
+
+    total: Any  # of the weights
+    sum: Any  # of the weighted values
+    least: Any
+    most: Any
+    mean: Any
+    squares: Any  # of the weights
+    spread: Any  # sums of the deviations from the mean, and of their squares, with squared weights
+    spread2: Any
+
+
+def _part(values: FloatArray, weights: FloatArray) -> list[_Part]:
+    """Of the rows with a weight, if there are any."""
+    used = weights > 0  # no 0 * inf
+    if not used.any():
+        return []
+    values, weights = values[used], weights[used]
+    total, summed, least, most = weights.sum(), weights @ values, values.min(axis=0), values.max(axis=0)
+    mean, squared = np.clip(summed / total, least, most), weights**2
+    with np.errstate(invalid="ignore"):
+        off = values - mean
+        return [_Part(total, summed, least, most, mean, squared.sum(), squared @ off, squared @ off**2)]
+
+
+def _mean(parts: list[_Part]) -> tuple[Any, Any]:
     """Weighted mean over the rows and its standard error, for independent rows; infinite values make both infinite.
 
     For weights that count copies (`Demonstrations.pooled`) the standard error is an upper bound: copies are taken to
     be one draw.
     """
-    used = weights > 0  # no 0 * inf
-    values, weights = values[used], weights[used]
-    total = weights.sum()
+    total = sum(part.total for part in parts)
     # a mean lies between its values, whatever the rounding; for equal weights a share is exact
-    mean = np.clip(weights @ values / total, values.min(axis=0), values.max(axis=0))
+    least, most = np.min([part.least for part in parts], axis=0), np.max([part.most for part in parts], axis=0)
+    mean = np.clip(sum(part.sum for part in parts) / total, least, most)
+    squares: Any = 0.0
     with np.errstate(invalid="ignore"):
-        error = np.sqrt(weights**2 @ (values - mean) ** 2) / total
+        for part in parts:
+            off = part.mean - mean
+            squares = squares + part.spread2 + off * (2.0 * part.spread + off * part.squares)
+        error = np.sqrt(np.maximum(squares, 0.0)) / total
     error = np.where(np.isfinite(mean), error, np.inf)
-    return (mean, error) if values.ndim > 1 else (float(mean), float(error))
+    return (mean, error) if np.ndim(mean) else (float(mean), float(error))
 
 
 # Writing with a verifier at hand: backtracking token by token, and whole answers drawn again until one passes.

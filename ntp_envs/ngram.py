@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, written
-from ntp_envs.checks import as_array, check_int, check_real, check_tokens, check_weights
+from ntp_envs.checks import as_array, check_any_tokens, check_int, check_real, check_tokens, check_weights
 from ntp_envs.policies import Cursor, SequentialPolicy
 from ntp_envs.saved import Savable
 
@@ -19,6 +19,8 @@ from ntp_envs.saved import Savable
 MAX_ORDER = 64
 #: (context, token) cells up to which a lookup goes through a table instead of a binary search
 TABLE_CELLS = 1 << 22
+#: tokens that are counted together; more are counted in turn, and what is kept is what has been seen
+COUNTED_TOGETHER = 1 << 22
 #: cells of the dense laws of short contexts that a cursor keeps (8 MB)
 DENSE_CELLS = 1 << 20
 
@@ -68,6 +70,8 @@ class NGramPolicy(SequentialPolicy):
     >>> np.exp(model.next_log_probs(np.array([[0]]), np.empty((1, 0), int))).round(4).tolist()  # (0 + 1/2)/3, ...
     [[0.1667, 0.8333]]
     """
+
+    at_once = 1 << 16  # no law is written out for draws, nor to score tokens
 
     def __init__(self, levels: Sequence[NGramLevel], vocab_size: int) -> None:
         super().__init__(vocab_size)
@@ -121,19 +125,25 @@ class NGramPolicy(SequentialPolicy):
         vocab_size = check_int("vocab_size", vocab_size, minimum=1, maximum=1 << 31)
         order = check_int("order", order, minimum=1, maximum=MAX_ORDER)
         escape = check_real("escape", escape, minimum=0.0)
-        after = check_tokens("tokens", tokens, vocab_size)
-        before = check_tokens("prompts", prompts, vocab_size)
+        after = check_any_tokens("tokens", tokens, vocab_size)
+        before = check_any_tokens("prompts", prompts, vocab_size)
         if not after.size or len(before) != len(after):
             raise ValueError(
                 f"prompts has shape {before.shape} and tokens {after.shape}; the same number of rows, and at least "
                 "one token, are needed."
             )
-        line = np.concatenate([before[:, max(before.shape[1] - order + 1, 0) :], after], axis=1)
-        mass = np.zeros(line.shape)
-        counted = _sequence_weights(weights, len(after))[:, None] * written(before, after, end)
-        mass[:, line.shape[1] - after.shape[1] :] = counted
-        starts = np.arange(len(line)) * line.shape[1]
-        return cls(_counted(line.ravel(), mass.ravel(), starts, vocab_size, order, escape), vocab_size)
+        weights, found = _sequence_weights(weights, len(after)), None
+        size = max(COUNTED_TOGETHER // after.shape[1], 1)
+        for start in range(0, len(after), size):
+            prompt, text = (array[start : start + size].astype(np.int64, copy=False) for array in (before, after))
+            line = np.concatenate([prompt[:, max(prompt.shape[1] - order + 1, 0) :], text], axis=1)
+            mass = np.zeros(line.shape)
+            mass[:, line.shape[1] - text.shape[1] :] = weights[start : start + size, None] * written(prompt, text, end)
+            starts = np.arange(len(line)) * line.shape[1]
+            counts = _counted(line.ravel(), mass.ravel(), starts, vocab_size, order)
+            found = counts if found is None else _together(found, counts, vocab_size)
+        assert found is not None  # there is at least one token
+        return cls(_witten_bell(found, vocab_size, escape), vocab_size)
 
     @classmethod
     def fit_documents(
@@ -159,7 +169,8 @@ class NGramPolicy(SequentialPolicy):
         if line.ndim != 1 or begins.ndim != 1 or not len(begins) or begins[0] != 0 or (np.diff(begins) <= 0).any():
             raise ValueError(f"text has shape {line.shape} and starts {begins!r}; one row and ascending places from 0.")
         line = check_tokens("text", line[None], vocab_size)[0]
-        return cls(_counted(line, np.ones(len(line)), begins, vocab_size, order, escape), vocab_size)
+        found = _counted(line, np.ones(len(line)), begins, vocab_size, order)
+        return cls(_witten_bell(found, vocab_size, escape), vocab_size)
 
     @classmethod
     def fit_text(cls, text: ArrayLike, vocab_size: int, order: int, *, escape: float = 1.0) -> NGramPolicy:
@@ -359,20 +370,35 @@ class _NGramCursor(Cursor):
         return _NGramCursor(self.policy, self.policy._step(self.nodes, np.asarray(tokens)), self.step + 1)
 
 
-def _counted(
-    line: IntArray, mass: FloatArray, starts: IntArray, vocab_size: int, order: int, escape: float
-) -> list[NGramLevel]:
-    """Tables of sequences, one after another in ``(L,)`` tokens, that begin at ``starts``; each token has a mass."""
-    levels, nodes, contexts = [], np.zeros(len(line), dtype=np.int64), 1
+#: of every context length, the keys of a level (`NGramLevel`) and the mass of each, both ``(E,)``
+Counts = list[tuple[IntArray, FloatArray]]
+
+
+def _counted(line: IntArray, mass: FloatArray, starts: IntArray, vocab_size: int, order: int) -> Counts:
+    """Of sequences, one after another in ``(L,)`` tokens, that begin at ``starts``; each token has a mass."""
+    found, nodes, contexts = [], np.zeros(len(line), dtype=np.int64), 1
     for k in range(order):
         keys, edges = _number(nodes * vocab_size + line, contexts * vocab_size)
-        counts = np.bincount(edges, weights=mass, minlength=len(keys)).astype(np.float64)
-        levels.append(_witten_bell(keys, counts, contexts, vocab_size, escape))
+        found.append((keys, np.bincount(edges, weights=mass, minlength=len(keys)).astype(np.float64)))
         contexts = len(keys) + 1
         if k + 1 < order:
             nodes[1:] = edges[:-1]
             nodes[starts] = len(keys)
-    return levels
+    return found
+
+
+def _together(one: Counts, two: Counts, vocab_size: int) -> Counts:
+    """The counts of two sets of sequences: their contexts are numbered anew, level by level."""
+    found, numbers = [], [np.zeros(1, dtype=np.int64)] * 2  # of every context of each, in the union
+    for levels in zip(one, two):
+        wide = [of[keys // vocab_size] * vocab_size + keys % vocab_size for of, (keys, _) in zip(numbers, levels)]
+        union = np.union1d(*wide)
+        places, mass = [np.searchsorted(union, keys) for keys in wide], np.zeros(len(union))
+        for at, (_, counts) in zip(places, levels):
+            mass[at] += counts
+        found.append((union, mass))
+        numbers = [np.append(at, len(union)) for at in places]
+    return found
 
 
 def _number(keys: IntArray, universe: int) -> tuple[IntArray, IntArray]:
@@ -385,12 +411,16 @@ def _number(keys: IntArray, universe: int) -> tuple[IntArray, IntArray]:
     return distinct, at.reshape(keys.shape)
 
 
-def _witten_bell(keys: IntArray, counts: FloatArray, contexts: int, vocab_size: int, escape: float) -> NGramLevel:
-    owner = keys // vocab_size
-    total = np.bincount(owner, weights=counts, minlength=contexts)
-    left = escape * np.bincount(owner, weights=counts > 0, minlength=contexts)
-    whole = np.where(total > 0, total + left, 1.0)
-    return NGramLevel(keys, counts / whole[owner], np.where(total > 0, left / whole, 1.0))
+def _witten_bell(found: Counts, vocab_size: int, escape: float) -> list[NGramLevel]:
+    levels, contexts = [], 1
+    for keys, counts in found:
+        owner = keys // vocab_size
+        total = np.bincount(owner, weights=counts, minlength=contexts)
+        left = escape * np.bincount(owner, weights=counts > 0, minlength=contexts)
+        whole = np.where(total > 0, total + left, 1.0)
+        levels.append(NGramLevel(keys, counts / whole[owner], np.where(total > 0, left / whole, 1.0)))
+        contexts = len(keys) + 1
+    return levels
 
 
 def _sequence_weights(weights: ArrayLike | None, count: int) -> FloatArray:

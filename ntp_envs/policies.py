@@ -39,6 +39,9 @@ from ntp_envs.checks import (
 from ntp_envs.observations import Sizes, split_observation
 from ntp_envs.saved import Savable
 
+#: probabilities of next tokens that are held together: 8 MB
+LAW_CELLS = 1 << 20
+
 
 def normalised_log_probs(name: str, probs: ArrayLike, *, atol: float = 1e-9) -> FloatArray:
     """``log probs`` after checking that the last axis holds probability vectors; shape is kept.
@@ -95,7 +98,8 @@ class Policy(Savable, ABC):
         vocab_size: A, the number of tokens.
         horizon: the longest sequence the policy is defined for, or ``None`` for any length.
         prompt_length: P, where it is known; ``predict`` needs it to split an observation.
-        at_once: how many sequences it should read together, where a cursor takes much memory for each; or ``None``.
+        at_once: how many sequences it should read together, where a cursor takes more or less memory for each than
+            the law of a token; or ``None``.
     """
 
     at_once: int | None = None
@@ -135,6 +139,22 @@ class Policy(Savable, ABC):
             out[rows, h] = reader.log_probs()
         return out
 
+    def each_forced_law(
+        self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> Iterator[tuple[slice, int, FloatArray]]:
+        """`forced_log_probs` without ever holding it: some rows b, a position h, and its ``(b, A)`` laws."""
+        tokens = np.asarray(tokens)
+        if type(self).forced_log_probs is Policy.forced_log_probs:
+            for rows, h, reader in self._readers(prompts, tokens):
+                yield rows, h, reader.log_probs()
+            return
+        size = max(LAW_CELLS // (max(tokens.shape[1], 1) * self.vocab_size), 1)
+        for start in range(0, len(tokens), size):
+            rows = slice(start, min(start + size, len(tokens)))
+            laws = self.forced_log_probs(np.asarray(prompts)[rows], tokens[rows])
+            for h in range(tokens.shape[1]):
+                yield rows, h, laws[:, h]
+
     def sample(self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator) -> IntArray:
         """``(B, horizon)`` int64 tokens drawn from the policy, one uniform variate a token."""
         levels = check_generator(rng).random((horizon, len(prompts)))  # the same whatever is read together
@@ -154,8 +174,8 @@ class Policy(Savable, ABC):
                     reader = reader.advance(tokens[rows, h])
 
     def _together(self, n: int) -> Iterator[slice]:
-        """The rows to be read together, of n."""
-        size = self.at_once or max(n, 1)
+        """The rows to be read together, of n: their laws of one next token fit into memory."""
+        size = self.at_once or max(LAW_CELLS // self.vocab_size, 1)
         return (slice(start, min(start + size, n)) for start in range(0, max(n, 1), size))
 
     def sample_with_log_probs(
@@ -541,7 +561,8 @@ class DecodedPolicy(SequentialPolicy):
     ) -> None:
         check_kind("policy", policy, Policy)
         super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
-        self.policy, self.at_once = policy, policy.at_once
+        size = max(LAW_CELLS // policy.vocab_size, 1)
+        self.policy, self.at_once = policy, min(policy.at_once or size, size)  # whose laws are written out
         self.temperature = check_real("temperature", temperature, minimum=0.0)
         if self.temperature == 0:
             raise ValueError("temperature=0 must be above 0; for greedy decoding use ntp_envs.GreedyPolicy.")
@@ -574,6 +595,10 @@ class DecodedPolicy(SequentialPolicy):
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         return self._decoded(self.policy.forced_log_probs(prompts, tokens))
+
+    def drawn(self, log_probs: FloatArray, levels: FloatArray) -> IntArray:
+        """``(B,)`` tokens at ``(B,)`` levels, from ``(B, A)`` log-probabilities of the policy."""
+        return at_levels(self._decoded(log_probs), levels)
 
     def _decoded(self, log_probs: FloatArray) -> FloatArray:
         if np.isnan(log_probs).any():
@@ -618,6 +643,11 @@ class GreedyPolicy(DecodedPolicy):
     def decode(self, log_probs: FloatArray) -> FloatArray:
         return one_hot_log_probs(first_best(log_probs), log_probs.shape[-1])
 
+    def drawn(self, log_probs: FloatArray, levels: FloatArray) -> IntArray:
+        if np.isnan(log_probs).any():
+            return super().drawn(log_probs, levels)  # which refuses
+        return first_best(log_probs)
+
 
 class _DecodedCursor(Cursor):
     def __init__(self, policy: DecodedPolicy, reader: Cursor) -> None:
@@ -625,6 +655,9 @@ class _DecodedCursor(Cursor):
 
     def log_probs(self) -> FloatArray:
         return self.policy._decoded(self.reader.log_probs())
+
+    def draw(self, levels: FloatArray) -> IntArray:
+        return self.policy.drawn(self.reader.log_probs(), levels)
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         return _DecodedCursor(self.policy, self.reader.branch(rows, tokens))

@@ -23,6 +23,7 @@ from ntp_envs import (
     UniformPolicy,
     collect,
     make_task,
+    policies,
 )
 from ntp_envs.evaluation import BY_POSITION, TOTALS, Evaluation, SampleText, backtracking_search, best_of, evaluate
 from ntp_envs.tasks import CleverHansPolicy, PathStar, Task
@@ -144,7 +145,8 @@ def test_blocks_do_not_change_anything(monkeypatch):
     task = make_task("ARLinear", horizon=6)
     policy = TabularPolicy.random(task.vocab_size, 6, rng(1), prompt_length=task.prompt_length)
     whole = evaluate(policy, task, n=101, rng=rng(2))
-    monkeypatch.setattr(module, "BLOCK", 7 * 6 * task.vocab_size)
+    monkeypatch.setattr(module, "LAW_CELLS", 7 * task.vocab_size)
+    monkeypatch.setattr(policies, "LAW_CELLS", 3 * task.vocab_size)
     blocks = evaluate(policy, task, n=101, rng=rng(2))
     for name in BY_POSITION:
         np.testing.assert_array_equal(getattr(whole, name), getattr(blocks, name))
@@ -159,7 +161,7 @@ def test_the_forced_law_is_asked_for_in_blocks(monkeypatch):
             sizes.append(len(tokens) * tokens.shape[1] * self.vocab_size)
             return super().forced_log_probs(prompts, tokens)
 
-    monkeypatch.setattr(module, "BLOCK", 100)
+    monkeypatch.setattr(policies, "LAW_CELLS", 100)
     evaluate(Watched(2), make_task("Contamination", horizon=8), n=50, rng=rng())
     assert max(sizes) <= 100 and sum(sizes) == 50 * 8 * 2
     sizes.clear()

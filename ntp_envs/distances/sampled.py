@@ -180,7 +180,7 @@ def one_sided_distances(
 
     def log_ratios() -> Iterator[FloatArray]:
         for rows in blocks(n, demonstrations.horizon, q.vocab_size):
-            prompts, tokens = demonstrations.prompts[rows], demonstrations.tokens[rows]
+            prompts, tokens = demonstrations.block(rows)
             of_p = stored[rows] if p is None and stored is not None else p.log_probs(prompts, tokens)  # type: ignore[union-attr]
             yield running_log_ratio(of_p, q.log_probs(prompts, tokens))
 
@@ -236,7 +236,7 @@ def bridge_distances(
 
     def log_ratios(name: str, sample: Demonstrations) -> Iterator[FloatArray]:
         for rows in blocks(len(sample), sample.horizon, sample.vocab_size):
-            prompts, tokens = sample.prompts[rows], sample.tokens[rows]
+            prompts, tokens = sample.block(rows)
             by_p, by_q = p.log_probs(prompts, tokens), q.log_probs(prompts, tokens)
             if np.isneginf(by_p if name == "p" else by_q).any():
                 raise ValueError(

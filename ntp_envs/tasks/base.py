@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -16,8 +17,17 @@ from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checked import check_policy
-from ntp_envs.checks import NotTractableError, check_fits, check_flag, check_generator, check_int, check_kind, plain
-from ntp_envs.demonstrations import Demonstrations, Exactness, as_json
+from ntp_envs.checks import (
+    NotTractableError,
+    check_fits,
+    check_flag,
+    check_generator,
+    check_int,
+    check_kind,
+    plain,
+    small_int_dtype,
+)
+from ntp_envs.demonstrations import MANY_TOKENS, Demonstrations, Exactness, Growing, as_json, row_blocks
 from ntp_envs.policies import Policy, TargetPolicy
 from ntp_envs.policy_classes import FiniteClass, PolicyClass
 from ntp_envs.saved import Savable
@@ -301,8 +311,13 @@ def collect(
     *,
     policy: Policy | None = None,
     expert_log_probs: bool = False,
+    out: str | Path | None = None,
+    progress: Callable[[int, int], Any] | None = None,
 ) -> Demonstrations:
     """``n`` independent demonstrations from the task's expert (or another policy on the task's prompts).
+
+    More than 2^25 tokens are drawn some sequences at a time, each lot with a generator of its own that ``rng`` seeds,
+    and kept in the smallest type that holds the vocabulary.
 
     Args:
         task: gives the prompt law and the expert.
@@ -310,6 +325,13 @@ def collect(
         rng: source of all randomness.
         policy: who demonstrates; the expert by default.
         expert_log_probs: also store the expert's log-probability of each token.
+        out: a folder to keep them in instead of memory, which `Demonstrations.load` reads. Interrupted, the same call
+            (with ``rng`` in the same state) goes on where it was.
+        progress: called with how many there are and ``n`` after every lot.
+
+    Raises:
+        FileExistsError: ``out`` holds something else.
+        ValueError: more than fit into memory, without ``out``.
 
     >>> import numpy as np
     >>> from ntp_envs import make_task
@@ -318,21 +340,40 @@ def collect(
     """
     check_kind("task", task, Task, "; build one with make_task")
     n, length = check_int("n", n, minimum=1), task.prompt_length + task.horizon
-    check_fits("n", n, 8.0 * length, f"demonstrations of {length} tokens")
     check_flag("expert_log_probs", expert_log_probs)
     check_generator(rng)
-    prompts = task.sample_prompts(n, rng)
+    kind, many = small_int_dtype(task.vocab_size - 1), n * length > MANY_TOKENS
+    if out is None:
+        each = length * (kind.itemsize if many else 8.0) + 8.0 * task.horizon * expert_log_probs
+        check_fits("n", n, each, f"demonstrations of {length} tokens")
     expert = check_policy("expert", task.expert, task)
     writer = expert if policy is None else check_policy("policy", policy, task)
-    tokens = writer.sample(prompts, task.horizon, rng)
-    return Demonstrations(
-        prompts,
-        tokens,
-        vocab_size=task.vocab_size,
-        expert_log_probs=expert.log_probs(prompts, tokens) if expert_log_probs else None,
-        source=source_of(task, by="expert" if policy is None else repr(policy)),
-        end_token=task.end_token,
-    )
+    source = source_of(task, by="expert" if policy is None else repr(policy))
+    about = {"vocab_size": task.vocab_size, "source": source, "end_token": task.end_token}
+
+    def drawn(count: int, rng: np.random.Generator) -> dict[str, Any]:
+        prompts = task.sample_prompts(count, rng)
+        tokens = writer.sample(prompts, task.horizon, rng)
+        log_probs = {"expert_log_probs": expert.log_probs(prompts, tokens)} if expert_log_probs else {}
+        return {"prompts": prompts, "tokens": tokens, **log_probs}
+
+    if out is None and not many:
+        return Demonstrations(**drawn(n, rng), **about)
+    arrays: dict[str, Any] = {"prompts": ((n, task.prompt_length), kind), "tokens": ((n, task.horizon), kind)}
+    if expert_log_probs:
+        arrays["expert_log_probs"] = ((n, task.horizon), np.float64)
+    state = hashlib.sha256(repr(rng.bit_generator.state).encode()).hexdigest()
+    growing = Growing(arrays, out, {"source": source, "rng": state})
+    if not many:
+        growing.done = 0  # rng moves on as it would without a folder
+        growing.put(**drawn(n, rng))
+    seeds = rng.integers(2**63, size=4).tolist() if many else []
+    for number, rows in enumerate(row_blocks(n, length)):
+        if rows.stop > growing.done:
+            growing.put(**drawn(rows.stop - rows.start, np.random.default_rng([*seeds, number])))
+        if progress is not None:
+            progress(growing.done, n)
+    return growing.finish(**about)
 
 
 # Tasks with one right answer a prompt: the expert writes it, success is to write it too.
