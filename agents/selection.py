@@ -18,9 +18,18 @@ from agents.fit_class import least, token_parts
 from agents.log_loss import NGramBC
 from agents.rho_game import TAU_SCALE, rho_tau, solve_finite_game
 from ntp_envs import Demonstrations, EndedClass, FiniteClass, NGramClass, Policy, PolicyClass
-from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best
+from ntp_envs.arrays import ROUNDING, TIE, FloatArray, IntArray, first_best
 from ntp_envs.checked import checked_policy
-from ntp_envs.checks import check_flag, check_generator, check_in, check_int, check_names, check_probability, optional
+from ntp_envs.checks import (
+    check_flag,
+    check_generator,
+    check_in,
+    check_int,
+    check_names,
+    check_probability,
+    check_real,
+    optional,
+)
 from ntp_envs.saved import Savable
 
 
@@ -94,7 +103,17 @@ def _split(demonstrations: Demonstrations, rows: IntArray, held_out: IntArray) -
     return demonstrations.subset(rest), demonstrations.subset(np.sort(held_out))
 
 
-# -- The rho game among any policies, and selection among learners by it ----------------------------------------------
+# -- Tournaments among any policies, and selection among learners by them ---------------------------------------------
+
+#: what a tournament compares two densities by
+COMPARISONS = (*TAU_SCALE, "coverage")
+
+
+def _above_one(name: str, value: Any) -> float:
+    number = check_real(name, value, minimum=1.0)
+    if number == 1.0:
+        raise ValueError(f"{name}={value!r} must be above 1, such as 4.")
+    return number
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +125,14 @@ class TournamentResult(Savable):
         index: the winner: the smallest worst loss; the first of them within 1e-12.
         value: its worst loss ``max_k losses[index, k]``, at least 0.
         reply: the rival that inflicts it; the winner itself where no rival is better.
-        losses: ``(M, M)`` antisymmetric; entry (j, k) is the mean over demonstrations of tau(p_j, p_k), summed over
-            chunks: positive where k explains the demonstrations better than j. Between -1 and 1 a chunk.
+        losses: ``(M, M)``; entry (j, k) is the mean over demonstrations of tau(p_j, p_k), summed over chunks: positive
+            where k explains the demonstrations better than j. Between -1 and 1 a chunk, and antisymmetric; a share of
+            them, and 0 on the diagonal, where tau is ``"coverage"``.
         standard_errors: ``(M, M)`` of these means over independent demonstrations, whose weights count as
             repetitions; ``nan`` where their sum is 1 or less, 0 for an exact population.
         n: the sum of the weights (the number of demonstrations), ``inf`` for an exact population.
         tau: which comparison was played.
+        threshold: N of the coverage tournament; ``nan`` where another was played.
     """
 
     names: tuple[str, ...]
@@ -122,6 +143,7 @@ class TournamentResult(Savable):
     standard_errors: FloatArray
     n: float
     tau: str
+    threshold: float = math.nan
 
     @property
     def winner(self) -> str:
@@ -158,8 +180,15 @@ def tournament(
     *,
     tau: str = "ratio",
     chunk: int | None = None,
+    threshold: float = 4.0,
 ) -> TournamentResult:
     """The rho game among given policies: ``argmin_j max_k sum_i w_i tau(p_j(o_i), p_k(o_i))``, exactly.
+
+    With ``tau="coverage"`` it is the coverage tournament, ``argmin_j max_k Cov_N(p_k || p_j)``, of the share of
+    demonstrations that a rival makes at least N times likelier (our reading of Chen et al., arXiv:2510.15020). On whole
+    sequences the winner misses little of what any policy covers: for every a in [1, N], in the population,
+    ``Cov_{a N}(P || winner) <= 2 min_j Cov_a(P || p_j) + a / N`` (our own bound: where the winner is a N times too low
+    and the best j is not a times, j is N times above it; and a rival is N / a times above P with probability a / N).
 
     Only the densities of the demonstrations are needed, so that policies of different classes, or of none, can play.
     Demonstrations that no policy was fitted on make it a test: on whole sequences (``chunk=None``), as their number
@@ -172,15 +201,18 @@ def tournament(
         policies: at least one, over one vocabulary; a mapping gives them names (otherwise ``"0"``, ``"1"``, ...).
         demonstrations: samples, or a population that is exact for chunks of this length; whether the likelihoods of
             these policies depend on more than its ``exactness.statistic`` cannot be checked.
-        tau: ``"ratio"``, ``(p' - p) / (p' + p)``, or ``"psi"``, the same of square roots.
+        tau: ``"ratio"``, ``(p' - p) / (p' + p)``, ``"psi"``, the same of square roots, or ``"coverage"``, whether
+            ``p' >= N p > 0 or p' > 0 = p``.
         chunk: play on chunks of this many tokens given their prefix, summed over chunks; ``None`` is whole sequences.
+        threshold: N of the coverage tournament, above 1.
 
     Time and memory: ``8 n M ceil(H / chunk)`` bytes for n distinct demonstrations, and M^2 / 2 passes over them.
 
     Raises:
         TypeError: something that is not a `Policy`, or not `Demonstrations`.
-        ValueError: no policies, vocabularies or horizons that do not fit, an unknown ``tau``, ``chunk`` outside
-            [1, H], a population that is not exact for such chunks, or densities that are ``nan`` or above 1.
+        ValueError: no policies, vocabularies or horizons that do not fit, an unknown ``tau``, ``threshold`` not
+            above 1, ``chunk`` outside [1, H], a population that is not exact for such chunks, or densities that are
+            ``nan`` or above 1.
 
     >>> from ntp_envs import make_task
     >>> task = make_task("RareMode", horizon=256)  # log-loss prefers policy 1, at 22.6 times the distance
@@ -207,7 +239,8 @@ def tournament(
     data = demonstrations.pooled()
     assert data.weights is not None  # of pooled demonstrations, the numbers of copies
     log_densities = chunk_log_densities(named, data, starts)
-    return play(log_densities, data.weights, tuple(named), tau, n=None if exact is None else np.inf)
+    n = None if exact is None else np.inf
+    return play(log_densities, data.weights, tuple(named), tau, n=n, threshold=threshold)
 
 
 def chunk_log_densities(
@@ -228,35 +261,47 @@ def chunk_log_densities(
 
 
 def play(
-    log_densities: FloatArray, weights: FloatArray, names: tuple[str, ...], tau: str, *, n: float | None = None
+    log_densities: FloatArray,
+    weights: FloatArray,
+    names: tuple[str, ...],
+    tau: str,
+    *,
+    n: float | None = None,
+    threshold: float = 4.0,
 ) -> TournamentResult:
     """The tournament on ``(n, C, M)`` log-densities with ``(n,)`` weights of demonstrations; see `tournament`.
 
     ``n`` is the sum of the weights unless given; ``inf`` makes the standard errors 0.
     """
-    tau = check_in("tau", tau, TAU_SCALE)
+    tau, threshold = check_in("tau", tau, COMPARISONS), _above_one("threshold", threshold)
     _, chunks, size = log_densities.shape
     total = float(weights.sum())
     n, weights = total if n is None else n, weights / total
     losses, errors = np.zeros((size, size)), np.zeros((size, size))
-    for j in range(size):
-        for k in range(j + 1, size):
-            results = rho_tau(log_densities[:, :, j], log_densities[:, :, k], tau).sum(axis=1)  # (n,)
-            mean = float(weights @ results)
-            losses[j, k], losses[k, j] = mean, -mean
-            spread = float(weights @ (results - mean) ** 2)
-            errors[j, k] = errors[k, j] = np.sqrt(spread / (n - 1.0)) if n > 1.0 else np.nan
-    game = solve_finite_game(log_densities.reshape(-1, size), np.repeat(weights, chunks), tau)
-    return TournamentResult(
-        names=names,
-        index=game.index,
-        value=game.value,
-        reply=game.reply,
-        losses=losses,
-        standard_errors=errors,
-        n=n,
-        tau=tau,
-    )
+    for j, k in itertools.permutations(range(size), 2):
+        if tau != "coverage" and j > k:
+            losses[j, k], errors[j, k] = -losses[k, j], errors[k, j]
+            continue
+        mine, other = log_densities[:, :, j], log_densities[:, :, k]
+        results = (_covers(mine, other, threshold) if tau == "coverage" else rho_tau(mine, other, tau)).sum(axis=1)
+        losses[j, k] = float(weights @ results)  # (n,) each
+        spread = float(weights @ (results - losses[j, k]) ** 2)
+        errors[j, k] = np.sqrt(spread / (n - 1.0)) if n > 1.0 else np.nan
+    if tau == "coverage":
+        worst = losses.max(axis=1)
+        index = first_best(-worst, slack=ROUNDING)
+        reply = first_best(losses[index], slack=ROUNDING) if worst[index] > 0.0 else index
+        index, reply, value = int(index), int(reply), float(worst[index])
+    else:
+        game = solve_finite_game(log_densities.reshape(-1, size), np.repeat(weights, chunks), tau)
+        index, reply, value, threshold = game.index, game.reply, game.value, math.nan
+    return TournamentResult(names, index, value, reply, losses, errors, n, tau, threshold)
+
+
+def _covers(mine: FloatArray, other: FloatArray, threshold: float) -> NDArray[np.bool_]:
+    """Where ``other`` is at least N times likelier, as the coverage profile counts it; not where both are 0."""
+    with np.errstate(invalid="ignore"):  # -inf - -inf
+        return other - mine >= math.log(threshold) - TIE
 
 
 def _named(what: str, items: Any, kind: type) -> dict[str, Any]:
@@ -301,7 +346,7 @@ class CommonSupports:
 
 @dataclass(eq=False, repr=False)
 class TournamentBC(Agent):
-    """Fits several learners on one part of the demonstrations, and lets a rho tournament on the other part choose.
+    """Fits several learners on one part of the demonstrations, and lets a tournament on the other part choose.
 
     The tournament is on whole sequences, so that the choice does not suffer from the horizon as held-out log-loss does:
     the winner is within a constant factor of the best of the fitted policies (see `tournament`), whatever they are.
@@ -312,8 +357,9 @@ class TournamentBC(Agent):
     Args:
         agents: a list of agents, or a mapping from names to them; they are cloned, never fitted themselves. Nested
             hyper-parameters are called ``agents__0__lam`` or ``agents__name__lam``.
-        tau: ``"ratio"`` or ``"psi"``.
+        tau: ``"ratio"`` or ``"psi"``, the rho tournament, or ``"coverage"``, the coverage tournament.
         holdout: fraction of the demonstrations, in (0, 1), that the tournament is played on.
+        threshold: N of the coverage tournament, above 1.
         refit: fit the winner again on all demonstrations. Off by default: what was selected, and what the guarantee is
             about, is the policy and not the learner. Another fit of a learner that was lucky with its part of the data
             may be bad.
@@ -341,8 +387,9 @@ class TournamentBC(Agent):
     supports = CommonSupports()  # type: ignore[assignment]
     allowed: ClassVar[Checks] = {
         "agents": _agents,
-        "tau": partial(check_in, options=TAU_SCALE),
+        "tau": partial(check_in, options=COMPARISONS),
         "holdout": check_probability,
+        "threshold": _above_one,
         "refit": check_flag,
     }
 
@@ -351,6 +398,7 @@ class TournamentBC(Agent):
     _: KW_ONLY
     holdout: float = 0.5
     refit: bool = False
+    threshold: float = 4.0
 
     def chunk_length(self, demonstrations: Demonstrations) -> int:
         return demonstrations.horizon
@@ -370,9 +418,8 @@ class TournamentBC(Agent):
             name: in_subfolder(agent.clone(), f"member-{k}").fit(rest, policy_class, rng=np.random.default_rng(seed))
             for k, ((name, agent), seed) in enumerate(zip(agents.items(), seeds))
         }
-        self.tournament_ = tournament(
-            {name: agent.policy_ for name, agent in self.agents_.items()}, held_out, tau=self.tau
-        )
+        fitted = {name: agent.policy_ for name, agent in self.agents_.items()}
+        self.tournament_ = tournament(fitted, held_out, tau=self.tau, threshold=self.threshold)
         self.best_agent_ = self.agents_[self.tournament_.winner]
         if self.refit:
             again = in_subfolder(agents[self.tournament_.winner].clone(), "chosen")
@@ -382,7 +429,7 @@ class TournamentBC(Agent):
             gap=0.0,
             converged=self.best_agent_.fit_report_.converged,
             details={
-                "objective": "worst loss in the rho tournament",
+                "objective": f"worst loss in the {'coverage' if self.tau == 'coverage' else 'rho'} tournament",
                 "winner": self.tournament_.winner,
                 "worst_losses": dict(zip(agents, self.tournament_.worst.tolist())),
                 "learned_from": len(rest),

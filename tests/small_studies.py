@@ -35,6 +35,7 @@ SMALL = {
     f"--top-ps 0.5 1 --n 200 --draws 400 --seeds 2 --corpus {HARBOUR}",
     "distillation": "--orders 1 2 --expert-order 3 --horizon 4 --prompt-length 3 --n 60 --draws 200 --forced 10 "
     f"--networks mlp --width 8 --steps 4 --seeds 2 --corpus {HARBOUR}",
+    "divergence": "--horizons 4 16 64 --chunk 8",
     "length": "--bits 12 --subset-size 5 --n 20 800 --seeds 2 --fresh 2000 --trade-bits 8 --trade-subset-size 3 "
     "--most 512",
     "multiplication": "--explicit-digits 1 2 --digits 1 --steps 9 --every 4 --pairs 30 --batch-size 8 --width 8 "

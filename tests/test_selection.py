@@ -271,6 +271,62 @@ def test_selection_among_learners_on_contamination(tau):
         assert chosen.tournament_.winner != "log-loss" and factor < factors["log-loss"] / 5
 
 
+def density(policy, tokens):
+    """Of one sequence, token by token."""
+    prompt = np.zeros((1, 0), int)
+    each = [np.exp(policy.next_log_probs(prompt, tokens[None, :h]))[0, tokens[h]] for h in range(HORIZON)]
+    return float(np.prod(each))
+
+
+@examples(25)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 5), N=st.sampled_from([1.5, 3.0, 8.0]), sparse=st.booleans())
+def test_coverage_tournament_by_brute_force(seed, size, N, sparse):
+    rng = np.random.default_rng(seed)
+    policies = [random_policy(rng, 0.3 if sparse else 0.0) for _ in range(size)]
+    demos = random_demos(rng, 8, rng.integers(1, 4, size=8))
+    copies = np.repeat(demos.tokens, demos.weights.astype(int), axis=0)
+    table = np.array([[density(policy, tokens) for policy in policies] for tokens in copies])  # (copies, M)
+    covers = (table[:, None, :] > 0) & (table[:, None, :] >= N * table[:, :, None])  # (copy, mine, rival)
+    shares = covers.mean(axis=0)
+    result = tournament(policies, demos, tau="coverage", threshold=N)
+    np.testing.assert_allclose(result.losses, shares, atol=1e-12)
+    worst = shares.max(axis=1)
+    assert result.index == np.flatnonzero(worst <= worst.min() + 1e-12)[0]
+    assert result.value == pytest.approx(worst.min()) == shares[result.index, result.reply]
+    np.testing.assert_allclose(result.standard_errors, covers.std(axis=0, ddof=1) / np.sqrt(len(copies)), atol=1e-12)
+
+
+@examples(25)
+@given(seed=st.integers(0, 2**32 - 1), N=st.sampled_from([2.0, 6.0, 20.0]))
+def test_the_winner_of_the_coverage_tournament_misses_little_of_what_another_covers(seed, N):
+    rng = np.random.default_rng(seed)
+    policies, expert = [random_policy(rng) for _ in range(5)], random_policy(rng)
+    sequences = np.array(list(product(range(2), repeat=HORIZON)))
+    law = np.array([density(expert, tokens) for tokens in sequences])
+    demos = Demonstrations(np.zeros((len(law), 0), int), sequences, vocab_size=2, weights=law)
+    winner = tournament(policies, demos, tau="coverage", threshold=N).index
+    table = np.array([[density(policy, tokens) for tokens in sequences] for policy in policies])
+    for a in np.geomspace(1, N, 5):
+        least = min(law @ (law >= a * row) for row in table)
+        assert law @ (law >= a * N * table[winner]) <= 2 * least + a / N + 1e-12
+
+
+def test_coverage_and_rho_choose_different_policies_of_raremode():
+    task = make_task("RareMode", horizon=64)
+    members = task.policy_class.policies
+    result = tournament(members, task.population(), tau="coverage", threshold=4.0)
+    assert (result.winner, result.value, result.reply, result.threshold) == ("1", 0.0, 1, 4.0)
+    np.testing.assert_allclose(result.losses, [[0, 0.01], [0, 0]])  # the likeliest document is 1.98 times likelier
+    assert tournament(members, task.population(), tau="coverage", threshold=1.9).index == 0
+    pair = {"pi_0": Pick(0), "pi_1": Pick(1)}
+    demos = collect(task, 2000, np.random.default_rng(0))
+    for tau, winner in (("coverage", "pi_1"), ("ratio", "pi_0")):
+        chosen = TournamentBC(pair, tau).fit(demos, task.policy_class, rng=np.random.default_rng(0))
+        assert chosen.tournament_.winner == winner
+    with pytest.raises(ValueError, match=r"threshold=1.0 must be above 1"):
+        TournamentBC(pair, "coverage", threshold=1.0)
+
+
 # -- TournamentBC ------------------------------------------------------------------------------------------------------
 
 
