@@ -3,11 +3,11 @@
 No expert is known: there are demonstrations, cut in two halves at random. What is fitted sees the first, and what is
 said of a fit is tested on the second.
 
-1. *Is the class misspecified?* By universal inference (Wasserman, Ramdas and Balakrishnan 2020, arXiv:1912.11436): rivals
-   fitted to one half are compared on the other with the class's own maximum likelihood *there*. The mean over rivals of
-   the likelihood ratios is an e-value, at most 1 in the mean if the class holds the truth, at any n; so is the average
-   of both ways round, and its inverse is a p-value. And how far away are the fit's own texts? An event that tells them
-   from held-out ones bounds the total variation from below; several are tried, which is paid for.
+1. *Is the class misspecified?* By universal inference (Wasserman, Ramdas and Balakrishnan 2020, arXiv 1912.11436):
+   rivals fitted to one half are compared on the other with the class's own maximum likelihood *there*. The mean over
+   rivals of the likelihood ratios is an e-value, at most 1 in the mean if the class holds the truth, at any n; so is
+   the average of both ways round, and its inverse is a p-value. And how far away are the fit's own texts? An event that
+   tells them from held-out ones bounds the total variation from below; several are tried, which is paid for.
 2. *Is the horizon long?* The fit against the best rival, in the expert's place.
 3. *What can be afforded?* Each learner is fitted to ever more demonstrations until its law of growth shows.
 4. *Which one?* Those that can be afforded meet in a tournament on the second half.
@@ -16,33 +16,19 @@ said of a fit is tested on the second.
 from __future__ import annotations
 
 import dataclasses
-import html
-import json
 import math
 import re
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.markup import escape
 
 from agents import Agent, tournament
 from agents.fit_class import fit_class
 from agents.selection import TournamentResult, holdout_split
-from experiments.charts import COLOURS, Figure, end_labels, learner_style, new_panels, render, styled
-from experiments.evaluation import build_task, parse_call
-from experiments.log_probs import read_log_probs
 from experiments.measure import costed_fit, passing, powers_of_two, titled
-from experiments.report import report_html
-from experiments.study import FigureSpec
-from experiments.summary import Table
 from ntp_envs import (
     ARLinearClass,
     Demonstrations,
@@ -53,19 +39,14 @@ from ntp_envs import (
     NotTractableError,
     Policy,
     PolicyClass,
-    collect,
-    distance,
-    distance_from_log_probs,
     ended_class,
-    make_task,
-    one_sided_distance_from_log_probs,
     two_sample_test,
 )
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import check_generator, check_int, check_kind, check_real
 from ntp_envs.distances.sampled import bridge_distances
 from ntp_envs.distances.two_sample import tv_lower_bound
-from ntp_envs.features import ContextFeatureMap, PairwiseProducts, WindowOneHot
+from ntp_envs.features import ContextFeatureMap, PairwiseProducts
 from ntp_envs.intervals import CONFIDENCE, each_of, unseen_probability
 
 LEAST = 50  # demonstrations: with fewer, nothing can be said that is worth saying
@@ -104,6 +85,7 @@ class Advice:
 
     Attributes:
         n, horizon, vocab_size: of the demonstrations.
+        budget: seconds.
         log_e_value: natural logarithm of the e-value against the class.
         p_value: ``min(1, 1 / e)``, valid at any n.
         certified: the maximum likelihood behind the e-value is proved, not only a local one.
@@ -144,6 +126,7 @@ class Advice:
     recommended: str = ""
     runner_up: str = ""
     reached: Mapping[str, Interval] = field(default_factory=dict)
+    budget: float = math.nan
     sentences: tuple[str, ...] = ()
 
     @property
@@ -297,7 +280,7 @@ def smallest_seen(n: int, tests: int, lengths: int) -> float:
 # -- 2. is the horizon long? -------------------------------------------------------------------------------------------
 
 
-def against(rival: Policy, policy: Policy, prompts: NDArray[np.integer], horizon: int, seed: int) -> DistanceCurve:
+def against(rival: Policy, policy: Policy, prompts: IntArray, horizon: int, seed: int) -> DistanceCurve:
     """Squared Hellinger distance of a policy from a rival in the expert's place, from texts of both."""
     rng = np.random.default_rng(seed)
 
@@ -337,55 +320,61 @@ def learners(policy_class: PolicyClass, horizon: int) -> dict[str, Agent]:
 
 
 def probe(
-    name: str, agent: Agent, demonstrations: Demonstrations, policy_class: PolicyClass, seconds: float
+    name: str, agent: Agent, demonstrations: Demonstrations, policy_class: PolicyClass, total: int, seconds: float
 ) -> tuple[Cost, Policy | None]:
-    """Fit to ever more demonstrations, four times as many each time, while a fit takes less than some seconds.
+    """Fit to ever more demonstrations, four times as many each time, while the next fit takes less than ``seconds``.
 
-    The cost of all follows from the last two fits as a power of n; the policy is that of the last one.
+    The cost of ``total`` demonstrations follows as a power of their number; the policy is that of the last fit.
     """
-    total = len(demonstrations)
-    sizes: list[int] = []
-    times: list[float] = []
-    policy = None
+    n, sizes, times, policy = min(32, len(demonstrations)), [], [], None
     try:
-        for n in [*(s for s in (64 * 4**i for i in range(12)) if s < total), total]:
+        while True:
             fit = costed_fit(agent.clone(), demonstrations.subset(np.arange(n)), policy_class, 0, memory=False)
             policy = fit.agent.policy_
-            sizes, times = [*sizes, n], [*times, max(fit.seconds, 1e-4)]
-            if times[-1] * 4.0 > seconds:
+            sizes.append(n)
+            times.append(max(fit.seconds, 1e-4))
+            following = min(4 * n, len(demonstrations))
+            if following == n or _extrapolated(sizes, times, following) > seconds:
                 break
-        # all allocations traced, which is slow: twice at small sizes
-        traced = sizes[:2] if times[min(1, len(times) - 1)] < seconds / 4.0 else sizes[:1]
+            n = following
+        # once more with all allocations traced, which is slow
+        traced = sorted({sizes[0], sizes[-1]})
         peaks = [
             costed_fit(agent.clone(), demonstrations.subset(np.arange(n)), policy_class, 0, memory=True).megabytes
             for n in traced
         ]
     except (NotTractableError, ValueError, TypeError, MemoryError) as error:
         return Cost(name, math.nan, math.nan, 0, f"cannot be fitted ({str(error).partition('. ')[0]})"), None
+    return Cost(name, _extrapolated(sizes, times, total), _extrapolated(traced, peaks, total), sizes[-1]), policy
+
+
+def _extrapolated(sizes: Sequence[int], values: Sequence[float], size: int) -> float:
+    """The last value times the ratio of sizes to a power, that of the last two, at least 0; 1 where there is one."""
     power = 1.0
     if len(sizes) > 1:
-        power = float(np.clip(math.log(times[-1] / times[-2]) / math.log(sizes[-1] / sizes[-2]), 0.0, 3.0))
-    each = (peaks[-1] - peaks[0]) / (traced[-1] - traced[0]) if len(traced) > 1 else peaks[0] / traced[0]
-    megabytes = peaks[-1] + max(each, 0.0) * (total - traced[-1])
-    return Cost(name, times[-1] * (total / sizes[-1]) ** power, megabytes, sizes[-1]), policy
+        power = math.log(max(values[-1], 1e-6) / max(values[-2], 1e-6)) / math.log(sizes[-1] / sizes[-2])
+    return values[-1] * (size / sizes[-1]) ** min(max(power, 0.0), 3.0)
 
 
 def probe_all(
-    table: Mapping[str, Agent], demonstrations: Demonstrations, policy_class: PolicyClass, seconds: float, budget: float
+    table: Mapping[str, Agent], demonstrations: Demonstrations, policy_class: PolicyClass, total: int, budget: float
 ) -> dict[str, tuple[Cost, Policy | None]]:
     """`probe` of each learner, until half of the budget is gone; of longer chunks until one is beyond the budget."""
     found: dict[str, tuple[Cost, Policy | None]] = {}
     over: dict[str, str] = {}
-    start = time.process_time()
+    start, seconds = time.process_time(), min(max(budget / 20.0, 0.5), 4.0)
     for name, agent in table.items():
         kind = family(name)
         if time.process_time() - start > budget / 2.0:
-            found[name] = Cost(name, math.nan, math.nan, 0, "not tried: half of the budget had gone into the others"), None
+            found[name] = (
+                Cost(name, math.nan, math.nan, 0, "not tried: half of the budget had gone into the others"),
+                None,
+            )
             continue
         if kind in over:
             found[name] = Cost(name, math.nan, math.nan, 0, f"takes longer than {over[kind]}"), None
             continue
-        found[name] = probe(name, agent, demonstrations, policy_class, seconds)
+        found[name] = probe(name, agent, demonstrations, policy_class, total, seconds)
         cost = found[name][0]
         if not cost.seconds * 2.0 < budget:
             over[kind] = name
@@ -452,10 +441,8 @@ def advise(
     log_e = float(np.logaddexp(one, other) - math.log(2.0))
     rival = max(scores, key=lambda name: scores[name])
 
-    limit = min(max(budget / 40.0, 0.5), 4.0)
-    probes = probe_all(table, first, policy_class, limit, budget)
-    scale = len(data) / len(first)
-    costs = tuple(_judged(cost, scale, budget, memory) for cost, _ in probes.values())
+    probes = probe_all(table, first, policy_class, len(data), budget)
+    costs = tuple(_judged(cost, budget, memory) for cost, _ in probes.values())
     fitted = {name: policy for name, (_, policy) in probes.items() if policy is not None}
     allowed = [cost.learner for cost in costs if not cost.why_not]
     loss_fit = fitted.get("log-loss") or fit_class(policy_class, first, tol=1e-3)[0]
@@ -474,6 +461,7 @@ def advise(
         n=len(data),
         horizon=data.horizon,
         vocab_size=data.vocab_size,
+        budget=budget,
         log_e_value=log_e,
         p_value=min(1.0, math.exp(min(-log_e, 0.0))),
         certified=certified,
@@ -493,16 +481,18 @@ def advise(
     )
     if run and ranked:
         found = replace(found, reached=_reached(found, table, data, policy_class, rivals[rival], prompts, seed))
-    return replace(found, sentences=tuple(_sentences(found, at, budget, game)))
+    return replace(found, sentences=tuple(_sentences(found, at, game)))
 
 
 def _over_nearest(curve: DistanceCurve, curves: Mapping[str, DistanceCurve]) -> Interval:
-    """D at H over the smallest of some candidates; 1 where that is the same policy or not clearly nearer."""
+    """D at H over the least of some candidates: 1 where none is clearly nearer, infinite where one is the rival."""
     nearest = min(curves.values(), key=lambda found: found.final, default=curve)
     if nearest is curve or nearest.upper[-1] >= curve.lower[-1]:
         return (1.0, 1.0, 1.0)
-    low = curve.lower[-1] / nearest.upper[-1]
-    return (curve.final / nearest.final, float(low), float(curve.upper[-1] / max(nearest.lower[-1], 1e-300)))
+    above = np.array([curve.final, curve.lower[-1], curve.upper[-1]])
+    with np.errstate(divide="ignore"):
+        value, lower, upper = above / np.array([nearest.final, nearest.upper[-1], nearest.lower[-1]])
+    return float(value), float(lower), float(upper)
 
 
 def _checked(demonstrations: Demonstrations, horizon: int | None) -> Demonstrations:
@@ -522,17 +512,14 @@ def _checked(demonstrations: Demonstrations, horizon: int | None) -> Demonstrati
     return replace(demonstrations, tokens=demonstrations.tokens[:, :wanted], expert_log_probs=None, weights=None)
 
 
-def _judged(cost: Cost, scale: float, budget: float, memory: float) -> Cost:
-    """The cost with all demonstrations instead of half of them, and whether it can be afforded."""
-    if cost.why_not:
-        return cost
-    seconds, megabytes = cost.seconds * scale, cost.megabytes * scale
-    why = []
-    if seconds > budget:
-        why.append(f"{seconds:,.0f} s are {seconds / budget:.2g} times the budget")
-    if megabytes * 1e6 > memory:
-        why.append(f"{megabytes / 1000:.2g} GB are {megabytes * 1e6 / memory:.2g} times the memory")
-    return replace(cost, seconds=seconds, megabytes=megabytes, why_not=" and ".join(why))
+def _judged(cost: Cost, budget: float, memory: float) -> Cost:
+    """The cost, and whether it can be afforded."""
+    why = [cost.why_not] if cost.why_not else []
+    if cost.seconds > budget:
+        why.append(f"{cost.seconds:,.0f} s are {cost.seconds / budget:.2g} times the budget")
+    if cost.megabytes * 1e6 > memory:
+        why.append(f"{cost.megabytes / 1000:.2g} GB are {cost.megabytes * 1e6 / memory:.2g} times the memory")
+    return replace(cost, why_not=" and ".join(why))
 
 
 def _ranked(game: TournamentResult) -> list[str]:
@@ -569,7 +556,7 @@ def _reached(
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
-def _sentences(found: Advice, at: int, budget: float, game: TournamentResult | None) -> Iterator[str]:
+def _sentences(found: Advice, at: int, game: TournamentResult | None) -> Iterator[str]:
     ten = found.log_e_value / math.log(10.0)
     evidence = f"e-value 10^{ten:.1f}, p {'= ' + format(found.p_value, '.2g') if found.p_value >= 1e-12 else '< 1e-12'}"
     evidence += "" if found.certified else ", the maximum likelihood of the class being local only"
@@ -583,7 +570,7 @@ def _sentences(found: Advice, at: int, budget: float, game: TournamentResult | N
         told = far if tv > 0 else f"no test on texts shows it: {unseen}"
         yield f"1. The class is misspecified ({evidence}; best rival: {found.rival}): {told}."
     elif tv > 0:
-        yield f"1. No proof that the class is misspecified ({evidence}), yet {far}: more demonstrations would bring it nearer."
+        yield f"1. No proof of misspecification ({evidence}), yet {far}: more demonstrations bring the fit nearer."
     else:
         yield f"1. No sign of misspecification ({evidence}): {unseen}."
 
@@ -596,13 +583,15 @@ def _sentences(found: Advice, at: int, budget: float, game: TournamentResult | N
     )
     ratio = found.amplification
     grows = "no candidate is clearly nearer than log-loss"
-    if ratio[0] > 1.0:
+    if math.isinf(ratio[0]):
+        grows = "another learner of the class is as good as the rival"
+    elif ratio[0] > 1.0:
         grows = f"log-loss is {ratio[0]:.2g} [{ratio[1]:.2g}, {ratio[2]:.2g}] times as far as the nearest candidate"
     yield (
-        f"2. With the best rival in the expert's place, log-loss drifts by {value:.2g} [{lower:.2g}, {upper:.2g}] nats a "
-        f"token (at h = {at}); {reach}; {grows}."
+        f"2. With the best rival in the expert's place, log-loss drifts by {value:.2g} [{lower:.2g}, {upper:.2g}] nats "
+        f"a token (at h = {at}); {reach}; {grows}."
     )
-    yield _affordable(found, budget)
+    yield _affordable(found)
     if game is None:
         yield "4. Nothing can be afforded: raise the budget or the memory, or take fewer demonstrations."
         return
@@ -610,14 +599,16 @@ def _sentences(found: Advice, at: int, budget: float, game: TournamentResult | N
     for name in dict.fromkeys(("log-loss", found.runner_up)):
         if name in game.names and name != found.recommended:
             told += f"{':' if told[-1] != ')' else ' and'} {_beats(game, found.recommended, name)}"
-    told += ". More demonstrations would change it" + (", or a larger budget" if len(game.names) < len(found.costs) else "")
+    told += ". More demonstrations would change it" + (
+        ", or a larger budget" if len(game.names) < len(found.costs) else ""
+    )
     told += ", or a larger class."
     for name, (end, low, high) in found.reached.items():
         told += f" Fitted to all, {name} is at D_H^2 = {end:.3g} [{low:.3g}, {high:.3g}] from the rival."
     yield told
 
 
-def _affordable(found: Advice, budget: float) -> str:
+def _affordable(found: Advice) -> str:
     """The third answer; chunk lengths of one family together."""
     groups: dict[tuple[str, str], list[Cost]] = {}
     for cost in found.costs:
@@ -632,7 +623,9 @@ def _affordable(found: Advice, budget: float) -> str:
         else:
             ends = sorted({f"{end(cost.seconds for cost in costs):.2g}" for end in (min, max)}, key=float)
             fine.append(f"{name} {' to '.join(ends)} s")
-    return f"3. Within {budget:g} s: {', '.join(fine) or 'nothing'}." + (f" Not: {'; '.join(over)}." if over else "")
+    return f"3. Within {found.budget:g} s: {', '.join(fine) or 'nothing'}." + (
+        f" Not: {'; '.join(over)}." if over else ""
+    )
 
 
 def _beats(game: TournamentResult, winner: str, other: str) -> str:
@@ -641,274 +634,3 @@ def _beats(game: TournamentResult, winner: str, other: str) -> str:
     if gain > error + float(unseen_probability(game.n)):
         return f"on held-out texts it beats {other} by {gain:.2g} +- {error:.1g} of at most 1 a text (rho)"
     return f"{other} does not beat it clearly on held-out texts ({-gain:.1g} +- {error:.1g} of at most 1 a text)"
-
-
-def draw(found: Advice, title: str) -> Figure:
-    """Left, the drift over the length; right, what each learner costs."""
-    figure, (drift, price) = new_panels(
-        title,
-        ["tokens written, h", "processor seconds with all demonstrations"],
-        "",
-        share=False,
-        titles=("squared Hellinger distance of log-loss", "learners of the class"),
-        size=(11.0, 4.6),
-    )
-    assert found.curve is not None
-    h = np.arange(1, found.horizon + 1)
-    colour = learner_style("log-loss").colour
-    drift.plot(h, found.curve.values, color=colour)
-    drift.fill_between(h, found.curve.lower, found.curve.upper, color=colour, alpha=0.22, linewidth=0)
-    drift.plot(found.lengths, found.hellinger2_lower, color=COLOURS["black"], marker="o", linestyle="--")
-    drift.set_xscale("log", base=2)
-    drift.set_ylim(0, 2.05)
-    drift.set_xlim(1, found.horizon * 1.9)
-    drift.set_xticks(found.lengths, [str(one) for one in found.lengths])
-    ends = [
-        (found.horizon, found.curve.final, f"from {found.rival}", colour),
-        (found.horizon, float(found.hellinger2_lower[-1]), "proved, at least", COLOURS["black"]),
-    ]
-    end_labels(drift, [end for end in ends if math.isfinite(end[1])])
-    costs = [cost for cost in found.costs if math.isfinite(cost.seconds)]
-    for row, cost in enumerate(costs):
-        chosen = cost.learner == found.recommended
-        shade = COLOURS["blue"] if chosen else COLOURS["grey" if not cost.why_not else "vermilion"]
-        price.plot([cost.seconds], [row], "o", color=shade, markersize=9 if chosen else 6)
-    price.set_yticks(range(len(costs)), [c.learner + (" (take this)" if c.learner == found.recommended else "") for c in costs])
-    price.set_xscale("log")
-    price.invert_yaxis()
-    return figure
-
-
-# -- the command -------------------------------------------------------------------------------------------------------
-
-ABOUT = """\
-What should I do with my data? Four sentences, each a measured number: is the class misspecified, is the horizon long,
-what can be afforded, which learner.
-
-DATA is a text file (or "default", the text that comes with Python), a file of demonstrations (.npz, written by
-Demonstrations.save), a task such as "Contamination(eps=0.05)", or one or two files of log-probabilities as
-`ntp-bench distance` reads them.
-
---class is ngram(order=3), markov(order=1), linear(window=4, radius=8), or nothing for a task's own."""
-
-
-@dataclass(frozen=True)
-class AdviseSettings:
-    data: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """See above."""
-    class_: Annotated[str, tyro.conf.arg(name="class")] = ""
-    """The policy class."""
-    horizon: int | None = None
-    """Tokens wanted; 64 of a text or a task, all that there are of demonstrations."""
-    budget: str = "10min"
-    """Processor time that a fit may take: 90s, 10min, 2h."""
-    memory: str = "8GB"
-    """Memory that it may take: 500MB, 8GB."""
-    n: int = 2000
-    """Sequences that are drawn from a text or a task, at most."""
-    run: bool = False
-    """Fit the recommended learner, and log-loss, to all demonstrations, and compare."""
-    seed: int = 0
-    """Of everything that is drawn."""
-    json: bool = False
-    """Print all numbers as JSON."""
-    out: Path | None = None
-    """A folder for report.html, advice.json and the figure."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.data) <= 2:
-            raise ValueError(f"DATA is {len(self.data)} words; it is one, or two files of log-probabilities.")
-        check_int("n", self.n, minimum=LEAST)
-        check_int("seed", self.seed, minimum=0)
-        if self.out is not None and self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"--out {self.out} is a file; a folder is needed.")
-
-
-UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "MB": 1e6, "GB": 1e9}
-
-
-def quantity(name: str, text: str, units: Sequence[str]) -> float:
-    """A number with its unit.
-
-    >>> quantity("budget", "10min", ("s", "min", "h")), quantity("memory", "8GB", ("MB", "GB"))
-    (600.0, 8000000000.0)
-    """
-    match = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]*)", text.strip())
-    if match is None or match[2] not in (*units, "") or match[1].count(".") > 1 or match[1] == ".":
-        raise ValueError(f"--{name} {text} cannot be read: a number and one of {', '.join(units)}, such as 10{units[0]}.")
-    return float(match[1]) * UNITS[match[2] or units[0]]
-
-
-def class_of(text: str, data: Demonstrations) -> PolicyClass:
-    """The class of a call, over the demonstrations' vocabulary.
-
-    Raises:
-        ValueError, TypeError: another name, or parameters that do not fit.
-    """
-    from ntp_envs import MarkovClass
-
-    call = parse_call(text)
-    size = data.vocab_size
-
-    def linear(window: int, radius: float = 8.0) -> PolicyClass:
-        return ARLinearClass(WindowOneHot(size, window), radius)
-
-    kinds: dict[str, Callable[..., PolicyClass]] = {
-        "ngram": lambda order: NGramClass(size, order),
-        "markov": lambda order: MarkovClass(size, order),
-        "linear": linear,
-    }
-    if call.name not in kinds:
-        raise ValueError(f"--class {text} is none of {', '.join(kinds)}; write, for instance, ngram(order=3).")
-    try:
-        found = kinds[call.name](**dict(call.parameters))
-    except TypeError as error:
-        raise ValueError(f"--class {text}: {str(error).rpartition('>.')[2]}.") from error
-    return found if data.end_token is None else ended_class(found, data.end_token)
-
-
-def read_data(settings: AdviseSettings, rng: np.random.Generator) -> tuple[Demonstrations, PolicyClass | None, Any]:
-    """Demonstrations, the class that goes with them, and the task that they are from, if any."""
-    (name,) = settings.data
-    path = Path(name)
-    if path.suffix == ".npz":
-        return Demonstrations.load(path), None, None
-    if name != "default" and not path.exists():
-        call = parse_call(name)
-        task = build_task(name, settings.horizon if "horizon" not in dict(call.parameters) else None)
-        return collect(task, settings.n, rng), task.policy_class, task
-    text = make_task("Text", corpus=name, horizon=settings.horizon or 64)
-    width = text.prompt_length + text.horizon
-    places = np.arange(0, len(text.data.train) - width + 1, width)
-    if len(places) < LEAST:
-        raise ValueError(
-            f"{name} has {len(places)} stretches of {width} tokens; at least {LEAST} are needed: a shorter --horizon."
-        )
-    chosen = np.sort(rng.permutation(len(places))[: settings.n])
-    lines = text.data.train.lines(places[chosen], width, None)
-    prompts, tokens = lines[:, : text.prompt_length], lines[:, text.prompt_length :]
-    return Demonstrations(prompts, tokens, vocab_size=text.vocab_size), None, None
-
-
-def show_advice(words: list[str]) -> int:
-    """The command: parse, read, measure, print and write."""
-    settings = tyro.cli(
-        AdviseSettings, args=words, prog="ntp-bench advise", description=ABOUT, config=(tyro.conf.FlagCreatePairsOff,)
-    )
-    budget = quantity("budget", settings.budget, ("s", "min", "h"))
-    memory = quantity("memory", settings.memory, ("MB", "GB"))
-    rng = np.random.default_rng(settings.seed)
-    start = time.perf_counter()
-    arrays = _log_probs(settings)
-    truth = []
-    if arrays is not None:
-        found = _from_arrays(arrays)
-    else:
-        data, own, task = read_data(settings, rng)
-        policy_class = class_of(settings.class_, data) if settings.class_ else own
-        if policy_class is None:
-            raise ValueError(f"--class is missing: what may a learner of {settings.data[0]} choose from? ngram(order=3)?")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = advise(
-                data, policy_class, horizon=None if task else settings.horizon, budget=budget, memory=memory,
-                run=settings.run, rng=rng,
-            )
-        if task is not None and not settings.class_:
-            truth = [_truth(task, data)]
-    console = Console(highlight=False)
-    if settings.json:
-        print(json.dumps(found.to_dict(), indent=1))
-    else:
-        for sentence in (*found.sentences, *truth):
-            console.print(escape(sentence), soft_wrap=True)
-    if settings.out is not None:
-        _write(settings, found, [*found.sentences, *truth], time.perf_counter() - start)
-        if not settings.json:
-            console.print(escape(f"report: {settings.out / 'report.html'}"), soft_wrap=True)
-    return 0
-
-
-def _truth(task: Any, data: Demonstrations) -> str:
-    """What only the task knows."""
-    policy = fit_class(task.policy_class, data, tol=1e-6)[0]
-    curve = distance(task.expert, policy, task, rng=np.random.default_rng(0))
-    return f"   (The task knows its expert: after {task.horizon} tokens log-loss is at D_H^2 = {curve.final:.3g} from it.)"
-
-
-def _log_probs(settings: AdviseSettings) -> dict[str, Any] | None:
-    """Arrays of log-probabilities, if that is what the files hold."""
-    if len(settings.data) == 1 and Path(settings.data[0]).suffix == ".npz":
-        with np.load(settings.data[0], allow_pickle=False) as file:
-            if "p_on_p" not in file.files:
-                return None
-    elif len(settings.data) == 1 and Path(settings.data[0]).suffix not in (".jsonl", ".parquet"):
-        return None
-    arrays: dict[str, Any] = {}
-    for name in settings.data:
-        arrays |= read_log_probs(Path(name))
-    return arrays
-
-
-def _from_arrays(arrays: dict[str, Any]) -> Advice:
-    """Two models and no class: the first two answers, and why there are no others."""
-    if "p_on_q" in arrays:
-        curve = distance_from_log_probs(**arrays, metrics=["hellinger2"])["hellinger2"]
-    else:
-        curve = one_sided_distance_from_log_probs(
-            arrays["p_on_p"], arrays["q_on_p"], mask=arrays.get("mask_p"), metrics=["hellinger2"]
-        )["hellinger2"]
-    nats, at = nats_a_token(curve)
-    until = tuple(passing(ends) for ends in (curve.values, curve.upper, curve.lower))
-    horizon, low, high = curve.horizon, float(curve.lower[-1]), float(curve.upper[-1])
-    reach = f"D_H^2 reaches 1 after {until[0]:.3g} [{until[1]:.3g}, {until[2]:.3g}] tokens"
-    sentences = (
-        f"1. Q is {'not P' if low > 0 else 'not told from P'}: after {horizon} tokens D_H^2 = {curve.final:.3g} "
-        f"[{low:.3g}, {high:.3g}].",
-        f"2. Q drifts by {nats[0]:.2g} [{nats[1]:.2g}, {nats[2]:.2g}] nats a token (at h = {at}); "
-        + (reach if math.isfinite(until[0]) else f"D_H^2 stays below 1 up to {horizon} tokens")
-        + ".",
-        "3. No class and no learner is named by two files of log-probabilities, so there is nothing to afford.",
-        "4. For a recommendation give texts of P instead: a text file or demonstrations, and --class.",
-    )
-    return Advice(
-        n=len(arrays["p_on_p"]),
-        horizon=horizon,
-        vocab_size=0,
-        curve=curve,
-        nats_per_token=nats,
-        tokens_until_one=until,  # type: ignore[arg-type]
-        sentences=sentences,
-    )
-
-
-def _write(settings: AdviseSettings, found: Advice, sentences: list[str], seconds: float) -> None:
-    assert settings.out is not None
-    settings.out.mkdir(parents=True, exist_ok=True)
-    (settings.out / "advice.json").write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
-    title = f"advise: {', '.join(settings.data)} {settings.class_}".strip()
-    figures = []
-    if found.costs:
-        caption = (
-            f"Left: squared Hellinger distance of the log-loss fit from the best rival ({found.rival}), 95 % at each h, "
-            "and the lower bound proved from samples for all lengths together. Right: seconds of each learner."
-        )
-        with styled():
-            png, svg = render(draw(found, f"{title}: n = {found.n}, H = {found.horizon}"))[:2]
-        (settings.out / "advice.png").write_bytes(png)
-        (settings.out / "advice.svg").write_bytes(svg)
-        figures = [(FigureSpec("advice", title, caption, lambda *_: None), png)]  # type: ignore[arg-type]
-    rows = [[c.learner, c.seconds, c.megabytes, found.losses.get(c.learner, math.nan), c.why_not] for c in found.costs]
-    table = Table("learners", ["learner", "seconds", "MB", "worst loss, held out", "why not"], rows)
-    page = report_html(
-        title=title,
-        question="What should I do with my data?",
-        command=f"ntp-bench advise {html.escape(' '.join(settings.data))}",
-        findings=sentences,
-        figures=figures,
-        tables=[table],
-        failures=[],
-        settings={"n": found.n, "horizon": found.horizon, "seconds": round(seconds, 1), "class": settings.class_},
-        cells=0,
-    )
-    (settings.out / "report.html").write_text(page, encoding="utf-8")

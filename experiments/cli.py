@@ -85,7 +85,7 @@ COMMANDS = {
     "diff": "experiments.difference:show_diff",
     "leaderboard": "experiments.leaderboard:show_leaderboard",
     "distance": "experiments.log_probs:show_distance",
-    "advise": "experiments.advise:show_advice",
+    "advise": "experiments.advise_command:show_advice",
     "completion": "experiments.cli:show_completion",
 }
 LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
