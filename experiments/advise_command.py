@@ -171,10 +171,7 @@ def _log_probs(settings: AdviseSettings) -> dict[str, Any] | None:
                 return None
     elif len(settings.data) == 1 and Path(settings.data[0]).suffix not in (".jsonl", ".parquet"):
         return None
-    arrays: dict[str, Any] = {}
-    for name in settings.data:
-        arrays |= read_log_probs(Path(name))
-    return arrays
+    return read_log_probs(*map(Path, settings.data))
 
 
 def _from_arrays(arrays: dict[str, Any]) -> Advice:
@@ -316,12 +313,11 @@ def _write(settings: AdviseSettings, found: Advice, sentences: list[str], second
         figures = [(FigureSpec("advice", title, caption, lambda *_: None), png)]  # type: ignore[arg-type]
     rows = [[c.learner, c.seconds, c.megabytes, found.losses.get(c.learner, math.nan), c.why_not] for c in found.costs]
     table = Table("learners", ["learner", "seconds", "MB", "worst loss, held out", "why not"], rows)
+    among = ["--class", settings.class_] if settings.class_ else []
     page = report_html(
         title=title,
         question="What should I do with my data?",
-        command=shlex.join(
-            ["ntp-bench", "advise", *settings.data, *(["--class", settings.class_] if settings.class_ else [])]
-        ),
+        command=shlex.join(["ntp-bench", "advise", *settings.data, *among]),
         findings=sentences,
         figures=figures,
         tables=[table],
