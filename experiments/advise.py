@@ -299,6 +299,10 @@ def nats_a_token(curve: DistanceCurve) -> tuple[Interval, int]:
     return (ends[0], ends[1], ends[2]), h
 
 
+#: the largest power of n that a fit's cost grows with, where that is not 1: pairs of prefixes, and their eigenvectors
+STEEPEST = {"ChunkKR": 3.0}
+
+
 # -- 3. what can be afforded? ------------------------------------------------------------------------------------------
 
 
@@ -327,6 +331,7 @@ def probe(
     The cost of ``total`` demonstrations follows as a power of their number; the policy is that of the last fit.
     """
     n, sizes, times, policy = min(32, len(demonstrations)), [], [], None
+    power = STEEPEST.get(family(name), 1.0)
     try:
         while True:
             fit = costed_fit(agent.clone(), demonstrations.subset(np.arange(n)), policy_class, 0, memory=False)
@@ -334,7 +339,7 @@ def probe(
             sizes.append(n)
             times.append(max(fit.seconds, 1e-4))
             following = min(4 * n, len(demonstrations))
-            if following == n or _extrapolated(sizes, times, following) > seconds:
+            if following == n or _extrapolated(sizes, times, following, power) > seconds:
                 break
             n = following
         # once more with all allocations traced, which is slow
@@ -345,15 +350,16 @@ def probe(
         ]
     except (NotTractableError, ValueError, TypeError, MemoryError) as error:
         return Cost(name, math.nan, math.nan, 0, f"cannot be fitted ({str(error).partition('. ')[0]})"), None
-    return Cost(name, _extrapolated(sizes, times, total), _extrapolated(traced, peaks, total), sizes[-1]), policy
+    predicted = _extrapolated(sizes, times, total, power), _extrapolated(traced, peaks, total, power)
+    return Cost(name, *predicted, sizes[-1]), policy
 
 
-def _extrapolated(sizes: Sequence[int], values: Sequence[float], size: int) -> float:
-    """The last value times the ratio of sizes to a power, that of the last two, at least 0; 1 where there is one."""
-    power = 1.0
+def _extrapolated(sizes: Sequence[int], values: Sequence[float], size: int, steepest: float) -> float:
+    """The last value times the ratio of sizes to a power, that of the last two, between 0 and ``steepest``."""
+    power = steepest
     if len(sizes) > 1:
         power = math.log(max(values[-1], 1e-6) / max(values[-2], 1e-6)) / math.log(sizes[-1] / sizes[-2])
-    return values[-1] * (size / sizes[-1]) ** min(max(power, 0.0), 3.0)
+    return values[-1] * (size / sizes[-1]) ** min(max(power, 0.0), steepest)
 
 
 def probe_all(

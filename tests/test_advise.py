@@ -128,8 +128,10 @@ def test_nats_a_token_of_a_distance_that_grows_steadily():
 
 def test_costs_that_grow_as_a_power_are_extrapolated():
     sizes = [32, 128, 512]
-    assert _extrapolated(sizes, [3.0 * n**1.5 for n in sizes], 4096) == pytest.approx(3.0 * 4096**1.5)
-    assert _extrapolated([32], [2.0], 64) == 4.0
+    costs = [3.0 * n**1.5 for n in sizes]
+    assert _extrapolated(sizes, costs, 4096, 3.0) == pytest.approx(3.0 * 4096**1.5)
+    assert _extrapolated(sizes, costs, 4096, 1.0) == pytest.approx(8 * costs[-1])
+    assert _extrapolated([32], [2.0], 64, 1.0) == 4.0
 
 
 def test_the_simplest_of_those_that_nobody_beats_clearly():

@@ -73,7 +73,7 @@ def drawn(count: int, seed: int = 0) -> list[tuple[str, str, bool]]:
 class AdviceOptions(Options):
     """Sizes; the defaults are the full study."""
 
-    n: int = option(2000, quick=600, least=50)
+    n: int = option(1000, quick=600, least=50)
     """Demonstrations that are given to the adviser."""
     draws: int = option(10, quick=1, least=0)
     """Instances drawn at random besides the fixed ones."""
@@ -81,9 +81,9 @@ class AdviceOptions(Options):
     """Demonstrations n in the curve of power."""
     eps: tuple[float, ...] = option((0.01, 0.05), above=0.0, below=0.5)
     """Contaminations in the curve of power."""
-    seeds: int = option(40, quick=8)
+    seeds: int = option(20, quick=8)
     """Replicates of each point of that curve."""
-    budget: float = option(60.0, quick=10.0, above=0.0)
+    budget: float = option(20.0, quick=10.0, above=0.0)
     """Seconds that a fit may take."""
     samples: int = option(4000, quick=1000)
     """Sequences drawn for a distance that is not exact."""
