@@ -72,6 +72,7 @@ ntp-bench: measure how next-token prediction drifts with the horizon
   ntp-bench diff RUN1 RUN2                what changed from one run to another, with intervals
   ntp-bench leaderboard DIR               submissions of the suite, checked, as a page
   ntp-bench distance FILE                 how far two models' texts are apart, from their log-probabilities
+  ntp-bench advise DATA --class CLASS     which learner for this data and this budget, in four sentences
   ntp-bench completion bash|zsh           a script that completes commands, names and options where Tab is pressed
   ntp-bench --version
 """
@@ -84,6 +85,7 @@ COMMANDS = {
     "diff": "experiments.difference:show_diff",
     "leaderboard": "experiments.leaderboard:show_leaderboard",
     "distance": "experiments.log_probs:show_distance",
+    "advise": "experiments.advise_command:show_advice",
     "completion": "experiments.cli:show_completion",
 }
 LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal

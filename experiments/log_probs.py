@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,11 +56,12 @@ METRIC_NAMES = {
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
-def read_log_probs(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+def read_log_probs(path: Path, *more: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The arrays of a file, by the names of `distance_from_log_probs`'s arguments.
 
     Args:
         path: of the file.
+        more: others, whose texts count as well; all of them are .jsonl then.
         max_bytes: refuse a file whose arrays would take more, before memory is taken for them.
 
     Raises:
@@ -69,19 +70,22 @@ def read_log_probs(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
         FileNotFoundError, OSError: no such file, or it cannot be read.
         ImportError: parquet without pyarrow.
     """
-    readers = {".npz": _read_npz, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise ValueError(f"{path} is not a kind of file that is read: {', '.join(readers)}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
-    return readers[path.suffix](path, max_bytes)
+    for one in (path, *more):
+        if one.suffix not in READERS:
+            raise ValueError(f"{one} is not a kind of file that is read: {', '.join(READERS)}.")
+        if not one.is_file():
+            reason = "is a folder, not a file" if one.is_dir() else "there is no such file"
+            raise FileNotFoundError(f"{one}: {reason}.")
+        if more and one.suffix != ".jsonl":
+            raise ValueError(f"{one}: several files are read together only if all are .jsonl; put the arrays into one.")
+    return READERS[path.suffix](path, *more, max_bytes=max_bytes)
 
 
 ARRAYS = ("p_on_p", "q_on_p", "p_on_q", "q_on_q")
 OPTIONAL = ("mask_p", "mask_q")
 
 
-def _read_npz(path: Path, max_bytes: int) -> dict[str, Any]:
+def _read_npz(path: Path, *, max_bytes: int) -> dict[str, Any]:
     try:
         found = read_arrays(path, max_bytes)
     except Exception as error:  # of a damaged file, zipfile, zlib and numpy raise a dozen kinds
@@ -101,25 +105,30 @@ def _read_npz(path: Path, max_bytes: int) -> dict[str, Any]:
 FIELDS = ("written_by", "log_p", "log_q")
 
 
-def _read_jsonl(path: Path, max_bytes: int) -> dict[str, Any]:
-    check_size(path, path.stat().st_size, max_bytes)
+def _read_jsonl(*paths: Path, max_bytes: int) -> dict[str, Any]:
+    """Of one file, or of several together."""
+    where = ", ".join(map(str, paths))
+    check_size(where, sum(path.stat().st_size for path in paths), max_bytes)
 
     def rows() -> Iterator[tuple[str, Any]]:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        yield f"{path}, line {number}", json.loads(line)
-                    except (ValueError, RecursionError) as error:
-                        raise ValueError(f"{path}, line {number} is not JSON ({error}); one text a line.") from error
+        for path in paths:
+            with open(path, encoding="utf-8") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        try:
+                            yield f"{path}, line {number}", json.loads(line)
+                        except (ValueError, RecursionError) as error:
+                            raise ValueError(
+                                f"{path}, line {number} is not JSON ({error}); one text a line."
+                            ) from error
 
     try:
-        return _from_rows(path, rows(), max_bytes)
+        return _from_rows(where, rows(), max_bytes)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8 ({error}).") from error
+        raise ValueError(f"{where} is not text in UTF-8 ({error}).") from error
 
 
-def _read_parquet(path: Path, max_bytes: int) -> dict[str, Any]:
+def _read_parquet(path: Path, *, max_bytes: int) -> dict[str, Any]:
     pyarrow = import_extra(
         "pyarrow", "pyarrow.parquet", what=f"{path}: reading parquet", install='pip install "ntp-envs[hf]"'
     )
@@ -136,7 +145,7 @@ def _read_parquet(path: Path, max_bytes: int) -> dict[str, Any]:
     return _from_rows(path, ((f"{path}, row {n}", row) for n, row in enumerate(table.to_pylist())), max_bytes)
 
 
-def _from_rows(path: Path, rows: Iterable[tuple[str, Any]], max_bytes: int) -> dict[str, Any]:
+def _from_rows(path: Path | str, rows: Iterable[tuple[str, Any]], max_bytes: int) -> dict[str, Any]:
     """Padded arrays and masks of texts one by one."""
     texts: dict[str, list[list[np.ndarray]]] = {"p": [], "q": []}
     for where, row in rows:
@@ -170,6 +179,13 @@ def _from_rows(path: Path, rows: Iterable[tuple[str, Any]], max_bytes: int) -> d
                 array = found[f"{model}_on_{writer}"] = np.zeros(mask.shape)
                 array[mask] = np.concatenate([pair[index] for pair in pairs])
     return found
+
+
+READERS: dict[str, Callable[..., dict[str, Any]]] = {
+    ".npz": _read_npz,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ NUMBERS = ("mean", "lower", "upper")
 STOPPED = {"ChunkKR": 1e-3, "linear window": 1e-4}
 #: study -> options on the command line, with networks where `WITHOUT_NETWORKS` takes them out
 SMALL = {
+    "advice": "--quick --n 100 --sizes 50 --eps 0.2 --seeds 2 --budget 2 --samples 100 --instances few --draws 0",
     "amplification": "--horizons 16 32 64 128 256 --chunks 4 8 16 32 64 --n 100 --seeds 2 --sampled-chunk-horizon 16 "
     "--control-n 100 400 --control-horizons 4 16 --control-seeds 2",
     "barrier": "--horizons 4 16 64 --n 100 10000 --data-horizon 16 --chunks 4 --seeds 4 --halving-horizons 2 6 "

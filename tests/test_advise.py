@@ -1,0 +1,305 @@
+"""``ntp-bench advise``: its e-value, bounds and cost model against independent computations, and the command."""
+
+import json
+import math
+
+import experiments_toy as toy
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from agents.selection import TournamentResult
+from experiments.advise import (
+    _extrapolated,
+    _ranked,
+    advise,
+    fit_rivals,
+    log_e_value,
+    nats_a_token,
+    smallest_seen,
+    tv_bounds,
+)
+from experiments.advise_command import class_of, quantity
+from experiments.cli import main
+from experiments.studies import advice as scoring
+from experiments.testing import check_study
+from ntp_envs import (
+    BernoulliClass,
+    BernoulliPolicy,
+    Demonstrations,
+    DistanceCurve,
+    MarkovClass,
+    MixturePolicy,
+    PositionalLinearClass,
+    collect,
+    distance,
+    make_task,
+)
+
+
+def written(policy, n, horizon, rng, prompt_length=0):
+    prompts = np.zeros((n, prompt_length), dtype=np.int64)
+    return Demonstrations(prompts, policy.sample(prompts, horizon, rng), vocab_size=policy.vocab_size)
+
+
+# -- is the class misspecified? ----------------------------------------------------------------------------------------
+
+
+def test_the_e_value_is_the_mean_ratio_to_the_maximum_likelihood_of_the_class():
+    rng = np.random.default_rng(0)
+    first, second = (written(BernoulliPolicy(0.3), 40, 5, rng) for _ in range(2))
+    rivals = {"a": BernoulliPolicy(0.2), "b": BernoulliPolicy(0.6)}
+    ones, count = second.tokens.sum(), second.tokens.size
+
+    def likelihood(theta):
+        return theta**ones * (1 - theta) ** (count - ones)
+
+    wanted = np.mean([likelihood(0.2), likelihood(0.6)]) / likelihood(ones / count)
+    value, certified, scores = log_e_value(first, second, BernoulliClass(), rivals)
+    assert certified
+    assert math.exp(value) == pytest.approx(wanted, rel=1e-9)
+    assert math.exp(scores["b"]) == pytest.approx(likelihood(0.6), rel=1e-9)
+
+
+def test_a_text_that_no_member_can_write_is_proof():
+    rng = np.random.default_rng(0)
+    data = [written(BernoulliPolicy(0.5), 20, 3, rng) for _ in range(2)]
+    value, _, _ = log_e_value(*data, BernoulliClass(0.0, 0.0), {"half": BernoulliPolicy(0.5)})
+    assert value == math.inf
+
+
+@pytest.mark.parametrize("n", [50, 200])
+def test_the_e_value_keeps_its_level_where_the_class_holds_the_truth(n):
+    """E <= 1 in the mean at any n, so e-values of 5 and more come in a fifth of cases at most."""
+    rng, replicates = np.random.default_rng(n), 40
+    task_class, truth = MarkovClass(2, order=1), BernoulliPolicy(0.3)
+    large = 0
+    for _ in range(replicates):
+        first, second = (written(truth, n // 2, 6, rng) for _ in range(2))
+        rivals = fit_rivals(first, task_class)
+        large += log_e_value(first, second, task_class, rivals)[0] >= math.log(5.0)
+    assert large <= binom.ppf(0.999, replicates, 0.2)
+
+
+def test_a_mixture_of_two_members_is_found():
+    rng = np.random.default_rng(1)
+    truth = MixturePolicy([BernoulliPolicy(0.1), BernoulliPolicy(0.9)], [0.8, 0.2])
+    data = written(truth, 400, 12, rng)
+    mixture = fit_rivals(data, BernoulliClass())["two members of the class"]
+    thetas = sorted(component.theta for component in mixture.components)
+    assert thetas == pytest.approx([0.1, 0.9], abs=0.03)
+
+
+def test_bounds_on_the_total_variation_are_below_it():
+    """Simulated: all lengths of one call hold together with 95 %."""
+    task = make_task("Contamination", horizon=8, eps=0.2)
+    lengths, missed, shown = np.array([1, 2, 4, 8]), 0, 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        first, second = (collect(task, 150, rng) for _ in range(2))
+        fitted = task.policy_class.policy(0.2)
+        bounds, _ = tv_bounds(second, fitted, fit_rivals(first, task.policy_class), lengths, rng)
+        truth = distance(task.expert, fitted, task, metric="tv").values[lengths - 1]
+        missed += (bounds > truth + 1e-12).any()
+        shown += bounds[-1] > 0.3
+    assert missed <= binom.ppf(0.999, 12, 0.05)
+    assert shown == 12
+
+
+@pytest.mark.parametrize(("n", "tests", "lengths"), [(25, 1, 1), (500, 9, 7)])
+def test_what_could_not_have_been_seen(n, tests, lengths):
+    """Under that distance the most telling event, of probability zero under the fit, is shown with probability .8."""
+    from ntp_envs.distances.two_sample import tv_lower_bound
+
+    level = 0.05 / (tests * lengths)
+    counts = np.arange(n + 1)
+    least = counts[tv_lower_bound(counts, 0 * counts, n, level=level) > 0][0]
+    assert binom.sf(least - 1, n, smallest_seen(n, tests, lengths)) == pytest.approx(0.8, abs=1e-9)
+
+
+# -- the rest of the answers -------------------------------------------------------------------------------------------
+
+
+def test_nats_a_token_of_a_distance_that_grows_steadily():
+    h = np.arange(1, 41)
+    values = 2.0 * (1.0 - np.exp(-0.1 * h))
+    curve = DistanceCurve("hellinger2", values, values, np.minimum(values * 1.01, 2.0), "made", 10, 0.0 * values)
+    (value, lower, _), at = nats_a_token(curve)
+    assert (value, lower) == pytest.approx((0.1, 0.1))
+    assert values[at - 1] < 1.98 <= curve.upper[at]
+
+
+def test_costs_that_grow_as_a_power_are_extrapolated():
+    sizes = [32, 128, 512]
+    costs = [3.0 * n**1.5 for n in sizes]
+    assert _extrapolated(sizes, costs, 4096, 3.0) == pytest.approx(3.0 * 4096**1.5)
+    assert _extrapolated(sizes, costs, 4096, 1.0) == pytest.approx(8 * costs[-1])
+    assert _extrapolated([32], [2.0], 64, 1.0) == 4.0
+
+
+def test_the_simplest_of_those_that_nobody_beats_clearly():
+    def game(gap, error):
+        losses = np.array([[0.0, gap], [-gap, 0.0]])
+        return TournamentResult(("simple", "other"), 1, 0.0, 1, losses, np.full((2, 2), error), 1000.0, "psi")
+
+    assert _ranked(game(0.05, 0.06)) == ["simple", "other"]
+    assert _ranked(game(0.002, 0.0)) == ["simple", "other"]  # one event in a thousand may not have been seen
+    assert _ranked(game(0.05, 0.01)) == ["other", "simple"]
+
+
+def test_advice_where_the_truth_is_known():
+    rng = np.random.default_rng(0)
+    task = make_task("Contamination", horizon=8, eps=0.1)
+    found = advise(collect(task, 400, rng), task.policy_class, budget=4.0, run=True, rng=rng)
+    assert found.misspecified and len(found.sentences) == 4
+    fit = task.policy_class.policy(0.1)
+    assert found.tv_lower[-1] <= distance(task.expert, fit, task, metric="tv").final
+    assert found.recommended.startswith(("smoothed", "rho", "chunked", "ChunkKR"))
+    assert found.reached[found.recommended][2] < found.reached["log-loss"][1]
+    assert {cost.learner for cost in found.costs} >= {"log-loss", "rho", "chunked rho, K=2", "ChunkKR, K=4"}
+    json.dumps(found.to_dict(), allow_nan=False)
+
+    law = BernoulliPolicy(0.4)
+    well = advise(written(law, 200, 4, rng), BernoulliClass(), budget=4.0, rng=rng)
+    assert not well.misspecified and well.recommended == "log-loss" and "could not have been seen" in well.sentences[0]
+
+
+def test_the_same_seed_gives_the_same_answers():
+    task = make_task("RareMode", horizon=8, eps=0.1)
+    data = collect(task, 100, np.random.default_rng(0))
+    one, two = (advise(data, task.policy_class, rng=np.random.default_rng(3)) for _ in range(2))
+    assert (one.log_e_value, one.tv_lower.tolist(), one.losses) == (two.log_e_value, two.tv_lower.tolist(), two.losses)
+
+
+EQUAL = Demonstrations(np.zeros((60, 0), int), np.ones((60, 4), int), vocab_size=2)
+
+
+def test_demonstrations_that_are_all_equal():
+    found = advise(EQUAL, BernoulliClass(), budget=5.0)
+    assert not found.misspecified and found.tv_lower[-1] == 0 and found.recommended == "log-loss"
+
+
+def test_a_budget_that_nothing_fits():
+    found = advise(EQUAL, BernoulliClass(), budget=5.0, memory=1e6)
+    tight = advise(EQUAL, BernoulliClass(), budget=1e-3)
+    assert "raise the budget" in tight.sentences[3] or tight.recommended
+    assert all("times the memory" in cost.why_not or cost.megabytes <= 1.0 or cost.why_not for cost in found.costs)
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "said"),
+    [
+        (EQUAL.subset(np.arange(49)), {}, "49 demonstrations; at least 50"),
+        (EQUAL.subset(np.arange(1)), {}, "1 demonstrations; at least 50"),
+        (EQUAL, {"horizon": 5}, "horizon=5 is longer than the demonstrations"),
+        (EQUAL, {"horizon": 0}, "horizon=0"),
+        (EQUAL, {"budget": 0.0}, "budget=0"),
+        (EQUAL, {"memory": 5.0}, "memory=5"),
+        (EQUAL, {"policy_class": PositionalLinearClass(2, 0, 4)}, "no maximum likelihood"),
+        (make_task("Contamination", horizon=4).population(), {}, "independent draws"),
+    ],
+)
+def test_what_cannot_be_advised_on(data, asked, said):
+    asked = {"policy_class": BernoulliClass(), **asked}
+    with pytest.raises((ValueError, TypeError), match=said):
+        advise(data, asked.pop("policy_class"), **asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("wide", "none of ngram"), ("ngram(size=3)", "size"), ("ngram(order=0)", "order=0")]
+)
+def test_classes_that_there_are_not(text, said):
+    with pytest.raises(ValueError, match=said):
+        class_of(text, EQUAL)
+
+
+@pytest.mark.parametrize("text", ["", "10 parsecs", "1.2.3s", "-1s", "GB"])
+def test_quantities_that_cannot_be_read(text):
+    with pytest.raises(ValueError, match="cannot be read"):
+        quantity("budget", text, ("s", "min"))
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def story(tmp_path):
+    path = tmp_path / "story.txt"
+    words, rng = ["the cat", "sat on", "a mat", "and then", "it ran"], np.random.default_rng(0)
+    path.write_text(" ".join(words[i] for i in rng.integers(5, size=800)))
+    return path
+
+
+def test_the_command_on_a_text(story, tmp_path, capsys):
+    words = ["advise", str(story), "--class", "ngram(order=2)", "--horizon", "8", "--n", "100", "--out", str(tmp_path)]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:2] for line in lines[:4]] == ["1.", "2.", "3.", "4."]
+    assert "misspecified" in lines[0] and "n-gram" in lines[2]
+    assert json.loads((tmp_path / "advice.json").read_text())["misspecified"] is True
+    assert "data:image/png" in (tmp_path / "report.html").read_text()
+
+
+def test_the_command_on_a_task_and_on_demonstrations(tmp_path, capsys):
+    assert main(["advise", "Documents(horizon=8)", "--n", "100", "--budget", "5s"]) == 0
+    assert "The task knows its expert" in capsys.readouterr().out
+    path = EQUAL.save(tmp_path / "demos.npz")
+    assert main(["advise", str(path), "--class", "markov(order=1)", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["p_value"] == 1.0
+    assert main(["advise", str(path)]) == 2
+    assert "--class is missing" in capsys.readouterr().err
+
+
+def test_the_command_on_log_probabilities(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    p, q = BernoulliPolicy(0.3), BernoulliPolicy(0.4)
+    arrays = {}
+    for name, writer in (("p", p), ("q", q)):
+        texts = written(writer, 200, 6, rng)
+        for model, policy in (("p", p), ("q", q)):
+            arrays[f"{model}_on_{name}"] = policy.log_probs(texts.prompts, texts.tokens)
+    np.savez(tmp_path / "both.npz", **arrays)
+    for name in "pq":
+        part = {key: value for key, value in arrays.items() if key.endswith(name)}
+        rows = [
+            {"written_by": name, "log_p": a.tolist(), "log_q": b.tolist()}
+            for a, b in zip(part[f"p_on_{name}"], part[f"q_on_{name}"])
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["advise", str(tmp_path / "both.npz")]) == 0
+    one = capsys.readouterr().out
+    assert main(["advise", str(tmp_path / "p.jsonl"), str(tmp_path / "q.jsonl")]) == 0
+    assert capsys.readouterr().out == one
+    assert "1. Q is not P" in one
+
+
+# -- the study that scores it ------------------------------------------------------------------------------------------
+
+
+def test_the_study_scores_what_was_said(monkeypatch):
+    monkeypatch.setattr(scoring, "QUICK", scoring.QUICK[1:2])
+    outcome = check_study(scoring.STUDY, toy.small_options("advice"))
+    met = scoring.shares(outcome.summary)
+    assert met["well specified, and not called misspecified"] == (1, 1)
+    found = outcome.summary.select(scoring.FOUND, eps=0.2)
+    assert len(found) == 1
+    assert any("1 of 1 (100%" in line for line in outcome.analysis.findings)
+
+
+def test_instances_are_drawn_from_their_ranges():
+    from experiments.evaluation import build_task
+
+    for task, policy_class, well in scoring.drawn(12, seed=5):
+        made = build_task(task)
+        assert policy_class == "" and made.horizon in (16, 32, 64, 32)
+        if well and task.startswith("ARLinear"):
+            assert made.best_in_class().hellinger2 < 1e-14
+
+
+def test_instances_that_are_called_well_specified_are():
+    from experiments.evaluation import build_task
+
+    for task, _, well in scoring.INSTANCES:
+        if task.startswith(("Text", "Snowball")):
+            continue
+        assert (build_task(task).best_in_class().hellinger2 < 1e-9) == well, task
