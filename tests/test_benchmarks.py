@@ -1,11 +1,15 @@
-"""The harness of `experiments.benchmarks`: both sides in turn, equal results or none, and one table."""
+"""The harness of `experiments.benchmarks`: sides in turn, equal results or none, one table; README has it."""
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
 from experiments import benchmarks
-from experiments.benchmarks import Clock, Row, compare, names, write_table
+from experiments.benchmarks import MARKS, Clock, Row, main, names, optional, table
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def worker(log, name, answer, seconds):
@@ -17,20 +21,27 @@ def worker(log, name, answer, seconds):
     return side
 
 
+def missing():
+    raise ImportError("pip install it")
+
+
 def test_sides_take_turns_and_a_row_has_the_least_and_the_median():
     log = []
-    ours = worker(log, "ours", 4, iter([0.5, 0.1, 0.3]))
-    peers = {"one": worker(log, "one", 4, iter([2.0, 1.0, 9.0])), "two": worker(log, "two", 5, itertools.repeat(0.05))}
-    rows = compare("2 + 2", ours, peers, agree=lambda a, b: abs(a - b) <= 1, repeats=3, note=lambda found: f"{found}!")
-    assert log == ["ours", "one", "two"] * 3
-    assert rows[0].cells() == ["2 + 2", "0.1 (0.3)", "one", "1 (2)", "10x", "4!"]
-    assert rows[1].cells()[2:5] == ["two", "0.05 (0.05)", "0.5x"]
-
-
-def test_other_results_are_refused():
-    sides = [worker([], "", answer, itertools.repeat(1.0)) for answer in (4, 5)]
-    with pytest.raises(RuntimeError, match=r"2 \+ 2: ours and the peer differ"):
-        compare("2 + 2", sides[0], {"the peer": sides[1]}, agree=lambda a, b: a == b, repeats=1)
+    ours = worker(log, "ours", 4, itertools.cycle([0.5, 0.1, 0.3]))
+    peers = {
+        "one": worker(log, "one", 4, itertools.cycle([2.0, 1.0, 9.0])),
+        "two": worker(log, "two", 5, itertools.repeat(0.05)),
+        "three": optional(missing),
+    }
+    row = Row("2 + 2", "2", ours, peers, lambda a, b: abs(a - b) <= 1, "9x", lambda found: f"{found}!")
+    assert row.cells() == [
+        *("2 + 2", "2; 4!", "0.1 (0.3)"),
+        *("one 10x (6.7x), two 0.5x (0.17x), three is missing (pip install it)", "9x"),
+    ]
+    assert log[:6] == ["ours", "one", "two"] * 2 and 9 <= len(log) <= 12  # 5 seconds are soon over
+    log.clear()
+    row.cells(quick=True)
+    assert log == ["ours", "one", "two"]
 
 
 def test_the_clock_counts_processor_time_of_a_share_of_the_work(monkeypatch):
@@ -44,25 +55,58 @@ def test_the_clock_counts_processor_time_of_a_share_of_the_work(monkeypatch):
     assert clock.seconds == pytest.approx(0.5 + 0.25 / 0.1)
 
 
-def test_the_table_is_markdown_with_the_load(capsys):
-    write_table(iter([Row("fit", [0.2], note="alone"), Row("fit", [0.2], "peer", [0.4])]))
-    lines = [line for line in capsys.readouterr().out.splitlines() if line]
-    assert "one thread, load" in lines[0] and "load at the end" in lines[-1]
-    assert lines[-2] == "| fit | 0.2 (0.2) | peer | 0.4 (0.4) | 2x |  |"
-    assert len({line.count("|") for line in lines[1:-1]}) == 1
+def a_row(answer):
+    sides = [worker([], "", each, itertools.repeat(1.0)) for each in (4, answer)]
+    return Row("2 + 2", "", sides[0], {"the peer": sides[1]}, lambda a, b: a == b)
 
 
-def test_what_is_missing_is_named_after_the_others_have_run(monkeypatch, capsys):
-    def measure(quick):
-        raise ImportError("pip install it")
+def test_what_cannot_be_compared_is_named_after_the_others_have_run(monkeypatch, capsys):
+    monkeypatch.setattr("experiments.benchmarks.chunk_kr.rows", lambda quick: missing())
+    monkeypatch.setattr("experiments.benchmarks.rho.rows", lambda quick: map(a_row, [5, 4]))
+    with pytest.raises(SystemExit) as stopped:
+        main(["chunk_kr", "rho", "--quick"])
+    said = "chunk_kr was not measured: pip install it\n2 + 2: ours and the peer differ; the times would be of different"
+    assert str(stopped.value).startswith(said)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[2] == "| 2 + 2 |  | 1 (1) | the peer 1x (1x) | 1x | `rho` |" and "; load " in shown[-1]
 
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick"])
-    monkeypatch.setattr("experiments.benchmarks.chunk_kr.measure", measure)
-    monkeypatch.setattr("experiments.benchmarks.rho.measure", lambda quick: [Row(f"quick: {quick}", [1.0])])
-    with pytest.raises(SystemExit, match="chunk_kr was not measured: pip install it"):
-        benchmarks.main("chunk_kr", "rho")
-    assert "quick: True" in capsys.readouterr().out
+
+def test_the_table_of_all_takes_its_place_in_a_page(monkeypatch, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n", encoding="utf-8")
+    monkeypatch.setattr(benchmarks, "names", lambda: ["rho"])
+    monkeypatch.setattr("experiments.benchmarks.rho.rows", lambda quick: [a_row(4)])
+    for words in (["rho"], ["--quick"]):
+        with pytest.raises(SystemExit):
+            main([*words, "--markdown", str(page)])
+    main(["--markdown", str(page)])
+    before, *lines, after = page.read_text(encoding="utf-8").splitlines()
+    assert (before, lines[0], lines[-1], after) == ("before", MARKS[0], MARKS[1], "after")
+    assert "| 2 + 2 |" in lines[3] and "load" in lines[-2] and "old" not in lines
+    with pytest.raises(SystemExit):
+        main(["no_such"])
+    assert "there are rho" in capsys.readouterr().err
 
 
-def test_every_file_of_the_folder_is_a_benchmark():
-    assert len(names()) == 8
+def test_each_part_of_the_table_is_one_line_each():
+    lines = table(["rho"], quick=True, failures=[])
+    assert [next(lines).count("|") for _ in range(3)] == [7, 7, 7]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_the_rows_of_the_readme_are_those_of_the_benchmarks(name):
+    """At tiny sizes, all of them: works and peers, whatever of them is installed."""
+    failures = []
+    rows = list(table([name], quick=True, failures=failures))[2:]
+    if not rows and "not measured" in failures[0]:
+        pytest.skip(failures[0])
+    assert failures == []
+    in_readme = [line for line in README.splitlines() if line.endswith(f"| `{name}` |")]
+    assert [who(line) for line in rows] == [who(line) for line in in_readme]
+
+
+def who(line):
+    """The work, the peers and the goal."""
+    work, _, _, peers, goal, _ = line.strip("| ").split(" | ")
+    return work, re.sub(r" [\d.]+x \([\d.]+x\)| is missing \(.*?\)(?=$|, )", "", peers), goal

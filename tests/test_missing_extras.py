@@ -23,7 +23,7 @@ RL = [
     "import agents.rl",
     "from agents.rl.agent import SB3Agent",
     "from agents import make_agent; make_agent('agents.rl:SB3Agent')",
-    "from experiments.benchmarks.sb3_stepping import measure; list(measure(quick=True))",
+    "from experiments.benchmarks.sb3_stepping import rows; list(rows(quick=True))",
 ]
 CLUSTER = "from pathlib import Path; from experiments.clusters import *; "
 DASK = [CLUSTER + "DaskPool('tcp://127.0.0.1:9', Path('run'), Needs({}, {}, {}))"]

@@ -1,6 +1,4 @@
-"""All benchmarks, one after the other: ``python -m experiments.benchmarks [--quick]``."""
-
-from experiments.benchmarks import main, names
+from experiments.benchmarks import main
 
 if __name__ == "__main__":
-    main(*names())
+    main()

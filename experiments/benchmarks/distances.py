@@ -1,32 +1,35 @@
-"""All distances at every prefix length by exact methods, against the loops one would write first.
+"""Distances at every prefix length, against the loops one would write first.
 
-All compute squared Hellinger, TV, KL, chi-squared and coverage at six thresholds, for every h = 1..H, between the
-expert of `Contamination` and a policy of its class.
-
-The peers, from the loop one writes first to the best that reads whole sequences:
-
-* ``naive loop``: for each h, for each prompt and each of the A^h sequences, one at a time, both log-probabilities token
-  by token from the beginning with `Policy.next_log_probs`; sums in numpy at the end of each h. It would take an hour at
-  H = 20, so it is timed on a random sample of sequences of each length and scaled by the number of sequences (the cost
-  of one depends on its length only): an estimate, and marked so.
-* ``batched loop``: the same, 1024 sequences at a time, run in full.
-* ``batched log_probs``: as before with `Policy.log_probs`, which reads a sequence once instead of once a token, run in
-  full. This one already uses the library's cursors; what is left is what the tree shares between sequences.
+* Exactly, all metrics and six thresholds of coverage, between the expert of `Contamination` and a policy of its class,
+  by the prefix tree. The ``numpy loop`` takes all A^h sequences of every length h, 1024 at a time, each read from its
+  beginning token by token with `Policy.next_log_probs`; ``with log_probs`` is the same with `Policy.log_probs`, which
+  reads a sequence once: what is left is what the tree shares between sequences.
+* Squared Hellinger by pairs of states, against the dynamic programme one would write in numpy: a dense array of the
+  affinity of every pair, from which the distance is a difference to 2. At the longer horizon its first steps are timed,
+  and scaled: all cost the same.
+* By Monte Carlo on real text, against a loop that draws from dense laws and keeps the log-ratios of both. They agree
+  within five standard errors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.benchmarks import Clock, Row, Side, compare, main
-from ntp_envs import BernoulliPolicy, DistanceCurve, Policy, Task
-from ntp_envs.distances import DEFAULT_THRESHOLDS, METRICS, automaton_distances, enumeration_distances
-from ntp_envs.tasks import Contamination
+from experiments.benchmarks import Clock, Row, timed
+from experiments.benchmarks.ngram import numpy_loop
+from ntp_envs import AutomatonPolicy, BernoulliPolicy, DistanceCurve, NGramPolicy, Policy, Task
+from ntp_envs.distances import (
+    DEFAULT_THRESHOLDS,
+    METRICS,
+    automaton_distances,
+    enumeration_distances,
+    monte_carlo_distances,
+)
+from ntp_envs.tasks import Contamination, Text
 
 Arrays = dict[str, NDArray[np.float64]]
 LogProb = Callable[[Policy, NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
@@ -47,36 +50,19 @@ def batched_loop(p: Policy, q: Policy, task: Task, log_prob: LogProb, *, batch: 
     return out
 
 
-def naive_loop(p: Policy, q: Policy, task: Task, *, sample: int) -> Side:
-    """The loop over single sequences, of which ``sample`` of each length are run and their time is scaled up."""
-    prompts, _ = task.prompt_law()
-
-    def side(clock: Clock) -> None:
-        rng = np.random.default_rng(0)
-        for h in range(1, task.horizon + 1):
-            count = len(prompts) * task.vocab_size**h
-            codes = rng.integers(task.vocab_size**h, size=min(sample, count))
-            values = np.empty((len(codes), 2))
-            with clock(len(codes) / count):
-                for i, code in enumerate(codes):
-                    tokens = _sequences(np.array([code]), h, task.vocab_size)
-                    values[i] = [_log_prob(policy, prompts[:1], tokens)[0] for policy in (p, q)]
-                _sums(*np.exp(values).T)
-
-    return side
-
-
 def _sequences(codes: NDArray[np.int64], length: int, vocab_size: int) -> NDArray[np.int64]:
     return codes[:, None] // vocab_size ** np.arange(length - 1, -1, -1) % vocab_size
 
 
-def _log_prob(policy: Policy, prompts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Token by token, each time from the beginning."""
+def _token_log_probs(policy: Policy, prompts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(B, H)``, token by token, each time from the beginning."""
     rows = np.arange(len(tokens))
-    total = np.zeros(len(tokens))
-    for t in range(tokens.shape[1]):
-        total += policy.next_log_probs(prompts, tokens[:, :t])[rows, tokens[:, t]]
-    return total
+    laws = (policy.next_log_probs(prompts, tokens[:, :t])[rows, tokens[:, t]] for t in range(tokens.shape[1]))
+    return np.stack(list(laws), axis=1)
+
+
+def _log_prob(policy: Policy, prompts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    return _token_log_probs(policy, prompts, tokens).sum(axis=1)
 
 
 def _log_prob_in_one_reading(
@@ -95,34 +81,83 @@ def _sums(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def agree(ours: dict[str, DistanceCurve], theirs: Arrays | None) -> bool:
-    """Equal curves; the estimate of the naive loop has none."""
-    close = (np.allclose(curve.values, theirs[name], rtol=1e-9, atol=1e-12) for name, curve in ours.items() if theirs)
-    return all(close)
+def agree(ours: dict[str, DistanceCurve], theirs: Arrays) -> bool:
+    """Equal curves."""
+    return all(np.allclose(curve.values, theirs[name], rtol=1e-9, atol=1e-12) for name, curve in ours.items())
 
 
-def measure(quick: bool) -> Iterator[Row]:
-    """Both exact ways against every loop; ``quick`` has H = 12 instead of 20."""
-    horizon, sample = (12, 5) if quick else (20, 100)
+def dynamic_programme(p: AutomatonPolicy, q: AutomatonPolicy, task: Task, steps: int) -> NDArray[np.float64]:
+    """``(steps,)`` squared Hellinger distances."""
+    prompts, masses = task.prompt_law()
+    affinity = np.zeros((p.n_states, q.n_states))
+    np.add.at(affinity, (p.initial_states(prompts), q.initial_states(prompts)), masses)
+    values = np.empty(steps)
+    for h in range(steps):
+        root_p, root_q = np.exp(p.emissions(h) / 2), np.exp(q.emissions(h) / 2)
+        to_p, to_q, before, affinity = p.transitions(h), q.transitions(h), affinity, np.zeros_like(affinity)
+        for a in range(task.vocab_size):
+            part = before * root_p[:, a, None] * root_q[:, a]
+            np.add.at(affinity, (to_p[:, a, None], to_q[:, a]), part)
+        values[h] = 2 - 2 * affinity.sum()
+    return values
+
+
+def by_states(work: str, horizon: int, steps: int) -> Row:
+    """Of two coins and one; the peer does the first ``steps``."""
     task = Contamination(horizon=horizon, eps=0.02, p=0.1, q=0.6, theta_min=0.01)
     p, q = task.expert, BernoulliPolicy(0.15, on="flips")
 
-    def timed(work: Callable[[], Any]) -> Side:
-        def side(clock: Clock) -> Any:
-            with clock():
-                return work()
+    def peer(clock: Clock) -> NDArray[np.float64]:
+        with clock(steps / horizon):
+            return dynamic_programme(p, q, task, steps)
 
-        return side
+    return Row(
+        work,
+        f"A=2, H={horizon}",
+        timed(lambda: automaton_distances(p, q, task, metrics="hellinger2")["hellinger2"].values),
+        {"numpy loop": peer},
+        lambda ours, theirs: bool(np.allclose(ours[:steps], theirs, rtol=1e-9, atol=1e-9)),
+    )
 
+
+def by_drawing(n: int, horizon: int) -> Row:
+    """Between the expert on text and a model of a lower order."""
+    task, rng = Text(horizon=horizon), np.random.default_rng(0)
+    real = task.windows(n, rng)
+    learner = NGramPolicy.fit(real.prompts, real.tokens, task.vocab_size, 3)
+
+    def theirs() -> NDArray[np.float64]:
+        parts = []
+        for writer in (task.expert, learner):
+            prompts = task.sample_prompts(n // 2, rng)
+            tokens = numpy_loop(writer, prompts, horizon, rng)
+            p, q = (_token_log_probs(policy, prompts, tokens) for policy in (task.expert, learner))
+            parts.append((p - q).cumsum(axis=1))
+        with np.errstate(over="ignore"):
+            return np.mean([2 - 2 / np.cosh(ratio / 2) for ratio in parts], axis=(0, 1))
+
+    return Row(
+        "distance by Monte Carlo",
+        f"A={task.vocab_size}, H={horizon}, n={n}",
+        timed(lambda: monte_carlo_distances(task.expert, learner, task, n=n, rng=rng, metrics="hellinger2")),
+        {"numpy loop": timed(theirs)},
+        lambda ours, found: bool(
+            (abs(ours["hellinger2"].values - found) <= 5 * np.sqrt(2) * ours["hellinger2"].std_error).all()
+        ),
+        "5x",
+    )
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Every way; ``quick`` has short horizons."""
+    task = Contamination(horizon=6 if quick else 16, eps=0.02, p=0.1, q=0.6, theta_min=0.01)
+    p, q = task.expert, BernoulliPolicy(0.15, on="flips")
     peers = {
-        f"naive loop (estimated from {sample} sequences a length)": naive_loop(p, q, task, sample=sample),
-        "batched loop (1024 sequences)": timed(lambda: batched_loop(p, q, task, _log_prob)),
-        "batched log_probs (1024 sequences)": timed(lambda: batched_loop(p, q, task, _log_prob_in_one_reading)),
+        "numpy loop": timed(lambda: batched_loop(p, q, task, _log_prob)),
+        "with log_probs": timed(lambda: batched_loop(p, q, task, _log_prob_in_one_reading)),
     }
-    for name, ours in (("prefix tree", enumeration_distances), ("pairs of states", automaton_distances)):
-        work = f"all distances, all prefixes, A=2, H={horizon}, 2 prompts: {name}"
-        yield from compare(work, timed(partial(ours, p, q, task)), peers, agree=agree, repeats=2)
-
-
-if __name__ == "__main__":
-    main("distances")
+    ours = timed(lambda: enumeration_distances(p, q, task))
+    yield Row("all distances by prefix tree", f"A=2, H={task.horizon}, 2 prompts", ours, peers, agree, "10x")
+    yield by_states("Hellinger distance by pairs of states", 20 if quick else 1000, 20 if quick else 1000)
+    yield by_states("the same, long", 60 if quick else 10_000, 20 if quick else 200)
+    yield by_drawing(100 if quick else 2000, 4 if quick else 64)

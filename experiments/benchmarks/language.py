@@ -2,7 +2,7 @@
 
 Sampling gives every token's log-probability as well, which a bridge between two models needs. ``generate`` writes other
 texts of the same law; that of the two samples must agree in mean log-probability, within five standard errors. Scoring
-is of the same texts, and must agree to 1e-3 nats. Rates are tokens a second, ours and the peer's.
+is of the same texts, and must agree to 1e-3 nats.
 
 Without ``NTP_MODEL`` (a name, a directory or a .gguf file, as for `ntp_envs.language.load_model`) the model is a small
 random one.
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import Clock, Row, compare, main
+from experiments.benchmarks import Clock, Row
 from ntp_envs.checks import import_extra
 
 BATCHES = (1, 8, 32, 64)
@@ -35,14 +35,14 @@ def model_and_begin() -> tuple[Any, int]:
     return transformers.LlamaForCausalLM(config).eval(), 1
 
 
-def measure(quick: bool) -> Iterator[Row]:
-    """Both, at every size of batch; ``quick`` has short texts and two sizes."""
+def rows(quick: bool) -> Iterator[Row]:
+    """Both, at every size of batch; ``quick`` has short texts."""
     import_extra("transformers", what="the benchmark of language models", install='pip install "ntp-envs[lm]"')
     from ntp_envs.language import TransformersPolicy, torch
 
     model, begin = model_and_begin()
     horizon = 8 if quick else 64
-    for batch in (1, 8) if quick else BATCHES:
+    for batch in BATCHES:
         policy = TransformersPolicy(model, prompt_length=0, begin=begin, batch_size=batch)
         prompts = np.zeros((batch, 0), dtype=np.int64)
         texts = policy.sample(prompts, horizon, np.random.default_rng(0))
@@ -71,14 +71,10 @@ def measure(quick: bool) -> Iterator[Row]:
                 laws = model(ids[:, :-1]).logits.log_softmax(-1)
                 return laws.gather(2, ids[:, 1:, None])[:, :, 0].numpy()
 
-        repeats = 2 if quick else 3
+        size = f"H={horizon}, A={policy.vocab_size}"
         work = {"sampling": (sampled, {"generate": generated}, alike), "scoring": (scored, {"one pass": passed}, equal)}
         for name, (ours, peers, agree) in work.items():
-            for row in compare(
-                f"{name}, B={batch}, H={horizon}, A={policy.vocab_size}", ours, peers, agree=agree, repeats=repeats
-            ):
-                rates = [f"{batch * horizon / min(spent):.0f}" for spent in (row.ours, row.theirs)]
-                yield Row(row.work, row.ours, row.peer, row.theirs, f"{' and '.join(rates)} tokens a second")
+            yield Row(f"{name} of a language model, B={batch}", size, ours, peers, agree)
 
 
 def alike(ours: Any, theirs: Any) -> bool:
@@ -93,7 +89,3 @@ def alike(ours: Any, theirs: Any) -> bool:
 def equal(ours: Any, theirs: Any) -> bool:
     """To rounding."""
     return bool(np.allclose(ours, theirs, rtol=0, atol=1e-3))
-
-
-if __name__ == "__main__":
-    main("language")

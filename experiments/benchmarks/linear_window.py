@@ -24,16 +24,14 @@ import numpy as np
 from agents.base import FitReport
 from agents.linear_likelihood import maximum_likelihood
 from agents.linear_rows import distinct_rows
-from experiments.benchmarks import Row, main
+from experiments.benchmarks import Row
 from experiments.benchmarks.log_loss_fit import against_lbfgs, lbfgs
 from ntp_envs import ARLinearPolicy, Demonstrations
 from ntp_envs.features import WindowOneHot
 
 GAP = 1e-4  # nats a token
-RADIUS = 200.0
 VOCABULARY = 60
 HORIZON, PROMPT = 128, 16
-WIDTHS = (2, 4, 16)
 
 
 def text(tokens: int) -> Demonstrations:
@@ -49,7 +47,7 @@ def text(tokens: int) -> Demonstrations:
     return Demonstrations(rows[:, :PROMPT], rows[:, PROMPT:], vocab_size=VOCABULARY)
 
 
-def window(demos: Demonstrations, width: int) -> list[Row]:
+def window(demos: Demonstrations, width: int, radius: float, goal: str) -> Row:
     """One window."""
     from scipy.sparse import vstack
 
@@ -62,7 +60,7 @@ def window(demos: Demonstrations, width: int) -> list[Row]:
 
     def ours() -> FitReport:
         nonlocal penalty
-        report = maximum_likelihood(features, RADIUS, demos, tol=GAP * HORIZON)[1]
+        report = maximum_likelihood(features, radius, demos, tol=GAP * HORIZON)[1]
         penalty = report.details["multiplier"]
         return report
 
@@ -78,22 +76,18 @@ def window(demos: Demonstrations, width: int) -> list[Row]:
         return (loss - report.objective - penalty * report.details["norm"] ** 2 / 2) / demos.horizon
 
     return against_lbfgs(
-        f"A={VOCABULARY}, window of {width}, d={features.dimension}, {demos.tokens.size} tokens",
+        f"maximum likelihood, window of {width} characters",
+        f"A={VOCABULARY}, d={features.dimension}, {demos.tokens.size} tokens of English",
         ours,
         fit,
         excess,
         gap=GAP,
-        tolerances=(1e-4, 1e-5, 1e-6, 1e-7, 1e-8),
-        repeats=2 if width < 16 else 1,
+        goal=goal,
     )
 
 
-def measure(quick: bool) -> Iterator[Row]:
-    """Every window; ``quick`` has 20 000 tokens instead of 300 000, and windows of 2 and 4 only."""
-    demos = text(20_000 if quick else 300_000)
-    for width in WIDTHS[:2] if quick else WIDTHS:
-        yield from window(demos, width)
-
-
-if __name__ == "__main__":
-    main("linear_window")
+def rows(quick: bool) -> Iterator[Row]:
+    """Every window; ``quick`` has 2000 tokens instead of 300,000, and a ball of radius 2."""
+    demos, radius = (text(2000), 2.0) if quick else (text(300_000), 200.0)
+    for width, goal in ((2, "7x"), (4, "3x"), (16, "3x")):
+        yield window(demos, width, radius, goal)

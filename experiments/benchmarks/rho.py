@@ -20,8 +20,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
-from experiments.benchmarks import Clock, Row, compare, main
+from agents.rho_game import TAU_SCALE, solve_finite_game
+from experiments.benchmarks import Clock, Row, timed
 from ntp_envs import MarkovPolicy, MixturePolicy
 from ntp_envs.automata import markov_contexts
 
@@ -56,39 +56,24 @@ def same_choice(matrix: NDArray[np.float64], tau: str) -> bool:
     return solve_finite_game(matrix, np.full(len(matrix), 1 / len(matrix)), tau).index == peer
 
 
-def games(work: str, matrix: NDArray[np.float64], tau: str, sample: NDArray[np.int64]) -> list[Row]:
-    """One game."""
-    n, policies = matrix.shape
-    weights = np.full(n, 1 / n)
-
-    def ours(clock: Clock) -> GameSolution:
-        with clock():
-            return solve_finite_game(matrix, weights, tau)
-
-    def peer(clock: Clock) -> float:
-        with clock(len(sample) / policies):
-            return min(worst_case(matrix, int(j), tau) for j in sample)
-
-    return compare(
-        work,
-        ours,
-        {f"numpy broadcasting ({len(sample)} rows timed, scaled to {policies})": peer},
-        agree=lambda game, least: least >= game.value - 1e-12 and same_choice(matrix[:, :100], tau),
-        repeats=3,
-        note=lambda game: f"{game.rows_evaluated} rows evaluated",
-    )
-
-
-def measure(quick: bool) -> Iterator[Row]:
-    """Both classes under both taus; ``quick`` has n = 2000 and M = 200 instead of n = 10^4 and M = 1000."""
-    n, policies = (2000, 200) if quick else (10_000, 1000)
+def rows(quick: bool) -> Iterator[Row]:
+    """Both classes; ``quick`` has n = 500 and M = 50 instead of n = 10^4 and M = 1000."""
+    n, policies = (500, 50) if quick else (10_000, 1000)
     rng = np.random.default_rng(0)
-    for name, near in (("far apart", False), ("neighbours", True)):
-        matrix = log_densities(n, policies, 64, rng, near=near)
-        for tau in TAU_SCALE:
-            sample = rng.choice(policies, size=40, replace=False)
-            yield from games(f"rho game, tau={tau}, n={n}, M={policies}, {name}", matrix, tau, sample)
+    for name, tau in (("far apart", "ratio"), ("neighbours", "psi")):
+        matrix, weights = log_densities(n, policies, 64, rng, near=name == "neighbours"), np.full(n, 1 / n)
+        sample = rng.choice(policies, size=min(40, policies), replace=False)
 
+        def peer(clock: Clock) -> float:
+            with clock(len(sample) / policies):  # noqa: B023
+                return min(worst_case(matrix, int(j), tau) for j in sample)  # noqa: B023
 
-if __name__ == "__main__":
-    main("rho")
+        yield Row(
+            f"rho game, policies {name}",
+            f"n={n}, M={policies}",
+            timed(lambda: solve_finite_game(matrix, weights, tau)),  # noqa: B023
+            {"numpy broadcasting": peer},
+            lambda game, least: least >= game.value - 1e-12 and same_choice(matrix[:, :100], tau),  # noqa: B023
+            "1000x",
+            lambda game: f"{game.rows_evaluated} rows evaluated",
+        )

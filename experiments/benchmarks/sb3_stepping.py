@@ -13,55 +13,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from experiments.benchmarks import Row, compare, main
-from experiments.benchmarks.stepping import HORIZON, same, stepping, worded
+from experiments.benchmarks import Row
+from experiments.benchmarks.stepping import HORIZON, same, stepping
 from ntp_envs import TokenEnv, make_task
 
-SETTINGS: list[tuple[str, dict[str, Any], bool]] = [
-    ("Tightrope", {"reward": "success", "expert_info": False}, False),
-    ("Contamination", {"reward": "expert_log_prob", "expert_info": False}, False),
-    ("Tightrope", {"reward": "success", "expert_info": False}, True),
-    ("Contamination", {"reward": "expert_log_prob", "expert_info": True}, False),
+SETTINGS: list[tuple[str, str, dict[str, Any], str]] = [
+    ("success", "Tightrope", {"reward": "success", "expert_info": False}, "50x"),
+    ("success in VecMonitor", "Tightrope", {"reward": "success", "expert_info": False}, "50x"),
+    ("expert_log_prob", "Contamination", {"reward": "expert_log_prob", "expert_info": False}, "300x"),
 ]
 
 
-def setting(family: str, num_envs: int, arguments: dict[str, Any], monitored: bool, *, repeats: int) -> list[Row]:
-    """One setting."""
-    from agents.rl import make_vec_env  # first, as its error names the extra
-
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor  # isort: skip
-
-    options = {"horizon": HORIZON, **arguments}
-    prompt = {"prompt": make_task(family, horizon=HORIZON).prompt_law()[0][0]}
-    ours: Any = make_vec_env(family, num_envs, **options).unwrapped  # without its monitor
-    peer: Any = DummyVecEnv([lambda: TokenEnv(family, **options)] * num_envs)
-    if monitored:
-        ours, peer = VecMonitor(ours), VecMonitor(peer)
-
-    def start(envs: Any) -> None:
-        envs.seed(0)
-        envs.set_options(prompt)
-        envs.reset()
-
-    return compare(
-        worded(family, num_envs, arguments) + (" VecMonitor" if monitored else ""),
-        stepping(ours, 16, start, HORIZON),
-        {"DummyVecEnv": stepping(peer, 1, start, HORIZON)},
-        agree=same,
-        repeats=repeats,
-    )
-
-
-def measure(quick: bool) -> Iterator[Row]:
-    """Every setting at two sizes; ``quick`` has the larger one only, and the first two settings.
+def rows(quick: bool) -> Iterator[Row]:
+    """Every setting, of 1024 sequences; ``quick`` has 4.
 
     Raises:
         ImportError: the extra ``rl`` is missing.
     """
-    for num_envs in (1024,) if quick else (64, 1024):
-        for family, arguments, monitored in SETTINGS[:2] if quick else SETTINGS:
-            yield from setting(family, num_envs, arguments, monitored, repeats=2 if quick else 3)
+    from agents.rl import make_vec_env  # first, as its error names the extra
 
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor  # isort: skip
 
-if __name__ == "__main__":
-    main("sb3_stepping")
+    num_envs = 4 if quick else 1024
+    for work, family, arguments, goal in SETTINGS:
+        options = {"horizon": HORIZON, **arguments}
+        prompt = {"prompt": make_task(family, horizon=HORIZON).prompt_law()[0][0]}
+        ours: Any = make_vec_env(family, num_envs, **options).unwrapped  # without its monitor
+        peer: Any = DummyVecEnv([lambda: TokenEnv(family, **options)] * num_envs)  # noqa: B023
+        if "VecMonitor" in work:
+            ours, peer = VecMonitor(ours), VecMonitor(peer)
+
+        def start(envs: Any) -> None:
+            envs.seed(0)
+            envs.set_options(prompt)  # noqa: B023
+            envs.reset()
+
+        yield Row(
+            f"stepping by stable-baselines3, {family}, reward {work}",
+            f"H={HORIZON}, B={num_envs}",
+            stepping(ours, 1 if quick else 16, start, HORIZON),
+            {"DummyVecEnv": stepping(peer, 1, start, HORIZON)},
+            same,
+            goal,
+        )
