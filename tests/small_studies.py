@@ -44,6 +44,7 @@ SMALL = {
     "parity": "--episodes 1 2 16 --n 300 --seeds 3 --population-horizons 4 8 --horizons 8 16 --linear-n 200 --chunks 4",
     "pathstar": "--degrees 2 --length 4 --nodes 8 --forcing-steps 4 --reversed-steps 4 --teacherless-steps 6 "
     "--second-steps 3 --every 2 --prompts 16 --batch-size 8 --width 8 --layers 1 --heads 2 --seeds 2",
+    "phase": "--horizons 4 16 --eps 1e-2 1e-1 --chunk 4 --n 20 2000 --n-horizon 16",
     "pointers": "--degrees 2 3 --lengths 4 --length 4 --nodes 8 --n 200",
     "raremode": "--growth-horizons 16 32 64 128 256",
     "rewarded": "--bits 5 --shares 0.2 0.5 --starts 0.1 --rounds 4 --n 20000 --seeds 2 --fresh 2000",
