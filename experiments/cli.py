@@ -217,11 +217,11 @@ def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
     quick = "--quick" in words
     names = {field.name.replace("_", "-"): field.default for field in dataclasses.fields(study.options)}
     words = gathered(words, {f"--{name}": isinstance(default, tuple) for name, default in names.items()})
-    makers = {"settings": (RunSettings, RunSettings)}
+    makers: dict[str, tuple[Any, Any]] = {"settings": (RunSettings, RunSettings)}
     makers["options"] = (study.options, lambda: study.default_options(quick=quick))
     fields = [(n, Annotated[kind, flat], dataclasses.field(default_factory=make)) for n, (kind, make) in makers.items()]
     command, prog = dataclasses.make_dataclass("Command", fields), f"ntp-bench run {study.name}"
-    how = {"description": study.question, "config": (tyro.conf.FlagCreatePairsOff,)}
+    how: dict[str, Any] = {"description": study.question, "config": (tyro.conf.FlagCreatePairsOff,)}
     parsed: Any = tyro.cli(command, args=words, prog=prog, **how)
     return parsed.settings, parsed.options
 

@@ -430,8 +430,8 @@ def findings(options: MultiplicationOptions, summary: Summary) -> Iterator[str]:
                 "carry": f"with a carry before each digit of the product {whole['carry']} are",
                 "none": f"without a chain {whole['none']}",
             }
-            if said := [sentence for cot, sentence in words.items() if whole[cot]]:
-                yield f"{NAMES[learner]}, {digits} digits, {options.steps} updates: {'; '.join(said)}."
+            if sentences := [sentence for cot, sentence in words.items() if whole[cot]]:
+                yield f"{NAMES[learner]}, {digits} digits, {options.steps} updates: {'; '.join(sentences)}."
     if why := networks_left_out(options.neural):
         yield f"Networks are {why}."
     yield (

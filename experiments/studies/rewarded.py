@@ -140,9 +140,9 @@ def tables(o: RewardedOptions, summary: Summary) -> Iterator[Table]:
         for name, source in (("sampled", ""), ("closed form", CLOSED)):
             shares = [summary.shown(source + SHARE, 2, part=ROUNDS, p=p, round=r) for r in rounds]
             lines.append([f"p={p:g}, {name}", *shares, summary.shown(source + PASSED, part=ROUNDS, p=p)])
-    heads = ["start", *(f"round {r}" for r in rounds), "above 1/3 after"]
+    by_round = ["start", *(f"round {r}" for r in rounds), "above 1/3 after"]
     note = "A round samples, keeps the right answers and fits again. Closed form: the odds double."
-    yield Table("ParityMix: share of chains under filtered rounds", heads, lines, note)
+    yield Table("ParityMix: share of chains under filtered rounds", by_round, lines, note)
 
 
 def mix_figure(summary: Summary) -> Figure:

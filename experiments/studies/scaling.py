@@ -150,7 +150,7 @@ def trained(
     seen = network.prompt_length + H - 1 if whole else network.window_length  # at most
     labels: dict[str, Label] = {"task": task.name, "learner": architecture, "H": H, "n": n}
     labels |= {"budget": budget, "width": width, "window": seen}
-    sizes = {FLOPS: steps * network.training_flops(size), STEPS: steps, TOKENS: steps * size * H}
+    sizes: dict[str, float] = {FLOPS: steps * network.training_flops(size), STEPS: steps, TOKENS: steps * size * H}
     sizes |= {EPOCHS: steps * size / n, PARAMETERS: network.n_parameters}
     records = [Record(metric, float(value), labels, method="count") for metric, value in sizes.items()]
     records.append(Record(SECONDS, clock.seconds, labels, machine=True))

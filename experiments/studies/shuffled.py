@@ -323,8 +323,8 @@ def findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
     ends = {name: list(s.select(DISTANCE2, **at_end(o, name))) for name in ANY_BIGRAM}
     ends = {name: rows for name, rows in ends.items() if rows}
     if ends:
-        words = "; ".join(f"{name} {s.shown(DISTANCE2, **at_end(o, name))}" for name in ends)
-        yield f"Any bigram model, documents of {o.network_horizon} tokens: {words}."
+        each = "; ".join(f"{name} {s.shown(DISTANCE2, **at_end(o, name))}" for name in ends)
+        yield f"Any bigram model, documents of {o.network_horizon} tokens: {each}."
     for name in (name for name in (RHO, CLIPPED) if name in ends and EXACT in ends):
         (row,), (exact,) = ends[name], ends[EXACT]
         change, told = row.mean / exact.mean - 1.0, "without intervals"
