@@ -138,14 +138,20 @@ def certified_gap(
     return max(min(first, float(values.min())), 0.0)
 
 
-@dataclass(frozen=True)
-class BallFit:
-    """Where `newton_in_ball` ended."""
+@dataclass(frozen=True, eq=False)
+class CertifiedFit:
+    """Where a solver ended: ``(d,)`` theta, its loss, its certified gap."""
 
     theta: FloatArray
     loss: float
     gap: float
     iterations: int
+
+
+@dataclass(frozen=True, eq=False)
+class BallFit(CertifiedFit):
+    """Where `newton_in_ball` ended."""
+
     curvature: Curvature
 
 
@@ -259,13 +265,9 @@ PATIENCE = 20  # iterations without a smaller gap, or a loss that is smaller by 
 
 
 @dataclass(frozen=True, eq=False)
-class IndicatorFit:
-    """Where `newton_cg_in_ball` ended: ``(d,)`` theta, its loss, its certified gap, and the multiplier."""
+class IndicatorFit(CertifiedFit):
+    """Where `newton_cg_in_ball` ended, and the multiplier of the ball there."""
 
-    theta: FloatArray
-    loss: float
-    gap: float
-    iterations: int
     multiplier: float
 
 

@@ -1,10 +1,10 @@
-"""Several tasks at once: a score for each run, its mean or interquartile mean, who is better, and score profiles.
+"""Runs of agents on tasks: means, paired differences and slopes, and over several tasks scores and who is better.
 
-The statistics are those that Agarwal, Schwarzer, Castro, Courville and Bellemare ask for ("Deep Reinforcement Learning
-at the Edge of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264), with two changes for the few data sets that
-there are here. The stratified bootstrap is widened as Student's t is, since with five data sets alone it misses too
-often. And the probability of improvement is that on the *same* data set, which both learners saw; its interval is that
-of a share, which is not empty where one of them always wins.
+Scores are treated as Agarwal, Schwarzer, Castro, Courville and Bellemare ask for ("Deep Reinforcement Learning at the
+Edge of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264), with two changes for the few data sets that there
+are here. The stratified bootstrap is widened as Student's t is, since with five data sets alone it misses too often.
+And the probability of improvement is that on the *same* data set, which both learners saw; its interval is that of a
+share, which is not empty where one of them always wins.
 
 Tasks are fixed: the intervals say what other data sets of these tasks might have given, not what other tasks might.
 """
@@ -12,15 +12,28 @@ Tasks are fixed: the intervals say what other data sets of these tasks might hav
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.charts import Figure, new_figure, no_data, say_band
-from experiments.summary import NAN, Interval
+from experiments.cells import Label, keyed_rng
+from experiments.charts import COLOURS, Figure, learner_style, new_figure, no_data, say_band
+from experiments.evaluation import parse_call
+from experiments.measure import CHUNK_KR, CHUNKED, LAYERWISE, LEARNERS, NOTHING, SECONDS, SLOPE_IN_H
+from experiments.summary import NAN, Interval, Summary, SummaryRow, mean_interval, paired_difference, slope_interval
 from ntp_envs.intervals import CONFIDENCE, check_confidence, normal_quantile, score_interval, student_margin
+
+RUNS, MEANS = "runs", "means"
+SEED = "seed"  # the label that tells data sets apart
+NOT_APPLICABLE = "not applicable"
+NO_FACTOR = "no C_apx"
+NATS, BITS = "-log(1 - D_H^2/2), nats", "bits a character"
+QUERIES, STEPS, CONVERGED = "expert queries", "environment steps", "converged"
+FACTOR, DISTANCE = "C_apx", "hellinger2"
+DISTANCE_SLOPE = "slope of log D_H^2 in log H"
+SCORE, IQM, BETTER = "score", "interquartile mean of the score", "probability of improvement over"
 
 #: share cut from either end by the interquartile mean
 QUARTER = 0.25
@@ -144,23 +157,181 @@ def profile(scores: ArrayLike, thresholds: ArrayLike) -> NDArray[np.float64]:
     return (np.ravel(scores)[:, None] >= np.asarray(thresholds, dtype=np.float64)).mean(axis=0)
 
 
-def profile_figure(scores: Mapping[str, NDArray[np.float64]], colours: Mapping[str, str], title: str) -> Figure:
+#: our agents in the colours of the learners that they are in the other figures
+STYLES = {agent: learner for learner, (agent, _) in reversed({**LEARNERS, **LAYERWISE}.items())}
+STYLES |= {"ChunkedRhoBC": CHUNKED, "ChunkKR": CHUNK_KR}
+
+
+def colour_of(agent: str) -> str:
+    """The colour of an agent in figures of several; yours are black."""
+    learner = STYLES.get(parse_call(agent).name)
+    return COLOURS["black"] if learner is None else learner_style(learner).colour
+
+
+def profile_figure(scores: Mapping[str, NDArray[np.float64]], title: str) -> Figure:
     """A line for each agent of `profile` over all thresholds, with its 95 % band."""
     figure, axes = new_figure(title, "score", "share of runs that score at least this", size=(8.6, 4.6))
     thresholds = np.linspace(0.0, 1.0, 401)
     dashes = ("-", "--", ":", "-.")
     used: list[str] = []
     for agent, own in scores.items():
-        share, colour = profile(own, thresholds), colours[agent]
+        share, colour = profile(own, thresholds), colour_of(agent)
         look: dict[str, Any] = {"color": colour, "linestyle": dashes[used.count(colour) % len(dashes)]}
         used.append(colour)
         axes.plot(thresholds, share, label=agent, **look)
         axes.fill_between(thresholds, *share_interval(share, own.size), color=colour, alpha=0.12, linewidth=0)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
     if scores:
         say_band(axes, "each score")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
     else:
         no_data(axes)
     return figure
+
+
+# -- from the runs to means, paired differences and slopes -------------------------------------------------------------
+
+
+class Runs:
+    """The single runs by task, horizon and agent; of other options than these, ``tasks`` and ``seeds`` are read."""
+
+    def __init__(self, options: Any, summary: Summary) -> None:
+        self.options = options
+        self._rows: dict[tuple[str, int, str, str], dict[int, SummaryRow]] = {}
+        additive = [in_nats(row) for row in summary.select(DISTANCE, part=RUNS)]
+        for row in (*summary.select(part=RUNS), *additive, *summary.timings.select(part=RUNS)):
+            key = (row["task"], row["H"], row["learner"], row.metric)
+            self._rows.setdefault(key, {})[row[SEED]] = row
+        known = {(task, H) for task, H, *_ in self._rows}
+        #: horizons of each task that anything is known at, in order
+        self.horizons = {task: sorted(H for name, H in known if name == task) for task in options.tasks}
+
+    def rows(self, task: str, H: int, agent: str, metric: str) -> dict[int, SummaryRow]:
+        """By seed; those whose cell failed are missing."""
+        return self._rows.get((task, H, agent, metric), {})
+
+    def values(self, task: str, H: int, agent: str, metric: str) -> dict[int, float]:
+        """The number that each seed gave."""
+        return {seed: row.mean for seed, row in self.rows(task, H, agent, metric).items()}
+
+    def scores(self, task: str, agent: str) -> list[float] | None:
+        """`run_score` of each data set, the mean over horizons; 0 for a run that failed.
+
+        ``None`` where the agent is not for the task at some horizon, or nothing is known of the task.
+        """
+        horizons = self.horizons[task]
+        if not horizons or any(self.reason(task, H, agent) is not None for H in horizons):
+            return None
+        found = np.zeros((len(horizons), self.options.seeds))
+        for place, H in enumerate(horizons):
+            factors = self.values(task, H, agent, FACTOR)
+            for seed, value in self.values(task, H, agent, DISTANCE).items():
+                found[place, seed] = run_score(value, factors.get(seed))
+        return [float(mean) for mean in found.mean(axis=0)]
+
+    def no_factor(self, task: str) -> str:
+        """Why a task has no C_apx; empty where it has one, or nothing was measured."""
+        said = (
+            row.method
+            for key, rows in self._rows.items()
+            if key[0] == task and key[3] == NO_FACTOR
+            for row in rows.values()
+        )
+        return next(said, "")
+
+    def reason(self, task: str, H: int, agent: str) -> str | None:
+        """Why the agent is not for the task at this horizon; ``None`` where it is, or where every run failed."""
+        return next((row.method for row in self.rows(task, H, agent, NOT_APPLICABLE).values()), None)
+
+
+def in_nats(row: SummaryRow) -> SummaryRow:
+    """A squared Hellinger distance on the additive scale."""
+    ends = [nats_apart(end) for end in (row.mean, row.lower, row.upper)]
+    return SummaryRow(row.part, row.labels, NATS, *ends, row.seeds, row.method)  # type: ignore[call-arg, arg-type]
+
+
+def resampling() -> np.random.Generator:
+    """The same resamples for all, so that equal data have equal intervals."""
+    return keyed_rng(0, "compare: bootstrap")
+
+
+def minus(metric: str, baseline: str) -> str:
+    """The name of a paired difference."""
+    return f"{metric} minus that of {baseline}"
+
+
+def means_of(runs: Runs) -> Summary:
+    """What follows from the runs, with intervals over the seeds, for ``summary.csv``; the seconds are its timings.
+
+    A difference is taken seed by seed, on the same data, over the seeds that both have.
+    """
+    options, found, timings = runs.options, list[SummaryRow](), list[SummaryRow]()
+    for task, horizons in runs.horizons.items():
+        for agent in options.agents:
+            labels: dict[str, Label] = {"task": task, "learner": agent, "n": options.n}
+            for H in horizons:
+                at = {**labels, "H": H}
+                for metric in (FACTOR, DISTANCE, NATS, BITS, QUERIES, STEPS):
+                    found += averaged(at, metric, runs.rows(task, H, agent, metric))
+                    if agent != options.baseline and metric in (FACTOR, DISTANCE):
+                        ours, theirs = (runs.values(task, H, name, metric) for name in (agent, options.baseline))
+                        if common := sorted(ours.keys() & theirs.keys()):
+                            first, second = ([values[seed] for seed in common] for values in (ours, theirs))
+                            gap = paired_difference(first, second, resampling(), rounding=NOTHING)
+                            found.append(SummaryRow(MEANS, at, minus(metric, options.baseline), *gap, len(common)))
+                timings += averaged(at, SECONDS, runs.rows(task, H, agent, SECONDS))
+            found += slope_of(runs, labels)
+    return Summary([*found, *over_tasks(runs)], timings)
+
+
+def averaged(labels: dict[str, Label], metric: str, rows: dict[int, SummaryRow]) -> list[SummaryRow]:
+    """The mean and its interval; of a single run, the interval of its own."""
+    if not rows:
+        return []
+    first, *others = rows.values()
+    interval = (first.mean, first.lower, first.upper)
+    if others:
+        interval = mean_interval([row.mean for row in rows.values()], resampling())
+    return [SummaryRow(MEANS, labels, metric, *interval, len(rows))]
+
+
+def slope_of(runs: Runs, labels: dict[str, Label]) -> Iterator[SummaryRow]:
+    """Slope in H of C_apx, or of the distance where there is no factor; none with fewer than two horizons."""
+    task, agent = str(labels["task"]), str(labels["learner"])
+    for metric, name in ((FACTOR, SLOPE_IN_H), (DISTANCE, DISTANCE_SLOPE)):
+        found = {H: values for H in runs.horizons[task] if (values := runs.values(task, H, agent, metric))}
+        seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
+        if len(found) >= 2 and seeds:
+            interval = slope_interval(list(found), np.array([[found[H][seed] for seed in seeds] for H in found]))
+            method = f"least squares, H={min(found)}..{max(found)}"
+            if np.isfinite(interval[0]):
+                yield SummaryRow(MEANS, labels, name, *interval, len(seeds), method)
+            return
+
+
+def scored(runs: Runs) -> dict[str, dict[str, list[float]]]:
+    """The scores of each agent by task, of those that it takes; none where fewer than two tasks are known."""
+    if sum(map(bool, runs.horizons.values())) < 2:
+        return {}
+    each = {agent: {task: runs.scores(task, agent) for task in runs.horizons} for agent in runs.options.agents}
+    return {agent: {task: own for task, own in found.items() if own is not None} for agent, found in each.items()}
+
+
+def over_tasks(runs: Runs) -> Iterator[SummaryRow]:
+    """A row for each task's mean score, and for each agent's interquartile mean and probability of improvement."""
+    scores, options = scored(runs), runs.options
+    for agent, own in scores.items():
+        labels: dict[str, Label] = {"learner": agent, "n": options.n}
+        for task, values in own.items():
+            interval = pooled_score([values], resampling(), trim=0.0)
+            yield SummaryRow(MEANS, {**labels, "task": task}, SCORE, *interval, len(values))
+        if own:
+            method = f"{len(own)} of {len(runs.horizons)} tasks"
+            interval = pooled_score(list(own.values()), resampling(), trim=QUARTER)
+            yield SummaryRow(MEANS, labels, IQM, *interval, options.seeds, method)
+        both = [task for task in own if task in scores.get(options.baseline, {})]
+        if both and agent != options.baseline:
+            ours, theirs = ([scores[name][task] for task in both] for name in (agent, options.baseline))
+            method = f"{len(both)} of {len(runs.horizons)} tasks, on the same data sets"
+            better = improvement(ours, theirs)
+            yield SummaryRow(MEANS, labels, f"{BETTER} {options.baseline}", *better, options.seeds, method)

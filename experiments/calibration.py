@@ -149,19 +149,12 @@ def _pairs() -> dict[str, tuple[Policy, Policy, Task, int]]:
 @cache
 def _curves(name: str, estimator: str, repetitions: int) -> dict[str, Ends]:
     """``(R,)`` ends of the intervals of every metric at the full length, all from the same draws."""
-    rng = keyed_rng(0, f"distance, {estimator}: {name}")
     p, q, task, n = _pairs()[name]
-    runs = [
-        monte_carlo_distances(p, q, task, n=n, rng=rng, thresholds=[2.0], estimator=estimator)
-        for _ in range(repetitions)
-    ]
-    return {
-        metric: (
-            np.array([run[metric].lower.flat[-1] for run in runs]),
-            np.array([run[metric].upper.flat[-1] for run in runs]),
-        )
-        for metric in runs[0]
-    }
+    options: dict[str, Any] = {"n": n, "thresholds": [2.0], "estimator": estimator}
+    options["rng"] = keyed_rng(0, f"distance, {estimator}: {name}")
+    runs = [monte_carlo_distances(p, q, task, **options) for _ in range(repetitions)]
+    ends = {metric: np.array([_ends(run[metric]) for run in runs]) for metric in runs[0]}
+    return {metric: (found[:, 0], found[:, 1]) for metric, found in ends.items()}
 
 
 def _distances() -> Iterator[CalibrationCell]:
@@ -173,14 +166,10 @@ def _distances() -> Iterator[CalibrationCell]:
                 continue
 
             def draw(
-                rng: np.random.Generator,
-                repetitions: int,
-                place: tuple[str, str] = (name, estimator),
-                metric: str = metric,
-                truth: float = truth,
+                _: Any, repetitions: int, at: Any = (name, estimator), metric: str = metric, t: float = truth
             ) -> Ends:
-                lower, upper = _curves(*place, repetitions)[metric]
-                return lower - truth, upper - truth
+                lower, upper = _curves(*at, repetitions)[metric]
+                return lower - t, upper - t
 
             hidden = metric == "kl" and name.startswith("default")
             yield CalibrationCell(f'`distance`, "{metric}", {estimator}', name, draw, documented=not hidden)
@@ -202,9 +191,8 @@ def _distances() -> Iterator[CalibrationCell]:
     for n_p, n_q, slip in ((1000, 4, 0.2), (1000, 20, 0.1), (5000, 50, 0.02), (200, 200, 0.05), (20, 1000, 0.01)):
         for metric, truth in (("hellinger2", 2.0 - 2.0 * np.sqrt(1.0 - slip)), ("tv", slip)):
             case = f"{n_p} sequences of P, {n_q} of Q, which slips with probability {slip}"
-            yield CalibrationCell(
-                f'`bridge_distances`, "{metric}"', case, _repeated(_unequal(n_p, n_q, slip, metric), truth)
-            )
+            drawn = _repeated(_unequal(n_p, n_q, slip, metric), truth)
+            yield CalibrationCell(f'`bridge_distances`, "{metric}"', case, drawn)
 
 
 def _ends(curve: DistanceCurve) -> tuple[float, float]:
@@ -247,12 +235,8 @@ def _two_samples() -> Iterator[CalibrationCell]:
 def _tested(
     method: str, n_p: int, n_q: int, horizon: int, a: float, b: float
 ) -> Callable[[np.random.Generator], tuple[Any, Any]]:
-    every: dict[str, dict[str, Any]] = {
-        "classifier": {},
-        "mmd": {"permutations": 49},
-        "n-gram": {"permutations": 1, "order": 1},
-    }
-    options = every[method]
+    every: dict[str, dict[str, Any]] = {"mmd": {"permutations": 49}, "n-gram": {"permutations": 1, "order": 1}}
+    options = every.get(method, {})
 
     def once(rng: np.random.Generator) -> tuple[Any, Any]:
         samples = _coins(rng, n_p, a, horizon), _coins(rng, n_q, b, horizon)
@@ -278,27 +262,17 @@ def _evaluations() -> Iterator[CalibrationCell]:
     log_loss = _mean_cross_entropy(task, mean)
     for n in (100, 1000):
         for measure, truth in (("mean_cross_entropy", log_loss), ("perplexity", float(np.exp(log_loss)))):
-            case = f"default Contamination, the mean flip rate, n={n}"
-            yield CalibrationCell(
-                f'`evaluate`, "{measure}"', case, _repeated(_evaluated(task, mean, n, measure), truth), 1000
-            )
+            case, drawn = f"default Contamination, the mean flip rate, n={n}", _evaluated(task, mean, n, measure)
+            yield CalibrationCell(f'`evaluate`, "{measure}"', case, _repeated(drawn, truth), 1000)
     spread = make_task("Contamination", horizon=8, eps=0.1, p=0.05, q=0.7, theta_min=0.05)
-    fair = UniformPolicy(2)
     coin = BernoulliPolicy(0.3, on="flips")
+    known = {"mean_cross_entropy": _mean_cross_entropy(spread, coin), "sampled_token_accuracy": 0.5}
     for n, weighted in ((100, False), (100, True), (1000, True)):
-        kind = "log-normal weights" if weighted else "no weights"
-        for measure, truth in (
-            ("mean_cross_entropy", _mean_cross_entropy(spread, coin)),
-            ("sampled_token_accuracy", 0.5),
-            ("sampled_exact", 0.5**8),
-        ):
-            policy = coin if measure == "mean_cross_entropy" else fair
-            yield CalibrationCell(
-                f'`evaluate`, "{measure}"',
-                f"10 % of other documents, n={n}, {kind}",
-                _repeated(_evaluated(spread, policy, n, measure, weighted=weighted), truth),
-                1000,
-            )
+        case = f"10 % of other documents, n={n}, {'log-normal weights' if weighted else 'no weights'}"
+        for measure, truth in {**known, "sampled_exact": 0.5**8}.items():
+            policy = coin if measure == "mean_cross_entropy" else UniformPolicy(2)
+            drawn = _repeated(_evaluated(spread, policy, n, measure, weighted=weighted), truth)
+            yield CalibrationCell(f'`evaluate`, "{measure}"', case, drawn, 1000)
 
     def read(rng: np.random.Generator) -> tuple[float, float]:
         cost = np.log(np.where(rng.random(3200) < 0.3, 0.2, 0.8))
@@ -332,26 +306,20 @@ def _replicates() -> Iterator[CalibrationCell]:
     def jumpy(rng: np.random.Generator, n: int) -> FloatArray:
         return rng.normal(1.0, 0.01, size=n) + 30.0 * (rng.random(n) < 0.2)
 
-    draws: dict[str, tuple[Callable[[np.random.Generator, int], FloatArray], float]] = {
-        "normal": (lambda rng, n: rng.normal(size=n), 0.0),
-        "exponential": (lambda rng, n: rng.exponential(size=n), 1.0),
-        "one in five jumps": (jumpy, 7.0),
-    }
-    honest = {"normal": 2, "exponential": 50, "one in five jumps": 20}  # from so many replicates on
-    for name, sizes in {
-        "normal": (2, 3, 5, 10, 20),
-        "exponential": (5, 10, 20, 50),
-        "one in five jumps": (5, 20),
-    }.items():
-        draw, truth = draws[name]
+    #: name, draws, their mean, numbers of replicates, and from how many on the interval holds
+    kinds: tuple[tuple[str, Callable[[np.random.Generator, int], FloatArray], float, tuple[int, ...], int], ...] = (
+        ("normal", lambda rng, n: rng.normal(size=n), 0.0, (2, 3, 5, 10, 20), 2),
+        ("exponential", lambda rng, n: rng.exponential(size=n), 1.0, (5, 10, 20, 50), 50),
+        ("one in five jumps", jumpy, 7.0, (5, 20), 20),
+    )
+    for name, draw, truth, sizes, honest in kinds:
         for n in sizes:
 
             def averaged(rng: np.random.Generator, draw: Any = draw, n: int = n) -> Any:
                 return mean_interval(draw(rng, n), rng, resamples=999)[1:]
 
-            yield CalibrationCell(
-                "`mean_interval`", f"{n} replicates, {name}", _repeated(averaged, truth), 1000, n >= honest[name]
-            )
+            case = f"{n} replicates, {name}"
+            yield CalibrationCell("`mean_interval`", case, _repeated(averaged, truth), 1000, n >= honest)
 
     def paired(rng: np.random.Generator) -> Any:
         common = 10.0 * rng.normal(size=5)
@@ -395,37 +363,23 @@ def table(found: list[Calibrated]) -> str:
     """The page, as Markdown."""
     documented = [result for result in found if result.cell.documented]
     beyond = [result for result in found if not result.cell.documented]
-    short = [result for result in documented if result.coverage < LEAST]
-    verdict = (
-        f"{len(short)} of them cover less than {100 * LEAST:g} %."
-        if short
-        else (f"None of them covers less than {100 * LEAST:g} %.")
+    short = sum(result.coverage < LEAST for result in documented)
+    parts = (
+        "# Do the intervals hold?",
+        f"Made by `{COMMAND}`; the level is 95 %. *Covers*: share of the repetitions whose interval contains the "
+        "truth (closed form or enumeration). *Above*, *below*: share whose whole interval is above, or below, the "
+        "truth. *Width*: the median. With 2000 repetitions a coverage of 95 % is seen as 94.0 to 95.9 %. No "
+        "interval is narrower than what n draws can show, so many cover more often than they say.",
+        f"## {len(documented)} documented cells",
+        f"{f'{short} of them cover' if short else 'None of them covers'} less than {100 * LEAST:g} %.",
+        "\n".join(_lines(documented)),
+        "## Beyond what the draws can show",
+        "Here the documentation says that the intervals do not hold: KL may rest on sequences that no draw has "
+        "shown and has no upper bound; few replicates show neither skewness nor jumps; an interquartile mean may "
+        "change its tasks; bands at each h do not hold at all h together unless asked to.",
+        "\n".join(_lines(beyond)),
     )
-    return "\n".join(
-        [
-            "# Do the intervals hold?",
-            "",
-            f"Made by `{COMMAND}`; the level is 95 %. *Covers*: share of the repetitions whose interval contains the "
-            "truth (closed form or enumeration). *Above*, *below*: share whose whole interval is above, or below, the "
-            "truth. *Width*: the median. With 2000 repetitions a coverage of 95 % is seen as 94.0 to 95.9 %. No "
-            "interval is narrower than what n draws can show, so many cover more often than they say.",
-            "",
-            f"## {len(documented)} documented cells",
-            "",
-            verdict,
-            "",
-            *_lines(documented),
-            "",
-            "## Beyond what the draws can show",
-            "",
-            "Here the documentation says that the intervals do not hold: KL may rest on sequences that no draw has "
-            "shown and has no upper bound; few replicates show neither skewness nor jumps; an interquartile mean may "
-            "change its tasks; bands at each h do not hold at all h together unless asked to.",
-            "",
-            *_lines(beyond),
-            "",
-        ]
-    )
+    return "\n\n".join(parts) + "\n"
 
 
 def _lines(found: list[Calibrated]) -> list[str]:

@@ -108,10 +108,17 @@ def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float
 
     figure = Figure(figsize=size)
     axes = figure.add_subplot()
-    axes.set_title(title)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     return figure, axes
+
+
+def new_grid(title: str, rows: int, columns: int, size: tuple[float, float], **how: Any) -> tuple[Figure, NDArray[Any]]:
+    """A figure with ``(rows, columns)`` axes under one title; ``how`` as `matplotlib.figure.Figure.subplots` has it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    return figure, figure.subplots(rows, columns, squeeze=False, **how)
 
 
 def new_panels(
@@ -127,11 +134,8 @@ def new_panels(
 
     ``titles`` are those of the panels.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    panels = list(figure.subplots(1, len(xlabels), sharey=share, squeeze=False)[0])
+    figure, grid = new_grid(title, 1, len(xlabels), size, sharey=share)
+    panels = list(grid[0])
     for axes, xlabel in zip(panels, xlabels, strict=True):
         axes.set_xlabel(xlabel)
     for axes, heading in zip(panels, titles):

@@ -142,11 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"unknown command {words[0]!r}.{did_you_mean(words[0], ['run', *COMMANDS])}")
         if message := shadowed_agents():
             raise UsageError(message)
-        code = (
-            _run(words[1:])
-            if words[0] == "run"
-            else _shown(COMMANDS[words[0]], words[1:] or ([] if words[0] == "list" else ["--help"]))
-        )
+        if words[0] == "run":
+            code = _run(words[1:])
+        else:
+            code = _shown(COMMANDS[words[0]], words[1:] or ([] if words[0] == "list" else ["--help"]))
         sys.stdout.flush()
         return code
     except (UsageError, FolderError) as error:
@@ -220,24 +219,12 @@ def parse_run(study: Study, words: list[str]) -> tuple[RunSettings, Any]:
     quick = "--quick" in words
     names = {field.name.replace("_", "-"): field.default for field in dataclasses.fields(study.options)}
     words = gathered(words, {f"--{name}": isinstance(default, tuple) for name, default in names.items()})
-    command = dataclasses.make_dataclass(
-        "Command",
-        [
-            ("settings", Annotated[RunSettings, flat], dataclasses.field(default_factory=RunSettings)),
-            (
-                "options",
-                Annotated[study.options, flat],  # type: ignore[name-defined]
-                dataclasses.field(default_factory=lambda: study.default_options(quick=quick)),
-            ),
-        ],
-    )
-    parsed: Any = tyro.cli(
-        command,
-        args=words,
-        prog=f"ntp-bench run {study.name}",
-        description=study.question,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    makers: dict[str, tuple[Any, Any]] = {"settings": (RunSettings, RunSettings)}
+    makers["options"] = (study.options, lambda: study.default_options(quick=quick))
+    fields = [(n, Annotated[kind, flat], dataclasses.field(default_factory=make)) for n, (kind, make) in makers.items()]
+    command, prog = dataclasses.make_dataclass("Command", fields), f"ntp-bench run {study.name}"
+    how: dict[str, Any] = {"description": study.question, "config": (tyro.conf.FlagCreatePairsOff,)}
+    parsed: Any = tyro.cli(command, args=words, prog=prog, **how)
     return parsed.settings, parsed.options
 
 
@@ -278,19 +265,10 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
         if settings.dry_run:
             return _plan(study, options, out, settings)
         with _stopped_like_ctrl_c(), _progress(study.name, stderr, settings.quiet) as progress:
-            outcome = run_study(
-                study,
-                options,
-                out=out,
-                quick=settings.quick,
-                seed=settings.seed,
-                place=settings.place,
-                overwrite=settings.overwrite,
-                reuse_stale=settings.reuse_stale,
-                pdf=settings.pdf,
-                progress=progress,
-                tell=lambda sentence: stderr.print(escape(sentence), soft_wrap=True),
-            )
+            same = ("quick", "seed", "place", "overwrite", "reuse_stale", "pdf")
+            how: dict[str, Any] = {name: getattr(settings, name) for name in same}
+            how["tell"] = lambda sentence: stderr.print(escape(sentence), soft_wrap=True)
+            outcome = run_study(study, options, out=out, progress=progress, **how)
     except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
     except BrokenPipeError:

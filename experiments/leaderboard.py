@@ -74,27 +74,15 @@ MOST_BYTES, MOST_LETTERS = 8_000_000, 200
 #: the numbers that a cell may hold, and between what they lie
 METRICS = {
     compare.DISTANCE: (0.0, 2.0),
-    compare.FACTOR: (0.0, math.inf),
-    compare.BITS: (0.0, math.inf),
-    compare.QUERIES: (0.0, math.inf),
-    compare.STEPS: (0.0, math.inf),
+    **dict.fromkeys((compare.FACTOR, compare.BITS, compare.QUERIES, compare.STEPS, SECONDS), (0.0, math.inf)),
     compare.CONVERGED: (0.0, 1.0),
-    compare.NO_FACTOR: (1.0, 1.0),
-    compare.NOT_APPLICABLE: (1.0, 1.0),
-    SECONDS: (0.0, math.inf),
+    **dict.fromkeys((compare.NO_FACTOR, compare.NOT_APPLICABLE), (1.0, 1.0)),
 }
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "format": int,
-    "suite": str,
-    "version": str,
-    "size": str,
-    "seed": int,
-    "agent": str,
-    "texts": dict,
-    "made": dict,
-    "code": dict,
+FIELDS: dict[str, type] = {
+    **dict.fromkeys(("format", "seed"), int),
+    **dict.fromkeys(("suite", "version", "size", "agent", "checksum"), str),
+    **dict.fromkeys(("texts", "made", "code"), dict),
     "cells": list,
-    "checksum": str,
 }
 #: relative difference that other kernels may make in a number
 ROUNDED = 1e-4

@@ -19,7 +19,7 @@ A new study is a file in ``experiments/studies/`` that makes a `Study` value nam
         question="What does it answer, in one line?",
         options=Sizes,
         cells=lambda options: [Cell("population", measure, {"H": H}) for H in options.horizons],
-        analyse=lambda options, summary: Analysis(),
+        analyse=analysis(tables=tables, figures=figures, findings=findings),  # functions of options and summary
     )
 """
 
@@ -80,7 +80,9 @@ def option(
 
 
 class Options:
-    """Base of the options of a study: the quick form and the checks follow from the fields, see `option`.
+    """Base of the options of a study, mostly sizes of its sweep; the defaults are the full study.
+
+    The quick form and the checks follow from the fields, see `option`.
 
     What concerns several options at once is said in `check`.
 
@@ -181,6 +183,21 @@ class Analysis:
     tables: Sequence[Table] = ()
     figures: Sequence[FigureSpec] = ()
     findings: Sequence[str] = ()
+
+
+def analysis(**parts: Callable[[Any, Summary], Iterable[Any]]) -> Callable[[Any, Summary], Analysis]:
+    """`Study.analyse` from functions of the options and the summary, one for each part of an `Analysis`.
+
+    The ``rows`` come first, and the others find them in the summary. Of an empty summary there are no findings.
+    """
+
+    def analyse(options: Any, summary: Summary) -> Analysis:
+        rows = list(parts["rows"](options, summary)) if "rows" in parts else []
+        everything = Summary([*summary, *rows], summary.timings)
+        known = {name: part for name, part in parts.items() if name != "rows" and (len(summary) or name != "findings")}
+        return Analysis(rows, **{name: list(part(options, everything)) for name, part in known.items()})
+
+    return analyse
 
 
 @dataclass(frozen=True)

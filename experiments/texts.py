@@ -1,7 +1,8 @@
-"""What studies of text share: the text of a run, known by its content, and texts that are written, as records."""
+"""What studies of text share: the text of a run, known by its content, texts as records, and how well policies do."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,11 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from agents import make_agent
 from experiments.cells import Label, Record
+from experiments.measure import distance_record, passing, powers_of_two
 from experiments.study import Options, option
-from ntp_envs import PolicyClass, ended_class
+from ntp_envs import Demonstrations, NGramClass, Policy, PolicyClass, distance_curves, ended_class
 from ntp_envs.tasks import Text
-from ntp_envs.text import UnknownTokensWarning
+from ntp_envs.text import BitsPerChar, UnknownTokensWarning, text_log_probs
 from ntp_envs.text.vocabulary import TOKENS
 
 # -- the text of a run: checked before anything is run, and known by its content from then on --------------------------
@@ -96,3 +99,61 @@ def one_line(text: str) -> str:
     """A text with its line ends shown, and what cannot be printed replaced."""
     visible = text.replace("\n", "\u21b5").replace("\t", "\u2192")
     return "".join(c if c.isprintable() else "\ufffd" for c in visible)
+
+
+# -- how well a policy predicts the text, and how soon its own drifts --------------------------------------------------
+
+BITS, TRAIN_BITS = "bits a character, held out", "bits a character, training windows"
+#: of the Witten-Bell model that all are compared with on the same text, which takes out most of the text's own scatter
+COMMON_ORDER = 3
+ABOVE = f"bits a character above the {COMMON_ORDER}-gram, held out"
+UNKNOWN = "share of unknown tokens, held out"
+KL = "KL(expert || policy) (nats a character)"
+PASSING = "characters until the distance passes 1"
+
+
+def judged(
+    task: Text, policy: Policy, windows: Demonstrations, nats: float, labels: Mapping[str, Label], samples: int,
+    rng: np.random.Generator,
+) -> list[Record]:  # fmt: skip
+    """How well a policy predicts the text, and how soon the text that it writes drifts from the expert's.
+
+    * ``BITS``: teacher-forced on the held-out text, with the interval of its blocks, most of which all policies share.
+    * ``ABOVE``: the same less that of the Witten-Bell 3-gram of the windows, with the interval of the difference.
+    * ``TRAIN_BITS``: on the training windows.
+    * ``hellinger2``: ``sum (sqrt P - sqrt Q)^2`` between the expert's and the policy's own text, in [0, 2], after
+      h = 1, 2, 4, ... and H characters.
+    * ``PASSING``: how many characters it takes until that passes 1; H where it does not.
+    * ``KL``: of all H characters, expert first, divided by H.
+
+    Args:
+        task: with tokens that are characters.
+        policy: of any kind.
+        windows: of training.
+        nats: its log-loss on them, in nats a window.
+        labels: of all records.
+        samples: sequences that estimate the distances; 0 leaves them out.
+        rng: draws them.
+    """
+    common = make_agent("NGramBC").fit(windows, NGramClass(task.vocab_size, COMMON_ORDER), rng=rng).policy_
+    held_out, read = task.data.held_out, {"prompt_length": task.prompt_length, "window": task.horizon}
+    own, other = (text_log_probs(each, held_out.tokens, **read) for each in (policy, common))
+    lengths = held_out.lengths[task.prompt_length :]
+    method, records = "held-out text", []
+    for metric, log_probs in ((BITS, own), (ABOVE, own - other)):
+        scored = BitsPerChar.of(log_probs, lengths)
+        records.append(Record(metric, scored.value, labels, *scored.interval, method))
+    records.append(Record(TRAIN_BITS, nats / task.horizon / math.log(2.0), labels, method="training windows"))
+    if not samples:
+        return records
+    curves = distance_curves(
+        task.expert, policy, task, metrics=("hellinger2", "kl"), method="monte carlo", n=samples, rng=rng
+    )
+    near, far = curves["hellinger2"], curves["kl"]
+    records += [distance_record(near, labels, h) for h in sorted({*powers_of_two(task.horizon), task.horizon})]
+    method = records[-1].method
+    soonest, middle, latest = (min(passing(curve), task.horizon) for curve in (near.upper, near.values, near.lower))
+    records.append(Record(PASSING, middle, labels, soonest, latest, method))
+    kl, least, most = (float(curve[-1]) / task.horizon for curve in (far.values, far.lower, far.upper))
+    records.append(Record(KL, kl, labels, least, most, method))
+    return records

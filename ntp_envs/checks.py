@@ -212,14 +212,18 @@ def check_positions(name: str, value: Any, size: int | None) -> tuple[int, ...]:
     return tuple(found)
 
 
+def _as_float(name: str, value: Any, kind: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}={value!r} must be a {kind}, not {type(value).__name__}.")
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond the floats
+        return math.inf
+
+
 def check_real(name: str, value: Any, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     """``value`` as a finite ``float`` in the closed interval ``[minimum, maximum]``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}={value!r} must be a real number, not {type(value).__name__}.")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond the floats
-        number = math.inf
+    number = _as_float(name, value, "real number")
     if not math.isfinite(number) or not minimum <= number <= maximum:
         left = f"[{minimum:g}" if math.isfinite(minimum) else "(-inf"
         right = f"{maximum:g}]" if math.isfinite(maximum) else "inf)"
@@ -229,12 +233,7 @@ def check_real(name: str, value: Any, *, minimum: float = -math.inf, maximum: fl
 
 def check_probability(name: str, value: Any, *, open_interval: bool = True) -> float:
     """``value`` as a ``float`` in (0, 1), or in [0, 1] if ``open_interval`` is false."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}={value!r} must be a probability, not {type(value).__name__}.")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond the floats
-        number = math.inf
+    number = _as_float(name, value, "probability")
     inside = 0.0 < number < 1.0 if open_interval else 0.0 <= number <= 1.0
     if not inside:
         interval = "(0, 1), both ends excluded" if open_interval else "[0, 1]"

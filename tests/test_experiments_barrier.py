@@ -85,7 +85,7 @@ def test_a_game_is_drawn_once_for_all_learners():
 
 @pytest.mark.parametrize("n", [None, 1_000_000])
 def test_rare_mode_switches_at_its_closed_form(n):
-    below, above = int(sweep.switch_horizon()), int(sweep.switch_horizon()) + 1
+    below, above = int(sweep.rare_task().switch_horizon()), int(sweep.rare_task().switch_horizon()) + 1
     assert (below, above) == (28, 29)
     horizons = [below, above] if n is None else [20, 40]
     records = sweep.rare_mode(horizons=horizons, n=n, rng=np.random.default_rng(0))

@@ -7,6 +7,7 @@ import experiments_toy as toy
 import numpy as np
 import pytest
 
+from experiments.aggregate import in_nats
 from experiments.cli import parse_run
 from experiments.measure import SECONDS, SLOPE_IN_H
 from experiments.run import reproduce_command, run_study
@@ -126,7 +127,7 @@ def test_why_there_is_no_factor_is_said(tmp_path):
 
 def test_far_distances_are_told_apart_on_the_additive_scale():
     rows = [SummaryRow("runs", {}, "hellinger2", d, d, d, 1) for d in (0.0, 1.0, 2 - 1e-9, 2.0)]
-    found = [sweep.in_nats(row).mean for row in rows]
+    found = [in_nats(row).mean for row in rows]
     assert found[:3] == pytest.approx([0.0, math.log(2), math.log(2e9)]) and found[3] == math.inf
 
 

@@ -75,7 +75,7 @@ def test_a_language_model_is_decoded(tmp_path):
     tiny = str(save_tiny(tmp_path / "tiny"))
     values = {"temperatures": (0.5, 1.0), "top_ps": (0.5, 1.0), "thresholds": (4.0,)}
     options = decoding.DecodingOptions(expert=tiny, learner="none", horizon=4, detail=4, draws=16, seeds=2, **values)
-    undrawn = replace(decoding.STUDY, analyse=lambda o, s: replace(decoding.analyse(o, s), figures=()))
+    undrawn = replace(decoding.STUDY, analyse=lambda o, s: replace(decoding.STUDY.analyse(o, s), figures=()))
     outcome = run_study(undrawn, options, out=tmp_path / "run")
     assert not outcome.failures
     for way in decoding.WAYS:

@@ -143,9 +143,9 @@ def curve(mode, accuracies, length=4, degree=2):
 
 def test_nodes_are_found_wherever_they_are_written():
     forcing = curve(sweep.FORCING, {1: [1, 1], 2: [0.4, 0.5], 3: [0.8, 1], 4: [1, 1], 0: [0.4, 0.5]})
-    assert [forcing.node_at_end(node).mean for node in (2, 3, 4)] == [0.5, 1, 1]
+    assert [forcing.at_end(node=node).mean for node in (2, 3, 4)] == [0.5, 1, 1]
     back = curve(sweep.REVERSED, {1: [1, 1], 2: [0.2, 0.9], 3: [0.1, 0.8], 4: [0, 0.7], 0: [0, 0.7]})
-    assert [back.node_at_end(node).mean for node in (1, 2, 3, 4)] == [0.7, 0.8, 0.9, 1]
+    assert [back.at_end(node=node).mean for node in (1, 2, 3, 4)] == [0.7, 0.8, 0.9, 1]
     assert list(back.node(3).mean) == [0.2, 0.9] and back.steps == 20
 
 

@@ -137,10 +137,6 @@ def test_the_interval_of_the_difference_to_itself_is_empty(outcome):
         assert row.lower < row.mean < row.upper
 
 
-def test_passing_is_where_the_curve_crosses():
-    assert sweep.passing(np.array([0.5, 0.75, 1.25])) == 2.5 and sweep.passing(np.full(7, 0.9)) == 7.0
-
-
 def test_interrupted_trainings_go_on_with_the_same_result(tmp_path, monkeypatch):
     from agents.neural.training import Run
 

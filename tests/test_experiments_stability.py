@@ -54,7 +54,7 @@ def test_the_longest_chunk_lies_below_the_first_that_fails():
     rows = [row("converged", K, 1.0) for K in (1, 2, 4, 5)] + [row("trace left out", K, 0.0) for K in (1, 2)]
 
     def longest(*more):
-        return [found.mean for found in longest_chunks(Summary([*rows, *more]))]
+        return [found.mean for found in longest_chunks(None, Summary([*rows, *more]))]
 
     assert longest() == [5]
     assert longest(row("trace left out", 4, 0.3)) == [2]  # although K=5 would do

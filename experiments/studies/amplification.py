@@ -28,8 +28,8 @@ from experiments.measure import (
     powers_of_two,
     titled,
 )
-from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, Table, interval_words, pivot, slope_rows
+from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.summary import Summary, SummaryRow, Table, interval_words, pivot, slope_rows
 from ntp_envs import BernoulliPolicy, collect, distance, make_task
 from ntp_envs.tasks import ConsistencyGame
 
@@ -40,8 +40,6 @@ CLOSED_FORM = "C_apx in closed form"
 
 @dataclass(frozen=True)
 class AmplificationOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     horizons: tuple[int, ...] = option((16, 32, 64, 128, 256))
     """Horizons H on Contamination."""
     chunks: tuple[int, ...] = option((4, 8, 16, 32, 64), quick=(4, 16, 64))
@@ -124,7 +122,6 @@ def control(*, H: int, n: int, replicate: int, rng: np.random.Generator) -> list
 
 
 def cells(options: AmplificationOptions) -> Iterator[Cell]:
-    """All cells, part by part."""
     ours = [*LEARNERS, *options.add]
     for H in options.horizons:
         for learner in (*ours, BEST):
@@ -381,15 +378,13 @@ def findings(o: AmplificationOptions, s: Summary) -> list[str]:
     ]
 
 
-def analyse(options: AmplificationOptions, summary: Summary) -> Analysis:
-    """Slopes are in H over the horizons above K, and in K from 16 to H / 2, between a token and a document."""
-    in_h = [row for row in summary.select("C_apx") if row.part in ("horizon, population", "horizon, samples")]
+def slopes(o: AmplificationOptions, s: Summary) -> list[SummaryRow]:
+    """In H over the horizons above K, and in K from 16 to H / 2, between a token and a document."""
+    in_h = [row for row in s.select("C_apx") if row.part in ("horizon, population", "horizon, samples")]
     places = (("chunk, population", CHUNKED), ("chunk, population", IMPROPER), ("chunk, samples", CHUNKED))
-    in_k = [row for part, learner in places for row in summary.select("C_apx", part=part, learner=learner)]
+    in_k = [row for part, learner in places for row in s.select("C_apx", part=part, learner=learner)]
     inside = [row for row in in_k if min(16, row["H"] / 8) <= row["K"] <= row["H"] / 2]
-    slopes = [*slope_rows(in_h, "H", SLOPE_IN_H, above="K"), *slope_rows(inside, "K", SLOPE_IN_K)]
-    s = Summary([*summary, *slopes], summary.timings)
-    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s) if len(s) else [])
+    return [*slope_rows(in_h, "H", SLOPE_IN_H, above="K"), *slope_rows(inside, "K", SLOPE_IN_K)]
 
 
 STUDY = Study(
@@ -397,5 +392,5 @@ STUDY = Study(
     question="How much does each learner amplify misspecification as the horizon H grows?",
     options=AmplificationOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=slopes, tables=tables, figures=figures, findings=findings),
 )

@@ -23,8 +23,8 @@ from experiments.measure import (
     named,
     titled,
 )
-from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, Table, interval_words, pivot, slope_rows
+from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.summary import Summary, SummaryRow, Table, interval_words, pivot, slope_rows
 from ntp_envs.policy_classes import ErrorSetPolicy
 from ntp_envs.tasks import ConsistencyGame, HalvingGame, RareMode
 
@@ -42,8 +42,6 @@ REDS = ("#F0A274", "#E37C45", "#D55E00", "#A34700", "#5E2900")  # log-loss, from
 
 @dataclass(frozen=True)
 class BarrierOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     horizons: tuple[int, ...] = option((4, 8, 16, 32, 64, 128, 256), quick=(4, 16, 64, 256), least=4, power_of_two=True)
     """Horizons H of the multi-scale game, powers of two from 4."""
     eta: float = option(0.5, above=0.0, below=1.0)
@@ -128,14 +126,9 @@ def halving(*, H: int, n: int | None, replicate: int, chunks: Sequence[int], rng
     return records
 
 
-def rare_task(H: int) -> RareMode:
-    """RareMode as it is used here."""
+def rare_task(H: int = RARE_HORIZONS[0]) -> RareMode:
+    """RareMode as it is used here; where log-loss changes to the worse policy does not depend on the horizon."""
     return RareMode(horizon=H, eps=0.01, density_ratio=10.0)
-
-
-def switch_horizon() -> float:
-    """Where log-loss changes to the worse policy of RareMode, in closed form."""
-    return rare_task(RARE_HORIZONS[0]).switch_horizon()
 
 
 def rare_mode(*, horizons: Sequence[int], n: int | None, replicate: int = 0, rng: np.random.Generator) -> list[Record]:
@@ -155,7 +148,6 @@ def rare_mode(*, horizons: Sequence[int], n: int | None, replicate: int = 0, rng
 
 
 def cells(options: BarrierOptions) -> Iterator[Cell]:
-    """All cells, part by part."""
     horizons, eta, chunks = list(options.horizons), options.eta, list(options.chunks)
     for learner, K in learners_at(max(horizons), options.chunks):
         cell = {"horizons": horizons, "eta": eta, "learner": learner}
@@ -219,15 +211,12 @@ def tables(o: BarrierOptions, s: Summary) -> list[Table]:
     lines = [at(name, n, learner=name) for name in s.distinct("learner", part=RARE) for n in numbers]
     columns = [(f"H={H}", {"part": RARE, "H": H}) for H in s.distinct("H", part=RARE)]
     rare = pivot(s, "C_apx in RareMode, eps=.01, W=10", "C_apx", lines, columns)
-    return [data, slopes, sets, rare, sight_table()]
 
-
-def sight_table() -> Table:
-    """What each learner is allowed to see."""
+    # what each learner is allowed to see
     layer = "law of (x, a_1:h), options of layer h"
     first = "least log-loss at the layer; ties: first option"
     chooses = (first, *["the same, options mixed with uniform noise"] * 2, first, "the same; ties: one at random")
-    lines = [
+    rules = [
         *([name, layer, how] for name, how in zip(NEXT_TOKEN, chooses, strict=True)),
         [f"{CHUNKED}, K", "law of (x, a_1:t), options of K layers", "rho game on the chunk; ties: first options"],
         ["rho", "law of (x, a_1:H), all options", "rho game on whole sequences"],
@@ -236,7 +225,8 @@ def sight_table() -> Table:
         "In a product class no parameters are shared, so the sum that log-loss minimises separates into the layers. In "
         "RareMode all learners see everything; log-loss adds up tokens."
     )
-    return Table("What each learner sees, and how it chooses", ["learner", "sees", "chooses by"], lines, note)
+    seen = Table("What each learner sees, and how it chooses", ["learner", "sees", "chooses by"], rules, note)
+    return [data, slopes, sets, rare, seen]
 
 
 # -- figures: each answers one question, and its caption says what the learners are allowed to see --------------------
@@ -335,7 +325,7 @@ def rare_figure(o: BarrierOptions, s: Summary) -> Figure:
         steps = {"drawstyle": "steps-post"} if n == POPULATION else {}
         return Curve({"part": RARE, "learner": learner, "n": n}, label, look={"marker": "", **steps, **look})
 
-    switch, ticks, top = switch_horizon(), [H for H in RARE_HORIZONS if H % 8 == 0], max(RARE_HORIZONS)
+    switch, ticks, top = rare_task().switch_horizon(), [H for H in RARE_HORIZONS if H % 8 == 0], max(RARE_HORIZONS)
     curves = [
         *(curve("log-loss", f"log-loss, {heading(n)}", n, color=red) for n, red in reds.items()),
         curve("smoothed 1/H", ""),
@@ -426,16 +416,14 @@ def findings(o: BarrierOptions, s: Summary) -> list[str]:
         f"Halving, H={last}: layer by layer {first} error sets are used when ties go to the first option, {random} at "
         f"random; the lower bound for any such rule is {s.value(BOUND, part=HALVING, H=last):g}, the optimum 1.",
         f"With shared parameters (RareMode, W=10, population) the factor jumps to {jump:.4g} for log-loss from "
-        f"{at['log-loss']} on (closed form {switch_horizon():.1f}), smoothed with 1/(nH) from "
+        f"{at['log-loss']} on (closed form {rare_task().switch_horizon():.1f}), smoothed with 1/(nH) from "
         f"{at['smoothed 1/(nH)']}, with 1/H from {at['smoothed 1/H']}; rho: {at['rho']}.",
     ]
 
 
-def analyse(options: BarrierOptions, summary: Summary) -> Analysis:
-    factors = [row for part in (SAMPLES, LIMIT) for row in summary.select("C_apx", part=part)]
-    slopes = slope_rows(factors, "H", SLOPE_IN_H, above="K")
-    s = Summary([*summary, *slopes], summary.timings)
-    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s) if len(s) else [])
+def slopes(o: BarrierOptions, s: Summary) -> list[SummaryRow]:
+    factors = [row for part in (SAMPLES, LIMIT) for row in s.select("C_apx", part=part)]
+    return slope_rows(factors, "H", SLOPE_IN_H, above="K")
 
 
 STUDY = Study(
@@ -443,5 +431,5 @@ STUDY = Study(
     question="Does more data help a learner that decides token by token to be consistent over H tokens?",
     options=BarrierOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=slopes, tables=tables, figures=figures, findings=findings),
 )

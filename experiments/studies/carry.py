@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agents import ConvergenceWarning, LogLossBC
 from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, intervals_over, pivot
 from ntp_envs import ARLinearClass, Demonstrations, Policy, collect
 from ntp_envs.arrays import first_best
@@ -26,8 +26,6 @@ from ntp_envs.tasks import ColumnAddition
 
 @dataclass(frozen=True)
 class CarryOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     addends: tuple[int, ...] = option((3, 4, 5, 6, 7), quick=(3, 5, 7), least=2)
     """Digits in a column of `ColumnAddition`. With two there are 200 columns, and all of them are in the data."""
     n: int = option(5000, least=2)
@@ -100,7 +98,7 @@ def cells(o: CarryOptions) -> Iterator[Cell]:
 # -- table, figure and finding -----------------------------------------------------------------------------------------
 
 
-def table(s: Summary) -> Table:
+def tables(o: CarryOptions, s: Summary) -> Iterator[Table]:
     lines = [(str(addends), {"addends": addends}) for addends in sorted(s.distinct("addends"))]
     heads = {"carry": CARRY, "digit after it": DIGIT, "both": STEP, "digit alone": ALONE}
     heads["nats, digit alone"] = ALONE_NATS
@@ -109,7 +107,7 @@ def table(s: Summary) -> Table:
         f"Log-loss in the class of ColumnAddition, judged on fresh columns. {intervals_over(s)}, none where all "
         "data sets agree. Guessing a digit costs ln 10 = 2.303 nats."
     )
-    return pivot(s, "One column of written addition", CARRY, lines, measures, corner="digits", note=note)
+    yield pivot(s, "One column of written addition", CARRY, lines, measures, corner="digits", note=note)
 
 
 def figure(s: Summary) -> Figure:
@@ -126,8 +124,18 @@ def figure(s: Summary) -> Figure:
     return chart(s, "Is one column of a sum linear, with a token for the carry and without?", "share right", panel)
 
 
-def finding(s: Summary) -> Iterator[str]:
-    """What is right with a token for the carry, and without."""
+def figures(o: CarryOptions, s: Summary) -> Iterator[FigureSpec]:
+    yield FigureSpec(
+        "headline",
+        "Does a token for the carry help?",
+        f"One column of written addition, {o.n} of them to learn from by log-loss, norm of the weights "
+        f"at most {o.radius:g}; judged on fresh columns: mean over data sets with 95 % intervals. Dotted: "
+        "guessing a digit.",
+        lambda: figure(s),
+    )
+
+
+def findings(o: CarryOptions, s: Summary) -> Iterator[str]:
     words = []
     for addends in sorted(s.distinct("addends")):
         step, alone = (s.shown(metric, addends=addends) for metric in (STEP, ALONE))
@@ -139,24 +147,12 @@ def finding(s: Summary) -> Iterator[str]:
         )
 
 
-def analyse(o: CarryOptions, s: Summary) -> Analysis:
-    spec = FigureSpec(
-        "headline",
-        "Does a token for the carry help?",
-        f"One column of written addition, {o.n} of them to learn from by log-loss, norm of the weights "
-        f"at most {o.radius:g}; judged on fresh columns: mean over data sets with 95 % intervals. Dotted: "
-        "guessing a digit.",
-        lambda: figure(s),
-    )
-    return Analysis(tables=[table(s)], figures=[spec], findings=list(finding(s)))
-
-
 STUDY = Study(
     name="carry",
     question="Is one column of a written sum linear, with a token for the carry and without?",
     options=CarryOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("addends",),
     seeds_of="multiplication",
 )

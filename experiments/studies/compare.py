@@ -15,9 +15,31 @@ from typing import Any
 import numpy as np
 
 from agents import Agent
-from experiments.aggregate import QUARTER, improvement, nats_apart, pooled_score, profile_figure, run_score
+from experiments.aggregate import (
+    BETTER,
+    BITS,
+    CONVERGED,
+    DISTANCE,
+    DISTANCE_SLOPE,
+    FACTOR,
+    IQM,
+    NATS,
+    NO_FACTOR,
+    NOT_APPLICABLE,
+    QUERIES,
+    RUNS,
+    SCORE,
+    SEED,
+    STEPS,
+    Runs,
+    colour_of,
+    means_of,
+    minus,
+    profile_figure,
+    scored,
+)
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import COLOURS, Axes, Figure, learner_style, new_figure, no_data, round_ticks
+from experiments.charts import COLOURS, Axes, Figure, new_figure, new_grid, no_data, round_ticks
 from experiments.evaluation import (
     build_agent,
     build_task,
@@ -27,43 +49,16 @@ from experiments.evaluation import (
     split_calls,
     takes_horizon,
 )
-from experiments.measure import (
-    CHUNK_KR,
-    CHUNKED,
-    LAYERWISE,
-    LEARNERS,
-    NOTHING,
-    SECONDS,
-    SLOPE_IN_H,
-    costed_fit,
-    measured_fit,
-    named,
-)
+from experiments.measure import SECONDS, SLOPE_IN_H, costed_fit, measured_fit, named
 from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import (
-    Interval,
-    Summary,
-    SummaryRow,
-    Table,
-    interval_words,
-    mean_interval,
-    paired_difference,
-    slope_interval,
-)
+from experiments.summary import Interval, Summary, SummaryRow, Table, interval_words
 from ntp_envs import Demonstrations, Task, collect
 from ntp_envs.checks import NotTractableError, check_fits
 
-RUNS, MEANS = "runs", "means"
-SEED = "seed"  # the label that tells data sets apart
-NOT_APPLICABLE = "not applicable"
 #: why there is no C_apx
-NO_FACTOR, UNKNOWN_BEST, WELL_SPECIFIED = "no C_apx", "best in class not known", "expert in class"
-NATS, BITS = "-log(1 - D_H^2/2), nats", "bits a character"
+UNKNOWN_BEST, WELL_SPECIFIED = "best in class not known", "expert in class"
 #: mean distance from which on distances are told apart on the additive scale, in nats
 SATURATED = 1.0
-QUERIES, STEPS, CONVERGED = "expert queries", "environment steps", "converged"
-FACTOR, DISTANCE = "C_apx", "hellinger2"
-DISTANCE_SLOPE = "slope of log D_H^2 in log H"
 
 
 @dataclass(frozen=True)
@@ -158,8 +153,7 @@ def run(
             reason = str(error)
         else:
             records = measured_fit(place, fit, labels, shared_rng(rng, f"{key}: distance"))
-            records += without_factor(place, records, labels)
-            return [*records, *on_text(place, fit.agent, labels), *asked(fit.agent, demonstrations, labels)]
+            return [*records, *beside(place, fit.agent, demonstrations, records, labels)]
     return [Record(NOT_APPLICABLE, 1.0, labels, method=reason)]
 
 
@@ -200,153 +194,28 @@ def why_not(agent: Agent, task: Task, demonstrations: Demonstrations) -> str | N
     return None
 
 
-def without_factor(task: Task, records: Sequence[Record], labels: dict[str, Label]) -> list[Record]:
-    """Why there is no C_apx, where there is none: the class contains the expert, or its best member is not known."""
-    if any(record.metric == FACTOR for record in records):
-        return []
-    try:
-        task.best_in_class()
-    except NotTractableError:
-        return [Record(NO_FACTOR, 1.0, labels, method=UNKNOWN_BEST)]
-    return [Record(NO_FACTOR, 1.0, labels, method=WELL_SPECIFIED)]
+def beside(
+    task: Task, agent: Agent, demonstrations: Demonstrations, records: Sequence[Record], labels: dict[str, Label]
+) -> Iterator[Record]:
+    """Beside the distance: why there is no C_apx, bits a character of held-out text, and what the agent asked for.
 
-
-def on_text(task: Task, agent: Agent, labels: dict[str, Label]) -> list[Record]:
-    """Bits a character of the held-out text, where there is one."""
-    score = getattr(task, "bits_per_char", None)
-    return [] if score is None else [Record(BITS, float(score(agent.policy_)), labels)]
-
-
-def asked(agent: Agent, demonstrations: Demonstrations, labels: dict[str, Label]) -> list[Record]:
-    """What the agent asked for: every demonstrated token is one answer of the expert, and it may have asked for more.
-
-    ``details["expert_queries"]`` and ``details["environment_steps"]`` of its report are what an agent that interacts
-    used beyond its demonstrations; the tokens the expert generated for these are not counted as steps.
+    Every demonstrated token is one answer of the expert. ``details["expert_queries"]`` and
+    ``details["environment_steps"]`` of its report are what an agent that interacts used beyond its demonstrations; the
+    tokens the expert generated for these are not counted as steps.
     """
+    if not any(record.metric == FACTOR for record in records):
+        reason = WELL_SPECIFIED
+        try:
+            task.best_in_class()
+        except NotTractableError:
+            reason = UNKNOWN_BEST
+        yield Record(NO_FACTOR, 1.0, labels, method=reason)
+    if (score := getattr(task, "bits_per_char", None)) is not None:
+        yield Record(BITS, float(score(agent.policy_)), labels)
     report = agent.fit_report_
     queries = demonstrations.tokens.size + report.details.get("expert_queries", 0)
     found = {QUERIES: queries, STEPS: report.details.get("environment_steps", 0), CONVERGED: report.converged}
-    return [Record(metric, float(value), labels) for metric, value in found.items()]
-
-
-# -- from the runs to means, paired differences and slopes -------------------------------------------------------------
-
-
-class Runs:
-    """The single runs by task, horizon and agent; of other options than these, ``tasks`` and ``seeds`` are read."""
-
-    def __init__(self, options: Any, summary: Summary) -> None:
-        self.options = options
-        self._rows: dict[tuple[str, int, str, str], dict[int, SummaryRow]] = {}
-        additive = [in_nats(row) for row in summary.select(DISTANCE, part=RUNS)]
-        for row in (*summary.select(part=RUNS), *additive, *summary.timings.select(part=RUNS)):
-            key = (row["task"], row["H"], row["learner"], row.metric)
-            self._rows.setdefault(key, {})[row[SEED]] = row
-        known = {(task, H) for task, H, *_ in self._rows}
-        #: horizons of each task that anything is known at, in order
-        self.horizons = {task: sorted(H for name, H in known if name == task) for task in options.tasks}
-
-    def rows(self, task: str, H: int, agent: str, metric: str) -> dict[int, SummaryRow]:
-        """By seed; those whose cell failed are missing."""
-        return self._rows.get((task, H, agent, metric), {})
-
-    def values(self, task: str, H: int, agent: str, metric: str) -> dict[int, float]:
-        """The number that each seed gave."""
-        return {seed: row.mean for seed, row in self.rows(task, H, agent, metric).items()}
-
-    def scores(self, task: str, agent: str) -> list[float] | None:
-        """`run_score` of each data set, the mean over horizons; 0 for a run that failed.
-
-        ``None`` where the agent is not for the task at some horizon, or nothing is known of the task.
-        """
-        horizons = self.horizons[task]
-        if not horizons or any(self.reason(task, H, agent) is not None for H in horizons):
-            return None
-        found = np.zeros((len(horizons), self.options.seeds))
-        for place, H in enumerate(horizons):
-            factors = self.values(task, H, agent, FACTOR)
-            for seed, value in self.values(task, H, agent, DISTANCE).items():
-                found[place, seed] = run_score(value, factors.get(seed))
-        return [float(mean) for mean in found.mean(axis=0)]
-
-    def no_factor(self, task: str) -> str:
-        """Why a task has no C_apx; empty where it has one, or nothing was measured."""
-        said = (
-            row.method
-            for key, rows in self._rows.items()
-            if key[0] == task and key[3] == NO_FACTOR
-            for row in rows.values()
-        )
-        return next(said, "")
-
-    def reason(self, task: str, H: int, agent: str) -> str | None:
-        """Why the agent is not for the task at this horizon; ``None`` where it is, or where every run failed."""
-        return next((row.method for row in self.rows(task, H, agent, NOT_APPLICABLE).values()), None)
-
-
-def in_nats(row: SummaryRow) -> SummaryRow:
-    """A squared Hellinger distance on the additive scale."""
-    ends = [nats_apart(end) for end in (row.mean, row.lower, row.upper)]
-    return SummaryRow(row.part, row.labels, NATS, *ends, row.seeds, row.method)  # type: ignore[call-arg, arg-type]
-
-
-def resampling() -> np.random.Generator:
-    """The same resamples for all, so that equal data have equal intervals."""
-    return keyed_rng(0, "compare: bootstrap")
-
-
-def minus(metric: str, baseline: str) -> str:
-    """The name of a paired difference."""
-    return f"{metric} minus that of {baseline}"
-
-
-def means_of(runs: Runs) -> Summary:
-    """What follows from the runs, with intervals over the seeds, for ``summary.csv``; the seconds are its timings.
-
-    A difference is taken seed by seed, on the same data, over the seeds that both have.
-    """
-    options, found, timings = runs.options, list[SummaryRow](), list[SummaryRow]()
-    for task, horizons in runs.horizons.items():
-        for agent in options.agents:
-            labels: dict[str, Label] = {"task": task, "learner": agent, "n": options.n}
-            for H in horizons:
-                at = {**labels, "H": H}
-                for metric in (FACTOR, DISTANCE, NATS, BITS, QUERIES, STEPS):
-                    found += averaged(at, metric, runs.rows(task, H, agent, metric))
-                    if agent != options.baseline and metric in (FACTOR, DISTANCE):
-                        ours, theirs = (runs.values(task, H, name, metric) for name in (agent, options.baseline))
-                        if common := sorted(ours.keys() & theirs.keys()):
-                            first, second = ([values[seed] for seed in common] for values in (ours, theirs))
-                            gap = paired_difference(first, second, resampling(), rounding=NOTHING)
-                            found.append(SummaryRow(MEANS, at, minus(metric, options.baseline), *gap, len(common)))
-                timings += averaged(at, SECONDS, runs.rows(task, H, agent, SECONDS))
-            found += slope_of(runs, labels)
-    return Summary([*found, *over_tasks(runs)], timings)
-
-
-def averaged(labels: dict[str, Label], metric: str, rows: dict[int, SummaryRow]) -> list[SummaryRow]:
-    """The mean and its interval; of a single run, the interval of its own."""
-    if not rows:
-        return []
-    first, *others = rows.values()
-    interval = (first.mean, first.lower, first.upper)
-    if others:
-        interval = mean_interval([row.mean for row in rows.values()], resampling())
-    return [SummaryRow(MEANS, labels, metric, *interval, len(rows))]
-
-
-def slope_of(runs: Runs, labels: dict[str, Label]) -> list[SummaryRow]:
-    """Slope in H of C_apx, or of the distance where there is no factor; none with fewer than two horizons."""
-    task, agent = str(labels["task"]), str(labels["learner"])
-    for metric, name in ((FACTOR, SLOPE_IN_H), (DISTANCE, DISTANCE_SLOPE)):
-        found = {H: values for H in runs.horizons[task] if (values := runs.values(task, H, agent, metric))}
-        seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
-        if len(found) >= 2 and seeds:
-            interval = slope_interval(list(found), np.array([[found[H][seed] for seed in seeds] for H in found]))
-            method = f"least squares, H={min(found)}..{max(found)}"
-            row = SummaryRow(MEANS, labels, name, *interval, len(seeds), method)
-            return [row] if np.isfinite(interval[0]) else []
-    return []
+    yield from (Record(metric, float(value), labels) for metric, value in found.items())
 
 
 # -- the table: a line for each task and agent, at the task's largest horizon ------------------------------------------
@@ -382,40 +251,6 @@ def table(runs: Runs, means: Summary) -> Table:
     return Table(title, heads, [line + [""] * (len(heads) - len(line)) for line in lines], note)
 
 
-# -- several tasks at once ---------------------------------------------------------------------------------------------
-
-SCORE, IQM, BETTER = "score", "interquartile mean of the score", "probability of improvement over"
-
-
-def scored(runs: Runs) -> dict[str, dict[str, list[float]]]:
-    """The scores of each agent by task, of those that it takes; none where fewer than two tasks are known."""
-    if sum(map(bool, runs.horizons.values())) < 2:
-        return {}
-    each = {agent: {task: runs.scores(task, agent) for task in runs.horizons} for agent in runs.options.agents}
-    return {agent: {task: own for task, own in found.items() if own is not None} for agent, found in each.items()}
-
-
-def over_tasks(runs: Runs) -> list[SummaryRow]:
-    """A row for each task's mean score, and for each agent's interquartile mean and probability of improvement."""
-    scores, options, found = scored(runs), runs.options, list[SummaryRow]()
-    for agent, own in scores.items():
-        labels: dict[str, Label] = {"learner": agent, "n": options.n}
-        for task, values in own.items():
-            interval = pooled_score([values], resampling(), trim=0.0)
-            found.append(SummaryRow(MEANS, {**labels, "task": task}, SCORE, *interval, len(values)))
-        if own:
-            method = f"{len(own)} of {len(runs.horizons)} tasks"
-            interval = pooled_score(list(own.values()), resampling(), trim=QUARTER)
-            found.append(SummaryRow(MEANS, labels, IQM, *interval, options.seeds, method))
-        both = [task for task in own if task in scores.get(options.baseline, {})]
-        if both and agent != options.baseline:
-            ours, theirs = ([scores[name][task] for task in both] for name in (agent, options.baseline))
-            method = f"{len(both)} of {len(runs.horizons)} tasks, on the same data sets"
-            better = improvement(ours, theirs)
-            found.append(SummaryRow(MEANS, labels, f"{BETTER} {options.baseline}", *better, options.seeds, method))
-    return found
-
-
 def table_over_tasks(runs: Runs, means: Summary) -> Table:
     """A line for each agent: all tasks, then each."""
     options, names = runs.options, short_names(runs.options.tasks)
@@ -440,21 +275,10 @@ def table_over_tasks(runs: Runs, means: Summary) -> Table:
 
 
 PANELS_A_ROW = 4
-#: our agents in the colours of the learners that they are in the other figures
-STYLES = {agent: learner for learner, (agent, _) in reversed({**LEARNERS, **LAYERWISE}.items())}
-STYLES |= {"ChunkedRhoBC": CHUNKED, "ChunkKR": CHUNK_KR}
-
-
-def colour_of(agent: str) -> str:
-    """The colour of an agent's row; yours are black."""
-    learner = STYLES.get(parse_call(agent).name)
-    return COLOURS["black"] if learner is None else learner_style(learner).colour
 
 
 def comparison_figure(runs: Runs, means: Summary) -> Figure:
     """Dots for C_apx, or for the distance where there is none."""
-    from matplotlib.figure import Figure
-
     title = "How far from the expert? Left is better"
     tasks, agents = [task for task, horizons in runs.horizons.items() if horizons], runs.options.agents
     if not tasks:
@@ -464,9 +288,8 @@ def comparison_figure(runs: Runs, means: Summary) -> Figure:
     lines = -(-len(tasks) // PANELS_A_ROW)
     columns = -(-len(tasks) // lines)
     width = 0.085 * max(map(len, agents)) + 0.6
-    figure = Figure(figsize=(width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    size = (width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7)
+    figure, grid = new_grid(title, lines, columns, size, sharey=True)
     for axes, task in zip(grid.ravel(), tasks):
         task_panel(axes, runs, means, task)
     for axes in grid.ravel()[len(tasks) :]:
@@ -492,11 +315,11 @@ def task_panel(axes: Axes, runs: Runs, means: Summary, task: str) -> None:
     for height, (agent, rows) in enumerate(zip(agents, found)):
         if rows:
             draw_row(axes, height, rows, horizons, floor, colour_of(agent))
-        else:
-            failed = None in [runs.reason(task, H, agent) for H in horizons]
-            place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "backgroundcolor": "white"}
-            words = "failed" if failed else "not applicable"
-            axes.text(0.5, height, words, transform=axes.get_yaxis_transform(), color=grey, **place)
+            continue
+        failed = None in [runs.reason(task, H, agent) for H in horizons]
+        place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "backgroundcolor": "white"}
+        words = "failed" if failed else "not applicable"
+        axes.text(0.5, height, words, transform=axes.get_yaxis_transform(), color=grey, **place)
     zeros = any(row.mean <= 0.0 for rows in found for row in rows)
     round_ticks(axes, [*positive, *([floor] if zeros else []), *([1.0] if factor or not positive else [])])
     sizes = f"H={horizons[0]}" + (f" (small dot) to {horizons[-1]} (large)" if len(horizons) > 1 else "")
@@ -526,23 +349,21 @@ def draw_row(
 # -- findings and analysis ---------------------------------------------------------------------------------------------
 
 
-NEGLIGIBLE = 1e-4
-
-
 def verdict(difference: Interval, size: float) -> str:
     """What a paired difference of distances says, given the distance of the baseline.
 
     Iterative fits end within a tolerance, so that what is less than 1e-4 of the distance is not called a difference.
     """
     mean, lower, upper = difference
-    if abs(mean) > NEGLIGIBLE * size and (upper < 0 or lower > 0):
+    if abs(mean) > 1e-4 * size and (upper < 0 or lower > 0):
         return "closer" if upper < 0 else "farther"
     return "no clear difference"
 
 
-def findings(runs: Runs, means: Summary) -> list[str]:
-    """For each task, who is closer than the baseline and who is not, by the paired differences."""
-    baseline, found = runs.options.baseline, []
+def findings(runs: Runs, means: Summary) -> Iterator[str]:
+    """On each task, who is closer than the baseline, by the paired differences; who has the highest score over all
+    tasks, of those that take them all; and what a reader of the table must know."""
+    baseline, wanted = runs.options.baseline, len(runs.horizons)
     for task in (task for task, horizons in runs.horizons.items() if horizons):
         groups: dict[str, list[str]] = {}
         at: dict[str, Any] = {"task": task, "H": runs.horizons[task][-1]}
@@ -552,44 +373,34 @@ def findings(runs: Runs, means: Summary) -> list[str]:
                 groups.setdefault(verdict((row.mean, row.lower, row.upper), size), []).append(row["learner"])
         if groups:
             parts = [f"{call}: {', '.join(groups[call])}" for call in sorted(groups)]
-            found.append(f"{task}, H={at['H']}, against {baseline}: {'; '.join(parts)}.")
-    return [*found, *said_over_tasks(runs, means), *remarks(runs)]
+            yield f"{task}, H={at['H']}, against {baseline}: {'; '.join(parts)}."
+    rows = [row for row in means.select(IQM) if row.method == f"{wanted} of {wanted} tasks"]
+    if len(rows) > 1:
+        best = max(rows, key=lambda row: row.mean)
+        words = f"Over {wanted} tasks {best['learner']} has the highest interquartile mean score, {best.shown()}"
+        better = means.shown(f"{BETTER} {baseline}", 2, learner=best["learner"])
+        yield f"{words}; it scores higher than {baseline} with probability {better}." if better else f"{words}."
+    yield from remarks(runs)
 
 
-def said_over_tasks(runs: Runs, means: Summary) -> list[str]:
-    """Who has the highest score over all tasks, of those that take them all."""
-    rows = [row for row in means.select(IQM) if row.method == f"{len(runs.horizons)} of {len(runs.horizons)} tasks"]
-    if len(rows) < 2:
-        return []
-    best = max(rows, key=lambda row: row.mean)
-    words = (
-        f"Over {len(runs.horizons)} tasks {best['learner']} has the highest interquartile mean score, {best.shown()}"
-    )
-    better = means.shown(f"{BETTER} {runs.options.baseline}", 2, learner=best["learner"])
-    return [
-        f"{words}; it scores higher than {runs.options.baseline} with probability {better}." if better else f"{words}."
-    ]
-
-
-def remarks(runs: Runs) -> list[str]:
-    """What a reader of the table must know: own horizons, what does not apply, seeds lost, fits that stopped early."""
-    options, found = runs.options, []
+def remarks(runs: Runs) -> Iterator[str]:
+    """Own horizons, what does not apply, seeds lost, fits that stopped early."""
+    options = runs.options
     if options.seeds == 1:
-        found.append("One data set has no interval over data sets; use more --seeds.")
+        yield "One data set has no interval over data sets; use more --seeds."
     alone = {task: horizons[0] for task, horizons in runs.horizons.items() if len(horizons) == 1}
     if own := [f"{task} at H={H}" for task, H in alone.items() if not takes_horizon(task)]:
-        found.append(f"At the horizon their parameters give, without a slope: {', '.join(own)}.")
+        yield f"At the horizon their parameters give, without a slope: {', '.join(own)}."
     for agent in options.agents:
-        found += [f"{agent} is not for {places}: {reason}." for reason, places in refused(runs, agent).items()]
+        yield from (f"{agent} is not for {places}: {reason}." for reason, places in refused(runs, agent).items())
         for task, horizons in runs.horizons.items():
             at = [H for H in horizons if runs.reason(task, H, agent) is None]
             reached = [value for H in at for value in runs.values(task, H, agent, CONVERGED).values()]
             wanted = options.seeds * (len(at) if horizons else 1)
             if failed := wanted - len(reached):
-                found.append(f"{agent} on {task}: {failed} of {wanted} runs failed.")
+                yield f"{agent} on {task}: {failed} of {wanted} runs failed."
             if stopped := reached.count(0.0):
-                found.append(f"{agent} on {task}: {stopped} fits stopped before their tolerance was reached.")
-    return found
+                yield f"{agent} on {task}: {stopped} fits stopped before their tolerance was reached."
 
 
 def refused(runs: Runs, agent: str) -> dict[str, str]:
@@ -606,27 +417,27 @@ def refused(runs: Runs, agent: str) -> dict[str, str]:
 
 def analyse(options: CompareOptions, summary: Summary) -> Analysis:
     runs = Runs(options, summary)
-    means = means_of(runs)
-    figure = FigureSpec(
-        "compare",
-        "How far from the expert does each agent end up?",
-        "Each dot is the mean over data sets, from the smallest horizon (small dot) to the largest (large dot, with "
-        "the 95 % interval of the mean); the dashed line is the best policy of the class.",
-        lambda: comparison_figure(runs, means),
-    )
-    tables, figures = [table(runs, means)], [figure]
-    if scores := scored(runs):
-        tables.append(table_over_tasks(runs, means))
-        lines = {agent: np.array(list(own.values())) for agent, own in scores.items() if own}
-        profiles = FigureSpec(
+    means, scores = means_of(runs), scored(runs)
+    lines = {agent: np.array(list(own.values())) for agent, own in scores.items() if own}
+    figures = [
+        FigureSpec(
+            "compare",
+            "How far from the expert does each agent end up?",
+            "Each dot is the mean over data sets, from the smallest horizon (small dot) to the largest (large dot, "
+            "with the 95 % interval of the mean); the dashed line is the best policy of the class.",
+            lambda: comparison_figure(runs, means),
+        ),
+        FigureSpec(
             "profile",
             "How often does each agent score how much?",
             "The share of runs, over all tasks that an agent takes, with at least the score on the x axis (1 is the "
             "best in class, or the expert); bands are 95 % at each score.",
-            lambda: profile_figure(lines, {agent: colour_of(agent) for agent in lines}, "Higher is better"),
-        )
-        figures.append(profiles)
-    return Analysis(rows=means.rows, tables=tables, figures=figures, findings=findings(runs, means))
+            lambda: profile_figure(lines, "Higher is better"),
+        ),
+    ]
+    tables, figures = [table(runs, means)], figures if scores else figures[:1]
+    tables += [table_over_tasks(runs, means)] if scores else []
+    return Analysis(rows=means.rows, tables=tables, figures=figures, findings=list(findings(runs, means)))
 
 
 STUDY = Study(

@@ -18,7 +18,7 @@ from agents import make_agent
 from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import BLUES, ORANGES, Figure, end_labels, new_panels, no_data, plot_series, shades
 from experiments.studies import lm
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, paired_difference, with_interval
 from ntp_envs import DecodedPolicy, DistanceCurve, NGramClass, collect, distance_curves, distance_from_log_probs
 from ntp_envs.arrays import first_best, written
@@ -91,17 +91,9 @@ def ways(o: DecodingOptions) -> dict[str, tuple[float, ...]]:
 
 
 def decoded(
-    *,
-    text: Mapping[str, Any],
-    way: str,
-    values: Sequence[float],
-    order: int,
-    thresholds: Sequence[float],
-    n: int,
-    draws: int,
-    replicate: int,
-    rng: np.random.Generator,
-) -> list[Record]:
+    *, text: Mapping[str, Any], way: str, values: Sequence[float], order: int, thresholds: Sequence[float], n: int,
+    draws: int, replicate: int, rng: np.random.Generator,
+) -> list[Record]:  # fmt: skip
     """Distance and coverage at every length, of a learner decoded with each of the values."""
     task = Text(**text)
     learner = make_agent("NGramBC").fit(collect(task, n, rng), NGramClass(task.vocab_size, order), rng=rng).policy_
@@ -242,17 +234,8 @@ def tables(o: DecodingOptions, s: Summary) -> list[Table]:
             near, covering = f"{found['near']:g}", f"{found['covering']:g}"
             shown = [near, found["shown"][0][0], covering, found["shown"][1][1], *found["gaps"]]
             lines.append([way.replace("_", "-"), str(h), words(N), *shown])
-    columns = [
-        "by",
-        "h",
-        "N",
-        "nearest at",
-        "D^2",
-        "covers best at",
-        "not covered",
-        "D^2 changes",
-        "not covered changes",
-    ]
+    columns = ["by", "h", "N", "nearest at", "D^2", "covers best at", "not covered", "D^2 changes"]
+    columns.append("not covered changes")
     note = (
         f"{subject(o)}. D^2: squared Hellinger distance (0 to 2) of "
         "the first h tokens; not covered: share of the expert's texts with 1/N of their probability or less. The last "
@@ -327,16 +310,12 @@ def findings(o: DecodingOptions, s: Summary) -> Iterator[str]:
         )
 
 
-def analyse(o: DecodingOptions, s: Summary) -> Analysis:
-    return Analysis(tables=tables(o, s), figures=figures(o, s), findings=list(findings(o, s)))
-
-
 STUDY = Study(
     name="decoding",
     question="What do temperature and top-p do to the law of whole texts: nearer to the expert, or covering it better?",
     options=DecodingOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=(TEMPERATURE, TOP_P, "N"),
     reads=("corpus", "expert", "prompts"),
     check_machine=check_machine,

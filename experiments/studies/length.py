@@ -14,7 +14,7 @@ from agents import LogLossBC
 from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart, dots
 from experiments.measure import costed_fit
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import NOT_MEASURED, Summary, Table, interval_words, intervals_over, pivot
 from ntp_envs import Demonstrations, GreedyPolicy, Policy, Task, collect
 from ntp_envs.evaluation import evaluate
@@ -23,8 +23,6 @@ from ntp_envs.tasks import ParityCoT
 
 @dataclass(frozen=True)
 class LengthOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     bits: int = option(20, least=3)
     """Bits n of the prompt where formats are compared."""
     subset_size: int = option(6, least=3, most="bits")
@@ -35,7 +33,7 @@ class LengthOptions(Options):
     """Data sets (and hidden subsets) of every format, in both parts."""
     fresh: int = option(4000)
     """Fresh prompts that accuracies are measured on."""
-    trade_bits: int = option(12, least=3, most=12)
+    trade_bits: int = option(12, quick=10, least=3, most=12)
     """Bits n where a step may be a product of several signs, at most 12: all prompts are listed to judge by."""
     trade_subset_size: int = option(4, least=3, most="trade_bits")
     """Hidden bits k there, at least 3."""
@@ -175,8 +173,8 @@ def shape_of(summary: Summary, name: str) -> str:
     return f"T={rows[0]['H']}, V={rows[0]['V']}" if len(rows) else ""
 
 
-def format_table(summary: Summary) -> Table:
-    """Every format at the largest number of demonstrations."""
+def tables(o: LengthOptions, summary: Summary) -> Iterator[Table]:
+    """Every format at the largest number of demonstrations; length, vocabulary, richness of a step, and samples."""
     n = max(summary.distinct("n", part=FORMATS), default=0)
     names = {name: f"{name}, {shape_of(summary, name)}" for name in parity_formats()}
     rows = [(heading, {"part": FORMATS, "format": name}) for name, heading in names.items()]
@@ -187,11 +185,7 @@ def format_table(summary: Summary) -> Table:
     spread = intervals_over(summary.select(part=FORMATS))
     note = f"Share right on fresh prompts, greedy but in the last column. {spread}. "
     note += "Limits are closed forms for the population optimum."
-    return pivot(summary, f"Formats of the chain, {n} demonstrations", "", rows, columns, corner="format", note=note)
-
-
-def trade_table(o: LengthOptions, summary: Summary) -> Table:
-    """Length, vocabulary, richness of a step, samples."""
+    yield pivot(summary, f"Formats of the chain, {n} demonstrations", "", rows, columns, corner="format", note=note)
     lines = []
     for name, parameters in trade_formats(o.trade_subset_size).items():
         for row in summary.select(NEEDED, part=TRADE, format=name):
@@ -204,7 +198,7 @@ def trade_table(o: LengthOptions, summary: Summary) -> Table:
         f"bits, k={o.trade_subset_size}; inf: not from {o.most}. {interval_words(o.seeds)}. "
         "Degree: signs multiplied in a feature."
     )
-    return Table("Length against samples", heads, lines, note)
+    yield Table("Length against samples", heads, lines, note)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -322,26 +316,23 @@ def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
-def format_findings(o: LengthOptions, summary: Summary) -> list[str]:
-    """Linear steps against the others."""
+def findings(o: LengthOptions, summary: Summary) -> Iterator[str]:
+    """Linear steps against the others, and samples for length."""
     prefix: dict[str, Any] = {"part": FORMATS, "format": "prefix"}
     answer = {name: summary.shown(ANSWER, part=FORMATS, format=name, n=max(o.n)) for name in parity_formats()}
-    if not all(answer.values()):
-        return []
-    words = {name: f"{name} ({shape_of(summary, name)}) {answer[name]}" for name in answer}
-    linear = "; ".join(words[name] for name in LINEAR)
-    guesses = "; ".join(words[name] for name in words if name not in LINEAR)
-    return [
-        f"The parity of {o.subset_size} of {o.bits} bits from {max(o.n)} demonstrations, share of answers right: "
-        f"{linear}; {guesses}. In the first three each step is linear in what came before.",
-        f"Teacher forced and free: after the true prefix prefix has {summary.shown(FORCED, n=max(o.n), **prefix)} of "
-        f"its tokens right (limit {summary.shown(CLOSED + FORCED, **prefix)}), its own answer is right "
-        f"{answer['prefix']} of the time.",
-    ]
-
-
-def trade_findings(o: LengthOptions, summary: Summary) -> list[str]:
-    """Samples for length."""
+    if all(answer.values()):
+        each = {name: f"{name} ({shape_of(summary, name)}) {answer[name]}" for name in answer}
+        linear = "; ".join(each[name] for name in LINEAR)
+        guesses = "; ".join(each[name] for name in each if name not in LINEAR)
+        yield (
+            f"The parity of {o.subset_size} of {o.bits} bits from {max(o.n)} demonstrations, share of answers right: "
+            f"{linear}; {guesses}. In the first three each step is linear in what came before."
+        )
+        yield (
+            f"Teacher forced and free: after the true prefix prefix has {summary.shown(FORCED, n=max(o.n), **prefix)} "
+            f"of its tokens right (limit {summary.shown(CLOSED + FORCED, **prefix)}), its own answer is right "
+            f"{answer['prefix']} of the time."
+        )
     words = []
     for name, parameters in reversed(trade_formats(o.trade_subset_size).items()):
         for row in summary.select(NEEDED, part=TRADE, format=name):
@@ -349,17 +340,11 @@ def trade_findings(o: LengthOptions, summary: Summary) -> list[str]:
             needed = summary.shown(NEEDED, part=TRADE, format=name)
             if math.isfinite(row.mean):
                 words.append(f"{needed} for {name} (T={row['H']}, V={row['V']}, {step})")
-    said = (
-        f"Samples by length: {o.target:.0%} on the parity of {o.trade_subset_size} of "
-        f"{o.trade_bits} bits takes {'; '.join(words)} demonstrations."
-    )
-    return [said] if words else []
-
-
-def analyse(options: LengthOptions, summary: Summary) -> Analysis:
-    tables = [format_table(summary), trade_table(options, summary)]
-    said = [*format_findings(options, summary), *trade_findings(options, summary)]
-    return Analysis(tables=tables, figures=figures(options, summary), findings=said)
+    if words:
+        yield (
+            f"Samples by length: {o.target:.0%} on the parity of {o.trade_subset_size} of "
+            f"{o.trade_bits} bits takes {'; '.join(words)} demonstrations."
+        )
 
 
 STUDY = Study(
@@ -367,6 +352,6 @@ STUDY = Study(
     question="Which chains of thought make a parity learnable by a linear predictor, and what does a short one cost?",
     options=LengthOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("format", "V", "degree"),
 )

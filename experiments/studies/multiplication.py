@@ -6,19 +6,18 @@ the sum is hard, in one column of written addition: `experiments.studies.carry`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from experiments.cells import Cell, Label, Record, cached_records
-from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, errorbars
+from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, errorbars, new_grid
 from experiments.measure import Watched, evaluation_records, networks_left_out, trains_networks
-from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Series, Summary, Table, derived, number, pivot
+from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Demonstrations, Policy
 from ntp_envs.arrays import first_best
 from ntp_envs.distances import score_interval
@@ -30,16 +29,13 @@ if TYPE_CHECKING:
 
 EXPLICIT, TRAINED = "explicit", "trained"
 #: learners of the part TRAINED
-LINEAR, MLP = "linear", "MLP"
+NETWORKS = LINEAR, MLP = "linear", "MLP"
 
-# measures of an evaluation
+#: measures of an evaluation; the last three are of a chain of thought
 FORCED, FREE = "forced_accuracy", "greedy_accuracy"
 EXACT, SUCCESS, TOKEN, NATS = "greedy_exact", "greedy_success", "forced_token_accuracy", "mean_cross_entropy"
 WHOLE = (EXACT, SUCCESS, "sampled_exact", TOKEN, NATS)
-# further measures of a chain of thought
-CHAIN = "chain right"
-PRODUCT = "product right after the true chain"
-KIND = "tokens of a kind right, true prefix"
+CHAIN, PRODUCT, KIND = "chain right", "product right after the true chain", "tokens of a kind right, true prefix"
 
 
 @dataclass(frozen=True)
@@ -122,21 +118,9 @@ def chain_records(
 
 
 def trained(
-    *,
-    architecture: str,
-    digits: int,
-    cot: str,
-    steps: int,
-    every: int,
-    pairs: int,
-    batch_size: int,
-    learning_rate: float,
-    network: dict[str, Any],
-    device: str,
-    replicate: int,
-    rng: np.random.Generator,
-    scratch: Path,
-) -> list[Record]:
+    *, architecture: str, digits: int, cot: str, steps: int, every: int, pairs: int, batch_size: int,
+    learning_rate: float, network: dict[str, Any], device: str, replicate: int, rng: np.random.Generator, scratch: Path,
+) -> list[Record]:  # fmt: skip
     """A network on new pairs at every update, evaluated on the same pairs now and then.
 
     What evaluations said is kept in ``scratch`` beside the checkpoint. They are made half way between two checkpoints,
@@ -151,34 +135,26 @@ def trained(
     policy_class = NetworkClass.for_task(architecture.lower(), task, **network)
     labels = place_of(task, architecture)
 
-    def evaluation_at(step: int, policy: Policy) -> list[Record]:
-        found = watched.records(policy, step, labels, (*WHOLE, FORCED, FREE) if step == steps else WHOLE)
-        return found + chain_records(policy, task, watched.demonstrations, {**labels, "step": step})
+    def evaluation_at(step: int, policy: Policy | None) -> list[Record]:
+        def make() -> list[Record]:
+            if policy is None:
+                raise ValueError(f"an evaluation is missing in {scratch}; delete the folder to train from scratch.")
+            found = watched.records(policy, step, labels, (*WHOLE, FORCED, FREE) if step == steps else WHOLE)
+            return found + chain_records(policy, task, watched.demonstrations, {**labels, "step": step})
 
-    def cached(step: int, make: Callable[[], list[Record]]) -> list[Record]:
         return cached_records(scratch / f"evaluation-{step}.json", make)
 
     def after_step(step: int, policy: TorchPolicy) -> None:
         if step in between:
-            cached(step, partial(evaluation_at, step, policy))
-
-    def lost() -> list[Record]:
-        raise ValueError(f"an evaluation is missing in {scratch}; delete the folder to train from the beginning.")
+            evaluation_at(step, policy)
 
     between = range(every // 2, steps, every)
     agent = NeuralBC(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        task=task,
-        device=device,
-        checkpoint=scratch / "run",
-        checkpoint_every=every,
-        on_step=after_step,
-        on_step_every=every // 2,
-    ).fit(watched.shapes, policy_class, rng=watched.rng())
-    records = [record for step in between for record in cached(step, lost)]
-    return records + cached(steps, partial(evaluation_at, steps, agent.policy_))
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, task=task, device=device,
+        checkpoint=scratch / "run", checkpoint_every=every, on_step=after_step, on_step_every=every // 2,
+    ).fit(watched.shapes, policy_class, rng=watched.rng())  # fmt: skip
+    records = [record for step in between for record in evaluation_at(step, None)]
+    return records + evaluation_at(steps, agent.policy_)
 
 
 def cells(options: MultiplicationOptions) -> Iterator[Cell]:
@@ -210,13 +186,11 @@ def cells(options: MultiplicationOptions) -> Iterator[Cell]:
 #: formats in the order of the story, and what they are called
 FORMATS = {"none": "no chain", "source": "chain", "carry": "chain, then carries"}
 NAMES = {EXPLICIT: "linear, weights written down", LINEAR: "linear, learned by SGD", MLP: "MLP, learned by SGD"}
-NETWORKS = (LINEAR, MLP)
 SEGMENTS = ("factors by place", "one-digit products", "partial products", "product")
 KINDS = {"digit": "copied digits", "tens": "tens", "units": "units", "carry": "carries", "product": "product"}
 
-SOURCE = "Malach 2023, arXiv:2309.06979"
 #: share of 4-digit products right, of an MLP of 775M parameters (100M examples, 17 h on one A100)
-PUBLISHED, PUBLISHED_ROW = 0.969, "published"
+PUBLISHED, PUBLISHED_ROW, SOURCE = 0.969, "published", "Malach 2023, arXiv:2309.06979"
 
 
 def ended(summary: Summary) -> Summary:
@@ -242,15 +216,11 @@ def decided(task: Multiplication) -> list[int]:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def by_metric(heads: Sequence[str], *metrics: str) -> list[tuple[str, dict[str, str]]]:
-    """The columns of a table."""
-    return [(head, {"metric": metric}) for head, metric in zip(heads, metrics, strict=True)]
-
-
-def tables(summary: Summary) -> Iterator[Table]:
+def tables(options: MultiplicationOptions, summary: Summary) -> Iterator[Table]:
     end = ended(summary)
-    heads = ["all tokens", "product", "chain", "product, true chain", "token, true prefix", "nats a token"]
-    measures = by_metric(heads, EXACT, SUCCESS, CHAIN, PRODUCT, TOKEN, NATS)
+    heads = {"all tokens": EXACT, "product": SUCCESS, "chain": CHAIN, "product, true chain": PRODUCT}
+    heads |= {"token, true prefix": TOKEN, "nats a token": NATS}
+    measures = [(head, {"metric": metric}) for head, metric in heads.items()]
     rows: list[Sequence[Any]] = []
     for learner, name in NAMES.items():
         for digits in sorted(end.select(learner=learner).distinct("digits")):
@@ -273,7 +243,7 @@ def tables(summary: Summary) -> Iterator[Table]:
         yield pivot(found, f"Tokens of the chain, {digits}-digit factors", KIND, lines, kinds, note=note)
 
 
-def digit_table(found: Summary, digits: int, lines: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+def digit_table(found: Summary, digits: int, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     """Every digit of the product, running free; where it is written depends on the format."""
     rows = []
     for name, place in lines:
@@ -301,12 +271,8 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 def chain_figure(summary: Summary, digits: int) -> Figure:
     """Forced accuracy along the chain, and whole answers right; a row for each format."""
-    from matplotlib.figure import Figure
-
     end = ended(summary)
-    figure = Figure(figsize=(11.0, 6.6))
-    figure.suptitle(chain_title(end, digits), x=0.01, ha="left", fontsize=13, fontweight="bold")
-    grid = figure.subplots(3, 2, width_ratios=(3.2, 1.0))
+    figure, grid = new_grid(chain_title(end, digits), 3, 2, (11.0, 6.6), width_ratios=(3.2, 1.0))
     for (left, right), cot in zip(grid, FORMATS, strict=True):
         along_the_chain(left, end, digits, cot)
         answers(right, end, digits, cot)
@@ -340,9 +306,7 @@ def along_the_chain(axes: Axes, end: Summary, digits: int, cot: str) -> None:
     start = 0 if cot != "none" else len(decided(Multiplication(digits, "source"))) - 2 * digits
     places, of = start + np.arange(len(positions)), np.array([segment_of(task, position) for position in positions])
     axes.set_title(FORMATS[cot], fontsize=11)
-    axes.set_ylim(-0.06, 1.45)
-    axes.set_yticks([0, 0.5, 1])
-    axes.set_xlim(-0.7, width - 0.3)
+    axes.set(ylim=(-0.06, 1.45), yticks=[0, 0.5, 1], xlim=(-0.7, width - 0.3))
     axes.grid(visible=False, axis="x")
     if width <= MOST_TICKS:
         axes.set_xticks(places, labels=[mark(*task.layout.slots[position]) for position in positions], fontsize=8)
@@ -375,10 +339,7 @@ def mark(kind: str, place: tuple[int, ...]) -> str:
 
 def answers(axes: Axes, end: Summary, digits: int, cot: str) -> None:
     """Bars of whole answers right."""
-    axes.set_xlim(0, 1.32)
-    axes.set_xticks([0, 0.5, 1.0])
-    axes.set_ylim(2.6, -0.6)
-    axes.set_yticks([])
+    axes.set(xlim=(0, 1.32), xticks=[0, 0.5, 1.0], ylim=(2.6, -0.6), yticks=[])
     axes.grid(visible=False, axis="y")
     short = {EXPLICIT: "written down", LINEAR: "linear, SGD", MLP: "MLP, SGD"}
     for height, (learner, look) in enumerate(LOOKS.items()):
@@ -414,60 +375,9 @@ def training_figure(options: MultiplicationOptions, summary: Summary) -> Figure:
     return chart(summary, title, "share of fresh pairs right", *panels, size=(11.0, 4.8))
 
 
-# -- findings and analysis ---------------------------------------------------------------------------------------------
-
-
-def explicit_finding(summary: Summary) -> Iterator[str]:
-    """That weights exist."""
-    rows = summary.select(EXACT, part=EXPLICIT)
-    for worst in sorted(rows, key=lambda row: row.mean)[:1]:
-        share = worst.shown()
-        said, each = f"at least {share} of random pairs", ""
-        if worst.mean == 1.0:
-            said, each = "every random pair", f" ({share} each)"
-        sizes = ", ".join(map(str, sorted(rows.distinct("digits"))))
-        yield (
-            f"With weights written down, a linear predictor of the next token gets {said} right at {sizes} digits, "
-            f"with and without carries{each}: every token of the chain, greedy and running free."
-        )
-
-
-def training_findings(options: MultiplicationOptions, summary: Summary) -> Iterator[str]:
-    """What is learned, for each network and number of digits."""
-    end = ended(summary)
-    for digits in sorted(end.distinct("digits", part=TRAINED)):
-        for learner in NETWORKS:
-            found = end.select(learner=learner, digits=digits)
-            whole = {cot: found.shown(EXACT, format=cot) for cot in FORMATS}
-            chain, product = (found.shown(metric, format="source") for metric in (CHAIN, PRODUCT))
-            words = {
-                "source": f"it writes the whole chain right for {chain} of the pairs and the product after the true "
-                f"chain for {product}: {whole['source']} are right to the end",
-                "carry": f"with a carry before each digit of the product {whole['carry']} are",
-                "none": f"without a chain {whole['none']}",
-            }
-            if said := [sentence for cot, sentence in words.items() if whole[cot]]:
-                yield f"{NAMES[learner]}, {digits} digits, {options.steps} updates: {'; '.join(said)}."
-
-
-def published_findings(options: MultiplicationOptions) -> Iterator[str]:
-    """What is not measured here, and why."""
-    if why := networks_left_out(options.neural):
-        yield f"Networks are {why}."
-    yield (
-        f"Published, not ours ({SOURCE}): an MLP of 775M parameters, trained on 100M examples for 17 h on one A100, "
-        f"gets {PUBLISHED:.1%} of 4-digit products right with the chain of thought of the source."
-    )
-
-
-def analyse(options: MultiplicationOptions, summary: Summary) -> Analysis:
+def figures(options: MultiplicationOptions, summary: Summary) -> list[FigureSpec]:
     digits = options.digits[0]
-    findings = [*explicit_finding(summary), *training_findings(options, summary)]
-    if len(summary):
-        findings += published_findings(options)
-    labels = {"task": "Multiplication", "learner": "MLP, 775M parameters", "format": "source", "digits": 4}
-    published = derived(PUBLISHED_ROW, EXACT, PUBLISHED, f"published, not ours: {SOURCE}", **labels)
-    figures = [
+    return [
         FigureSpec(
             "headline",
             "What can a linear predictor do, and what does it learn?",
@@ -484,11 +394,49 @@ def analyse(options: MultiplicationOptions, summary: Summary) -> Analysis:
             lambda: training_figure(options, summary),
         ),
     ]
-    return Analysis(
-        rows=[published] if len(summary) else [],
-        tables=list(tables(summary)),
-        figures=figures,
-        findings=findings,
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def published(options: MultiplicationOptions, summary: Summary) -> Iterator[SummaryRow]:
+    if len(summary):
+        labels = {"task": "Multiplication", "learner": "MLP, 775M parameters", "format": "source", "digits": 4}
+        yield derived(PUBLISHED_ROW, EXACT, PUBLISHED, f"published, not ours: {SOURCE}", **labels)
+
+
+def findings(options: MultiplicationOptions, summary: Summary) -> Iterator[str]:
+    """That weights exist; what each network learned, by number of digits; what is not measured here, and why."""
+    rows = summary.select(EXACT, part=EXPLICIT)
+    for worst in sorted(rows, key=lambda row: row.mean)[:1]:
+        share = worst.shown()
+        said, each = f"at least {share} of random pairs", ""
+        if worst.mean == 1.0:
+            said, each = "every random pair", f" ({share} each)"
+        sizes = ", ".join(map(str, sorted(rows.distinct("digits"))))
+        yield (
+            f"With weights written down, a linear predictor of the next token gets {said} right at {sizes} digits, "
+            f"with and without carries{each}: every token of the chain, greedy and running free."
+        )
+    end = ended(summary)
+    for digits in sorted(end.distinct("digits", part=TRAINED)):
+        for learner in NETWORKS:
+            found = end.select(learner=learner, digits=digits)
+            whole = {cot: found.shown(EXACT, format=cot) for cot in FORMATS}
+            chain, product = (found.shown(metric, format="source") for metric in (CHAIN, PRODUCT))
+            words = {
+                "source": f"it writes the whole chain right for {chain} of the pairs and the product after the true "
+                f"chain for {product}: {whole['source']} are right to the end",
+                "carry": f"with a carry before each digit of the product {whole['carry']} are",
+                "none": f"without a chain {whole['none']}",
+            }
+            if sentences := [sentence for cot, sentence in words.items() if whole[cot]]:
+                yield f"{NAMES[learner]}, {digits} digits, {options.steps} updates: {'; '.join(sentences)}."
+    if why := networks_left_out(options.neural):
+        yield f"Networks are {why}."
+    yield (
+        f"Published, not ours ({SOURCE}): an MLP of 775M parameters, trained on 100M examples for 17 h on one A100, "
+        f"gets {PUBLISHED:.1%} of 4-digit products right with the chain of thought of the source."
     )
 
 
@@ -497,6 +445,6 @@ STUDY = Study(
     question="Which steps of written multiplication can a linear predictor do, and which does it learn?",
     options=MultiplicationOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=published, tables=tables, figures=figures, findings=findings),
     labels=("format", "digits", "step", "kind"),
 )

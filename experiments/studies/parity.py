@@ -24,8 +24,8 @@ from experiments.measure import (
     population_for,
     titled,
 )
-from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import NAN, Summary, Table, interval_words, pivot, slope_rows
+from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.summary import NAN, Summary, SummaryRow, Table, interval_words, pivot, slope_rows
 from ntp_envs import Demonstrations, Task, collect, make_task
 
 BITS = 4  # of NoisyParity; the answer is the parity of three of them, wrong with probability .1
@@ -40,8 +40,6 @@ NOTHING = 1e-8  # distances below are what rounding leaves of 0
 
 @dataclass(frozen=True)
 class ParityOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     episodes: tuple[int, ...] = option((1, 2, 4, 8, 16, 32, 64), quick=(1, 4, 16, 64))
     """Episodes R of five tokens in NoisyParity: H = 5 R."""
     bounds: tuple[float, ...] = option((1.0, 2.0, 4.0, 8.0), least=1.0)  # below, some programs have no feasible point
@@ -103,38 +101,29 @@ def fitted(
     return measured(task, policy, labels, rng)
 
 
-def episode_bound(fit: Fit) -> float | None:
-    """The norm bound that the program of a chunk gets on NoisyParity.
+def parity(
+    *, R: int, bounds: Sequence[float], n: int | None, replicate: int = 0, rng: np.random.Generator
+) -> list[Record]:
+    """All learners on NoisyParity with R episodes; ``n=None`` is the population.
 
     The law of an episode is 2^-n times that of its answer (the bits are free), and so is its norm: B / 2^n on episodes
     means the bound B on the answer.
     """
-    return fit.B if fit.K == 1 or fit.B is None else fit.B / 2**BITS
-
-
-def parity(
-    *, R: int, bounds: Sequence[float], n: int | None, replicate: int = 0, rng: np.random.Generator
-) -> list[Record]:
-    """All learners on NoisyParity with R episodes; ``n=None`` is the population."""
     task = make_task(PARITY, bits=BITS, subset=(0, 1, 2), noise=0.1, episodes=R)
     demonstrations = None if n is None else collect(task, n, rng)
     records = []
     for fit in fits_parity(bounds):
         if n is None and R > 2 and fit.learner.startswith("rho"):
             continue  # no tractable population for whole sequences
-        records += fitted(fit, task, demonstrations, episode_bound(fit), rng)
+        bound = fit.B if fit.K == 1 or fit.B is None else fit.B / 2**BITS
+        records += fitted(fit, task, demonstrations, bound, rng)
     return records
 
 
 def linear(
-    *,
-    horizons: Sequence[int],
-    bounds: Sequence[float],
-    chunks: Sequence[int],
-    n: int | None,
-    replicate: int = 0,
+    *, horizons: Sequence[int], bounds: Sequence[float], chunks: Sequence[int], n: int | None, replicate: int = 0,
     rng: np.random.Generator,
-) -> list[Record]:
+) -> list[Record]:  # fmt: skip
     """All learners on the contaminated linear class, at every horizon; ``n=None`` is the population."""
     records = []
     for H in horizons:
@@ -146,7 +135,6 @@ def linear(
 
 
 def cells(options: ParityOptions) -> Iterator[Cell]:
-    """All cells, part by part."""
     bounds, chunks = list(options.bounds), list(options.chunks)
     for R in options.episodes:
         yield Cell("parity, population", parity, {"R": R, "bounds": bounds, "n": None})
@@ -195,14 +183,9 @@ def tables(o: ParityOptions, s: Summary) -> list[Table]:
 
 def kernels(o: ParityOptions, part: str) -> list[Curve]:
     """ChunkKR on episodes, a line a norm bound."""
-    return [
-        Curve(
-            {"part": part, "learner": CHUNK_KR, "K": EPISODE, "B": B},
-            f"ChunkKR, norm bound {B:g}",
-            look={"color": purple},
-        )
-        for B, purple in shades(o.bounds, PURPLES).items()
-    ]
+    place = {"part": part, "learner": CHUNK_KR, "K": EPISODE}
+    purples = shades(o.bounds, PURPLES)
+    return [Curve({**place, "B": B}, f"ChunkKR, norm bound {B:g}", look={"color": purples[B]}) for B in purples]
 
 
 def episode_panel(o: ParityOptions, metric: str, curves: list[Curve], guide: Guide, low: float) -> Panel:
@@ -343,11 +326,9 @@ def findings(o: ParityOptions, s: Summary) -> list[str]:
     ]
 
 
-def analyse(options: ParityOptions, summary: Summary) -> Analysis:
-    contaminated = [row for row in summary.select("C_apx") if row.part.startswith("contaminated")]
-    slopes = slope_rows(contaminated, "H", SLOPE_IN_H, above="K")
-    s = Summary([*summary, *slopes], summary.timings)
-    return Analysis(slopes, tables(options, s), figures(options, s), findings(options, s) if len(s) else [])
+def slopes(o: ParityOptions, s: Summary) -> list[SummaryRow]:
+    contaminated = [row for row in s.select("C_apx") if row.part.startswith("contaminated")]
+    return slope_rows(contaminated, "H", SLOPE_IN_H, above="K")
 
 
 STUDY = Study(
@@ -355,6 +336,6 @@ STUDY = Study(
     question="Is the error of a linear policy what its class cannot say, or what its learner amplifies?",
     options=ParityOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=slopes, tables=tables, figures=figures, findings=findings),
     labels=("B",),
 )

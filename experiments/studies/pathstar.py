@@ -15,17 +15,9 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Label, Record, cached_records
-from experiments.charts import (
-    COLOURS,
-    Axes,
-    Figure,
-    legend_below,
-    new_panels,
-    plot_series,
-    shades,
-)
+from experiments.charts import COLOURS, Figure, legend_below, new_panels, plot_series, shades
 from experiments.measure import Watched, require_torch
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Series, Summary, SummaryRow, Table, derived, number
 from ntp_envs.tasks import PathStar
 from ntp_envs.tasks.path_star import CleverHansPolicy
@@ -78,8 +70,7 @@ class PathStarOptions(Options):
 
 # -- cells: small transformers in every mode, and what copying reaches -------------------------------------------------
 
-NETWORK, REFERENCE = "transformer", "reference"
-HANS, CLOSED = "Clever Hans", "closed form"
+NETWORK, REFERENCE, HANS, CLOSED = "transformer", "reference", "Clever Hans", "closed form"
 FORCING, REVERSED, TEACHERLESS, SECOND = "teacher forcing", "reversed", "teacherless", "second token only"
 #: of the transformer: what it changes about the task, and about the training
 MODES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -88,10 +79,8 @@ MODES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     TEACHERLESS: ({}, {"mode": "teacherless"}),
     SECOND: ({}, {"mode": "first_token_only", "positions": (1,)}),
 }
-# measures of an evaluation
 FORCED, FREE, GREEDY, SAMPLED = "forced_accuracy", "greedy_accuracy", "greedy_exact", "sampled_exact"
 EXPECTED, NATS = "sequence_probability", "mean_cross_entropy"
-BY_NODE = (FORCED, FREE)
 WHOLE = (GREEDY, SAMPLED, EXPECTED, NATS)
 
 
@@ -104,31 +93,15 @@ def copying(*, mode: str, degree: int, length: int, nodes: int, rng: np.random.G
     """What copying the next node from the previous one reaches, exactly."""
     task = star(degree, length, nodes, **MODES[mode][0])
     hans, place = CleverHansPolicy(task), place_of(HANS, mode, task)
-    records = [
-        Record(FORCED, float(share), {**place, "h": h}, method=CLOSED)
-        for h, share in enumerate(hans.forced_accuracy, 1)
-    ]
-    records += [Record(metric, hans.exact_match, place, method=CLOSED) for metric in (GREEDY, SAMPLED)]
-    return [*records, Record(NATS, hans.cross_entropy, place, method=CLOSED)]
+    found = [(FORCED, float(share), {**place, "h": h}) for h, share in enumerate(hans.forced_accuracy, 1)]
+    found += [(metric, hans.exact_match, place) for metric in (GREEDY, SAMPLED)]
+    return [Record(*each, method=CLOSED) for each in (*found, (NATS, hans.cross_entropy, place))]
 
 
 def trained(
-    *,
-    mode: str,
-    degree: int,
-    length: int,
-    nodes: int,
-    steps: int,
-    every: int,
-    prompts: int,
-    batch_size: int,
-    learning_rate: float,
-    network: dict[str, Any],
-    device: str,
-    replicate: int,
-    rng: np.random.Generator,
-    scratch: Path,
-) -> list[Record]:
+    *, mode: str, degree: int, length: int, nodes: int, steps: int, every: int, prompts: int, batch_size: int,
+    learning_rate: float, network: dict[str, Any], device: str, replicate: int, rng: np.random.Generator, scratch: Path,
+) -> list[Record]:  # fmt: skip
     """A small transformer on new prompts at every update, evaluated on the same prompts every few of them.
 
     The graph is read edge by edge, without positions. A stretch of training ends with a checkpoint and then an
@@ -142,20 +115,13 @@ def trained(
     watched = Watched(task, prompts, rng)
     policy_class = NetworkClass.for_task("transformer", task, prompt_group=3, prompt_positions=False, **network)
     place = place_of(NETWORK, mode, task)
-    counted = (FORCED,) if mode == SECOND else (*BY_NODE, *WHOLE)  # what is written alone makes no answer
+    counted = (FORCED,) if mode == SECOND else (FORCED, FREE, *WHOLE)  # what is written alone makes no answer
 
     def evaluation_at(step: int) -> list[Record]:
-        agent = NeuralBC(
-            **options,
-            steps=step,
-            schedule="constant",  # so that a longer training begins with the same updates
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            task=task,
-            device=device,
-            checkpoint=scratch / "run",
-            checkpoint_every=every,
-        ).fit(watched.shapes, policy_class, rng=watched.rng())
+        agent = NeuralBC(  # at a constant rate, so that a longer training begins with the same updates
+            **options, steps=step, schedule="constant", batch_size=batch_size, learning_rate=learning_rate, task=task,
+            device=device, checkpoint=scratch / "run", checkpoint_every=every,
+        ).fit(watched.shapes, policy_class, rng=watched.rng())  # fmt: skip
         return watched.records(agent.policy_, step, place, counted)
 
     records = []
@@ -183,15 +149,11 @@ def cells(options: PathStarOptions) -> Iterator[Cell]:
         ValueError: torch is missing; before anything is run.
     """
     require_torch(" What a class of pointers shows needs none: ntp-bench run pointers.")
-    steps = {
-        TEACHERLESS: options.teacherless_steps,
-        FORCING: options.forcing_steps,
-        REVERSED: options.reversed_steps,
-        SECOND: options.second_steps,
-    }
+    steps = {TEACHERLESS: options.teacherless_steps, FORCING: options.forcing_steps}
+    steps |= {REVERSED: options.reversed_steps, SECOND: options.second_steps}
     shared = ("length", "nodes", "every", "prompts", "batch_size", "learning_rate", "device")
-    training: dict[str, Any] = {name: getattr(options, name) for name in shared}
-    training["network"] = {name: getattr(options, name) for name in ("width", "layers", "heads")}
+    network = {name: getattr(options, name) for name in ("width", "layers", "heads")}
+    training: dict[str, Any] = {**{name: getattr(options, name) for name in shared}, "network": network}
     for degree in sorted(options.degrees, reverse=True):
         for mode in sorted(steps, key=lambda mode: -steps[mode]):
             for replicate in range(options.seeds):
@@ -238,17 +200,14 @@ class Training:
         """Share of whole answers, running free."""
         return self.summary.series("step", GREEDY, **self.place)
 
-    def at_end(self, metric: str = GREEDY, **labels: Any) -> SummaryRow:
-        """The row of the last step."""
-        return max(self.summary.select(metric, **self.place, **labels), key=lambda row: row["step"])
-
-    def node_at_end(self, node: int) -> SummaryRow:
-        """The row of a node at the last step."""
-        return self.at_end(FORCED, h=self.token(node))
+    def at_end(self, metric: str = GREEDY, node: int | None = None) -> SummaryRow:
+        """The row of the last step, of whole answers or of a node after the true prefix."""
+        of_node = {"metric": FORCED, "h": self.token(node)} if node is not None else {"metric": metric}
+        return max(self.summary.select(**self.place, **of_node), key=lambda row: row["step"])
 
     def shown(self, metric: str = GREEDY, node: int | None = None) -> str:
-        """A share at the last step, of a node or of whole answers."""
-        return (self.at_end(metric) if node is None else self.node_at_end(node)).shown(2)
+        """The share in that row."""
+        return self.at_end(metric, node).shown(2)
 
     def learned(self) -> dict[int, int | None]:
         """From which step on each node but the start is right in nine of ten prompts, the goal first."""
@@ -281,7 +240,7 @@ def agrees(row: SummaryRow, degree: int) -> bool:
 
 def copies(training: Training) -> bool:
     """Whether the nodes after the second are learned given the true prefix, and whole answers are at 1/d."""
-    later = [training.node_at_end(node).mean for node in nodes_of(training.length) if node > 2]
+    later = [training.at_end(node=node).mean for node in nodes_of(training.length) if node > 2]
     return min(later) >= SOLVED and agrees(training.at_end(), training.degree)
 
 
@@ -298,7 +257,7 @@ LEARNED = "updates until nine in ten whole answers are right for good"
 
 
 def derived_rows(o: PathStarOptions, s: Summary) -> Iterator[SummaryRow]:
-    """When whole answers are right."""
+
     for degree in o.degrees:
         for mode, training in trainings(s, degree).items():
             step = first_above(training.whole(), SOLVED) if mode != SECOND else None
@@ -306,26 +265,27 @@ def derived_rows(o: PathStarOptions, s: Summary) -> Iterator[SummaryRow]:
                 yield derived(NETWORK, LEARNED, step, "greedy", mode=mode, degree=degree, H=training.length)
 
 
-def training_table(s: Summary, degree: int, found: Mapping[str, Training]) -> Table:
-    """Every mode at its last update, and copying."""
-    length = next(iter(found.values())).length
-    lines = []
-    for mode, training in found.items():
-        if mode == SECOND:
-            entries = [training.shown(node=2), *[""] * (length + 1)]
-        else:
-            entries = [training.shown(node=node) for node in nodes_of(length)]
-            entries += [training.shown(GREEDY), training.shown(SAMPLED), number(training.at_end(NATS).mean, 3)]
-        lines.append([f"{mode}, {training.steps} updates", *entries])
-    place: dict[str, Any] = {"part": REFERENCE, "learner": HANS, "mode": FORCING, "degree": degree}
-    by_node = [s.shown(FORCED, 4, **place, h=node) for node in nodes_of(length)]
-    lines.append(["copying, exactly", *by_node, *[s.shown(GREEDY, 4, **place)] * 2, s.shown(NATS, **place)])
-    heads = ["mode", *(f"node {node}" for node in nodes_of(length)), "exact, greedy", "exact, sampled", "nats a token"]
+def tables(o: PathStarOptions, s: Summary) -> Iterator[Table]:
+    """Every mode at its last update, and copying; a table for each number of arms."""
+    nodes, length = nodes_of(o.length), o.length
+    heads = ["mode", *(f"node {node}" for node in nodes), "exact, greedy", "exact, sampled", "nats a token"]
     note = (
         "Share right on fresh prompts, with 95 % intervals. Nodes of the path after the true prefix, 1 (the start, "
         "trivial) left out; reversed targets write them last to first. Exact: whole answers, running free."
     )
-    return Table(f"Transformers on d={degree}, L={length}, at the end", heads, lines, note)
+    for degree, found in ((degree, trainings(s, degree)) for degree in o.degrees):
+        lines = []
+        for mode, training in found.items():
+            entries = [training.shown(node=2), *[""] * (length + 1)]
+            if mode != SECOND:
+                entries = [training.shown(node=node) for node in nodes]
+                entries += [training.shown(GREEDY), training.shown(SAMPLED), number(training.at_end(NATS).mean, 3)]
+            lines.append([f"{mode}, {training.steps} updates", *entries])
+        place: dict[str, Any] = {"part": REFERENCE, "learner": HANS, "mode": FORCING, "degree": degree}
+        by_node = [s.shown(FORCED, 4, **place, h=node) for node in nodes]
+        lines.append(["copying, exactly", *by_node, *[s.shown(GREEDY, 4, **place)] * 2, s.shown(NATS, **place)])
+        if found:
+            yield Table(f"Transformers on d={degree}, L={length}, at the end", heads, lines, note)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -373,130 +333,101 @@ def learning_figure(found: Mapping[str, Training], metric: str, title: str) -> F
     """Accuracy by node of the path against updates, and whole answers; a panel for each mode."""
     said = headings(found)
     figure, panels = new_panels(title, ["updates"] * len(said), "share right on fresh prompts", size=(13.0, 4.9))
-    names = []
     for axes, mode in zip(panels, said, strict=True):
-        training = found[mode]
+        training, steps, chance = found[mode], found[mode].steps, 1 / found[mode].degree
         axes.set_title(f"{mode.capitalize()}: {said[mode]}", fontsize=11)
-        axes.axhline(1 / training.degree, color=COLOURS["grey"], linestyle="--", linewidth=1.3, zorder=1)
+        axes.axhline(chance, color=COLOURS["grey"], linestyle="--", linewidth=1.3, zorder=1)
         marker = "" if len(training.whole().x) > 1 else "o"
         for node, look in reversed(node_looks(training.length).items()):
             plot_series(axes, training.node(node, metric), mode, linestyle="-", marker=marker, **look)
-            names.append(look["label"])
+
         look = {"color": COLOURS["black"], "linewidth": 3.2, "linestyle": (0, (2.2, 1.1)), "zorder": 4}
         plot_series(axes, training.whole(), mode, marker=marker, **look, label=WHOLE_ANSWER)
-        mark_chance(axes, training, copied=metric == FORCED)
+        # words over the right end of the line at 1/d, clear of what wanders about it
+        style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 10, "fontweight": "bold"}
+        axes.set_xlim(0, steps * 1.02)
+        axes.text(steps, chance + 0.085, f"1/d = {chance:g}", color=COLOURS["grey"], **style)
+        if mode == FORCING and copies(training):
+            if metric == FORCED:
+                nodes = f"nodes 3 to {training.length}: copied" if training.length > 3 else "node 3: copied"
+                axes.text(steps, 0.95, nodes, color=BLUES[2], **style)
+            axes.text(steps, chance - 0.13, "node 2: a guess", color=COLOURS["vermilion"], **style)
     panels[0].set_ylim(-0.03, 1.06)
-    legend_below(figure, sorted({*names, WHOLE_ANSWER}))
+    legend_below(figure, sorted({label for axes in panels for label in axes.get_legend_handles_labels()[1]}))
     return figure
 
 
-def mark_chance(axes: Axes, training: Training, *, copied: bool) -> None:
-    """1/d over the right end of its line, clear of what wanders about it; and what is copied after true prefixes."""
-    chance = 1 / training.degree
-    style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 10, "fontweight": "bold"}
-    axes.set_xlim(0, training.steps * 1.02)
-    axes.text(training.steps, chance + 0.085, f"1/d = {chance:g}", color=COLOURS["grey"], **style)
-    if training.mode == FORCING and copies(training):
-        if copied:
-            nodes = f"nodes 3 to {training.length}: copied" if training.length > 3 else "node 3: copied"
-            axes.text(training.steps, 0.95, nodes, color=BLUES[2], **style)
-        axes.text(training.steps, chance - 0.13, "node 2: a guess", color=COLOURS["vermilion"], **style)
-
-
-def figures(o: PathStarOptions, s: Summary) -> list[FigureSpec]:
+def figures(o: PathStarOptions, s: Summary) -> Iterator[FigureSpec]:
     """Two for each number of arms."""
-    made: list[FigureSpec] = []
-    for degree in o.degrees:
-        found = trainings(s, degree)
-        if not set(SHOWN) & set(found):
-            continue
-        size, more = f"d={degree}, L={o.length}", f"-{degree}" if made else ""
-        made.append(
-            FigureSpec(
-                f"training{more}" if made else "headline",
-                "What is learned when, and why does teacher forcing not learn to plan?",
-                f"{size}: a transformer on new prompts at every update. Colours: the node is right after the true "
-                "prefix; black: the whole answer, running free (greedy). Bands: 95 % intervals. Node 1, the start, is "
-                "given; reversed targets begin with the goal.",
-                partial(learning_figure, found, FORCED, title_of(found)),
-            )
+    shown = {degree: found for degree in o.degrees if set(SHOWN) & set(found := trainings(s, degree))}
+    for degree, found in shown.items():
+        size, more = f"d={degree}, L={o.length}", "" if degree == next(iter(shown)) else f"-{degree}"
+        yield FigureSpec(
+            f"training{more}" if more else "headline",
+            "What is learned when, and why does teacher forcing not learn to plan?",
+            f"{size}: a transformer on new prompts at every update. Colours: the node is right after the true "
+            "prefix; black: the whole answer, running free (greedy). Bands: 95 % intervals. Node 1, the start, is "
+            "given; reversed targets begin with the goal.",
+            partial(learning_figure, found, FORCED, title_of(found)),
         )
-        made.append(
-            FigureSpec(
-                f"free{more}",
-                "And when it writes on its own?",
-                f"{size}: the same trainings, the node after the learner's own greedy tokens.",
-                partial(learning_figure, found, FREE, "Running free, is a wrong arm at node 2 wrong to the end?"),
-            )
+        yield FigureSpec(
+            f"free{more}",
+            "And when it writes on its own?",
+            f"{size}: the same trainings, the node after the learner's own greedy tokens.",
+            partial(learning_figure, found, FREE, "Running free, is a wrong arm at node 2 wrong to the end?"),
         )
-    return made
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
-def forcing_finding(found: Mapping[str, Training]) -> str:
-    """Teacher forcing against copying."""
-    training = found[FORCING]
-    d, L = training.degree, training.length
-    by_node = ", ".join(training.shown(node=node) for node in nodes_of(L))
-    floor = training.summary.shown(NATS, part=REFERENCE, learner=HANS, mode=FORCING, degree=d)
-    verdict = "as many as copying the previous node gives:"
-    if not copies(training):
-        verdict = "copying the previous node would give"
-    return (
-        f"Teacher forcing (d={d}, L={L}, {training.steps} updates): after the true prefix nodes 2 to {L} are right in "
-        f"{by_node} of the prompts. Running free, {training.shown()} of whole answers are right; {verdict} 1/d = "
-        f"{1 / d:.3g}. The loss is {number(training.at_end(NATS).mean, 3)} nats a token, the least that copying "
-        f"reaches {floor}."
-    )
+def findings_on(d: int, L: int, found: Mapping[str, Training]) -> Iterator[str]:
+    """Teacher forcing against copying, the last token first, without a teacher, and the second token alone."""
+    if training := found.get(FORCING):
+        by_node = ", ".join(training.shown(node=node) for node in nodes_of(L))
+        floor = training.summary.shown(NATS, part=REFERENCE, learner=HANS, mode=FORCING, degree=d)
+        verdict = "as many as copying the previous node gives:"
+        verdict = verdict if copies(training) else "copying the previous node would give"
+        yield (
+            f"Teacher forcing (d={d}, L={L}, {training.steps} updates): after the true prefix nodes 2 to {L} are right "
+            f"in {by_node} of the prompts. Running free, {training.shown()} of whole answers are right; {verdict} 1/d "
+            f"= {1 / d:.3g}. The loss is {number(training.at_end(NATS).mean, 3)} nats a token, the least that copying "
+            f"reaches {floor}."
+        )
+    if training := found.get(REVERSED):
+        step = first_above(training.whole(), SOLVED)
+        when = f"nine in ten from update {step} on" if step is not None else f"not solved in {training.steps} updates"
+        yield (
+            f"Reversed targets (d={d}): {training.shown()} of whole answers are right after {training.steps} updates, "
+            f"{when}. The same network, data and loss: only the order of writing has changed, in which each node is "
+            "the one parent of the node before."
+        )
+    if training := found.get(TEACHERLESS):
+        learned = training.learned()
+        known = [f"{node} from update {step} on" for node, step in learned.items() if step is not None]
+        open_ = ", ".join(f"{node} at {training.shown(node=node)}" for node, step in learned.items() if step is None)
+        yield (
+            f"Teacherless (d={d}, {training.steps} updates): nodes are right in nine of ten prompts: "
+            f"{', '.join(known) or 'none'}{'; still open: ' if open_ else ''}{open_}. Whole answers {training.shown()}."
+        )
+    if training := found.get(SECOND):
+        still = f", 1/d = {1 / d:.3g} still" if agrees(training.at_end(node=2), d) else f"; 1/d = {1 / d:.3g}"
+        control = ""
+        if REVERSED in found:
+            reached = found[REVERSED].shown(node=2)
+            control = f"; with reversed targets the network writes the same node right in {reached}"
+        yield (
+            f"Loss of supervision (d={d}): trained on the second token alone, where there is nothing to copy, it is "
+            f"right in {training.shown(node=2)} of the prompts after {training.steps} updates{still}{control}. One "
+            "token in the loss does not show the steps that lead to it."
+        )
 
 
-def reversed_finding(found: Mapping[str, Training]) -> str:
-    """The same answers, last token first."""
-    training = found[REVERSED]
-    step = first_above(training.whole(), SOLVED)
-    when = f"nine in ten from update {step} on" if step is not None else f"not solved in {training.steps} updates"
-    return (
-        f"Reversed targets (d={training.degree}): {training.shown()} of whole answers are right after "
-        f"{training.steps} updates, {when}. The same network, data and loss: only the order of writing has changed, in "
-        "which each node is the one parent of the node before."
-    )
-
-
-def teacherless_finding(found: Mapping[str, Training]) -> str:
-    """In which order the nodes are learned."""
-    training = found[TEACHERLESS]
-    when = training.learned()
-    known = [f"{node} from update {step} on" for node, step in when.items() if step is not None]
-    open_ = ", ".join(f"{node} at {training.shown(node=node)}" for node, step in when.items() if step is None)
-    return (
-        f"Teacherless (d={training.degree}, {training.steps} updates): nodes are right in nine of ten prompts: "
-        f"{', '.join(known) or 'none'}{'; still open: ' if open_ else ''}{open_}. "
-        f"Whole answers {training.shown()}."
-    )
-
-
-def second_finding(found: Mapping[str, Training]) -> str:
-    """What is left when copying is taken away from the loss."""
-    training = found[SECOND]
-    d = training.degree
-    still = f", 1/d = {1 / d:.3g} still" if agrees(training.node_at_end(2), d) else f"; 1/d = {1 / d:.3g}"
-    control = ""
-    if REVERSED in found:
-        reached = found[REVERSED].shown(node=2)
-        control = f"; with reversed targets the network writes the same node right in {reached}"
-    return (
-        f"Loss of supervision (d={d}): trained on the second token alone, where there is nothing to copy, it is right "
-        f"in {training.shown(node=2)} of the prompts after {training.steps} updates{still}{control}. One token in the "
-        "loss does not show the steps that lead to it."
-    )
-
-
-def limit_findings(o: PathStarOptions, s: Summary) -> Iterator[str]:
-    """What these sizes cannot show."""
-    found = trainings(s, o.degrees[0])
-    said = []
+def findings(o: PathStarOptions, s: Summary) -> Iterator[str]:
+    """Everything in words, and what these sizes cannot show."""
+    for degree in o.degrees:
+        yield from findings_on(degree, o.length, trainings(s, degree))
+    found, said = trainings(s, o.degrees[0]), []
     if o.seeds == 1:
         said.append("one training of each kind, so intervals are over prompts and not over trainings")
     if len(o.degrees) == 1:
@@ -509,36 +440,11 @@ def limit_findings(o: PathStarOptions, s: Summary) -> Iterator[str]:
         yield f"Not shown at these sizes: {'; '.join(said)}. {more}; a run that is stopped goes on."
 
 
-FINDINGS = {
-    FORCING: forcing_finding,
-    REVERSED: reversed_finding,
-    TEACHERLESS: teacherless_finding,
-    SECOND: second_finding,
-}
-
-
-def findings(o: PathStarOptions, s: Summary) -> Iterator[str]:
-    """Everything in words."""
-    for degree in o.degrees:
-        found = trainings(s, degree)
-        yield from (finding(found) for mode, finding in FINDINGS.items() if mode in found)
-    yield from limit_findings(o, s)
-
-
-def analyse(options: PathStarOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    rows = list(derived_rows(options, summary))
-    found = {degree: trainings(summary, degree) for degree in options.degrees}
-    tables = [training_table(summary, degree, modes) for degree, modes in found.items() if modes]
-    said = list(findings(options, summary))
-    return Analysis(rows=rows, tables=tables, figures=figures(options, summary), findings=said)
-
-
 STUDY = Study(
     name="pathstar",
     question="Why does teacher forcing not learn to plan a path, and what do other targets change?",
     options=PathStarOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=derived_rows, tables=tables, figures=figures, findings=findings),
     labels=("mode", "degree", "step"),
 )

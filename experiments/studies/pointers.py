@@ -6,7 +6,7 @@ has a closed form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ from experiments.studies.pathstar import (
     references,
     star,
 )
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import NOT_MEASURED, Series, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs.evaluation import evaluate
 from ntp_envs.intervals import SHARE_INTERVAL
@@ -51,8 +51,6 @@ from ntp_envs.intervals import SHARE_INTERVAL
 
 @dataclass(frozen=True)
 class PointerOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     degrees: tuple[int, ...] = option((2, 3, 5, 7), least=2)
     """Arms d of the stars."""
     lengths: tuple[int, ...] = option((4, 5, 7), quick=(5,), least=3)
@@ -113,7 +111,7 @@ PUBLISHED = {(2, 10): 0.494, (5, 5): 0.186, (7, 7): 0.126}
 PUBLISHED_ROWS = "published"
 
 
-def derived_rows(s: Summary) -> Iterator[SummaryRow]:
+def derived_rows(o: PointerOptions, s: Summary) -> Iterator[SummaryRow]:
     """How far the expected exact match of fits is from the closed form, and the published marks."""
     gaps = []
     for row in s.select(EXPECTED, part=POINTER):
@@ -127,24 +125,25 @@ def derived_rows(s: Summary) -> Iterator[SummaryRow]:
         yield derived(PUBLISHED_ROWS, GREEDY, value, how, **labels, degree=d, H=L)
 
 
-def table(o: PointerOptions, s: Summary, length: int) -> Table:
-    """Exact match by mode, d and hops."""
-    rows: list[tuple[str, dict[str, Any]]] = [
-        (f"{mode}, d={d}, {word}", {"part": POINTER, "mode": mode, "degree": d, "H": length, "metric": metric})
-        for mode in MODES
-        for d in sorted(o.degrees)
-        for metric, word in ((SAMPLED, "sampled"), (GREEDY, "greedy"))
-    ]
-    columns: list[tuple[str, dict[str, Any]]] = []
-    for hops in hops_of(length):
-        columns.append(("1 hop" if hops == 1 else f"{hops} hops", {"learner": POINTER, "hops": hops}))
-        columns.append((CLOSED, {"learner": CLOSED, "hops": hops, "digits": 4}))
+def tables(o: PointerOptions, s: Summary) -> Iterator[Table]:
+    """Exact match by mode, d and hops, for each length."""
     note = (
         f"Whole answers right, running free, with 95 % {SHARE_INTERVAL} intervals: log-loss on the population in the "
         "class of log-linear pointers, which sees so many ancestors of the goal; all of them in the last columns."
     )
-    title = f"Pointer learners on stars of length {length}"
-    return pivot(s, title, SAMPLED, rows, columns, digits=2, corner="mode", note=note)
+    for length in dict.fromkeys([o.length, *sorted(o.lengths)]):
+        rows: list[tuple[str, dict[str, Any]]] = [
+            (f"{mode}, d={d}, {word}", {"part": POINTER, "mode": mode, "degree": d, "H": length, "metric": metric})
+            for mode in MODES
+            for d in sorted(o.degrees)
+            for metric, word in ((SAMPLED, "sampled"), (GREEDY, "greedy"))
+        ]
+        columns: list[tuple[str, dict[str, Any]]] = []
+        for hops in hops_of(length):
+            columns.append(("1 hop" if hops == 1 else f"{hops} hops", {"learner": POINTER, "hops": hops}))
+            columns.append((CLOSED, {"learner": CLOSED, "hops": hops, "digits": 4}))
+        title = f"Pointer learners on stars of length {length}"
+        yield pivot(s, title, SAMPLED, rows, columns, digits=2, corner="mode", note=note)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -158,19 +157,14 @@ LOOKS: dict[str, tuple[str, str, float]] = {
 BARS: dict[str, Any] = {"markersize": 8, "elinewidth": 1.5, "capsize": 3}
 
 
-def hops_title(s: Summary, length: int) -> str:
-    """The answer, where the learners give it: all hops make each mode right, and only reversed needs none."""
-    rows = s.select(EXPECTED, part=POINTER, learner=POINTER, H=length)
-    able = [row["mode"] == REVERSED or row["hops"] == length - 2 for row in rows]
-    if rows and able == [row.mean >= SOLVED for row in rows]:
-        return "A learner that sees too few hops cannot plan, with a teacher or without; reversed, it need not"
-    return "How many hops does a learner have to see to plan a path?"
-
-
 def hops_figure(s: Summary, length: int, degrees: list[int]) -> Figure:
     """Exact match against the hops that it sees, with the closed form; a panel for each d."""
+    found = s.select(EXPECTED, part=POINTER, learner=POINTER, H=length)
+    able = [row["mode"] == REVERSED or row["hops"] == length - 2 for row in found]
+    title = "How many hops does a learner have to see to plan a path?"
+    if found and able == [row.mean >= SOLVED for row in found]:
+        title = "A learner that sees too few hops cannot plan, with a teacher or without; reversed, it need not"
     labels = ["ancestors of the goal that it sees"] * len(degrees)
-    title = hops_title(s, length)
     figure, panels = new_panels(title, labels, "whole answers right, sampled", size=(11.0, 4.8))
     hops = hops_of(length)
     rows = [row for d in degrees for row in s.select(SAMPLED, part=POINTER, H=length, degree=d)]
@@ -201,7 +195,7 @@ def hops_figure(s: Summary, length: int, degrees: list[int]) -> Figure:
     return figure
 
 
-def law_figure(s: Summary, length: int, rows: Sequence[SummaryRow]) -> Figure:
+def law_figure(s: Summary, length: int) -> Figure:
     """Exact match under teacher forcing against the number of arms: of learners that see no hop, copying, and a GPT."""
     place: dict[str, Any] = {"part": POINTER, "learner": POINTER, "mode": FORCING, "H": length, "hops": 0}
     ours = s.select(EXPECTED, **place)
@@ -216,10 +210,10 @@ def law_figure(s: Summary, length: int, rows: Sequence[SummaryRow]) -> Figure:
         Curve({"part": PUBLISHED_ROWS}, "published: GPT", GREEDY, look=star),
     ]
     panel = Panel("degree", "arms d", EXPECTED, curves, yscale="zero", room=1.8)
-    return chart(Summary([*s, *rows]), title, "whole answers right", panel)
+    return chart(s, title, "whole answers right", panel)
 
 
-def figures(o: PointerOptions, s: Summary, rows: Sequence[SummaryRow]) -> list[FigureSpec]:
+def figures(o: PointerOptions, s: Summary) -> list[FigureSpec]:
     pair = sorted({min(o.degrees), 5 if 5 in o.degrees else max(o.degrees)})
     return [
         FigureSpec(
@@ -236,7 +230,7 @@ def figures(o: PointerOptions, s: Summary, rows: Sequence[SummaryRow]) -> list[F
             "Expected share of whole answers right, of pointers that see no ancestor of the goal, and of copying the "
             f"next node from the one before, which has to guess the second of d. Stars: published by {SOURCE}, on "
             f"(d, L) = {', '.join(map(str, PUBLISHED))}; they are not ours.",
-            lambda: law_figure(s, o.length, rows),
+            lambda: law_figure(s, o.length),
         ),
     ]
 
@@ -244,13 +238,13 @@ def figures(o: PointerOptions, s: Summary, rows: Sequence[SummaryRow]) -> list[F
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
-def hops_findings(o: PointerOptions, s: Summary, gap: SummaryRow) -> Iterator[str]:
+def hops_findings(o: PointerOptions, s: Summary) -> Iterator[str]:
     """What the hops change, and the closed form."""
     place: dict[str, Any] = {"part": POINTER, "learner": POINTER, "H": o.length}
     degrees = [row["degree"] for row in s.select(EXPECTED, **place)]
     if not degrees:
         return
-    d = min(degrees)
+    (gap,), d = s.select(GAP), min(degrees)
     hops = " | ".join(str(hop) for hop in hops_of(o.length))
     shares = {mode: s.series("hops", EXPECTED, **place, mode=mode, degree=d).mean for mode in LOOKS}
     words = [f"{mode} {' | '.join(number(x, 3) for x in found) or NOT_MEASURED}" for mode, found in shares.items()]
@@ -267,26 +261,14 @@ def hops_findings(o: PointerOptions, s: Summary, gap: SummaryRow) -> Iterator[st
     )
 
 
-def law_finding(o: PointerOptions, s: Summary) -> str:
-    """1/d."""
+def findings(o: PointerOptions, s: Summary) -> Iterator[str]:
+    yield from hops_findings(o, s)
     found = s.select(EXPECTED, part=POINTER, learner=POINTER, mode=FORCING, H=o.length, hops=0)
     ours = ", ".join(f"{row.mean:.3f} (d={row['degree']})" for row in reversed(found))
     theirs = ", ".join(f"{value:.1%} on (d, L) = ({d}, {L})" for (d, L), value in PUBLISHED.items())
-    return (
+    yield (
         f"Teacher forcing against 1/d: pointers {ours or NOT_MEASURED}. Published, not ours: {theirs}, a GPT of 12 "
         f"layers, 384 wide, 200,000 graphs ({SOURCE})."
-    )
-
-
-def analyse(o: PointerOptions, s: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    rows = list(derived_rows(s))
-    lengths = dict.fromkeys([o.length, *sorted(o.lengths)])
-    said = [sentence for row in rows if row.metric == GAP for sentence in hops_findings(o, s, row)]
-    if len(s):
-        said.append(law_finding(o, s))
-    return Analysis(
-        rows=rows, tables=[table(o, s, length) for length in lengths], figures=figures(o, s, rows), findings=said
     )
 
 
@@ -295,7 +277,7 @@ STUDY = Study(
     question="What of planning a path is misspecification: how many steps must a learner see?",
     options=PointerOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=derived_rows, tables=tables, figures=figures, findings=findings),
     labels=("mode", "degree", "hops"),
     seeds_of="pathstar",
 )

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.cells import Cell, Record
 from experiments.charts import FACTOR, Curve, Figure, Guide, Panel, chart
 from experiments.measure import POPULATION, fit_population, measured, named
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, number
 from ntp_envs import make_task
 from ntp_envs.tasks import RareMode
@@ -23,8 +23,6 @@ from ntp_envs.tasks import RareMode
 
 @dataclass(frozen=True)
 class RareModeOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     horizons: tuple[int, ...] = option(
         (8, 12, 16, 20, 24, 27, 28, 29, 30, 34, 40, 48, 56, 62, 63, 64, 65, 66, 67, 72, 80, 96)
     )
@@ -68,7 +66,7 @@ def switch_horizon(ratio: str) -> float:
     return RareMode(eps=EPS, density_ratio=RATIOS[ratio]).switch_horizon()
 
 
-def table(s: Summary) -> Table:
+def tables(o: RareModeOptions, s: Summary) -> list[Table]:
     """The first horizon at which log-loss leaves the better policy, next to the closed form."""
     lines = []
     for ratio in RATIOS:
@@ -78,7 +76,7 @@ def table(s: Summary) -> Table:
         first, jump = (f"{series.x[above[0]]:g}", float(series.mean[above[0]])) if len(above) else ("none", math.nan)
         lines.append([f"W={ratio}", first, number(switch_horizon(ratio), 5), number(jump, 6)])
     heads = ["density ratio", "first H above the switch", "switch in closed form", "C_apx there"]
-    return Table(f"RareMode, eps={EPS}: where log-loss takes the worse policy", heads, lines)
+    return [Table(f"RareMode, eps={EPS}: where log-loss takes the worse policy", heads, lines)]
 
 
 def switch_figure(o: RareModeOptions, s: Summary) -> Figure:
@@ -106,17 +104,17 @@ def growth_figure(o: RareModeOptions, s: Summary) -> Figure:
     return chart(s, title, FACTOR, panel)
 
 
-def findings(s: Summary) -> Iterator[str]:
+def findings(o: RareModeOptions, s: Summary) -> Iterator[str]:
     """Where the choice changes, and what it costs."""
-    for line in table(s).rows:
+    for line in tables(o, s)[0].rows:
         ratio, first, closed, jump = map(str, line)
         if first != "none":
             yield f"RareMode, eps={EPS}, {ratio}: C_apx of log-loss is {jump} from H={first} on (closed form {closed})."
 
 
-def analyse(o: RareModeOptions, s: Summary) -> Analysis:
+def figures(o: RareModeOptions, s: Summary) -> list[FigureSpec]:
     switches = " and ".join(f"H={switch_horizon(ratio):.1f} (W={ratio})" for ratio in RATIOS)
-    figures = [
+    return [
         FigureSpec(
             "headline",
             "When does log-loss take the worse policy?",
@@ -130,7 +128,6 @@ def analyse(o: RareModeOptions, s: Summary) -> Analysis:
             lambda: growth_figure(o, s),
         ),
     ]
-    return Analysis(tables=[table(s)], figures=figures, findings=list(findings(s)))
 
 
 STUDY = Study(
@@ -138,6 +135,6 @@ STUDY = Study(
     question="From which horizon on does log-loss take the worse of two policies, and what does that cost?",
     options=RareModeOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     seeds_of="amplification",
 )

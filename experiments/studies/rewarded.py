@@ -16,7 +16,7 @@ from numpy.random import Generator
 from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart
 from experiments.studies.length import CLOSED, SAMPLED, closed_forms, learned
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, intervals_over, pivot
 from ntp_envs import Demonstrations, GreedyPolicy, Policy, collect
 from ntp_envs.tasks import ParityMix
@@ -25,8 +25,6 @@ from ntp_envs.tasks.parity import GREEDY_THRESHOLD, filtered_share, rounds_to_pa
 
 @dataclass(frozen=True)
 class RewardedOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     bits: int = option(5, least=4)
     """Bits d of ParityMix, at least 4."""
     shares: tuple[float, ...] = option(
@@ -126,8 +124,8 @@ def cells(o: RewardedOptions) -> Iterator[Cell]:
 # -- tables, figure and findings ---------------------------------------------------------------------------------------
 
 
-def mix_table(summary: Summary) -> Table:
-    """Accuracies by the share of chains."""
+def tables(o: RewardedOptions, summary: Summary) -> Iterator[Table]:
+    """Accuracies by the share of chains, and that share by round."""
     rows = [(f"{p:g}", {"part": MIX, "p": p}) for p in sorted(summary.distinct("p", part=MIX))]
     columns = []
     heads = {SAMPLED: ("sampled", "(1+p)/2"), GREEDY: ("greedy", "limit"), LENGTH: ("length", "1+p(d-1)")}
@@ -135,20 +133,16 @@ def mix_table(summary: Summary) -> Table:
         columns += [(head, {"metric": metric}), (closed, {"metric": CLOSED + metric})]
     spread = intervals_over(summary.select(part=MIX))
     note = f"Share of answers right and tokens before the end, beside closed forms. {spread}."
-    return pivot(summary, "ParityMix: accuracy against the share of chains", "", rows, columns, corner="p", note=note)
-
-
-def round_table(summary: Summary) -> Table:
-    """Share of chains by round."""
+    yield pivot(summary, "ParityMix: accuracy against the share of chains", "", rows, columns, corner="p", note=note)
     rounds = sorted(summary.distinct("round", part=ROUNDS))
     lines = []
     for p in sorted(summary.distinct("p", part=ROUNDS)):
         for name, source in (("sampled", ""), ("closed form", CLOSED)):
             shares = [summary.shown(source + SHARE, 2, part=ROUNDS, p=p, round=r) for r in rounds]
             lines.append([f"p={p:g}, {name}", *shares, summary.shown(source + PASSED, part=ROUNDS, p=p)])
-    heads = ["start", *(f"round {r}" for r in rounds), "above 1/3 after"]
+    by_round = ["start", *(f"round {r}" for r in rounds), "above 1/3 after"]
     note = "A round samples, keeps the right answers and fits again. Closed form: the odds double."
-    return Table("ParityMix: share of chains under filtered rounds", heads, lines, note)
+    yield Table("ParityMix: share of chains under filtered rounds", by_round, lines, note)
 
 
 def mix_figure(summary: Summary) -> Figure:
@@ -185,28 +179,8 @@ def mix_figure(summary: Summary) -> Figure:
     )
 
 
-def mix_findings(summary: Summary) -> list[str]:
-    """The threshold and the rounds."""
-    shares, said = sorted(summary.distinct("p", part=MIX)), []
-    sides = [*[p for p in shares if p < 1 / 3][-1:], *[p for p in shares if p > 1 / 3][:1]]
-    if len(sides) == 2:
-        words = [
-            f"p={p:g}: greedy {summary.shown(GREEDY, part=MIX, p=p)}, sampled "
-            f"{summary.shown(SAMPLED, part=MIX, p=p)} ((1+p)/2 = {(1 + p) / 2:.3g})"
-            for p in sides
-        ]
-        said.append(f"ParityMix, where in theory greedy decoding switches to the chain at p = 1/3: {'; '.join(words)}.")
-    words = [
-        f"{summary.shown(PASSED, part=ROUNDS, p=p)} from p={p:g} "
-        f"(closed form {summary.value(CLOSED + PASSED, part=ROUNDS, p=p):g})"
-        for p in sorted(summary.distinct("p", part=ROUNDS))
-    ]
-    more = "Each filtered round doubles the odds of a chain; rounds until more than 1/3 are chains: "
-    return [*said, f"{more}{'; '.join(words)}."] if words else said
-
-
-def analyse(o: RewardedOptions, s: Summary) -> Analysis:
-    spec = FigureSpec(
+def figures(o: RewardedOptions, s: Summary) -> Iterator[FigureSpec]:
+    yield FigureSpec(
         "headline",
         "Why do rewarded answers grow?",
         f"ParityMix, d={o.bits}, {o.n} demonstrations or samples a round; lines: closed forms, "
@@ -214,7 +188,27 @@ def analyse(o: RewardedOptions, s: Summary) -> Analysis:
         "between prompts, and 2 p/(1 + p) is concave. In theory greedy decoding writes the chain above 1/3.",
         lambda: mix_figure(s),
     )
-    return Analysis(tables=[mix_table(s), round_table(s)], figures=[spec], findings=mix_findings(s))
+
+
+def findings(o: RewardedOptions, summary: Summary) -> Iterator[str]:
+    """The threshold and the rounds."""
+    shares = sorted(summary.distinct("p", part=MIX))
+    sides = [*[p for p in shares if p < 1 / 3][-1:], *[p for p in shares if p > 1 / 3][:1]]
+    if len(sides) == 2:
+        words = [
+            f"p={p:g}: greedy {summary.shown(GREEDY, part=MIX, p=p)}, sampled "
+            f"{summary.shown(SAMPLED, part=MIX, p=p)} ((1+p)/2 = {(1 + p) / 2:.3g})"
+            for p in sides
+        ]
+        yield f"ParityMix, where in theory greedy decoding switches to the chain at p = 1/3: {'; '.join(words)}."
+    words = [
+        f"{summary.shown(PASSED, part=ROUNDS, p=p)} from p={p:g} "
+        f"(closed form {summary.value(CLOSED + PASSED, part=ROUNDS, p=p):g})"
+        for p in sorted(summary.distinct("p", part=ROUNDS))
+    ]
+    if words:
+        more = "Each filtered round doubles the odds of a chain; rounds until more than 1/3 are chains: "
+        yield f"{more}{'; '.join(words)}."
 
 
 STUDY = Study(
@@ -222,7 +216,7 @@ STUDY = Study(
     question="Why do answers grow longer when right ones are kept, and after how many rounds do chains win?",
     options=RewardedOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("p", "round"),
     seeds_of="length",
 )

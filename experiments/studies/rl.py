@@ -24,42 +24,45 @@ from experiments.charts import (
     new_panels,
     plot_series,
 )
-from experiments.measure import BEST, SECONDS, build_learner, costed_fit, named
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.measure import BEST, SECONDS, Fit, build_learner, costed_fit, named
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, intervals_over, number, pivot
 from ntp_envs import Policy, Task, collect, distance, make_task
 from ntp_envs.arrays import all_sequences
 
 
 @dataclass(frozen=True)
-class RLOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
+class Asking(Options):
+    """How DAgger asks the expert."""
 
-    rl: bool = True
-    """Train PPO, which needs stable-baselines3 (the extra ``rl``); without it the other learners run."""
-    horizon: int = option(8, least=4, most=12)
-    """Horizon H; every sequence is listed, so at most 12."""
-    n: int = option(2000)
-    """Demonstrations of the imitation learners."""
-    steps: int = option(300_000, quick=160_000)
-    """Environment steps (tokens) that PPO trains for."""
-    n_envs: int = option(128)
-    """Sequences that PPO writes side by side."""
-    seeds: int = option(5, quick=2)
-    """Replicates of every learner."""
     rollouts: int = option(200)
     """Sequences that DAgger writes in each of its rounds."""
     rounds: int = option(10)
     """Rounds of DAgger."""
 
 
+@dataclass(frozen=True)
+class RLOptions(Asking):
+    rl: bool = True
+    """Train PPO, which needs stable-baselines3 (the extra ``rl``); without it the other learners run."""
+    horizon: int = option(8, quick=6, least=4, most=12)
+    """Horizon H; every sequence is listed, so at most 12."""
+    n: int = option(2000)
+    """Demonstrations of the imitation learners."""
+    steps: int = option(300_000, quick=70_000)
+    """Environment steps (tokens) that PPO trains for."""
+    n_envs: int = option(128)
+    """Sequences that PPO writes side by side."""
+    seeds: int = option(5, quick=2)
+    """Replicates of every learner."""
+
+
 # -- what a policy's whole law says: distance, entropy, mode, return; all by listing every sequence --------------------
 
-ENTROPY = "entropy rate (nats a token)"
-MODE = "probability of its most likely sequence"
+ENTROPY, MODE = "entropy rate (nats a token)", "probability of its most likely sequence"
 EXPERT_LOG_PROB = "expert log-probability (nats a token)"
 REVERSE_KL = "KL(policy || expert) (nats a sequence)"
-SUCCESS = "task success"
+SUCCESS, QUERIES = "task success", "expert queries"
 #: least expert log-probability of a token, as in the environments' reward
 FLOOR = -20.0
 
@@ -95,12 +98,12 @@ def judged(task: Task, policy: Policy, labels: dict[str, Label]) -> list[Record]
         REVERSE_KL: 0.0 - entropy - rewarded,
         **({SUCCESS: succeeded} if task.has_success else {}),
     }
-    records = [Record(metric, value, labels, method=method) for metric, value in values.items()]
     curve = distance(task.expert, policy, task, metric="hellinger2", method=method)
-    records += [
-        Record("hellinger2", float(value), {**labels, "h": h}, method=method) for h, value in enumerate(curve.values, 1)
+    places = [({**labels, "h": h}, float(value)) for h, value in enumerate(curve.values, 1)]
+    return [
+        *(Record(metric, value, labels, method=method) for metric, value in values.items()),
+        *(Record("hellinger2", value, place, method=method) for place, value in places),
     ]
-    return records
 
 
 def _mean(law: NDArray[np.float64], values: NDArray[np.float64]) -> float:
@@ -110,15 +113,10 @@ def _mean(law: NDArray[np.float64], values: NDArray[np.float64]) -> float:
 
 # -- cells: learners and rewards on tasks of a short horizon -----------------------------------------------------------
 
-REWARDED = "rewards"
-DAGGER, EXPERT = "DAgger", "expert"
+REWARDED, DAGGER, EXPERT = "rewards", "DAgger", "expert"
 IMITATION = ("log-loss", "rho", DAGGER)
 #: name in the study: the reward of `agents.rl.SB3Agent`
-REWARDS = {
-    "PPO, task success": "success",
-    "PPO, expert log-prob": "expert_log_prob",
-    "PPO, maximum entropy": "max_ent",
-}
+REWARDS = {"PPO, task success": "success", "PPO, expert log-prob": "expert_log_prob", "PPO, maximum entropy": "max_ent"}
 #: parameters of each task; ``NoisyParity`` has a horizon of its own. Only it and Tightrope have a task success
 TASKS: dict[str, dict[str, Any]] = {
     "Tightrope": {"eps": 0.05},
@@ -126,7 +124,6 @@ TASKS: dict[str, dict[str, Any]] = {
     "ARLinear": {},
     "NoisyParity": {},
 }
-QUERIES = "expert queries"
 
 
 def learning_rate(left: float) -> float:
@@ -141,25 +138,18 @@ def learning_rate(left: float) -> float:
 PPO = {"learning_rate": learning_rate, "n_epochs": 4, "clip_range": 0.1}
 
 
-def check_stable_baselines3() -> None:
-    """Raises:
-    ValueError: it is missing; names the extra that brings it, and how to go without.
-    """
-    try:
-        import agents.rl  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f"{error} Or leave PPO out with --no-rl.") from error
-
-
 def build_task(task: str, horizon: int) -> Task:
     """A task of the comparison."""
     sizes = {} if task == "NoisyParity" else {"horizon": horizon}
     return make_task(task, **sizes, **TASKS[task])
 
 
-def build(learner: str, task: Task, rounds: int, rollouts: int) -> Agent:
-    """An imitation learner; DAgger is told the task."""
-    return DAgger(task, rounds=rounds, rollouts=rollouts) if learner == DAGGER else build_learner(learner, task)
+def fitted(task: Task, n: int, rounds: int, rollouts: int, rng: np.random.Generator) -> Iterator[tuple[str, Fit]]:
+    """The imitation learners on one data set, each from the same seed; DAgger is told the task."""
+    demonstrations, seed = collect(task, n, rng), int(rng.integers(1 << 31))
+    for learner in IMITATION:
+        told = DAgger(task, rounds=rounds, rollouts=rollouts) if learner == DAGGER else build_learner(learner, task)
+        yield learner, costed_fit(told, demonstrations, task.policy_class, seed, memory=False)
 
 
 def queries(agent: Agent) -> float:
@@ -171,12 +161,8 @@ def imitated(
     *, task: str, H: int, n: int, rounds: int, rollouts: int, replicate: int, rng: np.random.Generator
 ) -> list[Record]:
     """The imitation learners on one data set, with the best in class and, once, the expert itself."""
-    made = build_task(task, H)
-    demonstrations = collect(made, n, rng)
-    seed = int(rng.integers(1 << 31))
-    records = []
-    for learner in IMITATION:
-        fit = costed_fit(build(learner, made, rounds, rollouts), demonstrations, made.policy_class, seed, memory=False)
+    made, records = build_task(task, H), []
+    for learner, fit in fitted(made, n, rounds, rollouts, rng):
         labels: dict[str, Label] = named(task, learner, made.horizon, n)
         records += judged(made, fit.agent.policy_, labels)
         records += [Record(QUERIES, queries(fit.agent), labels), *fit.records(labels)]
@@ -193,15 +179,8 @@ def rewarded(
     from ntp_envs.torch_state import own_torch_state
 
     made = build_task(task, H)
-    agent = make_agent(
-        "agents.rl:SB3Agent",
-        algorithm="PPO",
-        task=made,
-        reward=REWARDS[learner],
-        total_timesteps=steps,
-        n_envs=n_envs,
-        model_kwargs=PPO,
-    )
+    how = {"reward": REWARDS[learner], "total_timesteps": steps, "n_envs": n_envs, "model_kwargs": PPO}
+    agent = make_agent("agents.rl:SB3Agent", algorithm="PPO", task=made, **how)
     with own_torch_state(threads=1):
         shapes = collect(made, 1, rng)  # only its shapes are read
         fit = costed_fit(agent, shapes, made.policy_class, int(rng.integers(1 << 31)), memory=False)
@@ -217,7 +196,10 @@ def cells(options: RLOptions) -> Iterator[Cell]:
         ValueError: PPO is asked for and stable-baselines3 is missing; before anything is run.
     """
     if options.rl:
-        check_stable_baselines3()
+        try:
+            import agents.rl  # noqa: F401
+        except ImportError as error:
+            raise ValueError(f"{error} Or leave PPO out with --no-rl.") from error
     asked = {"rounds": options.rounds, "rollouts": options.rollouts}
     for replicate in range(options.seeds):
         for task in TASKS:
@@ -281,48 +263,29 @@ def verdict(s: Summary, task: str, learner: str) -> str:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def tables(s: Summary) -> list[Table]:
+def tables(o: RLOptions, s: Summary) -> Iterator[Table]:
     """The distance of every learner, and all of it on each task."""
     learners = [(name, {"learner": name}) for name in (*REWARDS, *IMITATION, BEST, EXPERT)]
     squared = "Squared Hellinger distance sum (sqrt P - sqrt Q)^2 at H"
-    return [
-        pivot(
-            s,
-            "Distance to the expert",
-            "hellinger2",
-            learners[:-1],
-            [(task, whole(s, task)) for task in TASKS],
-            digits=2,
-            note=f"{squared}, in [0, 2]. {intervals_over(s.select('hellinger2'))}.",
-        ),
-        *(
-            pivot(
-                s,
-                task,
-                "hellinger2",
-                learners,
-                columns_of(s, task),
-                note=f"{squared}; entropy and expert log-probability in nats a token, reverse KL in nats a sequence, "
-                "expert log-probabilities at least -20 a token. "
-                f"{intervals_over(s.select('hellinger2', task=task))}.",
-            )
-            for task in TASKS
-        ),
-    ]
-
-
-def columns_of(s: Summary, task: str) -> list[tuple[str, dict[str, Any]]]:
-    """The columns of the table of one task."""
-    heads = {ENTROPY: "entropy rate", MODE: "P(mode)", EXPERT_LOG_PROB: "expert log-prob", REVERSE_KL: "reverse KL"}
-    if len(s.select(SUCCESS, task=task)):
-        heads[SUCCESS] = "success"
-    place: dict[str, Any] = {"task": task, "bare": True}
-    return [
-        ("D_H^2", whole(s, task)),
-        *((head, {**place, "metric": metric}) for metric, head in heads.items()),
-        (QUERIES, {**place, "metric": QUERIES, "digits": 9}),
-        ("seconds", {**place, "metric": SECONDS, "timing": True, "digits": 2}),
-    ]
+    note = f"{squared}, in [0, 2]. {intervals_over(s.select('hellinger2'))}."
+    ends = [(task, whole(s, task)) for task in TASKS]
+    yield pivot(s, "Distance to the expert", "hellinger2", learners[:-1], ends, digits=2, note=note)
+    for task in TASKS:
+        heads = {ENTROPY: "entropy rate", MODE: "P(mode)", EXPERT_LOG_PROB: "expert log-prob", REVERSE_KL: "reverse KL"}
+        if len(s.select(SUCCESS, task=task)):
+            heads[SUCCESS] = "success"
+        place: dict[str, Any] = {"task": task, "bare": True}
+        columns = [
+            ("D_H^2", whole(s, task)),
+            *((head, {**place, "metric": metric}) for metric, head in heads.items()),
+            (QUERIES, {**place, "metric": QUERIES, "digits": 9}),
+            ("seconds", {**place, "metric": SECONDS, "timing": True, "digits": 2}),
+        ]
+        note = (
+            f"{squared}; entropy and expert log-probability in nats a token, reverse KL in nats a sequence, expert "
+            f"log-probabilities at least -20 a token. {intervals_over(s.select('hellinger2', task=task))}."
+        )
+        yield pivot(s, task, "hellinger2", learners, columns, note=note)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -341,20 +304,15 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def curve_title(s: Summary) -> str:
-    """The answer, where there is one reward that recovers the distribution of every task."""
-    tasks = {name: [task for task in TASKS if name in shown_learners(s, task)] for name in REWARDS}
-    if not any(tasks.values()):
-        return "How far are the imitation learners from the expert?"
-    everywhere = [name for name in REWARDS if all(reached(s, task, name) <= RECOVERED for task in tasks[name])]
-    if everywhere == [MAX_ENT]:
-        return "Only the maximum-entropy reward recovers the expert's distribution on every task"
-    return "Which rewards recover the expert's distribution?"
-
-
 def curve_figure(s: Summary) -> Figure:
     """The distance curve of every learner, a panel for each task."""
-    figure, panels = task_panels(curve_title(s), "prefix length h", DISTANCE)
+    tasks = {name: [task for task in TASKS if name in shown_learners(s, task)] for name in REWARDS}
+    title = "Which rewards recover the expert's distribution?"
+    if not any(tasks.values()):
+        title = "How far are the imitation learners from the expert?"
+    elif [name for name in REWARDS if all(reached(s, task, name) <= RECOVERED for task in tasks[name])] == [MAX_ENT]:
+        title = "Only the maximum-entropy reward recovers the expert's distribution on every task"
+    figure, panels = task_panels(title, "prefix length h", DISTANCE)
     for axes, task in zip(panels, TASKS, strict=True):
         for name in shown_learners(s, task):
             series = s.series("h", "hellinger2", task=task, learner=name)
@@ -451,7 +409,7 @@ def figures(o: RLOptions, s: Summary) -> list[FigureSpec]:
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
-def reward_findings(s: Summary) -> Iterator[str]:
+def findings(o: RLOptions, s: Summary) -> Iterator[str]:
     """A sentence for each reward, one on success, and one on the learners that are bound to the class."""
     for learner in REWARDS:
         words = [
@@ -480,16 +438,10 @@ def reward_findings(s: Summary) -> Iterator[str]:
     )
 
 
-def analyse(options: RLOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    said = list(reward_findings(summary)) if len(summary) else []
-    return Analysis(tables=tables(summary), figures=figures(options, summary), findings=said)
-
-
 STUDY = Study(
     name="rl",
     question="Which rewards recover the expert's distribution, and which collapse to its mode?",
     options=RLOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
 )

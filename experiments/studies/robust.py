@@ -14,7 +14,7 @@ from experiments.charts import FACTOR, Curve, Figure, Guide, Panel, chart, dots
 from experiments.measure import CHUNK_KR, CHUNKED, SECONDS, build_learner, costed_fit, measured_fit, named, titled
 from experiments.studies.amplification import SAMPLED
 from experiments.studies.stability import TASKS as STABILITY_TASKS
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, number, pivot
 from ntp_envs import collect, make_task
 from ntp_envs.arrays import TIE, first_best
@@ -42,8 +42,6 @@ CHOSEN = {"lam": "lam chosen", "chunk": "K chosen", "norm_bound": "B chosen"}
 
 @dataclass(frozen=True)
 class RobustOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     horizon: int = option(64, least=8)
     """Horizon H on Contamination and ARLinear."""
     n: int = option(10_000, least=8)
@@ -89,18 +87,9 @@ def learners(
 
 
 def compared(
-    *,
-    task: str,
-    H: int,
-    n: int,
-    lams: Sequence[float],
-    chunks: Sequence[int],
-    bounds: Sequence[float],
-    K: int,
-    folds: int,
-    replicate: int,
-    rng: np.random.Generator,
-) -> list[Record]:
+    *, task: str, H: int, n: int, lams: Sequence[float], chunks: Sequence[int], bounds: Sequence[float], K: int,
+    folds: int, replicate: int, rng: np.random.Generator,
+) -> list[Record]:  # fmt: skip
     """Every learner on one data set, and the sweep over lambda."""
     kind, parameters = TASKS[task]
     made = make_task(kind, **parameters) if kind == "NoisyParity" else make_task(kind, horizon=H, **parameters)
@@ -174,15 +163,10 @@ def comparison_figure(o: RobustOptions, s: Summary) -> Figure:
 
 
 def smoothing_figure(o: RobustOptions, s: Summary) -> Figure:
-    lines = [
-        Curve(
-            {"learner": "smoothed", "task": task},
-            task.split()[0],
-            style="smoothed 1/H",
-            look={"linestyle": dashes, "marker": "o"},
-        )
-        for task, dashes in zip(TASKS, ("-", "--", ":"), strict=True)
-    ]
+    lines = []
+    for task, dashes in zip(TASKS, ("-", "--", ":"), strict=True):
+        look = {"linestyle": dashes, "marker": "o"}
+        lines.append(Curve({"learner": "smoothed", "task": task}, task.split()[0], style="smoothed 1/H", look=look))
     guide = Guide(place=1 / o.horizon, note="1/H")
     panel = Panel("lam", "smoothing lambda", "C_apx", lines, [guide], "log", "log", 6.0)
     return chart(s, "Is one lambda right everywhere, and is the best one enough?", FACTOR, panel)
@@ -245,17 +229,11 @@ def findings(o: RobustOptions, s: Summary) -> list[str]:
     return [*said, verdict] if said else []
 
 
-def analyse(options: RobustOptions, summary: Summary) -> Analysis:
-    return Analysis(
-        tables=tables(options, summary), figures=figures(options, summary), findings=findings(options, summary)
-    )
-
-
 STUDY = Study(
     name="robust",
     question="Do smoothing and cross-validation bridge the gap between next-token log-loss and longer units?",
     options=RobustOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("lam",),
 )

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents import make_agent
-from experiments import measure
 from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import COLOURS, Curve, Figure, Panel, chart, end_labels, errorbars, log2_axis, new_figure
-from experiments.measure import TrainingClock, distance_record, powers_of_two, require_torch
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.measure import TrainingClock, require_torch
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import (
     NAN,
     NOT_MEASURED,
@@ -29,10 +27,10 @@ from experiments.summary import (
     pivot,
     rank_correlation,
 )
-from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
+from experiments.texts import ABOVE, BITS, COMMON_ORDER, KL, PASSING, TRAIN_BITS, UNKNOWN, judged
+from ntp_envs import Demonstrations, NGramClass
 from ntp_envs.checks import check_int
 from ntp_envs.tasks import Text
-from ntp_envs.text import BitsPerChar, text_log_probs
 
 if TYPE_CHECKING:  # needs torch
     from agents.neural import NetworkClass
@@ -86,80 +84,6 @@ class ScalingOptions(Options):
             check_int("windows", window, minimum=1, maximum=self.horizon)
 
 
-# -- how well a policy predicts the text, and how soon the text that it writes drifts from the expert's ----------------
-
-BITS, TRAIN_BITS = "bits a character, held out", "bits a character, training windows"
-#: of the Witten-Bell model that all are compared with on the same text, which takes out most of the text's own scatter
-COMMON_ORDER = 3
-ABOVE = f"bits a character above the {COMMON_ORDER}-gram, held out"
-UNKNOWN = "share of unknown tokens, held out"
-KL = "KL(expert || policy) (nats a character)"
-#: of the squared Hellinger distance, which is in [0, 2]
-LEVEL = 1.0
-PASSING = "characters until the distance passes 1"
-
-
-def judged(
-    task: Text,
-    policy: Policy,
-    windows: Demonstrations,
-    nats: float,
-    labels: dict[str, Label],
-    samples: int,
-    rng: np.random.Generator,
-) -> list[Record]:
-    """Records of a policy.
-
-    * ``BITS``: teacher-forced on the held-out text, with the interval of its blocks, most of which all policies share.
-    * ``ABOVE``: the same less that of the Witten-Bell 3-gram of the windows, with the interval of the difference.
-    * ``TRAIN_BITS``: on the training windows.
-    * ``hellinger2``: ``sum (sqrt P - sqrt Q)^2`` between the expert's and the policy's own text, in [0, 2], after
-      h = 1, 2, 4, ... and H characters.
-    * ``PASSING``: how many characters it takes until that passes 1; H where it does not.
-    * ``KL``: of all H characters, expert first, divided by H.
-
-    Args:
-        task: with tokens that are characters.
-        policy: of any kind.
-        windows: of training.
-        nats: its log-loss on them, in nats a window.
-        labels: of all records.
-        samples: sequences that estimate the distances; 0 leaves them out.
-        rng: draws them.
-    """
-    common = make_agent("NGramBC").fit(windows, NGramClass(task.vocab_size, COMMON_ORDER), rng=rng).policy_
-    own, other = (_held_out(task, each) for each in (policy, common))
-    lengths = task.data.held_out.lengths[task.prompt_length :]
-    method, records = "held-out text", []
-    for metric, log_probs in ((BITS, own), (ABOVE, own - other)):
-        scored = BitsPerChar.of(log_probs, lengths)
-        records.append(Record(metric, scored.value, labels, *scored.interval, method))
-    records.append(Record(TRAIN_BITS, nats / task.horizon / math.log(2.0), labels, method="training windows"))
-    if not samples:
-        return records
-    curves = distance_curves(
-        task.expert, policy, task, metrics=("hellinger2", "kl"), method="monte carlo", n=samples, rng=rng
-    )
-    near, far = curves["hellinger2"], curves["kl"]
-    records += [distance_record(near, labels, h) for h in sorted({*powers_of_two(task.horizon), task.horizon})]
-    method = records[-1].method
-    soonest, middle, latest = (passing(curve) for curve in (near.upper, near.values, near.lower))
-    records.append(Record(PASSING, middle, labels, soonest, latest, method))
-    kl, least, most = (float(curve[-1]) / task.horizon for curve in (far.values, far.lower, far.upper))
-    records.append(Record(KL, kl, labels, least, most, method))
-    return records
-
-
-def _held_out(task: Text, policy: Policy) -> NDArray[np.float64]:
-    """Log-probabilities (nats) of the held-out text, as `Text.bits_per_char` reads it."""
-    return text_log_probs(policy, task.data.held_out.tokens, prompt_length=task.prompt_length, window=task.horizon)
-
-
-def passing(curve: NDArray[np.float64]) -> float:
-    """Where a ``(H,)`` curve first reaches `LEVEL`; H where it stays below."""
-    return min(measure.passing(curve, LEVEL), float(len(curve)))
-
-
 # -- cells: one training each, and one for every n-gram model to compare with ------------------------------------------
 
 TRAINING, REFERENCE = "training", "reference"
@@ -204,22 +128,9 @@ def steps_within(budget: float, network: NetworkClass, batch_size: int) -> int:
 
 
 def trained(
-    *,
-    architecture: str,
-    width: int,
-    window: int | None,
-    budget: int,
-    batch_size: int,
-    corpus: str,
-    max_chars: int,
-    H: int,
-    n: int,
-    samples: int,
-    device: str,
-    replicate: int,
-    rng: np.random.Generator,
-    scratch: Path,
-) -> list[Record]:
+    *, architecture: str, width: int, window: int | None, budget: int, batch_size: int, corpus: str, max_chars: int,
+    H: int, n: int, samples: int, device: str, replicate: int, rng: np.random.Generator, scratch: Path,
+) -> list[Record]:  # fmt: skip
     """One network trained within a budget of 10^9 operations: how well it predicts, and how soon its text drifts."""
     from agents.neural import NeuralBC
 
@@ -230,56 +141,26 @@ def trained(
     steps = steps_within(budget, network, size)
     every = max(steps // CHECKPOINTS, 1)
     clock = TrainingClock(scratch / "seconds", every)
+    whole = architecture == "transformer"
     agent = NeuralBC(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=TRANSFORMER_RATE / width if architecture == "transformer" else LEARNING_RATE,
-        warmup=math.ceil(WARMUP * steps),
-        device=device,
-        checkpoint=scratch,
-        checkpoint_every=every,
-        progress=clock,
-    )
+        steps=steps, batch_size=batch_size, learning_rate=TRANSFORMER_RATE / width if whole else LEARNING_RATE,
+        warmup=math.ceil(WARMUP * steps), device=device, checkpoint=scratch, checkpoint_every=every, progress=clock,
+    )  # fmt: skip
     agent.fit(windows, network, rng=rng)
-    labels: dict[str, Label] = {
-        "task": task.name,
-        "learner": architecture,
-        "H": H,
-        "n": n,
-        "budget": budget,
-        "width": width,
-        "window": context(network),
-    }
-    sizes = {
-        FLOPS: steps * network.training_flops(size),
-        STEPS: steps,
-        TOKENS: steps * size * H,
-        EPOCHS: steps * size / n,
-        PARAMETERS: network.n_parameters,
-    }
+    seen = network.prompt_length + H - 1 if whole else network.window_length  # at most
+    labels: dict[str, Label] = {"task": task.name, "learner": architecture, "H": H, "n": n}
+    labels |= {"budget": budget, "width": width, "window": seen}
+    sizes: dict[str, float] = {FLOPS: steps * network.training_flops(size), STEPS: steps, TOKENS: steps * size * H}
+    sizes |= {EPOCHS: steps * size / n, PARAMETERS: network.n_parameters}
     records = [Record(metric, float(value), labels, method="count") for metric, value in sizes.items()]
     records.append(Record(SECONDS, clock.seconds, labels, machine=True))
     return records + judged(task, agent.policy_, windows, agent.fit_report_.objective, labels, samples, rng)
 
 
-def context(network: NetworkClass) -> int:
-    """The most characters that the network sees."""
-    if network.architecture == "transformer":
-        return network.prompt_length + network.horizon - 1
-    return network.window_length
-
-
 def reference(
-    *,
-    order: int | None,
-    corpus: str,
-    max_chars: int,
-    H: int,
-    n: int,
-    samples: int,
-    replicate: int,
+    *, order: int | None, corpus: str, max_chars: int, H: int, n: int, samples: int, replicate: int,
     rng: np.random.Generator,
-) -> list[Record]:
+) -> list[Record]:  # fmt: skip
     """The Witten-Bell model of the same windows, or (``order=None``) the expert, which is that of the whole text."""
     task = text_task(corpus, max_chars, H)
     windows = shared_windows(task, n, replicate)
@@ -437,8 +318,9 @@ def drift_points(s: Summary, o: ScalingOptions, learner: str) -> list[tuple[Summ
     return [(row, of(s, row, PASSING)) for row in (ngrams(s) if learner == NGRAM else trainings(s, o, learner))]
 
 
-def derived_rows(s: Summary, o: ScalingOptions) -> Iterator[SummaryRow]:
+def derived_rows(o: ScalingOptions, summary: Summary) -> Iterator[SummaryRow]:
     """Slopes of the frontiers where there are four budgets or more, and the rank correlation over all trainings."""
+    s = paired(summary)
     for architecture in ARCHITECTURES:
         value, lower, upper = saving(frontier(s, o, architecture))
         if not math.isnan(value):
@@ -471,9 +353,10 @@ def gram(row: SummaryRow) -> str:
     return f"{row['window'] + 1}-gram" if row["window"] else "unigram"
 
 
-def frontier_table(s: Summary, o: ScalingOptions) -> Table:
-    """Held-out bits of the best width, by budget."""
-    budgets, lines = sorted(o.budgets), []
+def tables(o: ScalingOptions, summary: Summary) -> Iterator[Table]:
+    """Held-out bits of the best width, by budget; every training with n-gram models of the same windows and the
+    expert: what it cost, and what came out."""
+    s, budgets, lines = paired(summary), sorted(o.budgets), []
     for architecture in ARCHITECTURES:
         best = {row["budget"]: f"{row.shown()} (e={row['width']})" for row in frontier(s, o, architecture)}
         lines.append([NAMES[architecture], *(best.get(budget, "") for budget in budgets)])
@@ -484,27 +367,18 @@ def frontier_table(s: Summary, o: ScalingOptions) -> Table:
         f"{' One training each: what another seed would change is not in the intervals.' if o.seeds == 1 else ''}"
         f"{f' Of the characters {100 * share:.2g} % are unknown tokens, whose bits are too few.' if share > 0 else ''}"
     )
-    return Table("Equal data and compute", ["best width", *map(flops, budgets)], lines, note)
-
-
-def policy_table(s: Summary, o: ScalingOptions) -> Table:
-    """Every training, the n-gram models of the same windows, and the expert: what it cost, and what came out."""
+    yield Table("Equal data and compute", ["best width", *map(flops, budgets)], lines, note)
     made = [row for architecture in ARCHITECTURES for row in trainings(s, o, architecture)]
     rows = [(f"{NAMES[row['learner']]}, e={row['width']}, {flops(row['budget'])}", place_of(row)) for row in made]
     rows += [(f"{NGRAM}, n={row['window'] + 1}", place_of(row)) for row in ngrams(s)]
     for row in s.select(BITS, part=REFERENCE, learner=EXPERT):
         rows.append((f"expert: n={row['window'] + 1}, whole text", place_of(row)))
-    counts = {
-        "operations": (FLOPS, 4),
-        "parameters": (PARAMETERS, 9),
-        "steps": (STEPS, 9),
-        "characters read": (TOKENS, 9),
-    }
+    counts = {"parameters": PARAMETERS, "steps": STEPS, "characters read": TOKENS}
     found = {"passes": EPOCHS, "bits, training": TRAIN_BITS, "bits, held out": BITS, "drifts after": PASSING}
-    found["KL a character"] = KL
     columns: list[tuple[str, dict[str, Any]]] = [
-        *((head, {"metric": metric, "digits": digits}) for head, (metric, digits) in counts.items()),
-        *((head, {"metric": metric}) for head, metric in found.items()),
+        ("operations", {"metric": FLOPS, "digits": 4}),
+        *((head, {"metric": metric, "digits": 9}) for head, metric in counts.items()),
+        *((head, {"metric": metric}) for head, metric in {**found, "KL a character": KL}.items()),
         ("seconds", {"metric": SECONDS, "timing": True}),
     ]
     note = (
@@ -512,7 +386,7 @@ def policy_table(s: Summary, o: ScalingOptions) -> Table:
         "in [0, 2], passes 1. KL(expert || policy) in nats. Seconds of wall time depend on the machine. Intervals of "
         "the bits as above. The expert has seen all of the training text, and has nothing to drift from."
     )
-    return pivot(s, "Every training, and n-gram models of the same windows", BITS, rows, columns, note=note)
+    yield pivot(s, "Every training, and n-gram models of the same windows", BITS, rows, columns, note=note)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -526,18 +400,12 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def compute_title(s: Summary, o: ScalingOptions) -> str:
-    """Who is ahead, and who has stopped."""
-    ranked = ranking(s, o)
-    if not ranked:
-        return "Which architecture makes the most of equal data and compute?"
-    stopped = "; the linear model has stopped" if gain(frontier(s, o, "linear")) < FLAT else ""
-    return f"At equal compute the {NAMES[ranked[0][0]]} predicts best{stopped}"
-
-
 def compute_figure(s: Summary, o: ScalingOptions) -> Figure:
     """Held-out bits against compute: the best width of every architecture as a line, the others as faint points."""
-    title = compute_title(s, o)
+    title = "Which architecture makes the most of equal data and compute?"
+    for ahead, _ in ranking(s, o)[:1]:
+        stopped = "; the linear model has stopped" if gain(frontier(s, o, "linear")) < FLAT else ""
+        title = f"At equal compute the {NAMES[ahead]} predicts best{stopped}"
     figure, axes = new_figure(title, "floating-point operations of training", BITS, size=(9.0, 5.2))
     axes.set_xscale("log")
     labels = []
@@ -562,37 +430,29 @@ def compute_figure(s: Summary, o: ScalingOptions) -> Figure:
     return figure
 
 
-def window_title(s: Summary, o: ScalingOptions) -> str:
-    """How far a longer window helps."""
-    bits = {name: [row.mean for row in compared_windows(s, o, name)] for name in ("linear", "mlp")}
-    linear, mlp = (min(values, default=NAN) for values in bits.values())
-    if not mlp < linear:
-        return "What does a longer window give?"
-    return f"No window gets the linear model below {linear:.2f} bits; the MLP reaches {mlp:.2f}"
-
-
 def window_figure(s: Summary, o: ScalingOptions) -> Figure:
     """Held-out bits against the window, at one width and budget."""
+    bits = {name: [row.mean for row in compared_windows(s, o, name)] for name in ("linear", "mlp")}
+    linear, mlp = (min(values, default=NAN) for values in bits.values())
+    title = "What does a longer window give?"
+    if mlp < linear:
+        title = f"No window gets the linear model below {linear:.2f} bits; the MLP reaches {mlp:.2f}"
     at = {"part": TRAINING, "width": o.window_width, "budget": o.window_budget}
     curves = [Curve({**at, "learner": name}, NAMES[name], look=LOOKS[name]) for name in ("linear", "mlp")]
     curves.append(Curve({"part": REFERENCE, "learner": NGRAM}, "n-gram", look={**LOOKS[NGRAM], "linestyle": ":"}))
     xlabel, windows = "characters that the predictor sees", sorted(o.windows)
     panel = Panel("window", xlabel, BITS, curves, yscale="linear", room=1.5, ticks=windows)
-    return chart(s, window_title(s, o), BITS, panel)
+    return chart(s, title, BITS, panel)
 
 
-def drift_title(correlation: float) -> str:
-    """Whether the loss tells the drift."""
-    if math.isnan(correlation):
-        return "Does a better next-token loss drift later?"
-    tells = "The better the next-token loss, the later the text drifts, whatever the model"
-    return tells if correlation <= TELLS else "The next-token loss does not settle when the text drifts"
-
-
-def drift_figure(s: Summary, o: ScalingOptions, correlation: float) -> Figure:
+def drift_figure(s: Summary, o: ScalingOptions) -> Figure:
     """When the text written drifts from the expert's, against the held-out bits; a point for every training."""
+    title, correlation = "Does a better next-token loss drift later?", s.value(CORRELATION)
+    if not math.isnan(correlation):
+        tells = "The better the next-token loss, the later the text drifts, whatever the model"
+        title = tells if correlation <= TELLS else "The next-token loss does not settle when the text drifts"
     ylabel = "characters written until the distance\nto the expert's text passes 1"
-    figure, axes = new_figure(drift_title(correlation), BITS, ylabel, size=(8.6, 5.0))
+    figure, axes = new_figure(title, BITS, ylabel, size=(8.6, 5.0))
     budgets = sorted(o.budgets)
     sizes = dict(zip(budgets, np.linspace(5, 12, len(budgets)), strict=True))
     top = 0.0
@@ -615,24 +475,50 @@ def drift_figure(s: Summary, o: ScalingOptions, correlation: float) -> Figure:
     return figure
 
 
+def figures(o: ScalingOptions, summary: Summary) -> list[FigureSpec]:
+    s = paired(summary)
+    return [
+        FigureSpec(
+            "headline",
+            "Which architecture makes the most of equal data and compute?",
+            f"Lines: the best width at every budget; faint points: the other widths. {INTERVALS} Dotted: Witten-Bell "
+            "n-gram models of the same training windows, which cost next to nothing.",
+            lambda: compute_figure(s, o),
+        ),
+        FigureSpec(
+            "drift",
+            "Does a better next-token loss drift later?",
+            "A point for every training (size: compute) and every n-gram model: how many characters it writes until "
+            "the squared Hellinger distance to the expert's text, in [0, 2], passes 1. Bars: 95 % intervals.",
+            lambda: drift_figure(s, o),
+        ),
+        FigureSpec(
+            "window",
+            "What does a longer window give?",
+            f"Linear network and MLP, width {o.window_width}, {flops(o.window_budget)} operations: a wider window "
+            f"means fewer steps. {INTERVALS} Dotted: Witten-Bell models, which see n - 1 characters.",
+            lambda: window_figure(s, o),
+        ),
+    ]
+
+
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
-def findings(s: Summary, o: ScalingOptions, rows: Sequence[SummaryRow]) -> Iterator[str]:
+def findings(o: ScalingOptions, summary: Summary) -> Iterator[str]:
     """Who is best and still gains, how often the data were read, what a longer window gives, and who drifts when."""
+    s = paired(summary)
     ranked, budgets, models = ranking(s, o), sorted(o.budgets), ngrams(s)
     if ranked:
         order = ", ".join(f"{NAMES[name]} {row.shown()} (width {row['width']})" for name, row in ranked)
         yield f"Held-out bits a character after {flops(budgets[-1])} operations, best widths: {order}. {INTERVALS}"
-        better = [f"n={row['window'] + 1}: {row.mean:.3f}" for row in models if row.mean < ranked[0][1].mean]
-        if better:
+        if better := [f"n={row['window'] + 1}: {row.mean:.3f}" for row in models if row.mean < ranked[0][1].mean]:
             are = "Witten-Bell n-gram models of the same windows are better still, for next to nothing"
             yield f"{are}: {', '.join(better)}."
         if len(budgets) > 1:
             gains = ", ".join(f"{NAMES[name]} {gain(frontier(s, o, name)):.3f}" for name in ARCHITECTURES)
             yield f"Bits saved by the last step of compute ({flops(budgets[-2])} to {flops(budgets[-1])}): {gains}."
-        slopes = ", ".join(f"{NAMES[row['learner']]} {row.shown()}" for row in rows if row.metric == SLOPE)
-        if slopes:
+        if slopes := ", ".join(f"{NAMES[row['learner']]} {row.shown()}" for row in s.select(SLOPE)):
             yield f"Bits saved by ten times the compute, least squares over {len(budgets)} budgets: {slopes}."
         passes = ", ".join(
             f"{NAMES[name]} {of(s, row, EPOCHS).mean:.3g} times ({of(s, row, TRAIN_BITS).mean:.3f} bits there)"
@@ -648,7 +534,7 @@ def findings(s: Summary, o: ScalingOptions, rows: Sequence[SummaryRow]) -> Itera
         where = f"width {o.window_width}, {flops(o.window_budget)} operations"
         said = f"Bits a character by window (in brackets), {where}: {'; '.join(windows)}"
         yield f"{said}. A wider one means fewer steps."
-    for row in (row for row in rows if row.metric == CORRELATION and ranked):
+    for row in s.select(CORRELATION) if ranked else ():
         ends = ", ".join(f"{NAMES[name]} {of(s, end, PASSING).shown()}" for name, end in ranked)
         drifts = ", ".join(f"n={bits['window'] + 1}: {at.mean:.2f}" for bits, at in drift_points(s, o, NGRAM))
         yield (
@@ -661,45 +547,12 @@ def findings(s: Summary, o: ScalingOptions, rows: Sequence[SummaryRow]) -> Itera
         )
 
 
-def analyse(options: ScalingOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    s = paired(summary)
-    rows = list(derived_rows(s, options))
-    correlation = next((row.mean for row in rows if row.metric == CORRELATION), math.nan)
-    windows = f"width {options.window_width}, {flops(options.window_budget)} operations"
-    figures = [
-        FigureSpec(
-            "headline",
-            "Which architecture makes the most of equal data and compute?",
-            f"Lines: the best width at every budget; faint points: the other widths. {INTERVALS} Dotted: Witten-Bell "
-            "n-gram models of the same training windows, which cost next to nothing.",
-            lambda: compute_figure(s, options),
-        ),
-        FigureSpec(
-            "drift",
-            "Does a better next-token loss drift later?",
-            "A point for every training (size: compute) and every n-gram model: how many characters it writes until "
-            "the squared Hellinger distance to the expert's text, in [0, 2], passes 1. Bars: 95 % intervals.",
-            lambda: drift_figure(s, options, correlation),
-        ),
-        FigureSpec(
-            "window",
-            "What does a longer window give?",
-            f"Linear network and MLP, {windows}: a wider window means fewer steps. {INTERVALS} Dotted: Witten-Bell "
-            "models, which see n - 1 characters.",
-            lambda: window_figure(s, options),
-        ),
-    ]
-    tables = [frontier_table(s, options), policy_table(s, options)]
-    return Analysis(rows=rows, tables=tables, figures=figures, findings=list(findings(s, options, rows)))
-
-
 STUDY = Study(
     name="scaling",
     question="Linear, MLP or transformer: which predicts text best at equal data and compute, and which drifts last?",
     options=ScalingOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=derived_rows, tables=tables, figures=figures, findings=findings),
     labels=("budget", "width", "window"),
     reads=("corpus",),
 )

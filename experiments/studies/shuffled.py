@@ -29,7 +29,7 @@ from experiments.measure import (
     trains_networks,
 )
 from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN
-from experiments.study import Analysis, FigureSpec, Study, option
+from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Summary, Table, pivot
 from experiments.texts import CorpusOptions, checked_text, of_texts, read
 from ntp_envs import FiniteClass, MarkovPolicy, collect, distance
@@ -159,17 +159,9 @@ def untrained(*, text: Mapping[str, Any], n: int, draws: int, replicate: int, rn
 
 
 def trained(
-    *,
-    text: Mapping[str, Any],
-    learner: str,
-    n: int,
-    draws: int,
-    steps: int,
-    batch_size: int,
-    replicate: int,
-    rng: np.random.Generator,
-    scratch: Path,
-) -> list[Record]:
+    *, text: Mapping[str, Any], learner: str, n: int, draws: int, steps: int, batch_size: int, replicate: int,
+    rng: np.random.Generator, scratch: Path,
+) -> list[Record]:  # fmt: skip
     """A linear network of the last token, wide enough to be any bigram model, trained for one of the objectives."""
     from agents.neural import NetworkClass
 
@@ -224,7 +216,7 @@ def at_end(o: ShuffledOptions, learner: str) -> dict[str, Any]:
     return {"part": NETWORKS, "learner": learner, "h": o.network_horizon}
 
 
-def table(o: ShuffledOptions, s: Summary) -> Table:
+def tables(o: ShuffledOptions, s: Summary) -> Iterator[Table]:
     """Distances of whole documents, and where each learner has put the dial."""
     dialled = [("log-loss", None), *((CHUNKED, K) for K in o.chunks), ("rho", None), (CLEAN, None)]
     rows: list[tuple[str, dict[str, Any]]] = [
@@ -233,7 +225,7 @@ def table(o: ShuffledOptions, s: Summary) -> Table:
         for a, K in dialled
     ]
     rows += [(f"any bigram model, H={o.network_horizon}: {a}", at_end(o, a)) for a in ANY_BIGRAM]
-    return pivot(
+    yield pivot(
         s,
         "Contaminated text",
         DISTANCE2,
@@ -317,26 +309,22 @@ def figures(o: ShuffledOptions, s: Summary) -> list[FigureSpec]:
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
-def dial_findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
-    """Log-loss pays for contamination at every token, rho once."""
+def findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
+    """Who pays how often; whether sequence-level training of networks lowers the distance, or why there is none."""
     words = []
     for learner in ("log-loss", "rho", CLEAN):
-        ends = {H: s.shown(DISTANCE2, part=DIAL, learner=learner, H=H) for H in sorted(o.dial_horizons)}
-        ends = {H: ends[H] for H in (min(ends), max(ends))}
-        if all(ends.values()):
-            words.append(f"{learner} {' and '.join(f'{found} at H={H}' for H, found in ends.items())}")
+        lengths = sorted({min(o.dial_horizons), max(o.dial_horizons)})
+        at = {H: s.shown(DISTANCE2, part=DIAL, learner=learner, H=H) for H in lengths}
+        if all(at.values()):
+            words.append(f"{learner} {' and '.join(f'{found} at H={H}' for H, found in at.items())}")
     if words:
         said = f"With {o.contamination:g} of the documents shuffled, in a class of bigram models on one dial"
         yield f"{said}: {'; '.join(words)}."
-
-
-def network_findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
-    """Whether sequence-level training of networks lowers the distance, or why there is none."""
     ends = {name: list(s.select(DISTANCE2, **at_end(o, name))) for name in ANY_BIGRAM}
     ends = {name: rows for name, rows in ends.items() if rows}
     if ends:
-        words = "; ".join(f"{name} {s.shown(DISTANCE2, **at_end(o, name))}" for name in ends)
-        yield f"Any bigram model, documents of {o.network_horizon} tokens: {words}."
+        each = "; ".join(f"{name} {s.shown(DISTANCE2, **at_end(o, name))}" for name in ends)
+        yield f"Any bigram model, documents of {o.network_horizon} tokens: {each}."
     for name in (name for name in (RHO, CLIPPED) if name in ends and EXACT in ends):
         (row,), (exact,) = ends[name], ends[EXACT]
         change, told = row.mean / exact.mean - 1.0, "without intervals"
@@ -352,18 +340,12 @@ def network_findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
         yield f"Networks were {why}."
 
 
-def analyse(o: ShuffledOptions, s: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    findings = [*dial_findings(o, s), *network_findings(o, s)]
-    return Analysis(tables=[table(o, s)], figures=figures(o, s), findings=findings)
-
-
 STUDY = Study(
     name="shuffled",
     question="Some documents of a text are shuffled: who pays for them at every token, and who once?",
     options=ShuffledOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     reads=("corpus",),
     seeds_of="text",
 )

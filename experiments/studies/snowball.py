@@ -14,8 +14,8 @@ from agents import make_agent
 from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Curve, Figure, Panel, chart
 from experiments.measure import POPULATION, evaluation_records
-from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import NOT_MEASURED, Summary, SummaryRow, Table, derived, number, pivot
+from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.summary import NAN, NOT_MEASURED, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Policy
 from ntp_envs.distances import score_interval
 from ntp_envs.evaluation import SearchResult, backtracking_search, best_of, evaluate
@@ -25,8 +25,6 @@ from ntp_envs.tasks import CleverHansPolicy, PathStar, Snowball
 
 @dataclass(frozen=True)
 class SnowballOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     horizons: tuple[int, ...] = option((4, 8, 16, 32, 64), least=3)
     """Lengths H of the answer, in both tasks; at least 3."""
     detail_horizon: int = option(32, one_of="horizons")
@@ -104,11 +102,11 @@ def by_length(*, task: str, H: int, n: int, patience: int, rng: np.random.Genera
     made, policy, labels = build(task, H, **shape)
     free = evaluate(policy, made, n=n, rng=rng, samples=0)
     lower, upper = free.interval("sampled_exact")
-    place: dict[str, Label] = {**labels, "decoding": FREE}
+    place, form = ({**labels, "decoding": name} for name in (FREE, FORM))
     records = [
         Record(EXACT, free.sampled_exact, place, lower, upper, f"sampled, n={n}"),
         Record(TOKENS, 1.0, place, method="one pass"),
-        Record(EXACT, free_exact_match(made), {**labels, "decoding": FORM}, method="closed form"),
+        Record(EXACT, free_exact_match(made), form, method="closed form"),
     ]
     prompts = made.sample_prompts(n, rng)
     searches: dict[str, tuple[int | None, int]] = {LOCAL: (1, patience * H)}
@@ -134,8 +132,7 @@ def by_budget(*, task: str, H: int, n: int, patience: int, rng: np.random.Genera
     }
     if isinstance(made, PathStar):
         found[DEPTH_FIRST] = backtracking_search(policy, made, prompts, rng=rng, depth=None, budget=2 * made.degree * H)
-    records = []
-    p = free_exact_match(made)
+    records, p = [], free_exact_match(made)
     for budget in BUDGETS:
         place: dict[str, Label] = {**labels, "budget": budget}
         for decoding, result in found.items():
@@ -172,12 +169,10 @@ def costs(*, task: str, H: int, n: int, samples: int, rng: np.random.Generator, 
     }
     records = []
     for decoding, result in found.items():
-        place = {**labels, "decoding": decoding}
+        place, exact = ({**labels, "decoding": name} for name in (decoding, f"{decoding}, {FORM}"))
         if result.accepted.all():  # a mean over censored rows would be too small
             records.append(token_record(result, place))
-        records.append(share_record(result, place))
-        exact: dict[str, Label] = {**labels, "decoding": f"{decoding}, {FORM}"}
-        records.append(Record(TOKENS, forms[decoding], exact, method="closed form"))
+        records += [share_record(result, place), Record(TOKENS, forms[decoding], exact, method="closed form")]
     return records
 
 
@@ -201,11 +196,9 @@ def cells(options: SnowballOptions) -> Iterator[Cell]:
         yield Cell(CURVE, by_budget, {**detail, "patience": options.patience})
         yield Cell(POSITIONS, by_position, detail)
         yield Cell(LEARNED, learned, {"task": task, "H": options.short, **shape})
-    for degree in options.degrees:
-        star = {"task": PATH, "H": options.short, **shape, "degree": degree}
-        yield Cell(COST, costs, {**star, "samples": options.samples})
-    for H in options.horizons:
-        yield Cell(COST, costs, {"task": SNOW, "H": H, **shape, "samples": options.samples})
+    places: list[dict[str, Any]] = [{"task": PATH, "H": options.short, "degree": d} for d in options.degrees]
+    for place in (*places, *({"task": SNOW, "H": H} for H in options.horizons)):
+        yield Cell(COST, costs, {**shape, **place, "samples": options.samples})
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -215,7 +208,7 @@ GAP = "largest gap to the closed form, in half widths of the interval"
 SEARCHES = ((SNOW, "H", LOCAL), (PATH, "degree", DEPTH_FIRST))
 
 
-def tables(summary: Summary) -> list[Table]:
+def tables(o: SnowballOptions, summary: Summary) -> list[Table]:
     horizons = [(f"H={H}", {"part": LENGTH, "H": H}) for H in sorted(summary.distinct("H", part=LENGTH))]
     places = [(task, decoding) for task in (SNOW, PATH) for decoding in (FREE, FORM, LOCAL, DEPTH_FIRST)]
     rows = [(f"{task}, {decoding}", {"task": task, "decoding": decoding}) for task, decoding in places]
@@ -241,26 +234,23 @@ def tables(summary: Summary) -> list[Table]:
         "found. Backtracking goes back one token on Snowball and searches depth-first on PathStar.",
         LEARNED: "Maximum likelihood from the population in each task's class, evaluated on fresh prompts.",
     }
-    whole = ["where", "whole answers again", "closed form", "backtracking", "closed form"]
+    corner, whole = "task, decoding", ["where", "whole answers again", "closed form", "backtracking", "closed form"]
     by_task = [(task, {"task": task}) for task in (SNOW, PATH)]
-    at: dict[str, Any] = {"corner": "task, decoding"}
     return [
-        pivot(summary, "Exact match against length", EXACT, rows, horizons, note=notes[EXACT], **at),
-        pivot(summary, "Cost of verification", TOKENS, searched, horizons, note=notes[TOKENS], **at),
+        pivot(summary, "Exact match against length", EXACT, rows, horizons, corner=corner, note=notes[EXACT]),
+        pivot(summary, "Cost of verification", TOKENS, searched, horizons, corner=corner, note=notes[TOKENS]),
         Table("Tokens until right", whole, until_right, notes[COST]),
         pivot(summary, "What teacher forcing learns", EXACT, by_task, learning, corner="task", note=notes[LEARNED]),
     ]
 
 
-def gap_rows(summary: Summary) -> list[SummaryRow]:
+def gap_rows(o: SnowballOptions, summary: Summary) -> Iterator[SummaryRow]:
     """How far the sampled exact match without a verifier is from its closed form, at worst over the lengths."""
-    rows = []
     for task in (SNOW, PATH):
         found, form = (summary.series("H", EXACT, part=LENGTH, task=task, decoding=name) for name in (FREE, FORM))
         if len(found.x) and list(found.x) == list(form.x):
             gap = np.abs(found.mean - form.mean) / ((found.upper - found.lower) / 2)
-            rows.append(derived(LENGTH, GAP, float(gap.max()), "over the lengths", task=task, decoding=FREE))
-    return rows
+            yield derived(LENGTH, GAP, float(gap.max()), "over the lengths", task=task, decoding=FREE)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -286,17 +276,6 @@ def panel(part: str, task: str, x: str, xlabel: str, forms: dict[str, str], deco
     return Panel(x, xlabel, metric, curves, title=HEADINGS[task], **{"yscale": "share", **more})
 
 
-def length_title(summary: Summary) -> str:
-    """What going back one token does to the share of right answers, at the largest length."""
-    H = max(summary.distinct("H", part=LENGTH), default=0)
-    words = []
-    for task in (SNOW, PATH):
-        free, local = (summary.value(EXACT, part=LENGTH, task=task, decoding=name, H=H) for name in (FREE, LOCAL))
-        words.append(f"{task} from {free:.0%} right to {local:.0%}")
-    said = f"At H={H} going back one token takes {', '.join(words)}"
-    return "Which failures does going back one token repair?" if NOT_MEASURED in said else said
-
-
 def likelihood(summary: Summary, task: str) -> NDArray[np.float64]:
     """exp(-cross-entropy) of the right token after the true prefix, by position."""
     return np.exp(-summary.series("h", "cross_entropy", part=POSITIONS, task=task).mean)
@@ -305,12 +284,10 @@ def likelihood(summary: Summary, task: str) -> NDArray[np.float64]:
 def position_figure(summary: Summary) -> Figure:
     """Probability of the right token by position, forced and free; a panel for each task."""
     rows = summary.select(part=POSITIONS)
-    nats = rows.select("cross_entropy")
-    expected = [replace(row, mean=math.exp(-row.mean), lower=math.nan, upper=math.nan) for row in nats]
+    expected = [replace(row, mean=math.exp(-row.mean), lower=NAN, upper=NAN) for row in rows.select("cross_entropy")]
     ticks = [h for h in rows.distinct("h") if h == 1 or h % 8 == 0]
     axis: dict[str, Any] = {"xscale": "linear", "yscale": "share", "room": 0.6, "ticks": ticks}
-    forced = {"color": COLOURS["blue"], "marker": "s", "linestyle": "-"}
-    free = {"color": COLOURS["vermilion"], "marker": "o", "linestyle": "", "markersize": 4}
+    forced, free = {"color": COLOURS["blue"], "marker": "s", "linestyle": "-"}, {**LOOKS[FREE], "markersize": 4}
     panels, means = [], []
     for task in (SNOW, PATH):
         curves = [
@@ -322,17 +299,19 @@ def position_figure(summary: Summary) -> Figure:
         means.append(f"{likelihood(summary, task).mean():.3f} on {task}" if len(likelihood(summary, task)) else "")
     said = f"The right token after the true prefix has probability {', '.join(means)}"
     title = said if all(means) else "Does teacher forcing tell the two failures apart?"
-    return chart(
-        Summary([*expected, *rows.select("sampled_accuracy")]), title, "probability of the right token", *panels
-    )
+    drawn = Summary([*expected, *rows.select("sampled_accuracy")])
+    return chart(drawn, title, "probability of the right token", *panels)
 
 
 def figures(o: SnowballOptions, summary: Summary) -> list[FigureSpec]:
-    rule = f"eps={o.eps:g} on Snowball, d={o.degree} arms on PathStar"
-    lengths = [
-        panel(LENGTH, task, "H", "length of the answer H", {FORM: form}, [FREE, LOCAL], room=4.5)
-        for task, form in ((SNOW, "(1 - eps)$^H$"), (PATH, "1 / d"))
-    ]
+    rule, H = f"eps={o.eps:g} on Snowball, d={o.degree} arms on PathStar", max(o.horizons)
+    lengths, words = [], []
+    for task, form in ((SNOW, "(1 - eps)$^H$"), (PATH, "1 / d")):
+        lengths.append(panel(LENGTH, task, "H", "length of the answer H", {FORM: form}, [FREE, LOCAL], room=4.5))
+        free, local = (summary.value(EXACT, part=LENGTH, task=task, decoding=name, H=H) for name in (FREE, LOCAL))
+        words.append(f"{task} from {free:.0%} right to {local:.0%}")
+    title = f"At H={H} going back one token takes {', '.join(words)}"
+    title = "Which failures does going back one token repair?" if NOT_MEASURED in title else title
     searches, xlabel = [AGAIN, DEPTH_FIRST, LOCAL], "tokens drawn, in lengths of the answer"
     axis: dict[str, Any] = {"room": 6.5, "ticks": [1, 2, 4, 8, 16, 32]}
     budgets = [
@@ -348,7 +327,7 @@ def figures(o: SnowballOptions, summary: Summary) -> list[FigureSpec]:
             "Which failures does a verifier with backtracking repair?",
             f"Exact match with 95 % intervals, {rule}; dotted: closed forms. The verifier sees rules, not plans: that "
             "a token copies the prompt, that a step follows an edge, and at the end whether the answer is right.",
-            lambda: chart(summary, length_title(summary), EXACT, *lengths),
+            lambda: chart(summary, title, EXACT, *lengths),
         ),
         FigureSpec(
             "budget",
@@ -378,27 +357,24 @@ def figures(o: SnowballOptions, summary: Summary) -> list[FigureSpec]:
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
-def length_findings(summary: Summary) -> list[str]:
-    """The headline in words, at the largest length."""
+def failure_findings(summary: Summary) -> Iterator[str]:
+    """The headline in words, at the largest length, and what teacher forcing shows of both failures."""
     H = max(summary.distinct("H", part=LENGTH), default=0)
 
     def of(metric: str, task: str, decoding: str) -> str:
         return summary.shown(metric, part=LENGTH, task=task, decoding=decoding, H=H)
 
-    if not all(of(EXACT, task, LOCAL) for task in (SNOW, PATH)):
-        return []
-    return [
-        f"Answers of {H} tokens, failure in execution (Snowball): {of(EXACT, SNOW, FREE)} are right "
-        f"((1 - eps)^H = {of(EXACT, SNOW, FORM)}); with a verifier and one token taken back at each slip "
-        f"{of(EXACT, SNOW, LOCAL)}, at {of(TOKENS, SNOW, LOCAL)} tokens a token of the answer.",
-        f"Failure in learning (PathStar): {of(EXACT, PATH, FREE)} are right (1/d = {of(EXACT, PATH, FORM)}), and with "
-        f"the same verifier {of(EXACT, PATH, LOCAL)}: every edge that it follows is there, the wrong choice is the "
-        "first, and it shows at the end only.",
-    ]
-
-
-def forced_findings(summary: Summary) -> list[str]:
-    """What teacher forcing shows of both."""
+    if all(of(EXACT, task, LOCAL) for task in (SNOW, PATH)):
+        yield (
+            f"Answers of {H} tokens, failure in execution (Snowball): {of(EXACT, SNOW, FREE)} are right "
+            f"((1 - eps)^H = {of(EXACT, SNOW, FORM)}); with a verifier and one token taken back at each slip "
+            f"{of(EXACT, SNOW, LOCAL)}, at {of(TOKENS, SNOW, LOCAL)} tokens a token of the answer."
+        )
+        yield (
+            f"Failure in learning (PathStar): {of(EXACT, PATH, FREE)} are right (1/d = {of(EXACT, PATH, FORM)}), and "
+            f"with the same verifier {of(EXACT, PATH, LOCAL)}: every edge that it follows is there, the wrong choice "
+            "is the first, and it shows at the end only."
+        )
     words = []
     for task in (SNOW, PATH):
         place: dict[str, Any] = {"part": POSITIONS, "task": task}
@@ -408,58 +384,57 @@ def forced_findings(summary: Summary) -> list[str]:
                 f"{task} {right.mean():.3f} (least {right.min():.3f}, {nats.mean():.4f} nats a token), whole answers "
                 f"{summary.shown('sampled_exact', **place)}"
             )
-    H = max(summary.distinct("H", part=POSITIONS), default=0)
-    said = f"Probability of the right token after the true prefix, mean over {H} positions: {'; '.join(words)}."
-    return [said + " The average hides which of the two failures it is."] if words else []
+    if words:
+        H = max(summary.distinct("H", part=POSITIONS))
+        said = f"Probability of the right token after the true prefix, mean over {H} positions: {'; '.join(words)}."
+        yield f"{said} The average hides which of the two failures it is."
 
 
-def search_findings(summary: Summary) -> list[str]:
+def search_findings(o: SnowballOptions, summary: Summary) -> Iterator[str]:
     """Two learners that are right equally often, told apart by what search needs; and that it does find the plan."""
     at: dict[str, Any] = {"part": CURVE}
-    found = [row for task in (SNOW, PATH) for row in summary.select(EXACT, task=task, decoding=FORM, budget=1.0, **at)]
     words = [
         f"{row['task']} {row.mean:.3f} with one answer and "
         f"{summary.shown(EXACT, task=row['task'], decoding=LOCAL, budget=1.5, **at)} with 1.5 lengths of backtracking "
         "by one token"
-        for row in found
+        for task in (SNOW, PATH)
+        for row in summary.select(EXACT, task=task, decoding=FORM, budget=1.0, **at)
     ]
-    said = [f"At H={found[0]['H']}: {'; '.join(words)}."] if len(words) == 2 else []
+    if len(words) == 2:
+        yield f"At H={o.detail_horizon}: {'; '.join(words)}."
 
     def of(task: str, decoding: str, digits: int = 3, **labels: Any) -> str:
         return summary.shown(TOKENS, digits, part=COST, task=task, decoding=decoding, **labels)
 
     if horizons := summary.select(TOKENS, part=COST, task=SNOW, decoding=AGAIN).distinct("H"):
         H = max(horizons)
-        said.append(
+        yield (
             f"A verdict on whole answers only is dear where slips add up: on Snowball at H={H} a right answer takes "
             f"{of(SNOW, AGAIN, H=H)} lengths of the answer ((1 - eps)^-H = {of(SNOW, f'{AGAIN}, {FORM}', 4, H=H)}); a "
             f"verdict on every token takes {of(SNOW, LOCAL, H=H)}."
         )
     if degrees := summary.select(TOKENS, part=COST, task=PATH, decoding=DEPTH_FIRST).distinct("degree"):
         low, high = min(degrees), max(degrees)
-        said.append(
+        yield (
             f"Exhaustive search does find the path: depth-first takes {of(PATH, DEPTH_FIRST, degree=low)} lengths of "
             f"the answer with {low} arms and {of(PATH, DEPTH_FIRST, degree=high)} with {high}, whole answers again "
             f"{of(PATH, AGAIN, degree=low)} and {of(PATH, AGAIN, degree=high)}. It pays for the number of plans, in "
             "which the model is no guide; with one choice there are d, with several their product."
         )
-    return said
 
 
-def learned_findings(summary: Summary) -> list[str]:
-    """That teacher forcing itself arrives at these two laws."""
+def findings(o: SnowballOptions, summary: Summary) -> Iterator[str]:
+    """The two failures, the search, and that teacher forcing itself arrives at these two laws."""
+    yield from failure_findings(summary)
+    yield from search_findings(o, summary)
     words = [
         f"{row['task']} {number(row.mean, 5)} "
         f"(closed form {summary.shown(EXACT, 5, part=LEARNED, task=row['task'], decoding=FORM)})"
         for task in (SNOW, PATH)
         for row in summary.select("sequence_probability", part=LEARNED, task=task)
     ]
-    return [f"Log-loss on the population learns just these: exact match {', '.join(words)}."] if words else []
-
-
-def analyse(options: SnowballOptions, summary: Summary) -> Analysis:
-    said = [*length_findings(summary), *forced_findings(summary), *search_findings(summary), *learned_findings(summary)]
-    return Analysis(gap_rows(summary), tables(summary), figures(options, summary), said)
+    if words:
+        yield f"Log-loss on the population learns just these: exact match {', '.join(words)}."
 
 
 STUDY = Study(
@@ -467,6 +442,6 @@ STUDY = Study(
     question="Which failures of a next-token predictor does a verifier with backtracking repair?",
     options=SnowballOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=gap_rows, tables=tables, figures=figures, findings=findings),
     labels=("decoding", "degree", "budget"),
 )

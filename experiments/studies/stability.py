@@ -15,15 +15,13 @@ from experiments.cells import Cell, Record
 from experiments.charts import COLOURS, FACTOR, PURPLES, Curve, Guide, Panel, chart
 from experiments.measure import CHUNK_KR, SECONDS, build_learner, costed_fit, measured_fit, named
 from experiments.studies.amplification import SAMPLED
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import NAN, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import NotTractableError, Task, collect, make_task
 
 
 @dataclass(frozen=True)
 class StabilityOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     horizon: int = option(64, least=3)
     """Horizon H of both tasks."""
     n: int = option(10_000, least=8)
@@ -133,7 +131,6 @@ def low_rank(*, task: str, H: int, K: int, n: int, shares: Sequence[float], rng:
 
 
 def cells(options: StabilityOptions) -> Iterator[Cell]:
-    """All cells, part by part."""
     sizes = dict(zip(TASKS, ((options.n, options.chunks), (options.linear_n, options.linear_chunks)), strict=True))
     for task, (n, chunks) in sizes.items():
         for K in chunks:
@@ -165,16 +162,15 @@ def told_apart(summary: Summary) -> Summary:
     return Summary(replace(row, part=BROKEN) if (row["task"], row["K"]) in bad else row for row in rows)
 
 
-def longest_chunks(summary: Summary) -> list[SummaryRow]:
+def longest_chunks(o: StabilityOptions, summary: Summary) -> Iterator[SummaryRow]:
     """For each task the longest chunk below the first that does not work."""
-    found, apart = [], told_apart(summary)
+    apart = told_apart(summary)
     for task in TASKS:
         bad = [*apart.select(part=BROKEN, task=task), *apart.select(REFUSED, task=task)]
         first = min((row["K"] for row in bad), default=math.inf)
         good = [row["K"] for row in apart.select("converged", part=GROWTH, task=task) if row["K"] < first]
         if good:
-            found.append(derived(GROWTH, LONGEST, float(max(good)), "converged, nothing left out", task=task))
-    return found
+            yield derived(GROWTH, LONGEST, float(max(good)), "converged, nothing left out", task=task)
 
 
 def growth_table(summary: Summary, task: str) -> Table:
@@ -201,8 +197,9 @@ def growth_table(summary: Summary, task: str) -> Table:
     return Table(f"ChunkKR on {task} as K grows", heads, lines, note)
 
 
-def rank_table(summary: Summary) -> Table:
-    """The low-rank fits."""
+def tables(o: StabilityOptions, summary: Summary) -> Iterator[Table]:
+    """The chunk lengths on each task, and the low-rank fits."""
+    yield from (growth_table(summary, task) for task in TASKS)
     place = {"part": LOW_RANK, "learner": CHUNK_KR, "bare": True}
     rows = [
         (f"{short(row['task'])}, K={row['K']}, {100 * row['rank']:g} %", {"task": row["task"], "rank": row["rank"]})
@@ -211,7 +208,7 @@ def rank_table(summary: Summary) -> Table:
     heads = {"trace left out": "trace left out", "log-loss above full rank": EXCESS, "C_apx": "C_apx"}
     columns = [(head, {**place, "metric": metric}) for head, metric in heads.items()]
     words = {"corner": "task, rank / points", "note": "Log-loss in nats a sequence."}
-    return pivot(summary, "Low-rank fits against the full Gram matrix", "C_apx", rows, columns, digits=4, **words)
+    yield pivot(summary, "Low-rank fits against the full Gram matrix", "C_apx", rows, columns, digits=4, **words)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -224,13 +221,7 @@ LOOKS = dict(zip(TASKS, _LOOKS, strict=True))
 def growing(*metrics: str, label: str = "{task}", part: str = GROWTH, **look: Any) -> list[Curve]:
     """A curve of every metric against K for each task."""
     return [
-        Curve(
-            {"part": part, "task": task},
-            label.format(task=short(task)),
-            metric=metric,
-            style=CHUNK_KR,
-            look={**LOOKS[task], **look},
-        )
+        Curve({"part": part, "task": task}, label.format(task=short(task)), metric, CHUNK_KR, {**LOOKS[task], **look})
         for metric in metrics
         for task in TASKS
     ]
@@ -246,7 +237,7 @@ def extremes(summary: Summary, metric: str) -> tuple[float, float]:
     return min(values, default=NAN), max(values, default=NAN)
 
 
-def figures(summary: Summary) -> list[FigureSpec]:
+def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
     apart = told_apart(summary)
     whole = apart.select(part=GROWTH)
     costs = Summary([*summary.select(part=GROWTH), *summary.timings.select(part=GROWTH)])
@@ -255,7 +246,7 @@ def figures(summary: Summary) -> list[FigureSpec]:
     beside: dict[str, Any] = {"ticks": lengths[::2], "room": 0.8}  # of a narrow panel
 
     # where it breaks
-    works = ", ".join(f"K={row.mean:.0f} on {short(row['task'])}" for row in longest_chunks(summary))
+    works = ", ".join(f"K={row.mean:.0f} on {short(row['task'])}" for row in summary.select(LONGEST))
     top = extremes(whole, "C_apx")[1]
     refused = sorted(apart.select(REFUSED), key=lambda row: row["K"])
     limits: list[Guide] = []
@@ -267,10 +258,7 @@ def figures(summary: Summary) -> list[FigureSpec]:
         for row in apart.select("C_apx", part=BROKEN)
     ]
     room = max([0.4, *((row["K"] + 3.5 - last) / max(last - 1, 1) for row in refused)])
-    fits = [
-        *growing("C_apx"),
-        *growing("C_apx", label="", part=BROKEN, linestyle="", marker="X", markersize=10),
-    ]
+    fits = [*growing("C_apx"), *growing("C_apx", label="", part=BROKEN, linestyle="", marker="X", markersize=10)]
 
     # the largest product is that of a string with itself: the same on both tasks
     smallest, largest = "smallest log kernel product", "largest log kernel product"
@@ -397,27 +385,26 @@ def task_finding(summary: Summary, task: str, longest: int) -> str:
     return "; ".join([*words, *(f"K={row['K']} is refused (too many points)" for row in refused)]) + "."
 
 
-def findings(summary: Summary) -> list[str]:
-    """What the numbers say, with the numbers."""
-    said = [task_finding(summary, row["task"], int(row.mean)) for row in longest_chunks(summary)]
+def findings(o: StabilityOptions, summary: Summary) -> Iterator[str]:
+    yield from (task_finding(summary, row["task"], int(row.mean)) for row in summary.select(LONGEST))
     largest = summary.select("largest log kernel product", part=GROWTH)
     if len(largest):
         high = max(largest, key=lambda row: row.mean)
         smallest = min(row.mean for row in summary.select("smallest log kernel product", part=GROWTH))
         whole = told_apart(summary).select("condition number", part=GROWTH)
-        said.append(
+        yield (
             f"Rounding is not what ends it: log kernel products lie in [{smallest:.1f}, {high.mean:.1f}] up to "
             f"K={high['K']} (double precision ends at 709), and the condition number of a whole Gram matrix is at most "
             f"{max((row.mean for row in whole), default=1.0):.2g}."
         )
-    said.append(
+    yield (
         "The practical limit of K is the number of points, pooled prefixes times 2**K. Where features look into the "
         "chunk the Gram matrix is used whole up to 4096 of them, and low rank, above that, leaves out what it says."
     )
     shares = summary.timings.select(SHARE, part=GROWTH)
     if len(shares):
         first, last = shares[0], max(shares.select(task=next(iter(TASKS))), key=lambda row: row["K"])
-        said.append(
+        yield (
             f"Projections take {100 * first.mean:.0f} % of the solver's time at K={first['K']} and "
             f"{100 * last.mean:.0f} % at K={last['K']}, where the products with the coordinates dominate."
         )
@@ -425,16 +412,10 @@ def findings(summary: Summary) -> list[str]:
         place = {"part": LOW_RANK, "task": task}
         half, full = (summary.select("C_apx", learner=CHUNK_KR, rank=share, **place) for share in (0.5, 1.0))
         if half and full:
-            said.append(
+            yield (
                 f"{task}, K={half[0]['K']}: at half the rank C_apx is {half[0].mean:.1f}, at full rank "
                 f"{full[0].mean:.1f}; log-loss has {summary.value('C_apx', learner='log-loss', **place):.1f}."
             )
-    return said
-
-
-def analyse(options: StabilityOptions, summary: Summary) -> Analysis:
-    tables = [*(growth_table(summary, task) for task in TASKS), rank_table(summary)]
-    return Analysis(longest_chunks(summary), tables, figures(summary), findings(summary) if len(summary) else [])
 
 
 STUDY = Study(
@@ -442,6 +423,6 @@ STUDY = Study(
     question="Up to which chunk length K can ChunkKR be trusted, and what breaks first?",
     options=StabilityOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=longest_chunks, tables=tables, figures=figures, findings=findings),
     labels=("rank",),
 )

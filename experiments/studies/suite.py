@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.aggregate import pooled_score, profile_figure
+from experiments.aggregate import Runs, colour_of, pooled_score, profile_figure, resampling
 from experiments.cells import Cell, CellResult, Label
 from experiments.charts import Figure
 from experiments.evaluation import build_agent, build_task, named_code, parse_call, short_names
@@ -82,12 +82,7 @@ _TEXT = (
     "Text(contamination=0.05, expert_order=3, learner_order=3)",
     "Text(expert_order=4, learner_order=2, tokens='byte')",
 )
-_PLANNING = (
-    "PathStar(degree=2, length=3)",
-    "Snowball(horizon=16)",
-    "ParityCoT(bits=5)",
-    "NoisyParity",
-)
+_PLANNING = ("PathStar(degree=2, length=3)", "Snowball(horizon=16)", "ParityCoT(bits=5)", "NoisyParity")
 _MODELS = ("experiments.seeded_model:SeededModel", "experiments.seeded_model:SeededModel(seed=1)")
 
 
@@ -186,7 +181,7 @@ def cells(options: SuiteOptions) -> Iterator[Cell]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What `compare.Runs` reads of its options."""
+    """What `experiments.aggregate.Runs` reads of its options."""
 
     tasks: tuple[str, ...]
     seeds: int
@@ -195,7 +190,7 @@ class Asked:
 def scores_of(track: Track, seeds: int, agent: str, summary: Summary) -> NDArray[np.float64]:
     """``(tasks, seeds)`` scores of an agent in a track; 0 where it failed or is not for the task."""
     names = {row["learner"] for row in summary if row["task"] in track.tasks}
-    runs = compare.Runs(Asked(track.tasks, seeds), summary)
+    runs = Runs(Asked(track.tasks, seeds), summary)
     on = dialled(agent) if track.dial and dialled(agent) in names else agent
     return np.array([runs.scores(task, on) or [0.0] * seeds for task in track.tasks])
 
@@ -220,7 +215,6 @@ def analyse(options: SuiteOptions, summary: Summary) -> Analysis:
             "The share of all runs with at least the score on the x axis; bands are 95 % at each score.",
             lambda: profile_figure(
                 {agent: np.concatenate(list(each.values())) for agent, each in found.items() if each},
-                {agent: compare.colour_of(agent) for agent in options.agents},
                 "Higher is better",
             ),
         ),
@@ -234,11 +228,11 @@ def score_rows(agent: str, each: Mapping[str, NDArray[np.float64]]) -> list[Summ
     labels: dict[str, Label] = {"learner": agent}
     rows = []
     for track, scores in each.items():
-        interval = pooled_score(scores, compare.resampling(), trim=0.0)
+        interval = pooled_score(scores, resampling(), trim=0.0)
         rows.append(SummaryRow(SUITE, labels, f"{track}: score", *interval, scores.shape[1]))
     core = [scores.mean(axis=0) for track, scores in each.items() if track != MODELS]
     if len(core) == 3:
-        interval = pooled_score(core, compare.resampling(), trim=0.0)
+        interval = pooled_score(core, resampling(), trim=0.0)
         rows.append(SummaryRow(SUITE, labels, f"{OVERALL}: score", *interval, len(core[0])))
     return rows
 
@@ -266,7 +260,7 @@ def task_table(
         names = short_names(track.tasks)
         for i, task in enumerate(track.tasks):
             each = [found[agent][track.name][i][None] for agent in options.agents]
-            shown = [with_interval(*pooled_score(one, compare.resampling(), trim=0.0), 2) for one in each]
+            shown = [with_interval(*pooled_score(one, resampling(), trim=0.0), 2) for one in each]
             lines.append([f"\u00a0\u00a0{names[task]}", *shown])
     width = len(options.agents) + 1
     return Table("Score of each task", ["task", *options.agents], [line + [""] * (width - len(line)) for line in lines])
@@ -310,7 +304,7 @@ def radar(scores: Summary, agents: Sequence[str], tracks: Sequence[str]) -> Figu
         rows = [row for track in tracks for row in scores.select(f"{track}: score", learner=agent)]
         if len(rows) != len(tracks) or not rows:
             continue
-        values, colour = [row.mean for row in rows], compare.colour_of(agent)
+        values, colour = [row.mean for row in rows], colour_of(agent)
         shift = 0.03 * (place - (len(agents) - 1) / 2)  # so that equal scores are seen
         look: dict[str, Any] = {"color": colour, "linestyle": ("-", "--", ":", "-.")[place % 4]}
         axes.plot([*(angles + shift), angles[0] + shift], [*values, values[0]], label=agent, **look)

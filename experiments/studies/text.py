@@ -40,7 +40,7 @@ from experiments.measure import (
     shown_lengths,
     trains_networks,
 )
-from experiments.study import Analysis, FigureSpec, Study, option
+from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Series, Summary, Table, pivot
 from experiments.texts import SAMPLE, CorpusOptions, checked_text, of_texts, read, sample_records
 from ntp_envs import ARLinearClass, NGramClass, Policy, collect, distance
@@ -112,17 +112,9 @@ def name_of(kind: str, size: int) -> str:
 
 
 def drift(
-    *,
-    text: Mapping[str, Any],
-    kind: str,
-    size: int,
-    n: int,
-    draws: int,
-    network: Mapping[str, Any],
-    replicate: int,
-    rng: np.random.Generator,
-    scratch: Path,
-) -> list[Record]:
+    *, text: Mapping[str, Any], kind: str, size: int, n: int, draws: int, network: Mapping[str, Any], replicate: int,
+    rng: np.random.Generator, scratch: Path,
+) -> list[Record]:  # fmt: skip
     """Learn from the expert's sequences; the distance of the two laws at every length, and scores on the real text.
 
     Bits a character and samples are of the first replicate: their intervals are of the text, not of the training.
@@ -248,31 +240,20 @@ def tables(o: TextOptions, s: Summary) -> list[Table]:
     ]
     scored: list[tuple[str, dict[str, Any]]] = [("right tokens", {"metric": RIGHT}), (PERPLEXITY, {})]
     scored += [(f"nats, token {h}", {"metric": NATS, "h": h}) for h in (1, o.horizon)]
+    heads = ["learner", *(f"distance, h={h}" for h in lengths), "tokens until it is 1", "bits a character"]
+    notes = (
+        "Squared Hellinger distance (0 to 2) of the learner's law from the expert's after h tokens, the length at "
+        "which it is 1, and bits a character of the held-out text, with 95 % intervals: over replicates, and for "
+        f"the bits over blocks of the text.{unknown_said(s)}",
+        "Each continues the same words of the text by sampling; \u21b5 is a line end.",
+        "On windows of the held-out text, after the true prefix: share of tokens that the learner finds most "
+        "probable, perplexity a token, and cross-entropy of the first and the last token. 95 % intervals."
+        f"{unknown_said(s)}",
+    )
     return [
-        Table(
-            "Distance over the horizon",
-            ["learner", *(f"distance, h={h}" for h in lengths), "tokens until it is 1", "bits a character"],
-            drifted,
-            "Squared Hellinger distance (0 to 2) of the learner's law from the expert's after h tokens, the length at "
-            "which it is 1, and bits a character of the held-out text, with 95 % intervals: over replicates, and for "
-            f"the bits over blocks of the text.{unknown_said(s)}",
-        ),
-        Table(
-            "Samples side by side",
-            ["after", "by", "written"],
-            written,
-            "Each continues the same words of the text by sampling; \u21b5 is a line end.",
-        ),
-        pivot(
-            s,
-            "Teacher forcing on text that nobody has seen",
-            PERPLEXITY,
-            learned,
-            scored,
-            note="On windows of the held-out text, after the true prefix: share of tokens that the learner finds most "
-            "probable, perplexity a token, and cross-entropy of the first and the last token. 95 % intervals."
-            f"{unknown_said(s)}",
-        ),
+        Table("Distance over the horizon", heads, drifted, notes[0]),
+        Table("Samples side by side", ["after", "by", "written"], written, notes[1]),
+        pivot(s, "Teacher forcing on text that nobody has seen", PERPLEXITY, learned, scored, note=notes[2]),
     ]
 
 
@@ -299,18 +280,14 @@ def looks(o: TextOptions, *kinds: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def drift_title(o: TextOptions, s: Summary) -> str:
-    """The answer of the headline, where every learner that sees more passes 1 later."""
-    for kind, sizes in ((NGRAM, o.orders), (LINEAR, o.windows)):
-        half = s.series("size", HALF, kind=kind)
-        if not len(half.x) or list(half.x) != sorted(sizes)[: len(half.x)] or (np.diff(half.mean) <= 0).any():
-            return "How fast does free-running text drift from the expert's?"
-    return "Free-running text drifts from the expert's, faster for the more restricted learner"
-
-
 def drift_figure(o: TextOptions, s: Summary) -> Figure:
     """All learners on the additive scale, each labelled where its line leaves the picture."""
-    figure, axes = new_figure(drift_title(o, s), WRITTEN, DISTANCE, size=(9.6, 5.6))
+    title = "Free-running text drifts from the expert's, faster for the more restricted learner"
+    for kind, sizes in ((NGRAM, o.orders), (LINEAR, o.windows)):
+        half = s.series("size", HALF, kind=kind)  # every learner that sees more passes 1 later, or it is a question
+        if not len(half.x) or list(half.x) != sorted(sizes)[: len(half.x)] or (np.diff(half.mean) <= 0).any():
+            title = "How fast does free-running text drift from the expert's?"
+    figure, axes = new_figure(title, WRITTEN, DISTANCE, size=(9.6, 5.6))
     axes.set_yscale("function", functions=(additive, additive_inverse))
     look = looks(o, NGRAM, LINEAR, MLP)
     curves = {name: s.series("h", DISTANCE2, learner=name) for name in look}
@@ -441,23 +418,16 @@ def drift_findings(o: TextOptions, s: Summary) -> Iterator[str]:
     )
 
 
-def bits_findings(o: TextOptions, s: Summary) -> Iterator[str]:
-    """Bits a character, learners against the expert."""
+def findings(o: TextOptions, s: Summary) -> Iterator[str]:
+    """The drift, bits a character against the expert, and why there is no MLP."""
+    yield from drift_findings(o, s)
     words = [f"{name} {bits}" for name in names(o) if (bits := s.shown(BITS, learner=name))]
     for row in s.select(BITS, learner=EXPERT) if words else ():
-        expert = row.shown()
         where = f"corpus {o.corpus!r}, sha256 {row['sha256']}..."
-        yield (
-            f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {expert}.{unknown_said(s)}"
-        )
-
-
-def analyse(options: TextOptions, summary: Summary) -> Analysis:
-    """Everything that is made of the summary."""
-    said = [*drift_findings(options, summary), *bits_findings(options, summary)]
-    if why := networks_left_out(options.neural):
-        said.append(f"The MLP was {why}.")
-    return Analysis(tables=tables(options, summary), figures=figures(options, summary), findings=said)
+        said = f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {row.shown()}."
+        yield f"{said}{unknown_said(s)}"
+    if why := networks_left_out(o.neural):
+        yield f"The MLP was {why}."
 
 
 STUDY = Study(
@@ -465,7 +435,7 @@ STUDY = Study(
     question="How fast does a next-token learner's own text drift from the expert's, on real text?",
     options=TextOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("kind", "size", "prompt", "text", "sha256"),
     reads=("corpus",),
 )

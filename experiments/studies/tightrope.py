@@ -15,26 +15,21 @@ import numpy as np
 from experiments.cells import Cell, Record
 from experiments.charts import COLOURS, Curve, Figure, Panel, chart
 from experiments.measure import named
-from experiments.studies.rl import DAGGER, IMITATION, LOOKS, QUERIES, build, queries
-from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import NAN, Summary, SummaryRow, Table, derived, number, pivot, slope_rows
-from ntp_envs import collect, make_task
+from experiments.studies.rl import DAGGER, LOOKS, QUERIES, Asking, fitted, queries
+from experiments.study import FigureSpec, Study, analysis, option
+from experiments.summary import Summary, SummaryRow, Table, derived, number, pivot, slope_rows
+from ntp_envs import make_task
 
 
 @dataclass(frozen=True)
-class TightropeOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
+class TightropeOptions(Asking):
     horizons: tuple[int, ...] = option((16, 32, 64, 128, 256), least=2)
     """Horizons H."""
     eps: float = option(1e-3, above=0.0, below=0.5)
     """Slip probability."""
     n: int = option(2000)
     """Demonstrations."""
-    rollouts: int = option(200)
-    """Sequences that DAgger writes in each of its rounds."""
-    rounds: int = option(10)
-    """Rounds of DAgger."""
+
     seeds: int = option(5, quick=2)
     """Replicates."""
 
@@ -54,16 +49,11 @@ def costs(
 ) -> list[Record]:
     """The exact expected cost of each learner on Tightrope where one can climb back, with its closed forms."""
     made = make_task("Tightrope", horizon=H, eps=eps, recoverable=True)
-    demonstrations = collect(made, n, rng)
-    seed = int(rng.integers(1 << 31))
     records = []
-    for learner in IMITATION:
-        agent = build(learner, made, rounds, rollouts)
-        agent.fit(demonstrations, made.policy_class, rng=np.random.default_rng(seed))
+    for learner, fit in fitted(made, n, rounds, rollouts, rng):
         labels = named("Tightrope", learner, H, n)
-        cost = made.expected_cost(agent.policy_)  # type: ignore[attr-defined]
-        records.append(Record(COST, cost, labels, method="automaton"))
-        records.append(Record(QUERIES, queries(agent), labels))
+        cost = made.expected_cost(fit.agent.policy_)  # type: ignore[attr-defined]
+        records += [Record(COST, cost, labels, method="automaton"), Record(QUERIES, queries(fit.agent), labels)]
     if replicate == 0:
         for name, method in CLOSED_FORMS.items():
             labels = {"task": "Tightrope", "learner": name, "H": H}
@@ -84,21 +74,19 @@ SLOPE = "slope of log cost in log H"
 GAP = "largest relative gap to the closed form"
 
 
-def cost_rows(s: Summary) -> list[SummaryRow]:
+def cost_rows(o: TightropeOptions, s: Summary) -> Iterator[SummaryRow]:
     """The slope of each learner's cost, and how far the worst of its means is from its closed form."""
-    rows = []
     for learner, form in FORMS.items():
         found, wanted = (s.series("H", COST, learner=name) for name in (learner, form))
         if not len(found.x) or list(found.x) != list(wanted.x):
             continue  # a cell failed
         gap = float(abs(found.mean / wanted.mean - 1).max())
-        rows.append(derived(COSTS, GAP, gap, "over the horizons", task="Tightrope", learner=learner))
-        rows += slope_rows(s.select(COST, learner=learner), "H", SLOPE)
-    return rows
+        yield derived(COSTS, GAP, gap, "over the horizons", task="Tightrope", learner=learner)
+        yield from slope_rows(s.select(COST, learner=learner), "H", SLOPE)
 
 
-def table(s: Summary) -> Table:
-    return pivot(
+def tables(o: TightropeOptions, s: Summary) -> Iterator[Table]:
+    yield pivot(
         s,
         "Cost on Tightrope, recoverable",
         COST,
@@ -109,17 +97,12 @@ def table(s: Summary) -> Table:
     )
 
 
-def cost_title(rows: list[SummaryRow]) -> str:
-    """How the cost of a slip grows."""
-    slopes = {row["learner"]: row.mean for row in rows if row.metric == SLOPE}
-    if not {"log-loss", DAGGER} <= set(slopes):
-        return "What does asking the expert save?"
-    cloning, asking = slopes["log-loss"], slopes[DAGGER]
-    return f"The cost of a slip grows as H^{cloning:.3g} for cloning, as H^{asking:.3g} for DAgger"
-
-
-def cost_figure(s: Summary, rows: list[SummaryRow]) -> Figure:
+def cost_figure(s: Summary) -> Figure:
     """Expected cost against H, with the closed forms as lines under the points of the learners."""
+    cloning, asking = (s.value(SLOPE, learner=learner) for learner in ("log-loss", DAGGER))
+    title = "What does asking the expert save?"
+    if cloning == cloning and asking == asking:
+        title = f"The cost of a slip grows as H^{cloning:.3g} for cloning, as H^{asking:.3g} for DAgger"
     line, points = {"color": COLOURS["grey"], "marker": "", "linestyle": "-"}, {"linestyle": ""}
     look: dict[str, tuple[str, dict[str, Any]]] = {
         BACK: ("about eps H", line),
@@ -130,12 +113,22 @@ def cost_figure(s: Summary, rows: list[SummaryRow]) -> Figure:
     }
     curves = [Curve({"learner": name}, label, look=changes) for name, (label, changes) in look.items()]
     panel = Panel("H", "horizon H", COST, curves, yscale="log", room=4.5)
-    return chart(s, cost_title(rows), "expected steps off the rope", panel)
+    return chart(s, title, "expected steps off the rope", panel)
 
 
-def cost_findings(rows: list[SummaryRow], s: Summary) -> Iterator[str]:
+def figures(o: TightropeOptions, s: Summary) -> Iterator[FigureSpec]:
+    yield FigureSpec(
+        "headline",
+        "What does asking the expert save?",
+        "Exact expected cost of the learned policies on the Tightrope that can be climbed back on; lines: closed "
+        "forms.",
+        lambda: cost_figure(s),
+    )
+
+
+def cost_findings(o: TightropeOptions, s: Summary) -> Iterator[str]:
     """The cost at the largest horizon, the slopes and the gaps."""
-    gaps, slopes = ({row["learner"]: row.mean for row in rows if row.metric == m} for m in (GAP, SLOPE))
+    gaps = {row["learner"]: row.mean for row in s.select(GAP)}
     if not gaps:
         return
     top = max(s.distinct("H"))
@@ -144,7 +137,7 @@ def cost_findings(rows: list[SummaryRow], s: Summary) -> Iterator[str]:
         cost, wanted = (s.value(COST, learner=name, H=top) for name in (learner, FORMS[learner]))
         words.append(
             f"{learner} {number(cost, 5)} (closed form {number(wanted, 5)}; slope in H "
-            f"{number(slopes.get(learner, NAN), 3)}; largest gap {gap:.2g})"
+            f"{number(s.value(SLOPE, learner=learner), 3)}; largest gap {gap:.2g})"
         )
     worst = max(gaps.values())
     kept = "all within 5 % of the closed forms"
@@ -158,23 +151,11 @@ def cost_findings(rows: list[SummaryRow], s: Summary) -> Iterator[str]:
     )
 
 
-def analyse(o: TightropeOptions, s: Summary) -> Analysis:
-    rows = cost_rows(s)
-    spec = FigureSpec(
-        "headline",
-        "What does asking the expert save?",
-        "Exact expected cost of the learned policies on the Tightrope that can be climbed back on; lines: closed "
-        "forms.",
-        lambda: cost_figure(s, rows),
-    )
-    return Analysis(rows=rows, tables=[table(s)], figures=[spec], findings=list(cost_findings(rows, s)))
-
-
 STUDY = Study(
     name="tightrope",
     question="What does asking the expert save where one can climb back: how does the cost of a slip grow?",
     options=TightropeOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=cost_rows, tables=tables, figures=figures, findings=cost_findings),
     seeds_of="rl",
 )

@@ -41,7 +41,7 @@ from experiments.measure import (
     named,
 )
 from experiments.studies.amplification import SAMPLED
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import (
     Series,
     Summary,
@@ -61,8 +61,6 @@ LEAST_BOUND = 0.5  # no function with a smaller norm sums to one everywhere
 
 @dataclass(frozen=True)
 class TradeoffOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     horizon: int = option(64, least=2)
     """Horizon H on Contamination."""
     n: int = option(10_000)
@@ -113,16 +111,9 @@ EXCESS_SLOPE_IN_K = "slope of log (C_apx - 1) in log K"
 
 
 def fitted(
-    task: Task,
-    demonstrations: Demonstrations,
-    learner: str,
-    K: int,
-    place: dict[str, str | int | float],
-    rng: np.random.Generator,
-    *,
-    B: float | None,
-    memory: bool,
-) -> list[Record]:
+    task: Task, demonstrations: Demonstrations, learner: str, K: int, place: dict[str, str | int | float],
+    rng: np.random.Generator, *, B: float | None, memory: bool,
+) -> list[Record]:  # fmt: skip
     """The factor and the cost of one learner on these demonstrations."""
     seed = int(rng.integers(1 << 31))
     fit = costed_fit(build_learner(learner, task, K, B), demonstrations, task.policy_class, seed, memory=memory)
@@ -130,16 +121,9 @@ def fitted(
 
 
 def contamination(
-    *,
-    H: int,
-    n: int,
-    kernel: Sequence[int],
-    rho: Sequence[int],
-    whole: bool,
-    B: float,
-    replicate: int,
+    *, H: int, n: int, kernel: Sequence[int], rho: Sequence[int], whole: bool, B: float, replicate: int,
     rng: np.random.Generator,
-) -> list[Record]:
+) -> list[Record]:  # fmt: skip
     """ChunkKR, the chunked rho-estimator and (if ``whole``) log-loss and the rho-estimator on one data set.
 
     Memory is traced on the first data set only: it hardly depends on the data.
@@ -180,7 +164,6 @@ def parity(
 
 
 def cells(options: TradeoffOptions) -> Iterator[Cell]:
-    """All cells, part by part."""
     common = {"H": options.horizon, "n": options.n, "B": options.norm_bound}
     for replicate in range(options.seeds):
         chunks = {"kernel": options.chunks, "rho": options.rho_chunks, "whole": True}
@@ -201,8 +184,8 @@ def cells(options: TradeoffOptions) -> Iterator[Cell]:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def contamination_table(o: TradeoffOptions, summary: Summary) -> Table:
-    """A line for each learner and chunk length: factor, its limit, 1 + H/K, cost."""
+def tables(o: TradeoffOptions, summary: Summary) -> Iterator[Table]:
+    """On Contamination each chunk length with its factor, its limit, 1 + H/K and cost; on NoisyParity the bounds."""
     rows = [("log-loss", 1), *((CHUNK_KR, K) for K in sorted({*o.chunks, *o.long_chunks}))]
     rows += [*((CHUNKED, K) for K in o.rho_chunks), ("rho", o.horizon)]
     lines = []
@@ -215,21 +198,13 @@ def contamination_table(o: TradeoffOptions, summary: Summary) -> Table:
     heads = ["learner", "C_apx", "independent chunks, n=inf", "1 + H/K", "seconds", "megabytes"]
     longer = f" ({o.long_seeds} for K={', '.join(map(str, o.long_chunks))})" if o.long_chunks else ""
     note = f"{interval_words(o.seeds)}{longer}. Seconds are of one processor."
-    return Table(f"Contamination, H={o.horizon}, n={o.n}: what chunks buy and cost", heads, lines, note)
-
-
-def parity_table(o: TradeoffOptions, summary: Summary) -> Table:
-    """C_apx by chunk length and norm bound."""
-    rows: list[tuple[str, dict[str, Any]]] = [("log-loss", {"learner": "log-loss"})]
-    rows += [(f"{CHUNK_KR}, K={K}", {"learner": CHUNK_KR, "K": K}) for K in o.parity_chunks]
-    return pivot(
-        summary,
-        f"NoisyParity, H={o.parity_horizon}, n={o.parity_n}: C_apx by norm bound",
-        "C_apx",
-        rows,
-        [(f"B={B:g}" if B else "no bound", {"part": PARITY, "B": B}) for B in (None, *o.bounds)],
-        note="Below 1: better than every policy of the class, as ChunkKR is improper.",
-    )
+    yield Table(f"Contamination, H={o.horizon}, n={o.n}: what chunks buy and cost", heads, lines, note)
+    learners: list[tuple[str, dict[str, Any]]] = [("log-loss", {"learner": "log-loss"})]
+    learners += [(f"{CHUNK_KR}, K={K}", {"learner": CHUNK_KR, "K": K}) for K in o.parity_chunks]
+    bounds = [(f"B={B:g}" if B else "no bound", {"part": PARITY, "B": B}) for B in (None, *o.bounds)]
+    title = f"NoisyParity, H={o.parity_horizon}, n={o.parity_n}: C_apx by norm bound"
+    note = "Below 1: better than every policy of the class, as ChunkKR is improper."
+    yield pivot(summary, title, "C_apx", learners, bounds, note=note)
 
 
 def slopes_in_chunks(o: TradeoffOptions, summary: Summary) -> list[SummaryRow]:
@@ -420,18 +395,11 @@ def findings(o: TradeoffOptions, summary: Summary) -> list[str]:
     return said
 
 
-def analyse(options: TradeoffOptions, summary: Summary) -> Analysis:
-    slopes = slopes_in_chunks(options, summary)
-    summary = Summary([*summary, *slopes], summary.timings)
-    tables = [contamination_table(options, summary), parity_table(options, summary)]
-    return Analysis(slopes, tables, figures(options, summary), findings(options, summary) if len(summary) else [])
-
-
 STUDY = Study(
     name="tradeoff",
     question="What do longer chunks buy in the approximation factor, and what do they cost in time and memory?",
     options=TradeoffOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(rows=slopes_in_chunks, tables=tables, figures=figures, findings=findings),
     labels=("B",),
 )

@@ -11,23 +11,20 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents import Agent, ConvergenceWarning, LogLossBC, PerceptronBC
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, Curve, Panel, chart
+from experiments.charts import COLOURS, Curve, Figure, Panel, chart
 from experiments.measure import named
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, intervals_over, pivot
 from ntp_envs import Demonstrations, GreedyPolicy, Policy, Task, make_task
 from ntp_envs.arrays import first_best
 from ntp_envs.tasks import TuringMachine
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 RUNS, STEP, COUNT = "runs", "one step", "count parity"
 CHAINS = CHAIN, DIRECT = "chain", "no chain"
@@ -47,8 +44,6 @@ LEARNERS = ("perceptron", "log-loss")
 
 @dataclass(frozen=True)
 class TuringOptions(Options):
-    """Sizes of the sweep; the defaults are the full study."""
-
     n: int = option(300)
     """Demonstrations of short runs that the learners with the chain get."""
     n_direct: int = option(1000, quick=300)
@@ -136,16 +131,9 @@ def record(task: str, learner: str, chain: str, length: int, n: int, horizon: in
 
 
 def chained(
-    *,
-    machine: str,
-    learner: str,
-    n: int,
-    lengths: Sequence[int],
-    width: int,
-    test: int,
-    replicate: int,
+    *, machine: str, learner: str, n: int, lengths: Sequence[int], width: int, test: int, replicate: int,
     rng: np.random.Generator,
-) -> list[Record]:
+) -> list[Record]:  # fmt: skip
     """One fit to short runs, decoded on runs of every length; the same theta serves every width of the tape."""
     short = machine_task(machine, TRAINED[machine], width)
     theta = fit(learner, drawn(short, n, rng), short, rng).theta
@@ -216,23 +204,20 @@ def cells(options: TuringOptions) -> Iterator[Cell]:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def runs_table(summary: Summary, part: str, task: str) -> Table:
-    """Exact match of every learner, with and without the chain, by length."""
-    found = summary.select(EXACT, part=part, task=task)
+def tables(o: TuringOptions, summary: Summary) -> Iterator[Table]:
+    """Exact match of every learner, with and without the chain, by length; accuracy of fresh cells."""
     lines = [(f"{name}, {chain}", {"learner": name, "chain": chain}) for chain in CHAINS for name in LEARNERS]
-    lengths = [(f"{UNITS[task]}={length}", {"length": length}) for length in sorted(found.distinct("length"))]
-    note = f"Share of prompts whose whole answer greedy decoding writes. {intervals_over(found)}."
-    return pivot(found, f"Exact match, {task}", EXACT, lines, lengths, note=note)
-
-
-def step_table(summary: Summary) -> Table:
-    """Accuracy of fresh cells."""
+    for task in UNITS:
+        found = summary.select(EXACT, part=COUNT if task == COUNTING else RUNS, task=task)
+        lengths = [(f"{UNITS[task]}={length}", {"length": length}) for length in sorted(found.distinct("length"))]
+        note = f"Share of prompts whose whole answer greedy decoding writes. {intervals_over(found)}."
+        yield pivot(found, f"Exact match, {task}", EXACT, lines, lengths, note=note)
     found = summary.select(CELLS, part=STEP)
     lines = [(f"{task}, {name}", {"task": task, "learner": name}) for task in STORY for name in LEARNERS]
     sizes = [(f"n={n}", {"n": n}) for n in sorted(found.distinct("n"))]
     note = f"Given true configurations; ``|`` is not counted. {intervals_over(found)}."
     title, corner = "Fresh cells right after n random configurations", "machine, learner"
-    return pivot(found, title, CELLS, lines, sizes, digits=4, corner=corner, note=note)
+    yield pivot(found, title, CELLS, lines, sizes, digits=4, corner=corner, note=note)
 
 
 # -- figures: colour is the chain, marker and dashes the learner -------------------------------------------------------
@@ -281,33 +266,23 @@ def at_longest(summary: Summary, part: str, task: str, chain: str) -> tuple[int,
     return top, {learner: found.value(EXACT, learner=learner, length=top) for learner in LEARNERS} if top else {}
 
 
-def headline_title(summary: Summary) -> str:
-    """The answer, from its numbers."""
+def headline_figure(summary: Summary, options: TuringOptions) -> Figure:
+    """The busy beaver, the parity machine and counting, side by side."""
     places = ((RUNS, BEAVER), (RUNS, PARITY), (COUNT, COUNTING))
     longest = [[at_longest(summary, *place, chain)[1] for place in places] for chain in CHAINS]
     written, at_once = ([share for found in shares for share in found.values()] for shares in longest)
-    if not written or not at_once or not np.isfinite([*written, *at_once]).all():
-        return "Does a linear model compute if it may write the steps down?"
-    return (
-        f"The longest runs of a linear model: {min(written):.0%} right or more if it may write the steps down, "
-        f"at most {max(at_once):.0%} at once"
-    )
-
-
-def headline_figure(summary: Summary, options: TuringOptions) -> Figure:
-    """The busy beaver, the parity machine and counting, side by side."""
+    title = "Does a linear model compute if it may write the steps down?"
+    if written and at_once and np.isfinite([*written, *at_once]).all():
+        title = (
+            f"The longest runs of a linear model: {min(written):.0%} right or more if it may write the steps down, "
+            f"at most {max(at_once):.0%} at once"
+        )
     panels = (
         runs_panel(RUNS, BEAVER, "steps of the machine", "busy beaver with 4 states, random tapes"),
         runs_panel(RUNS, PARITY, "bits of the word", "Turing machine for parity"),
         runs_panel(COUNT, COUNTING, "k", f"parity of k among {options.prompt_bits} bits, by counting them"),
     )
-    return runs_figure(summary, headline_title(summary), (13.0, 4.6), 1, *panels)
-
-
-def control_figure(summary: Summary) -> Figure:
-    """The increment machine."""
-    panel = runs_panel(RUNS, INCREMENT, "bits of the number", "Does a Turing machine that adds one need its steps?")
-    return runs_figure(summary, "", (8.6, 4.6), 2, panel)
+    return runs_figure(summary, title, (13.0, 4.6), 1, *panels)
 
 
 def step_figure(summary: Summary) -> Figure:
@@ -320,49 +295,78 @@ def step_figure(summary: Summary) -> Figure:
             where = {"part": STEP, "task": machine, "learner": learner}
             look = {"color": colour, "marker": marker, "linestyle": "-"}
             curves.append(Curve(where, machine if last else "", look=look))
-        shape: dict[str, Any] = {
-            "xscale": "log",
-            "yscale": "linear",
-            "room": 3.2 if last else 1.15,
-            "ylim": (None, 1.003),
-        }
+        shape: dict[str, Any] = {"xscale": "log", "yscale": "linear", "ylim": (None, 1.003)}
+        shape["room"] = 3.2 if last else 1.15
         panels.append(Panel("n", "configurations learned from", CELLS, curves, title=learner, **shape))
     title = "How many configurations teach a linear model one step of a machine?"
     return chart(summary, title, "cells of fresh configurations right", *panels, size=(11.6, 4.6))
 
 
-# -- findings and analysis ---------------------------------------------------------------------------------------------
-
-
-def run_finding(options: TuringOptions, summary: Summary, task: str) -> list[str]:
-    """With the chain at its longest, and without it at the same length or the longest there is."""
-    top, written = at_longest(summary, RUNS, task, CHAIN)
-    longest, at_once = at_longest(summary, RUNS, task, DIRECT)
-    if not written or not at_once:
-        return []
-    unit = UNITS[task]
-    words = [f"{name} {written[name]:.3f} (at once, {longest} {unit}: {at_once[name]:.3f})" for name in LEARNERS]
+def figures(options: TuringOptions, summary: Summary) -> list[FigureSpec]:
+    spread = f"{interval_words(options.seeds)}."
+    adds = runs_panel(RUNS, INCREMENT, "bits of the number", "Does a Turing machine that adds one need its steps?")
     return [
-        f"The {task}: with the chain, exact match over whole runs at {top} {unit} from {options.n} demonstrations of "
-        f"{TRAINED[task]} {unit}, {top / TRAINED[task]:g} times shorter: {'; '.join(words)}. The answer at once was "
-        f"learned from {options.n_direct} demonstrations of the very length it is tested at, and its linear class sees "
-        "the whole prompt and the answer so far."
+        FigureSpec(
+            "headline",
+            "Can a linear model compute?",
+            "Share of prompts whose whole answer (with the chain: every token of it) is right under greedy "
+            f"decoding. The two machines: with the chain, learned from {options.n} runs of the shaded lengths "
+            "only; the same weights then serve longer runs and wider tapes. At once: learned from "
+            f"{options.n_direct} runs of each length (words up to {options.direct_bits} bits), by a linear class "
+            "that sees all of the prompt. Runs of the busy beaver are those that have not halted before. Counting: "
+            f"both from {options.n_direct} demonstrations of each k. {spread}",
+            lambda: headline_figure(summary, options),
+        ),
+        FigureSpec(
+            "one-step",
+            "How many examples does one step of a machine take?",
+            f"Random configurations on 12 cells, all states; share of the cells of fresh ones predicted. {spread}",
+            lambda: step_figure(summary),
+        ),
+        FigureSpec(
+            "control",
+            "Does every computation need its steps?",
+            "Adding one: which bits flip is decided by a conjunction of bits, a linear function, so that the "
+            f"answer at once is within reach of the class, as the run of the machine is. {spread}",
+            lambda: runs_figure(summary, "", (8.6, 4.6), 2, adds),
+        ),
     ]
 
 
-def count_finding(options: TuringOptions, summary: Summary) -> list[str]:
-    """Parity of the most bits, with and without their count."""
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def run_finding(options: TuringOptions, summary: Summary, task: str) -> Iterator[str]:
+    """With the chain at its longest, and without it at the same length or the longest there is."""
+    top, written = at_longest(summary, RUNS, task, CHAIN)
+    longest, at_once = at_longest(summary, RUNS, task, DIRECT)
+    if written and at_once:
+        unit = UNITS[task]
+        words = [f"{name} {written[name]:.3f} (at once, {longest} {unit}: {at_once[name]:.3f})" for name in LEARNERS]
+        yield (
+            f"The {task}: with the chain, exact match over whole runs at {top} {unit} from {options.n} demonstrations "
+            f"of {TRAINED[task]} {unit}, {top / TRAINED[task]:g} times shorter: {'; '.join(words)}. The answer at once "
+            f"was learned from {options.n_direct} demonstrations of the very length it is tested at, and its linear "
+            "class sees the whole prompt and the answer so far."
+        )
+
+
+def findings(options: TuringOptions, summary: Summary) -> Iterator[str]:
+    """The machines, parity of the most bits, adding one, and the fresh cells by number of configurations."""
+    yield from run_finding(options, summary, BEAVER)
+    yield from run_finding(options, summary, PARITY)
     (top, written), (_, at_once) = (at_longest(summary, COUNT, COUNTING, chain) for chain in CHAINS)
-    said = f"Parity of k={top} of {options.prompt_bits} bits from {options.n_direct} demonstrations"
     share = "{} {:.3f} with the count in binary before it, {:.3f} at once"
-    words = [share.format(name, written[name], at_once[name]) for name in written]
-    return [f"{said}: {'; '.join(words)}."] if words else []
-
-
-def step_findings(summary: Summary) -> list[str]:
-    """The fresh cells by number of configurations."""
+    if words := [share.format(name, written[name], at_once[name]) for name in written]:
+        said = f"Parity of k={top} of {options.prompt_bits} bits from {options.n_direct} demonstrations"
+        yield f"{said}: {'; '.join(words)}."
+    for adding in run_finding(options, summary, INCREMENT):
+        yield adding
+        yield (
+            "Adding one is the control: the place where the carry ends is a conjunction of bits, which is linear, so "
+            "the answer needs no chain. What a chain buys depends on the function, not on the machine that computes it."
+        )
     sizes = sorted(summary.distinct("n", part=STEP))
-    said = []
     for learner in LEARNERS:
         words = []
         for machine in STORY:
@@ -371,59 +375,10 @@ def step_findings(summary: Summary) -> list[str]:
                 words.append(f"{machine} {' / '.join(f'{value:.4f}' for value in values)}")
         if words:
             counts = " / ".join(f"{n:g}" for n in sizes)
-            said.append(
+            yield (
                 f"One step learned by {learner} from {counts} random configurations, share of fresh cells right: "
                 f"{'; '.join(words)}."
             )
-    return said
-
-
-def analyse(options: TuringOptions, summary: Summary) -> Analysis:
-    spread = f"{interval_words(options.seeds)}."
-    adding = run_finding(options, summary, INCREMENT)
-    control = (
-        "Adding one is the control: the place where the carry ends is a conjunction of bits, which is linear, so the "
-        "answer needs no chain. What a chain buys depends on the function, not on the machine that computes it."
-    )
-    return Analysis(
-        tables=[
-            *(runs_table(summary, COUNT if task == COUNTING else RUNS, task) for task in UNITS),
-            step_table(summary),
-        ],
-        figures=[
-            FigureSpec(
-                "headline",
-                "Can a linear model compute?",
-                "Share of prompts whose whole answer (with the chain: every token of it) is right under greedy "
-                f"decoding. The two machines: with the chain, learned from {options.n} runs of the shaded lengths "
-                "only; the same weights then serve longer runs and wider tapes. At once: learned from "
-                f"{options.n_direct} runs of each length (words up to {options.direct_bits} bits), by a linear class "
-                "that sees all of the prompt. Runs of the busy beaver are those that have not halted before. Counting: "
-                f"both from {options.n_direct} demonstrations of each k. {spread}",
-                lambda: headline_figure(summary, options),
-            ),
-            FigureSpec(
-                "one-step",
-                "How many examples does one step of a machine take?",
-                f"Random configurations on 12 cells, all states; share of the cells of fresh ones predicted. {spread}",
-                lambda: step_figure(summary),
-            ),
-            FigureSpec(
-                "control",
-                "Does every computation need its steps?",
-                "Adding one: which bits flip is decided by a conjunction of bits, a linear function, so that the "
-                f"answer at once is within reach of the class, as the run of the machine is. {spread}",
-                lambda: control_figure(summary),
-            ),
-        ],
-        findings=[
-            *run_finding(options, summary, BEAVER),
-            *run_finding(options, summary, PARITY),
-            *count_finding(options, summary),
-            *([*adding, control] if adding else []),
-            *step_findings(summary),
-        ],
-    )
 
 
 STUDY = Study(
@@ -431,6 +386,6 @@ STUDY = Study(
     question="Can linear next-token models learn to compute, how far beyond their data, and what without the chain?",
     options=TuringOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("chain", "length"),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +151,14 @@ def _coupling(p: FloatArray, q: FloatArray) -> tuple[NDArray[np.int64], NDArray[
     return i[order], j[order], masses[order]
 
 
+def _check_rates(task: Any, *names: str) -> None:
+    check_int("horizon", task.horizon, minimum=1, maximum=LONGEST)
+    for name in names:
+        check_probability(name, getattr(task, name))
+    if task.theta_min >= 0.5:
+        raise ValueError(f"theta_min={task.theta_min} must be below 1/2: the class is [theta_min, 1 - theta_min].")
+
+
 @dataclass(frozen=True)
 class BernoulliMixture(Task):
     """Documents of fair coin flips, except for a fraction ``weight`` made with a coin of probability ``q``.
@@ -184,11 +193,7 @@ class BernoulliMixture(Task):
     prompt_length = 0
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
-        for name in ("weight", "q", "theta_min"):
-            check_probability(name, getattr(self, name))
-        if self.theta_min >= 0.5:
-            raise ValueError(f"theta_min={self.theta_min} must be below 1/2: the class is [theta_min, 1 - theta_min].")
+        _check_rates(self, "weight", "q", "theta_min")
 
     @cached_property
     def expert(self) -> BernoulliMixturePolicy:
@@ -279,11 +284,7 @@ class Contamination(Task):
     prompt_length = 1
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon, minimum=1, maximum=LONGEST)
-        for name in ("eps", "p", "q", "theta_min"):
-            check_probability(name, getattr(self, name))
-        if self.theta_min >= 0.5:
-            raise ValueError(f"theta_min={self.theta_min} must be below 1/2: the class is [theta_min, 1 - theta_min].")
+        _check_rates(self, "eps", "p", "q", "theta_min")
 
     @cached_property
     def expert(self) -> BernoulliMixturePolicy:
