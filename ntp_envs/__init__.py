@@ -55,8 +55,8 @@ n counts demonstrations and B the rows of a batch, theta has dimension d, phi is
         ChunkKR's convex program: next chunks as distributions near a ball of a kernel space.
     experiments/study.py (Options, Study)
         A study: options, cells, analysis.
-    experiments/studies/robust.py
-        One of them from end to end: do smoothing and cross-validation close the gap?
+    experiments/studies/raremode.py
+        One of them from end to end: where log-loss takes the worse of two policies, and rho does not.
 """
 
 from ntp_envs.automata import (
