@@ -59,6 +59,7 @@ NOT_APPLICABLE = "not applicable"
 #: why there is no C_apx
 NO_FACTOR, UNKNOWN_BEST, WELL_SPECIFIED = "no C_apx", "best in class not known", "expert in class"
 NATS, BITS = "-log(1 - D_H^2/2), nats", "bits a character"
+HALF = "tokens until D_H^2 is 1"
 #: mean distance from which on distances are told apart on the additive scale, in nats
 SATURATED = 1.0
 QUERIES, STEPS, CONVERGED = "expert queries", "environment steps", "converged"
@@ -320,7 +321,7 @@ def means_of(runs: Runs) -> Summary:
                             gap = paired_difference(first, second, resampling(), rounding=NOTHING)
                             found.append(SummaryRow(MEANS, at, minus(metric, options.baseline), *gap, len(common)))
                 timings += averaged(at, SECONDS, runs.rows(task, H, agent, SECONDS))
-            found += slope_of(runs, labels)
+            found += slope_of(runs, labels) + tokens_until_half(runs, labels)
     return Summary([*found, *over_tasks(runs)], timings)
 
 
@@ -339,14 +340,33 @@ def slope_of(runs: Runs, labels: dict[str, Label]) -> list[SummaryRow]:
     """Slope in H of C_apx, or of the distance where there is no factor; none with fewer than two horizons."""
     task, agent = str(labels["task"]), str(labels["learner"])
     for metric, name in ((FACTOR, SLOPE_IN_H), (DISTANCE, DISTANCE_SLOPE)):
-        found = {H: values for H in runs.horizons[task] if (values := runs.values(task, H, agent, metric))}
-        seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
+        found, seeds = at_all_horizons(runs, task, agent, metric)
         if len(found) >= 2 and seeds:
             interval = slope_interval(list(found), np.array([[found[H][seed] for seed in seeds] for H in found]))
             method = f"least squares, H={min(found)}..{max(found)}"
             row = SummaryRow(MEANS, labels, name, *interval, len(seeds), method)
             return [row] if np.isfinite(interval[0]) else []
     return []
+
+
+def at_all_horizons(runs: Runs, task: str, agent: str, metric: str) -> tuple[dict[int, dict[int, float]], list[int]]:
+    """The values of a metric by horizon and seed, and the seeds that all horizons have."""
+    found = {H: values for H in runs.horizons[task] if (values := runs.values(task, H, agent, metric))}
+    return found, sorted(set.intersection(*map(set, found.values()))) if found else []
+
+
+def tokens_until_half(runs: Runs, labels: dict[str, Label]) -> list[SummaryRow]:
+    """The length at which the distance is 1, half of the largest, with a constant drift between the horizons.
+
+    None where a run does not come to that.
+    """
+    found, seeds = at_all_horizons(runs, str(labels["task"]), str(labels["learner"]), DISTANCE)
+    drifts = [np.maximum.accumulate([0.0, *(nats_apart(values[seed]) for values in found.values())]) for seed in seeds]
+    if not drifts or min(drift[-1] for drift in drifts) < nats_apart(1.0):
+        return []
+    lengths = [float(np.interp(nats_apart(1.0), drift, [0, *found])) for drift in drifts]
+    interval = mean_interval(lengths, resampling()) if len(lengths) > 1 else (lengths[0], np.nan, np.nan)
+    return [SummaryRow(MEANS, labels, HALF, *interval, len(seeds), f"between H=0, {', '.join(map(str, found))}")]
 
 
 # -- the table: a line for each task and agent, at the task's largest horizon ------------------------------------------
@@ -357,7 +377,7 @@ def table(runs: Runs, means: Summary) -> Table:
     options, names = runs.options, short_names(runs.options.tasks)
     heads = ["task, agent", "C_apx", "D_H^2", f"D_H^2 minus {options.baseline}", "slope in H", "seconds a fit", QUERIES]
     heads += [STEPS] if any(row.mean > 0 for row in means.select(STEPS)) else []
-    heads += [NATS] if any(row.mean > SATURATED for row in means.select(DISTANCE)) else []
+    heads += [NATS, HALF] if any(row.mean > SATURATED for row in means.select(DISTANCE)) else []
     heads += [BITS] if len(means.select(BITS)) else []
     lines: list[list[str]] = []
     for task, horizons in runs.horizons.items():
@@ -369,7 +389,11 @@ def table(runs: Runs, means: Summary) -> Table:
                 slopes = [means.shown(name, 2, task=task, learner=agent) for name in (SLOPE_IN_H, DISTANCE_SLOPE)]
                 line += [means.shown(DISTANCE, **at), means.shown(minus(DISTANCE, options.baseline), **at)]
                 line += [slopes[0] or slopes[1], means.timings.shown(SECONDS, 2, **at)]
-                line += [means.shown(metric, 6 if metric in (QUERIES, STEPS) else 3, **at) for metric in heads[6:]]
+                for metric in heads[6:]:
+                    if metric == HALF:
+                        line.append(means.shown(HALF, 3, task=task, learner=agent) or f"> {horizons[-1]}")
+                    else:
+                        line.append(means.shown(metric, 6 if metric in (QUERIES, STEPS) else 3, **at))
             else:
                 line.append("failed" if runs.reason(task, horizons[-1], agent) is None else "not applicable")
             lines.append(line)
