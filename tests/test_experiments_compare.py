@@ -12,8 +12,8 @@ from experiments.cli import parse_run
 from experiments.measure import SECONDS, SLOPE_IN_H
 from experiments.run import reproduce_command, run_study
 from experiments.studies import compare as sweep
-from experiments.studies import load_study
-from experiments.summary import SummaryRow
+from experiments.studies import load_study, suite
+from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
 from ntp_envs import make_task
 
@@ -129,6 +129,20 @@ def test_far_distances_are_told_apart_on_the_additive_scale():
     rows = [SummaryRow("runs", {}, "hellinger2", d, d, d, 1) for d in (0.0, 1.0, 2 - 1e-9, 2.0)]
     found = [in_nats(row).mean for row in rows]
     assert found[:3] == pytest.approx([0.0, math.log(2), math.log(2e9)]) and found[3] == math.inf
+
+
+def test_the_tokens_until_half_of_the_largest_distance_follow_from_a_constant_drift():
+    def rows(drift):
+        for H, seed in ((2, 0), (8, 0), (2, 1), (8, 1)):
+            labels = {"task": "t", "learner": "l", "H": H, sweep.SEED: seed}
+            yield SummaryRow(sweep.RUNS, labels, sweep.DISTANCE, *[2 - 2 * math.exp(-drift * (1 + seed) * H)] * 3, 1)
+
+    def found(drift):
+        runs = sweep.Runs(suite.Asked(("t",), 2), Summary(list(rows(drift))))
+        return [row.mean for row in sweep.tokens_until_half(runs, {"task": "t", "learner": "l"})]
+
+    assert found(0.1) == pytest.approx([(math.log(2) / 0.1 + math.log(2) / 0.2) / 2])
+    assert found(0.05) == [], "the first data set stays below"
 
 
 def test_what_an_agent_asks_for_is_counted_and_fits_that_stopped_are_named(tmp_path):

@@ -22,6 +22,7 @@ from experiments.aggregate import (
     DISTANCE,
     DISTANCE_SLOPE,
     FACTOR,
+    HALF,
     IQM,
     NATS,
     NO_FACTOR,
@@ -218,6 +219,26 @@ def beside(
     yield from (Record(metric, float(value), labels) for metric, value in found.items())
 
 
+def at_all_horizons(runs: Runs, task: str, agent: str, metric: str) -> tuple[dict[int, dict[int, float]], list[int]]:
+    """The values of a metric by horizon and seed, and the seeds that all horizons have."""
+    found = {H: values for H in runs.horizons[task] if (values := runs.values(task, H, agent, metric))}
+    return found, sorted(set.intersection(*map(set, found.values()))) if found else []
+
+
+def tokens_until_half(runs: Runs, labels: dict[str, Label]) -> list[SummaryRow]:
+    """The length at which the distance is 1, half of the largest, with a constant drift between the horizons.
+
+    None where a run does not come to that.
+    """
+    found, seeds = at_all_horizons(runs, str(labels["task"]), str(labels["learner"]), DISTANCE)
+    drifts = [np.maximum.accumulate([0.0, *(nats_apart(values[seed]) for values in found.values())]) for seed in seeds]
+    if not drifts or min(drift[-1] for drift in drifts) < nats_apart(1.0):
+        return []
+    lengths = [float(np.interp(nats_apart(1.0), drift, [0, *found])) for drift in drifts]
+    interval = mean_interval(lengths, resampling()) if len(lengths) > 1 else (lengths[0], np.nan, np.nan)
+    return [SummaryRow(MEANS, labels, HALF, *interval, len(seeds), f"between H=0, {', '.join(map(str, found))}")]
+
+
 # -- the table: a line for each task and agent, at the task's largest horizon ------------------------------------------
 
 
@@ -226,7 +247,7 @@ def table(runs: Runs, means: Summary) -> Table:
     options, names = runs.options, short_names(runs.options.tasks)
     heads = ["task, agent", "C_apx", "D_H^2", f"D_H^2 minus {options.baseline}", "slope in H", "seconds a fit", QUERIES]
     heads += [STEPS] if any(row.mean > 0 for row in means.select(STEPS)) else []
-    heads += [NATS] if any(row.mean > SATURATED for row in means.select(DISTANCE)) else []
+    heads += [NATS, HALF] if any(row.mean > SATURATED for row in means.select(DISTANCE)) else []
     heads += [BITS] if len(means.select(BITS)) else []
     lines: list[list[str]] = []
     for task, horizons in runs.horizons.items():
@@ -238,7 +259,11 @@ def table(runs: Runs, means: Summary) -> Table:
                 slopes = [means.shown(name, 2, task=task, learner=agent) for name in (SLOPE_IN_H, DISTANCE_SLOPE)]
                 line += [means.shown(DISTANCE, **at), means.shown(minus(DISTANCE, options.baseline), **at)]
                 line += [slopes[0] or slopes[1], means.timings.shown(SECONDS, 2, **at)]
-                line += [means.shown(metric, 6 if metric in (QUERIES, STEPS) else 3, **at) for metric in heads[6:]]
+                for metric in heads[6:]:
+                    if metric == HALF:
+                        line.append(means.shown(HALF, 3, task=task, learner=agent) or f"> {horizons[-1]}")
+                    else:
+                        line.append(means.shown(metric, 6 if metric in (QUERIES, STEPS) else 3, **at))
             else:
                 line.append("failed" if runs.reason(task, horizons[-1], agent) is None else "not applicable")
             lines.append(line)
