@@ -30,6 +30,7 @@ SEED = "seed"  # the label that tells data sets apart
 NOT_APPLICABLE = "not applicable"
 NO_FACTOR = "no C_apx"
 NATS, BITS = "-log(1 - D_H^2/2), nats", "bits a character"
+HALF = "tokens until D_H^2 is 1"
 QUERIES, STEPS, CONVERGED = "expert queries", "environment steps", "converged"
 FACTOR, DISTANCE = "C_apx", "hellinger2"
 DISTANCE_SLOPE = "slope of log D_H^2 in log H"
@@ -280,7 +281,7 @@ def means_of(runs: Runs) -> Summary:
                             gap = paired_difference(first, second, resampling(), rounding=NOTHING)
                             found.append(SummaryRow(MEANS, at, minus(metric, options.baseline), *gap, len(common)))
                 timings += averaged(at, SECONDS, runs.rows(task, H, agent, SECONDS))
-            found += slope_of(runs, labels)
+            found += [*slope_of(runs, labels), *tokens_until_half(runs, labels)]
     return Summary([*found, *over_tasks(runs)], timings)
 
 
@@ -299,14 +300,33 @@ def slope_of(runs: Runs, labels: dict[str, Label]) -> Iterator[SummaryRow]:
     """Slope in H of C_apx, or of the distance where there is no factor; none with fewer than two horizons."""
     task, agent = str(labels["task"]), str(labels["learner"])
     for metric, name in ((FACTOR, SLOPE_IN_H), (DISTANCE, DISTANCE_SLOPE)):
-        found = {H: values for H in runs.horizons[task] if (values := runs.values(task, H, agent, metric))}
-        seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
+        found, seeds = at_all_horizons(runs, task, agent, metric)
         if len(found) >= 2 and seeds:
             interval = slope_interval(list(found), np.array([[found[H][seed] for seed in seeds] for H in found]))
             method = f"least squares, H={min(found)}..{max(found)}"
             if np.isfinite(interval[0]):
                 yield SummaryRow(MEANS, labels, name, *interval, len(seeds), method)
             return
+
+
+def at_all_horizons(runs: Runs, task: str, agent: str, metric: str) -> tuple[dict[int, dict[int, float]], list[int]]:
+    """The values of a metric by horizon and seed, and the seeds that all horizons have."""
+    found = {H: values for H in runs.horizons[task] if (values := runs.values(task, H, agent, metric))}
+    return found, sorted(set.intersection(*map(set, found.values()))) if found else []
+
+
+def tokens_until_half(runs: Runs, labels: dict[str, Label]) -> list[SummaryRow]:
+    """The length at which the distance is 1, half of the largest, with a constant drift between the horizons.
+
+    None where a run does not come to that.
+    """
+    found, seeds = at_all_horizons(runs, str(labels["task"]), str(labels["learner"]), DISTANCE)
+    drifts = [np.maximum.accumulate([0.0, *(nats_apart(values[seed]) for values in found.values())]) for seed in seeds]
+    if not drifts or min(drift[-1] for drift in drifts) < nats_apart(1.0):
+        return []
+    lengths = [float(np.interp(nats_apart(1.0), drift, [0, *found])) for drift in drifts]
+    interval = mean_interval(lengths, resampling()) if len(lengths) > 1 else (lengths[0], np.nan, np.nan)
+    return [SummaryRow(MEANS, labels, HALF, *interval, len(seeds), f"between H=0, {', '.join(map(str, found))}")]
 
 
 def scored(runs: Runs) -> dict[str, dict[str, list[float]]]:

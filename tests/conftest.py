@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices, one worker a core: BLAS threads only spin
 
+import gc
 import random
 import time
 
@@ -27,6 +28,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         help="begin no test after so many seconds; --hypothesis-seed draws the order, so that each has its turn",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported and collected stays to the end: no search for garbage goes through it, now or in any test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

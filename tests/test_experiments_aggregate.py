@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, mannwhitneyu, trim_mean
+from scipy.stats import bootstrap, mannwhitneyu, t, trim_mean
 
 from experiments.aggregate import improvement, pooled_score, profile, run_score
 from experiments.cells import keyed_rng
@@ -43,8 +43,6 @@ def test_runs_are_resampled_within_their_tasks():
     low, high = np.quantile(every * 1000, [0.025, 0.975])
     estimate, lower, upper = pooled_score(scores, np.random.default_rng(0), trim=0.0)
     freedom = (0.02 + 0.08) ** 2 / (0.02**2 + 0.08**2)
-    from scipy.stats import t
-
     reach = (high - estimate) * np.sqrt(2) * t.ppf(0.975, freedom) / 1.959964
     assert (lower, upper) == pytest.approx((max(estimate - reach, 0), min(estimate + reach, 1)))
     assert high - estimate == pytest.approx(estimate - low)

@@ -7,7 +7,7 @@ import experiments_toy as toy
 import numpy as np
 import pytest
 
-from experiments.aggregate import in_nats
+from experiments.aggregate import in_nats, tokens_until_half
 from experiments.cli import parse_run
 from experiments.measure import SECONDS, SLOPE_IN_H
 from experiments.run import reproduce_command, run_study
@@ -139,7 +139,7 @@ def test_the_tokens_until_half_of_the_largest_distance_follow_from_a_constant_dr
 
     def found(drift):
         runs = sweep.Runs(suite.Asked(("t",), 2), Summary(list(rows(drift))))
-        return [row.mean for row in sweep.tokens_until_half(runs, {"task": "t", "learner": "l"})]
+        return [row.mean for row in tokens_until_half(runs, {"task": "t", "learner": "l"})]
 
     assert found(0.1) == pytest.approx([(math.log(2) / 0.1 + math.log(2) / 0.2) / 2])
     assert found(0.05) == [], "the first data set stays below"

@@ -219,26 +219,6 @@ def beside(
     yield from (Record(metric, float(value), labels) for metric, value in found.items())
 
 
-def at_all_horizons(runs: Runs, task: str, agent: str, metric: str) -> tuple[dict[int, dict[int, float]], list[int]]:
-    """The values of a metric by horizon and seed, and the seeds that all horizons have."""
-    found = {H: values for H in runs.horizons[task] if (values := runs.values(task, H, agent, metric))}
-    return found, sorted(set.intersection(*map(set, found.values()))) if found else []
-
-
-def tokens_until_half(runs: Runs, labels: dict[str, Label]) -> list[SummaryRow]:
-    """The length at which the distance is 1, half of the largest, with a constant drift between the horizons.
-
-    None where a run does not come to that.
-    """
-    found, seeds = at_all_horizons(runs, str(labels["task"]), str(labels["learner"]), DISTANCE)
-    drifts = [np.maximum.accumulate([0.0, *(nats_apart(values[seed]) for values in found.values())]) for seed in seeds]
-    if not drifts or min(drift[-1] for drift in drifts) < nats_apart(1.0):
-        return []
-    lengths = [float(np.interp(nats_apart(1.0), drift, [0, *found])) for drift in drifts]
-    interval = mean_interval(lengths, resampling()) if len(lengths) > 1 else (lengths[0], np.nan, np.nan)
-    return [SummaryRow(MEANS, labels, HALF, *interval, len(seeds), f"between H=0, {', '.join(map(str, found))}")]
-
-
 # -- the table: a line for each task and agent, at the task's largest horizon ------------------------------------------
 
 
