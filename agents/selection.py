@@ -289,9 +289,9 @@ def play(
         errors[j, k] = np.sqrt(spread / (n - 1.0)) if n > 1.0 else np.nan
     if tau == "coverage":
         worst = losses.max(axis=1)
-        index = first_best(-worst, slack=ROUNDING)
-        reply = first_best(losses[index], slack=ROUNDING) if worst[index] > 0.0 else index
-        index, reply, value = int(index), int(reply), float(worst[index])
+        index = int(first_best(-worst, slack=ROUNDING))
+        value = float(worst[index])
+        reply = int(first_best(losses[index], slack=ROUNDING)) if value > 0.0 else index
     else:
         game = solve_finite_game(log_densities.reshape(-1, size), np.repeat(weights, chunks), tau)
         index, reply, value, threshold = game.index, game.reply, game.value, math.nan

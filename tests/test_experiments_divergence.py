@@ -11,6 +11,8 @@ from experiments.measure import BEST
 from experiments.studies import load_study
 from experiments.studies.divergence import CONTAMINATION, RARE, divergences
 from experiments.testing import check_study
+from ntp_envs import BernoulliPolicy, CallablePolicy, distance
+from ntp_envs.tasks import BernoulliMixture
 
 EPS, P = 1e-3, 1e-5
 Q = 1 - P
@@ -92,6 +94,23 @@ def test_on_raremode_log_loss_covers_all_and_rho_is_near():
     assert [log_loss["coverage", N] for N in thresholds] == [0.0] * 3  # the likeliest is 1.98 times likelier
     assert [rho["coverage", N] for N in thresholds] == pytest.approx([eps] * 3)
     assert log_loss["C_apx"] == pytest.approx(22.5727, abs=5e-5) and log_loss["KL over the least in class"] == 1.0
+
+
+def test_token_wise_tv_prefers_the_law_whose_sequences_are_farther():
+    """Off by e at each token, or by T e / 2 at the first: T e against T e / 2 by tokens, and the other way as texts."""
+    e = 1e-6
+    for T in (100, 400, 1600):
+        every = BernoulliMixture(horizon=T, q=0.5).distance_to(0.5 + e, "tv")
+        deviation = T * math.comb(T, T // 2) / 2**T  # E|2k - T| of T fair flips, T even
+        assert every == pytest.approx(e * deviation, rel=1e-5)  # to first order in e
+        assert T * e / 2 / every == pytest.approx(math.sqrt(math.pi * T / 8), rel=0.3 / T)
+
+    def first_off(_, tokens):
+        return np.log(np.tile([0.3, 0.7] if not tokens.shape[1] else [0.5, 0.5], (len(tokens), 1)))
+
+    task = BernoulliMixture(horizon=6, q=0.5)
+    off = distance(BernoulliPolicy(0.5), CallablePolicy(first_off, vocab_size=2), task, metric="tv")
+    np.testing.assert_allclose(off.values, 0.2)  # the first token's error is the text's
 
 
 def test_the_small_study_says_who_is_near_in_what():

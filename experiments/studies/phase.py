@@ -164,9 +164,7 @@ def map_figure(o: PhaseOptions, s: Summary) -> Figure:
     rho = factors(o, s, "rho")
     if worst and np.isfinite(rho).all():
         H, eps, factor = worst
-        said = (
-            f"Log-loss is up to {factor:.3g} times the best (H={H}, eps={eps:g}), rho at most {rho.max():.2g} anywhere"
-        )
+        said = f"Log-loss is up to {factor:.3g} times the best (H={H}, eps={eps:g}), rho at most {rho.max():.2g}"
     names = [(learner, titled(learner, K)) for learner, K in learners(o)]
     xlabels = ["contaminated share ε"] * len(names)
     size, titles = (13.0, 4.2), [name for _, name in names]
