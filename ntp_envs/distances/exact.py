@@ -534,7 +534,10 @@ class _Steps:
                 rows = np.flatnonzero(sums[0] + sums[1] > 0.0)
             yield _Layer(
                 self.pairs[rows],
-                *sums[:, rows],
+                gap=sums[0, rows],
+                total=sums[1, rows],
+                excess=sums[2, rows],
+                mass=sums[3, rows],
                 chi=None if chi is None else chi[rows],
                 low=low[rows] if ranged else low[:0],
                 high=high[rows] if ranged else high[:0],
