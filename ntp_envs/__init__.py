@@ -33,7 +33,7 @@ n counts demonstrations and B the rows of a batch, theta has dimension d, phi is
         What is measured: the mean of a function of the log-ratio. One of your own is a line.
     ntp_envs/distances/curve.py (DistanceCurve, Question, ask)
         The question, checked once, and the answer at every prefix length.
-    ntp_envs/distances/exact.py (enumerated, _accumulate, by_pairs, _Layer, _advance)
+    ntp_envs/distances/exact.py (enumerated, _accumulate, by_pairs, _Layer, _Steps)
         Two exact ways: the tree of prefixes, and a recursion over pairs of states.
     ntp_envs/distances/sampled.py (estimated, bridge_curves, one_sided_curves, _bridge_curve)
         The way that always works: half the sequences from each law, with intervals.

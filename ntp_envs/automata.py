@@ -41,6 +41,14 @@ class AutomatonPolicy(SequentialPolicy):
         """``(n, A)`` rows of `emissions`, for an automaton that need not work out all of them."""
         return self.emissions(step)[states]
 
+    def emissions_during(self, states: IntArray, steps: range) -> FloatArray:
+        """``(K, n, A)``: those of K steps, a fresh array, for an automaton that can work them out together."""
+        if type(self).emissions_in is AutomatonPolicy.emissions_in:
+            table = self.emissions(steps[0])
+            if all(self.emissions(step) is table for step in steps[1:]):
+                return np.tile(table[states], (len(steps), 1, 1))
+        return np.stack([self.emissions_in(states, step) for step in steps])
+
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         return _StateCursor(self, self.initial_states(np.asarray(prompts)), 0)
 
@@ -217,24 +225,35 @@ class BernoulliMixturePolicy(_EventAutomaton):
             return self.emissions(step)[states]
         return self._after(states // self._lasts, step)[np.arange(len(states))[:, None], self._event[states]]
 
-    def _after(self, counts: IntArray, step: int) -> FloatArray:
-        """``(n, 2)`` log-probabilities of no event and of one, after ``step`` tokens with these counts of events."""
-        posterior = self.log_path_probs(counts, step, by_component=True)  # (J, n), unnormalised
-        log_event: FloatArray = np.logaddexp.reduce(posterior[:, :, None] + self._log_laws[:, None, :], axis=0)
+    def emissions_during(self, states: IntArray, steps: range) -> FloatArray:
+        if self.n_states * (self.horizon or 0) <= LAWS_CELLS:  # all steps are kept
+            return np.stack([self.emissions(step)[states] for step in steps])
+        counts, place = np.unique(states // self._lasts, return_inverse=True)
+        laws = self._after(counts, np.arange(steps.start, steps.stop)[:, None])  # (K, n, 2)
+        return laws[:, place[:, None], self._event[states]]
+
+    def _after(self, counts: IntArray, step: int | IntArray) -> FloatArray:
+        """``(n, 2)`` log-probabilities of no event and of one, after ``step`` tokens with these counts of events.
+
+        ``(K, n, 2)`` where ``step`` is ``(K, 1)``.
+        """
+        posterior = self.log_path_probs(counts, step, by_component=True)  # (J, [K,] n), unnormalised
+        by_event = self._log_laws.reshape(len(posterior), *[1] * (posterior.ndim - 1), 2)
+        log_event: FloatArray = np.logaddexp.reduce(posterior[..., None] + by_event, axis=0)
         total: FloatArray = np.logaddexp.reduce(posterior, axis=0)
         with np.errstate(invalid="ignore"):
-            return np.where(np.isneginf(total)[:, None], -np.log(2.0), log_event - total[:, None])
+            return np.where(np.isneginf(total)[..., None], -np.log(2.0), log_event - total[..., None])
 
-    def log_path_probs(self, counts: IntArray, length: int, *, by_component: bool = False) -> FloatArray:
+    def log_path_probs(self, counts: IntArray, length: int | IntArray, *, by_component: bool = False) -> FloatArray:
         """Log-probability of one sequence of ``length`` tokens with each number of events; counts above it get -inf.
 
-        Shape ``counts.shape``, or ``(J, *counts.shape)`` by component (mixture weight included).
+        Shape that of both together, or ``(J, *counts.shape)`` by component (mixture weight included).
         """
         from scipy.special import xlogy
 
         possible = counts <= length
         k = np.where(possible, counts, 0)
-        theta = self.thetas.reshape(-1, *[1] * counts.ndim)
+        theta = self.thetas.reshape(-1, *[1] * possible.ndim)
         from_events = xlogy(k, theta) + _xlog1m(length - k, theta)
         parts = np.where(possible, self.log_weights.reshape(theta.shape) + from_events, -np.inf)
         return parts if by_component else np.logaddexp.reduce(parts, axis=0)

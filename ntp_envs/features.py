@@ -1044,9 +1044,12 @@ class StarPrompts:
         out = np.empty((len(self.goal), hops + 1), dtype=np.int64)
         out[:, 0] = self.goal
         rows = np.arange(len(out))
+        largest = max((int(ends.max()) for ends in (self.tails, self.heads, self.goal) if ends.size), default=0)
+        parents = np.tile(np.arange(largest + 1), (len(out), 1))
+        heads, tails = (ends[:, ::-1].copy() for ends in (self.heads, self.tails))  # copies: written in this order
+        parents[rows[:, None], heads] = tails  # the first in the prompt is the last written
         for hop in range(hops):
-            arriving = self.heads == out[:, hop, None]  # (B, E)
-            out[:, hop + 1] = np.where(arriving.any(axis=1), self.tails[rows, arriving.argmax(axis=1)], out[:, hop])
+            out[:, hop + 1] = parents[rows, out[:, hop]]
         return out
 
 

@@ -26,6 +26,7 @@ control (Todorov 2007; Levine, arXiv 1805.00909, section 2), with the reward cho
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -245,8 +246,9 @@ class TokenVecEnv(VecEnv):
             gymnasium.error.ResetNeeded, gymnasium.error.InvalidAction: as `ntp_envs.TokenVectorEnv.step`.
         """
         observations, rewards, terminations, truncations, batched = self.envs.step(self._actions)
-        cut = truncations & ~terminations
-        infos = [{"TimeLimit.truncated": flag} for flag in cut.tolist()]
+        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
+        for i in np.flatnonzero(truncations & ~terminations).tolist():
+            infos[i]["TimeLimit.truncated"] = True
         dones = terminations | truncations
         if batched:
             self._spread_step(batched, dones, infos)
@@ -400,6 +402,28 @@ class TokenVecEnv(VecEnv):
         return [(pick(observations, i), infos[i]) for i in rows]
 
 
+class _Monitor(VecMonitor):
+    """stable-baselines3's, which looks at every sequence at every step, looking at those that are over."""
+
+    def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self.episode_returns += rewards
+        self.episode_lengths += 1
+        for i in np.flatnonzero(dones).tolist():
+            episode = {
+                "r": self.episode_returns[i],
+                "l": self.episode_lengths[i],
+                "t": round(time.time() - self.t_start, 6),
+                **{key: infos[i][key] for key in self.info_keywords},
+            }
+            infos[i] = {**infos[i], "episode": episode}
+            self.episode_count += 1
+            self.episode_returns[i] = self.episode_lengths[i] = 0
+            if self.results_writer:
+                self.results_writer.write_row(episode)
+        return observations, rewards, dones, infos
+
+
 _UNSET = object()
 
 
@@ -522,7 +546,7 @@ def make_vec_env(
         batch.action_space.seed(seed + start_index)
         batch.seed(seed)
     filename = None if monitor_dir is None else str(Path(monitor_dir) / str(start_index))
-    return VecMonitor(
+    return _Monitor(
         MaxEntropyReward(batch) if reward == MAX_ENT else batch, filename, **cast(Any, monitor_kwargs or {})
     )
 

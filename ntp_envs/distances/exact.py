@@ -416,69 +416,191 @@ def _layers(p: AutomatonPolicy, q: AutomatonPolicy, asked: Question, tolerance: 
         high=zero if ranged else zero[:0],
         kl_so_far=0.0 if KL in asked.metrics else None,
     )
-    many = EXACT_PAIRS
-    for step in range(asked.task.horizon):
-        layer, grouping = _advance(layer, grouping, p, q, step)
-        yield layer
+    many, step, horizon = EXACT_PAIRS, 0, asked.task.horizon
+    steps: _Steps | None = None
+    while step < horizon:
+        steps = _Steps.after(layer.pairs, p, q, range(step, horizon), steps)
+        for found in steps.layers(layer):
+            layer = found
+            step += 1
+            if len(layer.pairs) > MAX_PAIRS:
+                raise NotTractableError(
+                    f"{len(layer.pairs)} pairs of states can be reached after {step} tokens; the limit is {MAX_PAIRS}. "
+                    "Use method='monte carlo'."
+                )
+            yield layer
         if tolerance and len(layer.pairs) > many:
-            layer = layer.without_the_least(tolerance * (step + 1) / asked.task.horizon)
+            layer = layer.without_the_least(tolerance * step / horizon)
             many = len(layer.pairs) + max(16, len(layer.pairs) // 8)  # from now on it is done whenever it pays
 
 
-def _advance(
-    layer: _Layer, previous: _Grouping, p: AutomatonPolicy, q: AutomatonPolicy, step: int
-) -> tuple[_Layer, _Grouping]:
-    """The sums one token later: every pair goes on to A pairs, and prefixes that meet in one are added."""
-    of_p, of_q = np.divmod(layer.pairs, q.n_states + 1)
-    log_p, to_p = _read(p, of_p, step)  # (n, A)
-    log_q, to_q = _read(q, of_q, step)
-    no_p, no_q = log_p == -np.inf, log_q == -np.inf
-    prob_p, prob_q, ranged = np.exp(log_p), np.exp(log_q), len(layer.low) > 0
-    with np.errstate(invalid="ignore"):
-        log_ratio = np.where(no_p, -np.inf, np.where(no_q, np.inf, log_p - log_q))
-        ends = [end[:, None] + log_ratio for end in (layer.low, layer.high)] if ranged else []
-    kl = layer.kl_so_far
-    if kl is not None:  # the chain rule; a token that only q excludes shows in the log-ratios
-        terms = kl_terms(log_p, log_q, prob_p, prob_q)
-        kl += float(layer.mass @ np.where(np.isposinf(terms), 0.0, terms).sum(axis=1))
+#: next tokens of all pairs, at all steps that are worked out together: keeps their arrays in cache
+STEPS_CELLS = 2**15
 
-    # one step of the prefix multiplies a by m + d and b by m - d; new a -+ b mix the old a -+ b
-    m, d = _half_sum_and_difference(np.maximum(log_p, log_q), log_ratio)
-    mm, md, dd = m * m, m * d, d * d
-    gap, total, excess = layer.gap[:, None], layer.total[:, None], layer.excess[:, None]
-    cross = 2.0 * md * excess
-    parts = [
-        mm * gap + cross + dd * total,
-        mm * total + cross + dd * gap,
-        (mm + dd) * excess + md * (total + gap),
-        layer.mass[:, None] * prob_p,
-    ]
-    if layer.chi is not None:
-        parts.append(_chi2_step(layer.chi[:, None], excess, layer.mass[:, None], prob_p, prob_q, 4.0 * md))
 
-    keep = ~(no_p & no_q)
-    select = (lambda x: x.ravel()) if keep.all() else (lambda x: x[keep])
-    codes = select(to_p * (q.n_states + 1) + to_q)
-    grouping = previous if previous.fits(codes) else _Grouping(codes, _code_space(p, q))
-    if len(grouping.codes) > MAX_PAIRS:
-        raise NotTractableError(
-            f"{len(grouping.codes)} pairs of states can be reached after {step + 1} tokens; the limit is {MAX_PAIRS}. "
-            "Use method='monte carlo'."
+@dataclass
+class _Steps:
+    """The next K steps: the N pairs that a layer leads to meanwhile, and E edges (a pair and a token) between them.
+
+    What does not depend on the sums is worked out for all K at once.
+    """
+
+    pairs: IntArray  # (N,)
+    places: IntArray  # (n,) of the pairs that go on within these steps, those of the layer first
+    parent: IntArray  # (E,) place of an edge's pair
+    child: IntArray  # (E,) place where it leads to
+    edges: IntArray | slice  # (E,) of n A
+    log_p: FloatArray  # (K, n, A)
+    log_q: FloatArray
+    open: bool  # whether no token is excluded
+    most: int  # steps that the next ones may be
+
+    @classmethod
+    def after(
+        cls, pairs: IntArray, p: AutomatonPolicy, q: AutomatonPolicy, steps: range, before: _Steps | None
+    ) -> _Steps:
+        """As many steps as have one graph of few more pairs, and fit into `STEPS_CELLS`; at least one."""
+        open_, most = (True, 32) if before is None else (before.open, before.most)
+        sources, children, log_p, log_q = _reach(pairs, p, q, steps[:most], open_)
+        if open_ and not (np.isfinite(log_p).all() and np.isfinite(log_q).all()):  # what is excluded leads elsewhere
+            open_ = False
+            sources, children, log_p, log_q = _reach(pairs, p, q, steps[:most], open_)
+        read = len(log_p)
+        if not open_ and read > 1:
+            differs = np.zeros(read, dtype=bool)
+            for log in (log_p, log_q):
+                differs |= ((log == -np.inf) != (log[0] == -np.inf)).any(axis=(1, 2)) | np.isnan(log).any(axis=(1, 2))
+            same = max(int(np.argmax(differs)), 1) if differs.any() else read
+            n = len(pairs) if same == 1 else len(sources)
+            sources, children, log_p, log_q = sources[:n], children[:n], log_p[:same, :n], log_q[:same, :n]
+        n, space = len(sources), _code_space(p, q)
+        grouping = _Grouping(np.concatenate([sources, children.ravel()]), space)
+        places, parent, child = grouping.group[:n], np.repeat(grouping.group[:n], p.vocab_size), grouping.group[n:]
+        edges: IntArray | slice = slice(None)
+        if grouping.codes[-1] == space - 1:  # excluded by both
+            edges = np.flatnonzero(children.ravel() != space - 1)
+        most = max(2 * read if len(log_p) == read else len(log_p), 1)
+        return cls(grouping.codes, places, parent[edges], child[edges], edges, log_p, log_q, open_, most)
+
+    def layers(self, layer: _Layer) -> Iterator[_Layer]:
+        """The layers after each of the steps; only the last without the pairs that it cannot be in, if none asks."""
+        size, here, steps = len(self.pairs), self.places[: len(layer.pairs)], len(self.log_p)
+        log_p, log_q = (log.reshape(steps, -1)[:, self.edges] for log in (self.log_p, self.log_q))
+        no_p, no_q = log_p == -np.inf, log_q == -np.inf
+        with np.errstate(invalid="ignore"):
+            log_ratio = np.where(no_p, -np.inf, np.where(no_q, np.inf, log_p - log_q))  # (K, E)
+        prob_p, prob_q, ranged = np.exp(log_p), np.exp(log_q), len(layer.low) > 0
+        # one step of the prefix multiplies a by m + d and b by m - d; new a -+ b mix the old a -+ b
+        m, d = _half_sum_and_difference(np.maximum(log_p, log_q), log_ratio)
+        mm, twice_md, dd = m * m, 2.0 * m * d, d * d
+        into = (np.arange(4)[:, None] * size + self.child).ravel()
+        terms = None
+        if layer.kl_so_far is not None:  # the chain rule; a token that only q excludes shows in the log-ratios
+            terms = kl_terms(self.log_p, self.log_q, np.exp(self.log_p), np.exp(self.log_q))
+            terms = np.where(np.isposinf(terms), 0.0, terms).sum(axis=2)  # (K, n)
+
+        kl, low, high = layer.kl_so_far, np.full(size, np.nan), np.full(size, np.nan)
+        sums: FloatArray = np.zeros((4, size))
+        sums[:, here] = layer.gap, layer.total, layer.excess, layer.mass
+        chi: FloatArray | None = None
+        if layer.chi is not None:
+            chi = np.zeros(size)
+            chi[here] = layer.chi
+        if ranged:  # nan: no prefix leads there yet
+            low[here], high[here] = layer.low, layer.high
+        parts = np.empty((4, len(self.parent)))
+        rows: IntArray | slice = slice(None)
+        for k in range(steps):
+            if terms is not None and kl is not None:
+                kl += float(sums[3, self.places] @ terms[k])
+            gap, total, excess, mass = sums[:, self.parent]
+            cross = twice_md[k] * excess
+            parts[0] = mm[k] * gap + cross + dd[k] * total
+            parts[1] = mm[k] * total + cross + dd[k] * gap
+            parts[2] = (mm[k] + dd[k]) * excess + 0.5 * twice_md[k] * (total + gap)
+            parts[3] = mass * prob_p[k]
+            if chi is not None:
+                grown = _chi2_step(chi[self.parent], excess, mass, prob_p[k], prob_q[k], 2.0 * twice_md[k])
+                chi = np.bincount(self.child, weights=grown, minlength=size).astype(np.float64, copy=False)
+            sums = np.bincount(into, parts.ravel(), 4 * size).astype(np.float64, copy=False).reshape(4, size)
+            np.maximum(sums[0], 0.0, out=sums[0])
+            if ranged:
+                low, high = (
+                    self._extreme(best, end[self.parent] + log_ratio[k])
+                    for best, end in ((np.fmin, low), (np.fmax, high))
+                )
+                rows = np.flatnonzero(~np.isnan(low))
+            elif k + 1 == steps:
+                rows = np.flatnonzero(sums[0] + sums[1] > 0.0)
+            yield _Layer(
+                self.pairs[rows],
+                gap=sums[0, rows],
+                total=sums[1, rows],
+                excess=sums[2, rows],
+                mass=sums[3, rows],
+                chi=None if chi is None else chi[rows],
+                low=low[rows] if ranged else low[:0],
+                high=high[rows] if ranged else high[:0],
+                kl_so_far=kl,
+                dropped=layer.dropped,
+            )
+
+    def _extreme(self, best: np.ufunc, values: FloatArray) -> FloatArray:
+        """``(N,)`` of the ``(E,)`` values of the edges into each pair; nan where there is none."""
+        out = np.full(len(self.pairs), np.nan)
+        best.at(out, self.child, values)
+        return out
+
+
+def _reach(
+    pairs: IntArray, p: AutomatonPolicy, q: AutomatonPolicy, steps: range, open_: bool
+) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+    """``(n,)`` pairs that go on within K steps, ``(n, A)`` pairs they lead to, and ``(K, n, A)`` log-probabilities.
+
+    Args:
+        pairs: at the beginning.
+        steps: K is at most their number.
+        open_: as if no token were excluded; else those are that the first step excludes.
+    """
+    policies, moves = (p, q), (p.transitions(steps[0]), q.transitions(steps[0]))
+    width, nowhere = q.n_states + 1, _code_space(p, q) - 1
+
+    def laws(pairs: IntArray, during: range) -> list[FloatArray]:
+        return [_laws(policy, states, during) for policy, states in zip(policies, np.divmod(pairs, width))]
+
+    def onwards(pairs: IntArray, logs: list[FloatArray]) -> IntArray:
+        """``(n, A)`` pairs; ``logs`` at the first step are read where tokens are excluded."""
+        of_p, of_q = np.divmod(pairs, width)
+        if open_:
+            return moves[0][of_p] * width + moves[1][of_q]
+        to_p, to_q = (
+            np.where(log[0] == -np.inf, policy.n_states, table[np.minimum(states, policy.n_states - 1)])
+            for policy, states, table, log in zip(policies, (of_p, of_q), moves, logs)
         )
-    gap, total, excess, mass, *chi = (grouping.sum(select(part)) for part in parts)
-    layer = _Layer(
-        grouping.codes,
-        np.maximum(gap, 0.0),
-        total,
-        excess,
-        mass,
-        chi[0] if chi else None,
-        grouping.extreme(np.minimum, select(ends[0]), np.inf) if ranged else layer.low,
-        grouping.extreme(np.maximum, select(ends[1]), -np.inf) if ranged else layer.high,
-        kl,
-        layer.dropped,
-    )
-    return layer, grouping
+        return to_p * width + to_q
+
+    logs = [] if open_ else laws(pairs, steps[:1])
+    sources, children = [pairs], [onwards(pairs, logs)]
+    size, count, most = len(pairs), 1, len(pairs) + len(pairs) // 4 + 64
+    seen = set(pairs.tolist()) if 2 * children[0].size <= STEPS_CELLS else set()
+    while count < len(steps) and size * p.vocab_size * (count + 1) <= STEPS_CELLS:
+        if not all(_same(table, policy.transitions(steps[count])) for table, policy in zip(moves, (p, q))):
+            break
+        new = set(children[-1].ravel().tolist()) - seen - {nowhere}
+        if size + len(new) > most:
+            break
+        seen |= new
+        sources.append(np.array(sorted(new), dtype=np.int64))
+        children.append(onwards(sources[-1], [] if open_ else laws(sources[-1], steps[:1])))
+        size += len(new)
+        count += 1
+    found = np.concatenate(sources)
+    log_p, log_q = logs if logs and count == 1 else laws(found, steps[:count])
+    return found, np.concatenate(children), log_p, log_q
+
+
+def _same(one: IntArray, two: IntArray) -> bool:
+    return one is two or (one.size <= 4096 and np.array_equal(one, two))
 
 
 def _code_space(p: AutomatonPolicy, q: AutomatonPolicy) -> int:
@@ -486,13 +608,14 @@ def _code_space(p: AutomatonPolicy, q: AutomatonPolicy) -> int:
     return (p.n_states + 1) * (q.n_states + 1)
 
 
-def _read(policy: AutomatonPolicy, states: IntArray, step: int) -> tuple[FloatArray, IntArray]:
-    """``(n, A)`` log-probabilities of the next token and the states it leads to."""
+def _laws(policy: AutomatonPolicy, states: IntArray, steps: range) -> FloatArray:
+    """``(K, n, A)`` log-probabilities of the next token at these steps, none after an excluded prefix."""
     excluded = states == policy.n_states
-    inside = np.where(excluded, 0, states)
-    log_probs, moves = policy.emissions_in(inside, step), policy.transitions(step)[inside]
-    log_probs[excluded] = -np.inf
-    return log_probs, np.where(log_probs == -np.inf, policy.n_states, moves)
+    if not excluded.any():
+        return policy.emissions_during(states, steps)
+    log_probs = policy.emissions_during(np.where(excluded, 0, states), steps)
+    log_probs[:, excluded] = -np.inf
+    return log_probs
 
 
 def _half_sum_and_difference(log_larger: FloatArray, log_ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -515,25 +638,16 @@ def _chi2_step(
 
 
 class _Grouping:
-    """Children of one layer gathered by the pair of states they lead to."""
+    """Codes, each once and in order, and the place among them of each that was given."""
 
-    def __init__(self, children: IntArray, code_space: int) -> None:
-        self._children = children
-        if code_space <= 8 * len(children) + 4096:  # a table of all codes is cheaper than sorting
+    def __init__(self, given: IntArray, code_space: int) -> None:
+        if code_space <= 8 * len(given) + 4096:  # a table of all codes is cheaper than sorting
             seen = np.zeros(code_space, dtype=bool)
-            seen[children] = True
+            seen[given] = True
             self.codes: IntArray = np.flatnonzero(seen)
-            self._group = (np.cumsum(seen) - 1)[children]
+            self.group: IntArray = (np.cumsum(seen) - 1)[given]
         else:
-            self.codes, self._group = np.unique(children, return_inverse=True)
-
-    def fits(self, children: IntArray) -> bool:
-        return len(children) == len(self._children) and np.array_equal(children, self._children)
+            self.codes, self.group = np.unique(given, return_inverse=True)
 
     def sum(self, values: FloatArray) -> FloatArray:
-        return np.bincount(self._group, weights=values, minlength=len(self.codes)).astype(np.float64, copy=False)
-
-    def extreme(self, best: np.ufunc, values: FloatArray, start: float) -> FloatArray:
-        out = np.full(len(self.codes), start)
-        best.at(out, self._group, values)
-        return out
+        return np.bincount(self.group, weights=values, minlength=len(self.codes)).astype(np.float64, copy=False)
