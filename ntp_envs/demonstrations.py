@@ -25,7 +25,7 @@ ARRAYS = {"prompts", "tokens", "weights", "expert_log_probs"}
 #: more tokens than these (256 MB as int64) are kept in the smallest type that holds the vocabulary
 MANY_TOKENS = 2**25
 #: tokens that are handled together where all would not fit into memory
-BLOCK_TOKENS = 2**22
+BLOCK_TOKENS = 2**20
 
 
 class WideTokens:

@@ -26,7 +26,7 @@ from ntp_envs.intervals import (
     student_margin,
     unseen_probability,
 )
-from ntp_envs.policies import LAW_CELLS, GreedyPolicy, Policy
+from ntp_envs.policies import GreedyPolicy, Policy
 from ntp_envs.tasks.base import Task, collect, misfits
 
 #: measures that are ``(H,)`` arrays
@@ -396,12 +396,9 @@ def _forced(
     the least and the most that any token would cost after any of these prefixes, in nats, ``(H,)`` each."""
     best, log_probs = np.empty_like(tokens), np.empty(tokens.shape)
     low, high = np.zeros(tokens.shape[1]), np.full(tokens.shape[1], -np.inf)  # log-probabilities
-    for start in range(0, len(tokens), size := max(LAW_CELLS // policy.vocab_size, 1)):
-        some = slice(start, start + size)
-        for rows, h, law in policy.each_forced_law(prompts[some], tokens[some]):
-            at = slice(start + rows.start, start + rows.stop)
-            best[at, h], log_probs[at, h] = first_best(law), law[np.arange(len(law)), tokens[at, h]]
-            low[h], high[h] = np.minimum(low[h], law.min()), np.maximum(high[h], law.max())
+    for rows, h, law in policy.each_forced_law(prompts, tokens):
+        best[rows, h], log_probs[rows, h] = first_best(law), law[np.arange(len(law)), tokens[rows, h]]
+        low[h], high[h] = np.minimum(low[h], law.min()), np.maximum(high[h], law.max())
     if np.isnan(log_probs).any():
         raise ValueError("policy returned NaN for the log-probability of a demonstrated token.")
     high = np.minimum(high, 0.0)  # rounding may leave a log-probability at +1e-16

@@ -20,7 +20,7 @@ MAX_ORDER = 64
 #: (context, token) cells up to which a lookup goes through a table instead of a binary search
 TABLE_CELLS = 1 << 22
 #: tokens that are counted together; more are counted in turn, and what is kept is what has been seen
-COUNTED_TOGETHER = 1 << 22
+COUNTED_TOGETHER = 1 << 20
 #: cells of the dense laws of short contexts that a cursor keeps (8 MB)
 DENSE_CELLS = 1 << 20
 

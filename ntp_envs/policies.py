@@ -143,17 +143,19 @@ class Policy(Savable, ABC):
         self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
     ) -> Iterator[tuple[slice, int, FloatArray]]:
         """`forced_log_probs` without ever holding it: some rows b, a position h, and its ``(b, A)`` laws."""
-        tokens = np.asarray(tokens)
-        if type(self).forced_log_probs is Policy.forced_log_probs:
-            for rows, h, reader in self._readers(prompts, tokens):
-                yield rows, h, reader.log_probs()
-            return
-        size = max(LAW_CELLS // (max(tokens.shape[1], 1) * self.vocab_size), 1)
+        prompts, tokens = np.asarray(prompts), np.asarray(tokens)
+        token_by_token = type(self).forced_log_probs is Policy.forced_log_probs
+        together = 1 if token_by_token else max(tokens.shape[1], 1)
+        size = max(LAW_CELLS // (together * self.vocab_size), 1)
         for start in range(0, len(tokens), size):
-            rows = slice(start, min(start + size, len(tokens)))
-            laws = self.forced_log_probs(np.asarray(prompts)[rows], tokens[rows])
-            for h in range(tokens.shape[1]):
-                yield rows, h, laws[:, h]
+            some = slice(start, min(start + size, len(tokens)))
+            if token_by_token:
+                for rows, h, reader in self._readers(prompts[some], tokens[some]):
+                    yield slice(start + rows.start, start + rows.stop), h, reader.log_probs()
+            else:
+                laws = self.forced_log_probs(prompts[some], tokens[some])
+                for h in range(tokens.shape[1]):
+                    yield some, h, laws[:, h]
 
     def sample(self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator) -> IntArray:
         """``(B, horizon)`` int64 tokens drawn from the policy, one uniform variate a token."""

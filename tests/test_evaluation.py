@@ -145,7 +145,6 @@ def test_blocks_do_not_change_anything(monkeypatch):
     task = make_task("ARLinear", horizon=6)
     policy = TabularPolicy.random(task.vocab_size, 6, rng(1), prompt_length=task.prompt_length)
     whole = evaluate(policy, task, n=101, rng=rng(2))
-    monkeypatch.setattr(module, "LAW_CELLS", 7 * task.vocab_size)
     monkeypatch.setattr(policies, "LAW_CELLS", 3 * task.vocab_size)
     blocks = evaluate(policy, task, n=101, rng=rng(2))
     for name in BY_POSITION:
