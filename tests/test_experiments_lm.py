@@ -198,3 +198,11 @@ def test_models_over_other_tokens_are_refused_by_their_ids(tiny, tmp_path):
     other = save_tiny(tmp_path / "letters", letters="abcdefgz ")
     with pytest.raises(ValueError, match=r"the tokenizers differ at 1 of 11 ids \(9 is 'h' and 'z'\)"):
         list(lm.cells(lm.LMOptions(expert=tiny, learners=(str(other),), changes=(), horizon=4)))
+
+
+def test_a_learner_with_a_shorter_window_is_refused(tiny, other, tmp_path):
+    short = shutil.copytree(other, tmp_path / "short")
+    config = (short / "config.json").read_text()
+    (short / "config.json").write_text(config.replace('"max_position_embeddings": 64', '"max_position_embeddings": 8'))
+    with pytest.raises(ValueError, match=r"at most 8 tokens fit into the window of .*short"):
+        list(lm.cells(lm.LMOptions(expert=tiny, learners=(str(short),), changes=(), horizon=9)))

@@ -358,21 +358,21 @@ def check_models(o: LMOptions) -> None:
 
     try:
         tokenizer = tokenizer_of(o.expert)
-        with torch.device("meta"):
-            model = transformers.AutoModelForCausalLM.from_config(configuration(o.expert))
-        policy, _ = as_policy(model, tokenizer, prompt_lines(o.prompts), o.begin, o.batch)
-        if policy.horizon is not None and o.horizon > policy.horizon:
-            raise ValueError(
-                f"horizon={o.horizon}: at most {policy.horizon} tokens fit into the expert's window of {policy.window} "
-                f"after prompts of {policy.prompt_length}; choose a shorter one."
-            )
+        for name in (*o.learners, o.expert):
+            check_same_tokens(tokenizer, tokenizer_of(name))
+            with torch.device("meta"):
+                model = transformers.AutoModelForCausalLM.from_config(configuration(name))
+            policy, _ = as_policy(model, tokenizer, prompt_lines(o.prompts), o.begin, o.batch)
+            if policy.horizon is not None and o.horizon > policy.horizon:
+                raise ValueError(
+                    f"horizon={o.horizon}: at most {policy.horizon} tokens fit into the window of {name!r}, "
+                    f"{policy.window}, after prompts of {policy.prompt_length}; choose a shorter one."
+                )
         for change in o.changes:
             for part in change.split("+"):
                 check_change(part)
                 if part.partition("=")[0] in ("drop", "temperature", "top_k", "top_p"):
                     perturbed(policy, part)
-        for name in o.learners:
-            check_same_tokens(tokenizer, tokenizer_of(name))
     except (OSError, TypeError) as error:
         raise ValueError(str(error)) from error
 
