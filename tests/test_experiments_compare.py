@@ -7,7 +7,7 @@ import experiments_toy as toy
 import numpy as np
 import pytest
 
-from experiments.aggregate import in_nats, tokens_until_half
+from experiments.aggregate import MEANS, in_nats, tokens_until_half
 from experiments.cli import parse_run
 from experiments.measure import SECONDS, SLOPE_IN_H
 from experiments.run import reproduce_command, run_study
@@ -73,11 +73,11 @@ def test_means_pairs_and_slopes_are_those_of_the_runs(tmp_path):
 
     for H in (4, 8):
         for agent in ("LogLossBC", "RhoEstimatorBC"):
-            (mean,) = summary.select("hellinger2", part=sweep.MEANS, learner=agent, H=H)
+            (mean,) = summary.select("hellinger2", part=MEANS, learner=agent, H=H)
             assert mean.mean == pytest.approx(runs(agent, H).mean()) and mean.lower < mean.mean < mean.upper
             assert mean.seeds == 6
             np.testing.assert_allclose(runs(agent, H, "C_apx"), runs(agent, H) / best[H])
-            assert summary.value(sweep.QUERIES, part=sweep.MEANS, learner=agent, H=H) == 100 * H
+            assert summary.value(sweep.QUERIES, part=MEANS, learner=agent, H=H) == 100 * H
         gaps = runs("RhoEstimatorBC", H) - runs("LogLossBC", H)
         (row,) = summary.select(sweep.minus("hellinger2", "LogLossBC"), H=H)
         assert row["learner"] == "RhoEstimatorBC" and row.mean == pytest.approx(gaps.mean())
@@ -88,7 +88,7 @@ def test_means_pairs_and_slopes_are_those_of_the_runs(tmp_path):
         assert factor == pytest.approx(gaps.mean() / best[H])
     for agent in ("LogLossBC", "RhoEstimatorBC"):
         means = [runs(agent, H, "C_apx").mean() for H in (4, 8)]
-        (slope,) = summary.select(SLOPE_IN_H, part=sweep.MEANS, learner=agent)
+        (slope,) = summary.select(SLOPE_IN_H, part=MEANS, learner=agent)
         assert slope.mean == pytest.approx(math.log2(means[1] / means[0]), abs=1e-8)
         assert slope.lower < slope.mean < slope.upper and slope["H"] is None
 
@@ -97,13 +97,13 @@ def test_a_baseline_of_your_own(tmp_path):
     summary = compared(tmp_path, agents=("LogLossBC",), baseline="BestInClass", horizons=(4,)).summary
     (row,) = summary.select(sweep.minus("C_apx", "BestInClass"))
     assert row["learner"] == "LogLossBC" and row.mean > 0
-    assert summary.value("C_apx", part=sweep.MEANS, learner="BestInClass") == pytest.approx(1.0)
+    assert summary.value("C_apx", part=MEANS, learner="BestInClass") == pytest.approx(1.0)
 
 
 def test_a_well_specified_task_has_a_distance_and_no_factor(tmp_path):
     outcome = compared(tmp_path, tasks=("ARLinear(misspecification=0.0)",), agents=("LogLossBC",))
     assert not outcome.failures and not outcome.summary.select("C_apx")
-    assert outcome.summary.value("hellinger2", part=sweep.MEANS, learner="LogLossBC", H=8) > 0
+    assert outcome.summary.value("hellinger2", part=MEANS, learner="LogLossBC", H=8) > 0
     (slope,) = outcome.summary.select(sweep.DISTANCE_SLOPE, learner="LogLossBC")
     assert slope.lower <= slope.mean <= slope.upper
     (line,) = [row for row in outcome.analysis.tables[0].text_rows() if "LogLossBC" in row[0]]
@@ -113,7 +113,7 @@ def test_a_well_specified_task_has_a_distance_and_no_factor(tmp_path):
 def test_a_task_that_does_not_know_its_best_in_class_has_a_distance(tmp_path):
     outcome = compared(tmp_path, tasks=("compare_agents:Unknown",), agents=("RhoEstimatorBC",), seeds=2)
     assert not outcome.failures and not outcome.summary.select("C_apx")
-    assert outcome.summary.value("hellinger2", part=sweep.MEANS, learner="LogLossBC", H=8) > 0.1
+    assert outcome.summary.value("hellinger2", part=MEANS, learner="LogLossBC", H=8) > 0.1
 
 
 def test_why_there_is_no_factor_is_said(tmp_path):
@@ -148,9 +148,9 @@ def test_the_tokens_until_half_of_the_largest_distance_follow_from_a_constant_dr
 def test_what_an_agent_asks_for_is_counted_and_fits_that_stopped_are_named(tmp_path):
     outcome = compared(tmp_path, agents=("LogLossBC", "compare_agents:Curious"), horizons=(4,))
     summary = outcome.summary
-    assert summary.value(sweep.QUERIES, part=sweep.MEANS, learner="LogLossBC") == 400
-    assert summary.value(sweep.QUERIES, part=sweep.MEANS, learner="compare_agents:Curious") == 407
-    assert summary.value(sweep.STEPS, part=sweep.MEANS, learner="compare_agents:Curious") == 11
+    assert summary.value(sweep.QUERIES, part=MEANS, learner="LogLossBC") == 400
+    assert summary.value(sweep.QUERIES, part=MEANS, learner="compare_agents:Curious") == 407
+    assert summary.value(sweep.STEPS, part=MEANS, learner="compare_agents:Curious") == 11
     assert {row.mean for row in summary.select(sweep.CONVERGED, learner="compare_agents:Curious")} == {0.0}
     assert sweep.STEPS in outcome.analysis.tables[0].columns
     assert any("3 fits stopped" in finding for finding in outcome.analysis.findings)
