@@ -279,7 +279,7 @@ def _option_parts(
     size, weights, tokens = targets.vocab_size, targets.per_token[:, layer], targets.tokens
     if targets.log_laws is None:
         if not targets.demonstrated:
-            tokens = np.column_stack([tokens[:, :layer], targets.answers[:, layer]])
+            tokens = np.column_stack([tokens[:, :layer], targets.hard[:, layer]])
         log_probs = policy_class.option_log_probs(layer, targets.prompts, tokens)  # (n, n_options)
         return weights @ token_parts(log_probs, divergence=divergence, smoothing=smoothing, vocab_size=size)
     tokens, laws = tokens[:, : layer + 1].copy(), []
@@ -462,8 +462,8 @@ def _level(targets: Targets, nodes: IntArray, line: IntArray, n_contexts: int, d
     size, weighted = targets.vocab_size, targets.per_token > 0
     at = nodes[:, line.shape[1] - targets.tokens.shape[1] :]
     if targets.log_laws is None and divergence == "forward":
-        cells = np.unique((at * size + targets.answers)[weighted])
-        place = np.searchsorted(cells, at * size + targets.answers)
+        cells = np.unique((at * size + targets.hard)[weighted])
+        place = np.searchsorted(cells, at * size + targets.hard)
         place = np.where(weighted, place, len(cells))  # a last cell for what has no weight
         mass = np.bincount(place.ravel(), targets.per_token.ravel(), len(cells) + 1)[:-1]
         owner = cells // size

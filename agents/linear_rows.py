@@ -202,7 +202,7 @@ def _pooled(features: FeatureMap, targets: Targets) -> SoftmaxRows | None:
         counts = targets.counts(lambda part: states.path(part.prompts, part.tokens), len(states.transitions))
         seen = np.flatnonzero(counts.sum(axis=1) > 0)
         return SoftmaxRows(features, states.features[seen], counts[seen])
-    size = next(row_blocks(n, horizon)).stop
+    size = next(row_blocks(n, horizon), slice(0, 0)).stop
     some = np.linspace(0, n - 1, size).astype(np.int64)  # all, of a few
     codes = features.codes(*targets.block(some))
     if codes is None or _mostly_distinct(codes):
@@ -351,7 +351,7 @@ def indicator_rows(features: IndicatorFeatureMap, targets: Targets) -> Indicator
     if targets.log_laws is not None:
         counts = csr_array(targets.counts(which.reshape(targets.tokens.shape), len(first)))
     else:
-        entries = (targets.per_token.ravel(), (which, targets.answers.ravel()))
+        entries = (targets.per_token.ravel(), (which, targets.hard.ravel()))
         counts = csr_array(entries, shape=(len(first), features.vocab_size))
     return IndicatorRows(features, active[first], counts)
 

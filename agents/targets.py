@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, sample_categorical
-from ntp_envs.demonstrations import Demonstrations, WideTokens, kept, row_blocks
+from ntp_envs.demonstrations import Demonstrations, kept, row_blocks, with_wide_tokens
 from ntp_envs.policies import Policy, one_hot_log_probs
 
 
+@with_wide_tokens("prompts", "tokens", "answers")
 @dataclass(frozen=True, eq=False)
 class Targets:
     """A weighted next token, or law of it, at every prefix of n sequences.
@@ -41,11 +42,11 @@ class Targets:
     [[0.5, 1.5]]
     """
 
-    prompts: WideTokens = WideTokens()
-    tokens: WideTokens = WideTokens()
+    prompts: IntArray
+    tokens: IntArray
     log_laws: FloatArray | None
     weights: FloatArray
-    answers: WideTokens = WideTokens(optional=True)
+    answers: IntArray | None = None
     vocab_size: int = 0
 
     def __post_init__(self) -> None:
@@ -140,8 +141,9 @@ class Targets:
     @property
     def hard(self) -> IntArray:
         """``answers`` of targets that are hard."""
-        assert self.log_laws is None
-        return self.answers
+        answers = self.answers
+        assert answers is not None
+        return answers
 
     @property
     def soft(self) -> FloatArray:
@@ -158,7 +160,7 @@ class Targets:
         if self.log_laws is not None:
             return (self.weights[:, :, None] * np.exp(self.soft)).reshape(-1, self.vocab_size)
         out = np.zeros((self.shape[0] * self.shape[1], self.vocab_size))
-        out[np.arange(len(out)), self.answers.ravel()] = self.per_token.ravel()
+        out[np.arange(len(out)), self.hard.ravel()] = self.per_token.ravel()
         return out
 
     def drawn(self, rng: np.random.Generator) -> Targets:
@@ -218,6 +220,8 @@ class Targets:
         if self.log_laws is not None:
             contexts = contexts(self) if callable(contexts) else contexts
             return pooled_sums(contexts, self.weights[:, :, None] * np.exp(self.soft), n_contexts)
+        if not self.weights.size:
+            return np.zeros((n_contexts, self.vocab_size))
         even = self.weights.min() == self.weights.max()  # then whole numbers: no rounding, whatever the order
         found: Any = 0
         for part in self.blocks() if callable(contexts) else (self,):

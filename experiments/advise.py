@@ -47,7 +47,7 @@ from ntp_envs.checks import check_generator, check_int, check_kind, check_real
 from ntp_envs.distances.sampled import bridge_distances
 from ntp_envs.distances.two_sample import tv_lower_bound
 from ntp_envs.features import ContextFeatureMap, PairwiseProducts
-from ntp_envs.intervals import CONFIDENCE, each_of, unseen_probability
+from ntp_envs.intervals import CONFIDENCE, each_of, least_share, unseen_probability
 
 LEAST = 50  # demonstrations: with fewer, nothing can be said that is worth saying
 LEVEL = 0.05  # of the verdict
@@ -268,13 +268,11 @@ def _cumulative(policy: Policy, sample: Demonstrations) -> FloatArray:
 
 def smallest_seen(n: int, tests: int, lengths: int) -> float:
     """A total variation that even an event which never happens to the fit would show with probability .8 only."""
-    from scipy.stats import beta
-
     level = 1.0 - each_of(CONFIDENCE, tests * lengths)
     counts = np.arange(n + 1)
-    bounds = tv_lower_bound(counts, np.zeros_like(counts), n, level=level)
-    shown = np.flatnonzero(bounds > 0)
-    return float(beta.ppf(0.8, shown[0], n - shown[0] + 1)) if len(shown) else 1.0
+    shown = np.flatnonzero(tv_lower_bound(counts, np.zeros_like(counts), n, level=level) > 0)
+    # least_share is the share at which so many or more come with this probability
+    return float(least_share(shown[0], n, 0.8)) if len(shown) else 1.0
 
 
 # -- 2. is the horizon long? -------------------------------------------------------------------------------------------

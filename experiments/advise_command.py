@@ -8,7 +8,9 @@ import re
 import shlex
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -166,10 +168,11 @@ def _truth(task: Any, data: Demonstrations) -> str:
 def _log_probs(settings: AdviseSettings) -> dict[str, Any] | None:
     """Arrays of log-probabilities, if that is what the files hold."""
     if len(settings.data) == 1 and Path(settings.data[0]).suffix == ".npz":
-        with np.load(settings.data[0], allow_pickle=False) as file:
-            if "p_on_p" not in file.files:
-                return None
-    elif len(settings.data) == 1 and Path(settings.data[0]).suffix not in (".jsonl", ".parquet"):
+        with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(settings.data[0]) as file:
+            if "p_on_p.npy" in file.namelist():
+                return read_log_probs(Path(settings.data[0]))
+        return None  # demonstrations, or nothing that can be read, which their reader says
+    if len(settings.data) == 1 and Path(settings.data[0]).suffix not in (".jsonl", ".parquet"):
         return None
     return read_log_probs(*map(Path, settings.data))
 

@@ -8,7 +8,7 @@ import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,27 +29,22 @@ BLOCK_TOKENS = 2**20
 
 
 class WideTokens:
-    """A field of ``(n, m)`` tokens, int64 to whoever reads it, whatever is kept.
+    """An attribute of ``(n, m)`` tokens, int64 to whoever reads it, whatever is kept.
 
     Where there are more than `MANY_TOKENS` they are kept in a smaller type and widened anew, read-only, at every
     reading: code for millions of sequences goes by `row_blocks` and reads `kept`.
     """
 
-    def __init__(self, *, optional: bool = False) -> None:
-        self.optional = optional
-
-    def __set_name__(self, owner: type, name: str) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: Any, owner: Any = None) -> IntArray:
-        if instance is None:  # asked for the default of the field
-            if self.optional:
-                return None  # type: ignore[return-value]
-            raise AttributeError(self.name)
-        found: Any = vars(instance)[self.name]
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        found = vars(instance)[self.name]
         if found is None or found.dtype == np.int64:
             return found
-        wide: IntArray = found.astype(np.int64)
+        wide = found.astype(np.int64)
         wide.flags.writeable = False
         return wide
 
@@ -57,10 +52,23 @@ class WideTokens:
         vars(instance)[self.name] = value
 
 
-def kept(of: Any, name: str) -> NDArray[np.integer]:
-    """A field of `WideTokens` as it is kept."""
-    found: NDArray[np.integer] = vars(of)[name]
-    return found
+Class = TypeVar("Class", bound=type)
+
+
+def with_wide_tokens(*names: str) -> Callable[[Class], Class]:
+    """A decorator of dataclasses: these fields are `WideTokens`."""
+
+    def changed(kind: Class) -> Class:
+        for name in names:
+            setattr(kind, name, WideTokens(name))
+        return kind
+
+    return changed
+
+
+def kept(of: Any, name: str) -> Any:
+    """The array of integers behind `WideTokens`, as it is kept."""
+    return vars(of)[name]
 
 
 def row_blocks(n: int, length: int) -> Iterator[slice]:
@@ -105,6 +113,7 @@ class Exactness:
         return f"exact for chunks of {sorted(self.units)} tokens in classes whose statistic is {self.statistic!r}"
 
 
+@with_wide_tokens("prompts", "tokens")
 @dataclass(frozen=True, eq=False)
 class Demonstrations:
     """Token sequences of one length, with their prompts.
@@ -135,8 +144,8 @@ class Demonstrations:
     (3, 4)
     """
 
-    prompts: WideTokens = WideTokens()
-    tokens: WideTokens = WideTokens()
+    prompts: IntArray
+    tokens: IntArray
     vocab_size: int
     weights: NDArray[np.float64] | None = None
     expert_log_probs: NDArray[np.float64] | None = None
@@ -171,13 +180,13 @@ class Demonstrations:
             put("expert_log_probs", _own(self.expert_log_probs, log_probs))
         if self.end_token is not None:
             put("end_token", check_int("end_token", self.end_token, minimum=0, maximum=self.vocab_size - 1))
-            for rows in row_blocks(n, horizon):
-                prompts, tokens = self.block(rows)
+            for some in row_blocks(n, horizon):
+                prompts, tokens = self.block(some)
                 wrong = ~written(prompts, tokens, self.end_token) & (tokens != self.end_token)
                 if wrong.any():
                     row, place = np.argwhere(wrong)[0]
                     raise ValueError(
-                        f"tokens[{rows.start + row}, {place}]={tokens[row, place]} follows an end_token="
+                        f"tokens[{some.start + row}, {place}]={tokens[row, place]} follows an end_token="
                         f"{self.end_token}: a text that has ended stays ended; fill the rest of the row with the end "
                         "token."
                     )
@@ -429,7 +438,8 @@ class Growing:
         """All of them, with the other fields."""
         for array in self.arrays.values():
             array.flags.writeable = False
-        found = Demonstrations(**self.arrays, **about)
+        fields: dict[str, Any] = {**self.arrays, **about}
+        found = Demonstrations(**fields)
         if self.folder is None:
             return found
         self._say(FINISHED, found._metadata())

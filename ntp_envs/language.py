@@ -140,7 +140,7 @@ class TransformersPolicy(Policy):
                 raise ValueError(f"{self._too_long()} are more than its window of {self.window}; shorten the prompts.")
             self.horizon = self.window - self._read + 1  # the last token need not be read
         self._cache = (
-            "cache" if "cache" in _parameters(type(model)) else "past_key_values"
+            "cache" if "cache" in _parameters(model.__class__) else "past_key_values"
         )  # the name that it has had since 5.24, or had
         self.attention_window: int | None = None
         if attention_window is not None:
@@ -360,7 +360,7 @@ def read(model: Any, ids: Tensor, real: Tensor, last: int, **options: Any) -> An
         last: after so many of the ids logits are wanted, at least.
         options: more for its ``forward``.
     """
-    takes = _parameters(type(model))
+    takes = _parameters(model.__class__)
     if "logits_to_keep" in takes:
         options["logits_to_keep"] = last
     if "position_ids" in takes:

@@ -292,7 +292,9 @@ class _Reader:
 @cache
 def assigned(kind: type) -> frozenset[str]:
     """The attributes that an object of a class has from its start: ``__init__``, and what it calls above, give them."""
-    found = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+    found = (
+        {field.name for field in dataclasses.fields(kind) if field.init} if dataclasses.is_dataclass(kind) else set()
+    )
     for own in (base.__init__ for base in kind.__mro__ if "__init__" in vars(base)):  # type: ignore[misc]
         if (code := getattr(own, "__code__", None)) is None:
             break

@@ -257,6 +257,7 @@ IN_CI = {
     "the example": ("pip install examples/third_party_agent",),
     "other processors": ("python tests/kernels.py",),
     "the intervals": ("python -m experiments.calibration",),
+    "the page on scaling, by its test": ("python -m experiments.growth",),
 }  # fmt: skip
 OTHERS = [" ".join(command) for command in map(without_folder, COMMANDS) if command[0] != "ntp-bench"]
 
@@ -275,6 +276,8 @@ def test_every_other_command_is_run_by_ci(command):
             assert re.search(rf"\[[\w,]*\b{extra}\b[\w,]*\]", CI), f"no script of CI installs the extra {extra}"
     elif "benchmarks" in command:
         assert "pytest tests/test_benchmarks.py" in CI
+    elif command.endswith("growth"):
+        assert "growth.main()" in (ROOT / "tests" / "test_growth.py").read_text(encoding="utf-8")
     elif command.endswith("calibration"):
         assert f"{command} --out" in CI
     elif command.startswith("python tests/"):

@@ -38,7 +38,7 @@ from ntp_envs import (
     make_task,
 )
 from ntp_envs.data import to_d3rlpy, to_imitation
-from ntp_envs.features import ByPosition, FlipSign, WindowOneHot
+from ntp_envs.features import ByPosition, FlipSign, OffsetsOneHot, WindowOneHot
 
 NO_PROMPT = np.empty((1, 0), dtype=int)
 
@@ -207,7 +207,7 @@ def test_the_rho_game_of_one_hazard_is_that_of_brute_force(chunk):
 
 def test_texts_that_had_ended_before_they_began_say_nothing():
     demos = Demonstrations(np.ones((3, 1), int), np.ones((3, 4), int), 2, end_token=1)
-    features = [FlipSign(), WindowOneHot(2, 1)]
+    features = [FlipSign(), WindowOneHot(2, 1), WindowOneHot(2, 20), OffsetsOneHot(2, (-3, -1))]
     for members in (BernoulliClass(0.1), *(ARLinearClass(each, 5.0) for each in features)):
         for agent in (LogLossBC(), RhoEstimatorBC(), ChunkedRhoBC(2)):
             fit = agent.fit(demos, EndedClass(members, 1))

@@ -349,7 +349,7 @@ def collect(
     expert = check_policy("expert", task.expert, task)
     writer = expert if policy is None else check_policy("policy", policy, task)
     source = source_of(task, by="expert" if policy is None else repr(policy))
-    about = {"vocab_size": task.vocab_size, "source": source, "end_token": task.end_token}
+    about: dict[str, Any] = {"vocab_size": task.vocab_size, "source": source, "end_token": task.end_token}
 
     def drawn(count: int, rng: np.random.Generator) -> dict[str, Any]:
         prompts = task.sample_prompts(count, rng)
