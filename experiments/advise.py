@@ -527,16 +527,15 @@ def _judged(cost: Cost, budget: float, memory: float) -> Cost:
 
 
 def _ranked(game: TournamentResult) -> list[str]:
-    """Learners from the recommended one on: the simplest of those that nobody beats clearly, then by worst loss.
+    """Learners from the recommended one on: log-loss, the first, unless one beats it clearly; then the winner's order.
 
     Clearly: by more than a standard error, and than an event which no held-out demonstration has shown may weigh.
     """
-    margin = np.nan_to_num(game.standard_errors) + float(unseen_probability(game.n))
-    beaten = (game.losses - margin).max(axis=1) > 0
-    order = np.lexsort((game.worst, beaten))
-    unbeaten = np.flatnonzero(~beaten)
-    first = int(unbeaten[0]) if len(unbeaten) else game.index
-    return [game.names[first], *(game.names[i] for i in order if i != first)]
+    order = [game.index, *(i for i in np.argsort(game.worst, kind="stable").tolist() if i != game.index)]
+    margin = np.nan_to_num(game.standard_errors[0]) + float(unseen_probability(game.n))
+    if (game.losses[0] <= margin).all():
+        order = [0, *(i for i in order if i)]
+    return [game.names[i] for i in order]
 
 
 def _reached(

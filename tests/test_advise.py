@@ -134,7 +134,7 @@ def test_costs_that_grow_as_a_power_are_extrapolated():
     assert _extrapolated([32], [2.0], 64, 1.0) == 4.0
 
 
-def test_the_simplest_of_those_that_nobody_beats_clearly():
+def test_log_loss_is_recommended_unless_it_is_clearly_beaten():
     def game(gap, error):
         losses = np.array([[0.0, gap], [-gap, 0.0]])
         return TournamentResult(("simple", "other"), 1, 0.0, 1, losses, np.full((2, 2), error), 1000.0, "psi")
@@ -142,6 +142,10 @@ def test_the_simplest_of_those_that_nobody_beats_clearly():
     assert _ranked(game(0.05, 0.06)) == ["simple", "other"]
     assert _ranked(game(0.002, 0.0)) == ["simple", "other"]  # one event in a thousand may not have been seen
     assert _ranked(game(0.05, 0.01)) == ["other", "simple"]
+
+    losses = np.array([[0.0, 0.3, 0.31], [-0.3, 0.0, 0.01], [-0.31, -0.01, 0.0]])
+    three = TournamentResult(("log-loss", "b", "c"), 2, 0.0, 2, losses, np.full((3, 3), 0.02), 1000.0, "psi")
+    assert _ranked(three) == ["c", "b", "log-loss"]
 
 
 def test_advice_where_the_truth_is_known():
