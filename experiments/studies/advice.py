@@ -12,7 +12,7 @@ import numpy as np
 from experiments.advise import advise, fit_rivals, learners, log_e_value
 from experiments.advise_command import class_of
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, Curve, Figure, Panel, chart, new_figure
+from experiments.charts import COLOURS, Figure, end_labels, new_figure, new_panels
 from experiments.evaluation import build_task
 from experiments.measure import costed_fit
 from experiments.study import Analysis, FigureSpec, Options, Study, option
@@ -202,27 +202,50 @@ def ratio_figure(s: Summary) -> Figure:
     """A dot an instance: how far the recommended learner is from the best."""
     rows = sorted(s.timings.select(RATIO), key=lambda row: row.mean)
     met, total = shares(s)["recommended within 20 % of the best"]
-    title = f"The recommended learner was within 20 % of the best on {met} of {total} tasks"
-    figure, axes = new_figure(title, "its squared Hellinger distance over that of the best affordable learner", "")
-    figure.set_size_inches(9.5, 1.6 + 0.26 * len(rows))
-    axes.axvspan(0.99, 1.2, color=COLOURS["sky"], alpha=0.25, linewidth=0)
+    title = f"The recommended learner is within 20 % of the best on {met} of {total} tasks"
+    size = (11.0, 1.6 + 0.26 * len(rows))
+    figure, (axes,) = new_panels(
+        title, ["its squared Hellinger distance over that of the best affordable"], "", size=size
+    )
+    axes.axvspan(1.0, 1.2, color=COLOURS["sky"], alpha=0.25, linewidth=0)
     axes.plot([row.mean for row in rows], range(len(rows)), "o", color=COLOURS["blue"])
     axes.set_yticks(range(len(rows)), [f"{row['task']}: {row['learner']}" for row in rows], fontsize=8)
-    axes.set_xscale("log")
+    axes.set_xlim(0.95, max([2.0, *(1.05 * row.mean for row in rows)]))
     return figure
 
 
 def power_figure(s: Summary) -> Figure:
-    curves = [
-        Curve({"eps": eps}, f"eps = {eps:g}", look={"color": colour})
-        for eps, colour in zip(
-            s.distinct("eps"), (COLOURS["blue"], COLOURS["vermilion"], COLOURS["green"], COLOURS["purple"])
-        )
-    ]
-    panel = Panel("n", "demonstrations n", FOUND, curves, room=2.0)
-    return chart(
-        s, "How many demonstrations does it take to see a contamination?", "share found out (e-value 20)", panel
+    """The share of data sets whose e-value is 20 or more, with Wilson's intervals."""
+    figure, axes = new_figure(
+        "How many demonstrations does it take to see a contamination?",
+        "demonstrations n (bands: 95 % at each n)",
+        "share found out (e-value of 20 or more)",
     )
+    ends = []
+    for eps, colour in zip(s.distinct("eps"), (COLOURS["blue"], COLOURS["vermilion"], COLOURS["green"])):
+        rows = sorted(s.select(FOUND, eps=eps), key=lambda row: float(row["n"]))
+        n, mean = (
+            np.array([float(value) for value in values]) for values in ([r["n"] for r in rows], [r.mean for r in rows])
+        )
+        lower, upper = np.transpose([share_interval(row.mean, row.seeds) for row in rows])
+        axes.plot(n, mean, color=colour, marker="o")
+        axes.fill_between(n, lower, upper, color=colour, alpha=0.18, linewidth=0)
+        ends.append((n[-1], mean[-1], f"eps = {eps:g}", colour))
+    axes.set_xscale("log")
+    axes.set_ylim(-0.02, 1.05)
+    if ends:
+        ticks = sorted({float(row["n"]) for row in s.select(FOUND) if "eps" in row.labels})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlim(ticks[0] / 1.1, ticks[-1] * 2.0)
+    end_labels(axes, ends)
+    return figure
+
+
+def share_interval(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval."""
+    lower, upper = score_interval(share, math.sqrt(share * (1.0 - share) / n), n)
+    return float(lower), float(upper)
 
 
 def analyse(o: AdviceOptions, s: Summary) -> Analysis:
@@ -230,8 +253,7 @@ def analyse(o: AdviceOptions, s: Summary) -> Analysis:
     for name, (met, total) in shares(s).items():
         if not total:
             continue
-        error = math.sqrt(met / total * (1 - met / total) / total)
-        lower, upper = (float(end) for end in score_interval(met / total, error, total))
+        lower, upper = share_interval(met / total, total)
         findings.append(f"{name}: {met} of {total} ({met / total:.0%}, 95 % [{lower:.0%}, {upper:.0%}]).")
     figures = [
         FigureSpec(
