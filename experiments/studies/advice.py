@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.advise import advise, fit_rivals, learners, log_e_value
 from experiments.advise_command import class_of
+from experiments.aggregate import share_interval
 from experiments.cells import Cell, Record
 from experiments.charts import COLOURS, Figure, end_labels, new_figure, new_panels
 from experiments.evaluation import build_task
@@ -18,7 +19,6 @@ from experiments.measure import costed_fit
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, Table, number
 from ntp_envs import collect, distance
-from ntp_envs.intervals import score_interval
 
 #: task, class (its own if empty), and whether the class contains the expert
 INSTANCES: tuple[tuple[str, str, bool], ...] = (
@@ -215,7 +215,7 @@ def ratio_figure(s: Summary) -> Figure:
 
 
 def power_figure(s: Summary) -> Figure:
-    """The share of data sets whose e-value is 20 or more, with Wilson's intervals."""
+    """The share of data sets whose e-value is 20 or more, with intervals."""
     figure, axes = new_figure(
         "How many demonstrations does it take to see a contamination?",
         "demonstrations n (bands: 95 % at each n)",
@@ -227,7 +227,7 @@ def power_figure(s: Summary) -> Figure:
         n, mean = (
             np.array([float(value) for value in values]) for values in ([r["n"] for r in rows], [r.mean for r in rows])
         )
-        lower, upper = np.transpose([share_interval(row.mean, row.seeds) for row in rows])
+        lower, upper = share_interval(mean, rows[0].seeds)
         axes.plot(n, mean, color=colour, marker="o")
         axes.fill_between(n, lower, upper, color=colour, alpha=0.18, linewidth=0)
         ends.append((n[-1], mean[-1], f"eps = {eps:g}", colour))
@@ -240,12 +240,6 @@ def power_figure(s: Summary) -> Figure:
         axes.set_xlim(ticks[0] / 1.1, ticks[-1] * 2.0)
     end_labels(axes, ends)
     return figure
-
-
-def share_interval(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval."""
-    lower, upper = score_interval(share, math.sqrt(share * (1.0 - share) / n), n)
-    return float(lower), float(upper)
 
 
 def analyse(o: AdviceOptions, s: Summary) -> Analysis:
