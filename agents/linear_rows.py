@@ -209,17 +209,21 @@ def _pooled(features: FeatureMap, targets: Targets) -> SoftmaxRows | None:
         return None
     unique, first, counts = np.empty(0, codes.dtype), np.empty(0, np.int64), np.empty((0, features.vocab_size))
     for number, part in enumerate(targets.blocks()):
-        codes = features.codes(part.prompts, part.tokens)
+        codes = codes if size == n else features.codes(part.prompts, part.tokens)
         assert codes is not None  # as those of some were not
         mine, met, which = np.unique(codes, return_index=True, return_inverse=True)
-        known, met = len(unique), met + number * size * horizon
-        unique, here, at = np.unique(np.concatenate([unique, mine]), return_index=True, return_inverse=True)
+        new = part.counts(which.reshape(codes.shape), len(mine))
+        if number == 0:
+            unique, first, counts = mine, met, new
+        else:
+            known, met = len(unique), met + number * size * horizon
+            unique, here, at = np.unique(np.concatenate([unique, mine]), return_index=True, return_inverse=True)
+            before, counts = counts, np.zeros((len(unique), features.vocab_size))
+            counts[at[:known]] = before
+            counts[at[known:]] += new
+            first = np.concatenate([first, met])[here]
         if len(unique) * math.prod(features.feature_shape) * 8 > MEMORY_BYTES:
             return None
-        before, counts = counts, np.zeros((len(unique), features.vocab_size))
-        counts[at[:known]] = before
-        counts[at[known:]] += part.counts(which.reshape(codes.shape), len(mine))
-        first = np.concatenate([first, met])[here]
     return SoftmaxRows(features, features_met_first(features, targets, first), counts)
 
 
