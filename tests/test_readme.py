@@ -178,6 +178,7 @@ SMALL = {
     " --neural no",
     "lm": "--expert tiny --changes int8 --horizon 4 --n 4 --forced 2",
     "suite": "--size smoke --agents LogLossBC",
+    "advice": "--n 60 --sizes 50 --eps 0.2 --seeds 1 --budget 1 --samples 50 --instances few --draws 0",
     "rl": "--steps 64 --n-envs 8 --n 40 --seeds 1 --horizon 4 --rounds 2",
 }
 NEEDS = {"rl": "stable_baselines3", "pathstar": "torch", "lm": "transformers"}
@@ -236,6 +237,8 @@ def test_every_command_of_ours_runs(words, workplace, installed, capsys):
     elif words[0] == "evaluate":
         more = ["--demonstrations", "60", "--n", "20"]
         parse_evaluate(list(words[1:]))
+    elif words[0] == "advise":
+        more = ["--n", "60"]
     assert main([*words, *more]) == 0
     if words[0] == "run":
         assert (workplace / "small" / "report.html").stat().st_size > 1000
