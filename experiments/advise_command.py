@@ -20,6 +20,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from agents import ConvergenceWarning
 from agents.fit_class import fit_class
 from experiments.advise import LEAST, Advice, advise, nats_a_token
 from experiments.charts import COLOURS, Figure, end_labels, learner_style, new_panels, render, styled
@@ -233,7 +234,7 @@ def show_advice(words: list[str]) -> int:
                 f"--class is missing: what may a learner of {settings.data[0]} choose from? ngram(order=3)?"
             )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore", ConvergenceWarning)
             found = advise(
                 data,
                 policy_class,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agents import ConvergenceWarning
 from experiments.advise import advise, fit_rivals, learners, log_e_value
 from experiments.advise_command import class_of
 from experiments.aggregate import share_interval
@@ -107,7 +108,7 @@ def score(
     among = class_of(policy_class, data) if policy_class else made.policy_class
     seed = int(rng.integers(1 << 31))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", ConvergenceWarning)
         found = advise(data, among, budget=budget, rng=np.random.default_rng(seed))
         labels = {"task": task}
         records = [Record(FALSE if well else FOUND, float(found.misspecified), labels)]
