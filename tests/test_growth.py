@@ -15,6 +15,7 @@ def rows(text):
     return lines[0], [line.split("|")[1].strip() for line in lines[1:]]
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_rows_that_the_page_has(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["growth", "--shrink", "1000", "--out", str(tmp_path / "page.md")])
     growth.main()
