@@ -21,13 +21,14 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from agents import Agent, tournament
 from agents.fit_class import fit_class
 from agents.selection import TournamentResult, holdout_split
+from experiments.aggregate import nats_apart
 from experiments.measure import costed_fit, passing, powers_of_two, titled
 from ntp_envs import (
     ARLinearClass,
@@ -180,6 +181,24 @@ def log_e_value(
     return float(np.logaddexp.reduce(values - best_of_class) - math.log(len(values))), certified, found
 
 
+class Evidence(NamedTuple):
+    """Of both halves against the class; the rivals are those fitted to the first."""
+
+    log_e_value: float
+    certified: bool
+    rivals: dict[str, Policy]
+    best: str  # of them, on the second half
+
+
+def evidence(first: Demonstrations, second: Demonstrations, policy_class: PolicyClass) -> Evidence:
+    """`log_e_value` both ways round, and their mean, which is an e-value as well."""
+    rivals, backwards = (fit_rivals(half, policy_class) for half in (first, second))
+    one, certified, scores = log_e_value(first, second, policy_class, rivals)
+    other = log_e_value(second, first, policy_class, backwards)[0]
+    mean = float(np.logaddexp(one, other) - math.log(2.0))
+    return Evidence(mean, certified, rivals, max(scores, key=lambda name: scores[name]))
+
+
 def fit_rivals(demonstrations: Demonstrations, policy_class: PolicyClass) -> dict[str, Policy]:
     """Richer policies than those of the class, or other ones: n-grams, and mixtures of two members."""
     from agents import NGramBC
@@ -293,12 +312,26 @@ def nats_a_token(curve: DistanceCurve) -> tuple[Interval, int]:
     """``-log(1 - D / 2) / h`` with its interval at the longest h where the interval is below saturation, and h."""
     open_ = np.flatnonzero(curve.upper < 1.98)
     h = int(open_[-1]) + 1 if len(open_) else 1
-    ends = [-math.log1p(-min(float(c[h - 1]), 2.0 - 1e-12) / 2.0) / h for c in (curve.values, curve.lower, curve.upper)]
+    ends = [nats_apart(float(c[h - 1])) / h for c in (curve.values, curve.lower, curve.upper)]
     return (ends[0], ends[1], ends[2]), h
 
 
 #: the largest power of n that a fit's cost grows with, where that is not 1: pairs of prefixes, and their eigenvectors
 STEEPEST = {"ChunkKR": 3.0}
+
+
+def tokens_until_one(curve: DistanceCurve) -> Interval:
+    """The length at which D reaches 1, and those at which its upper and its lower end do."""
+    value, sooner, later = (passing(ends) for ends in (curve.values, curve.upper, curve.lower))
+    return value, sooner, later
+
+
+def reached_words(until: Interval, horizon: int) -> str:
+    """When D reaches 1, if it does."""
+    if math.isinf(until[0]):
+        return f"D_H^2 stays below 1 up to {horizon} tokens"
+    value, sooner, later = (f"{length:.3g}" for length in until)
+    return f"D_H^2 reaches 1 after {value} [{sooner}, {later}] tokens, so {horizon} are long"
 
 
 # -- 3. what can be afforded? ------------------------------------------------------------------------------------------
@@ -438,13 +471,7 @@ def advise(
     first, second = holdout_split(data, 0.5, rng)
     seed = int(rng.integers(1 << 32))
 
-    rivals = fit_rivals(first, policy_class)
-    backwards = fit_rivals(second, policy_class)
-    one, certified, scores = log_e_value(first, second, policy_class, rivals)
-    other, _, _ = log_e_value(second, first, policy_class, backwards)
-    log_e = float(np.logaddexp(one, other) - math.log(2.0))
-    rival = max(scores, key=lambda name: scores[name])
-
+    log_e, certified, rivals, rival = evidence(first, second, policy_class)
     probes = probe_all(table, first, policy_class, len(data), budget)
     costs = tuple(_judged(cost, budget, memory) for cost, _ in probes.values())
     fitted = {name: policy for name, (_, policy) in probes.items() if policy is not None}
@@ -457,7 +484,6 @@ def advise(
     curves = {name: against(rivals[rival], fitted[name], prompts, data.horizon, seed) for name in allowed}
     curve = curves.get("log-loss") or against(rivals[rival], loss_fit, prompts, data.horizon, seed)
     nats, at = nats_a_token(curve)
-    until = tuple(passing(ends) for ends in (curve.values, curve.upper, curve.lower))
     ratio = _over_nearest(curve, curves)
     game = tournament({name: fitted[name] for name in allowed}, second, tau="psi") if allowed else None
     ranked = _ranked(game) if game is not None else []
@@ -476,7 +502,7 @@ def advise(
         detectable=smallest_seen(len(second), len(rivals) + len(TESTS), len(lengths)),
         curve=curve,
         nats_per_token=nats,
-        tokens_until_one=until,  # type: ignore[arg-type]
+        tokens_until_one=tokens_until_one(curve),
         amplification=ratio,
         costs=costs,
         losses={} if game is None else dict(zip(game.names, game.worst.tolist())),
@@ -578,12 +604,6 @@ def _sentences(found: Advice, at: int, game: TournamentResult | None) -> Iterato
         yield f"1. No sign of misspecification ({evidence}): {unseen}."
 
     value, lower, upper = found.nats_per_token
-    until, sooner, later = found.tokens_until_one
-    reach = (
-        f"D_H^2 reaches 1 after {until:.3g} [{sooner:.3g}, {later:.3g}] tokens, so {found.horizon} are long"
-        if math.isfinite(until)
-        else f"D_H^2 stays below 1 up to {found.horizon} tokens"
-    )
     ratio = found.amplification
     grows = "no candidate is clearly nearer than log-loss"
     if math.isinf(ratio[0]):
@@ -592,7 +612,7 @@ def _sentences(found: Advice, at: int, game: TournamentResult | None) -> Iterato
         grows = f"log-loss is {ratio[0]:.2g} [{ratio[1]:.2g}, {ratio[2]:.2g}] times as far as the nearest candidate"
     yield (
         f"2. With the best rival in the expert's place, log-loss drifts by {value:.2g} [{lower:.2g}, {upper:.2g}] nats "
-        f"a token (at h = {at}); {reach}; {grows}."
+        f"a token (at h = {at}); {reached_words(found.tokens_until_one, found.horizon)}; {grows}."
     )
     yield _affordable(found)
     if game is None:

@@ -22,11 +22,10 @@ from rich.markup import escape
 
 from agents import ConvergenceWarning
 from agents.fit_class import fit_class
-from experiments.advise import LEAST, Advice, advise, nats_a_token
+from experiments.advise import LEAST, Advice, advise, nats_a_token, reached_words, tokens_until_one
 from experiments.charts import COLOURS, Figure, end_labels, learner_style, new_panels, render, styled
 from experiments.evaluation import build_task, parse_call
-from experiments.log_probs import read_log_probs
-from experiments.measure import passing
+from experiments.log_probs import curves_of, read_log_probs
 from experiments.report import report_html
 from experiments.study import FigureSpec
 from experiments.summary import Table
@@ -38,9 +37,7 @@ from ntp_envs import (
     PolicyClass,
     collect,
     distance,
-    distance_from_log_probs,
     ended_class,
-    one_sided_distance_from_log_probs,
 )
 from ntp_envs.checks import check_int
 from ntp_envs.features import WindowOneHot
@@ -180,21 +177,15 @@ def _log_probs(settings: AdviseSettings) -> dict[str, Any] | None:
 
 def _from_arrays(arrays: dict[str, Any]) -> Advice:
     """Two models and no class: the first two answers, and why there are no others."""
-    if "p_on_q" in arrays:
-        curve = distance_from_log_probs(**arrays, metrics=["hellinger2"])["hellinger2"]
-    else:
-        curve = one_sided_distance_from_log_probs(
-            arrays["p_on_p"], arrays["q_on_p"], mask=arrays.get("mask_p"), metrics=["hellinger2"]
-        )["hellinger2"]
+    curve = curves_of(arrays, metrics=["hellinger2"])["hellinger2"]
     nats, at = nats_a_token(curve)
-    until = tuple(passing(ends) for ends in (curve.values, curve.upper, curve.lower))
+    until = tokens_until_one(curve)
     horizon, low, high = curve.horizon, float(curve.lower[-1]), float(curve.upper[-1])
-    reach = f"D_H^2 reaches 1 after {until[0]:.3g} [{until[1]:.3g}, {until[2]:.3g}] tokens"
     sentences = (
         f"1. Q is {'not P' if low > 0 else 'not told from P'}: after {horizon} tokens D_H^2 = {curve.final:.3g} "
         f"[{low:.3g}, {high:.3g}].",
         f"2. Q drifts by {nats[0]:.2g} [{nats[1]:.2g}, {nats[2]:.2g}] nats a token (at h = {at}); "
-        + (reach if math.isfinite(until[0]) else f"D_H^2 stays below 1 up to {horizon} tokens")
+        + reached_words(until, horizon)
         + ".",
         "3. No class and no learner is named by two files of log-probabilities, so there is nothing to afford.",
         "4. For a recommendation give texts of P instead: a text file or demonstrations, and --class.",
@@ -205,7 +196,7 @@ def _from_arrays(arrays: dict[str, Any]) -> Advice:
         vocab_size=0,
         curve=curve,
         nats_per_token=nats,
-        tokens_until_one=until,  # type: ignore[arg-type]
+        tokens_until_one=until,
         sentences=sentences,
     )
 

@@ -250,6 +250,13 @@ def show_distance(words: list[str]) -> int:
     return 0
 
 
+def curves_of(arrays: dict[str, Any], **how: Any) -> dict[str, DistanceCurve]:
+    """By the bridge, or by the one-sided estimator where there are texts of one model only."""
+    if "p_on_q" in arrays:
+        return distance_from_log_probs(**arrays, **how)
+    return one_sided_distance_from_log_probs(arrays["p_on_p"], arrays["q_on_p"], mask=arrays.get("mask_p"), **how)
+
+
 def measured(settings: DistanceSettings) -> dict[str, DistanceCurve]:
     """The curves of a file; raises as `read_log_probs`, and for lengths that no text has."""
     found = read_log_probs(settings.file, max_bytes=settings.max_bytes)
@@ -257,12 +264,7 @@ def measured(settings: DistanceSettings) -> dict[str, DistanceCurve]:
         name: getattr(settings, name) for name in ("metrics", "thresholds", "confidence", "simultaneous")
     }
     try:
-        if "p_on_q" in found:
-            curves = distance_from_log_probs(**found, **how)
-        else:
-            curves = one_sided_distance_from_log_probs(
-                found["p_on_p"], found["q_on_p"], mask=found.get("mask_p"), **how
-            )
+        curves = curves_of(found, **how)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{settings.file}: {error}") from error
     horizon = next(iter(curves.values())).horizon

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents import ConvergenceWarning
-from experiments.advise import advise, fit_rivals, learners, log_e_value
+from experiments.advise import advise, evidence, learners
 from experiments.advise_command import class_of
 from experiments.aggregate import share_interval
 from experiments.cells import Cell, Record
 from experiments.charts import COLOURS, Figure, end_labels, new_figure, new_panels
 from experiments.evaluation import build_task
 from experiments.measure import costed_fit
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, number
 from ntp_envs import collect, distance
 
@@ -137,11 +137,7 @@ def power(*, eps: float, n: int, replicate: int, rng: np.random.Generator) -> li
     """Whether the e-value finds a contamination out."""
     task = build_task(f"Contamination(eps={eps}, horizon=16)")
     halves = [collect(task, n // 2, rng) for _ in range(2)]
-    logs = [
-        log_e_value(one, other, task.policy_class, fit_rivals(one, task.policy_class))[0]
-        for one, other in (halves, halves[::-1])
-    ]
-    log_e = float(np.logaddexp(logs[0], logs[1]) - math.log(2.0))
+    log_e = evidence(halves[0], halves[1], task.policy_class).log_e_value
     return [Record(FOUND, float(log_e >= math.log(20.0)), {"eps": eps, "n": n})]
 
 
@@ -179,7 +175,7 @@ def shares(s: Summary) -> dict[str, tuple[int, int]]:
     }
 
 
-def tables(s: Summary) -> list[Table]:
+def tables(o: AdviceOptions, s: Summary) -> list[Table]:
     goals = [[name, f"{met} of {total}"] for name, (met, total) in shares(s).items()]
     lines = []
     for task in s.distinct("task"):
@@ -243,28 +239,26 @@ def power_figure(s: Summary) -> Figure:
     return figure
 
 
-def analyse(o: AdviceOptions, s: Summary) -> Analysis:
-    findings = []
+def findings(o: AdviceOptions, s: Summary) -> Iterator[str]:
     for name, (met, total) in shares(s).items():
-        if not total:
-            continue
-        lower, upper = share_interval(met / total, total)
-        findings.append(f"{name}: {met} of {total} ({met / total:.0%}, 95 % [{lower:.0%}, {upper:.0%}]).")
-    figures = [
-        FigureSpec(
-            "headline",
-            "Does the advice pick the right learner?",
-            "A dot an instance; shaded: within 20 % of the nearest of the learners that could be afforded.",
-            lambda: ratio_figure(s),
-        ),
-        FigureSpec(
-            "power",
-            "How many demonstrations does it take to see a misspecification?",
-            "Share of replicates whose e-value is 20 or more, Contamination at H = 16; bands: 95 %.",
-            lambda: power_figure(s),
-        ),
-    ]
-    return Analysis(tables=tables(s), figures=figures, findings=findings)
+        if total:
+            lower, upper = share_interval(met / total, total)
+            yield f"{name}: {met} of {total} ({met / total:.0%}, 95 % [{lower:.0%}, {upper:.0%}])."
+
+
+def figures(o: AdviceOptions, s: Summary) -> Iterator[FigureSpec]:
+    yield FigureSpec(
+        "headline",
+        "Does the advice pick the right learner?",
+        "A dot an instance; shaded: within 20 % of the nearest of the learners that could be afforded.",
+        lambda: ratio_figure(s),
+    )
+    yield FigureSpec(
+        "power",
+        "How many demonstrations does it take to see a misspecification?",
+        "Share of replicates whose e-value is 20 or more, Contamination at H = 16; bands: 95 %.",
+        lambda: power_figure(s),
+    )
 
 
 STUDY = Study(
@@ -272,6 +266,6 @@ STUDY = Study(
     question="Is the advice of `ntp-bench advise` any good, on tasks whose expert is known?",
     options=AdviceOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("eps",),
 )

@@ -29,7 +29,7 @@ from experiments.charts import (
     no_data,
 )
 from experiments.measure import BEST, CHUNKED, POPULATION, fit_population, named, titled
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, pivot
 from ntp_envs import Task, distance, distance_curves, make_task
 from ntp_envs.tasks import Contamination, RareMode
@@ -236,8 +236,8 @@ def findings(o: DivergenceOptions, s: Summary) -> Iterator[str]:
         yield f"RareMode, H={o.rare_horizon}: {learner} has D_H^2 = {distance2:.4f}; not covered: {words}."
 
 
-def analyse(o: DivergenceOptions, s: Summary) -> Analysis:
-    figures = [
+def figures(o: DivergenceOptions, s: Summary) -> list[FigureSpec]:
+    return [
         FigureSpec(
             "headline",
             "Does the divergence decide who is near?",
@@ -252,7 +252,6 @@ def analyse(o: DivergenceOptions, s: Summary) -> Analysis:
             lambda: growth_figure(o, s),
         ),
     ]
-    return Analysis(tables=tables(o, s), figures=figures, findings=list(findings(o, s)))
 
 
 STUDY = Study(
@@ -260,6 +259,6 @@ STUDY = Study(
     question="Does it depend on the divergence who is near the expert, and whose error grows with the horizon?",
     options=DivergenceOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("N",),
 )

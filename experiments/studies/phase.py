@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from experiments.cells import Cell, Record
 from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart, new_panels, no_data
 from experiments.measure import CHUNKED, POPULATION, fit_population, measured, named, titled
-from experiments.study import Analysis, FigureSpec, Options, Study, option
+from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, pivot
 from ntp_envs import make_task
 from ntp_envs.tasks import Contamination
@@ -239,8 +239,8 @@ def findings(o: PhaseOptions, s: Summary) -> Iterator[str]:
             )
 
 
-def analyse(o: PhaseOptions, s: Summary) -> Analysis:
-    figures = [
+def figures(o: PhaseOptions, s: Summary) -> list[FigureSpec]:
+    return [
         FigureSpec(
             "headline",
             "Where is next-token prediction safe?",
@@ -255,7 +255,6 @@ def analyse(o: PhaseOptions, s: Summary) -> Analysis:
             lambda: sample_figure(o, s),
         ),
     ]
-    return Analysis(tables=tables(o, s), figures=figures, findings=list(findings(o, s)))
 
 
 STUDY = Study(
@@ -263,6 +262,6 @@ STUDY = Study(
     question="Where is next-token prediction safe: at which horizons, contaminations and numbers of demonstrations?",
     options=PhaseOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("eps",),
 )
