@@ -19,7 +19,7 @@ from scipy.special import expit
 from agents.targets import Targets
 from ntp_envs import NotTractableError
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.demonstrations import Demonstrations, row_blocks
+from ntp_envs.demonstrations import TokenRows, row_blocks
 from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits
 
 MEMORY_BYTES = 1 << 29
@@ -227,11 +227,10 @@ def _pooled(features: FeatureMap, targets: Targets) -> SoftmaxRows | None:
     return SoftmaxRows(features, features_met_first(features, targets, first), counts)
 
 
-def features_met_first(features: FeatureMap, data: Targets | Demonstrations, first: IntArray) -> FloatArray:
+def features_met_first(features: FeatureMap, data: TokenRows, first: IntArray) -> FloatArray:
     """``(C, c)`` or ``(C, A, d)`` features of the prefixes before the tokens numbered ``first``, of n H row by row."""
     values = np.empty((len(first), *features.feature_shape))
-    horizon = data.shape[1] if isinstance(data, Targets) else data.horizon
-    row, position = np.divmod(first, horizon)
+    row, position = np.divmod(first, data.shape[1])
     for h in np.unique(position):  # one evaluation for all contexts first met at this position
         here = np.flatnonzero(position == h)
         prompts, tokens = data.block(row[here])

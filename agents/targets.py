@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, sample_categorical
-from ntp_envs.demonstrations import Demonstrations, kept, row_blocks, with_wide_tokens
+from ntp_envs.demonstrations import Demonstrations, TokenRows, kept, row_blocks, with_wide_tokens
 from ntp_envs.policies import Policy, one_hot_log_probs
 
 
 @with_wide_tokens("prompts", "tokens", "answers")
 @dataclass(frozen=True, eq=False)
-class Targets:
+class Targets(TokenRows):
     """A weighted next token, or law of it, at every prefix of n sequences.
 
     Tokens are kept as the demonstrations keep them: those of many are widened at every reading, and `blocks` goes
@@ -72,17 +72,6 @@ class Targets:
         demonstrated = all(part.demonstrated for part in parts)
         answers = tokens if demonstrated else np.concatenate([part.hard for part in parts])
         return cls(prompts, tokens, None, weights, answers, parts[0].vocab_size)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(n, H)``."""
-        n, horizon = kept(self, "tokens").shape
-        return n, horizon
-
-    def block(self, rows: slice | NDArray[Any]) -> tuple[IntArray, IntArray]:
-        """The int64 prompts and tokens of some sequences."""
-        prompts, tokens = (kept(self, name)[rows].astype(np.int64, copy=False) for name in ("prompts", "tokens"))
-        return prompts, tokens
 
     def blocks(self) -> Iterator[Targets]:
         """The targets of a few sequences at a time, whose tokens are int64 arrays."""

@@ -46,7 +46,7 @@ from ntp_envs import (
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import check_generator, check_int, check_kind, check_real
 from ntp_envs.distances.sampled import bridge_distances
-from ntp_envs.distances.two_sample import tv_lower_bound
+from ntp_envs.distances.two_sample import hellinger2_bound, tv_lower_bound
 from ntp_envs.features import ContextFeatureMap, PairwiseProducts
 from ntp_envs.intervals import CONFIDENCE, each_of, least_share, unseen_probability
 
@@ -138,7 +138,7 @@ class Advice:
     @property
     def hellinger2_lower(self) -> FloatArray:
         """``(L,)`` lower bounds on the squared Hellinger distance: ``2 (1 - sqrt(1 - TV^2))``."""
-        return 2.0 * self.tv_lower**2 / (1.0 + np.sqrt(1.0 - self.tv_lower**2))
+        return hellinger2_bound(self.tv_lower)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it; what is not finite is text."""

@@ -71,6 +71,21 @@ def kept(of: Any, name: str) -> Any:
     return vars(of)[name]
 
 
+class TokenRows:
+    """What has ``(n, P)`` prompts and ``(n, H)`` tokens that are `WideTokens`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, H)``."""
+        n, horizon = kept(self, "tokens").shape
+        return n, horizon
+
+    def block(self, rows: slice | NDArray[Any]) -> tuple[IntArray, IntArray]:
+        """The int64 prompts and tokens at these row numbers."""
+        prompts, tokens = (kept(self, name)[rows].astype(np.int64, copy=False) for name in ("prompts", "tokens"))
+        return prompts, tokens
+
+
 def row_blocks(n: int, length: int) -> Iterator[slice]:
     """The rows of ``(n, length)`` tokens, about `BLOCK_TOKENS` at a time, one row at least."""
     size = max(BLOCK_TOKENS // max(length, 1), 1)
@@ -115,7 +130,7 @@ class Exactness:
 
 @with_wide_tokens("prompts", "tokens")
 @dataclass(frozen=True, eq=False)
-class Demonstrations:
+class Demonstrations(TokenRows):
     """Token sequences of one length, with their prompts.
 
     Args:
@@ -162,7 +177,7 @@ class Demonstrations:
             tokens = check_any_tokens(name, given, self.vocab_size)
             kind = np.int64 if tokens.size <= MANY_TOKENS else small_int_dtype(self.vocab_size - 1)
             put(name, _own(given, tokens.astype(kind, copy=False)))
-        n, horizon = kept(self, "tokens").shape
+        n, horizon = self.shape
         if n == 0:
             raise ValueError("there are no demonstrations (tokens has 0 rows); at least one is needed.")
         if horizon == 0:
@@ -198,22 +213,17 @@ class Demonstrations:
                 value.flags.writeable = False  # pickle forgets
 
     def __len__(self) -> int:
-        return len(kept(self, "tokens"))
+        return self.shape[0]
 
     @property
     def horizon(self) -> int:
         """H, the number of tokens a sequence."""
-        return kept(self, "tokens").shape[1]
+        return self.shape[1]
 
     @property
     def prompt_length(self) -> int:
         """P, the number of prompt tokens."""
         return kept(self, "prompts").shape[1]
-
-    def block(self, rows: slice | NDArray[Any]) -> tuple[IntArray, IntArray]:
-        """The int64 prompts and tokens at these row numbers."""
-        prompts, tokens = (kept(self, name)[rows].astype(np.int64, copy=False) for name in ("prompts", "tokens"))
-        return prompts, tokens
 
     @property
     def written(self) -> NDArray[np.bool_]:

@@ -139,9 +139,8 @@ class TransformersPolicy(Policy):
             if self._read > self.window:
                 raise ValueError(f"{self._too_long()} are more than its window of {self.window}; shorten the prompts.")
             self.horizon = self.window - self._read + 1  # the last token need not be read
-        self._cache = (
-            "cache" if "cache" in _parameters(model.__class__) else "past_key_values"
-        )  # the name that it has had since 5.24, or had
+        # the name that it has had since 5.24, or had
+        self._cache = "cache" if "cache" in _parameters(model.__class__) else "past_key_values"
         self.attention_window: int | None = None
         if attention_window is not None:
             own = getattr(config, "sliding_window", None)

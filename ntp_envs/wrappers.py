@@ -35,7 +35,7 @@ from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.distances.front import distance
 from ntp_envs.distances.metrics import METRICS, Metric, RatioFunction, check_metric, metric_names
 from ntp_envs.distances.sampled import bridge_distances, one_sided_distances
-from ntp_envs.distances.two_sample import TWO_SAMPLE_METHODS, TwoSampleResult, two_sample_test
+from ntp_envs.distances.two_sample import TWO_SAMPLE_METHODS, TwoSampleResult, hellinger2_bound, two_sample_test
 from ntp_envs.env import TokenEnv
 from ntp_envs.intervals import CONFIDENCE
 from ntp_envs.observations import (
@@ -247,17 +247,13 @@ def _own_generator() -> np.random.Generator:
 
 
 def _hellinger2_bound(curve: DistanceCurve) -> DistanceCurve:
-    """A lower bound on TV as one on ``sum (sqrt P - sqrt Q)^2``: ``2 (1 - sqrt(1 - TV^2))``, from TV^2 <= 1 - BC^2."""
-
-    def bound(tv: NDArray[np.float64]) -> NDArray[np.float64]:
-        return 2.0 * tv * tv / (1.0 + np.sqrt(1.0 - tv * tv))
-
+    """A lower bound on TV as one on the squared Hellinger distance."""
     slope = 2.0 * curve.values / np.sqrt(np.maximum(1.0 - curve.values**2, 1e-12))
     return dataclasses.replace(
         curve,
         metric="hellinger2",
-        values=bound(curve.values),
-        lower=bound(curve.lower),
+        values=hellinger2_bound(curve.values),
+        lower=hellinger2_bound(curve.lower),
         upper=2.0 * curve.upper,
         std_error=slope * curve.std_error,
     )

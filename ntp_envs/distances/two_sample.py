@@ -297,6 +297,14 @@ def tv_lower_bound(hits: IntArray, alarms: IntArray, held_out: int, *, level: fl
     return np.maximum(np.maximum(by_accuracy, by_rates), 0.0)
 
 
+def hellinger2_bound(tv: FloatArray) -> FloatArray:
+    """``sum (sqrt P - sqrt Q)^2`` at least, where TV is at least so much: ``2 (1 - sqrt(1 - TV^2))``.
+
+    From ``TV^2 <= 1 - BC^2``.
+    """
+    return 2.0 * tv * tv / (1.0 + np.sqrt(1.0 - tv * tv))
+
+
 def _fisher(hits: IntArray, alarms: IntArray, held_out: int) -> FloatArray:
     """``P(X >= hits)`` for X hypergeometric: as many calls of p in all, at random among the 2 ``held_out``."""
     log_choose = binomial_log_coefficients(held_out)
