@@ -1,9 +1,9 @@
 """How time and memory grow with size, and where that ends: ``python -m experiments.growth`` writes ``docs/scaling.md``.
 
 A `Work` is done at sizes that span a decade and more. Seconds are the processor's on one thread, the least of some
-repetitions; memory is the most that Python and NumPy held during
-one more, on top of what was there before. Exponents are slopes of least squares on log-log axes; where the size is an
-exponent itself, what is fitted is the factor of one step. Limits are extrapolated from the largest size.
+repetitions; memory is the most that Python and NumPy held during one more, on top of what was there before. Exponents
+are slopes of least squares on log-log axes; where the size is an exponent itself, what is fitted is the factor of one
+step. Limits are extrapolated from the largest size.
 """
 
 from __future__ import annotations
@@ -358,8 +358,8 @@ INTRODUCTION = """# How it scales
 `python -m experiments.growth` makes this page (on one core, in some minutes). A line is one kind of work at sizes that
 span a decade or more: the exponents of its growth (seconds ~ size^e; "x2" is a factor for each further token), what
 the largest size took (processor seconds on one thread, and the most memory that was allocated for the work, on top of
-the data it starts from), where it reaches ten minutes or 8 GB by extrapolation, and the way
-past that. Times are of one machine; exponents and memory are what carries over.
+the data it starts from), where it reaches ten minutes or 8 GB by extrapolation, and the way past that. Times are of
+one machine; exponents and memory are what carries over.
 """
 
 
