@@ -473,6 +473,7 @@ class ParityCoT(TargetTask):
 
     @property
     def prompt_length(self) -> int:  # type: ignore[override]
+        """P, the number of bits."""
         return self.bits
 
     def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray:
@@ -670,6 +671,7 @@ class ParityMix(Task):
 
     @property
     def prompt_length(self) -> int:  # type: ignore[override]
+        """P, the number of bits."""
         return self.d
 
     def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray:

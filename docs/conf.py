@@ -1,0 +1,86 @@
+"""Settings of the documentation: ``sphinx-build -W -b html docs docs/_build/html`` builds it, offline, from nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from docutils.utils.math.latex2mathml import tex2mathml
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import galleries  # noqa: E402
+import reference  # noqa: E402
+
+import ntp_envs  # noqa: E402
+
+project = "ntp-envs"
+author = "the authors of ntp-envs"
+version = release = ntp_envs.__version__
+html_title = f"ntp-envs {release}"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+nitpicky = True
+suppress_warnings = ["toc.empty_glob"]
+default_role = "py:obj"
+
+# pages are read on a code host as well: links to files elsewhere in the repository become downloads here
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # an overridden method is described where it is defined first
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+autodoc_mock_imports = [name for name in ("torch", "stable_baselines3", "transformers", "datasets", "gguf", "minari")
+                        if importlib.util.find_spec(name) is None]  # fmt: skip
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_copy_source = html_show_sourcelink = False
+html_show_copyright = html_show_sphinx = False
+html_theme_options = {
+    "light_css_variables": {"font-stack": "system-ui, sans-serif", "font-stack--monospace": "ui-monospace, monospace"},
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+
+def _math(block: bool) -> Any:
+    """Formulas as MathML, which browsers draw themselves: no script, no network."""
+
+    def visit(translator: Any, node: Any) -> None:
+        translator.body.append(tex2mathml(node.astext(), as_block=block))
+        from docutils.nodes import SkipNode
+
+        raise SkipNode
+
+    return visit, None
+
+
+def setup(app: Any) -> dict[str, Any]:
+    terms = reference.glossary_terms(HERE / "glossary.md")
+
+    def process(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+        lines[:] = reference.link_terms(lines, terms)
+
+    app.add_directive("public", reference.Public)
+    app.connect("autodoc-process-docstring", process, priority=900)  # after napoleon
+    app.connect("env-updated", reference.also_known)
+    app.connect("missing-reference", reference.resolve)
+    app.connect("builder-inited", lambda app: galleries.write_pages(HERE / "gallery"))
+    app.add_html_math_renderer("mathml", inline_renderers=_math(False), block_renderers=_math(True))
+    return {"parallel_read_safe": False, "parallel_write_safe": True}
