@@ -22,11 +22,10 @@ author = "the authors of ntp-envs"
 version = release = ntp_envs.__version__
 html_title = f"ntp-envs {release}"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 nitpicky = True
-suppress_warnings = ["toc.empty_glob"]
 default_role = "py:obj"
 
 # pages are read on a code host as well: links to files elsewhere in the repository become downloads here
@@ -42,9 +41,6 @@ autodoc_mock_imports = [name for name in ("torch", "stable_baselines3", "transfo
                         if importlib.util.find_spec(name) is None]  # fmt: skip
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
-napoleon_numpy_docstring = False
-napoleon_use_ivar = True
-napoleon_use_rtype = False
 
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -75,10 +71,10 @@ def setup(app: Any) -> dict[str, Any]:
     terms = reference.glossary_terms(HERE / "glossary.md")
 
     def process(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
-        lines[:] = reference.link_terms(lines, terms)
+        lines[:] = reference.link_terms(reference.as_rst("\n".join(lines)), terms)
 
     app.add_directive("public", reference.Public)
-    app.connect("autodoc-process-docstring", process, priority=900)  # after napoleon
+    app.connect("autodoc-process-docstring", process)
     app.connect("env-updated", reference.also_known)
     app.connect("missing-reference", reference.resolve)
     app.connect("builder-inited", lambda app: galleries.write_pages(HERE / "gallery"))

@@ -25,25 +25,25 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sphinx.ext.napoleon import Config, GoogleDocstring
+from reference import as_rst
 
-from agents import ConvergenceWarning, LogLossBC
-from experiments.evaluation import build_task
+from agents import Agent, ConvergenceWarning, LogLossBC, PerceptronBC
 from experiments.info import describe
 from experiments.studies import STUDIES, load_study
-from ntp_envs import NGramClass, NotTractableError, Task, collect, distance, task_names
+from ntp_envs import NGramClass, NotTractableError, Task, collect, distance, make_task, task_names
 from ntp_envs.tasks.registry import WITH_AN_EXTRA, task_class
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "figures"
 LARGEST = 60_000  # bytes of a figure
 
-#: a family whose own defaults take long, and a smaller one of it
-INSTANCES = {"ColumnAddition": "ColumnAddition(addends=2)"}
+#: where log-loss takes long, another learner
+LEARNERS: dict[str, Agent] = {"ColumnAddition": PerceptronBC()}
 #: where no learner of the core takes the class of the family: another class
 CLASSES: dict[str, Any] = {"Multiplication": lambda task: NGramClass(task.vocab_size, 6)}
 EPISODES, DEMONSTRATIONS, DRAWS = 1000, 1000, 2000
@@ -73,8 +73,7 @@ def write_pages(folder: Path) -> None:
 
 def index(title: str, about: str, place: str, lines: dict[str, str]) -> str:
     """The front page of a gallery."""
-    rows = "".join(f"| [{name}]({place}/{name}.md) | {_cell(line)} |
-" for name, line in lines.items())
+    rows = "".join(f"| [{name}]({place}/{name}.md) | {_cell(line)} |\n" for name, line in lines.items())
     tree = "\n".join(f"{place}/{name}" for name in lines)
     return f"# {title}\n\n{about}\n\n| | |\n|-|-|\n{rows}\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
 
@@ -99,9 +98,7 @@ def extra_page(name: str) -> str:
 
 def task_page(name: str) -> str:
     """What it shows, its sizes, an episode, the parameters."""
-    call = INSTANCES.get(name, name)
-    found = describe(call)
-    task = build_task(call)
+    found, task = describe(name), make_task(name)
     rows = {
         **{what: f"{size}" for what, size in found["sizes"].items()},
         "expert": f"`{found['expert']}`",
@@ -141,14 +138,17 @@ def documented(kind: type, values: dict[str, str], between: list[str] | None = N
 
 def _rst(text: str, kind: type) -> str:
     """A part of a docstring, in the syntax that docstrings have."""
-    lines = GoogleDocstring(text, Config(napoleon_use_ivar=True)).lines()
+    lines = as_rst(text)
     return "\n".join(["```{eval-rst}", f".. py:currentmodule:: {kind.__module__}", "", *lines, "```"])
 
 
 def episode(task: Task) -> list[str]:
     """The expert and a learner on the same prompts and with the same random numbers, where they part first."""
     demonstrations, taught = _demonstrations(task)
-    learner, policy_class = LogLossBC(), CLASSES.get(task.name, lambda task: task.policy_class)(task)
+    learner, policy_class = (
+        LEARNERS.get(task.name, LogLossBC()),
+        CLASSES.get(task.name, lambda task: task.policy_class)(task),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         policy = learner.fit(demonstrations, policy_class, rng=np.random.default_rng(0)).policy_
@@ -178,10 +178,12 @@ def episode(task: Task) -> list[str]:
 
 
 def _demonstrations(task: Task) -> tuple[Any, str]:
-    try:
-        return task.population(), "infinitely many demonstrations"
-    except NotTractableError:
-        return collect(task, DEMONSTRATIONS, np.random.default_rng(0)), f"{DEMONSTRATIONS} demonstrations"
+    """The population, unless it is not known or is large."""
+    with suppress(NotTractableError):
+        population = task.population()
+        if len(population) <= DEMONSTRATIONS:
+            return population, "infinitely many demonstrations"
+    return collect(task, DEMONSTRATIONS, np.random.default_rng(0)), f"{DEMONSTRATIONS} demonstrations"
 
 
 def _column(title: str, tokens: Any, other: Any, task: Task) -> str:
@@ -229,7 +231,7 @@ def study_page(name: str) -> str:
         alt = re.sub(r"[\[\]\n]", " ", said["caption"])
         parts += [f"![{alt}](../../figures/{said['figure']})", f"*{_plain(said['caption'])}*"]
         parts += ["\n".join(f"* {_plain(finding)}" for finding in said["findings"])] if said["findings"] else []
-        parts += [f"Made by this command in {said['seconds']:g} seconds of one processor, at commit `{said['commit']}`."]
+        parts += [f"Made by this command in {said['seconds']:g} seconds of one core, at commit `{said['commit']}`."]
     parts += ["## What it does", _rst(about, study.options).replace(study.options.__module__, "experiments.study")]
     options = dataclasses.fields(study.options)
     quick = study.options.quick()

@@ -6,9 +6,12 @@ needs no edit here. A page says which chapter it is, ``{public} distances``, and
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import inspect
+import pydoc
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +20,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.nodes import make_refnode
 
@@ -27,6 +31,7 @@ MODULES = (
     "ntp_envs.distances",
     "ntp_envs.text",
     "ntp_envs.features",
+    "ntp_envs.evaluation",
     "ntp_envs.wrappers",
     "ntp_envs.data",
     "ntp_envs.language",
@@ -35,6 +40,7 @@ MODULES = (
     "ntp_envs.testing",
     "agents",
     "agents.neural",
+    "agents.neural.training",
     "agents.neural.language",
     "agents.rl",
     "agents.testing",
@@ -49,6 +55,8 @@ ONLY = {
     "ntp_envs.data": ("from_minari", "imitation_expert", "to_d3rlpy", "to_imitation", "to_minari"),
     "ntp_envs.language": ("TransformersPolicy", "load_model"),
     "ntp_envs.perturbed": ("perturbed", "perturbed_models"),
+    "ntp_envs.evaluation": ("SearchResult",),
+    "agents.neural.training": ("Training",),
     "agents.neural.language": ("TrainedTransformersPolicy", "TransformersClass"),
     "experiments.advise": ("Advice", "Cost", "Evidence", "advise"),
 }
@@ -188,21 +196,48 @@ def resolve(app: Any, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node |
     return contnode if exists(target, node.get("py:module"), node.get("py:class")) else None
 
 
-def exists(words: str, module: str | None, kind: str | None) -> bool:
-    """Whether Python knows the dotted words, as they stand or seen from a module or class."""
-    import builtins
-    import pydoc
+#: libraries that docstrings name, and the short names that they have there
+LIBRARIES = {"np", "gym", "imitation", "d3rlpy", "torch", "transformers", "stable_baselines3", "sb3_contrib", "minari"}
 
-    if all(hasattr(builtins, word.strip()) for word in words.split(",")) or pydoc.locate(words) is not None:
+
+def exists(words: str, module: str | None, kind: str | None) -> bool:
+    """Whether Python knows the dotted words: a built-in, of a library, or of any module of ours, public or not."""
+    first, *rest = words.split(".")
+    if first in LIBRARIES or hasattr(builtins, first) or pydoc.locate(words) is not None:
         return True
-    scope: Any = find(f"{module}.{kind}") if module and kind and "." not in kind else None
-    scopes = [scope, *(importlib.import_module(name) for name in {module, getattr(scope, "__module__", None)} if name)]
-    for item in scopes:
-        for word in words.split("."):
-            item = getattr(item, word, None)
-        if item is not None:
+    scopes = [
+        part for name, part in sorted(sys.modules.items()) if name.startswith(("ntp_envs", "agents", "experiments"))
+    ]
+    scopes += [find(f"{module}.{kind}")] if module and kind and "." not in kind else []
+    return any(_has(getattr(scope, first, None), rest) or first in _fields(scope) for scope in scopes)
+
+
+def _has(item: Any, words: list[str]) -> bool:
+    for word in words:
+        if word in _fields(item):
             return True
-    return words.split(".")[0] in ("np", "gym", "torch", "sb3", "matplotlib", "pathlib")
+        item = getattr(item, word, None)
+    return item is not None
+
+
+def _fields(item: Any) -> set[str]:
+    """What classes annotate, and so have once they are made."""
+    return {name for kind in getattr(item, "__mro__", ()) for name in vars(kind).get("__annotations__", ())}
+
+
+# -- docstrings --------------------------------------------------------------------------------------------------------
+
+AFTER = "Attributes after fit"
+GOOGLE = Config(napoleon_use_ivar=True, napoleon_use_rtype=False, napoleon_custom_sections=[(AFTER, "params_style")])
+
+
+def as_rst(words: str) -> list[str]:
+    """A docstring of ours as Sphinx reads it: sections in Google's style, headings in Gymnasium's."""
+    words = re.sub(r"^( *)Attributes after `fit`.*:$", rf"\1{AFTER}:", words, flags=re.M)
+    words = re.sub(r"^## (.*)$", r"**\1**\n", words, flags=re.M)
+    words = re.sub(r"^( +[\w, *]+,)\n +(?=[\w, *]+: )", r"\1 ", words, flags=re.M)  # names on two lines
+    words = re.sub(r"(?<=, )\*\*(?=\w+: )", r"\\*\\*", words)
+    return GoogleDocstring(words, GOOGLE).lines()
 
 
 # -- the glossary ------------------------------------------------------------------------------------------------------
