@@ -61,6 +61,13 @@ for path in sys.argv[1:]:
 """
 
 
+def write_named(folder):
+    """Blocks that begin with the name of a file, as ``# myalg.py``, as that file: later blocks and commands import it."""
+    for *_, block in PYTHON:
+        if name := re.match(r"# (\w+\.py)\n", block):
+            (folder / name[1]).write_text(block, encoding="utf-8")
+
+
 def wanted(block):
     """The extras that it needs."""
     found = set(
@@ -89,6 +96,7 @@ def test_python_blocks_run(tmp_path):
     Where the chain of the example is sticky a coin that all but always says 1 is nearer than the fair one.
     """
     files = []
+    write_named(tmp_path)
     for page, number, _, block in PYTHON:
         assert not wanted(block), "a block that needs an extra is marked py"
         files.append(tmp_path / f"{page.parent.name}-{page.stem}-{number}.py")
@@ -176,7 +184,8 @@ COMMANDS = sorted({command for page in PAGES for command in commands_of(page.rea
 
 
 def without_folder(command):
-    """``.venv/bin/python`` is python."""
+    """``.venv/bin/python`` is python, and ``PYTHONPATH=.`` before it is where the tests run it anyway."""
+    command = command[command[0] == "PYTHONPATH=." :]
     program = re.sub(r"^\.venv/bin/", "", command[0])
     return (re.sub(r"^python3$", "python", program), *command[1:])
 
@@ -206,6 +215,7 @@ NEEDS = {"rl": "stable_baselines3", "pathstar": "torch", "lm": "transformers"}
 def workplace(tmp_path):
     """A folder with a file for each command that reads one, and the example package as if it was installed."""
     (tmp_path / "book.txt").write_text((ROOT / "tests" / "data" / "harbour.txt").read_text("utf-8"), encoding="utf-8")
+    write_named(tmp_path)
     shutil.copytree(ROOT / "experiments" / "submissions", tmp_path / "experiments" / "submissions")
     zeros = np.zeros((3, 2))
     np.savez(tmp_path / "texts.npz", p_on_p=zeros, q_on_p=zeros, p_on_q=zeros, q_on_q=zeros)
@@ -226,10 +236,12 @@ def installed(workplace, monkeypatch):
     """In that folder, and the package can be imported."""
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("COLUMNS", "200")
-    for path in (EXAMPLE, workplace / "site"):
+    for path in (EXAMPLE, workplace / "site", workplace):
         monkeypatch.syspath_prepend(str(path))
+    before = set(sys.modules)
     yield
-    sys.modules.pop("trimmed_imitation", None)
+    for name in {"trimmed_imitation", *(file.stem for file in workplace.glob("*.py"))} & (set(sys.modules) - before):
+        del sys.modules[name]
 
 
 BENCH = sorted({command[1:] for command in map(without_folder, COMMANDS) if command[0] == "ntp-bench"})
