@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,7 @@ autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # an overridden method is described where it is defined first
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
-autodoc_mock_imports = [name for name in ("torch", "stable_baselines3", "transformers", "datasets", "gguf", "minari")
-                        if importlib.util.find_spec(name) is None]  # fmt: skip
+autodoc_mock_imports = reference.ABSENT
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 
@@ -68,10 +66,13 @@ def _math(block: bool) -> Any:
 
 
 def setup(app: Any) -> dict[str, Any]:
-    terms = reference.glossary_terms(HERE / "glossary.md")
+    terms = {term.lower(): term for term in reference.glossary_terms(HERE / "glossary.md")}
+    unlinked: dict[str, dict[str, str]] = {}
 
     def process(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
-        lines[:] = reference.link_terms(reference.as_rst("\n".join(lines)), terms)
+        entry = name.rpartition(".")[0] if what in ("method", "property", "attribute") else name
+        left = unlinked.setdefault(entry, dict(terms))  # a class and its members link to a term once
+        lines[:] = reference.link_terms(reference.as_rst("\n".join(lines)), left)
 
     app.add_directive("public", reference.Public)
     app.connect("autodoc-process-docstring", process)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import importlib.util
 import inspect
 import pydoc
 import re
@@ -20,6 +21,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from sphinx.ext.autodoc.mock import mock
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.nodes import make_refnode
@@ -81,6 +83,17 @@ CHAPTERS = {
 }
 
 
+#: what is described without being there
+ABSENT = [name for name in ("torch", "stable_baselines3", "transformers", "datasets", "gguf", "safetensors", "minari")
+          if importlib.util.find_spec(name) is None]  # fmt: skip
+
+
+def load(module: str) -> ModuleType:
+    """A module, whether or not what its extra brings is installed."""
+    with mock(ABSENT):
+        return importlib.import_module(module)
+
+
 def names_of(module: ModuleType) -> list[str]:
     """What a module makes public."""
     hidden = ("__version__",)
@@ -96,7 +109,7 @@ def defined_in(item: Any, module: str, name: str) -> str:
     """The module that defines a public name: where a class or function says, else the one that assigns the constant."""
     if inspect.isclass(item) or inspect.isroutine(item):
         return item.__module__
-    source = inspect.getsource(importlib.import_module(module))
+    source = inspect.getsource(load(module))
     found = re.search(rf"^from ([\w.]+) import (?:[^(\n]*|\([^)]*)\b{name}\b", source, flags=re.M)
     return found[1] if found else module
 
@@ -106,8 +119,8 @@ def public() -> dict[str, list[tuple[str, ...]]]:
     """By chapter the names under which each thing is public, the one that it is documented under first."""
     found: dict[tuple[str, str], list[str]] = {}
     for module in MODULES:
-        for name in names_of(importlib.import_module(module)):
-            item = getattr(importlib.import_module(module), name)
+        for name in names_of(load(module)):
+            item = getattr(load(module), name)
             found.setdefault((defined_in(item, module, name), name), []).append(f"{module}.{name}")
     chapters: dict[str, list[tuple[str, ...]]] = {chapter: [] for chapter in CHAPTERS}
     for (module, _), names in found.items():
@@ -120,7 +133,7 @@ def public() -> dict[str, list[tuple[str, ...]]]:
 def find(path: str) -> Any:
     """What ``package.module.name`` is."""
     module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    return getattr(load(module), name)
 
 
 def words_on(path: str) -> str:
@@ -255,12 +268,15 @@ def glossary_terms(path: Path) -> list[str]:
 _SKIP = r"``.*?``|:[\w:]+:`[^`]*`|`[^`]*`_{0,2}|^\s*:[^:]+:|\S+://\S+|\*\*.*?\*\*"
 
 
-def link_terms(lines: list[str], terms: list[str]) -> list[str]:
-    """The first occurrence of each term (or of its plural) in a docstring becomes a link to the glossary.
+def link_terms(lines: list[str], left: dict[str, str]) -> list[str]:
+    """The first occurrence of each term (or of its plural) becomes a link to the glossary, and leaves ``left``.
 
     Not in code, examples, directives or links; words may not be broken over two lines.
+
+    Args:
+        lines: of a docstring.
+        left: the terms to look for, by themselves in lower case.
     """
-    left = {term.lower(): term for term in terms}
     if not left:
         return lines
     words = "|".join(re.escape(term) for term in sorted(left, key=len, reverse=True))

@@ -74,7 +74,7 @@ def test_every_chapter_has_names_and_a_page(reference):
 
 # -- links to the glossary ---------------------------------------------------------------------------------------------
 
-TERMS = ["horizon", "squared Hellinger distance", "rho", "Hellinger"]
+TERMS = {term.lower(): term for term in ("horizon", "squared Hellinger distance", "rho", "Hellinger")}
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,17 @@ TERMS = ["horizon", "squared Hellinger distance", "rho", "Hellinger"]
     ],
 )
 def test_terms_become_links(reference, line, linked):
-    assert reference.link_terms([line], TERMS) == [line if linked is None else linked]
+    assert reference.link_terms([line], dict(TERMS)) == [line if linked is None else linked]
 
 
 def test_examples_and_code_are_left_alone(reference):
     lines = [">>> f(", "...     horizon)", "horizon", "", "After: horizon", "", "Code::", "", "    horizon", "", "rho"]
-    assert reference.link_terms(lines, TERMS)[:5] == [*lines[:4], "After: :term:`horizon <horizon>`"]
-    assert reference.link_terms(lines, ["rho"])[-1] == ":term:`rho <rho>`"
-    assert reference.link_terms([*lines[6:9]], TERMS) == lines[6:9]
+    left = dict(TERMS)
+    linked = reference.link_terms(lines, left)
+    assert linked == [*lines[:4], "After: :term:`horizon <horizon>`", *lines[5:-1], ":term:`rho <rho>`"]
+    assert sorted(left) == ["hellinger", "squared hellinger distance"]
+    assert reference.link_terms(lines, left) == lines
+    assert reference.link_terms(lines[6:9], dict(TERMS)) == lines[6:9]
 
 
 # -- galleries ---------------------------------------------------------------------------------------------------------
