@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from docutils.nodes import SkipNode
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
 
+logger = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
@@ -25,6 +29,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 nitpicky = True
+nitpick_ignore = [("py:class", "dict[str")]  # of an annotation that Sphinx does not take apart
 default_role = "py:obj"
 
 # pages are read on a code host as well: links to files elsewhere in the repository become downloads here
@@ -57,9 +62,11 @@ def _math(block: bool) -> Any:
     """Formulas as MathML, which browsers draw themselves: no script, no network."""
 
     def visit(translator: Any, node: Any) -> None:
-        translator.body.append(tex2mathml(node.astext(), as_block=block))
-        from docutils.nodes import SkipNode
-
+        text = node.astext().replace(r"\lt", "<").replace(r"\gt", ">")  # which MyST's readers write for a code host
+        try:
+            translator.body.append(tex2mathml(text, as_block=block))
+        except MathError as error:
+            logger.warning("formula: %s: %s", error, text, location=node)
         raise SkipNode
 
     return visit, None
@@ -76,6 +83,7 @@ def setup(app: Any) -> dict[str, Any]:
 
     app.add_directive("public", reference.Public)
     app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-process-signature", lambda *given: tuple(map(reference.shorter, given[-2:])))
     app.connect("env-updated", reference.also_known)
     app.connect("missing-reference", reference.resolve)
     app.connect("builder-inited", lambda app: galleries.write_pages(HERE / "gallery"))

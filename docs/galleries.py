@@ -138,8 +138,15 @@ def documented(kind: type, values: dict[str, str], between: list[str] | None = N
 
 def _rst(text: str, kind: type) -> str:
     """A part of a docstring, in the syntax that docstrings have."""
+    text = re.sub(r"(?<![`:\w])`(\w+)`(?!`)", lambda found: _member(kind, found), text)
     lines = as_rst(text)
     return "\n".join(["```{eval-rst}", f".. py:currentmodule:: {kind.__module__}", "", *lines, "```"])
+
+
+def _member(kind: type, found: re.Match[str]) -> str:
+    """A method that a docstring names, as a reference that is understood outside of its class."""
+    place = f"ntp_envs.tasks.{kind.__name__}.{found[1]}"
+    return f":py:obj:`{found[1]} <{place}>`" if found[1] in vars(kind) else found[0]
 
 
 def episode(task: Task) -> list[str]:

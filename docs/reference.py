@@ -18,13 +18,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from numpy.typing import ArrayLike, NDArray
 from sphinx.ext.autodoc.mock import mock
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.nodes import make_refnode
+from sphinx.util.typing import stringify_annotation
 
 #: a name that several of them give is documented where it comes first, and is found under all of its names
 MODULES = (
@@ -96,9 +99,8 @@ def load(module: str) -> ModuleType:
 
 def names_of(module: ModuleType) -> list[str]:
     """What a module makes public."""
-    hidden = ("__version__",)
     if hasattr(module, "__all__"):
-        return [name for name in module.__all__ if name not in hidden]
+        return [name for name in [*module.__all__, *getattr(module, "WITH_AN_EXTRA", ())] if name != "__version__"]
     if module.__name__ in ONLY:
         return list(ONLY[module.__name__])
     own = [name for name, item in vars(module).items() if getattr(item, "__module__", None) == module.__name__]
@@ -155,8 +157,13 @@ def entry(path: str) -> list[str]:
         return [f".. autoclass:: {path}", "   :members:", "   :show-inheritance:", ""]
     if inspect.isroutine(item):
         return [f".. autofunction:: {path}", ""]
-    value = [f"   :value: {item!r}"] if len(repr(item)) < 200 else []
+    value = [f"   :value: {item!r}"] if len(repr(item)) < 200 and "<" not in repr(item) else []
     return [f".. py:data:: {path}", *value, "", f"   {words_on(path)}", ""]
+
+
+def summary(path: str) -> str:
+    """The first line of what a name says of itself, in which backquotes are code."""
+    return re.sub(r"`+([^`]+)`+", r"``\1``", words_on(path).partition("\n")[0])
 
 
 class Public(Directive):
@@ -168,10 +175,7 @@ class Public(Directive):
         paths = [names[0] for names in public()[self.arguments[0]]]
         table = [".. list-table::", "   :class: names", "   :widths: auto", ""]
         for path in paths:
-            table += [
-                f"   * - :py:obj:`{path.rpartition('.')[2]} <{path}>`",
-                f"     - {words_on(path).partition(chr(10))[0]}",
-            ]
+            table += [f"   * - :py:obj:`{path.rpartition('.')[2]} <{path}>`", f"     - {summary(path)}"]
         lines = [*table, "", *(line for path in paths for line in entry(path))]
         box = nodes.container()
         text = ["````{eval-rst}", *lines, "````"]
@@ -216,7 +220,8 @@ LIBRARIES = {"np", "gym", "imitation", "d3rlpy", "torch", "transformers", "stabl
 def exists(words: str, module: str | None, kind: str | None) -> bool:
     """Whether Python knows the dotted words: a built-in, of a library, or of any module of ours, public or not."""
     first, *rest = words.split(".")
-    if first in LIBRARIES or hasattr(builtins, first) or pydoc.locate(words) is not None:
+    parent = pydoc.locate(words.rpartition(".")[0])
+    if first in LIBRARIES or hasattr(builtins, first) or pydoc.locate(words) is not None or _has(parent, rest[-1:]):
         return True
     scopes = [
         part for name, part in sorted(sys.modules.items()) if name.startswith(("ntp_envs", "agents", "experiments"))
@@ -226,7 +231,7 @@ def exists(words: str, module: str | None, kind: str | None) -> bool:
 
 
 def _has(item: Any, words: list[str]) -> bool:
-    for word in words:
+    for word in words if item is not None else ():
         if word in _fields(item):
             return True
         item = getattr(item, word, None)
@@ -236,6 +241,21 @@ def _has(item: Any, words: list[str]) -> bool:
 def _fields(item: Any) -> set[str]:
     """What classes annotate, and so have once they are made."""
     return {name for kind in getattr(item, "__mro__", ()) for name in vars(kind).get("__annotations__", ())}
+
+
+# -- signatures --------------------------------------------------------------------------------------------------------
+
+DTYPES = ("float64", "float32", "int64", "int32", "integer", "bool_")
+ARRAYS = {f"NDArray[{name}]": NDArray[getattr(np, name)] for name in DTYPES} | {"NDArray": NDArray[Any]}
+#: what Sphinx makes of numpy's aliases, and their names
+SHORT = {stringify_annotation(kind, "smart"): name for name, kind in {**ARRAYS, "ArrayLike": ArrayLike}.items()}
+
+
+def shorter(words: str | None) -> str | None:
+    """A signature in which numpy's aliases have their names again."""
+    for long, short in SHORT.items() if words else ():
+        words = words.replace(long, short)
+    return words
 
 
 # -- docstrings --------------------------------------------------------------------------------------------------------
@@ -264,6 +284,8 @@ def glossary_terms(path: Path) -> list[str]:
     return [line.partition(" : ")[0].strip() for line in lines if line[:1].strip() and not line.startswith((":", ".."))]
 
 
+#: what a link may stand between, for docutils to see it
+_BEFORE, _AFTER = r"(?<![^\s(\[\"'/])", r"(?![^\s.,:;!?)\]\"'/])"
 #: what is left alone in a line: code, references, links, and the field that a line of a list opens with
 _SKIP = r"``.*?``|:[\w:]+:`[^`]*`|`[^`]*`_{0,2}|^\s*:[^:]+:|\S+://\S+|\*\*.*?\*\*"
 
@@ -280,7 +302,7 @@ def link_terms(lines: list[str], left: dict[str, str]) -> list[str]:
     if not left:
         return lines
     words = "|".join(re.escape(term) for term in sorted(left, key=len, reverse=True))
-    pattern = re.compile(rf"(?P<skip>{_SKIP})|(?<![\w-])(?P<term>{words})(?P<plural>s?)(?![\w-])", flags=re.I)
+    pattern = re.compile(rf"(?P<skip>{_SKIP})|{_BEFORE}(?P<term>{words})s?{_AFTER}", flags=re.I)
 
     def replace(match: re.Match[str]) -> str:
         term = left.pop((match["term"] or "").lower(), None)
