@@ -30,13 +30,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reference import as_rst
+from reference import as_rst, find
 
 from agents import Agent, ConvergenceWarning, LogLossBC, PerceptronBC
 from experiments.info import describe
 from experiments.studies import STUDIES, load_study
-from ntp_envs import NGramClass, NotTractableError, Task, collect, distance, make_task, task_names
-from ntp_envs.tasks.registry import WITH_AN_EXTRA, task_class
+from ntp_envs import NGramClass, NotTractableError, Task, collect, distance, make_task
+from ntp_envs.tasks.registry import BUILT_IN, WITH_AN_EXTRA
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "figures"
@@ -54,12 +54,12 @@ ARGUMENT = r"^    (\*{0,2}\w[\w, *]*): ((?:.*\n?)(?:(?:     .*)?\n?)*)"
 
 def write_pages(folder: Path) -> None:
     """Every page of both galleries; a page that has not changed is left alone."""
-    tasks = {name: task_page(name) for name in task_names() if ":" not in name}
+    tasks = {name: task_page(name) for name in BUILT_IN}
     tasks |= {name: extra_page(name) for name in WITH_AN_EXTRA}
     studies = {name: study_page(name) for name in STUDIES}
     pages = {f"tasks/{name}": page for name, page in tasks.items()}
     pages |= {f"studies/{name}": page for name, page in studies.items()}
-    lines = {name: task_class(name).__doc__.strip().partition("\n")[0] for name in tasks}
+    lines = {name: find(f"ntp_envs.tasks.{name}").__doc__.strip().partition("\n")[0] for name in tasks}
     pages["tasks"] = index("Tasks", "What each family shows, and an episode of its expert beside a learner's.", "tasks",
                            {name: rst_to_md(line) for name, line in lines.items()})  # fmt: skip
     questions = {name: load_study(name).question for name in studies}
@@ -75,7 +75,7 @@ def index(title: str, about: str, place: str, lines: dict[str, str]) -> str:
     """The front page of a gallery."""
     rows = "".join(f"| [{name}]({place}/{name}.md) | {_cell(line)} |\n" for name, line in lines.items())
     tree = "\n".join(f"{place}/{name}" for name in lines)
-    return f"# {title}\n\n{about}\n\n| | |\n|-|-|\n{rows}\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
+    return f"# {title}\n\n{about}\n\n| | |\n|-|-|\n{rows}\n:::{{toctree}}\n:hidden:\n\n{tree}\n:::\n"
 
 
 def _cell(text: str) -> str:
@@ -92,8 +92,7 @@ def rst_to_md(text: str) -> str:
 
 def extra_page(name: str) -> str:
     """Of a family that has no defaults to be made from: its docstring."""
-    kind = task_class(name)
-    return "\n\n".join([f"# {name}", *documented(kind, {}), reference(name)]) + "\n"
+    return "\n\n".join([f"# {name}", *documented(find(f"ntp_envs.tasks.{name}"), {}), reference(name)]) + "\n"
 
 
 def task_page(name: str) -> str:

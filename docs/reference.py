@@ -87,8 +87,8 @@ CHAPTERS = {
 
 
 #: what is described without being there
-ABSENT = [name for name in ("torch", "stable_baselines3", "transformers", "datasets", "gguf", "safetensors", "minari")
-          if importlib.util.find_spec(name) is None]  # fmt: skip
+EXTRAS = ("torch", "stable_baselines3", "transformers", "datasets", "gguf", "safetensors", "psutil", "minari")
+ABSENT = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
 
 
 def load(module: str) -> ModuleType:
@@ -122,7 +122,7 @@ def public() -> dict[str, list[tuple[str, ...]]]:
     found: dict[tuple[str, str], list[str]] = {}
     for module in MODULES:
         for name in names_of(load(module)):
-            item = getattr(load(module), name)
+            item = find(f"{module}.{name}")
             found.setdefault((defined_in(item, module, name), name), []).append(f"{module}.{name}")
     chapters: dict[str, list[tuple[str, ...]]] = {chapter: [] for chapter in CHAPTERS}
     for (module, _), names in found.items():
@@ -135,7 +135,8 @@ def public() -> dict[str, list[tuple[str, ...]]]:
 def find(path: str) -> Any:
     """What ``package.module.name`` is."""
     module, _, name = path.rpartition(".")
-    return getattr(load(module), name)
+    with mock(ABSENT):
+        return getattr(importlib.import_module(module), name)
 
 
 def words_on(path: str) -> str:
