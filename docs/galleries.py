@@ -238,7 +238,7 @@ def study_page(name: str) -> str:
         parts += [f"![{alt}](../../figures/{said['figure']})", f"*{_plain(said['caption'])}*"]
         parts += ["\n".join(f"* {_plain(finding)}" for finding in said["findings"])] if said["findings"] else []
         parts += [f"Made by this command in {said['seconds']:g} seconds of one core, at commit `{said['commit']}`."]
-    parts += ["## What it does", _rst(about, study.options).replace(study.options.__module__, "experiments.study")]
+    parts += ["## What it does", _rst(about, study.options)]
     options = dataclasses.fields(study.options)
     quick = study.options.quick()
     rows = "".join(

@@ -214,6 +214,20 @@ def resolve(app: Any, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node |
     return contnode if exists(target, node.get("py:module"), node.get("py:class")) else None
 
 
+def link_code(app: Any, doctree: nodes.document, page: str) -> None:
+    """Code in a sentence that is a public name, or ``Class.member`` of one, leads to its entry."""
+    objects = app.env.get_domain("py").objects
+    places = {name.rpartition(".")[2]: names[0] for chapter in public().values() for names in chapter for name in names}
+    for literal in list(doctree.findall(nodes.literal)):
+        first, _, member = literal.astext().removesuffix("()").partition(".")
+        path = literal.astext() if literal.astext() in objects else ".".join(filter(None, [places.get(first), member]))
+        parents = (literal.parent, literal.parent.parent)
+        if path in objects and not any(isinstance(one, nodes.reference | nodes.title) for one in parents):
+            known = objects[path]
+            link = make_refnode(app.builder, page, known.docname, known.node_id, literal.deepcopy(), path)
+            literal.replace_self(link)
+
+
 #: libraries that docstrings name, and the short names that they have there
 LIBRARIES = {"np", "gym", "imitation", "d3rlpy", "torch", "transformers", "stable_baselines3", "sb3_contrib", "minari"}
 
