@@ -219,7 +219,8 @@ def distances(task: Task, policy: Any) -> str:
     return (
         f"| tokens written | {head} |\n|-|{'-|' * len(lengths)}\n"
         f"| squared Hellinger distance | {' | '.join(cells)} |\n\n"
-        f"From 0 (the same law) to 2 (nothing in common); {curve.method}{'' if curve.is_exact else ', 95 % at each h'}."
+        f"From 0 (the same law) to 2 (nothing in common); {'exactly' if curve.is_exact else 'with 95 % intervals'}, by "
+        f"the method `{curve.method}`."
     )
 
 

@@ -118,17 +118,17 @@ def defined_in(item: Any, module: str, name: str) -> str:
 
 @cache
 def public() -> dict[str, list[tuple[str, ...]]]:
-    """By chapter the names under which each thing is public, the one that it is documented under first."""
+    """By chapter the names of each thing: first the one that it is documented under, last where it is defined."""
     found: dict[tuple[str, str], list[str]] = {}
     for module in MODULES:
         for name in names_of(load(module)):
             item = find(f"{module}.{name}")
             found.setdefault((defined_in(item, module, name), name), []).append(f"{module}.{name}")
     chapters: dict[str, list[tuple[str, ...]]] = {chapter: [] for chapter in CHAPTERS}
-    for (module, _), names in found.items():
+    for (module, name), names in found.items():
         places = [(len(place), chapter) for chapter, known in CHAPTERS.items() for place in known
                   if f"{module}.".startswith(f"{place}.")]  # fmt: skip
-        chapters[max(places)[1]].append(tuple(names))
+        chapters[max(places)[1]].append((*names, *{f"{module}.{name}"}.difference(names)))
     return chapters
 
 
@@ -267,8 +267,8 @@ SHORT = {stringify_annotation(kind, "smart"): name for name, kind in {**ARRAYS, 
 
 
 def shorter(words: str | None) -> str | None:
-    """A signature in which numpy's aliases have their names again."""
-    for long, short in SHORT.items() if words else ():
+    """A signature in which numpy's aliases have their names again, and what stands for a default is Python."""
+    for long, short in {**SHORT, "<factory>": "..."}.items() if words else ():
         words = words.replace(long, short)
     return words
 
