@@ -60,10 +60,12 @@ def write_pages(folder: Path) -> None:
     pages = {f"tasks/{name}": page for name, page in tasks.items()}
     pages |= {f"studies/{name}": page for name, page in studies.items()}
     lines = {name: find(f"ntp_envs.tasks.{name}").__doc__.strip().partition("\n")[0] for name in tasks}
-    pages["tasks"] = index("Tasks", "What each family shows, and an episode of its expert beside a learner's.", "tasks",
-                           {name: rst_to_md(line) for name, line in lines.items()})  # fmt: skip
+    lines = {name: rst_to_md(line) for name, line in lines.items()}
+    about = "What each family shows, and an episode of its expert beside a learner's."
+    pages["tasks"] = index("Gallery of tasks", about, "tasks", lines)
+    about = "What each asks, and what it found in its quick form."
     questions = {name: load_study(name).question for name in studies}
-    pages["studies"] = index("Studies", "What each asks, and what it found in its quick form.", "studies", questions)
+    pages["studies"] = index("Gallery of studies", about, "studies", questions)
     for name, page in pages.items():
         path = folder / f"{name}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
