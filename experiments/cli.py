@@ -40,7 +40,7 @@ def shadowed_agents() -> str | None:
     file = getattr(found, "__file__", None)
     places = [file] if file else list(getattr(found, "__path__", []))
     is_ours = any(ours in (Path(place).resolve(), Path(place).resolve().parent) for place in places)
-    if is_ours and hasattr(found, "Agent"):
+    if is_ours and hasattr(found, "make_agent"):  # not every Agent is one of ours
         return None
     if is_ours:
         return (

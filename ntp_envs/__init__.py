@@ -117,7 +117,7 @@ from ntp_envs.tasks.base import collect
 from ntp_envs.vector_env import TokenVectorEnv
 from ntp_envs.wrappers import RolloutDistance, VectorRolloutDistance
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 register_known()
 
