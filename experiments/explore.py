@@ -19,7 +19,7 @@ keyboard and a screen reader know. A policy in the page forbids every connection
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -29,7 +29,6 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 
 from agents import ChunkedRhoBC, LogLossBC, NGramBC
 from experiments.cells import write_whole
@@ -140,9 +139,9 @@ def contamination_data(
 
     Returns:
         ``horizons``, ``chunks``, ``eps``; ``expert``: documents by eps; ``learners``: by eps a list of policies, first
-        that of log-loss, then one for each K; ``best``: by eps one for each H. A policy is ``theta``, ``curve`` (squared
-        Hellinger distance to the expert after 1, 2, ... tokens), ``documents`` and ``common`` (tokens that each has in
-        common with the expert's).
+        that of log-loss, then one for each K; ``best``: by eps one for each H. A policy is ``theta``, ``curve``
+        (squared Hellinger distance to the expert after 1, 2, ... tokens), ``documents`` and ``common`` (tokens that
+        each has in common with the expert's).
     """
     longest, chunks = horizons[-1], [2**k for k in range(horizons[-1].bit_length())]
     shown = min(SHOWN, longest)
@@ -153,7 +152,7 @@ def contamination_data(
     for share in eps:
         task = Contamination(horizon=longest, eps=share)
 
-        def look(policy: Any, length: int, task: Contamination = task) -> dict[str, Any]:
+        def seen(policy: Any, length: int, task: Contamination = task) -> dict[str, Any]:
             curve = distance(task.expert, policy, task.replace(horizon=length)).values
             _, learnt, common = coupled(task.expert, policy, prompts, shown, uniforms)
             texts = ["".join(map(str, row)) for row in learnt]
@@ -168,8 +167,8 @@ def contamination_data(
         for chunk in chunks:
             part = task.replace(horizon=chunk)
             fits.append(ChunkedRhoBC(chunk).fit(part.population(chunk=chunk), part.policy_class).policy_)
-        found["learners"].append([look(policy, longest) for policy in fits])
-        found["best"].append([look(task.replace(horizon=H).best_in_class().policy, H) for H in horizons])
+        found["learners"].append([seen(policy, longest) for policy in fits])
+        found["best"].append([seen(task.replace(horizon=H).best_in_class().policy, H) for H in horizons])
         drawn = coupled(task.expert, task.expert, prompts, shown, uniforms)[0]
         found["expert"].append(["".join(map(str, row)) for row in drawn])
     found["task"] = f"Contamination(p={task.p:g}, q=1 - {1 - task.q:g})"
@@ -238,16 +237,10 @@ def page(data: dict[str, Any], javascript: str) -> str:
     return template.replace("{{data}}", content).replace("{{library}}", javascript)
 
 
-def explore_data(text: Text | None, *, seed: int = 0, tell: Callable[[str], Any] = lambda said: None) -> dict[str, Any]:
-    """Everything that the page shows."""
+def look() -> dict[str, Any]:
+    """Version and colours: those of the learners in all figures."""
     colours = {name: learner_style(name).colour for name in ("log-loss", "chunked", "rho", "best in class")}
-    data: dict[str, Any] = {"version": __version__, "colours": colours, "orders": list(shades(ORDERS, BLUES).values())}
-    tell("learners on Contamination ...")
-    data["contamination"] = contamination_data(seed=seed)
-    if text is not None:
-        tell("learners of the text ...")
-        data["text"] = text_data(text, seed=seed)
-    return data
+    return {"version": __version__, "colours": colours, "orders": list(shades(ORDERS, BLUES).values())}
 
 
 def show_explore(words: list[str]) -> int:
@@ -258,7 +251,11 @@ def show_explore(words: list[str]) -> int:
     task = None if settings.text == "none" else build_task(settings.text)
     if task is not None and not isinstance(task, Text):
         raise ValueError(f"--text {settings.text} must be a task of the family Text, or none.")
-    data = explore_data(task, seed=settings.seed, tell=lambda said: stderr.print(escape(said)))
+    stderr.print("learners on Contamination ...")
+    data = {**look(), "contamination": contamination_data(seed=settings.seed)}
+    if task is not None:
+        stderr.print("learners of the text ...")
+        data["text"] = text_data(task, seed=settings.seed)
     content = page(data, javascript)
     write_whole(settings.out, content)
     print(f"page: {settings.out} ({len(content.encode()) / 1e6:.1f} MB)")

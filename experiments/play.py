@@ -1,9 +1,9 @@
 """``ntp-bench play``: a person in the learner's place, who guesses real text or writes in an environment.
 
-**Guessing** (the task `Text`) is Shannon's game (C. E. Shannon, "Prediction and entropy of printed English", Bell System
-Technical Journal 30, 1951) in the form of a bet (T. M. Cover and R. C. King, "A convergent gambling estimate of the
-entropy of English", IEEE Transactions on Information Theory 24, 1978): before each character the person names one and
-says how sure they are, with probability c. Their law of the character is then, as `stated_law` has it, ::
+**Guessing** (the task `Text`) is Shannon's game (C. E. Shannon, "Prediction and entropy of printed English", Bell
+System Technical Journal 30, 1951) in the form of a bet (T. M. Cover and R. C. King, "A convergent gambling estimate of
+the entropy of English", IEEE Transactions on Information Theory 24, 1978): before each character the person names one
+and says how sure they are, a probability c. Their law of the character is then, as `stated_law` has it, ::
 
     P(x) = c [x is the guess] + (1 - c) B(x),        and B alone where there is no guess,
 
@@ -30,21 +30,24 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text as Words
 
+from agents import LogLossBC, make_agent
 from experiments.cells import write_whole
 from experiments.charts import COLOURS, Figure, interval_dot, name_rows, new_figure, render, styled
-from experiments.evaluation import build_task, parse_call
+from experiments.evaluation import build_task, network_class, parse_call
 from experiments.summary import Interval, SummaryRow, Table, mean_interval, paired_difference, with_interval
 from experiments.terminal import print_whole
-from ntp_envs import Task
+from ntp_envs import Demonstrations, Task, collect
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import NotTractableError, check_int, check_probability
 from ntp_envs.env import TokenEnv
@@ -157,9 +160,10 @@ def labels_of(task: Task) -> list[str]:
     return [f"<{token}>" if name in unclear else name for token, name in enumerate(names)]
 
 
-def over_rounds(scores: Sequence[float]) -> Interval:
-    """The mean over rounds, and its 95 % interval, `experiments.summary.mean_interval`: none of one or of equal ones."""
-    return mean_interval(scores, np.random.default_rng(0))
+def over_rounds(scores: Sequence[float], *, least: float = -math.inf) -> Interval:
+    """The mean over rounds, and its 95 % interval: none of one round, or of equal ones; cut off at the least score."""
+    mean, lower, upper = mean_interval(scores, np.random.default_rng(0))
+    return mean, lower if math.isnan(lower) else max(lower, least), upper
 
 
 # -- a result, and its file --------------------------------------------------------------------------------------------
@@ -174,8 +178,9 @@ class Result:
         player, task, seed, length: of the settings; the task with its parameters.
         law: hash of the task's text or law: results with equal ones can be compared.
         unit: what is guessed or written: a character, a byte, a word, a token.
-        rounds: one dictionary a round: ``prompt``, ``truth`` (guess) or ``written`` (write), ``guesses`` ([token or
-            ``None``, confidence] each), and ``scores``, by who: the round's mean bits, or its sum of rewards.
+        rounds: one dictionary a round: ``place`` (its number), ``prompt``; ``truth`` and ``guesses`` ([token or
+            ``None``, confidence] each), or ``written`` and ``expert`` (its probability of each token); and ``scores``,
+            by who: the round's mean bits, or its sum of rewards.
         finished: whether all rounds were played.
         broken_off: the round that was not finished, which does not count; or ``None``.
     """
@@ -195,11 +200,16 @@ class Result:
     def measure(self) -> str:
         return MEASURES[self.kind].format(unit=self.unit)
 
+    @property
+    def least(self) -> float:
+        """The least score that there can be."""
+        return 0.0 if self.kind == "guess" else -math.inf
+
     def scores(self) -> dict[str, list[float]]:
         """By who, those of all rounds; a model that is not in all of them is left out."""
-        names = [name for name in self.rounds[0]["scores"]] if self.rounds else []
-        return {name: [one["scores"][name] for one in self.rounds] for name in names
-                if all(name in one["scores"] for one in self.rounds)}  # fmt: skip
+        every = [one["scores"] for one in self.rounds]
+        names = [name for name in every[0] if all(name in scores for scores in every)] if every else []
+        return {name: [scores[name] for scores in every] for name in names}
 
     def write(self, path: Path) -> None:
         content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
@@ -237,6 +247,7 @@ def read_result(path: Path) -> Result:
     for number, one in enumerate(found["rounds"], start=1):
         scores = one.get("scores") if isinstance(one, dict) else None
         check(isinstance(scores, dict) and YOU in scores, f"round {number} has no score of {YOU}")
+        check(type(one.get("place")) is int, f"round {number} does not say its place")
         for name, score in scores.items():
             real = isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
             check(real, f"round {number} scores {name} with {score!r}")
@@ -266,6 +277,10 @@ class Screen:
         """A line of pieces, each perhaps with a style; the terminal wraps it."""
         self.console.print(Words.assemble(*pieces), end=end, soft_wrap=True)
 
+    def tell(self, text: str, style: str = "") -> None:
+        """Sentences, wrapped between words."""
+        self.console.print(Words(text, style))
+
     def visible(self, text: str, *, all_spaces: bool = False) -> str:
         """Text on one line: line ends, tabs, spaces that could be overlooked and what is not printable as marks."""
         spaces = re.sub(r" " if all_spaces else r" {2,}|^ | $|(?<=\n) ", lambda m: self.marks[" "] * len(m[0]), text)
@@ -293,7 +308,9 @@ class Screen:
             share = float(probabilities[token])
             bar = self.bar(share, min(room, 40)) if room >= 5 else ""
             look = "bold green" if token == next(iter(marks)) else ""
-            mark = f" <- {marks[token]}" if token in marks else ""
+            mark = ""
+            if token in marks:
+                mark = f" <- {marks[token]}" if self.console.width >= 40 else " <-" if look else " (you)"
             self.say((f" {names[token]:>{width}} {100 * share:5.1f} % {bar}{mark}".rstrip(), look))
 
     def bar(self, share: float, width: int) -> str:
@@ -311,7 +328,7 @@ class Stopped(Exception):
 # -- guessing ----------------------------------------------------------------------------------------------------------
 
 GUESSING = """\
-Guess the next {unit}, {length} at each of {rounds} places in a text that no model here has seen.
+Guess the next {unit}, {length} at each of {rounds} places, in a part of the text that no model here has seen.
 Type it and press Enter; say how sure you are: e? is 20 %, e is 50 %, e! is 90 %, e 75 is 75 %.
 {specials}Enter alone is no guess. Ctrl-D ends the game, and what is done is kept.
 A guess that is sure and right costs few bits, sure and wrong many: say what you believe."""
@@ -325,16 +342,16 @@ def guess(task: Text, settings: PlaySettings, screen: Screen, result: Result) ->
     """
     labels = labels_of(task)
     numbers = {label: token for token, label in enumerate(labels)}
-    passages = task.windows(settings.rounds or 20, np.random.default_rng(settings.seed), held_out=True)
-    prompts, tokens = passages.prompts, passages.tokens
+    passages = places_of(task, settings)
+    prompts, tokens, scored = passages.prompts, passages.tokens, is_guessed(task, passages)
     base, orders = task.shuffled, {f"{n}-gram": task.replace(expert_order=n).clean for n in ORDERS}
-    models: dict[str, Policy] = {**orders, f"expert, {task.expert_order}-gram": task.expert}
-    bits = {name: -policy.log_probs(prompts, tokens) / math.log(2) for name, policy in models.items()}
+    expert = f"expert, {task.expert_order}-gram"
+    bits = {name: in_bits(policy, passages) for name, policy in {**orders, expert: task.expert}.items()}
     special = "" if task.tokens == "word" else "A space is a space or \\s, a line end \\n. "
     words = GUESSING.format(unit=result.unit, length=task.horizon, rounds=len(prompts), specials=special)
-    screen.say(words)
+    screen.tell(words)
     for number in range(len(prompts)):
-        one: dict[str, Any] = {"prompt": task.decode(prompts[number]), "truth": [], "guesses": []}
+        one: dict[str, Any] = {"place": number, "prompt": task.decode(prompts[number]), "truth": [], "guesses": []}
         result.broken_off, yours = one, []
         screen.say("")
         for step in range(int(passages.lengths[number])):
@@ -344,7 +361,7 @@ def guess(task: Text, settings: PlaySettings, screen: Screen, result: Result) ->
             screen.say(tail(screen, screen.visible(task.decode(row))))
             prior = np.exp(base.next_log_probs(prefix, before)[0])
             law = np.exp(task.expert.next_log_probs(prefix, before)[0])
-            if truth == task.unknown_token:
+            if not scored[number, step]:
                 screen.say("(a rare character, which nobody has to guess)")
                 continue
             guessed, confidence = asked(screen, numbers, lower=task.lower)
@@ -354,13 +371,10 @@ def guess(task: Text, settings: PlaySettings, screen: Screen, result: Result) ->
             one["guesses"].append([None if guessed is None else labels[guessed], confidence])
             marks = {truth: "it was this"} | ({} if guessed in (None, truth) else {guessed: "your guess"})
             screen.law(law, labels, marks, settings.top)
-            expert = bits[f"expert, {task.expert_order}-gram"][number, step]
-            right = ("right", "bold green") if guessed == truth else ("", "")
-            screen.say(f" you {cost:.1f} bits, the expert {expert:.1f}  ", right)
-        scored = tokens[number, : passages.lengths[number]] != task.unknown_token
-        if scored.any():
+            screen.say(f" you {cost:.1f} bits, the expert {bits[expert][number, step]:.1f}")
+        if yours:
             one["scores"] = {YOU: float(np.mean(yours))}
-            one["scores"] |= {name: float(row[number, : len(scored)][scored].mean()) for name, row in bits.items()}
+            one["scores"] |= {name: float(row[number][scored[number]].mean()) for name, row in bits.items()}
             yield one
 
 
@@ -380,38 +394,51 @@ def asked(screen: Screen, numbers: Mapping[str, int], *, lower: bool) -> tuple[i
         try:
             return read_guess(line.lower() if lower else line, numbers)
         except ValueError as error:
-            screen.say((str(error), "yellow"))
+            screen.tell(str(error), "yellow")
 
 
 def network_bits(task: Text, settings: PlaySettings, result: Result, screen: Screen) -> None:
     """Add what a small network makes of the same characters, trained for seconds on the text that the expert had."""
     if settings.network == "no" or not result.rounds:
         return
-    try:
-        from agents.neural import NetworkClass, NeuralBC
-    except ImportError as error:
-        if settings.network == "yes":
-            screen.say((str(error), "yellow"))
-        return
-    screen.say("A small network reads the text (Ctrl-C goes on without it)...")
-    longer = task.replace(horizon=64)
     rng = np.random.default_rng(0)
-    agent = NeuralBC(steps=400, batch_size=64, learning_rate=3e-3)
     try:
-        learnt = agent.fit(longer.windows(4000, rng), NetworkClass.for_task("mlp", longer, window=8, width=64), rng=rng)
-    except (KeyboardInterrupt, ValueError, RuntimeError):
+        longer = task.replace(horizon=64)
+        network = network_class("mlp(window=8, width=96)", longer)
+        screen.tell("A small network reads the text for some seconds (Ctrl-C goes on without it) ...")
+        agent = make_agent("agents.neural:NeuralBC", steps=250, batch_size=32, learning_rate=5e-3)
+        learnt = agent.fit(longer.windows(4000, rng), network, rng=rng).policy_
+    except (KeyboardInterrupt, ValueError, RuntimeError) as error:  # no torch; a short text; no memory on a GPU
+        if settings.network == "yes":
+            screen.tell(f"No network: {error}", "yellow")
         return
-    passages = task.windows(settings.rounds or 20, np.random.default_rng(settings.seed), held_out=True)
-    bits = -learnt.policy_.log_probs(passages.prompts, passages.tokens) / math.log(2)
-    scored = passages.written & (passages.tokens != (-1 if task.unknown_token is None else task.unknown_token))
-    for number, one in enumerate(result.rounds):
-        one["scores"]["network, MLP"] = float(bits[number][scored[number]].mean())
+    passages = places_of(task, settings)
+    bits, scored = in_bits(learnt, passages), is_guessed(task, passages)
+    for one in result.rounds:
+        place = one["place"]
+        one["scores"]["network, MLP"] = float(bits[place][scored[place]].mean())
+
+
+def places_of(task: Text, settings: PlaySettings) -> Demonstrations:
+    """Stretches of the held-out text, the context as prompts: the same for everyone with this seed."""
+    return task.windows(settings.rounds or 20, np.random.default_rng(settings.seed), held_out=True)
+
+
+def in_bits(policy: Policy, passages: Demonstrations) -> FloatArray:
+    """``(n, H)`` the bits that each token costs a policy."""
+    return -policy.log_probs(passages.prompts, passages.tokens) / math.log(2)
+
+
+def is_guessed(task: Text, passages: Demonstrations) -> NDArray[np.bool_]:
+    """``(n, H)`` which tokens are guessed: all up to the end of a document, but for those that stand for others."""
+    unknown = -1 if task.unknown_token is None else task.unknown_token
+    return passages.written & (passages.tokens != unknown)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 WRITING = """\
-{what}
+{what} (`ntp-bench info {name}` says more.)
 Write {horizon} tokens, one a line, in the expert's place. {choice}Ctrl-D ends the game, and what is done is kept.
 The score of a round is {reward}."""
 SUCCESS = "the task's success, from 0 to 1"
@@ -425,13 +452,12 @@ def write(task: Task, settings: PlaySettings, screen: Screen, result: Result) ->
     reward = SUCCESS if task.has_success else LIKENESS.format(floor=env.log_prob_floor)
     choice = f"Tokens: {' '.join(numbers)}. " if len(numbers) <= 64 else ""
     what = (type(task).__doc__ or "").strip().partition("\n\n")[0].replace("\n", " ")
-    screen.say(WRITING.format(what=what, horizon=task.horizon, choice=choice, reward=reward))
+    screen.tell(WRITING.format(what=what, name=task.name, horizon=task.horizon, choice=choice, reward=reward))
     others = baselines(task)
-    env.reset(seed=settings.seed)
     for number in range(settings.rounds or 3):
-        _, info = env.reset()
+        _, info = env.reset(seed=None if number else settings.seed)
         prompt, tokens = env.prompt, np.zeros(0, dtype=np.int64)
-        one: dict[str, Any] = {"prompt": task.decode(prompt), "written": [], "expert": []}
+        one: dict[str, Any] = {"place": number, "prompt": task.decode(prompt), "written": [], "expert": []}
         result.broken_off, score, over = one, 0.0, False
         screen.say("")
         while not over:
@@ -447,7 +473,7 @@ def write(task: Task, settings: PlaySettings, screen: Screen, result: Result) ->
                     raise Stopped
                 token = numbers.get(line.strip())
                 if token is None:
-                    screen.say((f"{line!r} is no token of {task.name}. {choice}", "yellow"))
+                    screen.tell(f"{line!r} is no token of {task.name}. {choice}", "yellow")
             law = info["expert_probs"]
             _, gained, over, _, info = env.step(token)
             score, tokens = score + float(gained), np.append(tokens, token)
@@ -463,18 +489,13 @@ def write(task: Task, settings: PlaySettings, screen: Screen, result: Result) ->
 
 def baselines(task: Task) -> dict[str, Policy]:
     """The expert, and the log-loss learner of the task's class where it can be fitted."""
-    from agents import LogLossBC
-    from ntp_envs import collect
-
     found = {"expert": task.expert}
     try:
         data = task.population()
     except NotTractableError:
         data = collect(task, 2000, np.random.default_rng(0))
-    try:
+    with suppress(TypeError, ValueError):  # not of this class
         found["LogLossBC"] = LogLossBC().fit(data, task.policy_class, rng=np.random.default_rng(0)).policy_
-    except (TypeError, ValueError):  # not of this class
-        pass
     return found
 
 
@@ -516,8 +537,9 @@ def show_play(words: list[str]) -> int:
         screen.say("")
         code = 130
     if not result.finished:
-        said = f"Stopped after {len(result.rounds)} of {rounds} rounds; what was done is kept and counts"
-        screen.say((f"{said}, but for the round that was broken off." if result.broken_off else f"{said}.", "yellow"))
+        said = f"Stopped after {len(result.rounds)} of {rounds} rounds. They count, and the one broken off does not"
+        kept = "." if settings.json is None else "; all guesses are kept."
+        screen.tell(said + kept, "yellow")
     if text:
         network_bits(task, settings, result, screen)
     show_result(result, screen)
@@ -540,7 +562,7 @@ def show_result(result: Result, screen: Screen) -> None:
     """Everyone's mean over the rounds with its interval, and what lies between them and the person."""
     scores = result.scores()
     if not scores:
-        screen.say("No round was finished: there is nothing to count.")
+        screen.tell("No round was finished: there is nothing to count.")
         return
     rows = []
     for name, values in scores.items():
@@ -548,17 +570,15 @@ def show_result(result: Result, screen: Screen) -> None:
         if name != YOU and len(values) > 1:
             less = with_interval(*paired_difference(scores[YOU], values, np.random.default_rng(0)))
         who = result.player if name == YOU else name
-        rows.append([screen.visible(who), with_interval(*over_rounds(values)), less])
+        rows.append([screen.visible(who), with_interval(*over_rounds(values, least=result.least)), less])
     heading = f"{result.measure}: mean over rounds ({len(result.rounds)}) [95 % over rounds]"
     print_rows(Table(heading, ["who", result.measure, f"{result.player} less them, round by round"], rows), screen)
 
 
 def print_rows(table: Table, screen: Screen) -> None:
     """The table, or where the terminal is too narrow for it a line a number."""
-    rich = table.to_rich()
-    if screen.console.measure(rich, options=screen.console.options.update(max_width=10_000)).maximum <= max(
-        screen.console.width, 60
-    ):
+    rich, anywhere = table.to_rich(), screen.console.options.update(max_width=10_000)
+    if screen.console.measure(rich, options=anywhere).maximum <= screen.console.width:
         return print_whole(rich)
     screen.say((table.title, "bold"))
     for row in table.text_rows():
@@ -594,25 +614,26 @@ def gathered(folder: Path, tell: Callable[[str], Any]) -> list[Result]:
 
 def class_rows(results: Sequence[Result]) -> dict[str, SummaryRow]:
     """By name: each player, best first; the class, over players; and the models, over all places that were played."""
-    measure, better = results[0].measure, -1.0 if results[0].kind == "write" else 1.0
+    measure, least = results[0].measure, results[0].least
+    better = -1.0 if results[0].kind == "write" else 1.0
     players: dict[str, SummaryRow] = {}
-    places: dict[Any, Mapping[str, float]] = {}
+    places: dict[Any, dict[str, float]] = {}
 
     def row(name: str, values: Sequence[float], method: str) -> SummaryRow:
-        return SummaryRow("", {"who": name}, measure, *over_rounds(values), len(values), method)
+        return SummaryRow("", {"who": name}, measure, *over_rounds(values, least=least), len(values), method)
 
     for result in results:
         same = sum(name.partition(" (")[0] == result.player for name in players)
         name = f"{result.player} ({same + 1})" if same else result.player
         players[name] = row(name, result.scores()[YOU], "over rounds")
-        places |= {(result.seed, result.length, i): one["scores"] for i, one in enumerate(result.rounds)}
+        for one in result.rounds:
+            places.setdefault((result.seed, result.length, one["place"]), {}).update(one["scores"])
     found = dict(sorted(players.items(), key=lambda item: better * item[1].mean))
     if len(players) > 1:
-        found[EVERYONE] = row(EVERYONE, [one.mean for one in players.values()], "over players")
-    for name in next(iter(places.values())):
-        values = [scores[name] for scores in places.values() if name in scores]
+        found[EVERYONE] = row(EVERYONE, [one.mean for one in players.values()], "over players, on these places")
+    for name in max(places.values(), key=len):
         if name != YOU:
-            found[name] = row(name, values, "over places")
+            found[name] = row(name, [one[name] for one in places.values() if name in one], "over places")
     return found
 
 
@@ -621,7 +642,8 @@ def class_figure(rows: Mapping[str, SummaryRow], results: Sequence[Result]) -> F
     first = results[0]
     rounds = sum(len(result.rounds) for result in results)
     who = f"{len(results)} players, {rounds} rounds of {first.task}"
-    title = f"{first.measure}: who is where?\n{who}, seeds {', '.join(map(str, sorted({r.seed for r in results})))}"
+    seeds = ", ".join(map(str, sorted({result.seed for result in results})))
+    title = f"{first.measure}: who is where?\n{who}, places of seed {seeds}"
     figure, axes = new_figure(
         title, f"{first.measure} (bars: 95 % over rounds; of {EVERYONE}, over players)", "",
         size=(8.6, 1.6 + 0.34 * len(rows)),
@@ -629,9 +651,10 @@ def class_figure(rows: Mapping[str, SummaryRow], results: Sequence[Result]) -> F
     axes.title.set_fontsize(12)
     people = {row.labels["who"] for row in rows.values() if row.method == "over rounds"}
     colours = {name: COLOURS["blue" if name in people else "black" if name == EVERYONE else "grey"] for name in rows}
-    heights = name_rows(axes, colours)
-    for name, row in rows.items():
-        interval_dot(axes, row, heights[name], colours[name], f"{row.mean:.2f}", fontweight="bold")
+    heights = name_rows(axes, {name.replace("$", r"\$"): colour for name, colour in colours.items()})
+    axes.grid(visible=False)  # a line would strike through the numbers
+    for row, height, colour in zip(rows.values(), heights.values(), colours.values(), strict=True):
+        interval_dot(axes, row, height, colour, f"{row.mean:.2f}", fontweight="bold")
     low, high = axes.get_xlim()
     axes.set_xlim(low, high + 0.1 * (high - low))
     return figure
@@ -639,7 +662,7 @@ def class_figure(rows: Mapping[str, SummaryRow], results: Sequence[Result]) -> F
 
 def show_summary(folder: Path, screen: Screen) -> int:
     """The table and the figure of a class: ``class.png`` and ``class.svg`` in the folder."""
-    results = gathered(folder, lambda said: screen.say((said, "yellow")))
+    results = gathered(folder, lambda said: screen.tell(said, "yellow"))
     rows = class_rows(results)
     shown = [[screen.visible(name), row.shown(), str(row.seeds), row.method] for name, row in rows.items()]
     print_rows(Table(f"{results[0].task}, {len(results)} players", ["who", results[0].measure, "n", ""], shown), screen)
