@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Figure, Guide, Panel, chart, shades
+from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Figure, Guide, Panel, chart
 from experiments.measure import (
     BEST,
     CHUNKED,
@@ -210,14 +210,14 @@ def horizon_figure(o: AmplificationOptions, s: Summary, *, sampled: bool, every:
     few = sorted(o.chunks)[:: max(1, (len(o.chunks) + 1) // 3)][:3]
     learners, chunks = ([*LEARNERS, *o.add], o.chunks) if every else (["log-loss", "rho"], few)
     curves = [line(part, name, sloped(s, SLOPE_IN_H, part, name, K=None)) for name in learners]
-    curves += [line(part, CHUNKED, f"chunks of {K}", K, color=green) for K, green in shades(chunks).items()]
+    curves += [line(part, CHUNKED, f"chunks of {K}", K) for K in chunks]
     if every and not sampled:
         curves += [line(part, IMPROPER, f"improper, K={K}", K) for K in few if H > 2 * K]
     curves.append(line(part, BEST, "best in class", linewidth=1.2))  # with samples the line at 1 stands for it
     guides = [Guide(level=1.0, colour="black", dashes="--")] if sampled else []
     loss, rho = (s.value("C_apx", part=part, learner=name, H=H) for name in ("log-loss", "rho"))
     title = f"C_apx at H={H}, {f'n={o.n}' if sampled else 'population'}: log-loss {loss:.3g}, rho {rho:.3g}"
-    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, guides, room=4.5)
+    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, guides)
     return chart(s, title, FACTOR, panel, size=(8.2, height))
 
 
@@ -239,7 +239,7 @@ def chunk_figure(o: AmplificationOptions, s: Summary, *, sampled: bool) -> Figur
         guides.append(Guide(points=limit, note=note, at=middle, offset=(-150, -32), style=IMPROPER))
     first, last = (s.value("C_apx", part=part, learner=CHUNKED, K=K) for K in (1, H))
     title = f"The rho-estimator: C_apx {first:.3g} on tokens, {last:.3g} on whole documents"
-    panel = Panel("K", f"chunk length K (H={H}, {data})", "C_apx", curves, guides, room=10.0)
+    panel = Panel("K", f"chunk length K (H={H}, {data})", "C_apx", curves, guides)
     return chart(rows, title, FACTOR, panel)
 
 
@@ -260,18 +260,17 @@ def consistency_figure(s: Summary) -> Figure:
     ]
     whole = s.value("C_apx", part=part, learner=CHUNKED, K=256)
     title = f"C_apx {loss:.4g} token by token, {whole:.3g} on whole sequences"
-    return chart(s, title, FACTOR, Panel("K", "chunk length K (H=256)", "C_apx", curves, guides, room=6.0))
+    return chart(s, title, FACTOR, Panel("K", "chunk length K (H=256)", "C_apx", curves, guides))
 
 
 def prefix_figure(o: AmplificationOptions, s: Summary) -> Figure:
-    greens = shades(s.distinct("K", part="prefix"))
     curves = [line("prefix", name, name, marker="") for name in ("log-loss", "rho")]
-    curves += [line("prefix", CHUNKED, f"chunks of {K}", K, marker="", color=green) for K, green in greens.items()]
+    curves += [line("prefix", CHUNKED, f"chunks of {K}", K, marker="") for K in s.distinct("K", part="prefix")]
     curves.append(line("prefix", BEST, "best in class"))
     low, high = (s.series("h", "hellinger2", part="prefix", learner=name).mean for name in (BEST, "log-loss"))
     shown = (low[-1] / 3, high.max() * 1.5) if len(low) and len(high) else None  # log-loss has the first token right
     ticks = powers_of_two(o.chunk_horizon)
-    panel = Panel("h", "prefix length h (tokens)", "hellinger2", curves, (), "log2", "log", 4.5, ticks, shown)
+    panel = Panel("h", "prefix length h (tokens)", "hellinger2", curves, (), "log2", "log", ticks, shown)
     return chart(s, "Where along the document does the distance arise?", DISTANCE, panel)
 
 
@@ -288,8 +287,7 @@ def control_figure(o: AmplificationOptions, s: Summary, x: str) -> Figure:
     loss, rho = ({"part": "control", "learner": name, **fixed} for name in ("log-loss", "rho"))
     curves = [Curve(loss, "log-loss"), Curve(rho, "rho", look={"linestyle": "--"})]
     guide = Guide(points=theory, note="1/(4n)", at=theory[0], offset=offset)
-    room = (values[-1] / values[0]) ** 0.28
-    panel = Panel(x, label, "hellinger2", curves, [guide], "log2", "log", room, ylim=shown)
+    panel = Panel(x, label, "hellinger2", curves, [guide], "log2", "log", ylim=shown)
     return chart(s, f"Well specified: {title}", DISTANCE, panel)
 
 

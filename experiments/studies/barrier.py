@@ -256,10 +256,9 @@ def data_figure(o: BarrierOptions, s: Summary) -> Figure:
         at = {"learner": learner, "H": H, "K": K}
         return Curve({"part": SAMPLES, **at}, label, look=look, limit={"part": LIMIT, **at})
 
-    greens = shades([K for K in o.chunks if H > K])
     curves = [
         *next_token_curves(s, SAMPLES, "C_apx", curve, H=H),
-        *(curve(CHUNKED, f"chunked rho, K={K}", K, color=green) for K, green in greens.items()),
+        *(curve(CHUNKED, f"chunked rho, K={K}", K) for K in o.chunks if H > K),
         curve("rho", "rho (whole sequences)"),
     ]
     guides = [
@@ -268,7 +267,7 @@ def data_figure(o: BarrierOptions, s: Summary) -> Figure:
     ]
     ends = [s.value("C_apx", part=part, learner="log-loss", H=H, n=n) for n, part in (places(o)[0], places(o)[-1])]
     title = f"Log-loss: C_apx {ends[0]:.3g} from {few:,} demonstrations, {ends[1]:.3g} from infinitely many"
-    return chart(s, title, FACTOR, Panel("n", f"demonstrations n (H={H})", "C_apx", curves, guides, "log", room=90.0))
+    return chart(s, title, FACTOR, Panel("n", f"demonstrations n (H={H})", "C_apx", curves, guides, "log"))
 
 
 def horizon_figure(o: BarrierOptions, s: Summary) -> Figure:
@@ -278,9 +277,8 @@ def horizon_figure(o: BarrierOptions, s: Summary) -> Figure:
         Curve({"part": part, "learner": "log-loss", "n": n}, f"log-loss, {heading(n)}", look={"color": reds[n]})
         for n, part in places(o)
     ]
-    for K, green in shades(o.chunks).items():
-        place = {"part": LIMIT, "learner": CHUNKED, "K": K}
-        curves.append(Curve(place, f"chunks of {K}, population", look={"color": green}))
+    for K in o.chunks:
+        curves.append(Curve({"part": LIMIT, "learner": CHUNKED, "K": K}, f"chunks of {K}, population"))
     curves.append(Curve({"part": LIMIT, "learner": "rho"}, "rho, population"))
     first = float(min(o.horizons))
     guide = Guide(points=[(first, 4 * first), (4 * first, 16 * first)], note="slope 1: Omega(H)")
@@ -288,7 +286,7 @@ def horizon_figure(o: BarrierOptions, s: Summary) -> Figure:
     title = "Does the factor of log-loss grow with H?"
     if slopes:
         title = f"Log-loss: slope {min(slopes):.2f} to {max(slopes):.2f} in H, at every sample size"
-    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, [guide], room=5.0)
+    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, [guide])
     return chart(s, title, FACTOR, panel, size=(8.2, 5.0))
 
 
@@ -301,13 +299,13 @@ def halving_figure(o: BarrierOptions, s: Summary) -> Figure:
     curves = [
         *next_token_curves(s, HALVING, SETS, curve, n=POPULATION),
         Curve({"part": HALVING}, "lower bound 1 + (H - 1)/2", BOUND, "reference", dotted),
-        *(curve(CHUNKED, f"chunked rho, K={K}", K, color=green) for K, green in shades(chunks).items()),
+        *(curve(CHUNKED, f"chunked rho, K={K}", K) for K in chunks),
         curve("rho", "rho = optimum: one set"),
     ]
     H = max(o.halving_horizons)
     used = {name: s.value(SETS, part=HALVING, learner=name, n=POPULATION, H=H) for name in ("log-loss", "rho")}
     title = f"Error sets at H={H}: {used['log-loss']:.3g} layer by layer (log-loss), {used['rho']:.3g} at once (rho)"
-    panel = Panel("H", "horizon H (tokens)", SETS, curves, (), "linear", "zero", 0.65)
+    panel = Panel("H", "horizon H (tokens)", SETS, curves, (), "linear", "zero")
     return chart(s, title, SETS, panel, size=(8.2, 4.6))
 
 
@@ -333,7 +331,7 @@ def rare_figure(o: BarrierOptions, s: Summary) -> Figure:
     ]
     note = f"switch in closed form: H={switch:.1f}"
     guide = Guide(place=switch, note=note, at=(switch, 2.5), offset=(22, 0))
-    panel = Panel("H", "", "C_apx", curves, [guide], "linear", "zero", 0.48, ticks)
+    panel = Panel("H", "", "C_apx", curves, [guide], "linear", "zero", ticks)
     least = min(reds, default=min(o.n))
     few, many = (s.value("C_apx", part=RARE, learner="log-loss", n=n, H=top) for n in (least, POPULATION))
     title = f"Log-loss at H={top}: C_apx {few:.3g} with {heading(least)}, {many:.3g} in the population"

@@ -206,7 +206,7 @@ def growth_figure(o: DivergenceOptions, s: Summary) -> Figure:
     for metric, words in names.items():
         where = [(titled(learner, K), learner) for learner, K in learners(o, max(o.horizons))]
         curves = [Curve({"task": CONTAMINATION, "learner": learner}, label) for label, learner in where]
-        look: dict[str, Any] = {"room": 40.0, "ticks": o.horizons[::2], "ylim": (0.45, 1.5 * max([1.0, *every]))}
+        look: dict[str, Any] = {"ticks": o.horizons[::2], "ylim": (0.45, 1.5 * max([1.0, *every]))}
         panels.append(Panel("H", "horizon H (Contamination)", FACTORS[metric][1], curves, title=words, **look))
     H = max(o.horizons)
     hellinger2, tv, kl = (s.value(name, task=CONTAMINATION, learner="log-loss", H=H) for _, name in FACTORS.values())

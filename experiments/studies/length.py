@@ -231,7 +231,7 @@ def sample_figure(o: LengthOptions, summary: Summary) -> Figure:
     if set(right) == set(LOOKS):
         least, most = min(right[name] for name in LINEAR), max(right[name] for name in LOOKS if name not in LINEAR)
         title = f"n = {n}: at least {least:.3f} right if every step is linear, at most {most:.3f} if not"
-    look: dict[str, Any] = {"yscale": "linear", "ylim": (0.43, 1.04), "room": (n / min(o.n)) ** 0.42}
+    look: dict[str, Any] = {"yscale": "linear", "ylim": (0.43, 1.04)}
     panel = Panel("n", "demonstrations n", ANSWER, curves, guides, **look)
     return chart(summary, title, "share of answers right (greedy)", panel, size=(9.2, 4.8))
 

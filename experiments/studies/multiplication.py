@@ -364,7 +364,7 @@ def training_figure(options: MultiplicationOptions, summary: Summary) -> Figure:
         "answer, no carries": (EXACT, "source", {"color": COLOURS["vermilion"], "marker": "s", "linestyle": "-"}),
         "answer, no chain": (EXACT, "none", {"color": COLOURS["black"], "marker": "^", "linestyle": ":"}),
     }
-    shape: dict[str, Any] = {"xscale": "linear", "yscale": "share", "room": 0.62, "ylim": (-0.13, 1.06)}
+    shape: dict[str, Any] = {"xscale": "linear", "yscale": "share", "ylim": (-0.13, 1.06)}
     shape["ticks"] = range(0, options.steps + 1, max(options.steps // 4, 1))
     panels = []
     for learner in NETWORKS:

@@ -213,9 +213,7 @@ def sample_figure(o: PhaseOptions, s: Summary) -> Figure:
         n, mean, middle = max(fooled, key=lambda row: row[1] / row[2])
         heading = f"n={n:,}: log-loss's factor is {middle:.2g} in the median, {mean:.2g} in the mean"
     xlabel = f"demonstrations n (Contamination, H={o.n_horizon}, ε={o.n_eps:g}, exact)"
-    panel = Panel(
-        "n", xlabel, MEAN, curves, [guide], xscale="log", room=3.0, ticks=[n for n in o.n if str(n)[0] == "1"]
-    )
+    panel = Panel("n", xlabel, MEAN, curves, [guide], xscale="log", ticks=[n for n in o.n if str(n)[0] == "1"])
     return chart(s, heading, "approximation factor of log-loss", panel)
 
 

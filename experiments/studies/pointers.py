@@ -209,7 +209,7 @@ def law_figure(s: Summary, length: int) -> Figure:
         Curve(place, f"pointers, L={length}", look=pointed),
         Curve({"part": PUBLISHED_ROWS}, "published: GPT", GREEDY, look=star),
     ]
-    panel = Panel("degree", "arms d", EXPECTED, curves, yscale="zero", room=1.8)
+    panel = Panel("degree", "arms d", EXPECTED, curves, yscale="zero")
     return chart(s, title, "whole answers right", panel)
 
 

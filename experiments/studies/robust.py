@@ -168,7 +168,7 @@ def smoothing_figure(o: RobustOptions, s: Summary) -> Figure:
         look = {"linestyle": dashes, "marker": "o"}
         lines.append(Curve({"learner": "smoothed", "task": task}, task.split()[0], style="smoothed 1/H", look=look))
     guide = Guide(place=1 / o.horizon, note="1/H")
-    panel = Panel("lam", "smoothing lambda", "C_apx", lines, [guide], "log", "log", 6.0)
+    panel = Panel("lam", "smoothing lambda", "C_apx", lines, [guide], "log", "log")
     return chart(s, "Is one lambda right everywhere, and is the best one enough?", FACTOR, panel)
 
 

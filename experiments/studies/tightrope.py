@@ -112,7 +112,7 @@ def cost_figure(s: Summary) -> Figure:
         DAGGER: (DAGGER, {**points, "markersize": 8, "color": LOOKS[DAGGER]["color"], "marker": "^"}),
     }
     curves = [Curve({"learner": name}, label, look=changes) for name, (label, changes) in look.items()]
-    panel = Panel("H", "horizon H", COST, curves, yscale="log", room=4.5)
+    panel = Panel("H", "horizon H", COST, curves, yscale="log")
     return chart(s, title, "expected steps off the rope", panel)
 
 

@@ -301,7 +301,7 @@ def bound_figure(o: TradeoffOptions, summary: Summary) -> Figure:
         plain, note="log-loss", at=at, offset=(9, 0), colour=COLOURS["vermilion"], dashes="--", style="log-loss"
     )
     xlabel = f"norm bound B (NoisyParity, H={o.parity_horizon})"
-    panel = Panel("B", xlabel, "C_apx", curves, [guide] if plain == plain else [], yscale="log", room=1.6)
+    panel = Panel("B", xlabel, "C_apx", curves, [guide] if plain == plain else [], yscale="log")
     return chart(summary, "Do longer chunks of ChunkKR need a smaller norm bound?", FACTOR, panel)
 
 
