@@ -221,6 +221,11 @@ def styled(*, laid_out: bool = True) -> Iterator[None]:
         yield
 
 
+def say_data(figure: Figure, rows: Iterable[SummaryRow], *more: str, what: str = "data sets") -> None:
+    """Below the title: the task, n and seeds of these rows, as `about` has them."""
+    say(figure, about(rows, *more, what=what), SHOWN)
+
+
 def numbers_of(options: Any) -> str:
     """The numbers among the options of a study, in a line: ``"n = 100; seeds = 5; horizons = 4–64"``."""
     found = []
@@ -249,13 +254,13 @@ def new_grid(title: str, rows: int, columns: int, size: tuple[float, float], **h
 
 
 #: labels of artists that `settle` puts in their places; they are not drawn
-SUBTITLE, END = "subtitle", "at the end of a line"
+SUBTITLE, SHOWN, END = "subtitle", "what is shown", "at the end of a line"
 
 
-def say(figure: Figure, words: str) -> None:
-    """Below the title, once: what is shown, or what a mark means."""
-    found = [text for text in figure.texts if text.get_label() == SUBTITLE]
-    line = found[0] if found else figure.text(0.01, 1.0, "", fontsize=10, color="#505050", va="top", label=SUBTITLE)
+def say(figure: Figure, words: str, label: str = SUBTITLE) -> None:
+    """Below the title, once: what a mark means; or, under the label `SHOWN`, the task, n and seeds."""
+    found = [text for text in figure.texts if text.get_label() == label]
+    line = found[0] if found else figure.text(0.01, 1.0, "", fontsize=10, color="#505050", va="top", label=label)
     if words and words not in line.get_text():
         line.set_text("; ".join(filter(None, [line.get_text(), words])))
 
@@ -333,25 +338,26 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> N
             )
 
 
-def settle(figure: Figure, setting: str = "") -> None:
+def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
     """The last step of a figure: title, what it shows, and labels get their places, and words are made legible.
 
     The figure grows by what stands above its panels. It is laid out for good: what is drawn afterwards finds no room.
 
     Args:
         figure: with all that is in it.
-        setting: task, parameters, n and seeds, for the line below the title.
+        setting: task, parameters, n and seeds, for the line below the title, before what the figure says itself.
+        otherwise: in their place, where neither says anything.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
 
     renderer = FigureCanvasAgg(figure).get_renderer()
-    marks = [text for text in figure.texts if text.get_label() == SUBTITLE]
-    told = [setting, *(text.get_text() for text in marks)]
-    for text in marks:
+    told = {text.get_label(): text for text in figure.texts if text.get_label() in (SHOWN, SUBTITLE)}
+    parts = [setting, *(told[label].get_text() for label in (SHOWN, SUBTITLE) if label in told)]
+    for text in told.values():
         text.remove()
-    say(figure, "; ".join(filter(None, told)))
+    say(figure, "; ".join(filter(None, parts if setting or SHOWN in told else [otherwise, *parts])))
     for text in figure.findobj(Text):
         if (words := spelt(text.get_text())) != text.get_text():
             text.set_text(words)
@@ -469,7 +475,7 @@ def top_labels(axes: Axes, outs: list[tuple[float, str, str]], top: float) -> No
         axes.annotate(words, (x, top), **where, color=colour, arrowprops=arrow, **slanted)
 
 
-def render(figure: Figure, *, setting: str = "", pdf: bool = False) -> tuple[bytes, ...]:
+def render(figure: Figure, *, setting: str = "", otherwise: str = "", pdf: bool = False) -> tuple[bytes, ...]:
     """The figure, settled, as PNG, SVG and perhaps PDF bytes, without dates: the same figure gives the same bytes."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -477,7 +483,7 @@ def render(figure: Figure, *, setting: str = "", pdf: bool = False) -> tuple[byt
 
     png, svg = io.BytesIO(), io.BytesIO()
     figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
-    settle(figure, setting)
+    settle(figure, setting, otherwise)
     FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # `print_figure` would draw it twice
     FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": "ntp-envs"})
     if not pdf:
@@ -569,7 +575,9 @@ def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> N
         found |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     shown = [name for name in names if name in found]
     handles = [found[name] for name in shown]
-    figure.legend(handles, shown, loc="outside lower center", ncols=max(len(shown), 1), fontsize=size)
+    if shown:  # as many in a line as fit
+        ncols = max(1, min(len(shown), int(figure.get_figwidth() * 72 / (0.62 * size * (5 + max(map(len, shown)))))))
+        figure.legend(handles, shown, loc="outside lower center", ncols=ncols, fontsize=size)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -588,13 +596,26 @@ def log_ticks(low: float, high: float) -> list[float]:
     return sorted({float(f"{tick:.4g}") for tick in np.geomspace(low, high, 5)[1:-1]})
 
 
+def tick_words(value: float) -> str:
+    """A number at a tick: written out while it is short, else a power of ten in mathtext.
+
+    >>> tick_words(1000.0), tick_words(0.03), tick_words(1e-6), tick_words(3e8)
+    ('1,000', '0.03', '$10^{-6}$', '$3\\\\cdot 10^{8}$')
+    """
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        return f"{value:,g}"
+    digits, power = f"{value:.3e}".split("e")
+    lead = float(digits)
+    return f"$10^{{{int(power)}}}$" if lead == 1 else rf"${lead:g}\cdot 10^{{{int(power)}}}$"
+
+
 def _log_axis(axes: Axes, which: str, low: float, high: float) -> None:
     """Limits of a logarithmic axis, and round numbers on it."""
     axis = getattr(axes, f"{which}axis")
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(low, high)
     ticks = log_ticks(low, high)
-    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.set_ticks(ticks, labels=[tick_words(tick) for tick in ticks])
     axis.set_ticks([], minor=True)
 
 
@@ -606,8 +627,10 @@ def factor_axis(axes: Axes) -> None:
 
 def log_range(axes: Axes, axis: str = "y") -> tuple[float, float]:
     """The least and the largest number drawn that a logarithmic axis can show; intervals that reach to 0 run off it."""
-    drawn = axes.dataLim
-    return (drawn.minposx, drawn.x1) if axis == "x" else (drawn.minposy, drawn.y1)
+    if axis == "x":
+        return axes.dataLim.minposx, axes.dataLim.x1
+    drawn = [each.dataLim for each in axes.get_shared_y_axes().get_siblings(axes) if each.has_data()] or [axes.dataLim]
+    return min(limits.minposy for limits in drawn), max(limits.y1 for limits in drawn)
 
 
 def plain_log_axis(axes: Axes) -> None:
@@ -730,6 +753,8 @@ def chart(summary: Summary, title: str, ylabel: str, *panels: Panel, size: tuple
         share = not any(panel.ylabel for panel in panels)
         labels = [panel.xlabel for panel in panels]
         figure, every = new_panels(title, labels, ylabel, size=size or (11.0, 4.6), share=share)
+    rows = [row for panel in panels for curve in panel.curves for row in chosen(summary, panel, curve)]
+    say_data(figure, rows)
     for axes, panel in zip(every, panels, strict=True):
         if panel.title:
             axes.set_title(panel.title, fontsize=11)
@@ -739,30 +764,36 @@ def chart(summary: Summary, title: str, ylabel: str, *panels: Panel, size: tuple
     return figure
 
 
+def chosen(summary: Summary, panel: Panel, curve: Curve) -> Summary:
+    """The rows that a curve goes through."""
+    return summary.select(curve.metric or panel.metric, **curve.where)
+
+
 def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
     """Curves, guides, scales and labels on axes that are there."""
-    chosen = [summary.select(curve.metric or panel.metric, **curve.where) for curve in panel.curves]
     log = panel.xscale != "linear"
-    at = sorted({float(row[panel.x]) for rows in chosen for row in rows if row[panel.x] > 0 or not log})
+    rows = [row for curve in panel.curves for row in chosen(summary, panel, curve)]
+    at = sorted({float(row[panel.x]) for row in rows if row[panel.x] > 0 or not log})
     if not at:
         return no_data(axes)
     infinity = 10.0 * at[-1] if any(curve.limit is not None for curve in panel.curves) else None
     ticks = list(at if panel.ticks is None else panel.ticks)
-    names = [f"{tick:,g}" for tick in ticks]
+    names = [tick_words(tick) for tick in ticks]
     last = at[-1]
     if infinity is not None:
         ticks, names, last = [*ticks, infinity], [*names, "∞\n(population)"], infinity
-    last = max([last, *(guide.place for guide in panel.guides if guide.place is not None)])
+    upright = [guide.place for guide in panel.guides if guide.place is not None]
+    first, last = min([at[0], *upright]), max([last, *upright])
     if log:
         axes.set_xscale("log", base=2 if panel.xscale == "log2" else 10)
-        margin = (last / at[0]) ** 0.03 if last > at[0] else 1.5
-        axes.set_xlim(at[0] / margin, last * margin)
+        margin = (last / first) ** 0.03 if last > first else 1.5
+        axes.set_xlim(first / margin, last * margin)
     else:
-        margin = 0.03 * (last - at[0]) or 1.0
-        axes.set_xlim(at[0] - margin, last + margin)
+        margin = 0.03 * (last - first) or 1.0
+        axes.set_xlim(first - margin, last + margin)
     if log and panel.xscale == "log" and panel.ticks is None and infinity is None and len(at) > 7:
         ticks = log_ticks(at[0], last)
-        names = [f"{tick:,g}" for tick in ticks]
+        names = [tick_words(tick) for tick in ticks]
     axes.set_xticks(ticks, labels=names)
     axes.set_xticks([], minor=True)
     if panel.yscale in ("log", "factor"):
@@ -810,8 +841,10 @@ def _draw_guide(axes: Axes, guide: Guide, first: float, last: float) -> None:
         points = guide.points if guide.level is None else [(first, guide.level), (last, guide.level)]
         axes.plot(*zip(*points, strict=True), **look)
         end = points[-1] if guide.level is None else points[0]
-    if guide.note:
-        place = end if guide.at is None else guide.at
+    place = end if guide.at is None else guide.at
+    if guide.note and guide.level is not None and place[0] >= last:  # beside the names of the curves
+        end_labels(axes, [(*place, guide.note, learner_style(guide.style).colour)])
+    elif guide.note:
         axes.annotate(guide.note, place, xycoords=coords, xytext=offset, ha=guide.align, **text(guide.style))
 
 
@@ -845,6 +878,8 @@ def dots(
     figure, every = new_panels(title, [xlabel or SPELT.get(metric, metric)] * len(panels), "", size=size)
     say(figure, "broad lines: 95 % intervals")
     heights = name_rows(every[0], {row: learner_style(learner).colour for row, (_, learner) in rows.items()})
+    places = [{**where, **place} for where in panels.values() for place, _ in rows.values()]
+    say_data(figure, [row for place in places for row in summary.select(metric, **place)])
     for axes, (heading, where) in zip(every, panels.items(), strict=True):
         axes.set_title(heading, fontsize=11)
         axes.set_xscale(xscale)

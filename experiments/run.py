@@ -466,7 +466,7 @@ def _write(
     for spec in analysis.figures:
         try:
             with styled():
-                png, *others = render(spec.draw(), setting=spec.setting or numbers_of(options), pdf=pdf)
+                png, *others = render(spec.draw(), setting=spec.setting, otherwise=numbers_of(options), pdf=pdf)
         except Exception:
             undrawn.append(Failure(f"figure {spec.name}", traceback.format_exc()))
             continue

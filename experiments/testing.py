@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import pickle
 import re
@@ -322,7 +321,7 @@ def figure_faults(figure: Any) -> list[str]:
         told += [f"{words(one)} overlaps {words(two)}." for two, there in every[i + 1 :] if meet(here, there)]
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            ticks = [label.get_text() for label in axis.get_ticklabels() if label in boxes]
+            ticks = [label.get_text() for label in axis.get_ticklabels(which="both") if label in boxes]
             if len(ticks) == 1 and is_number(ticks[0]) and axes.has_data():
                 told.append(f"the axis {axis.get_label_text()!r} has one tick, {ticks[0]}.")
     if not any(text.get_label() == SUBTITLE for text in boxes):
@@ -414,10 +413,14 @@ def behind(text: Any, corners: NDArray[np.float64], figure: Any) -> Any:
             faces += [(-1.0, axes.patch), *((patch.get_zorder(), patch) for patch in axes.patches)]
     for _, patch in sorted(faces, key=lambda pair: pair[0]):
         *face, alpha = patch.get_facecolor()
-        path = patch.get_path().transformed(patch.get_transform())
-        if alpha > 0 and path.contains_point(middle):
+        if alpha > 0 and inside(patch, corners):
             colour = (1 - alpha) * colour + alpha * np.array(face)
     return colour
+
+
+def inside(patch: Any, corners: NDArray[np.float64]) -> bool:
+    """Whether the middle of a text is on a patch."""
+    return bool(patch.get_path().transformed(patch.get_transform()).contains_point(corners.mean(axis=0)))
 
 
 def strokes(text: Any) -> bool:
@@ -431,6 +434,9 @@ def strikes(text: Any, corners: NDArray[np.float64], figure: Any, renderer: Any)
     """The lines of the grid, and of another colour, that go through a text without white around it."""
     if strokes(text) or text.get_bbox_patch() is not None:
         return
+    covered = any(
+        patch.get_facecolor()[3] == 1 and inside(patch, corners) for axes in figure.axes for patch in axes.patches
+    )
     middle, half = corners.mean(axis=0), 0.7
     inner = middle + (corners - middle) * half
     for axes in figure.axes:
@@ -438,27 +444,25 @@ def strikes(text: Any, corners: NDArray[np.float64], figure: Any, renderer: Any)
         for axis, grid in ((axes.xaxis, 0), (axes.yaxis, 1)):
             low, high = sorted(axis.get_view_interval())
             for tick in axis.get_major_ticks() if axes.axison and axis.get_visible() else ():
-                if tick.gridline.get_visible() and low <= tick.get_loc() <= high:
+                if not covered and tick.gridline.get_visible() and low <= tick.get_loc() <= high:
                     at = axes.transData.transform([[tick.get_loc()] * 2])[0][grid]
                     ends = [[at, frame.y0], [at, frame.y1]] if grid == 0 else [[frame.x0, at], [frame.x1, at]]
                     if meet(inner, np.array(ends)):
                         yield "a line of the grid"
         for line in axes.lines if axes.get_visible() else ():
-            if not line.get_visible() or line.get_linestyle() in ("None", "", " ") or same(line, text):
+            away = line.get_clip_on() and not meet(inner, box_of(frame))
+            if away or not line.get_visible() or line.get_linestyle() in ("None", "", " ") or same(line, text):
                 continue
-            points = line.get_transform().transform(line.get_xydata().astype(float)) if len(line.get_xydata()) else []
-            if line.get_clip_on():
-                inside = [p for p in segments(points) if meet(box_of(frame), p)]
-            else:
-                inside = list(segments(points))
-            if any(meet(inner, part) for part in inside):
+            points = line.get_transform().transform(np.array(line.get_xydata(), dtype=float).reshape(-1, 2))
+            if any(meet(inner, part) for part in segments(points, inner)):
                 yield f"a line of colour {line.get_color()}"
 
 
-def segments(points: Any) -> Iterator[NDArray[np.float64]]:
-    for one, two in itertools.pairwise(points):
-        if np.isfinite(one).all() and np.isfinite(two).all():
-            yield np.array([one, two])
+def segments(points: NDArray[np.float64], near: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(m, 2, 2)``: the pieces of a line that may reach a polygon."""
+    pieces = np.stack([points[:-1], points[1:]], axis=1)
+    pieces = pieces[np.isfinite(pieces).all(axis=(1, 2))]
+    return pieces[((pieces.max(axis=1) >= near.min(axis=0)) & (pieces.min(axis=1) <= near.max(axis=0))).all(axis=1)]
 
 
 def box_of(frame: Any) -> NDArray[np.float64]:

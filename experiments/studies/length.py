@@ -215,17 +215,15 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 def sample_figure(o: LengthOptions, summary: Summary) -> Figure:
     """Accuracy of the answer against the number of demonstrations, a line a format."""
-    n, middle = max(o.n), sorted(o.n)[len(o.n) // 2]
+    n = max(o.n)
     curves = [
-        Curve({"part": FORMATS, "format": name}, f"{name}: {shape_of(summary, name)}", look=look)
+        Curve({"part": FORMATS, "format": name}, f"{name}: {'linear' if name in LINEAR else 'exclusive or'}", look=look)
         for name, look in LOOKS.items()
     ]
     guides = [
         Guide(row.mean, note="best threshold function", at=(n, row.mean), offset=(9, 8))
         for row in summary.select(CLOSED + THRESHOLD, part=FORMATS, format="none")
     ]
-    guides.append(Guide(points=[(middle, 0.535)], note="a step is an exclusive or", offset=(0, 0)))
-    guides.append(Guide(points=[(2 * middle, 0.9)], note="every step is linear", offset=(0, 0)))
     right = {row["format"]: row.mean for row in summary.select(ANSWER, part=FORMATS, n=n)}
     title = "Which chains of thought make a parity learnable?"
     if set(right) == set(LOOKS):
