@@ -23,11 +23,14 @@ from experiments.charts import (
     COLOURS,
     Figure,
     errorbars,
+    legend_below,
     log_range,
     new_figure,
     no_data,
     plain_log_axis,
     round_ticks,
+    say,
+    say_data,
     text,
 )
 from experiments.language_models import FORCED, RATE, forced_kl
@@ -268,21 +271,26 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
             continue
         axes.plot(forced.mean, rate.mean, "-", color=colour, label=way)
         errorbars(axes, forced.mean, rate, colour, marker="o")
-        for order, x, y in zip(rate.x, forced.mean, rate.mean):
-            axes.annotate(f"{order:g}", (x, y), **{**text(""), "color": colour}, xytext=(6, -8))
         for network in o.networks:
             x, y = (s.value(metric, student=network, learner=way) for metric in (FORCED, RATE))
             if x > 0 and y > 0:
                 axes.plot([x], [y], MARKERS[network], color=colour, markerfacecolor="white", markersize=8)
+    for order in sorted(o.orders):  # above the leftmost of its students
+        points = [(s.value(FORCED, order=order, learner=w), s.value(RATE, order=order, learner=w)) for w in COLOUR]
+        x, y = min((point for point in points if not math.isnan(sum(point))), default=(0.0, 0.0))
+        if x > 0 and y > 0:
+            axes.annotate(f"order {order}", (x, y), **text(""), xytext=(-6, 9), ha="right")
     if not axes.lines:
         no_data(axes)
         return figure
+    say_data(figure, s.select(RATE), f"expert: {subject(o)}", f"n = {o.n}", what="replicates")
+    say(figure, "bars: 95 % intervals")
     plain_log_axis(axes)
     axes.set_xscale("log")
     low, high = log_range(axes, "x")
     round_ticks(axes, (low, high))
     axes.set_xlim(low / 1.1, high * 1.1)
-    axes.legend(title="taught (numbers: order of an n-gram student)", loc="upper left")
+    legend_below(figure, COLOUR)
     return figure
 
 
