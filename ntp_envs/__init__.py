@@ -83,7 +83,7 @@ from ntp_envs.distances import (
     two_sample_test,
 )
 from ntp_envs.env import TokenEnv
-from ntp_envs.evaluation import Evaluation, backtracking_search, best_of, evaluate
+from ntp_envs.evaluation import Evaluation, backtracking_search, backtracking_walk, best_of, evaluate
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import (
     CallablePolicy,
@@ -166,6 +166,7 @@ __all__ = [
     "__version__",
     "approximation_factor",
     "backtracking_search",
+    "backtracking_walk",
     "best_of",
     "collect",
     "coverage_bound_hellinger2",
