@@ -1,7 +1,7 @@
 """ntp-envs: autoregressive generation as imitation learning.
 
 Tasks, policies, policy classes, demonstrations, distances between rollout laws, and Gymnasium environments.
-Depends on numpy, scipy and gymnasium only.
+Depends on numpy, scipy and gymnasium only; matplotlib is loaded to draw.
 
 **An evening's reading.** A policy class that does not contain the expert is fitted to its sequences; how far apart are
 the laws of what both write, as sequences get longer? Some twenty parts of the code, in this order, are the whole of it
@@ -73,6 +73,7 @@ from ntp_envs.distances import (
     DistanceCurve,
     SamplingLawWarning,
     approximation_factor,
+    compare_curves,
     coverage_bound_hellinger2,
     coverage_bound_kl,
     distance,
@@ -169,6 +170,7 @@ __all__ = [
     "backtracking_walk",
     "best_of",
     "collect",
+    "compare_curves",
     "coverage_bound_hellinger2",
     "coverage_bound_kl",
     "distance",

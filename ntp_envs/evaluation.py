@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,8 +26,14 @@ from ntp_envs.intervals import (
     student_margin,
     unseen_probability,
 )
+from ntp_envs.plots import axes_or_new, draw_line, name_axes
 from ntp_envs.policies import GreedyPolicy, Policy
 from ntp_envs.tasks.base import Task, collect, misfits
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+else:
+    Axes = Any
 
 #: measures that are ``(H,)`` arrays
 BY_POSITION = ("forced_accuracy", "greedy_accuracy", "sampled_accuracy", "cross_entropy", "impossible")
@@ -214,6 +220,38 @@ class Evaluation:
         if math.isfinite(most):
             return f"{rare} these {self.n}; the upper ends allow up to {most:.3g} nats a token for them."
         return f"{rare} these {self.n}; what they add to a cross-entropy has no bound here, and is not in its interval."
+
+    def plot(self, ax: Axes | None = None, *, confidence: float = CONFIDENCE) -> Axes:
+        """Accuracy by position under the true prefix, greedy and sampled, with bands that hold at each h by itself.
+
+        Where the first stays up and the others fall, errors add up; where the first falls, something is not learnt.
+
+        Args:
+            ax: matplotlib's Axes to draw on; those of a new figure by default.
+            confidence: level of the bands.
+
+        Returns:
+            The Axes.
+
+        Raises:
+            TypeError: ``ax`` is something else.
+
+        >>> from matplotlib.figure import Figure
+        >>> from ntp_envs import UniformPolicy, make_task
+        >>> found = evaluate(UniformPolicy(2), make_task("Contamination"), n=50, rng=np.random.default_rng(0))
+        >>> [text.get_text() for text in found.plot(Figure().subplots()).get_legend().get_texts()]
+        ['true prefix', 'own prefix, greedy', 'own prefix, sampled']
+        """
+        ax = axes_or_new(ax)
+        lines = {"forced": "true prefix", "greedy": "own prefix, greedy", "sampled": "own prefix, sampled"}
+        for (how, label), dashes in zip(lines.items(), ("-", "--", ":")):
+            name = f"{how}_accuracy"
+            ends = self.interval(name, confidence=confidence)
+            draw_line(ax, getattr(self, name), *ends, band=True, label=label, linestyle=dashes)
+        words = f"{100.0 * confidence:.12g} % at each h, n = {self.n}"
+        name_axes(ax, "share of tokens equal to the demonstration's", words)
+        ax.set_ylim(0.0, 1.05)
+        return ax
 
     def rows(self) -> list[dict[str, Any]]:
         """One mapping a position: ``h`` (from 1) and the measures by position."""
