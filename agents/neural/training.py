@@ -187,6 +187,8 @@ class OnlineBatches(Batches):
 # -- What the network is asked to predict while it trains: the training modes -----------------------------------------
 
 
+#: what a network may be trained to predict: every token under teacher forcing, or without what was written, several
+#: tokens ahead, or the first only; see `NeuralBC`
 MODES = ("tf", "teacherless", "mtp_k", "first_token_only")
 #: other names that people know, and what to write for them
 _MEANT = {

@@ -99,6 +99,7 @@ class DistanceCallback(DistanceWatch, BaseCallback):
 # -- Reinforcement learners of stable-baselines3 under the contract of `agents.Agent` ---------------------------------
 
 
+#: by name the algorithms of stable-baselines3 that `SB3Agent` trains
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"A2C": A2C, "DQN": DQN, "PPO": PPO}
 #: arguments of the algorithms that are this agent's to set
 _OURS = ("env", "seed", "_init_setup_model")

@@ -46,7 +46,9 @@ from ntp_envs.checks import check_in, check_int, did_you_mean
 from ntp_envs.env import REWARDS as ENVIRONMENT_REWARDS
 from ntp_envs.env import check_options, check_prompt
 
+#: the reward of `MaxEntropyReward`
 MAX_ENT = "max_ent"
+#: what ``reward`` of `TokenVecEnv` may be
 REWARDS = (*ENVIRONMENT_REWARDS, MAX_ENT)
 
 

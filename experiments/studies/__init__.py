@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENTRY_POINT_GROUP", "STUDIES", "load_study", "study_names"]
 
+#: under which an installed package offers studies of its own
 ENTRY_POINT_GROUP = "ntp_envs.studies"
 
 #: where each `experiments.study.Study` of this folder is: every file here is one; imported when it is asked for

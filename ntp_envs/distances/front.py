@@ -20,6 +20,7 @@ from ntp_envs.intervals import CONFIDENCE
 from ntp_envs.policies import Policy
 from ntp_envs.tasks.base import Task
 
+#: what ``method`` of `distance` may be
 METHODS = (
     "auto",
     "automaton",

@@ -180,6 +180,7 @@ COVERAGE = Metric("coverage", _of_thresholds)
 _BUILT_IN = {metric.name: metric for metric in (HELLINGER2, TV, KL, CHI2, COVERAGE)}
 _known = dict(_BUILT_IN)
 
+#: the suite's own metrics; `metric_names` has the registered ones, too
 METRICS = tuple(_BUILT_IN)
 #: chi-squared is not among them: its estimators may have infinite variance, and no interval would hold
 SAMPLED_METRICS = tuple(name for name, metric in _BUILT_IN.items() if metric.is_sampled)
@@ -313,6 +314,7 @@ def check_sampled(metrics: Any, *, one_sided: bool = False) -> tuple[Metric, ...
 # too, but for its thresholds. Source: Chen et al., arXiv 2510.15020. The two bounds are our reading of it; each is one
 # line of algebra, given in its docstring.
 
+#: the N of a coverage profile where none are given
 DEFAULT_THRESHOLDS: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 #: a ratio this close (relatively) to a threshold counts as having reached it, so that ties do not hang on rounding

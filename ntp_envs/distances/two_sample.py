@@ -730,6 +730,7 @@ _TESTS: dict[str, Callable[..., TwoSampleResult]] = {
     "n-gram": ngram_test,
     "mmd": mmd_test,
 }
+#: what ``method`` of `two_sample_test` may be
 TWO_SAMPLE_METHODS = tuple(_TESTS)
 
 

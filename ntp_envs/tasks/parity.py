@@ -170,7 +170,7 @@ class NoisyParity(Task):
     `ntp_envs.features.EpisodeBits`, (1, +-1 bits)/sqrt(n + 1) before an answer: it is uniform on the free bits, as it
     should be, and linear in the bits for the answer.
 
-    What it shows: a limit of representation, not of estimation. For |S| >= 2 the population optimum of log-loss is
+    What it shows: a limit of representation, not of estimation. For ``|S| >= 2`` the population optimum of log-loss is
     theta = 0, the uniform guess, and its distance to the expert grows with R; within the class nothing (or, at small
     noise and in a large ball, not much) is better. Learning parities with noise is what makes the linear class hard
     for efficient learners in Rohatgi et al. (2025, arXiv:2502.12465); a kernel on the features (ChunkKR) solves this
@@ -249,7 +249,7 @@ class NoisyParity(Task):
     def uniform_hellinger2(self) -> float:
         """Squared Hellinger distance, in [0, 2], of the uniform guess: ``2 (1 - (sqrt(eta/2) + sqrt((1-eta)/2))^R)``.
 
-        For |S| >= 2 this is what population log-loss ends with.
+        For ``|S| >= 2`` this is what population log-loss ends with.
         """
         return self._hellinger2(math.sqrt(self.noise / 2) + math.sqrt((1 - self.noise) / 2))
 
@@ -278,12 +278,12 @@ class NoisyParity(Task):
         return right + wrong, 0.5 * (right * expit(-margin) - wrong * expit(margin))
 
     def best_in_class(self) -> BestInClass:
-        """The nearest member: theta = 0 for |S| >= 2 where that is proved, else by a local search from many starts.
+        """The nearest member: theta = 0 for ``|S| >= 2`` where that is proved, else by a local search from many starts.
 
         ``method`` says which; after a search ``tolerance`` is ``nan``.
 
         With chi the sign of the true answer and g the affinity of one answer, BC = E g(chi <theta, u>). The mean of
-        chi <theta, u> is 0 for |S| >= 2, and theta_s / sqrt(n + 1) <= radius / sqrt(n + 1) for S = {s}. So the
+        chi <theta, u> is 0 for ``|S| >= 2``, and theta_s / sqrt(n + 1) <= radius / sqrt(n + 1) for S = {s}. So the
         largest BC is g(t), t = 0 or min(radius / sqrt(n + 1), logit(1 - noise)), whenever g lies below its tangent at
         t on [-radius, radius], as long as the tangent rises (compared at 20001 points). With S = {s} and t at the
         log-odds of the expert, the expert is a member.
@@ -473,6 +473,7 @@ class ParityCoT(TargetTask):
 
     @property
     def prompt_length(self) -> int:  # type: ignore[override]
+        """P, the number of bits."""
         return self.bits
 
     def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray:
@@ -670,6 +671,7 @@ class ParityMix(Task):
 
     @property
     def prompt_length(self) -> int:  # type: ignore[override]
+        """P, the number of bits."""
         return self.d
 
     def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray:
