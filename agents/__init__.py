@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what type checkers and editors know by its type; any other 
     from agents.log_loss import NGramBC as NGramBC
     from agents.log_loss import SmoothedLogLossBC as SmoothedLogLossBC
     from agents.objectives import ClippedRatioBC as ClippedRatioBC
+    from agents.objectives import JSDPlusTVBC as JSDPlusTVBC
     from agents.objectives import TaiLrBC as TaiLrBC
     from agents.objectives import TotalVariationBC as TotalVariationBC
     from agents.perceptron import PerceptronBC as PerceptronBC

@@ -21,6 +21,7 @@ BUILT_IN: dict[str, str] = {
     "CrossValidatedBC": "agents.selection:CrossValidatedBC",
     "DAgger": "agents.interactive:DAgger",
     "ForwardTraining": "agents.interactive:ForwardTraining",
+    "JSDPlusTVBC": "agents.objectives:JSDPlusTVBC",
     "LayerwiseBC": "agents.log_loss:LayerwiseBC",
     "LogLossBC": "agents.log_loss:LogLossBC",
     "NGramBC": "agents.log_loss:NGramBC",
@@ -39,6 +40,7 @@ WITH_AN_EXTRA: dict[str, str] = {
     "NeuralBC": "agents.neural:NeuralBC",
     "NeuralClippedRatioBC": "agents.neural:NeuralClippedRatioBC",
     "NeuralDistillation": "agents.neural:NeuralDistillation",
+    "NeuralJSDPlusTVBC": "agents.neural:NeuralJSDPlusTVBC",
     "NeuralRhoBC": "agents.neural:NeuralRhoBC",
     "SB3Agent": "agents.rl:SB3Agent",
 }
@@ -71,8 +73,8 @@ def make_agent(name: str, **parameters: Any) -> Agent:
     """Build an agent by name.
 
     Args:
-        name: an agent (`agent_names` lists them; ``NeuralBC``, ``NeuralClippedRatioBC``, ``NeuralRhoBC`` and
-            ``SB3Agent`` too, which need an extra), or ``package.module:Class`` for one of your own.
+        name: an agent (`agent_names` lists them; ``NeuralBC``, ``NeuralRhoBC`` and others of `WITH_AN_EXTRA` too, which
+            need an extra), or ``package.module:Class`` for one of your own.
         **parameters: its hyper-parameters; the rest keep their defaults.
 
     Raises:

@@ -190,17 +190,21 @@ class Evidence(NamedTuple):
     best: str  # of them, on the second half
 
 
-def evidence(first: Demonstrations, second: Demonstrations, policy_class: PolicyClass) -> Evidence:
+def evidence(
+    first: Demonstrations, second: Demonstrations, policy_class: PolicyClass, *, network: bool = False
+) -> Evidence:
     """`log_e_value` both ways round, and their mean, which is an e-value as well."""
-    rivals, backwards = (fit_rivals(half, policy_class) for half in (first, second))
+    rivals, backwards = (fit_rivals(half, policy_class, network=network) for half in (first, second))
     one, certified, scores = log_e_value(first, second, policy_class, rivals)
     other = log_e_value(second, first, policy_class, backwards)[0]
     mean = float(np.logaddexp(one, other) - math.log(2.0))
     return Evidence(mean, certified, rivals, max(scores, key=lambda name: scores[name]))
 
 
-def fit_rivals(demonstrations: Demonstrations, policy_class: PolicyClass) -> dict[str, Policy]:
-    """Richer policies than those of the class, or other ones: n-grams, and mixtures of two members."""
+def fit_rivals(
+    demonstrations: Demonstrations, policy_class: PolicyClass, *, network: bool = False
+) -> dict[str, Policy]:
+    """Richer policies than those of the class, or other ones: n-grams, mixtures of two members, a small transformer."""
     from agents import NGramBC
 
     size, end = demonstrations.vocab_size, demonstrations.end_token
@@ -218,7 +222,21 @@ def fit_rivals(demonstrations: Demonstrations, policy_class: PolicyClass) -> dic
         wider: PolicyClass = ARLinearClass(PairwiseProducts(features), 4.0 * inside.radius)
         wider = wider if end is None else ended_class(wider, end)
         found["products of two features"] = fit_class(wider, demonstrations, tol=1e-3)[0]
+    if network:
+        found["transformer"] = _small_transformer(demonstrations)
     return found
+
+
+def _small_transformer(demonstrations: Demonstrations) -> Policy:
+    """Sees all of a sequence, which no n-gram does. Extra ``neural``."""
+    from agents.neural import NetworkClass, NeuralBC
+
+    places = {"prompt_length": demonstrations.prompt_length, "horizon": demonstrations.horizon}
+    networks: PolicyClass = NetworkClass("transformer", demonstrations.vocab_size, width=32, **places)
+    if demonstrations.end_token is not None:
+        networks = ended_class(networks, demonstrations.end_token)
+    agent = NeuralBC(steps=400, batch_size=min(64, len(demonstrations.pooled())), learning_rate=5e-3)
+    return agent.fit(demonstrations, networks, rng=np.random.default_rng(0)).policy_
 
 
 def _two_of(policy_class: PolicyClass, demonstrations: Demonstrations, rounds: int = 8) -> MixturePolicy | None:
@@ -438,6 +456,7 @@ def advise(
     budget: float = 600.0,
     memory: float = 8e9,
     run: bool = False,
+    network: bool = False,
     rng: np.random.Generator | None = None,
 ) -> Advice:
     """What the demonstrations say about a class and its learners; see the head of this module.
@@ -449,6 +468,8 @@ def advise(
         budget: seconds of processor time that a fit may take.
         memory: bytes that it may take.
         run: fit the recommended learner and log-loss to all demonstrations, and compare.
+        network: set a small transformer beside the n-grams against the class too, which sees a whole sequence; needs
+            the extra ``neural``.
         rng: splits and texts; seeded with 0 by default.
 
     Raises:
@@ -471,7 +492,7 @@ def advise(
     first, second = holdout_split(data, 0.5, rng)
     seed = int(rng.integers(1 << 32))
 
-    log_e, certified, rivals, rival = evidence(first, second, policy_class)
+    log_e, certified, rivals, rival = evidence(first, second, policy_class, network=network)
     probes = probe_all(table, first, policy_class, len(data), budget)
     costs = tuple(_judged(cost, budget, memory) for cost, _ in probes.values())
     fitted = {name: policy for name, (_, policy) in probes.items() if policy is not None}

@@ -26,6 +26,7 @@ from experiments.advise import LEAST, Advice, advise, nats_a_token, reached_word
 from experiments.charts import COLOURS, Figure, end_labels, learner_style, new_panels, render, styled
 from experiments.evaluation import build_task, parse_call
 from experiments.log_probs import curves_of, read_log_probs
+from experiments.measure import require_torch
 from experiments.report import report_html
 from experiments.study import FigureSpec
 from experiments.summary import Table
@@ -72,6 +73,8 @@ class AdviseSettings:
     """Sequences that are drawn from a text or a task, at most."""
     run: bool = False
     """Fit the recommended learner, and log-loss, to all demonstrations, and compare."""
+    network: bool = False
+    """Set a small transformer against the class too, beside n-grams and mixtures (extra neural)."""
     seed: int = 0
     """Of everything that is drawn."""
     json: bool = False
@@ -84,6 +87,8 @@ class AdviseSettings:
             raise ValueError(f"DATA is {len(self.data)} words; it is one, or two files of log-probabilities.")
         check_int("n", self.n, minimum=LEAST)
         check_int("seed", self.seed, minimum=0)
+        if self.network:
+            require_torch()
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise ValueError(f"--out {self.out} is a file; a folder is needed.")
 
@@ -233,6 +238,7 @@ def show_advice(words: list[str]) -> int:
                 budget=budget,
                 memory=memory,
                 run=settings.run,
+                network=settings.network,
                 rng=rng,
             )
         if task is not None and not settings.class_:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.cells import Label, keyed_rng
-from experiments.charts import COLOURS, Figure, learner_style, new_figure, no_data, say_band
+from experiments.charts import COLOURS, Figure, learner_style, legend_below, new_figure, no_data, say_band
 from experiments.evaluation import parse_call
 from experiments.measure import CHUNK_KR, CHUNKED, LAYERWISE, LEARNERS, NOTHING, SECONDS, SLOPE_IN_H
 from experiments.summary import NAN, Interval, Summary, SummaryRow, mean_interval, paired_difference, slope_interval
@@ -165,8 +165,9 @@ STYLES |= {"ChunkedRhoBC": CHUNKED, "ChunkKR": CHUNK_KR}
 
 def colour_of(agent: str) -> str:
     """The colour of an agent in figures of several; yours are black."""
-    learner = STYLES.get(parse_call(agent).name)
-    return COLOURS["black"] if learner is None else learner_style(learner).colour
+    call = parse_call(agent)
+    learner = STYLES.get(call.name)
+    return COLOURS["black"] if learner is None else learner_style(learner, dict(call.parameters).get("chunk")).colour
 
 
 def profile_figure(scores: Mapping[str, NDArray[np.float64]], title: str) -> Figure:
@@ -184,7 +185,7 @@ def profile_figure(scores: Mapping[str, NDArray[np.float64]], title: str) -> Fig
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     if scores:
         say_band(axes, "each score")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
+        legend_below(axes.figure, scores, size=9)  # type: ignore[arg-type]
     else:
         no_data(axes)
     return figure

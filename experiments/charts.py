@@ -1,12 +1,19 @@
-"""One style for all figures: colours by learner, labels on the lines, and files that are the same every time.
+"""One style for all figures: colours by learner, labels beside the lines, and files that are the same every time.
 
-Colours are those of Okabe and Ito, which stay apart for colour-blind readers; a learner has the same one everywhere.
+Colours are those of Okabe and Ito, which stay apart for colour-blind readers; a learner has the same one everywhere,
+and so has a chunk length. A line has its colour as it is, words have it darkened until they can be read from the last
+row (`ink`), and names of the code are spelt out (`spelt`). What stands at the end of a line stands outside the axes, so
+that the grid ends where the data end; `settle` finds the room for it when the figure is done, and puts below the title
+what is shown.
+
 Figures are made without pyplot, so no window system and no global state is involved.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,6 +63,103 @@ STYLE: dict[str, Any] = {
 }
 
 
+#: of words on white, at least (WCAG 2 asks for 4.5); a little more, for words on a light grey
+CONTRAST = 5.2
+
+
+def luminance(colour: Any) -> float:
+    """Relative luminance of a colour, from 0 (black) to 1, as WCAG 2 defines it."""
+    from matplotlib.colors import to_rgb
+
+    parts = np.array(to_rgb(colour))
+    return float(np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: Any, two: Any) -> float:
+    """Of two colours: from 1, equal, to 21, black on white.
+
+    >>> round(contrast("black", "white"), 6)
+    21.0
+    """
+    low, high = sorted((luminance(one), luminance(two)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def ink(colour: Any) -> str:
+    """The colour, darkened until words in it can be read on white.
+
+    >>> ink("black"), contrast(ink(COLOURS["yellow"]), "white") > 4.5
+    ('#000000', True)
+    """
+    from matplotlib.colors import to_hex, to_rgb
+
+    darker = (share * np.array(to_rgb(colour)) for share in np.linspace(1, 0, 101))
+    return next(to_hex(each) for each in darker if contrast(each, "white") >= CONTRAST)
+
+
+#: names of the code and what a reader is told: in a figure (mathtext), and in a page
+_WORDS = {
+    "C_apx": ("approximation factor", "approximation factor"),
+    "D_H^2": ("$D_H^2$", "D²"),
+    "eps": (r"$\varepsilon$", "ε"),
+    "eta": (r"$\eta$", "η"),
+    "lambda": (r"$\lambda$", "λ"),
+    "lam": (r"$\lambda$", "λ"),
+    "theta": (r"$\theta$", "θ"),
+}
+_RAW = re.compile(r"(\$[^$]*\$|\w+\([^()]*\))|(?<![\w.])(" + "|".join(map(re.escape, _WORDS)) + r")(?!\w)")
+
+
+def spelt(text: str, *, page: bool = False) -> str:
+    """A text without names of the code, but for calls: ``Task(eps=0.1)`` stays.
+
+    Args:
+        text: for a figure.
+        page: for a page instead, which has no mathtext.
+
+    >>> spelt("C_apx at eps=.1"), spelt("the C_apx of Task(eps=0.1)", page=True)
+    ('Approximation factor at $\\varepsilon$=.1', 'the approximation factor of Task(eps=0.1)')
+    """
+
+    def word(found: re.Match[str]) -> str:
+        if found.group(1):
+            return found.group(1)
+        said = _WORDS[found.group(2)][page]
+        first = found.start() == 0 or text[: found.start()].endswith((". ", "? ", "! "))
+        return said[0].upper() + said[1:] if first and len(text) > len(found.group()) and said.isascii() else said
+
+    return _RAW.sub(word, text)
+
+
+def about(rows: Iterable[SummaryRow], *more: str, what: str = "data sets") -> str:
+    """Task, horizon, n and replicates of the numbers that a figure shows, for the line below its title.
+
+    Args:
+        rows: what is drawn.
+        more: parameters, in words.
+        what: what the replicates are.
+
+    >>> about([SummaryRow("a", {"task": "Snowball", "H": 4, "n": 100.0}, "C_apx", 2.0, 1.0, 3.0, 5)], "degree 2")
+    'Snowball; degree 2; H = 4; n = 100; 5 data sets'
+    """
+    rows = list(rows)
+    tasks, horizons, sizes = (
+        [*dict.fromkeys(v for row in rows if (v := row[k]) is not None)] for k in ("task", "H", "n")
+    )
+    finite = [n for n in sizes if np.isfinite(n)]
+    data = [span("n", finite)] * bool(finite) + ["infinitely many demonstrations"] * (len(finite) < len(sizes))
+    seeds = sorted({row.seeds for row in rows if row.seeds > 1})
+    over = [f"{'–'.join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))} {what}"] if seeds else []
+    names = ", ".join(map(str, tasks)) if len(tasks) <= 4 else f"{len(tasks)} tasks"
+    return "; ".join(filter(None, [names, *more, span("H", horizons), " and ".join(data), *over]))
+
+
+def span(name: str, values: Iterable[float]) -> str:
+    """``"H = 4–64"``; nothing without values."""
+    ends = sorted(values)
+    return f"{name} = {'–'.join(f'{end:,g}' for end in dict.fromkeys((ends[0], ends[-1])))}" if ends else ""
+
+
 class LineStyle(NamedTuple):
     """How a learner is drawn, in every figure."""
 
@@ -77,17 +181,32 @@ _STYLES = {
 _CHUNKED = LineStyle(COLOURS["green"], "o")
 _CHUNK_KR = LineStyle("#8E3B73", "P")  # a darker purple than that of the layerwise learner
 _IMPROPER = LineStyle(COLOURS["grey"], "", ":")
+#: learners on chunks, at K = 1, 4, 16, 64 and 256 tokens (from the few of ChunkKR: at 1, 2, 4, ...); between in between
+_CHUNKS = {
+    "chunked": ("#00382C", "#006B50", "#009E73", "#6BB53A", "#B5BD00"),
+    "ChunkKR": ("#D98CC0", "#B5629C", "#8E3B73", "#5F1F4C", "#2F0A25"),
+}
 
 
-def learner_style(learner: str) -> LineStyle:
-    """Colour, marker and dashes of a learner; all chunked rho share one, all ChunkKR another; unknown ones are grey."""
-    if learner.startswith("chunked"):
-        return _CHUNKED
-    if learner.startswith("ChunkKR"):
-        return _CHUNK_KR
+def learner_style(learner: str, K: float | None = None) -> LineStyle:
+    """Colour, marker and dashes of a learner; unknown ones are grey.
+
+    All chunked rho share one hue, all ChunkKR another; each chunk length K has its shade of it, in every figure.
+    """
+    for family, style in (("chunked", _CHUNKED), ("ChunkKR", _CHUNK_KR)):
+        if learner.startswith(family):
+            return style if K is None else style._replace(colour=_chunk_colour(family, K))
     if learner.startswith("improper"):
         return _IMPROPER
     return _STYLES.get(learner, LineStyle(COLOURS["grey"], "x", "-."))
+
+
+def _chunk_colour(family: str, K: float) -> str:
+    from matplotlib.colors import to_hex, to_rgb
+
+    ramp = np.array([to_rgb(colour) for colour in _CHUNKS[family]])
+    at = min(np.log2(K) / (2 if family == "chunked" else 1), len(ramp) - 1.0)
+    return to_hex([np.interp(at, range(len(ramp)), part) for part in ramp.T])
 
 
 @contextmanager
@@ -102,13 +221,26 @@ def styled(*, laid_out: bool = True) -> Iterator[None]:
         yield
 
 
+def say_data(figure: Figure, rows: Iterable[SummaryRow], *more: str, what: str = "data sets") -> None:
+    """Below the title: the task, n and seeds of these rows, as `about` has them."""
+    say(figure, about(rows, *more, what=what), SHOWN)
+
+
+def numbers_of(options: Any) -> str:
+    """The numbers among the options of a study, in a line: ``"n = 100; seeds = 5; horizons = 4–64"``."""
+    found = []
+    for each in dataclasses.fields(options):
+        value = getattr(options, each.name)
+        several = value if isinstance(value, tuple) else (value,)
+        if several and all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several):
+            found.append(span(each.name.replace("_", " "), several))
+    return "; ".join(found)
+
+
 def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float] = (7.2, 4.4)) -> tuple[Figure, Axes]:
     """A figure with one pair of axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size)
-    axes = figure.add_subplot()
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    figure, ((axes,),) = new_grid(title, 1, 1, size)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure, axes
 
 
@@ -119,6 +251,18 @@ def new_grid(title: str, rows: int, columns: int, size: tuple[float, float], **h
     figure = Figure(figsize=size)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     return figure, figure.subplots(rows, columns, squeeze=False, **how)
+
+
+#: labels of artists that `settle` puts in their places; they are not drawn
+SUBTITLE, SHOWN, END = "subtitle", "what is shown", "at the end of a line"
+
+
+def say(figure: Figure, words: str, label: str = SUBTITLE) -> None:
+    """Below the title, once: what a mark means; or, under the label `SHOWN`, the task, n and seeds."""
+    found = [text for text in figure.texts if text.get_label() == label]
+    line = found[0] if found else figure.text(0.01, 1.0, "", fontsize=10, color="#505050", va="top", label=label)
+    if words and words not in line.get_text():
+        line.set_text("; ".join(filter(None, [line.get_text(), words])))
 
 
 def new_panels(
@@ -157,10 +301,8 @@ def plot_series(axes: Axes, series: Series, learner: str, **changes: Any) -> Non
 
 
 def say_band(axes: Axes, at: str = "each point") -> None:
-    """Under the x axis, once: what the bands are."""
-    label, words = axes.get_xlabel(), f"bands: 95 % at {at}"
-    if words not in label:
-        axes.set_xlabel(f"{label}\n({words})")
+    """Below the title, once: what the bands are."""
+    say(axes.figure, f"bands: 95 % at {at}")  # type: ignore[arg-type]
 
 
 def log2_axis(axes: Axes, values: Sequence[float], *, which: str = "x") -> None:
@@ -171,39 +313,127 @@ def log2_axis(axes: Axes, values: Sequence[float], *, which: str = "x") -> None:
     axis.set_ticks([], minor=True)
 
 
-def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 1.25) -> None:
-    """Text to the right of the last point of each line, moved apart where two would overlap.
+def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Text to the right of the last point of each line; `settle` moves apart what would overlap.
 
     Args:
-        axes: with its lines drawn and its scales and limits set.
+        axes: that the lines are in.
         labels: ``(x, y, text, colour)`` of each.
-        gap: least distance between two baselines, in font heights.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    for x, y, text, colour in labels:
+        if text and np.isfinite((x, y)).all():
+            arrow: dict[str, Any] = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "relpos": (0, 0.5)}
+            axes.annotate(
+                text,
+                (x, y),
+                xytext=(9, 0),
+                textcoords="offset points",
+                color=colour,
+                va="center",
+                fontweight="bold",
+                fontsize=10,
+                annotation_clip=False,
+                arrowprops={**arrow, "shrinkA": 1, "shrinkB": 3},
+                label=END,
+            )
 
-    labels = [label for label in labels if np.isfinite(label[:2]).all()]
+
+def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
+    """The last step of a figure: title, what it shows, and labels get their places, and words are made legible.
+
+    The figure grows by what stands above its panels. It is laid out for good: what is drawn afterwards finds no room.
+
+    Args:
+        figure: with all that is in it.
+        setting: task, parameters, n and seeds, for the line below the title, before what the figure says itself.
+        otherwise: in their place, where neither says anything.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    told = {text.get_label(): text for text in figure.texts if text.get_label() in (SHOWN, SUBTITLE)}
+    parts = [setting, *(told[label].get_text() for label in (SHOWN, SUBTITLE) if label in told)]
+    for text in told.values():
+        text.remove()
+    say(figure, "; ".join(filter(None, parts if setting or SHOWN in told else [otherwise, *parts])))
+    for text in figure.findobj(Text):
+        if (words := spelt(text.get_text())) != text.get_text():
+            text.set_text(words)
+        if contrast(text.get_color(), "white") > 1.3:  # white words are on something dark
+            text.set_color(ink(text.get_color()))
+    for text in (text for axes in figure.axes for text in axes.texts):
+        if text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3:
+            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    _head(figure, renderer)
+    if figure.get_layout_engine() is not None:
+        for _ in range(2):  # labels that have moved may need other room
+            figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+            for axes in figure.axes:
+                _part(axes, renderer)
+        figure.set_layout_engine("none")
+
+
+def _head(figure: Figure, renderer: Any) -> None:
+    """Title and subtitle at the top, in lines that fit; the rest below them."""
+    height, pad = 0.0, 0.07  # inches
+    width = 0.98 * figure.bbox.width
+    title = figure._suptitle  # type: ignore[attr-defined]
+    heads = [title] if title is not None else []
+    heads += [text for text in figure.texts if text.get_label() == SUBTITLE]
+    sizes = []
+    for text in heads:
+        if text.get_text():
+            text.set_text(_wrapped(text, width, renderer))
+            sizes.append((text, text.get_window_extent(renderer).height / figure.dpi + pad))
+    before = title.get_window_extent(renderer).height / figure.dpi if title is not None and title.get_text() else 0.0
+    above = sum(size for _, size in sizes) + pad
+    full = figure.get_figheight() + max(above - before, 0.0)
+    figure.set_figheight(full)
+    for text, size in sizes:
+        text.set(y=1 - (height + pad) / full, va="top", in_layout=False)
+        height += size
+    if (engine := figure.get_layout_engine()) is not None and sizes:
+        engine.set(rect=(0, 0, 1, 1 - above / full))  # type: ignore[call-arg]
+
+
+def _wrapped(text: Any, width: float, renderer: Any) -> str:
+    """The words of a text in lines that are no wider than this, in pixels."""
+    lines = [""]
+    for word in text.get_text().split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        text.set_text(longer)
+        if text.get_window_extent(renderer).width > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
+def _part(axes: Axes, renderer: Any, gap: float = 1.2) -> None:
+    """Labels at the ends of lines are moved apart where two would overlap, column by column."""
+    from matplotlib.text import Text
+
+    labels = [text for text in axes.texts if text.get_label() == END]
     if not labels:
         return
-    figure = axes.figure
-    FigureCanvasAgg(figure)  # type: ignore[arg-type]
-    if (engine := figure.get_layout_engine()) is not None:  # type: ignore[union-attr]
-        engine.execute(figure)  # type: ignore[arg-type]
-    height = matplotlib.rcParams["font.size"] * figure.dpi / 72 * gap
-    wanted = np.array([axes.transData.transform((x, y))[1] for x, y, *_ in labels])
-    placed = spread(wanted, height)
-    for (x, y, text, colour), at, was in zip(labels, placed, wanted, strict=True):
-        axes.annotate(
-            text,
-            (x, y),
-            xytext=(9, (at - was) * 72 / figure.dpi),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-            fontweight="bold",
-            fontsize=10,
-            annotation_clip=False,
-        )
+    scale = 72 / axes.figure.dpi
+    ends = np.array([axes.transData.transform(text.xy) for text in labels])  # type: ignore[attr-defined]
+    sizes = np.array(
+        [Text.get_window_extent(text, renderer).size for text in labels]
+    )  # without the line that leads to it
+    columns: list[list[int]] = []
+    for i in np.argsort(ends[:, 0], kind="stable"):  # from the left; a label that reaches into the next column joins it
+        if columns and ends[i, 0] < max(ends[j, 0] + sizes[j, 0] + 12 / scale for j in columns[-1]):
+            columns[-1].append(i)
+        else:
+            columns.append([i])
+    for column in columns:
+        heights = sizes[column, 1]
+        for i, at in zip(column, spread(ends[column, 1], gap * float(heights.max())), strict=True):
+            labels[i].set_position((9, (at - ends[i, 1]) * scale))
+            labels[i].arrow_patch.set_visible(bool(abs(at - ends[i, 1]) > 0.5 * sizes[i, 1]))  # type: ignore[attr-defined]
 
 
 def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
@@ -236,26 +466,25 @@ def top_labels(axes: Axes, outs: list[tuple[float, str, str]], top: float) -> No
     """Slanted words above the places where lines leave through the top, moved apart where they would overlap."""
     if not outs:
         return
-    places = spread(np.array([x for x, *_ in outs]), 0.036 * axes.get_xlim()[1])
+    places = spread(np.array([x for x, *_ in outs]), 0.04 * axes.get_xlim()[1])
     slanted: dict[str, Any] = {"rotation": 40, "rotation_mode": "anchor", "ha": "left", "va": "bottom"}
     slanted |= {"fontweight": "bold", "fontsize": 10, "annotation_clip": False}
     for (x, words, colour), at in zip(outs, places, strict=True):
         arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
         where: dict[str, Any] = {"xytext": (at, 1.025), "textcoords": ("data", "axes fraction")}
         axes.annotate(words, (x, top), **where, color=colour, arrowprops=arrow, **slanted)
-    axes.set_title(axes.get_title(loc="left"), pad=84)
 
 
-def render(figure: Figure, *, pdf: bool = False) -> tuple[bytes, ...]:
-    """The figure as PNG, SVG and perhaps PDF bytes, without dates: the same figure gives the same bytes."""
+def render(figure: Figure, *, setting: str = "", otherwise: str = "", pdf: bool = False) -> tuple[bytes, ...]:
+    """The figure, settled, as PNG, SVG and perhaps PDF bytes, without dates: the same figure gives the same bytes."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = io.BytesIO(), io.BytesIO()
     figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
+    settle(figure, setting, otherwise)
     FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # `print_figure` would draw it twice
-    figure.set_layout_engine("none")  # the layout of the one is that of the other: laying out takes longer than drawing
     FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": "ntp-envs"})
     if not pdf:
         return png.getvalue(), svg.getvalue()
@@ -269,13 +498,14 @@ def render(figure: Figure, *, pdf: bool = False) -> tuple[bytes, ...]:
 
 # -- pieces of figures: lines with labels at their ends, and axes ------------------------------------------------------
 
-GREENS = ("#00402E", "#006B50", "#009E73", "#27AB85", "#4DBB98")  # chunked learners
-PURPLES = ("#C58AB3", "#B06C9C", "#8E3B73", "#4A1A3B")  # ChunkKR, from small norm bounds or short chunks to large
+GREENS = ("#00402E", "#006B50", "#009E73", "#27AB85", "#4DBB98")  # of the hue of chunked learners, not of their lengths
+PURPLES = ("#C58AB3", "#B06C9C", "#8E3B73", "#4A1A3B")  # ChunkKR, from small norm bounds to large
 BLUES = ("#0B2A45", "#0B4F83", "#0072B2", "#3C98CF", "#6FB8E3")  # few tokens seen to many
 ORANGES = ("#7A2E00", "#B04600", "#D55E00", "#E69F00")
 
-FACTOR = "C_apx = distance to the expert / best in class"
+FACTOR = "approximation factor (1 = best in class)"
 DISTANCE = "squared Hellinger distance to the expert"
+SPELT = {"C_apx": "approximation factor", "hellinger2": DISTANCE}
 
 
 def text(learner: str) -> dict[str, Any]:
@@ -308,6 +538,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line], *, limits: Callable[[Axes], No
 
 def no_data(axes: Axes) -> None:
     """Says so in a panel for which nothing was measured."""
+    axes.set(xticks=[], yticks=[])
     axes.annotate("no data", (0.5, 0.5), xycoords="axes fraction", ha="center", color=COLOURS["grey"])
 
 
@@ -344,44 +575,74 @@ def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> N
         found |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     shown = [name for name in names if name in found]
     handles = [found[name] for name in shown]
-    figure.legend(handles, shown, loc="outside lower center", ncols=max(len(shown), 1), fontsize=size)
+    if shown:  # as many in a line as fit
+        ncols = max(1, min(len(shown), int(figure.get_figwidth() * 72 / (0.62 * size * (5 + max(map(len, shown)))))))
+        figure.legend(handles, shown, loc="outside lower center", ncols=ncols, fontsize=size)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers on a logarithmic axis between these, two to seven where there is any room."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    wide = max(1, -(-len(decades) // 7))
+    every: Iterator[tuple[Sequence[float], int]] = iter([((1,), wide), ((1, 3), 1), ((1, 2, 5), 1), (range(1, 10), 1)])
+    ticks: list[float] = []
+    for steps, stride in every:
+        ticks = [step * 10.0**k for k in decades if k % stride == 0 for step in steps]
+        ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(ticks) >= 3:
+            return ticks
+    if len(ticks) >= 2:
+        return ticks
+    return sorted({float(f"{tick:.4g}") for tick in np.geomspace(low, high, 5)[1:-1]})
+
+
+def tick_words(value: float) -> str:
+    """A number at a tick: written out while it is short, else a power of ten in mathtext.
+
+    >>> tick_words(1000.0), tick_words(0.03), tick_words(1e-6), tick_words(3e8)
+    ('1,000', '0.03', '$10^{-6}$', '$3\\\\cdot 10^{8}$')
+    """
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        return f"{value:,g}"
+    digits, power = f"{value:.3e}".split("e")
+    lead = float(digits)
+    return f"$10^{{{int(power)}}}$" if lead == 1 else rf"${lead:g}\cdot 10^{{{int(power)}}}$"
+
+
+def _log_axis(axes: Axes, which: str, low: float, high: float) -> None:
+    """Limits of a logarithmic axis, and round numbers on it."""
+    axis = getattr(axes, f"{which}axis")
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"set_{which}lim")(low, high)
+    ticks = log_ticks(low, high)
+    axis.set_ticks(ticks, labels=[tick_words(tick) for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
 def factor_axis(axes: Axes) -> None:
     """A logarithmic y axis for factors, from just below the best in class."""
-    ticks = [1, 3, 10, 30, 100, 300]
-    axes.set_yticks(ticks, labels=[str(tick) for tick in ticks])
-    axes.set_yticks([], minor=True)
-    axes.set_ylim(0.8, 1.5 * float(axes.dataLim.y1))
+    low, high = log_range(axes)
+    _log_axis(axes, "y", min(0.8, low / 1.3) if low > 0.3 else 0.8, max(1.5 * high, 1.6))
 
 
 def log_range(axes: Axes, axis: str = "y") -> tuple[float, float]:
     """The least and the largest number drawn that a logarithmic axis can show; intervals that reach to 0 run off it."""
-    drawn = axes.dataLim
-    return (drawn.minposx, drawn.x1) if axis == "x" else (drawn.minposy, drawn.y1)
+    if axis == "x":
+        return axes.dataLim.minposx, axes.dataLim.x1
+    drawn = [each.dataLim for each in axes.get_shared_y_axes().get_siblings(axes) if each.has_data()] or [axes.dataLim]
+    return min(limits.minposy for limits in drawn), max(limits.y1 for limits in drawn)
 
 
 def plain_log_axis(axes: Axes) -> None:
-    """A logarithmic y axis that ends just outside the data, with 1, 3, 10, ... (fewer on a long one) written out."""
+    """A logarithmic y axis that ends just outside the data."""
     low, high = log_range(axes)
-    axes.set_yscale("log")
-    bases, every = ((1, 3), 1) if high < 1e4 * low else ((1,), 1 if high < 1e8 * low else 2)
-    ticks = [base * 10.0**k for k in range(-16, 17, every) for base in bases if low / 2 < base * 10.0**k < 2 * high]
-    axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axes.set_yticks([], minor=True)
-    axes.set_ylim(low / 1.5, high * 1.5)
+    if 0 < low <= high < np.inf:
+        _log_axis(axes, "y", low / 1.5, high * 1.5)
 
 
 def round_ticks(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic x axis with room on both sides of these values, and ticks at a few round numbers."""
-    low, high = min(values) / 1.6, max(values) * 1.6
-    axes.set_xlim(low, high)
-    decades = np.log10(high / low)
-    steps = (1, 2, 5) if decades < 1.2 else (1, 3) if decades < 2.2 else (1,)
-    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [step * 10.0**e for e in exponents for step in steps if low <= step * 10.0**e <= high]
-    axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axes.set_xticks([], minor=True)
+    _log_axis(axes, "x", min(values) / 1.6, max(values) * 1.6)
 
 
 def shades(values: Sequence[float], ramp: Sequence[str] = GREENS) -> dict[Any, str]:
@@ -404,7 +665,7 @@ class Curve:
         where: part and labels of the rows that it goes through.
         label: its name, at its end.
         metric: what is drawn; the panel's if empty.
-        style: whose colour, marker and dashes it has; by default those of the learner in ``where``.
+        style: whose colour, marker and dashes it has; by default those of the learner in ``where``, and of its K.
         look: changes to that, as matplotlib names them.
         limit: part and labels of the same number in the population, drawn last, at infinity.
     """
@@ -456,7 +717,6 @@ class Panel:
         xscale: ``"linear"``, ``"log"`` or ``"log2"``.
         yscale: ``"linear"``, ``"zero"`` (linear from 0), ``"share"`` (0 to 1), ``"log"``, or ``"factor"`` (a log axis
             from just below the best in class).
-        room: how far the x axis goes on for the names of the curves: a factor, or a share of the range where linear.
         ticks: of the x axis; by default everywhere where there are numbers.
         ylim: limits of the y axis, instead of those that follow from the data.
         ylabel: of this panel alone.
@@ -470,7 +730,6 @@ class Panel:
     guides: Sequence[Guide] = ()
     xscale: str = "log2"
     yscale: str = "factor"
-    room: float = 3.6
     ticks: Sequence[float] | None = None
     ylim: tuple[float | None, float | None] | None = None
     ylabel: str = ""
@@ -494,6 +753,8 @@ def chart(summary: Summary, title: str, ylabel: str, *panels: Panel, size: tuple
         share = not any(panel.ylabel for panel in panels)
         labels = [panel.xlabel for panel in panels]
         figure, every = new_panels(title, labels, ylabel, size=size or (11.0, 4.6), share=share)
+    rows = [row for panel in panels for curve in panel.curves for row in chosen(summary, panel, curve)]
+    say_data(figure, rows)
     for axes, panel in zip(every, panels, strict=True):
         if panel.title:
             axes.set_title(panel.title, fontsize=11)
@@ -503,25 +764,36 @@ def chart(summary: Summary, title: str, ylabel: str, *panels: Panel, size: tuple
     return figure
 
 
+def chosen(summary: Summary, panel: Panel, curve: Curve) -> Summary:
+    """The rows that a curve goes through."""
+    return summary.select(curve.metric or panel.metric, **curve.where)
+
+
 def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
     """Curves, guides, scales and labels on axes that are there."""
-    chosen = [summary.select(curve.metric or panel.metric, **curve.where) for curve in panel.curves]
     log = panel.xscale != "linear"
-    at = sorted({float(row[panel.x]) for rows in chosen for row in rows if row[panel.x] > 0 or not log})
+    rows = [row for curve in panel.curves for row in chosen(summary, panel, curve)]
+    at = sorted({float(row[panel.x]) for row in rows if row[panel.x] > 0 or not log})
     if not at:
         return no_data(axes)
     infinity = 10.0 * at[-1] if any(curve.limit is not None for curve in panel.curves) else None
     ticks = list(at if panel.ticks is None else panel.ticks)
-    names = [f"{tick:,g}" for tick in ticks]
+    names = [tick_words(tick) for tick in ticks]
     last = at[-1]
     if infinity is not None:
         ticks, names, last = [*ticks, infinity], [*names, "∞\n(population)"], infinity
+    upright = [guide.place for guide in panel.guides if guide.place is not None]
+    first, last = min([at[0], *upright]), max([last, *upright])
     if log:
         axes.set_xscale("log", base=2 if panel.xscale == "log2" else 10)
-        axes.set_xlim(at[0] / 1.15, last * panel.room)
+        margin = (last / first) ** 0.03 if last > first else 1.5
+        axes.set_xlim(first / margin, last * margin)
     else:
-        width = last - at[0] or 1.0
-        axes.set_xlim(at[0] - 0.03 * width, last + panel.room * width)
+        margin = 0.03 * (last - first) or 1.0
+        axes.set_xlim(first - margin, last + margin)
+    if log and panel.xscale == "log" and panel.ticks is None and infinity is None and len(at) > 7:
+        ticks = log_ticks(at[0], last)
+        names = [tick_words(tick) for tick in ticks]
     axes.set_xticks(ticks, labels=names)
     axes.set_xticks([], minor=True)
     if panel.yscale in ("log", "factor"):
@@ -538,7 +810,9 @@ def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
             if len(limit.x):
                 ends = zip(series[1:], limit[1:], strict=True)
                 series = Series(np.append(series.x, infinity), *(np.append(a, b[-1]) for a, b in ends))
-        lines.append(Line(series, curve.style or str(curve.where.get("learner", "")), curve.label, **curve.look))
+        learner, K = curve.style or str(curve.where.get("learner", "")), curve.where.get("K")
+        look = {"color": learner_style(learner, K).colour, **curve.look}
+        lines.append(Line(series, learner, curve.label, **look))
 
     def limits(axes: Axes) -> None:
         if panel.yscale == "factor":
@@ -567,8 +841,10 @@ def _draw_guide(axes: Axes, guide: Guide, first: float, last: float) -> None:
         points = guide.points if guide.level is None else [(first, guide.level), (last, guide.level)]
         axes.plot(*zip(*points, strict=True), **look)
         end = points[-1] if guide.level is None else points[0]
-    if guide.note:
-        place = end if guide.at is None else guide.at
+    place = end if guide.at is None else guide.at
+    if guide.note and guide.level is not None and place[0] >= last:  # beside the names of the curves
+        end_labels(axes, [(*place, guide.note, learner_style(guide.style).colour)])
+    elif guide.note:
         axes.annotate(guide.note, place, xycoords=coords, xytext=offset, ha=guide.align, **text(guide.style))
 
 
@@ -593,14 +869,17 @@ def dots(
         metric: what is drawn.
         rows: by name from the top: labels that pick the number, and the learner whose colour it has.
         panels: by title: labels that they have in common.
-        xlabel: what the numbers are; ``metric`` if empty.
+        xlabel: what the numbers are; ``metric``, spelt out, if empty.
         xscale: of every x axis.
         level: drawn as a dashed line.
         digits: of the numbers beside the dots.
         size: in inches.
     """
-    figure, every = new_panels(title, [xlabel or metric] * len(panels), "", size=size)
+    figure, every = new_panels(title, [xlabel or SPELT.get(metric, metric)] * len(panels), "", size=size)
+    say(figure, "broad lines: 95 % intervals")
     heights = name_rows(every[0], {row: learner_style(learner).colour for row, (_, learner) in rows.items()})
+    places = [{**where, **place} for where in panels.values() for place, _ in rows.values()]
+    say_data(figure, [row for place in places for row in summary.select(metric, **place)])
     for axes, (heading, where) in zip(every, panels.items(), strict=True):
         axes.set_title(heading, fontsize=11)
         axes.set_xscale(xscale)
@@ -612,9 +891,6 @@ def dots(
                 words, colour = f"{found.mean:.{digits}g}", learner_style(learner).colour
                 interval_dot(axes, found, heights[row], colour, words, fontweight="bold")
         low, high = log_range(axes, "x")
-        if xscale == "log" and 0 < low < high:  # room for the numbers, and powers of ten as they are written
-            axes.set_xlim(low / 1.4, high * (high / low) ** 0.25)
-            ticks = [10.0**k for k in range(-9, 7) if low / 1.4 <= 10.0**k <= high]
-            axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-            axes.set_xticks([], minor=True)
+        if xscale == "log" and 0 < low < high:  # room for the numbers
+            _log_axis(axes, "x", low / (high / low) ** 0.06, high * (high / low) ** 0.3)
     return figure

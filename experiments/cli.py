@@ -40,7 +40,7 @@ def shadowed_agents() -> str | None:
     file = getattr(found, "__file__", None)
     places = [file] if file else list(getattr(found, "__path__", []))
     is_ours = any(ours in (Path(place).resolve(), Path(place).resolve().parent) for place in places)
-    if is_ours and hasattr(found, "Agent"):
+    if is_ours and hasattr(found, "make_agent"):  # not every Agent is one of ours
         return None
     if is_ours:
         return (
@@ -73,6 +73,8 @@ ntp-bench: measure how next-token prediction drifts with the horizon
   ntp-bench leaderboard DIR               submissions of the suite, checked, as a page
   ntp-bench distance FILE                 how far two models' texts are apart, from their log-probabilities
   ntp-bench advise DATA --class CLASS     which learner for this data and this budget, in four sentences
+  ntp-bench play [TASK]                   guess text, or write in a task, and see the expert's law: Shannon's game
+  ntp-bench explore --out FILE            a page with sliders: curves, the factor, documents side by side
   ntp-bench completion bash|zsh           a script that completes commands, names and options where Tab is pressed
   ntp-bench --version
 """
@@ -86,6 +88,8 @@ COMMANDS = {
     "leaderboard": "experiments.leaderboard:show_leaderboard",
     "distance": "experiments.log_probs:show_distance",
     "advise": "experiments.advise_command:show_advice",
+    "play": "experiments.play:show_play",
+    "explore": "experiments.explore:show_explore",
     "completion": "experiments.cli:show_completion",
 }
 LINE_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
@@ -145,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] == "run":
             code = _run(words[1:])
         else:
-            code = _shown(COMMANDS[words[0]], words[1:] or ([] if words[0] == "list" else ["--help"]))
+            code = _shown(COMMANDS[words[0]], words[1:] or ([] if words[0] in ("list", "play") else ["--help"]))
         sys.stdout.flush()
         return code
     except (UsageError, FolderError) as error:

@@ -12,7 +12,9 @@ import tyro
 
 from agents import agent_names
 from experiments.evaluation import EvaluateSettings
+from experiments.explore import ExploreSettings
 from experiments.info import InfoSettings
+from experiments.play import PlaySettings
 from experiments.studies import load_study, study_names
 from ntp_envs import task_names
 
@@ -75,7 +77,9 @@ def script(words: list[str], commands: Iterable[str], run_settings: Any) -> str:
         take(f"run {name}", load_study(name).options)
     take("evaluate", EvaluateSettings)
     take("info", InfoSettings)
-    values |= {"run ": study_names(), "evaluate ": [*task_names(), *agent_names()]}
+    take("play", PlaySettings)
+    take("explore", ExploreSettings)
+    values |= {"run ": study_names(), "play ": task_names(), "evaluate ": [*task_names(), *agent_names()]}
     values |= {"info ": [*study_names(), *task_names(), *agent_names()], "completion ": ["bash", "zsh"]}
     body = SCRIPT.format(commands=shlex.quote(" ".join(commands)), options=_cases(options), values=_cases(values))
     return (ZSH if shell == "zsh" else "") + body

@@ -458,7 +458,7 @@ def _write(
     pdf: bool,
 ) -> list[Failure]:
     """Write every output; returns the figures that could not be drawn."""
-    from experiments.charts import render, styled
+    from experiments.charts import numbers_of, render, styled
 
     write_csv(folder.summary, *summary_lines(study, summary))
     _write_timings(folder.timings, study, cells, results)
@@ -466,7 +466,7 @@ def _write(
     for spec in analysis.figures:
         try:
             with styled():
-                png, *others = render(spec.draw(), pdf=pdf)
+                png, *others = render(spec.draw(), setting=spec.setting, otherwise=numbers_of(options), pdf=pdf)
         except Exception:
             undrawn.append(Failure(f"figure {spec.name}", traceback.format_exc()))
             continue

@@ -160,12 +160,15 @@ class FigureSpec:
         title: the question or the answer, in a few words.
         caption: what it shows, in one sentence.
         draw: makes the `matplotlib.figure.Figure`; called under the shared style.
+        setting: parameters, for the line below the figure's title, which has task, n and seeds from `chart`, or else
+            from `experiments.charts.about`; where neither says anything it has the numbers among the options.
     """
 
     name: str
     title: str
     caption: str
     draw: Callable[[], Figure]
+    setting: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """ntp-envs: autoregressive generation as imitation learning.
 
 Tasks, policies, policy classes, demonstrations, distances between rollout laws, and Gymnasium environments.
-Depends on numpy, scipy and gymnasium only.
+Depends on numpy, scipy and gymnasium only; matplotlib is loaded to draw.
 
 **An evening's reading.** A policy class that does not contain the expert is fitted to its sequences; how far apart are
 the laws of what both write, as sequences get longer? Some twenty parts of the code, in this order, are the whole of it
@@ -73,6 +73,7 @@ from ntp_envs.distances import (
     DistanceCurve,
     SamplingLawWarning,
     approximation_factor,
+    compare_curves,
     coverage_bound_hellinger2,
     coverage_bound_kl,
     distance,
@@ -83,7 +84,7 @@ from ntp_envs.distances import (
     two_sample_test,
 )
 from ntp_envs.env import TokenEnv
-from ntp_envs.evaluation import Evaluation, backtracking_search, best_of, evaluate
+from ntp_envs.evaluation import Evaluation, backtracking_search, backtracking_walk, best_of, evaluate
 from ntp_envs.ngram import NGramPolicy
 from ntp_envs.policies import (
     CallablePolicy,
@@ -117,7 +118,7 @@ from ntp_envs.tasks.base import collect
 from ntp_envs.vector_env import TokenVectorEnv
 from ntp_envs.wrappers import RolloutDistance, VectorRolloutDistance
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 register_known()
 
@@ -166,8 +167,10 @@ __all__ = [
     "__version__",
     "approximation_factor",
     "backtracking_search",
+    "backtracking_walk",
     "best_of",
     "collect",
+    "compare_curves",
     "coverage_bound_hellinger2",
     "coverage_bound_kl",
     "distance",

@@ -99,15 +99,20 @@ def sample_categorical(log_probs: FloatArray, rng: np.random.Generator) -> NDArr
     return at_levels(log_probs, rng.random(len(log_probs)))
 
 
+def check_law(sums: FloatArray) -> None:
+    """``ValueError`` where a sum over the law of the next token is NaN."""
+    if np.isnan(sums).any():
+        raise ValueError("a policy returned NaN for the law of the next token, so that nothing can be drawn from it.")
+
+
 def at_levels(log_probs: FloatArray, levels: FloatArray) -> NDArray[np.int64]:
     """One token a row of ``(B, A)`` log-probabilities: where the cumulative law passes a level in [0, 1).
 
     A token of probability zero is never drawn.
     """
     cumulative = np.cumsum(np.exp(log_probs), axis=1)
-    if np.isnan(cumulative[:, -1]).any():
-        raise ValueError("a policy returned NaN for the law of the next token, so that nothing can be drawn from it.")
     level = levels * cumulative[:, -1]
+    check_law(level)
     return np.minimum((cumulative <= level[:, None]).sum(axis=1), log_probs.shape[1] - 1)
 
 

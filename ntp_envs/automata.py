@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntp_envs.arrays import FloatArray, IntArray, log_bernoulli, prefix_codes
+from ntp_envs.arrays import FloatArray, IntArray, check_law, log_bernoulli, prefix_codes
 from ntp_envs.checks import as_array, check_fits, check_in, check_int, check_probability
 from ntp_envs.policies import Cursor, SequentialPolicy, normalised_log_probs
 
 #: states, of all steps together, whose emissions a mixture keeps (8 MB)
 LAWS_CELLS = 1 << 19
+#: tokens that are drawn one comparison at a time
+_FEW_TOKENS = 8
 
 
 class AutomatonPolicy(SequentialPolicy):
@@ -60,9 +62,33 @@ class _StateCursor(Cursor):
     def log_probs(self) -> FloatArray:
         return self.automaton.emissions_in(self.states, self.step)
 
+    def token_log_probs(self, tokens: NDArray[np.integer]) -> FloatArray:
+        if len(self.states) < self.automaton.n_states:
+            return super().token_log_probs(tokens)
+        return self._entries(self.automaton.emissions(self.step), tokens)
+
+    def draw(self, levels: FloatArray) -> IntArray:
+        """As `at_levels`, with the cumulative law written out once a state and not once a sequence."""
+        automaton = self.automaton
+        if len(self.states) < automaton.n_states or automaton.vocab_size > _FEW_TOKENS:
+            return super().draw(levels)
+        *columns, total = np.cumsum(np.exp(automaton.emissions(self.step)), axis=1).T.copy()
+        level = levels * total[self.states]
+        check_law(level)
+        tokens = np.zeros(len(level), dtype=np.int64)
+        for column in columns:
+            tokens += column[self.states] <= level
+        return tokens
+
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
-        states = self.automaton.transitions(self.step)[self.states[rows], tokens]
-        return _StateCursor(self.automaton, states, self.step + 1)
+        return _StateCursor(self.automaton, self.states[rows], self.step).advance(tokens)
+
+    def advance(self, tokens: IntArray) -> Cursor:
+        return _StateCursor(self.automaton, self._entries(self.automaton.transitions(self.step), tokens), self.step + 1)
+
+    def _entries(self, table: NDArray[Any], tokens: NDArray[np.integer]) -> NDArray[Any]:
+        """Of ``(S, A)``, those of the sequences' states and these tokens: by one index, which numpy finds sooner."""
+        return table.ravel()[self.states * table.shape[1] + tokens]
 
 
 class TableAutomaton(AutomatonPolicy):

@@ -1,7 +1,7 @@
 """How well a policy writes: position by position and as a whole, under the true prefix and on its own, and with search.
 
-`evaluate` reads and draws once each and gives an `Evaluation`; `backtracking_search` and `best_of` write with the
-task's verifier at hand.
+`evaluate` reads and draws once each and gives an `Evaluation`; `backtracking_search`, `backtracking_walk` and `best_of`
+write with the task's verifier at hand.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,8 +26,14 @@ from ntp_envs.intervals import (
     student_margin,
     unseen_probability,
 )
+from ntp_envs.plots import axes_or_new, draw_line, name_axes
 from ntp_envs.policies import GreedyPolicy, Policy
 from ntp_envs.tasks.base import Task, collect, misfits
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+else:
+    Axes = Any
 
 #: measures that are ``(H,)`` arrays
 BY_POSITION = ("forced_accuracy", "greedy_accuracy", "sampled_accuracy", "cross_entropy", "impossible")
@@ -214,6 +220,38 @@ class Evaluation:
         if math.isfinite(most):
             return f"{rare} these {self.n}; the upper ends allow up to {most:.3g} nats a token for them."
         return f"{rare} these {self.n}; what they add to a cross-entropy has no bound here, and is not in its interval."
+
+    def plot(self, ax: Axes | None = None, *, confidence: float = CONFIDENCE) -> Axes:
+        """Accuracy by position under the true prefix, greedy and sampled, with bands that hold at each h by itself.
+
+        Where the first stays up and the others fall, errors add up; where the first falls, something is not learnt.
+
+        Args:
+            ax: matplotlib's Axes to draw on; those of a new figure by default.
+            confidence: level of the bands.
+
+        Returns:
+            The Axes.
+
+        Raises:
+            TypeError: ``ax`` is something else.
+
+        >>> from matplotlib.figure import Figure
+        >>> from ntp_envs import UniformPolicy, make_task
+        >>> found = evaluate(UniformPolicy(2), make_task("Contamination"), n=50, rng=np.random.default_rng(0))
+        >>> [text.get_text() for text in found.plot(Figure().subplots()).get_legend().get_texts()]
+        ['true prefix', 'own prefix, greedy', 'own prefix, sampled']
+        """
+        ax = axes_or_new(ax)
+        lines = {"forced": "true prefix", "greedy": "own prefix, greedy", "sampled": "own prefix, sampled"}
+        for (how, label), dashes in zip(lines.items(), ("-", "--", ":")):
+            name = f"{how}_accuracy"
+            ends = self.interval(name, confidence=confidence)
+            draw_line(ax, getattr(self, name), *ends, band=True, label=label, linestyle=dashes)
+        words = f"{100.0 * confidence:.12g} % at each h, n = {self.n}"
+        name_axes(ax, "share of tokens equal to the demonstration's", words)
+        ax.set_ylim(0.0, 1.05)
+        return ax
 
     def rows(self) -> list[dict[str, Any]]:
         """One mapping a position: ``h`` (from 1) and the measures by position."""
@@ -552,11 +590,7 @@ def backtracking_search(
     (1.0, True)
     """
     policy, prompts = _checked(policy, task, prompts, rng)
-    if not task.has_verifier:
-        raise NotTractableError(
-            f"{task.name} has no verifier to backtrack with."
-            + (" best_of needs its success only." if task.has_success else " It has no success either.")
-        )
+    _check_verifier(task)
     horizon = task.horizon
     if depth is not None:
         check_int("depth", depth, minimum=1)
@@ -652,6 +686,152 @@ class _Search:
         self.restarts[rows] += step == 1
 
 
+#: of the prompts and of as many prefixes: how good what may come of them is, at least 0
+Value = Callable[[IntArray, IntArray], Any]
+
+
+def backtracking_walk(
+    policy: Policy,
+    task: Task,
+    prompts: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    value: Value | None = None,
+    visits: int = 1,
+    budget: int | None = None,
+) -> SearchResult:
+    """A random walk on the tree of prefixes, which goes on by a token or back by one; values of prefixes guide it.
+
+    From a prefix y it goes back with weight V(y), and on to y a with weight pi(a | y) V(y a); it ends at visit number
+    ``visits`` to a whole answer. Our reading of Rohatgi et al. (2025, arXiv:2510.03149), who generalise the walk of
+    Sinclair and Jerrum (1989); that the visits end it, not a number of steps, is ours. What it draws from:
+
+    * Whatever the values of prefixes are: the walk is reversible, with pi(y) V(y) the weight of the edge that leads to
+      y, and a whole answer has that edge only. So its visits to whole answers are a chain that is reversible under
+      **the law pi(y) V(y) / Z of whole answers**, and the later visits come as near to that as one likes: wrong values
+      of prefixes cost time, not fidelity.
+    * If V(y) is the mean of V over what pi makes of y, the first visit has that law exactly, after ``H**2`` steps on
+      average, ``H (H + 1) / 2`` of them tokens drawn: which length the walk is at is then a fair walk on 0, ..., H, and
+      tells nothing of which tokens stand there.
+
+    Token by token (`backtracking_search` with ``depth=1``) a verifier samples from another law, in which an error of V
+    at every token adds up.
+
+    Args:
+        policy: pi; its law is asked for once a visit to a prefix from before.
+        task: gives prompts and length, and its verifier is the value by default.
+        prompts: ``(B, P)`` tokens.
+        rng: source of all randomness.
+        value: function of ``(m, P)`` prompts and ``(m, t)`` tokens, t = 1, ..., H, that gives ``(m,)`` values, finite
+            and at least 0. It is asked for every possible next token of each prefix. ``None``: 1 where ``task.verify``
+            passes, so that the law is the policy's own given that the answer passes.
+        visits: to whole answers, at least 1.
+        budget: tokens to draw a prompt, at least H; by default 20 H**2 for each visit.
+
+    Returns:
+        A `SearchResult`: ``rejected`` counts the tokens taken back, ``restarts`` the returns to the empty answer. Rows
+        that ran out of budget, or have no token of positive value to begin with, keep the prefix they stand at; those
+        that would have taken long are then missing among the accepted ones.
+
+    Memory: two tables of ``B H A`` numbers.
+
+    Raises:
+        NotTractableError: no ``value``, and the task has no verifier.
+        ValueError: prompts, visits or budget out of range, a policy that does not fit the task, or values that are
+            negative, not finite or not one a row.
+
+    >>> from ntp_envs import make_task
+    >>> task = make_task("Snowball", horizon=10, eps=0.1)
+    >>> rng = np.random.default_rng(0)
+    >>> found = backtracking_walk(task.sloppy_copier(), task, task.sample_prompts(50, rng), rng=rng)
+    >>> found.share_within(), bool(found.drawn.mean() > 10)
+    (1.0, True)
+    """
+    policy, prompts = _checked(policy, task, prompts, rng)
+    if value is None:
+        _check_verifier(task)
+        value = task.verify
+    elif not callable(value):
+        raise TypeError(f"value={value!r} must be a function of (prompts, tokens), or None.")
+    visits, horizon = check_int("visits", visits, minimum=1), task.horizon
+    least = DEFAULT_BUDGET * horizon**2 * visits
+    budget = least if budget is None else check_int("budget", budget, minimum=horizon)
+    return _Walk(policy, prompts, horizon, value, rng, visits, budget).run()
+
+
+class _Walk:
+    """The state of a batch of walks. Those at the most frequent length are served at once."""
+
+    def __init__(
+        self, policy: Policy, prompts: IntArray, horizon: int, value: Value, rng: np.random.Generator, visits: int,
+        budget: int,
+    ) -> None:  # fmt: skip
+        n = len(prompts)
+        self.policy, self.prompts, self.horizon, self.value = policy, prompts, horizon, value
+        self.rng, self.budget = rng, budget
+        self.tokens = np.full((n, horizon), -1, dtype=np.int64)
+        self.length, self.drawn, self.rejected, self.restarts = (np.zeros(n, dtype=np.int64) for _ in range(4))
+        self.left = np.full(n, visits)
+        self.active = np.ones(n, dtype=bool)
+        self.known = np.zeros(n, dtype=bool)  # whether the next two hold for the present prefix; they do for shorter
+        self.laws, self.values = (np.zeros((n, horizon, policy.vocab_size)) for _ in range(2))
+        self.own = np.zeros((n, horizon + 1))  # V of each prefix of the present one; 0 for the empty one: no way back
+
+    def run(self) -> SearchResult:
+        while self.active.any():
+            step = int(np.bincount(self.length[self.active]).argmax())
+            rows = np.flatnonzero(self.active & (self.length == step))
+            if step == self.horizon:
+                self._back(rows, step)
+            else:
+                self._serve(rows, step)
+        self.tokens[np.arange(self.horizon) >= self.length[:, None]] = -1
+        return SearchResult(self.tokens, self.left == 0, self.length, self.drawn, self.rejected, self.restarts)
+
+    def _serve(self, rows: IntArray, step: int) -> None:
+        """One step of each of these rows, which all have ``step`` tokens."""
+        self._look(rows[~self.known[rows]], step)
+        weights = np.column_stack([self.own[rows, step], self.laws[rows, step] * self.values[rows, step]])  # (m, 1 + A)
+        stuck = weights.sum(axis=1) == 0.0
+        self.active[rows[stuck]] = False
+        rows, weights = rows[~stuck], weights[~stuck]
+        with np.errstate(divide="ignore"):
+            to = sample_categorical(np.log(weights / weights.sum(axis=1, keepdims=True)), self.rng)
+        self._back(rows[to == 0], step)
+        self._on(rows[to > 0], step, to[to > 0] - 1)
+
+    def _look(self, rows: IntArray, step: int) -> None:
+        """The law after these prefixes, and the values of all possible next ones."""
+        if not len(rows):
+            return
+        law = np.exp(self.policy.next_log_probs(self.prompts[rows], self.tokens[rows, :step]))
+        at, token = np.nonzero(law)
+        prefixes = np.column_stack([self.tokens[rows[at], :step], token])
+        found = np.asarray(self.value(self.prompts[rows[at]], prefixes), dtype=np.float64)
+        if found.shape != at.shape or not np.isfinite(found).all() or (found < 0.0).any():
+            raise ValueError(
+                f"value must give one finite number of at least 0 for each of {len(at)} prefixes, not {found!r}."
+            )
+        self.laws[rows, step], self.values[rows, step] = law, 0.0
+        self.values[rows[at], step, token] = found
+        self.known[rows] = True
+
+    def _on(self, rows: IntArray, step: int, tokens: IntArray) -> None:
+        self.tokens[rows, step] = tokens
+        self.own[rows, step + 1] = self.values[rows, step, tokens]
+        self.length[rows] = step + 1
+        self.known[rows] = False
+        self.drawn[rows] += 1
+        self.left[rows] -= step + 1 == self.horizon
+        self.active[rows] = (self.left[rows] > 0) & (self.drawn[rows] < self.budget)
+
+    def _back(self, rows: IntArray, step: int) -> None:
+        self.length[rows] = step - 1
+        self.known[rows] = True
+        self.rejected[rows] += 1
+        self.restarts[rows] += step == 1
+
+
 def best_of(policy: Policy, task: Task, prompts: ArrayLike, k: int, *, rng: np.random.Generator) -> SearchResult:
     """Up to k independent complete samples a prompt, until one passes the verdict on the whole answer.
 
@@ -698,6 +878,14 @@ def best_of(policy: Policy, task: Task, prompts: ArrayLike, k: int, *, rng: np.r
     return SearchResult(
         tokens, accepted, np.full(n, horizon), samples * horizon, samples - accepted, np.maximum(samples - 1, 0)
     )
+
+
+def _check_verifier(task: Task) -> None:
+    if not task.has_verifier:
+        raise NotTractableError(
+            f"{task.name} has no verifier to backtrack with."
+            + (" best_of needs its success only." if task.has_success else " It has no success either.")
+        )
 
 
 def _verdict(task: Task) -> Callable[[IntArray, IntArray], BoolArray]:

@@ -516,9 +516,9 @@ def load_part(kind: str, name: str | Path, **options: Any) -> Any:
     try:
         return getattr(transformers, kind).from_pretrained(place, **file, **options)
     except Exception as error:  # damaged files raise whatever those who read them do
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].removesuffix(".")
         raise OSError(
-            f"{kind} cannot load {str(name)!r}: {reason} Give a name on the Hugging Face hub (if it is "
+            f"{kind} cannot load {str(name)!r}: {reason}. Give a name on the Hugging Face hub (if it is "
             "gated, accept its terms there and log in; offline, only what is in the cache is found), a directory "
             "with a model and its tokenizer, or a .gguf file."
         ) from error

@@ -161,8 +161,11 @@ class Policy(Savable, ABC):
         """``(B, horizon)`` int64 tokens drawn from the policy, one uniform variate a token."""
         levels = check_generator(rng).random((horizon, len(prompts)))  # the same whatever is read together
         out = np.empty((len(prompts), horizon), dtype=np.int64)
-        for rows, h, reader in self._readers(prompts, out):
-            out[rows, h] = reader.draw(levels[h, rows])
+        for rows in self._together(len(prompts)):
+            block = np.empty((horizon, rows.stop - rows.start), dtype=np.int64)  # a position's tokens side by side
+            for _, h, reader in self._readers(prompts[rows], block.T):
+                block[h] = reader.draw(levels[h, rows])
+            out[rows] = block.T
         return out
 
     def _readers(self, prompts: NDArray[np.integer], tokens: NDArray[Any]) -> Iterator[tuple[slice, int, Cursor]]:

@@ -12,6 +12,7 @@ from experiments.advise import (
     _extrapolated,
     _ranked,
     advise,
+    evidence,
     fit_rivals,
     log_e_value,
     nats_a_token,
@@ -85,6 +86,20 @@ def test_a_mixture_of_two_members_is_found():
     mixture = fit_rivals(data, BernoulliClass())["two members of the class"]
     thetas = sorted(component.theta for component in mixture.components)
     assert thetas == pytest.approx([0.1, 0.9], abs=0.03)
+
+
+def test_a_network_sees_what_no_ngram_can():
+    """The last two tokens are the first two, further back than the longest n-gram reaches; a mixture of two members
+    finds out a little, as texts with more ones in front have more of them behind."""
+    pytest.importorskip("torch")
+    rng, log_e = np.random.default_rng(0), {}
+    bits = rng.integers(2, size=(800, 8))
+    tokens = np.concatenate([bits, bits[:, :2]], axis=1)
+    halves = [Demonstrations(np.zeros((400, 0), int), part, 2) for part in (tokens[:400], tokens[400:])]
+    for network in (False, True):
+        found = evidence(*halves, MarkovClass(2, order=1), network=network)
+        log_e[network] = found.log_e_value
+    assert log_e[True] > 5 * log_e[False] and log_e[True] > 100.0 and found.best == "transformer"
 
 
 def test_bounds_on_the_total_variation_are_below_it():

@@ -25,7 +25,16 @@ from ntp_envs import (
     make_task,
     policies,
 )
-from ntp_envs.evaluation import BY_POSITION, TOTALS, Evaluation, SampleText, backtracking_search, best_of, evaluate
+from ntp_envs.evaluation import (
+    BY_POSITION,
+    TOTALS,
+    Evaluation,
+    SampleText,
+    backtracking_search,
+    backtracking_walk,
+    best_of,
+    evaluate,
+)
 from ntp_envs.tasks import CleverHansPolicy, PathStar, Task
 
 module = importlib.import_module("ntp_envs.evaluation")  # the package gives the function that name
@@ -494,3 +503,157 @@ def test_the_same_seed_searches_the_same_way():
     prompts = task.sample_prompts(40, rng())
     first, again = (backtracking_search(task.sloppy_copier(), task, prompts, rng=rng(5), depth=3) for _ in range(2))
     assert np.array_equal(first.tokens, again.tokens) and np.array_equal(first.drawn, again.drawn)
+
+
+# == the walk that goes back by chance =================================================================================
+
+
+def tree(policy, prompt, horizon):
+    """All prefixes by name, and pi(y) of each."""
+    mass = {(): 1.0}
+    for h in range(horizon):
+        for y in [y for y in mass if len(y) == h]:
+            law = np.exp(policy.next_log_probs(prompt, np.array([y], dtype=int).reshape(1, h))[0])
+            mass |= {(*y, a): mass[y] * p for a, p in enumerate(law) if p > 0}
+    return mass
+
+
+def walked(mass, value, horizon):
+    """Law of the first whole answer, matrix from one whole answer to the next, and mean steps to the first."""
+    edge = {y: mass[y] * value[y] for y in mass if y}
+    nodes = [(), *(y for y in edge if edge[y] > 0)]
+    inner, ends = [y for y in nodes if len(y) < horizon], [y for y in nodes if len(y) == horizon]
+    move = np.zeros((len(nodes), len(nodes)))
+    for y, weight in edge.items():
+        if weight > 0:
+            one, other = nodes.index(y[:-1]), nodes.index(y)
+            move[one, other] = move[other, one] = weight
+    move /= move.sum(axis=1, keepdims=True)
+    i, e = ([nodes.index(y) for y in some] for some in (inner, ends))
+    fundamental = np.linalg.inv(np.eye(len(i)) - move[np.ix_(i, i)])
+    hit = fundamental @ move[np.ix_(i, e)]
+    return ends, hit[0], move[np.ix_(e, i)] @ hit, fundamental[0].sum()
+
+
+def valued(policy, prompt, horizon, reward, wrong):
+    """pi(y), and the exact values of all prefixes; at proper ones each times a factor of up to ``wrong``."""
+    mass = tree(policy, prompt, horizon)
+    value = {y: reward[y] for y in mass if len(y) == horizon}
+    for h in reversed(range(horizon)):
+        for y in [y for y in mass if len(y) == h]:
+            value[y] = sum(mass[z] / mass[y] * value[z] for z in mass if z[:-1] == y and len(z) == h + 1)
+    draws = rng(7)
+    return mass, {y: v * wrong ** draws.uniform(-1, 1) if len(y) < horizon else v for y, v in value.items()}
+
+
+@pytest.fixture(scope="module")
+def grove():
+    """A policy, a prompt, and a reward of whole answers of which some are worth nothing."""
+    draws = rng(11)
+    policy = TabularPolicy.random(3, 3, draws)
+    reward = {y: float(draws.choice([0.0, 0.2, 1.0, 3.0])) for y in itertools.product(range(3), repeat=3)}
+    return policy, np.zeros((1, 0), dtype=int), reward
+
+
+def wanted_law(mass, value, ends):
+    law = np.array([mass[y] * value[y] for y in ends])
+    return law / law.sum()
+
+
+def test_with_the_exact_value_the_first_answer_has_the_law_and_takes_h_squared_steps(grove):
+    mass, value = valued(*grove[:2], 3, grove[2], 1.0)
+    ends, first, again, steps = walked(mass, value, 3)
+    law = wanted_law(mass, value, ends)
+    np.testing.assert_allclose(first, law, atol=1e-12)
+    np.testing.assert_allclose(law @ again, law, atol=1e-12)
+    assert steps == pytest.approx(9.0)
+
+
+def test_with_wrong_values_later_answers_tend_to_the_same_law(grove):
+    mass, value = valued(*grove[:2], 3, grove[2], 8.0)
+    ends, first, again, _ = walked(mass, value, 3)
+    law = wanted_law(mass, value, ends)
+    np.testing.assert_allclose(law @ again, law, atol=1e-12)
+    far = [0.5 * np.abs(first @ np.linalg.matrix_power(again, k) - law).sum() for k in (0, 1, 4, 64)]
+    assert far[0] > 0.1 and far == sorted(far, reverse=True) and far[-1] < 0.01
+
+
+@dataclass(frozen=True)
+class Bare(Task):
+    """Three tokens, three times, without a prompt."""
+
+    horizon: int = 3
+    vocab_size = 3
+    prompt_length = 0
+    expert = TabularPolicy.random(3, 3, np.random.default_rng(11))
+    policy_class = FiniteClass([expert])
+
+    def sample_prompts(self, n, rng):
+        return np.zeros((n, 0), dtype=int)
+
+    def prompt_law(self):
+        return np.zeros((1, 0), dtype=int), np.ones(1)
+
+    def best_in_class(self):
+        raise NotTractableError("nobody asks")
+
+
+@pytest.mark.parametrize(("wrong", "visits"), [(1.0, 1), (8.0, 1), (8.0, 3)])
+def test_the_walk_draws_from_the_law_of_its_chain(grove, wrong, visits):
+    policy, _, reward = grove
+    mass, value = valued(policy, grove[1], 3, reward, wrong)
+    ends, first, again, _ = walked(mass, value, 3)
+    law, n = first @ np.linalg.matrix_power(again, visits - 1), 4000
+
+    def looked_up(prompts, tokens):
+        return np.array([value[tuple(y)] for y in tokens.tolist()])
+
+    task, draws = Bare(), rng(wrong > 1)
+    found = backtracking_walk(policy, task, task.sample_prompts(n, draws), rng=draws, value=looked_up, visits=visits)
+    assert found.accepted.all()
+    counts = np.array([(found.tokens == y).all(axis=1).sum() for y in ends])
+    assert counts.sum() == n
+    assert (np.abs(counts - n * law) <= 4.5 * np.sqrt(n * law * (1 - law)) + 1).all()
+    assert (found.drawn - found.rejected == 3).all()
+    if wrong == visits == 1:
+        assert found.drawn.mean() == pytest.approx(6.0, abs=4.5 * found.drawn.std() / math.sqrt(n))
+
+
+def test_with_a_verifier_it_tends_to_the_policys_law_given_that_the_answer_passes():
+    """Token by token another law comes out: an early token is taken however little passes after it."""
+
+    class Picky(Bare):
+        has_verifier = True
+
+        def verify(self, prompts, tokens):  # after a 0 the rest must be 0 as well
+            return (tokens[:, 0] != 0) | (tokens[:, 1:] == 0).all(axis=1)
+
+    task, n = Picky(), 1500
+    mass = tree(task.expert, np.zeros((1, 0), dtype=int), 3)
+    passing = {y: p for y, p in mass.items() if len(y) == 3 and (y[0] != 0 or y == (0, 0, 0))}
+    share, local = (mass[0, 0, 0] / sum(passing.values()), mass[0,])
+    assert local > 2 * share
+    draws = rng(4)
+    nothing = task.sample_prompts(n, draws)
+    for found, law in (
+        (backtracking_search(task.expert, task, nothing, rng=draws, budget=2000), local),
+        (backtracking_walk(task.expert, task, nothing, rng=draws, visits=10), share),
+    ):
+        assert found.accepted.all()
+        assert (found.tokens[:, 0] == 0).mean() == pytest.approx(law, abs=4.5 * math.sqrt(law * (1 - law) / n))
+
+
+def test_a_walk_that_cannot_end_stops_and_bad_values_are_refused():
+    task, draws = Bare(), rng()
+    nothing = task.sample_prompts(5, draws)
+    none = backtracking_walk(task.expert, task, nothing, rng=draws, value=lambda x, y: np.zeros(len(y)))
+    assert not none.accepted.any() and (none.length == 0).all() and (none.drawn == 0).all()
+    short = backtracking_walk(
+        task.expert, task, nothing, rng=draws, value=lambda x, y: np.ones(len(y)), visits=9, budget=3
+    )
+    assert not short.accepted.any() and (short.drawn == 3).all() and (short.tokens[:, 0] >= -1).all()
+    for bad in (lambda x, y: -np.ones(len(y)), lambda x, y: np.ones(1), lambda x, y: np.full(len(y), np.nan)):
+        with pytest.raises(ValueError, match="one finite number of at least 0"):
+            backtracking_walk(task.expert, task, nothing, rng=draws, value=bad)
+    with pytest.raises(NotTractableError, match="no verifier"):
+        backtracking_walk(task.expert, task, nothing, rng=draws)

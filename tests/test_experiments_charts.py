@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from laws import examples
 from scipy.optimize import LinearConstraint, minimize
 
-from experiments.charts import COLOURS, learner_style, new_figure, render, spread, styled
+from experiments.charts import new_figure, render, spread, styled
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.floats(0.5, 30))
@@ -49,13 +49,6 @@ def test_rendering_ignores_the_user_s_settings_and_repeats_itself():
         assert once() == first
     png, svg = first
     assert png.startswith(b"\x89PNG") and b"<svg" in svg and b"dc:date" not in svg
-
-
-def test_learners_have_the_same_colour_everywhere_and_chunks_share_one():
-    assert learner_style("rho").colour == COLOURS["blue"]
-    assert learner_style("log-loss").colour == COLOURS["vermilion"]
-    assert learner_style("chunked rho") == learner_style("chunked rho, K=4")
-    assert learner_style("mypackage:Mine").colour == COLOURS["grey"]
 
 
 def test_the_command_line_does_not_load_matplotlib_to_list():

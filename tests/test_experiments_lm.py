@@ -1,7 +1,12 @@
 """The study of language models, with a tiny random one: laws, ties with exact distances, and what is refused."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import experiments_toy as toy
@@ -12,12 +17,14 @@ from tiny_model import save_tiny
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from experiments import language_models
 from experiments.run import plan, run_study
 from experiments.studies import lm, load_study
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
 from ntp_envs.language import TransformersPolicy, load_model
 
+ROOT = Path(__file__).resolve().parent.parent
 CHANGES = ("temperature=0.8", "top_k=4", "window=3")
 
 
@@ -62,22 +69,24 @@ def test_what_is_cut_off_costs_an_infinite_divergence_and_a_finite_distance(outc
 
 def model(name, prompts=""):
     """What tells an expert, and where it is."""
-    return lm.model_parameters(name, prompts, None, "cpu", 64)
+    return language_models.model_parameters(name, prompts, None, "cpu", 64)
 
 
 def expert_of(*parameters):
     told, place = model(*parameters)
-    return lm.expert_of(**told, **place)
+    return language_models.expert_of(**told, **place)
 
 
 def test_forced_divergence_is_that_of_the_laws(tiny):
     policy, _, ids = expert_of(tiny)
-    cool = lm.learner_of("temperature=0.5", policy, None, "cpu")
+    cool = language_models.learner_of("temperature=0.5", policy, None, "cpu")
     tokens = np.array([[2, 3, 4], [5, 1, 0]])
     prompts, mask = ids[[0, 0]], np.array([[True] * 3, [True, True, False]])
     p, q = (each.forced_log_probs(prompts, tokens) for each in (policy, cool))
     each = (np.exp(p) * (p - q)).sum(axis=2)
-    assert lm.forced_kl(policy, cool, prompts, tokens, mask) == pytest.approx([each[0].mean(), each[1, :2].mean()])
+    assert language_models.forced_kl(policy, cool, prompts, tokens, mask) == pytest.approx(
+        [each[0].mean(), each[1, :2].mean()]
+    )
 
 
 def test_texts_are_shown_side_by_side(outcome):
@@ -90,9 +99,9 @@ def test_texts_are_shown_side_by_side(outcome):
 def test_prompts_begin_texts(tiny, tmp_path):
     (tmp_path / "prompts.txt").write_text("abc\nha\n\n", encoding="utf-8")
     expert, place = model(tiny, str(tmp_path / "prompts.txt"))
-    policy, tokenizer, ids = lm.expert_of(**expert, **place)
+    policy, tokenizer, ids = language_models.expert_of(**expert, **place)
     assert ids.shape == (2, 3) and tokenizer.decode(ids[0]) == "abc" and ids[1, 0] == policy.pad
-    prompts, tokens, log_probs = lm.expert_texts(expert, place, 6, 4, 0, tmp_path)
+    prompts, tokens, log_probs = language_models.expert_texts(expert, place, 6, 4, 0, tmp_path)
     assert {tuple(row) for row in prompts} <= {tuple(row) for row in ids}
     assert log_probs == pytest.approx(policy.log_probs(prompts, tokens), abs=1e-5)
 
@@ -125,6 +134,47 @@ def test_a_model_that_is_not_there_is_refused_with_the_ways_round(monkeypatch, t
             list(lm.cells(lm.LMOptions(expert=name)))
 
 
+class Hub(BaseHTTPRequestHandler):
+    """A hub that has one name, to those who have accepted its terms."""
+
+    def do_GET(self):
+        gated = self.path.startswith("/big/gated")
+        self.send_response(403 if gated else 404)
+        self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *words):
+        pass
+
+
+def test_a_gated_or_a_missing_name_of_a_hub_is_refused_in_a_sentence_with_the_way_round(tmp_path):
+    """Asked of a server of our own: where the hub is, is read when its library is imported."""
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    own = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
+    environment = {**os.environ, **own, "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+    script = """
+from experiments.studies import lm
+for name in ("big/gated", "nobody/nothing"):
+    try:
+        list(lm.cells(lm.LMOptions(expert=name)))
+    except ValueError as error:
+        print(error)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    server.shutdown()
+    server.server_close()
+    gated, missing = found.stdout.splitlines()
+    for said, name, why in ((gated, "big/gated", "gated repo"), (missing, "nobody/nothing", "not a valid model")):
+        assert f"there is no language model '{name}' to be had" in said and why in said, found.stderr
+        assert "accept its terms there and log in" in said and "a directory" in said and said.count("Give a name") == 1
+
+
 def test_a_cell_is_known_by_the_weights_wherever_they_lie(tiny, tmp_path):
     """And by the prompts, not by the file that they are in."""
     (tmp_path / "moved").mkdir()
@@ -143,12 +193,12 @@ def test_a_cell_is_known_by_the_weights_wherever_they_lie(tiny, tmp_path):
     ]
     assert keys[0] == keys[1]
     (moved / "config.json").write_text((moved / "config.json").read_text().replace("64", "65"))
-    lm.configuration.cache_clear()
-    assert lm.found(str(moved)) != lm.found(tiny)
+    language_models.configuration.cache_clear()
+    assert language_models.found(str(moved)) != language_models.found(tiny)
 
 
 def test_a_cell_that_was_stopped_goes_on(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(lm, "BLOCK", 8)
+    monkeypatch.setattr(language_models, "BLOCK", 8)
     options = lm.LMOptions(expert=tiny, changes=("temperature=0.8",), horizon=3, n=20, forced=4)
     cell, _ = lm.cells(options)
 
@@ -161,7 +211,7 @@ def test_a_cell_that_was_stopped_goes_on(tiny, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "part")
     monkeypatch.undo()
-    monkeypatch.setattr(lm, "BLOCK", 8)
+    monkeypatch.setattr(language_models, "BLOCK", 8)
     calls = toy.stopping(monkeypatch, TransformersPolicy, "sample_with_log_probs")
     assert run(tmp_path / "part") == whole and len(calls) == 2, "of three blocks one was there"
 

@@ -10,16 +10,17 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from agents import Agent, ConvergenceWarning  # noqa: E402
-from agents.neural import NetworkClass, NeuralBC, NeuralClippedRatioBC, NeuralRhoBC  # noqa: E402
+from agents.neural import NetworkClass, NeuralBC, NeuralClippedRatioBC, NeuralJSDPlusTVBC, NeuralRhoBC  # noqa: E402
 from agents.neural.sequence_level import (  # noqa: E402
     SHARPNESS,
     SequenceObjective,
     clipped_ratio_loss,
+    jsd_plus_tv_loss,
     reply_loss,
     trimmed_log_loss,
     worst_reply_loss,
 )
-from agents.objectives import ClippedRatioLoss  # noqa: E402
+from agents.objectives import ClippedRatioLoss, JSDPlusTVLoss  # noqa: E402
 from agents.rho_game import rho_tau  # noqa: E402
 from agents.testing import Problem, check_agent  # noqa: E402
 from ntp_envs import Demonstrations, MarkovPolicy, MixturePolicy, UniformPolicy, collect, make_task  # noqa: E402
@@ -107,6 +108,23 @@ def test_the_clipped_ratio_is_that_of_the_exact_learner():
         assert loss.requires_grad
 
 
+def test_jsd_plus_tv_is_that_of_the_exact_learner_and_has_its_slopes(numbers):
+    demos = contaminated(7, seed=1)
+    exact = JSDPlusTVLoss(demos, 0.7, 6)
+    units, reference, weights = (array.copy() for array in numbers)
+    units[0, 0], units[1, 1] = -800.0, reference[1, 1, 0]  # far below, and at the kink
+    u, r, w = as_tensors(units, reference, weights)
+    u.requires_grad_()
+    loss = jsd_plus_tv_loss(u, w, r, weight=0.7)
+    log_ratios = units - reference[:, :, 0]
+    assert float(loss.detach()) == pytest.approx(weights @ exact.of_ratios(log_ratios).sum(1), rel=1e-12)
+    loss.backward()
+    slopes = -u.grad.numpy() / weights[:, None]
+    assert np.isfinite(slopes).all()
+    away = log_ratios != 0.0
+    np.testing.assert_allclose(slopes[away], exact.slopes_of_ratios(log_ratios)[away], atol=1e-12)
+
+
 def test_trimming_leaves_out_the_least_likely_share():
     loss = partial(trimmed_log_loss, alpha=0.25, tokens=HORIZON)
     log_probs = np.array([-3.0, -100.0, -1.0, -2.0])[:, None]
@@ -137,20 +155,21 @@ def fitted():
             NeuralBC(steps=200, learning_rate=1e-2).fit(demos, spec(), rng=rng()),
             Seen(rounds=2, steps=200, game_steps=80).fit(demos, spec(), rng=rng()),
             NeuralClippedRatioBC(steps=200, ratio_steps=80).fit(demos, spec(), rng=rng()),
+            NeuralJSDPlusTVBC(steps=200, ratio_steps=80).fit(demos, spec(), rng=rng()),
         ]
     return agents
 
 
-def test_both_come_nearer_to_a_contaminated_expert_than_log_loss(fitted):
-    log_loss, rho, clipped = fitted
+def test_all_come_nearer_to_a_contaminated_expert_than_log_loss(fitted):
+    log_loss, *others = fitted
     far, error = hellinger2(log_loss.policy_)
-    for agent in (rho, clipped):
+    for agent in others:
         near, other = hellinger2(agent.policy_)
         assert near + 4 * other < far / 2 - 4 * error, f"{agent}: {near:.3f} against log-loss {far:.3f}"
 
 
 def test_the_returned_policy_has_the_smallest_worst_case_of_the_pool(fitted):
-    _, rho, _ = fitted
+    _, rho, *_ = fitted
     details = rho.fit_report_.details
     assert details["pool"][:3] == ["log-loss", "trimmed 0.05", "trimmed 0.2"] and len(details["pool"]) == 7
     log_densities, weights = rho.game_
@@ -213,6 +232,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_bits(tmp_path, kind):
         NeuralRhoBC(rounds=1, steps=20, game_steps=10, batch_size=16, tol=10.0),
         NeuralRhoBC("psi", chunk=2, rounds=1, trims=(), steps=20, game_steps=10, batch_size=None, tol=10.0),
         NeuralClippedRatioBC(steps=20, ratio_steps=10, batch_size=16),
+        NeuralJSDPlusTVBC(steps=20, ratio_steps=10, batch_size=16),
     ],
     ids=repr,
 )

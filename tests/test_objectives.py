@@ -1,4 +1,4 @@
-"""Clipped ratios, TaiLr and Scheffe selection: against enumeration, their limits, and general minimisers."""
+"""Clipped ratios, JSD + TV, TaiLr and Scheffe selection: against enumeration, their limits, and general minimisers."""
 
 import itertools
 import math
@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import bisect, brentq, minimize, minimize_scalar
+from scipy.special import rel_entr
 from scipy.stats import binom
 
-from agents import ClippedRatioBC, LogLossBC, SmoothedLogLossBC, TaiLrBC, TotalVariationBC
-from agents.objectives import ClippedRatioLoss, equivalent_smoothing
+from agents import ClippedRatioBC, JSDPlusTVBC, LogLossBC, SmoothedLogLossBC, TaiLrBC, TotalVariationBC
+from agents.objectives import ClippedRatioLoss, JSDPlusTVLoss, equivalent_smoothing
 from agents.testing import Problem, check_agent, check_weights, default_problems
 from ntp_envs import (
     ARLinearClass,
@@ -182,15 +183,106 @@ def test_it_is_not_amplified_by_contamination():
 
 @pytest.mark.parametrize("sharpness", [1.0, 64.0, np.inf])
 @pytest.mark.parametrize("chunk", [1, 2, 3])
-def test_slopes_are_derivatives(sharpness, chunk, rng):
+@pytest.mark.parametrize("kind", [ClippedRatioLoss, JSDPlusTVLoss])
+def test_slopes_are_derivatives(kind, sharpness, chunk, rng):
     data = population(TabularPolicy.random(2, 3, rng), 3)
-    loss = ClippedRatioLoss(data, 1.7, chunk, sharpness)
+    loss = kind(data, 1.7, chunk, sharpness)
     log_probs = TabularPolicy.random(2, 3, rng).log_probs(data.prompts, data.tokens)
     for h in range(3):
         step = np.zeros(3)
         step[h] = 1e-6
         rise = (loss.losses(log_probs + step).sum(axis=1) - loss.losses(log_probs - step).sum(axis=1)) / 2e-6
         assert loss.slopes(log_probs)[:, h] == pytest.approx(-rise, abs=1e-6)
+
+
+# == Jensen-Shannon divergence plus total variation ====================================================================
+
+
+def jsd_plus_tv(p, q, weight):
+    middle = (p + q) / 2
+    return 0.5 * (rel_entr(p, middle) + rel_entr(q, middle) + weight * np.abs(p - q)).sum()
+
+
+def some_zeros(horizon, rng):
+    """A policy that excludes some tokens."""
+    ones = (rng.choice([0.0, 0.3, 0.6, 1.0], size=2**h) for h in range(horizon))
+    return TabularPolicy([np.stack([1 - part, part], axis=-1) for part in ones])
+
+
+@given(seed=st.integers(0, 10**6), weight=st.sampled_from([0.0, 0.5, 2.0]))
+@examples(25)
+def test_the_objective_is_jsd_plus_tv(seed, weight):
+    """Also where each law excludes what the other allows."""
+    rng = np.random.default_rng(seed)
+    expert, members = some_zeros(3, rng), [some_zeros(3, rng) for _ in range(4)]
+    data = population(expert, 3)
+    p = law(expert, data.tokens)
+    values = [jsd_plus_tv(p, law(member, data.tokens), weight) for member in members]
+    agent = JSDPlusTVBC(weight).fit(data, FiniteClass(members))
+    assert agent.fit_report_.objective == pytest.approx(min(values), abs=1e-12)
+    assert values[agent.fit_report_.details["index"]] == pytest.approx(min(values), abs=1e-12)
+
+
+def worst_factor(agent, e):
+    """Of two members the second is taken until it is so many times as far in total variation as the first.
+
+    The first leaves out a mass e of the expert's for another; the second is off by a share d at all the rest, where its
+    ratio to the expert is near the kink.
+    """
+
+    half = (1 - e) / 2
+    p = [half, half, e, 0.0]
+    prompts, tokens = np.zeros((3, 0), int), np.arange(3)[:, None]
+    data = Demonstrations(
+        prompts, tokens, 4, weights=np.array(p[:3]), expert_log_probs=np.log(p[:3])[:, None],
+        exactness=Exactness(everything=True),
+    )  # fmt: skip
+
+    def preferred(d):
+        laws = [half, half, 0.0, e], [half * (1 - d), half * (1 + d), e, 0.0]
+        members = [TabularPolicy([np.array([q])]) for q in laws]
+        return agent.fit(data, FiniteClass(members)).fit_report_.details["index"] - 0.5
+
+    return bisect(preferred, 0.0, 0.5, xtol=1e-9) * half / e
+
+
+def factor_in_closed_form(beta, e):
+    """Where ``half (1 - (1 - d)^beta) = e``, over e; it tends to 1 / beta."""
+    half = (1 - e) / 2
+    return (1 - (1 - e / half) ** (1 / beta)) * half / e
+
+
+def test_the_kink_decides_what_is_lost_in_total_variation():
+    e = 1e-4
+    half = (1 - e) / 2
+    for beta, published in ((1.0, 1.0000), (0.5, 1.9998), (0.25, 3.9988)):
+        found = worst_factor(ClippedRatioBC(beta), e)
+        assert found == pytest.approx(factor_in_closed_form(beta, e), abs=1e-5)
+        assert found == pytest.approx(published, abs=6e-5) and found <= 1 / beta + 1e-5
+    p, left_out = np.array([half, half, e, 0.0]), np.array([half, half, 0.0, e])
+    for weight in (1.0, 0.25):
+
+        def gap(d, weight=weight):
+            return jsd_plus_tv(p, np.array([half * (1 - d), half * (1 + d), e, 0.0]), weight) - jsd_plus_tv(
+                p, left_out, weight
+            )
+
+        found = worst_factor(JSDPlusTVBC(weight), e)
+        assert found == pytest.approx(brentq(gap, 1e-9, 0.5, xtol=1e-14) * half / e, abs=1e-5)
+        assert found <= 1 + math.log(2) / weight
+    assert worst_factor(JSDPlusTVBC(), e) == pytest.approx(1.6930, abs=5e-5)
+    assert worst_factor(JSDPlusTVBC(0.0), e) > 50  # without the kink there is no constant
+
+
+@pytest.mark.parametrize("members", [BernoulliClass(0.01), MarkovClass(2, 1)], ids=repr)
+def test_a_general_minimiser_of_jsd_plus_tv_finds_nothing_better_nearby(members, rng):
+    data = population(TabularPolicy.random(2, 4, rng), 4)
+    agent = JSDPlusTVBC().fit(data, members)
+    p = np.exp(data.expert_log_probs.sum(axis=1))
+    here = jsd_plus_tv(p, law(agent.policy_, data.tokens), 1.0)
+    assert agent.fit_report_.objective == pytest.approx(here, abs=1e-12)
+    other = LogLossBC().fit(data, members).policy_
+    assert here <= jsd_plus_tv(p, law(other, data.tokens), 1.0) + 1e-12
 
 
 @pytest.mark.slow

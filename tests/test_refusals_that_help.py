@@ -94,7 +94,7 @@ def test_one_name_to_skip_is_a_name():
         check_agent(LogLossBC(), skip="weight")
 
 
-@pytest.mark.parametrize("name", ["NeuralBC", "NeuralRhoBC", "NeuralClippedRatioBC", "SB3Agent"])
+@pytest.mark.parametrize("name", ["NeuralBC", "NeuralRhoBC", "NeuralJSDPlusTVBC", "SB3Agent"])
 def test_agents_of_an_extra_are_found_or_name_it(name, monkeypatch):
     module = "agents.rl" if name == "SB3Agent" else "agents.neural"
     assert name not in agent_names()

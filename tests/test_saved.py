@@ -451,7 +451,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
 #: run to its own workers, and a study's own scratch
 ALLOWED = {("agents/base.py", "pickle.loads"): 1, ("agents/testing.py", "pickle.loads"): 1}
 ALLOWED |= {("experiments/testing.py", "pickle.loads"): 1, ("experiments/clusters.py", "pickle.loads"): 1}
-ALLOWED |= {("experiments/studies/lm.py", "np.load"): 1}
+ALLOWED |= {("experiments/language_models.py", "np.load"): 1}
 ALLOWED |= {("ntp_envs/demonstrations.py", "np.load"): 1}  # mapped into memory, which is without pickle
 
 

@@ -1,8 +1,9 @@
-"""Networks trained on whole sequences: the rho-estimator by a double oracle, and the clipped likelihood ratio."""
+"""Networks trained on whole sequences: the rho-estimator by a double oracle, and losses of ratios to the expert."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -25,7 +26,7 @@ from agents.neural.network import (
     evaluation_device,
 )
 from agents.neural.training import Mode, Objective, ReferencedBatches, Run, Training, identity, train, written
-from agents.objectives import known_expert
+from agents.objectives import ClippedRatioLoss, JSDPlusTVLoss, RatioLoss, known_expert
 from agents.rho_game import TAU_SCALE, GameSolution, solve_finite_game
 from ntp_envs import Demonstrations, EndedClass, Policy, PolicyClass
 from ntp_envs.arrays import FloatArray
@@ -87,6 +88,15 @@ def clipped_ratio_loss(units: Tensor, weights: Tensor, reference: Tensor, *, bet
     """``1 - min(1, (ours / theirs)^beta)`` a unit, against one reference: the expert."""
     log_ratios = beta * (units - reference[:, :, 0])
     return weights @ -torch.expm1(log_ratios.clamp(max=0.0)).sum(1)
+
+
+def jsd_plus_tv_loss(units: Tensor, weights: Tensor, reference: Tensor, *, weight: float) -> Tensor:
+    """The loss of `agents.objectives.JSDPlusTVLoss` a unit, against one reference: the expert."""
+    log_ratios = units - reference[:, :, 0]
+    near, nothing = log_ratios.clamp(-60.0, 40.0), torch.zeros_like(log_ratios)
+    term = torch.exp(near) * torch.logaddexp(nothing, -near)  # r log(1 + 1/r), from 0 (r = 0) to 1
+    jensen = math.log(2.0) - 0.5 * (torch.logaddexp(nothing, log_ratios) + term)
+    return weights @ (jensen - weight * torch.expm1(log_ratios.clamp(max=0.0))).sum(1)
 
 
 def trimmed_log_loss(units: Tensor, weights: Tensor, reference: Tensor | None, *, alpha: float, tokens: int) -> Tensor:
@@ -246,12 +256,62 @@ class SequenceAgent(Training, Agent):
         raise NotImplementedError
 
 
-# -- The clipped likelihood ratio for networks ------------------------------------------------------------------------
+# -- Losses of ratios to the expert for networks -----------------------------------------------------------------------
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class RatioAgent(SequenceAgent):
+    """What the two learners of ratios share: the descent from each start, and the choice among the ends."""
+
+    reads_expert = True
+    allowed: ClassVar[Checks] = {"ratio_steps": COUNT, "ratio_learning_rate": NOT_NEGATIVE}
+    formula: ClassVar[str]
+    stage: ClassVar[str]
+
+    ratio_steps: int = 300
+    ratio_learning_rate: float = 5e-3
+
+    def _loss(self) -> Callable[..., Tensor]:
+        """Of a batch, as `SequenceObjective` takes it."""
+        raise NotImplementedError
+
+    def _exact(self, data: Demonstrations, chunk: int) -> RatioLoss:
+        """The same of all demonstrations."""
+        raise NotImplementedError
+
+    def _check_own(self, demonstrations: Demonstrations) -> None:
+        if not np.isfinite(known_expert(demonstrations)).all():
+            raise ValueError("expert_log_probs has -inf: the expert cannot have written these demonstrations.")
+
+    def _play(self, player: Player) -> tuple[Policy, FitReport]:
+        data = player.data
+        expert = player.units(known_expert(data))  # (n, C)
+        starts = player.starts_of(self.trims)
+        ends: dict[str, TrainedPolicy] = dict(starts)
+        for name, start in starts.items():
+            objective = SequenceObjective(player.copy(start), player.chunk, self._loss(), player.end)
+            ends[f"{name}, descended"] = player.train(
+                self.stage, objective, self.ratio_steps, self.ratio_learning_rate, expert[:, :, None]
+            )
+        weights, exact = data.normalised_weights(), self._exact(data, player.chunk)
+        losses = {}
+        for name, policy in ends.items():
+            log_ratios = player.densities(policy) - expert
+            losses[name] = float(weights @ exact.of_ratios(log_ratios).sum(axis=1))
+        best = min(losses, key=lambda name: losses[name])
+        details = {
+            "objective": f"{self.formula}, summed over units",
+            "chunk": player.chunk,
+            "ends": losses,
+            "start": best,
+        }
+        report = FitReport(losses[best], float("nan"), best not in starts, len(ends) - len(starts), details)
+        return ends[best], report
 
 
 @dataclass(eq=False, repr=False)
-class NeuralClippedRatioBC(SequenceAgent):
-    """``argmin_q E_p[1 - min(1, (q(o)/p(o))^beta)]`` over the policies of a network class, p being the expert.
+class NeuralClippedRatioBC(RatioAgent):
+    """``argmin_q E_p[1 - min(1, (q(o)/p(o))^beta)]`` over the policies q of a network class, p being the expert.
 
     The objective of `agents.ClippedRatioBC`, by stochastic gradients. It is bounded, so that the sequences that no
     member explains cost a constant each; at ``beta=1`` on whole sequences it *is* the total variation distance. The
@@ -282,44 +342,55 @@ class NeuralClippedRatioBC(SequenceAgent):
     True
     """
 
-    reads_expert = True
-
-    allowed: ClassVar[Checks] = {"beta": check_positive, "ratio_steps": COUNT, "ratio_learning_rate": NOT_NEGATIVE}
+    allowed: ClassVar[Checks] = {"beta": check_positive}
+    formula = "E_p[1 - min(1, (q/p)^beta)]"
+    stage = "clipped"
 
     beta: float = 0.5
-    _: KW_ONLY
-    ratio_steps: int = 300
-    ratio_learning_rate: float = 5e-3
 
-    def _check_own(self, demonstrations: Demonstrations) -> None:
-        if not np.isfinite(known_expert(demonstrations)).all():
-            raise ValueError("expert_log_probs has -inf: the expert cannot have written these demonstrations.")
+    def _loss(self) -> Callable[..., Tensor]:
+        return partial(clipped_ratio_loss, beta=self.beta)
 
-    def _play(self, player: Player) -> tuple[Policy, FitReport]:
-        data = player.data
-        expert = player.units(known_expert(data))  # (n, C)
-        starts = player.starts_of(self.trims)
-        ends: dict[str, TrainedPolicy] = dict(starts)
-        for name, start in starts.items():
-            loss = partial(clipped_ratio_loss, beta=self.beta)
-            objective = SequenceObjective(player.copy(start), player.chunk, loss, player.end)
-            ends[f"{name}, descended"] = player.train(
-                "clipped", objective, self.ratio_steps, self.ratio_learning_rate, expert[:, :, None]
-            )
-        weights = data.normalised_weights()
-        losses = {}
-        for name, policy in ends.items():
-            log_ratios = self.beta * (player.densities(policy) - expert)
-            losses[name] = float(weights @ -np.expm1(np.minimum(log_ratios, 0.0)).sum(axis=1))
-        best = min(losses, key=lambda name: losses[name])
-        details = {
-            "objective": "E_p[1 - min(1, (q/p)^beta)], summed over units",
-            "chunk": player.chunk,
-            "ends": losses,
-            "start": best,
-        }
-        report = FitReport(losses[best], float("nan"), best not in starts, len(ends) - len(starts), details)
-        return ends[best], report
+    def _exact(self, data: Demonstrations, chunk: int) -> RatioLoss:
+        return ClippedRatioLoss(data, self.beta, chunk)
+
+
+@dataclass(eq=False, repr=False)
+class NeuralJSDPlusTVBC(RatioAgent):
+    """``argmin_q JSD(P, Q) + weight TV(P, Q)`` over the policies of a network class, P being the law of the expert.
+
+    The objective of `agents.JSDPlusTVBC`, descended as that of `NeuralClippedRatioBC` is. Unlike the total variation
+    it has a slope where q is above p, and more of one where q is far below.
+
+    Args:
+        weight: >= 0, of the total variation.
+        chunk, trims, steps, learning_rate, ratio_steps, ratio_learning_rate, batch_size, clip, precision, device,
+        threads, checkpoint, checkpoint_every, progress: as in `NeuralClippedRatioBC`.
+
+    Raises:
+        ValueError: on `fit`, as `NeuralClippedRatioBC`.
+
+    >>> from agents.neural import NetworkClass
+    >>> from ntp_envs import collect, make_task
+    >>> task = make_task("Contamination", horizon=16, eps=0.05, p=0.01, q=0.99)
+    >>> spec = NetworkClass("linear", 2, prompt_length=1, horizon=16, width=2, window=1)
+    >>> demos = collect(task, 200, np.random.default_rng(0), expert_log_probs=True)
+    >>> report = NeuralJSDPlusTVBC(steps=30, ratio_steps=20).fit(demos, spec).fit_report_
+    >>> report.objective <= report.details["ends"]["log-loss"] <= 1 + np.log(2)
+    True
+    """
+
+    allowed: ClassVar[Checks] = {"weight": NOT_NEGATIVE}
+    formula = "JSD + weight TV"
+    stage = "jsd-plus-tv"
+
+    weight: float = 1.0
+
+    def _loss(self) -> Callable[..., Tensor]:
+        return partial(jsd_plus_tv_loss, weight=self.weight)
+
+    def _exact(self, data: Demonstrations, chunk: int) -> RatioLoss:
+        return JSDPlusTVLoss(data, self.weight, chunk)
 
 
 # -- The rho-estimator for networks -----------------------------------------------------------------------------------

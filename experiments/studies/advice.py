@@ -14,7 +14,19 @@ from experiments.advise import advise, evidence, learners
 from experiments.advise_command import class_of
 from experiments.aggregate import share_interval
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, Figure, end_labels, new_figure, new_panels
+from experiments.charts import (
+    BLUES,
+    COLOURS,
+    Figure,
+    end_labels,
+    new_figure,
+    new_panels,
+    round_ticks,
+    say,
+    say_band,
+    say_data,
+    shades,
+)
 from experiments.evaluation import build_task
 from experiments.measure import costed_fit
 from experiments.study import FigureSpec, Options, Study, analysis, option
@@ -208,6 +220,8 @@ def ratio_figure(s: Summary) -> Figure:
     axes.plot([row.mean for row in rows], range(len(rows)), "o", color=COLOURS["blue"])
     axes.set_yticks(range(len(rows)), [f"{row['task']}: {row['learner']}" for row in rows], fontsize=8)
     axes.set_xlim(0.95, max([2.0, *(1.05 * row.mean for row in rows)]))
+    say_data(figure, rows)
+    say(figure, "shaded: within 20 %")
     return figure
 
 
@@ -215,11 +229,11 @@ def power_figure(s: Summary) -> Figure:
     """The share of data sets whose e-value is 20 or more, with intervals."""
     figure, axes = new_figure(
         "How many demonstrations does it take to see a contamination?",
-        "demonstrations n (bands: 95 % at each n)",
+        "demonstrations n",
         "share found out (e-value of 20 or more)",
     )
     ends = []
-    for eps, colour in zip(s.distinct("eps"), (COLOURS["blue"], COLOURS["vermilion"], COLOURS["green"])):
+    for eps, colour in shades(s.distinct("eps"), BLUES[::-1]).items():
         rows = sorted(s.select(FOUND, eps=eps), key=lambda row: float(row["n"]))
         n, mean = (
             np.array([float(value) for value in values]) for values in ([r["n"] for r in rows], [r.mean for r in rows])
@@ -234,7 +248,11 @@ def power_figure(s: Summary) -> Figure:
         ticks = sorted({float(row["n"]) for row in s.select(FOUND) if "eps" in row.labels})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-        axes.set_xlim(ticks[0] / 1.1, ticks[-1] * 2.0)
+        axes.set_xlim(ticks[0] / 1.1, ticks[-1] * 1.1)
+        if len(ticks) == 1:
+            round_ticks(axes, ticks)
+    say_data(figure, s.select(FOUND), what="replicates")
+    say_band(axes, "each n")
     end_labels(axes, ends)
     return figure
 

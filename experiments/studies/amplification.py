@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Figure, Guide, Panel, chart, shades
+from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Figure, Guide, Panel, chart, say
 from experiments.measure import (
     BEST,
     CHUNKED,
@@ -210,21 +210,21 @@ def horizon_figure(o: AmplificationOptions, s: Summary, *, sampled: bool, every:
     few = sorted(o.chunks)[:: max(1, (len(o.chunks) + 1) // 3)][:3]
     learners, chunks = ([*LEARNERS, *o.add], o.chunks) if every else (["log-loss", "rho"], few)
     curves = [line(part, name, sloped(s, SLOPE_IN_H, part, name, K=None)) for name in learners]
-    curves += [line(part, CHUNKED, f"chunks of {K}", K, color=green) for K, green in shades(chunks).items()]
+    curves += [line(part, CHUNKED, f"chunks of {K}", K) for K in chunks]
     if every and not sampled:
         curves += [line(part, IMPROPER, f"improper, K={K}", K) for K in few if H > 2 * K]
     curves.append(line(part, BEST, "best in class", linewidth=1.2))  # with samples the line at 1 stands for it
     guides = [Guide(level=1.0, colour="black", dashes="--")] if sampled else []
     loss, rho = (s.value("C_apx", part=part, learner=name, H=H) for name in ("log-loss", "rho"))
-    title = f"C_apx at H={H}, {f'n={o.n}' if sampled else 'population'}: log-loss {loss:.3g}, rho {rho:.3g}"
-    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, guides, room=4.5)
+    title = f"At H={H} log-loss ends {loss:.3g} times as far from the expert as the best in class, rho {rho:.3g} times"
+    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, guides)
     return chart(s, title, FACTOR, panel, size=(8.2, height))
 
 
 def chunk_figure(o: AmplificationOptions, s: Summary, *, sampled: bool) -> Figure:
     """C_apx against K at a fixed horizon."""
     part = "chunk, samples" if sampled else "chunk, population"
-    H, data = (o.sampled_chunk_horizon, f"n={o.n}") if sampled else (o.chunk_horizon, "population")
+    H = o.sampled_chunk_horizon if sampled else o.chunk_horizon
     rows, guides = s.select("C_apx", part=part), []
     curves = [line(part, CHUNKED, sloped(s, SLOPE_IN_K, part, CHUNKED))]
     if sampled:  # learners without a chunk length are drawn from one end to the other
@@ -238,14 +238,14 @@ def chunk_figure(o: AmplificationOptions, s: Summary, *, sampled: bool) -> Figur
         note, middle = "improper limit (dots)\nand 1 + H/K (line)", limit[len(limit) // 2]
         guides.append(Guide(points=limit, note=note, at=middle, offset=(-150, -32), style=IMPROPER))
     first, last = (s.value("C_apx", part=part, learner=CHUNKED, K=K) for K in (1, H))
-    title = f"The rho-estimator: C_apx {first:.3g} on tokens, {last:.3g} on whole documents"
-    panel = Panel("K", f"chunk length K (H={H}, {data})", "C_apx", curves, guides, room=10.0)
+    title = f"The rho-estimator: approximation factor {first:.3g} on tokens, {last:.3g} on whole documents"
+    panel = Panel("K", "chunk length K (tokens)", "C_apx", curves, guides)
     return chart(rows, title, FACTOR, panel)
 
 
 def consistency_figure(s: Summary) -> Figure:
     """The multi-scale game: measured factors on their closed form."""
-    part, form = "consistency", "closed form (line):\n(H/K)(1 - eta (J - k)/J)"
+    part, form = "consistency", "closed form (line):\n" + r"$(H/K)\,(1 - \eta\,(J - k)/J)$"
     loss, layerwise = (s.value("C_apx", part=part, learner=name) for name in ("log-loss", "layerwise"))
     note = "log-loss = layerwise" if math.isclose(loss, layerwise) else "log-loss (circle), layerwise (cross)"
     curves = [
@@ -259,37 +259,42 @@ def consistency_figure(s: Summary) -> Figure:
         Guide(points=[(16.0, 15.2)], note=form, offset=(-200, -30), style=IMPROPER),  # left of the line
     ]
     whole = s.value("C_apx", part=part, learner=CHUNKED, K=256)
-    title = f"C_apx {loss:.4g} token by token, {whole:.3g} on whole sequences"
-    return chart(s, title, FACTOR, Panel("K", "chunk length K (H=256)", "C_apx", curves, guides, room=6.0))
+    title = f"Approximation factor {loss:.4g} token by token, {whole:.3g} on whole sequences"
+    return chart(s, title, FACTOR, Panel("K", "chunk length K (tokens)", "C_apx", curves, guides))
 
 
 def prefix_figure(o: AmplificationOptions, s: Summary) -> Figure:
-    greens = shades(s.distinct("K", part="prefix"))
     curves = [line("prefix", name, name, marker="") for name in ("log-loss", "rho")]
-    curves += [line("prefix", CHUNKED, f"chunks of {K}", K, marker="", color=green) for K, green in greens.items()]
+    curves += [line("prefix", CHUNKED, f"chunks of {K}", K, marker="") for K in s.distinct("K", part="prefix")]
     curves.append(line("prefix", BEST, "best in class"))
-    low, high = (s.series("h", "hellinger2", part="prefix", learner=name).mean for name in (BEST, "log-loss"))
-    shown = (low[-1] / 3, high.max() * 1.5) if len(low) and len(high) else None  # log-loss has the first token right
+    drawn = s.select("hellinger2", part="prefix")
+    least = max((row.mean for row in drawn.select(learner=BEST)), default=0.0) / 3
+    drawn, under = (Summary(row for row in drawn if (row.mean >= least) is above) for above in (True, False))
     ticks = powers_of_two(o.chunk_horizon)
-    panel = Panel("h", "prefix length h (tokens)", "hellinger2", curves, (), "log2", "log", 4.5, ticks, shown)
-    return chart(s, "Where along the document does the distance arise?", DISTANCE, panel)
+    panel = Panel("h", "prefix length h (tokens)", "hellinger2", curves, (), "log2", "log", ticks)
+    figure = chart(drawn, "Where along the document does the distance arise?", DISTANCE, panel)
+    if len(under):  # log-loss has the first token right, say
+        say(
+            figure,
+            f"lines begin where the distance is {least:.1g} (at h={max(row['h'] for row in under)} some are below)",
+        )
+    return figure
 
 
 def control_figure(o: AmplificationOptions, s: Summary, x: str) -> Figure:
     """The well-specified case against n or H, next to the theory."""
     H, n = median_high(o.control_horizons), median_high(o.control_n)
-    title, label, fixed = "does the error fall like 1/n?", f"demonstrations n (H={H})", {"H": H}
+    title, label, fixed = "does the error fall like 1/n?", "demonstrations n", {"H": H}
     values, shown, offset = sorted(o.control_n), None, (10, 12)
     theory = [(value, 1 / (4 * value)) for value in values]
     if x == "H":
-        title, label, fixed = "does the horizon matter?", f"horizon H (n={n})", {"n": n}
+        title, label, fixed = "does the horizon matter?", "horizon H (tokens in a document)", {"n": n}
         values, shown, offset = sorted(o.control_horizons), (0.025 / n, 2.5 / n), (14, 0)
         theory = [(value, 1 / (4 * n)) for value in reversed(values)]
     loss, rho = ({"part": "control", "learner": name, **fixed} for name in ("log-loss", "rho"))
     curves = [Curve(loss, "log-loss"), Curve(rho, "rho", look={"linestyle": "--"})]
     guide = Guide(points=theory, note="1/(4n)", at=theory[0], offset=offset)
-    room = (values[-1] / values[0]) ** 0.28
-    panel = Panel(x, label, "hellinger2", curves, [guide], "log2", "log", room, ylim=shown)
+    panel = Panel(x, label, "hellinger2", curves, [guide], "log2", "log", ylim=shown)
     return chart(s, f"Well specified: {title}", DISTANCE, panel)
 
 

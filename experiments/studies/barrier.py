@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, FACTOR, Curve, Figure, Guide, Panel, chart, draw_panel, new_figure, shades, text
+from experiments.charts import (
+    COLOURS,
+    FACTOR,
+    Curve,
+    Figure,
+    Guide,
+    Panel,
+    chart,
+    say,
+    text,
+)
 from experiments.measure import (
     CHUNKED,
     LAYERWISE,
@@ -37,7 +47,6 @@ RARE_LARGEST_N = 10_000  # there the switch is already as sharp as in the popula
 SETS, BOUND = "error sets used", "least expected number of sets, layer by layer"
 TIES = "share of layers decided by a tie"
 Curves = Callable[[str, str], Curve]  # of a learner and its label
-REDS = ("#F0A274", "#E37C45", "#D55E00", "#A34700", "#5E2900")  # log-loss, from little data to the population
 
 
 @dataclass(frozen=True)
@@ -256,39 +265,38 @@ def data_figure(o: BarrierOptions, s: Summary) -> Figure:
         at = {"learner": learner, "H": H, "K": K}
         return Curve({"part": SAMPLES, **at}, label, look=look, limit={"part": LIMIT, **at})
 
-    greens = shades([K for K in o.chunks if H > K])
     curves = [
         *next_token_curves(s, SAMPLES, "C_apx", curve, H=H),
-        *(curve(CHUNKED, f"chunked rho, K={K}", K, color=green) for K, green in greens.items()),
+        *(curve(CHUNKED, f"chunked rho, K={K}", K) for K in o.chunks if H > K),
         curve("rho", "rho (whole sequences)"),
     ]
     guides = [
-        Guide(level=level, note=f"Omega(H): every next-token learner ends at (1 - eta) H = {level:g}", offset=(2, 13)),
+        Guide(level=level, note=rf"every next-token learner ends at $(1 - \eta) H$ = {level:g}", offset=(2, 13)),
         Guide(level=1.0, colour="black", dashes="--"),
     ]
     ends = [s.value("C_apx", part=part, learner="log-loss", H=H, n=n) for n, part in (places(o)[0], places(o)[-1])]
-    title = f"Log-loss: C_apx {ends[0]:.3g} from {few:,} demonstrations, {ends[1]:.3g} from infinitely many"
-    return chart(s, title, FACTOR, Panel("n", f"demonstrations n (H={H})", "C_apx", curves, guides, "log", room=90.0))
+    title = f"Log-loss: factor {ends[0]:.3g} from {few:,} demonstrations, {ends[1]:.3g} from infinitely many"
+    return chart(s, title, FACTOR, Panel("n", "demonstrations n", "C_apx", curves, guides, "log"))
 
 
 def horizon_figure(o: BarrierOptions, s: Summary) -> Figure:
     """C_apx of log-loss against H, a line for each n, with the learners that look further."""
-    reds = shades([n for n, _ in places(o)], REDS)
-    curves = [
-        Curve({"part": part, "learner": "log-loss", "n": n}, f"log-loss, {heading(n)}", look={"color": reds[n]})
-        for n, part in places(o)
-    ]
-    for K, green in shades(o.chunks).items():
-        place = {"part": LIMIT, "learner": CHUNKED, "K": K}
-        curves.append(Curve(place, f"chunks of {K}, population", look={"color": green}))
+    curves, ends = [], (places(o)[0], places(o)[-1])
+    for n, part in places(o):  # one colour: it is one learner; the numbers in between are thin, and have no names
+        named_, looks = (n, part) in ends, {"n": {"linestyle": "--"}, "between": {"linewidth": 0.8, "marker": ""}}
+        look = {} if n == POPULATION else looks["n" if named_ else "between"]
+        label = f"log-loss, {heading(n)}" if named_ else ""
+        curves.append(Curve({"part": part, "learner": "log-loss", "n": n}, label, look=look))
+    for K in o.chunks:
+        curves.append(Curve({"part": LIMIT, "learner": CHUNKED, "K": K}, f"chunks of {K}, population"))
     curves.append(Curve({"part": LIMIT, "learner": "rho"}, "rho, population"))
     first = float(min(o.horizons))
-    guide = Guide(points=[(first, 4 * first), (4 * first, 16 * first)], note="slope 1: Omega(H)")
+    guide = Guide(points=[(first, 4 * first), (4 * first, 16 * first)], note="slope 1: in proportion to H")
     slopes = [row.mean for row in s.select(SLOPE_IN_H, learner="log-loss")]
     title = "Does the factor of log-loss grow with H?"
     if slopes:
         title = f"Log-loss: slope {min(slopes):.2f} to {max(slopes):.2f} in H, at every sample size"
-    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, [guide], room=5.0)
+    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, [guide])
     return chart(s, title, FACTOR, panel, size=(8.2, 5.0))
 
 
@@ -300,15 +308,17 @@ def halving_figure(o: BarrierOptions, s: Summary) -> Figure:
     chunks = [K for K in o.chunks if len(s.select(SETS, part=HALVING, learner=CHUNKED, K=K))]
     curves = [
         *next_token_curves(s, HALVING, SETS, curve, n=POPULATION),
-        Curve({"part": HALVING}, "lower bound 1 + (H - 1)/2", BOUND, "reference", dotted),
-        *(curve(CHUNKED, f"chunked rho, K={K}", K, color=green) for K, green in shades(chunks).items()),
+        Curve({"part": HALVING}, "least expected, 1 + (H - 1)/2", BOUND, "reference", dotted),
+        *(curve(CHUNKED, f"chunked rho, K={K}", K) for K in chunks),
         curve("rho", "rho = optimum: one set"),
     ]
     H = max(o.halving_horizons)
     used = {name: s.value(SETS, part=HALVING, learner=name, n=POPULATION, H=H) for name in ("log-loss", "rho")}
     title = f"Error sets at H={H}: {used['log-loss']:.3g} layer by layer (log-loss), {used['rho']:.3g} at once (rho)"
-    panel = Panel("H", "horizon H (tokens)", SETS, curves, (), "linear", "zero", 0.65)
-    return chart(s, title, SETS, panel, size=(8.2, 4.6))
+    panel = Panel("H", "horizon H (tokens)", SETS, curves, (), "linear", "zero")
+    figure = chart(s, title, f"{SETS}, mean", panel, size=(8.2, 4.6))
+    say(figure, "the bound is on the expectation, from which means over draws stray either way")
+    return figure
 
 
 def leaves(s: Summary, learner: str) -> float | None:
@@ -319,7 +329,9 @@ def leaves(s: Summary, learner: str) -> float | None:
 
 def rare_figure(o: BarrierOptions, s: Summary) -> Figure:
     """C_apx of learners with shared parameters against H, a line for each n."""
-    reds = shades(sorted(s.distinct("n", part=RARE)), REDS)
+    sizes = sorted(s.distinct("n", part=RARE))
+    dashes = dict(zip(sizes[:-1], (":", "-.", "--", (0, (5, 1))), strict=False))
+    looks: dict[float, dict[str, Any]] = {n: {"linestyle": dashes.get(n, "-")} for n in sizes}
 
     def curve(learner: str, label: str, n: float = POPULATION, **look: Any) -> Curve:
         steps = {"drawstyle": "steps-post"} if n == POPULATION else {}
@@ -327,18 +339,18 @@ def rare_figure(o: BarrierOptions, s: Summary) -> Figure:
 
     switch, ticks, top = rare_task().switch_horizon(), [H for H in RARE_HORIZONS if H % 8 == 0], max(RARE_HORIZONS)
     curves = [
-        *(curve("log-loss", f"log-loss, {heading(n)}", n, color=red) for n, red in reds.items()),
+        *(curve("log-loss", f"log-loss, {heading(n)}", n, **look) for n, look in looks.items()),
         curve("smoothed 1/H", ""),
         curve("rho", "rho"),
     ]
     note = f"switch in closed form: H={switch:.1f}"
     guide = Guide(place=switch, note=note, at=(switch, 2.5), offset=(22, 0))
-    panel = Panel("H", "", "C_apx", curves, [guide], "linear", "zero", 0.48, ticks)
-    least = min(reds, default=min(o.n))
+    panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, [guide], "linear", "zero", ticks)
+    least = min(sizes, default=min(o.n))
     few, many = (s.value("C_apx", part=RARE, learner="log-loss", n=n, H=top) for n in (least, POPULATION))
-    title = f"Log-loss at H={top}: C_apx {few:.3g} with {heading(least)}, {many:.3g} in the population"
-    figure, axes = new_figure(title, "horizon H (RareMode, eps=.01, W=10)", FACTOR, size=(8.2, 4.8))
-    draw_panel(axes, s, panel)
+    title = f"Log-loss at H={top}: factor {few:.3g} with {heading(least)}, {many:.3g} in the population"
+    figure = chart(s, title, FACTOR, panel)
+    (axes,) = figure.axes
     if (later := leaves(s, "smoothed 1/H")) is not None:
         label = f"smoothed with 1/H, population: at H={later:g}"
         axes.annotate(label, (later, 5.0), xytext=(8, 0), **text("smoothed 1/H"))

@@ -119,9 +119,16 @@ def figure(s: Summary) -> Figure:
     }  # a line through the last would hide that of guessing
     curves = [Curve({}, name, metric, look=look) for name, (metric, look) in lines.items()]
     guess = Guide(level=0.1, note="guessing: 0.10")
-    shape: dict[str, Any] = {"xscale": "linear", "yscale": "share", "room": 0.45}
+    shape: dict[str, Any] = {"xscale": "linear", "yscale": "share"}
     panel = Panel("addends", "digits in the column", CARRY, curves, [guess], **shape)
-    return chart(s, "Is one column of a sum linear, with a token for the carry and without?", "share right", panel)
+    title, most = (
+        "Is one column of a sum linear, with a token for the carry and without?",
+        max(s.distinct("addends"), default=0),
+    )
+    with_, without = (s.value(metric, addends=most) for metric in (STEP, ALONE))
+    if with_ == with_ and without == without:
+        title = f"{most} digits in a column: {with_:.0%} right with a token for the carry, {without:.0%} without"
+    return chart(s, title, "share right", panel)
 
 
 def figures(o: CarryOptions, s: Summary) -> Iterator[FigureSpec]:

@@ -40,7 +40,8 @@ from experiments.aggregate import (
     scored,
 )
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import COLOURS, Axes, Figure, new_figure, new_grid, no_data, round_ticks
+from experiments.charts import COLOURS, Axes, Figure, new_figure, new_grid, no_data, round_ticks, say, say_data, span
+from experiments.charts import FACTOR as FACTOR_LABEL
 from experiments.evaluation import (
     build_agent,
     build_task,
@@ -284,7 +285,7 @@ PANELS_A_ROW = 4
 
 def comparison_figure(runs: Runs, means: Summary) -> Figure:
     """Dots for C_apx, or for the distance where there is none."""
-    title = "How far from the expert? Left is better"
+    title = "Who ends up closest to the expert? Left is better"
     tasks, agents = [task for task, horizons in runs.horizons.items() if horizons], runs.options.agents
     if not tasks:
         figure, axes = new_figure(title, "", "")
@@ -293,8 +294,10 @@ def comparison_figure(runs: Runs, means: Summary) -> Figure:
     lines = -(-len(tasks) // PANELS_A_ROW)
     columns = -(-len(tasks) // lines)
     width = 0.085 * max(map(len, agents)) + 0.6
-    size = (width + 2.5 * columns, lines * (0.34 * len(agents) + 1.3) + 0.7)
+    size = (max(width + 2.5 * columns, 6.4), lines * (0.34 * len(agents) + 1.3) + 0.7)
     figure, grid = new_grid(title, lines, columns, size, sharey=True)
+    say_data(figure, means.select(DISTANCE))
+    say(figure, "dots grow with H; broad lines: 95 % intervals at the largest")
     for axes, task in zip(grid.ravel(), tasks):
         task_panel(axes, runs, means, task)
     for axes in grid.ravel()[len(tasks) :]:
@@ -327,11 +330,9 @@ def task_panel(axes: Axes, runs: Runs, means: Summary, task: str) -> None:
         axes.text(0.5, height, words, transform=axes.get_yaxis_transform(), color=grey, **place)
     zeros = any(row.mean <= 0.0 for rows in found for row in rows)
     round_ticks(axes, [*positive, *([floor] if zeros else []), *([1.0] if factor or not positive else [])])
-    sizes = f"H={horizons[0]}" + (f" (small dot) to {horizons[-1]} (large)" if len(horizons) > 1 else "")
-    axes.set_title(f"{short_names(runs.options.tasks)[task]}\n", fontsize=11)
-    axes.text(0, 1.02, sizes, transform=axes.transAxes, fontsize=9, color=grey, va="bottom")
+    axes.set_title(f"{short_names(runs.options.tasks)[task]}\n{span('H', horizons)}", fontsize=11)
     why = runs.no_factor(task)
-    axes.set_xlabel("C_apx (1 = best in class)" if factor else f"D_H^2 ({why})" if why else "D_H^2", fontsize=9)
+    axes.set_xlabel(FACTOR_LABEL if factor else f"D_H^2 ({why})" if why else "D_H^2", fontsize=9)
     axes.tick_params(axis="y", length=0)
 
 
@@ -437,7 +438,7 @@ def analyse(options: CompareOptions, summary: Summary) -> Analysis:
             "How often does each agent score how much?",
             "The share of runs, over all tasks that an agent takes, with at least the score on the x axis (1 is the "
             "best in class, or the expert); bands are 95 % at each score.",
-            lambda: profile_figure(lines, "Higher is better"),
+            lambda: profile_figure(lines, "How often does each agent reach a score? Higher is better"),
         ),
     ]
     tables, figures = [table(runs, means)], figures if scores else figures[:1]

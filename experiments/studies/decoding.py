@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from agents import make_agent
+from experiments import language_models
 from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import BLUES, ORANGES, Figure, end_labels, new_panels, no_data, plot_series, shades
-from experiments.studies import lm
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, paired_difference, with_interval
 from ntp_envs import DecodedPolicy, DistanceCurve, NGramClass, collect, distance_curves, distance_from_log_probs
@@ -130,15 +130,15 @@ def decoded_model(
     scratch: Path,
 ) -> list[Record]:  # fmt: skip
     """The same of a changed language model: the expert's texts are those of all values, and of both ways."""
-    policy, tokenizer, ids = lm.expert_of(**expert, **places)
-    changed = lm.learner_of(learner, policy, tokenizer, places["device"])
-    prompts, tokens, p_on_p = lm.expert_texts(expert, places, draws, horizon, replicate, scratch)
+    policy, tokenizer, ids = language_models.expert_of(**expert, **places)
+    changed = language_models.learner_of(learner, policy, tokenizer, places["device"])
+    prompts, tokens, p_on_p = language_models.expert_texts(expert, places, draws, horizon, replicate, scratch)
     seed = int(rng.integers(2**63))
     records = []
     for value in values:
-        other = lm.learner_of(f"{way}={value}", changed, tokenizer, places["device"])
-        write = lm.writer(policy, other, ids, prompts, tokens, seed)  # the same draws for all values
-        own, q_on_q, p_on_q, q_on_p = lm.block_by_block(f"{way}-{value}", draws, write, scratch)
+        other = language_models.learner_of(f"{way}={value}", changed, tokenizer, places["device"])
+        write = language_models.writer(policy, other, ids, prompts, tokens, seed)  # the same draws for all values
+        own, q_on_q, p_on_q, q_on_p = language_models.block_by_block(f"{way}-{value}", draws, write, scratch)
         masks = [written(x[:, :0], x, tokenizer.eos_token_id) for x in (tokens, own)]
         curves = distance_from_log_probs(
             p_on_p, q_on_p, p_on_q, q_on_q, mask_p=masks[0], mask_q=masks[1], metrics=(DISTANCE2, COVERAGE),
@@ -160,17 +160,9 @@ def cells(o: DecodingOptions) -> Iterator[Cell]:
             yield Cell(way, decoded, {"text": text, "way": way, "values": values, **sizes, "replicate": replicate})
 
 
-def as_lm(o: DecodingOptions) -> lm.LMOptions:
-    """What the study of language models would be asked."""
-    return lm.LMOptions(
-        expert=o.expert, changes=(o.learner,), prompts=o.prompts, horizon=o.horizon, n=max(o.draws, 2), forced=2,
-        batch=o.batch,
-    )  # fmt: skip
-
-
 def model_cells(o: DecodingOptions) -> Iterator[Cell]:
-    expert, place = lm.model_parameters(o.expert, o.prompts, None, "cpu", o.batch)
-    lm.check_models(as_lm(o))
+    expert, place = language_models.model_parameters(o.expert, o.prompts, None, "cpu", o.batch)
+    language_models.check_models(o.expert, horizon=o.horizon, prompts=o.prompts, batch=o.batch, changes=(o.learner,))
     sizes = {"expert": expert, "learner": o.learner, "horizon": o.horizon, "thresholds": o.thresholds, "draws": o.draws}
     for replicate in range(o.seeds):
         for way, values in ways(o).items():
@@ -181,7 +173,7 @@ def model_cells(o: DecodingOptions) -> Iterator[Cell]:
 def check_machine(o: DecodingOptions, processes: int) -> None:
     """``ValueError`` where language models take more memory than is free."""
     if o.expert:
-        lm.check_machine(as_lm(o), processes)
+        language_models.check_memory(o.expert, processes, horizon=o.horizon, batch=o.batch)
 
 
 # -- tables, figures and findings --------------------------------------------------------------------------------------
@@ -190,7 +182,7 @@ def check_machine(o: DecodingOptions, processes: int) -> None:
 def subject(o: DecodingOptions) -> str:
     """Who learned of whom."""
     if o.expert:
-        return f"{lm.shown_name(o.expert)} with {o.learner}, decoded, against the model itself"
+        return f"{language_models.shown_name(o.expert)} with {o.learner}, decoded, against the model itself"
     return f"An order-{o.order} learner of an order-{o.expert_order} expert, decoded"
 
 

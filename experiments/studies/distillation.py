@@ -16,21 +16,25 @@ from typing import Any, Literal
 import numpy as np
 
 from agents import Agent, ConvergenceWarning, make_agent
+from experiments import language_models
+from experiments.aggregate import nats_apart
 from experiments.cells import Cell, Label, Record
 from experiments.charts import (
     COLOURS,
     Figure,
     errorbars,
+    legend_below,
     log_range,
     new_figure,
     no_data,
     plain_log_axis,
     round_ticks,
+    say,
+    say_data,
     text,
 )
+from experiments.language_models import FORCED, RATE, forced_kl
 from experiments.measure import distance_record, networks_left_out, shown_lengths, trains_networks
-from experiments.studies import lm
-from experiments.studies.lm import FORCED, RATE, forced_kl, nats
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Summary, Table, interval_words, number, pivot
 from ntp_envs import NGramClass, PolicyClass, Task, collect, distance
@@ -186,7 +190,7 @@ def lessons(
             made.expert, agent.policy_, made, method="monte carlo (bridge)", n=draws, rng=np.random.default_rng(seed)
         )
         records += [distance_record(curve, labels, h) for h in shown_lengths(made.horizon)]
-        ends = [float(nats(column[-1])) / made.horizon for column in (curve.values, curve.lower, curve.upper)]
+        ends = [nats_apart(float(column[-1])) / made.horizon for column in (curve.values, curve.lower, curve.upper)]
         records.append(Record(RATE, ends[0], labels, ends[1], ends[2], records[-1].method))
         mask = np.ones(held.tokens.shape, dtype=bool)
         kl = forced_kl(made.expert, agent.policy_, held.prompts, held.tokens, mask)
@@ -199,8 +203,8 @@ def cells(o: DistillationOptions) -> Iterator[Cell]:
     task |= {"horizon": o.horizon, "prompt_length": o.prompt_length}
     places: dict[str, Any] = {}
     if o.expert:
-        told, place = lm.model_parameters(o.expert, o.prompts, None, "cpu", lm.BLOCK)
-        lm.check_models(as_lm(o))
+        told, place = language_models.model_parameters(o.expert, o.prompts, None, "cpu", language_models.BLOCK)
+        language_models.check_models(o.expert, horizon=o.horizon, prompts=o.prompts)
         task, places = {**told, "horizon": o.horizon}, {"places": place}
     sizes = {"task": task, "n": o.n, "rounds": o.rounds, "draws": o.draws, "forced": o.forced, **places}
     networks = o.networks if trains_networks(o.neural) else ()
@@ -212,16 +216,12 @@ def cells(o: DistillationOptions) -> Iterator[Cell]:
             yield Cell("students", taught, {**sizes, "order": order, "replicate": replicate}, apart=("places",))
 
 
-def as_lm(o: DistillationOptions) -> lm.LMOptions:
-    """What the study of language models would be asked."""
-    return lm.LMOptions(expert=o.expert, prompts=o.prompts, horizon=o.horizon, changes=(), n=2, forced=2)
-
-
 def check_machine(o: DistillationOptions, processes: int) -> None:
     """``ValueError`` where a language model and the laws that are kept take more memory than is free."""
     if o.expert:
-        size = lm.configuration(o.expert).get_text_config().vocab_size
-        lm.check_machine(as_lm(o), processes, laws=4 * 8.0 * o.n * o.horizon * size)
+        size = language_models.configuration(o.expert).get_text_config().vocab_size
+        laws = 4 * 8.0 * o.n * o.horizon * size
+        language_models.check_memory(o.expert, processes, horizon=o.horizon, laws=laws)
 
 
 # -- tables, figures and findings --------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ MARKERS = {"mlp": "s", "transformer": "^"}
 
 def subject(o: DistillationOptions) -> str:
     """Whom they learn from."""
-    return lm.shown_name(o.expert) if o.expert else f"an order-{o.expert_order} expert"
+    return language_models.shown_name(o.expert) if o.expert else f"an order-{o.expert_order} expert"
 
 
 def tables(o: DistillationOptions, s: Summary) -> list[Table]:
@@ -271,21 +271,26 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
             continue
         axes.plot(forced.mean, rate.mean, "-", color=colour, label=way)
         errorbars(axes, forced.mean, rate, colour, marker="o")
-        for order, x, y in zip(rate.x, forced.mean, rate.mean):
-            axes.annotate(f"{order:g}", (x, y), **{**text(""), "color": colour}, xytext=(6, -8))
         for network in o.networks:
             x, y = (s.value(metric, student=network, learner=way) for metric in (FORCED, RATE))
             if x > 0 and y > 0:
                 axes.plot([x], [y], MARKERS[network], color=colour, markerfacecolor="white", markersize=8)
+    for order in sorted(o.orders):  # above the leftmost of its students
+        points = [(s.value(FORCED, order=order, learner=w), s.value(RATE, order=order, learner=w)) for w in COLOUR]
+        x, y = min((point for point in points if not math.isnan(sum(point))), default=(0.0, 0.0))
+        if x > 0 and y > 0:
+            axes.annotate(f"order {order}", (x, y), **text(""), xytext=(-6, 9), ha="right")
     if not axes.lines:
         no_data(axes)
         return figure
+    say_data(figure, s.select(RATE), f"expert: {subject(o)}", f"n = {o.n}", what="replicates")
+    say(figure, "bars: 95 % intervals")
     plain_log_axis(axes)
     axes.set_xscale("log")
     low, high = log_range(axes, "x")
     round_ticks(axes, (low, high))
     axes.set_xlim(low / 1.1, high * 1.1)
-    axes.legend(title="taught (numbers: order of an n-gram student)", loc="upper left")
+    legend_below(figure, COLOUR)
     return figure
 
 

@@ -27,6 +27,8 @@ from experiments.charts import (
     name_rows,
     new_panels,
     no_data,
+    round_ticks,
+    say_data,
 )
 from experiments.measure import BEST, CHUNKED, POPULATION, fit_population, named, titled
 from experiments.study import FigureSpec, Options, Study, analysis, option
@@ -184,11 +186,8 @@ def headline(o: DivergenceOptions, s: Summary) -> Figure:
             axes.set_xlim(-0.05 * axes.dataLim.x1 - 1e-6, 1.6 * axes.dataLim.x1 + 1e-5)
             continue
         axes.axvline(1.0, color="black", linestyle="--", linewidth=1.2)
-        axes.set_xscale("log")
-        axes.set_xlim(0.7, 6 * most)
-        ticks = [10.0**k for k in range(4) if 10.0**k <= max(most, 10.0)]
-        axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-        axes.set_xticks([], minor=True)
+        round_ticks(axes, (1.0, 4 * most))
+    say_data(figure, s.select("C_apx", H=o.rare_horizon))
     return figure
 
 
@@ -201,12 +200,11 @@ def scientific(N: float) -> str:
 def growth_figure(o: DivergenceOptions, s: Summary) -> Figure:
     """The factor against the horizon on one scale: linear in H in the first two, bounded in KL."""
     names = {"hellinger2": "squared Hellinger", "tv": "total variation", "kl": "KL"}
-    every = [row.mean for _, factor in FACTORS.values() for row in s.select(factor, task=CONTAMINATION)]
     panels = []
     for metric, words in names.items():
         where = [(titled(learner, K), learner) for learner, K in learners(o, max(o.horizons))]
         curves = [Curve({"task": CONTAMINATION, "learner": learner}, label) for label, learner in where]
-        look: dict[str, Any] = {"room": 40.0, "ticks": o.horizons[::2], "ylim": (0.45, 1.5 * max([1.0, *every]))}
+        look: dict[str, Any] = {"ticks": o.horizons[::2]}
         panels.append(Panel("H", "horizon H (Contamination)", FACTORS[metric][1], curves, title=words, **look))
     H = max(o.horizons)
     hellinger2, tv, kl = (s.value(name, task=CONTAMINATION, learner="log-loss", H=H) for _, name in FACTORS.values())

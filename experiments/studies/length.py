@@ -215,23 +215,21 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 def sample_figure(o: LengthOptions, summary: Summary) -> Figure:
     """Accuracy of the answer against the number of demonstrations, a line a format."""
-    n, middle = max(o.n), sorted(o.n)[len(o.n) // 2]
+    n = max(o.n)
     curves = [
-        Curve({"part": FORMATS, "format": name}, f"{name}: {shape_of(summary, name)}", look=look)
+        Curve({"part": FORMATS, "format": name}, f"{name}: {'linear' if name in LINEAR else 'exclusive or'}", look=look)
         for name, look in LOOKS.items()
     ]
     guides = [
         Guide(row.mean, note="best threshold function", at=(n, row.mean), offset=(9, 8))
         for row in summary.select(CLOSED + THRESHOLD, part=FORMATS, format="none")
     ]
-    guides.append(Guide(points=[(middle, 0.535)], note="a step is an exclusive or", offset=(0, 0)))
-    guides.append(Guide(points=[(2 * middle, 0.9)], note="every step is linear", offset=(0, 0)))
     right = {row["format"]: row.mean for row in summary.select(ANSWER, part=FORMATS, n=n)}
     title = "Which chains of thought make a parity learnable?"
     if set(right) == set(LOOKS):
         least, most = min(right[name] for name in LINEAR), max(right[name] for name in LOOKS if name not in LINEAR)
         title = f"n = {n}: at least {least:.3f} right if every step is linear, at most {most:.3f} if not"
-    look: dict[str, Any] = {"yscale": "linear", "ylim": (0.43, 1.04), "room": (n / min(o.n)) ** 0.42}
+    look: dict[str, Any] = {"yscale": "linear", "ylim": (0.43, 1.04)}
     panel = Panel("n", "demonstrations n", ANSWER, curves, guides, **look)
     return chart(summary, title, "share of answers right (greedy)", panel, size=(9.2, 4.8))
 

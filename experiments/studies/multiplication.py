@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from experiments.cells import Cell, Label, Record, cached_records
-from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, errorbars, new_grid
+from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, errorbars, new_grid, say, say_data
 from experiments.measure import Watched, evaluation_records, networks_left_out, trains_networks
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot
@@ -273,6 +273,8 @@ def chain_figure(summary: Summary, digits: int) -> Figure:
     """Forced accuracy along the chain, and whole answers right; a row for each format."""
     end = ended(summary)
     figure, grid = new_grid(chain_title(end, digits), 3, 2, (11.0, 6.6), width_ratios=(3.2, 1.0))
+    say_data(figure, end.select(FORCED, digits=digits), f"{digits} digits", what="trainings")
+    say(figure, "upright bars: 95 % intervals")
     for (left, right), cot in zip(grid, FORMATS, strict=True):
         along_the_chain(left, end, digits, cot)
         answers(right, end, digits, cot)
@@ -293,7 +295,7 @@ def chain_title(end: Summary, digits: int) -> str:
         known = "" if np.isnan(shares[0]) else f": {written} of answers right"
         return f"A linear predictor with weights written down{known}"
     return (
-        f"One linear predictor: {written} of answers right with weights written down, {learned} learned by SGD,\n"
+        f"One linear predictor: {written} of answers right with weights written down, {learned} learned by SGD, "
         f"{carried} where carries are written"
     )
 
@@ -364,7 +366,7 @@ def training_figure(options: MultiplicationOptions, summary: Summary) -> Figure:
         "answer, no carries": (EXACT, "source", {"color": COLOURS["vermilion"], "marker": "s", "linestyle": "-"}),
         "answer, no chain": (EXACT, "none", {"color": COLOURS["black"], "marker": "^", "linestyle": ":"}),
     }
-    shape: dict[str, Any] = {"xscale": "linear", "yscale": "share", "room": 0.62, "ylim": (-0.13, 1.06)}
+    shape: dict[str, Any] = {"xscale": "linear", "yscale": "share", "ylim": (-0.13, 1.06)}
     shape["ticks"] = range(0, options.steps + 1, max(options.steps // 4, 1))
     panels = []
     for learner in NETWORKS:

@@ -190,8 +190,7 @@ def kernels(o: ParityOptions, part: str) -> list[Curve]:
 
 def episode_panel(o: ParityOptions, metric: str, curves: list[Curve], guide: Guide, low: float) -> Panel:
     """From a little below 0, where some of the lines have their names."""
-    room, label = (max(o.episodes) / min(o.episodes)) ** 0.62, "horizon H (episodes of 5 tokens)"
-    return Panel("H", label, metric, curves, [guide], "log2", "zero", room, ylim=(low, None))
+    return Panel("H", "horizon H (episodes of 5 tokens)", metric, curves, [guide], "log2", "zero", ylim=(low, None))
 
 
 def parity_figure(o: ParityOptions, s: Summary) -> Figure:
@@ -225,19 +224,17 @@ def contaminated_figure(o: ParityOptions, s: Summary, *, sampled: bool) -> Figur
     part, data = ("contaminated, samples", f"n={o.linear_n}") if sampled else ("contaminated, population", "population")
     horizons, chunks, B = sorted(o.horizons if sampled else o.population_horizons), sorted(o.chunks), max(o.bounds)
     curves = [Curve({"part": part, "learner": name}, name) for name in SHOWN]
-    for K, purple in shades(chunks, PURPLES).items():
-        place = {"part": part, "learner": CHUNK_KR, "K": K, "B": B}
-        curves.append(Curve(place, f"ChunkKR, K={K}", look={"color": purple}))
+    for K in chunks:
+        curves.append(Curve({"part": part, "learner": CHUNK_KR, "K": K, "B": B}, f"ChunkKR, K={K}"))
     K = chunks[-1]  # one chunked rho is enough beside the ChunkKR of every length
     place = {"part": part, "learner": CHUNKED, "K": K}
-    curves.append(Curve(place, f"chunked rho, K={K}", look={"color": shades(chunks)[K]}))
+    curves.append(Curve(place, f"chunked rho, K={K}"))
     end, offset = (horizons[-1], 1.0), (9, 0)
     guide = Guide(level=1.0, note="best linear policy", at=end, offset=offset, colour="black", dashes="--", style=BEST)
     H = horizons[-1]
     loss, rho = (s.value("C_apx", part=part, learner=name, H=H) for name in ("log-loss", "rho"))
     title = f"Contaminated: C_apx at H={H} is {loss:.3g} for log-loss, {rho:.3g} for rho ({data})"
-    room = (horizons[-1] / horizons[0]) ** 0.58
-    panel = Panel("H", "horizon H (tokens)", "C_apx", curves, [guide], "log2", "factor", room)
+    panel = Panel("H", "horizon H (tokens)", "C_apx", curves, [guide], "log2", "factor")
     figure = chart(s, title, FACTOR, panel, size=(8.6, 5.4))
     if not sampled:  # a short range
         low, high = figure.axes[0].get_ylim()

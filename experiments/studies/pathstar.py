@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Label, Record, cached_records
-from experiments.charts import COLOURS, Figure, legend_below, new_panels, plot_series, shades
+from experiments.charts import COLOURS, Figure, legend_below, new_panels, plot_series, say_data, shades, span
 from experiments.measure import Watched, require_torch
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Series, Summary, SummaryRow, Table, derived, number
@@ -333,6 +333,8 @@ def learning_figure(found: Mapping[str, Training], metric: str, title: str) -> F
     """Accuracy by node of the path against updates, and whole answers; a panel for each mode."""
     said = headings(found)
     figure, panels = new_panels(title, ["updates"] * len(said), "share right on fresh prompts", size=(13.0, 4.9))
+    rows = [row for mode in said for row in found[mode].summary.select(metric)]
+    say_data(figure, rows, span("arms d", [found[mode].degree for mode in said]), "a transformer", what="trainings")
     for axes, mode in zip(panels, said, strict=True):
         training, steps, chance = found[mode], found[mode].steps, 1 / found[mode].degree
         axes.set_title(f"{mode.capitalize()}: {said[mode]}", fontsize=11)

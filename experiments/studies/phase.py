@@ -15,7 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart, new_panels, no_data
+from experiments.charts import (
+    COLOURS,
+    Curve,
+    Figure,
+    Guide,
+    Panel,
+    chart,
+    log_ticks,
+    new_panels,
+    no_data,
+    say_data,
+    tick_words,
+)
 from experiments.measure import CHUNKED, POPULATION, fit_population, measured, named, titled
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, pivot
@@ -163,10 +175,11 @@ def map_figure(o: PhaseOptions, s: Summary) -> Figure:
     said = "Where is next-token prediction safe?"
     rho = factors(o, s, "rho")
     if worst and np.isfinite(rho).all():
-        H, eps, factor = worst
-        said = f"Log-loss is up to {factor:.3g} times the best (H={H}, eps={eps:g}), rho at most {rho.max():.2g}"
+        H, share, factor = worst
+        said = f"Log-loss is up to {factor:.3g} times the best (H={H}, eps={share:g}), rho at most {rho.max():.2g}"
+    eps = r"$\varepsilon$"
     names = [(learner, titled(learner, K)) for learner, K in learners(o)]
-    xlabels = ["contaminated share ε"] * len(names)
+    xlabels = [f"contaminated share {eps}"] * len(names)
     size, titles = (13.0, 4.2), [name for _, name in names]
     figure, panels = new_panels(said, xlabels, "horizon H", size=size, titles=titles)
     levels, drawn = np.log(LEVELS), None
@@ -184,17 +197,21 @@ def map_figure(o: PhaseOptions, s: Summary) -> Figure:
         axes.grid(visible=False)
         axes.set_yticks(sorted(o.horizons), labels=[str(H) for H in sorted(o.horizons)])
         axes.set_yticks([], minor=True)
+        ticks = log_ticks(min(o.eps), max(o.eps))[-4:]
+        axes.set_xticks(ticks, labels=[tick_words(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
         if learner == "log-loss":
             axes.plot([e for _, e, _ in top], [H for H, _, _ in top], "o", color=COLOURS["blue"], markersize=6)
-            axes.set_xlabel("contaminated share ε\n(dots: the worst ε at each H)")
+            axes.set_xlabel(f"contaminated share {eps}\n(dots: the worst {eps} at each H)")
         if learner == SMOOTHED:
             heights = np.geomspace(min(o.horizons), max(o.horizons), 50)
             axes.plot(1 / (2 * heights), heights, "--", color=COLOURS["blue"], linewidth=2)
-            axes.set_xlabel("contaminated share ε\n(dashed: ε = 1/(2H))")
+            axes.set_xlabel(f"contaminated share {eps}\n(dashed: {eps} = 1/(2H))")
         axes.set_xlim(min(o.eps), max(o.eps))
     if drawn is not None:
         bar = figure.colorbar(drawn, ax=panels, ticks=levels, label="approximation factor")
         bar.ax.set_yticklabels([f"{level:g}" for level in LEVELS])
+    say_data(figure, s.select("C_apx", part=MAP))
     return figure
 
 
@@ -205,17 +222,15 @@ def sample_figure(o: PhaseOptions, s: Summary) -> Figure:
         Curve({"learner": "log-loss", "part": SAMPLES}, name, metric, look=drawn)
         for metric, (name, drawn) in look.items()
     ]
-    guide = Guide(place=1 / o.n_eps, note="n = 1/ε")
+    guide = Guide(place=1 / o.n_eps, note="n = 1/eps")
     heading = "When has log-loss seen the misspecification?"
     rows = [(n, *(s.value(metric, n=n) for metric in (MEAN, MEDIAN))) for n in sorted(o.n)]
     fooled = [row for row in rows if row[1] > 2 * row[2]]
     if fooled:
         n, mean, middle = max(fooled, key=lambda row: row[1] / row[2])
         heading = f"n={n:,}: log-loss's factor is {middle:.2g} in the median, {mean:.2g} in the mean"
-    xlabel = f"demonstrations n (Contamination, H={o.n_horizon}, ε={o.n_eps:g}, exact)"
-    panel = Panel(
-        "n", xlabel, MEAN, curves, [guide], xscale="log", room=3.0, ticks=[n for n in o.n if str(n)[0] == "1"]
-    )
+    xlabel = f"demonstrations n (Contamination, H={o.n_horizon}, eps={o.n_eps:g}, exact)"
+    panel = Panel("n", xlabel, MEAN, curves, [guide], xscale="log", ticks=[n for n in o.n if str(n)[0] == "1"])
     return chart(s, heading, "approximation factor of log-loss", panel)
 
 

@@ -24,6 +24,8 @@ from experiments.charts import (
     legend_below,
     new_panels,
     plain_log_axis,
+    say,
+    say_data,
 )
 from experiments.measure import POPULATION, evaluation_records
 from experiments.studies.pathstar import (
@@ -167,6 +169,8 @@ def hops_figure(s: Summary, length: int, degrees: list[int]) -> Figure:
     labels = ["ancestors of the goal that it sees"] * len(degrees)
     figure, panels = new_panels(title, labels, "whole answers right, sampled", size=(11.0, 4.8))
     hops = hops_of(length)
+    say_data(figure, s.select(SAMPLED, part=POINTER, H=length, learner=POINTER))
+    say(figure, "bars: 95 % intervals")
     rows = [row for d in degrees for row in s.select(SAMPLED, part=POINTER, H=length, degree=d)]
     low = min((row.mean for row in rows if row.mean > 0), default=0.5)
     for axes, degree in zip(panels, degrees, strict=True):
@@ -209,7 +213,7 @@ def law_figure(s: Summary, length: int) -> Figure:
         Curve(place, f"pointers, L={length}", look=pointed),
         Curve({"part": PUBLISHED_ROWS}, "published: GPT", GREEDY, look=star),
     ]
-    panel = Panel("degree", "arms d", EXPECTED, curves, yscale="zero", room=1.8)
+    panel = Panel("degree", "arms d", EXPECTED, curves, yscale="zero")
     return chart(s, title, "whole answers right", panel)
 
 

@@ -90,7 +90,7 @@ def switch_figure(o: RareModeOptions, s: Summary) -> Figure:
         guides.append(Guide(points=[(switch, 11.0)], note=note, style="log-loss"))
     curves.append(Curve({"part": part, "learner": "rho", "task": task + "10"}, "rho", look={"marker": ""}))
     ticks = [H for H in o.horizons if H % 20 == 0 or H in (min(o.horizons), max(o.horizons))]
-    panel = Panel("H", "horizon H", "C_apx", curves, guides, "linear", "zero", 0.18, ticks)
+    panel = Panel("H", "horizon H", "C_apx", curves, guides, "linear", "zero", ticks)
     return chart(s, "How much does one more token cost?", FACTOR, panel)
 
 
@@ -100,7 +100,7 @@ def growth_figure(o: RareModeOptions, s: Summary) -> Figure:
     curves = [Curve({"part": GROWTH, "learner": name}, name) for name in LEARNERS]
     first, last = (s.value("C_apx", part=GROWTH, learner="log-loss", H=H) for H in ends)
     title = f"Log-loss: C_apx {first:.3g} at H={ends[0]}, {last:.3g} at H={ends[1]}"
-    panel = Panel("H", "horizon H (rare mode of probability 1/H, W=10)", "C_apx", curves, room=1.9)
+    panel = Panel("H", "horizon H (rare mode of probability 1/H, W=10)", "C_apx", curves)
     return chart(s, title, FACTOR, panel)
 
 

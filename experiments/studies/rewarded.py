@@ -167,7 +167,7 @@ def mix_figure(summary: Summary) -> Figure:
         shares_by_round.append(Curve(place, "", CLOSED + SHARE, look={**line, "color": colour}))
     passed = [f"{summary.value(PASSED, part=ROUNDS, p=p):.2g} from p={p:g}" for p in starts]
     xlabels = "p, share of demonstrations with a chain", "rounds of sampling, filtering, fitting"
-    axis: dict[str, Any] = {"xscale": "linear", "room": 0.35}
+    axis: dict[str, Any] = {"xscale": "linear"}
     ticks = [i / 10 for i in range(11) if shares[0] <= i / 10 <= shares[-1]]
     return chart(
         summary,

@@ -23,6 +23,7 @@ from experiments.charts import (
     name_rows,
     new_panels,
     plot_series,
+    say_data,
 )
 from experiments.measure import BEST, SECONDS, Fit, build_learner, costed_fit, named
 from experiments.study import FigureSpec, Options, Study, analysis, option
@@ -312,7 +313,7 @@ def curve_figure(s: Summary) -> Figure:
         title = "How far are the imitation learners from the expert?"
     elif [name for name in REWARDS if all(reached(s, task, name) <= RECOVERED for task in tasks[name])] == [MAX_ENT]:
         title = "Only the maximum-entropy reward recovers the expert's distribution on every task"
-    figure, panels = task_panels(title, "prefix length h", DISTANCE)
+    figure, panels = task_panels(s, title, "prefix length h", DISTANCE)
     for axes, task in zip(panels, TASKS, strict=True):
         for name in shown_learners(s, task):
             series = s.series("h", "hellinger2", task=task, learner=name)
@@ -324,8 +325,8 @@ def curve_figure(s: Summary) -> Figure:
 
 def entropy_figure(s: Summary) -> Figure:
     """A dot for each learner and task at its entropy rate, with the expert's as a line."""
-    title = "Is the policy as random as the expert? (numbers: probability of its most likely sequence)"
-    figure, panels = task_panels(title, "entropy rate (nats a token)", "", height=4.2)
+    title = "Is the policy as random as the expert?"
+    figure, panels = task_panels(s, title, "entropy rate (nats a token)", "", height=4.2)
     learners = [name for name in LOOKS if any(name in shown_learners(s, task) for task in TASKS)]
     heights = name_rows(panels[0], {name: LOOKS[name]["color"] for name in learners})
     small: dict[str, Any] = {"va": "center", "fontsize": 8.5}
@@ -349,7 +350,7 @@ def entropy_figure(s: Summary) -> Figure:
 def return_figure(s: Summary) -> Figure:
     """Distance at H against the return of the reward "expert log-probability", the expert's own as a line."""
     title = "Does more expert log-probability mean more of the expert's distribution?"
-    figure, panels = task_panels(title, EXPERT_LOG_PROB, DISTANCE)
+    figure, panels = task_panels(s, title, EXPERT_LOG_PROB, DISTANCE)
     for axes, task in zip(panels, TASKS, strict=True):
         mark_expert(axes, s, EXPERT_LOG_PROB, task)
         for learner in (name for name in shown_learners(s, task) if name != BEST):
@@ -364,9 +365,11 @@ def return_figure(s: Summary) -> Figure:
     return figure
 
 
-def task_panels(title: str, xlabel: str, ylabel: str, *, height: float = 4.8) -> tuple[Figure, list[Axes]]:
+def task_panels(s: Summary, title: str, xlabel: str, ylabel: str, *, height: float = 4.8) -> tuple[Figure, list[Axes]]:
     """A panel for each task."""
-    return new_panels(title, [xlabel] * len(TASKS), ylabel, size=(13.0, height), titles=TASKS)
+    figure, panels = new_panels(title, [xlabel] * len(TASKS), ylabel, size=(13.0, height), titles=TASKS)
+    say_data(figure, s.select("hellinger2"))
+    return figure, panels
 
 
 def mark_expert(axes: Axes, s: Summary, metric: str, task: str) -> float:

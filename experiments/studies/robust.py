@@ -123,6 +123,8 @@ def cells(options: RobustOptions) -> Iterator[Cell]:
 
 
 def shown_name(learner: str, K: int) -> str:
+    if " by held-out" in learner:
+        return learner.replace(", lam by", ", λ by").replace(", K and B by", ", K, B by")
     return titled(learner, K) if learner in (CHUNKED, CHUNK_KR) else learner
 
 
@@ -168,7 +170,7 @@ def smoothing_figure(o: RobustOptions, s: Summary) -> Figure:
         look = {"linestyle": dashes, "marker": "o"}
         lines.append(Curve({"learner": "smoothed", "task": task}, task.split()[0], style="smoothed 1/H", look=look))
     guide = Guide(place=1 / o.horizon, note="1/H")
-    panel = Panel("lam", "smoothing lambda", "C_apx", lines, [guide], "log", "log", 6.0)
+    panel = Panel("lam", "smoothing lambda", "C_apx", lines, [guide], "log", "log")
     return chart(s, "Is one lambda right everywhere, and is the best one enough?", FACTOR, panel)
 
 

@@ -441,7 +441,7 @@ def window_figure(s: Summary, o: ScalingOptions) -> Figure:
     curves = [Curve({**at, "learner": name}, NAMES[name], look=LOOKS[name]) for name in ("linear", "mlp")]
     curves.append(Curve({"part": REFERENCE, "learner": NGRAM}, "n-gram", look={**LOOKS[NGRAM], "linestyle": ":"}))
     xlabel, windows = "characters that the predictor sees", sorted(o.windows)
-    panel = Panel("window", xlabel, BITS, curves, yscale="linear", room=1.5, ticks=windows)
+    panel = Panel("window", xlabel, BITS, curves, yscale="linear", ticks=windows)
     return chart(s, title, BITS, panel)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from agents import Agent, ConvergenceWarning, LogLossBC, make_agent
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, DISTANCE, Curve, Figure, Panel, chart, shades
+from experiments.charts import COLOURS, DISTANCE, Curve, Figure, Panel, chart
 from experiments.measure import (
     CHUNKED,
     build_learner,
@@ -240,25 +240,18 @@ def tables(o: ShuffledOptions, s: Summary) -> Iterator[Table]:
 
 def dial_figure(o: ShuffledOptions, s: Summary) -> Figure:
     """Distance at the full length against the length, on logarithmic axes."""
-    low, high = min(o.dial_horizons), max(o.dial_horizons)
+    high = max(o.dial_horizons)
     loss, rho = (s.value(DISTANCE2, part=DIAL, learner=learner, H=high) for learner in ("log-loss", "rho"))
     title = "Log-loss and rho on text with some shuffled documents"
     if rho < 0.5 * loss:
         title = "Log-loss pays for shuffled documents again and again, rho once"
-    colours = shades(o.chunks)
     curves = [
-        *(
-            Curve({"part": DIAL, "learner": CHUNKED, "K": K}, f"rho, chunks of {K}", look={"color": colours[K]})
-            for K in o.chunks
-        ),
+        *(Curve({"part": DIAL, "learner": CHUNKED, "K": K}, f"rho, chunks of {K}") for K in o.chunks),
         Curve({"part": DIAL, "learner": "log-loss"}, "log-loss"),
         Curve({"part": DIAL, "learner": "rho"}, "rho, whole document"),
         Curve({"part": DIAL, "learner": CLEAN}, CLEAN, style="best in class"),
     ]
-    room = 1.25 * (high / low) ** 0.28
-    return chart(
-        s, title, DISTANCE, Panel("H", "length of the documents H", DISTANCE2, curves, yscale="log", room=room)
-    )
+    return chart(s, title, DISTANCE, Panel("H", "length of the documents H", DISTANCE2, curves, yscale="log"))
 
 
 def network_figure(o: ShuffledOptions, s: Summary) -> Figure:
@@ -278,7 +271,7 @@ def network_figure(o: ShuffledOptions, s: Summary) -> Figure:
         look = {"color": COLOURS[colour], "linestyle": "--" if learner in (NETWORK, CLEAN) else "-", "marker": ""}
         curves.append(Curve({"learner": learner}, learner, look=look))
     late = Summary(row for row in s.select(DISTANCE2, part=NETWORKS) if row["h"] >= first)
-    panel = Panel("h", WRITTEN, DISTANCE2, curves, yscale="zero", room=3.2, ticks=ticks)
+    panel = Panel("h", WRITTEN, DISTANCE2, curves, yscale="zero", ticks=ticks)
     return chart(late, said, DISTANCE, panel, size=(8.6, 4.8))
 
 

@@ -286,7 +286,7 @@ def position_figure(summary: Summary) -> Figure:
     rows = summary.select(part=POSITIONS)
     expected = [replace(row, mean=math.exp(-row.mean), lower=NAN, upper=NAN) for row in rows.select("cross_entropy")]
     ticks = [h for h in rows.distinct("h") if h == 1 or h % 8 == 0]
-    axis: dict[str, Any] = {"xscale": "linear", "yscale": "share", "room": 0.6, "ticks": ticks}
+    axis: dict[str, Any] = {"xscale": "linear", "yscale": "share", "ticks": ticks}
     forced, free = {"color": COLOURS["blue"], "marker": "s", "linestyle": "-"}, {**LOOKS[FREE], "markersize": 4}
     panels, means = [], []
     for task in (SNOW, PATH):
@@ -307,20 +307,20 @@ def figures(o: SnowballOptions, summary: Summary) -> list[FigureSpec]:
     rule, H = f"eps={o.eps:g} on Snowball, d={o.degree} arms on PathStar", max(o.horizons)
     lengths, words = [], []
     for task, form in ((SNOW, "(1 - eps)$^H$"), (PATH, "1 / d")):
-        lengths.append(panel(LENGTH, task, "H", "length of the answer H", {FORM: form}, [FREE, LOCAL], room=4.5))
+        lengths.append(panel(LENGTH, task, "H", "length of the answer H", {FORM: form}, [FREE, LOCAL]))
         free, local = (summary.value(EXACT, part=LENGTH, task=task, decoding=name, H=H) for name in (FREE, LOCAL))
         words.append(f"{task} from {free:.0%} right to {local:.0%}")
     title = f"At H={H} going back one token takes {', '.join(words)}"
     title = "Which failures does going back one token repair?" if NOT_MEASURED in title else title
     searches, xlabel = [AGAIN, DEPTH_FIRST, LOCAL], "tokens drawn, in lengths of the answer"
-    axis: dict[str, Any] = {"room": 6.5, "ticks": [1, 2, 4, 8, 16, 32]}
+    axis: dict[str, Any] = {"ticks": [1, 2, 4, 8, 16, 32]}
     budgets = [
         panel(CURVE, task, "budget", xlabel, {FORM: "1 - (1 - p)$^k$"}, searches, **axis) for task in (SNOW, PATH)
     ]
     searching, drawn = [], "tokens drawn until right,\nin lengths of the answer"
     for (task, x, search), xlabel in zip(SEARCHES, ("length of the answer H", "arms d: plans to choose from")):
         forms = {f"{decoding}, {FORM}": "" for decoding in (AGAIN, search)}
-        searching.append(panel(COST, task, x, xlabel, forms, [AGAIN, search], yscale="log", room=4.0))
+        searching.append(panel(COST, task, x, xlabel, forms, [AGAIN, search], yscale="log"))
     return [
         FigureSpec(
             "headline",

@@ -228,7 +228,7 @@ def growing(*metrics: str, label: str = "{task}", part: str = GROWTH, **look: An
 
 
 def over_k(curves: Sequence[Curve], guides: Sequence[Guide] = (), yscale: str = "linear", **more: Any) -> Panel:
-    return Panel("K", "chunk length K", "", curves, guides, xscale="linear", yscale=yscale, **{"room": 0.4, **more})
+    return Panel("K", "chunk length K", "", curves, guides, xscale="linear", yscale=yscale, **more)
 
 
 def extremes(summary: Summary, metric: str) -> tuple[float, float]:
@@ -243,7 +243,7 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
     costs = Summary([*summary.select(part=GROWTH), *summary.timings.select(part=GROWTH)])
     lengths = sorted({row["K"] for row in apart.select("converged")})
     last = max(lengths, default=1)
-    beside: dict[str, Any] = {"ticks": lengths[::2], "room": 0.8}  # of a narrow panel
+    beside: dict[str, Any] = {"ticks": lengths[::2]}  # of a narrow panel
 
     # where it breaks
     works = ", ".join(f"K={row.mean:.0f} on {short(row['task'])}" for row in summary.select(LONGEST))
@@ -257,7 +257,6 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
         Guide(points=[(row["K"], row.mean)], note="low rank", offset=(-10, 0), align="right")
         for row in apart.select("C_apx", part=BROKEN)
     ]
-    room = max([0.4, *((row["K"] + 3.5 - last) / max(last - 1, 1) for row in refused)])
     fits = [*growing("C_apx"), *growing("C_apx", label="", part=BROKEN, linestyle="", marker="X", markersize=10)]
 
     # the largest product is that of a string with itself: the same on both tasks
@@ -294,7 +293,7 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
                 apart,
                 f"ChunkKR works up to {works}" if works else "Where does ChunkKR break?",
                 FACTOR,
-                over_k(fits, limits, "log", room=room, ticks=sorted({*lengths, *(row["K"] for row in refused)})),
+                over_k(fits, limits, "log", ticks=sorted({*lengths, *(row["K"] for row in refused)})),
             ),
         ),
         FigureSpec(
@@ -355,7 +354,7 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
                 summary,
                 "Does low rank keep what longer chunks gain?",
                 FACTOR,
-                Panel("rank", rank_label, "C_apx", ranks, plain, xscale="linear", yscale="log", room=0.45),
+                Panel("rank", rank_label, "C_apx", ranks, plain, xscale="linear", yscale="log"),
             ),
         ),
     ]

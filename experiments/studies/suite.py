@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from experiments.aggregate import Runs, colour_of, pooled_score, profile_figure, resampling
 from experiments.cells import Cell, CellResult, Label
-from experiments.charts import Figure
+from experiments.charts import Figure, legend_below, new_grid, say
 from experiments.evaluation import build_agent, build_task, named_code, parse_call, short_names
 from experiments.fingerprints import digest, fingerprint
 from experiments.measure import named
@@ -201,6 +201,9 @@ def analyse(options: SuiteOptions, summary: Summary) -> Analysis:
     found = {a: {track.name: scores_of(track, options.seeds, a, summary) for track in tracks} for a in options.agents}
     rows = [row for agent, each in found.items() for row in score_rows(agent, each)]
     scores = Summary(rows)
+    setting = (
+        f"{NAME}, {options.size}; {sum(len(track.tasks) for track in tracks)} tasks; {options.seeds} data sets of each"
+    )
     figures = [
         FigureSpec(
             "radar",
@@ -208,6 +211,7 @@ def analyse(options: SuiteOptions, summary: Summary) -> Analysis:
             "Mean score of each track, from 0 in the centre to 1, the best that the policy class allows; bars are 95 % "
             "intervals over data sets.",
             lambda: radar(scores, options.agents, [track.name for track in tracks]),
+            setting,
         ),
         FigureSpec(
             "profile",
@@ -215,8 +219,9 @@ def analyse(options: SuiteOptions, summary: Summary) -> Analysis:
             "The share of all runs with at least the score on the x axis; bands are 95 % at each score.",
             lambda: profile_figure(
                 {agent: np.concatenate(list(each.values())) for agent, each in found.items() if each},
-                "Higher is better",
+                "How often does each agent reach a score? Higher is better",
             ),
+            setting,
         ),
     ]
     tables = [track_table(options, tracks, scores), task_table(options, tracks, found)]
@@ -286,10 +291,8 @@ def findings(options: SuiteOptions, tracks: Sequence[Track], scores: Summary, su
 
 def radar(scores: Summary, agents: Sequence[str], tracks: Sequence[str]) -> Figure:
     """A spoke for each track, a closed line for each agent."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.6, 5.8))
-    axes: Any = figure.add_subplot(projection="polar")
+    title = "How near does each agent come, track by track?"
+    figure, ((axes,),) = new_grid(title, 1, 1, (7.6, 5.8), subplot_kw={"projection": "polar"})
     axes.set_theta_zero_location("N")
     axes.set_theta_direction(-1)
     angles = np.linspace(0, 2 * np.pi, len(tracks), endpoint=False)
@@ -310,8 +313,8 @@ def radar(scores: Summary, agents: Sequence[str], tracks: Sequence[str]) -> Figu
         axes.plot([*(angles + shift), angles[0] + shift], [*values, values[0]], label=agent, **look)
         for angle, row in zip(angles + shift, rows):
             axes.plot([angle, angle], [row.lower, row.upper], color=colour, linewidth=4, alpha=0.35)
-    if axes.lines:
-        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    say(figure, "bars: 95 % intervals")
+    legend_below(figure, agents, size=9)
     return figure
 
 

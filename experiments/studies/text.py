@@ -28,6 +28,8 @@ from experiments.charts import (
     new_panels,
     no_data,
     plot_series,
+    say,
+    say_data,
     shades,
     top_labels,
 )
@@ -288,6 +290,7 @@ def drift_figure(o: TextOptions, s: Summary) -> Figure:
         if not len(half.x) or list(half.x) != sorted(sizes)[: len(half.x)] or (np.diff(half.mean) <= 0).any():
             title = "How fast does free-running text drift from the expert's?"
     figure, axes = new_figure(title, WRITTEN, DISTANCE, size=(9.6, 5.6))
+    say_data(figure, s.select(DISTANCE2), f"expert: {o.expert_order}-gram", what="replicates")
     axes.set_yscale("function", functions=(additive, additive_inverse))
     look = looks(o, NGRAM, LINEAR, MLP)
     curves = {name: s.series("h", DISTANCE2, learner=name) for name in look}
@@ -329,13 +332,14 @@ def plain_figure(o: TextOptions, s: Summary) -> Figure:
     """Plain squared distances against the logarithm of the length; n-grams on the left, the others on the right."""
     title = "How far apart are the two laws? At 2 they have nothing in common"
     figure, panels = new_panels(title, [WRITTEN] * 2, DISTANCE, size=(11.0, 4.8))
+    say_data(figure, s.select(DISTANCE2), f"expert: {o.expert_order}-gram", what="replicates")
     for axes, kinds in zip(panels, ((NGRAM,), (LINEAR, MLP)), strict=True):
         for name, look in looks(o, *kinds).items():
             plot_series(axes, s.series("h", DISTANCE2, learner=name), name, **look, label=name)
         log2_axis(axes, powers_of_two(o.horizon))
         axes.set_ylim(0.0, 2.05)
-        if axes.get_legend_handles_labels()[0]:  # all lines end at 2, where names would be in each other's way
-            axes.legend(loc="lower right", fontsize=10)
+        if names := axes.get_legend_handles_labels()[1]:  # all lines end at 2, where names would be in each other's way
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(len(names), 4), fontsize=9)
     return figure
 
 
@@ -360,8 +364,10 @@ def bits_figure(o: TextOptions, s: Summary) -> Figure:
     for row in experts:
         axes.axvspan(row.lower, row.upper, color="black", alpha=0.08, linewidth=0)
         axes.axvline(row.mean, color="black", linestyle="--", linewidth=1.5)
-        words: dict[str, Any] = {"xytext": (-4, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
-        axes.annotate(f"expert {row.mean:.2f} ", (row.mean, 1), **words, fontweight="bold")
+        words: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        axes.annotate(f"expert {row.mean:.2f}", (row.mean, 1.0), xycoords=("data", "axes fraction"), **words)
+    say_data(figure, rows, "held-out text", what="replicates")
+    say(figure, "broad lines and shade: 95 % intervals")
     return figure
 
 

@@ -102,17 +102,17 @@ def cost_figure(s: Summary) -> Figure:
     cloning, asking = (s.value(SLOPE, learner=learner) for learner in ("log-loss", DAGGER))
     title = "What does asking the expert save?"
     if cloning == cloning and asking == asking:
-        title = f"The cost of a slip grows as H^{cloning:.3g} for cloning, as H^{asking:.3g} for DAgger"
+        title = f"The cost of a slip grows as $H^{{{cloning:.3g}}}$ for cloning, as $H^{{{asking:.3g}}}$ for DAgger"
     line, points = {"color": COLOURS["grey"], "marker": "", "linestyle": "-"}, {"linestyle": ""}
     look: dict[str, tuple[str, dict[str, Any]]] = {
-        BACK: ("about eps H", line),
-        NEVER_BACK: ("sum of 1 - (1 - eps)^h", line),
+        BACK: (r"about $\varepsilon H$", line),
+        NEVER_BACK: (r"$\sum_h 1 - (1 - \varepsilon)^h$", line),
         "log-loss": ("log-loss and rho", {**points, "markersize": 11}),
         "rho": ("", {**points, "markersize": 5}),
         DAGGER: (DAGGER, {**points, "markersize": 8, "color": LOOKS[DAGGER]["color"], "marker": "^"}),
     }
     curves = [Curve({"learner": name}, label, look=changes) for name, (label, changes) in look.items()]
-    panel = Panel("H", "horizon H", COST, curves, yscale="log", room=4.5)
+    panel = Panel("H", "horizon H", COST, curves, yscale="log")
     return chart(s, title, "expected steps off the rope", panel)
 
 

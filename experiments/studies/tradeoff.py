@@ -12,7 +12,6 @@ from experiments.cells import Cell, Record
 from experiments.charts import (
     COLOURS,
     FACTOR,
-    PURPLES,
     Curve,
     Figure,
     Guide,
@@ -22,7 +21,8 @@ from experiments.charts import (
     draw_lines,
     new_panels,
     plain_log_axis,
-    shades,
+    round_ticks,
+    say_data,
     text,
 )
 from experiments.measure import (
@@ -255,6 +255,9 @@ def trade_figure(
     """
     xlabels = ["chunk length K (tokens)", "processor seconds of a fit", "peak megabytes of a fit"]
     figure, panels = new_panels(title, xlabels, FACTOR)
+    say_data(
+        figure, [row for name, place in learners.items() for row in summary.select("C_apx", learner=name, **place)]
+    )
     for axes, metric in zip(panels, ("K", SECONDS, MEGABYTES), strict=True):
         lines = []
         for learner, place in learners.items():
@@ -277,31 +280,25 @@ def trade_figure(
         axes.set_xscale("log")
         draw_lines(axes, lines, limits=plain_log_axis)
         low, high = axes.dataLim.x0, axes.dataLim.x1
-        if high > low:
-            axes.set_xlim(low / (high / low) ** 0.3, high * (high / low) ** 0.35)
         if metric == "K":
             powers = 2.0 ** np.arange(np.log2(high).round() + 1)
             axes.set_xticks(powers, labels=[f"{K:g}" for K in powers])
-        else:
-            axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xticks([], minor=True)
+            axes.set_xticks([], minor=True)
+        elif high > low:
+            round_ticks(axes, (low, high))
     return figure
 
 
 def bound_figure(o: TradeoffOptions, summary: Summary) -> Figure:
     """C_apx on NoisyParity against the norm bound, a line a chunk length."""
-    colours = shades(o.parity_chunks, PURPLES)
-    curves = [
-        Curve({"part": PARITY, "learner": CHUNK_KR, "K": K}, f"K={K}", look={"color": colours[K]})
-        for K in o.parity_chunks
-    ]
+    curves = [Curve({"part": PARITY, "learner": CHUNK_KR, "K": K}, f"K={K}") for K in o.parity_chunks]
     plain = summary.value("C_apx", part=PARITY, learner="log-loss")
     at = (max(o.bounds), plain)
     guide = Guide(
         plain, note="log-loss", at=at, offset=(9, 0), colour=COLOURS["vermilion"], dashes="--", style="log-loss"
     )
     xlabel = f"norm bound B (NoisyParity, H={o.parity_horizon})"
-    panel = Panel("B", xlabel, "C_apx", curves, [guide] if plain == plain else [], yscale="log", room=1.6)
+    panel = Panel("B", xlabel, "C_apx", curves, [guide] if plain == plain else [], yscale="log")
     return chart(summary, "Do longer chunks of ChunkKR need a smaller norm bound?", FACTOR, panel)
 
 

@@ -237,7 +237,7 @@ def runs_panel(part: str, task: str, xlabel: str, title: str) -> Panel:
         for chain, colour in CHAIN_COLOURS.items()
         for learner, look in LOOKS.items()
     ]
-    return Panel("length", xlabel, EXACT, curves, yscale="share", room=1.25, ylim=(-0.03, 1.08), title=title)
+    return Panel("length", xlabel, EXACT, curves, yscale="share", ylim=(-0.03, 1.08), title=title)
 
 
 def runs_figure(summary: Summary, title: str, size: tuple[float, float], rows: int, *panels: Panel) -> Figure:
@@ -296,7 +296,6 @@ def step_figure(summary: Summary) -> Figure:
             look = {"color": colour, "marker": marker, "linestyle": "-"}
             curves.append(Curve(where, machine if last else "", look=look))
         shape: dict[str, Any] = {"xscale": "log", "yscale": "linear", "ylim": (None, 1.003)}
-        shape["room"] = 3.2 if last else 1.15
         panels.append(Panel("n", "configurations learned from", CELLS, curves, title=learner, **shape))
     title = "How many configurations teach a linear model one step of a machine?"
     return chart(summary, title, "cells of fresh configurations right", *panels, size=(11.6, 4.6))

@@ -1,6 +1,6 @@
 """Distances between rollout laws at every prefix length."""
 
-from ntp_envs.distances.curve import DistanceCurve
+from ntp_envs.distances.curve import DistanceCurve, compare_curves
 from ntp_envs.distances.exact import automaton_distances, enumeration_distances
 from ntp_envs.distances.from_log_probs import (
     SamplingLawWarning,
@@ -41,6 +41,7 @@ __all__ = [
     "automaton_distances",
     "bridge_distances",
     "classifier_test",
+    "compare_curves",
     "coverage_bound_hellinger2",
     "coverage_bound_kl",
     "distance",

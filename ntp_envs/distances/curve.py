@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checked import check_policy
-from ntp_envs.checks import check_kind
+from ntp_envs.checks import check_flag, check_kind
 from ntp_envs.distances.metrics import COVERAGE, Metric, check_metrics, check_thresholds
 from ntp_envs.intervals import CONFIDENCE
+from ntp_envs.plots import axes_or_new, draw_line, name_axes
 from ntp_envs.policies import Policy
 from ntp_envs.saved import Savable
 from ntp_envs.tasks.base import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+else:
+    Axes = Any
+
+#: squared Hellinger distance at which the additive scale ends in a picture: beyond it sampled values are noise
+TOP = 1.999
+#: what is on the y axis of a plot, in words
+IN_WORDS = {
+    "hellinger2": "squared Hellinger distance, 0 to 2",
+    "tv": "total variation distance, 0 to 1",
+    "kl": "KL divergence, nats",
+    "chi2": "chi-squared divergence",
+    "coverage": "coverage: P(P / Q at least N)",
+    "additive hellinger2": "−2 ln(1 − D²/2) of the squared Hellinger distance D²",
+}
+
+
+def additive_distance(hellinger2: ArrayLike) -> FloatArray:
+    """``-2 log(1 - D_H^2 / 2)``, any shape: D_H^2 where that is small, infinite at 2, and a sum for independent errors.
+
+    >>> additive_distance([0.0, 1.0, 2.0]).round(3).tolist()
+    [0.0, 1.386, inf]
+    """
+    with np.errstate(divide="ignore"):
+        return -2.0 * np.log1p(-np.clip(hellinger2, 0.0, 2.0) / 2.0) + 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +132,90 @@ class DistanceCurve(Savable):
             f"{'KL' if self.metric == 'kl' else self.metric} has no bound, and is not in its interval."
         )
 
+    def plot(self, ax: Axes | None = None, *, label: str = "", **look: Any) -> Axes:
+        """The curve over the tokens written, with its band where it is sampled; a line for each N of a coverage.
+
+        Args:
+            ax: matplotlib's Axes to draw on; those of a new figure by default.
+            label: the line's name in the legend.
+            **look: of the line, as ``ax.plot`` takes it: ``color``, ``linestyle``, ...
+
+        Returns:
+            The Axes, to go on with: ``curve.plot().set_xscale("log", base=2)``.
+
+        Raises:
+            TypeError: ``ax`` is something else.
+
+        >>> from matplotlib.figure import Figure
+        >>> from ntp_envs import UniformPolicy, distance, make_task
+        >>> task = make_task("Contamination", horizon=8)
+        >>> distance(task.expert, UniformPolicy(2), task).plot(Figure().subplots(), label="coin").get_ylabel()
+        'squared Hellinger distance, 0 to 2'
+        """
+        ax = axes_or_new(ax)
+        columns = [np.reshape(array, (self.horizon, -1)).T for array in (self.values, self.lower, self.upper)]
+        for number, line in enumerate(zip(*columns)):
+            at = "" if self.thresholds is None else f"N = {self.thresholds[number]:g}"
+            name = ", ".join(filter(None, (label, at)))
+            draw_line(ax, *line, band=not self.is_exact, label=name, **look)
+        name_axes(ax, IN_WORDS.get(self.metric, self.metric), self.band)
+        return ax
+
     def __repr__(self) -> str:
         sampled = "exact" if self.is_exact else f"n={self.n}"
         return f"DistanceCurve({self.metric}, H={self.horizon}, final={self.final:.6g}, {self.method}, {sampled})"
+
+
+def compare_curves(curves: Mapping[str, DistanceCurve], ax: Axes | None = None, *, additive: bool = False) -> Axes:
+    """Several curves of one metric in one picture, with a legend.
+
+    Args:
+        curves: by the name that each has in the legend; at least one. Their lengths may differ.
+        ax: matplotlib's Axes to draw on; those of a new figure by default.
+        additive: squared Hellinger distances as ``-2 log(1 - D_H^2 / 2)``, which independent errors add up in: a
+            straight line is a constant drift a token. The picture ends where D_H^2 is 1.999.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        TypeError: something else than named curves.
+        ValueError: no curves, different metrics or thresholds, or ``additive`` of another metric.
+
+    >>> from matplotlib.figure import Figure
+    >>> from ntp_envs import UniformPolicy, distance, make_task
+    >>> task = make_task("Contamination", horizon=8)
+    >>> curve = distance(task.expert, UniformPolicy(2), task)
+    >>> compare_curves({"coin": curve}, Figure().subplots(), additive=True).get_ylabel()
+    '−2 ln(1 − D²/2) of the squared Hellinger distance D²'
+    """
+    if not isinstance(curves, Mapping):
+        raise TypeError(f"curves must be a mapping from names to curves, not {type(curves).__name__}.")
+    for name, curve in curves.items():
+        check_kind(f"curves[{name!r}]", curve, DistanceCurve)
+    kinds = {(curve.metric, *np.ravel(curve.thresholds)) for curve in curves.values()}
+    if len(kinds) != 1:
+        what = "is empty" if not kinds else f"has {' and '.join(sorted(str(kind[0]) for kind in kinds))}"
+        raise ValueError(f"curves {what}; curves of one metric (and the same thresholds) are needed.")
+    if check_flag("additive", additive):
+        metric = next(iter(curves.values())).metric
+        if metric != "hellinger2":
+            raise ValueError(f"additive=True is for curves of 'hellinger2', and these are of {metric!r}.")
+        curves = {name: _added_up(curve) for name, curve in curves.items()}
+    bands = {curve.band for curve in curves.values()} - {""}
+    ax = axes_or_new(ax)
+    for name, curve in curves.items():
+        curve.plot(ax, label=str(name) + (f" (band: {curve.band})" if len(bands) > 1 and curve.band else ""))
+    name_axes(ax, ax.get_ylabel(), *(bands if len(bands) == 1 else ()))
+    if additive and ax.get_ylim()[1] > (top := float(additive_distance(TOP))):
+        ax.set_ylim(top=top)
+    return ax
+
+
+def _added_up(curve: DistanceCurve) -> DistanceCurve:
+    """The curve on the additive scale, under a name that says so."""
+    ends = {name: additive_distance(getattr(curve, name)) for name in ("values", "lower", "upper")}
+    return replace(curve, metric="additive hellinger2", **ends)
 
 
 @dataclass(frozen=True, eq=False)
