@@ -1,4 +1,4 @@
-"""The galleries: a page a task family and a page a study. What `write_pages` writes is not in the repository.
+"""The galleries: a page a task family, a study, an exercise sheet. What `write_pages` writes is not in the repository.
 
 A task's page is made when the documentation is built, in seconds a family: what ``ntp-bench info`` says, and an episode
 of the expert beside one of a learner. A study takes longer, so its figure is: run
@@ -7,8 +7,8 @@ of the expert beside one of a learner. A study takes longer, so its figure is: r
 
 (all studies by default; those whose libraries are missing are named and left out). Each is run as ``ntp-bench run NAME
 --quick`` in ``docs/_build/runs/NAME``, where a run that was stopped goes on and one that is up to date costs a second;
-its headline figure, caption and findings then go into ``docs/figures``, to be committed. All of them together take
-about forty minutes of two cores, most of it trainings of networks.
+its headline figure, caption and findings then go into ``docs/figures``, to be committed. Most quick forms take about a
+minute of two cores, trainings of networks some minutes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ntp_envs import NGramClass, NotTractableError, Task, collect, distance, mak
 from ntp_envs.tasks.registry import BUILT_IN, WITH_AN_EXTRA
 
 HERE = Path(__file__).parent
-FIGURES = HERE / "figures"
+FIGURES, SHEETS = HERE / "figures", HERE / "classroom"
 LARGEST = 60_000  # bytes of a figure
 
 #: where log-loss takes long, another learner
@@ -66,6 +66,10 @@ def write_pages(folder: Path) -> None:
     about = "What each asks, and what it found in its quick form."
     questions = {name: load_study(name).question for name in studies}
     pages["studies"] = index("Gallery of studies", about, "studies", questions)
+    sheets = {path.stem: sheet_page(path.read_text(encoding="utf-8")) for path in sorted(SHEETS.glob("[0-9]*.py"))}
+    pages |= {f"sheets/{name}": page for name, page in sheets.items()}
+    titles = {name: page.partition("\n")[0].removeprefix("# ") for name, page in sheets.items()}
+    pages["sheets"] = index("Exercise sheets", "In order of difficulty; each runs on a laptop.", "sheets", titles)
     for name, page in pages.items():
         path = folder / f"{name}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,6 +228,26 @@ def distances(task: Task, policy: Any) -> str:
         f"From 0 (the same law) to 2 (nothing in common); {'exactly' if curve.is_exact else 'with 95 % intervals'}, by "
         f"the method `{curve.method}`."
     )
+
+
+# -- sheets ------------------------------------------------------------------------------------------------------------
+
+
+def sheet_page(source: str) -> str:
+    """A sheet for students, from its file in jupytext's percent format: gaps open, hints folded, no solutions."""
+    parts = []
+    for marks, text in re.findall(r"^# %%(.*)\n((?:(?!# %%).*\n?)*)", source, flags=re.M):
+        text = text.strip("\n")
+        if "solution" in marks:
+            continue
+        if "[markdown]" not in marks:
+            text = re.sub(r"^(\s*(?:return |\w+ = )).*  # gap$", r"\1...  # your turn", text, flags=re.M)
+            parts.append(f"```python\n{text}\n```")
+            continue
+        text = re.sub(r"^# ?", "", text, flags=re.M)
+        hint = "<details>\n<summary>Hint</summary>\n\n{}\n\n</details>"
+        parts.append(hint.format(text) if "hint" in marks else text)
+    return "\n\n".join(parts) + "\n"
 
 
 # -- studies -----------------------------------------------------------------------------------------------------------
