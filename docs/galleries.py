@@ -283,7 +283,8 @@ def _short(value: Any) -> str:
 
 def _plain(text: str) -> str:
     """Text as it stands, whatever it means in Markdown; formulas of figures keep their dollars."""
-    return re.sub(r"([\\*_\[\]<>`#|])", r"\\\1", " ".join(text.split()))
+    parts = re.split(r"(\$[^$]+\$)", " ".join(text.split()))
+    return "".join(part if i % 2 else re.sub(r"([\\*_\[\]<>`#|])", r"\\\1", part) for i, part in enumerate(parts))
 
 
 def make_figure(name: str, workers: int) -> str:

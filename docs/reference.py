@@ -276,7 +276,12 @@ def shorter(words: str | None) -> str | None:
 # -- docstrings --------------------------------------------------------------------------------------------------------
 
 AFTER = "Attributes after fit"
-GOOGLE = Config(napoleon_use_ivar=True, napoleon_use_rtype=False, napoleon_custom_sections=[(AFTER, "params_style")])
+#: "p, q: two policies" is one entry of a list; as a field ``:param p, q:`` it would be a q of type p
+GOOGLE = Config(
+    napoleon_use_param=False,
+    napoleon_use_rtype=False,
+    napoleon_custom_sections=[("Attributes", "params_style"), (AFTER, "params_style")],
+)
 
 
 def as_rst(words: str) -> list[str]:
