@@ -109,7 +109,7 @@ def task_page(name: str) -> str:
         "expert": f"`{found['expert']}`",
         "policy class": f"`{found['policy class']}`",
         "best in class": found["best in class"],
-        "made by": f'`make_task("{name}", ...)`, `{found["environment"].removeprefix("gymnasium.")}`',
+        "made by": f'`make_task("{name}", ...)`, `{found["environment"]}`',
     }
     facts = "| | |\n|-|-|\n" + "".join(f"| {what} | {_cell(value)} |\n" for what, value in rows.items())
     parts = [f"# {name}", *documented(type(task), found["parameters"], between=[*episode(task), "## Sizes", facts])]

@@ -155,7 +155,8 @@ def entry(path: str) -> list[str]:
     if inspect.isclass(item) and issubclass(item, BaseException):
         return [f".. autoexception:: {path}", ""]
     if inspect.isclass(item):
-        return [f".. autoclass:: {path}", "   :members:", "   :show-inheritance:", ""]
+        bases = ["   :show-inheritance:"] if item.__bases__ != (object,) else []
+        return [f".. autoclass:: {path}", "   :members:", *bases, ""]
     if inspect.isroutine(item):
         return [f".. autofunction:: {path}", ""]
     value = [f"   :value: {item!r}"] if len(repr(item)) < 200 and "<" not in repr(item) else []
@@ -178,6 +179,7 @@ class Public(Directive):
         for path in paths:
             table += [f"   * - :py:obj:`{path.rpartition('.')[2]} <{path}>`", f"     - {summary(path)}"]
         lines = [*table, "", *(line for path in paths for line in entry(path))]
+        self.state.document.settings.env.note_dependency(__file__)
         box = nodes.container()
         text = ["````{eval-rst}", *lines, "````"]
         self.state.nested_parse(StringList(text, source=f"the chapter {self.arguments[0]}"), 0, box)
