@@ -231,8 +231,13 @@ def _small_transformer(demonstrations: Demonstrations) -> Policy:
     """Sees all of a sequence, which no n-gram does. Extra ``neural``."""
     from agents.neural import NetworkClass, NeuralBC
 
-    places = {"prompt_length": demonstrations.prompt_length, "horizon": demonstrations.horizon}
-    networks: PolicyClass = NetworkClass("transformer", demonstrations.vocab_size, width=32, **places)
+    networks: PolicyClass = NetworkClass(
+        "transformer",
+        demonstrations.vocab_size,
+        prompt_length=demonstrations.prompt_length,
+        horizon=demonstrations.horizon,
+        width=32,
+    )
     if demonstrations.end_token is not None:
         networks = ended_class(networks, demonstrations.end_token)
     agent = NeuralBC(steps=400, batch_size=min(64, len(demonstrations.pooled())), learning_rate=5e-3)

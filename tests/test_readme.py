@@ -18,7 +18,7 @@ from tiny_model import save_tiny
 
 from experiments.cli import main, parse_run
 from experiments.evaluation import parse_evaluate
-from experiments.studies import load_study
+from experiments.studies import STUDIES, load_study
 from ntp_envs import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -397,3 +397,8 @@ def test_what_is_cited_is_what_the_citation_file_and_the_pages_say():
     assert software["version"] == __version__ and f"version: {__version__}" in citation
     theory = (ROOT / "docs" / "theory.md").read_text("utf-8")
     assert [fields["note"] for fields in entries.values() if f"[{fields['note']}]" not in theory] == []
+
+
+def test_the_table_of_studies_has_each_of_them_once():
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, flags=re.M)) == sorted(STUDIES)
