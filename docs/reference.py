@@ -303,7 +303,8 @@ def glossary_terms(path: Path) -> list[str]:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     blocks = re.findall(r"^(?:`{3,}|:{3,})\{glossary\}\n(.*?)^(?:`{3,}|:{3,})\s*$", text, flags=re.M | re.S)
     lines = [line for block in blocks for line in block.splitlines()]
-    return [line.partition(" : ")[0].strip(" *") for line in lines if line[:1].strip() and not line.startswith((":", ".."))]
+    terms = [line for line in lines if line[:1].strip() and not line.startswith((":", ".."))]
+    return [term.partition(" : ")[0].strip(" *") for term in terms]  # in bold, for a code host
 
 
 #: what a link may stand between, for docutils to see it
