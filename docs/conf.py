@@ -85,6 +85,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", process)
     app.connect("autodoc-process-signature", lambda *given: tuple(map(reference.shorter, given[-2:])))
     app.connect("env-updated", reference.also_known)
+    app.connect("doctree-resolved", reference.link_code)
     app.connect("missing-reference", reference.resolve)
     app.connect("builder-inited", lambda app: galleries.write_pages(HERE / "gallery"))
     app.add_html_math_renderer("mathml", inline_renderers=_math(False), block_renderers=_math(True))

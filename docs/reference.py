@@ -87,8 +87,8 @@ CHAPTERS = {
 
 
 #: what is described without being there
-ABSENT = [name for name in ("torch", "stable_baselines3", "transformers", "datasets", "gguf", "safetensors", "minari")
-          if importlib.util.find_spec(name) is None]  # fmt: skip
+EXTRAS = ("torch", "stable_baselines3", "transformers", "datasets", "gguf", "safetensors", "psutil", "minari")
+ABSENT = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
 
 
 def load(module: str) -> ModuleType:
@@ -118,24 +118,25 @@ def defined_in(item: Any, module: str, name: str) -> str:
 
 @cache
 def public() -> dict[str, list[tuple[str, ...]]]:
-    """By chapter the names under which each thing is public, the one that it is documented under first."""
+    """By chapter the names of each thing: first the one that it is documented under, last where it is defined."""
     found: dict[tuple[str, str], list[str]] = {}
     for module in MODULES:
         for name in names_of(load(module)):
-            item = getattr(load(module), name)
+            item = find(f"{module}.{name}")
             found.setdefault((defined_in(item, module, name), name), []).append(f"{module}.{name}")
     chapters: dict[str, list[tuple[str, ...]]] = {chapter: [] for chapter in CHAPTERS}
-    for (module, _), names in found.items():
+    for (module, name), names in found.items():
         places = [(len(place), chapter) for chapter, known in CHAPTERS.items() for place in known
                   if f"{module}.".startswith(f"{place}.")]  # fmt: skip
-        chapters[max(places)[1]].append(tuple(names))
+        chapters[max(places)[1]].append((*names, *{f"{module}.{name}"}.difference(names)))
     return chapters
 
 
 def find(path: str) -> Any:
     """What ``package.module.name`` is."""
     module, _, name = path.rpartition(".")
-    return getattr(load(module), name)
+    with mock(ABSENT):
+        return getattr(importlib.import_module(module), name)
 
 
 def words_on(path: str) -> str:
@@ -213,6 +214,20 @@ def resolve(app: Any, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node |
     return contnode if exists(target, node.get("py:module"), node.get("py:class")) else None
 
 
+def link_code(app: Any, doctree: nodes.document, page: str) -> None:
+    """Code in a sentence that is a public name, or ``Class.member`` of one, leads to its entry."""
+    objects = app.env.get_domain("py").objects
+    places = {name.rpartition(".")[2]: names[0] for chapter in public().values() for names in chapter for name in names}
+    for literal in list(doctree.findall(nodes.literal)):
+        first, _, member = literal.astext().removesuffix("()").partition(".")
+        path = literal.astext() if literal.astext() in objects else ".".join(filter(None, [places.get(first), member]))
+        parents = (literal.parent, literal.parent.parent)
+        if path in objects and not any(isinstance(one, nodes.reference | nodes.title) for one in parents):
+            known = objects[path]
+            link = make_refnode(app.builder, page, known.docname, known.node_id, literal.deepcopy(), path)
+            literal.replace_self(link)
+
+
 #: libraries that docstrings name, and the short names that they have there
 LIBRARIES = {"np", "gym", "imitation", "d3rlpy", "torch", "transformers", "stable_baselines3", "sb3_contrib", "minari"}
 
@@ -252,8 +267,8 @@ SHORT = {stringify_annotation(kind, "smart"): name for name, kind in {**ARRAYS, 
 
 
 def shorter(words: str | None) -> str | None:
-    """A signature in which numpy's aliases have their names again."""
-    for long, short in SHORT.items() if words else ():
+    """A signature in which numpy's aliases have their names again, and what stands for a default is Python."""
+    for long, short in {**SHORT, "<factory>": "..."}.items() if words else ():
         words = words.replace(long, short)
     return words
 
@@ -261,7 +276,12 @@ def shorter(words: str | None) -> str | None:
 # -- docstrings --------------------------------------------------------------------------------------------------------
 
 AFTER = "Attributes after fit"
-GOOGLE = Config(napoleon_use_ivar=True, napoleon_use_rtype=False, napoleon_custom_sections=[(AFTER, "params_style")])
+#: "p, q: two policies" is one entry of a list; as a field ``:param p, q:`` it would be a q of type p
+GOOGLE = Config(
+    napoleon_use_param=False,
+    napoleon_use_rtype=False,
+    napoleon_custom_sections=[("Attributes", "params_style"), (AFTER, "params_style")],
+)
 
 
 def as_rst(words: str) -> list[str]:

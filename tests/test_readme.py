@@ -19,6 +19,7 @@ from tiny_model import save_tiny
 from experiments.cli import main, parse_run
 from experiments.evaluation import parse_evaluate
 from experiments.studies import load_study
+from ntp_envs import __version__
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -63,7 +64,7 @@ for path in sys.argv[1:]:
 
 
 def write_named(folder):
-    """Blocks that begin with the name of a file, as ``# myalg.py``, as that file: later blocks and commands import it."""
+    """Blocks that begin with a file's name, as ``# myalg.py``, as that file: later blocks and commands import it."""
     for *_, block in PYTHON:
         if name := re.match(r"# (\w+\.py)\n", block):
             (folder / name[1]).write_text(block, encoding="utf-8")
@@ -141,7 +142,7 @@ def test_shortened_numbers_are_there():
 
 def test_blocks_are_of_kinds_that_are_run():
     kinds = {"python", "py", "bash", "text"}  # others: tests/test_compare_page.py and tests/test_clusters.py type them
-    kinds |= {"bat", "bibtex"}  # for Windows, where no test runs; tests/test_cite.py reads these
+    kinds |= {"bat", "bibtex"}  # for Windows, where no test runs; read by the test of what is cited
     assert {kind for page, _, kind, _ in BLOCKS if page.name not in ("compare.md", "cluster.md")} <= kinds
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -358,7 +359,8 @@ def test_links_and_named_files_exist(page):
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     places = (ROOT, page.parent)
     named = [name for name in re.findall(r"`((?:[\w.]+/)*[\w.]+(?:\.(?:py|md|toml)|/))`", text) if "runs/" not in name]
-    missing += [name for name in named if not any((place / name).exists() for place in places)]
+    written = re.findall(r"^# (\w+\.py)$", text, flags=re.M)  # by the reader, as the page shows
+    missing += [name for name in {*named} - {*written} if not any((place / name).exists() for place in places)]
     assert not missing
 
 
@@ -375,3 +377,23 @@ def test_the_two_commands_are_marked_for_ci():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for mark in ("main job", "tests"):
         assert re.search(rf"<!-- command: {mark} -->\n```bash\n[^\n]+\n```", text)
+
+
+def test_tests_that_the_pages_name_exist():
+    """A statement of the theory names the test that checks it."""
+    named = {found for page in PAGES for found in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8"))}
+    assert len(named) > 60
+    defined = {file: (ROOT / file).read_text(encoding="utf-8") for file, _ in named}
+    assert [test for test in sorted(named) if f"\ndef {test[1]}(" not in defined[test[0]]] == []
+
+
+def test_what_is_cited_is_what_the_citation_file_and_the_pages_say():
+    page, entries = (ROOT / "docs" / "cite.md").read_text("utf-8"), {}
+    for block in re.findall(r"```bibtex\n@\w+\{(\w+),\n(.*?)^\}\n```", page, flags=re.M | re.S):
+        entries[block[0]] = dict(re.findall(r"^  (\w+) += \{(.*)\},$", block[1], flags=re.M))
+    assert all({"title", "author", "year"} <= fields.keys() for fields in entries.values())
+    citation, software = (ROOT / "CITATION.cff").read_text("utf-8"), entries.pop("ntp_envs")
+    assert f'title: "{software["title"]}"' in citation and f"- name: {software['author'].strip('{}')}" in citation
+    assert software["version"] == __version__ and f"version: {__version__}" in citation
+    theory = (ROOT / "docs" / "theory.md").read_text("utf-8")
+    assert [fields["note"] for fields in entries.values() if f"[{fields['note']}]" not in theory] == []
