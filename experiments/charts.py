@@ -371,9 +371,9 @@ def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
             for axes in figure.axes:
                 _part(axes, renderer)
         figure.set_layout_engine("none")
-    for axes, text in [(axes, text) for axes in figure.axes for text in axes.texts]:
+    for text in [text for axes in figure.axes for text in axes.texts]:
         plain = text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3
-        if plain and Text.get_window_extent(text, renderer).overlaps(axes.bbox):
+        if plain and Text.get_window_extent(text, renderer).overlaps(text.axes.bbox):
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
@@ -556,7 +556,7 @@ def name_rows(axes: Axes, colours: Mapping[str, str]) -> dict[str, int]:
     """The heights of rows, the first one on top, after their names are on the y axis in these colours."""
     heights = {name: len(colours) - place for place, name in enumerate(colours)}
     axes.grid(visible=False, axis="y")
-    axes.set_yticks(list(heights.values()), labels=list(heights))
+    axes.set_yticks(list(heights.values()), labels=[spelt(name) for name in heights])
     for label, colour in zip(axes.get_yticklabels(), colours.values(), strict=True):
         label.set(color=colour, fontweight="bold", fontsize=9)
     return heights
