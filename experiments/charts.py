@@ -345,7 +345,7 @@ def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
 
     Args:
         figure: with all that is in it.
-        setting: task, parameters, n and seeds, for the line below the title, before what the figure says itself.
+        setting: parameters, for the line below the title, after the task, n and seeds that `say_data` put there.
         otherwise: in their place, where neither says anything.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -354,18 +354,16 @@ def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
 
     renderer = FigureCanvasAgg(figure).get_renderer()
     told = {text.get_label(): text for text in figure.texts if text.get_label() in (SHOWN, SUBTITLE)}
-    parts = [setting, *(told[label].get_text() for label in (SHOWN, SUBTITLE) if label in told)]
+    first, second = (told[label].get_text() if label in told else "" for label in (SHOWN, SUBTITLE))
     for text in told.values():
         text.remove()
-    say(figure, "; ".join(filter(None, parts if setting or SHOWN in told else [otherwise, *parts])))
+    first = first or ("" if setting else otherwise)
+    say(figure, "; ".join(filter(None, (first, setting, second))))
     for text in figure.findobj(Text):
         if (words := spelt(text.get_text())) != text.get_text():
             text.set_text(words)
         if contrast(text.get_color(), "white") > 1.3:  # white words are on something dark
             text.set_color(ink(text.get_color()))
-    for text in (text for axes in figure.axes for text in axes.texts):
-        if text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3:
-            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
     _head(figure, renderer)
     if figure.get_layout_engine() is not None:
         for _ in range(2):  # labels that have moved may need other room
@@ -373,6 +371,10 @@ def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
             for axes in figure.axes:
                 _part(axes, renderer)
         figure.set_layout_engine("none")
+    for text in [text for axes in figure.axes for text in axes.texts]:
+        plain = text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3
+        if plain and Text.get_window_extent(text, renderer).overlaps(text.axes.bbox):
+            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def _head(figure: Figure, renderer: Any) -> None:
@@ -554,7 +556,7 @@ def name_rows(axes: Axes, colours: Mapping[str, str]) -> dict[str, int]:
     """The heights of rows, the first one on top, after their names are on the y axis in these colours."""
     heights = {name: len(colours) - place for place, name in enumerate(colours)}
     axes.grid(visible=False, axis="y")
-    axes.set_yticks(list(heights.values()), labels=list(heights))
+    axes.set_yticks(list(heights.values()), labels=[spelt(name) for name in heights])
     for label, colour in zip(axes.get_yticklabels(), colours.values(), strict=True):
         label.set(color=colour, fontweight="bold", fontsize=9)
     return heights
