@@ -117,12 +117,11 @@ def judge(sheet: int, answer: Any, part: str = "a") -> Verdict:
     check_int("sheet", sheet, minimum=1, maximum=max(number for number, _ in QUESTIONS))
     check_in("part", part, [letter for number, letter in QUESTIONS if number == sheet])
     question = QUESTIONS[sheet, part]
+    cases, right = _asked(sheet, part)
     try:
-        cases = [()] if question.cases is None else list(question.cases())
         answers = _read(question, answer, cases)
     except Refused as refusal:
         return Verdict(False, str(refusal))
-    right = _numbers(question.truth(*case) for case in cases)
     agree = question.near(answers, right)
     if all(agree):
         return Verdict(True, "Right.")
@@ -135,6 +134,14 @@ def judge(sheet: int, answer: Any, part: str = "a") -> Verdict:
     if any(agree):
         return Verdict(False, f"Not yet: right in some cases, but not{_at(question, cases[agree.index(False)])}.")
     return Verdict(False, "Not yet.")
+
+
+@cache
+def _asked(sheet: int, part: str) -> tuple[list[Case], list[FloatArray]]:
+    """The cases of a question and the right answers to them, computed the first time."""
+    question = QUESTIONS[sheet, part]
+    cases: list[Case] = [()] if question.cases is None else list(question.cases())
+    return cases, _numbers(question.truth(*case) for case in cases)
 
 
 # -- reading an answer -------------------------------------------------------------------------------------------------
@@ -157,7 +164,7 @@ def _read(question: Question, answer: Any, cases: Sequence[Case]) -> list[FloatA
             value = answer(*case)
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
-            raise Refused(f"The function fails{_at(question, case)}: {said}") from None
+            raise Refused(f"The function fails{_at(question, case)} ({said}).") from None
         if value is ...:
             raise Refused("There is no answer yet: the function returns three dots; put yours in their place.")
         read.append(_number(value, question, f"what the function returns{_at(question, case)}"))
@@ -265,7 +272,6 @@ DEFAULT = (1e-3, 1e-5, 1 - 1e-5)  # eps, p and q of a Contamination
 SHORT = (16, 0.05)
 
 
-@cache
 def rate_of_learning() -> float:
     """Exponent of n in the distance between what n demonstrations teach and what infinitely many do."""
     task = contaminated(*SHORT)
@@ -371,7 +377,6 @@ def coins_apart(d2: float, H: int) -> float:
     return distance(BernoulliPolicy(0.5), coin, make_task("BernoulliMixture", horizon=H)).final
 
 
-@cache
 def half_way() -> int:
     """Tokens after which an order-5 model's text is more than half way from the expert's."""
     task = text_task()

@@ -46,7 +46,7 @@ check(2, end)
 # %%
 taught = LogLossBC().fit(task.population(), task.policy_class).policy_
 apart = [np.mean([distance(taught, policy, task).final for policy in learnt[n]]) for n in sizes]
-print(dict(zip(sizes, np.round(apart, 5))))
+print(dict(zip(sizes, np.round(apart, 5).tolist())))
 
 exponent = np.polyfit(np.log(sizes), np.log(apart), 1)[0]  # gap
 check(2, exponent, part="b")
@@ -55,9 +55,9 @@ check(2, exponent, part="b")
 # On axes that are both logarithmic a power is a straight line. `np.polyfit(x, y, 1)[0]` is its slope.
 
 # %% [markdown] tags=["solution"]
-# The error of θ is of order 1/√n, and a squared distance is quadratic in it: 1/n. That is the part for which data are
-# paid. The other, between the limit and the expert, is the same for every n: it is what the class and the loss make of
-# infinitely many demonstrations.
+# The error of θ is of order 1/√n, and a squared distance is quadratic in it: 1/n. That is the part for which data
+# are paid. The other, between the limit and the expert, is the same for every n: it is what the class and the
+# loss make of infinitely many demonstrations.
 
 # %% tags=["solution"]
 best = task.best_in_class().hellinger2
@@ -67,8 +67,8 @@ assert end > 10 * best
 # %% [markdown]
 # ## c. A surprise
 #
-# With the default ε = 0.001 and H = 64 the error of log-loss *rises* with n. Why? After how many documents has a learner
-# seen a contaminated one with probability 1/2?
+# With the default ε = 0.001 and H = 64 the error of log-loss *rises* with n. Why? After how many documents has a
+# learner seen a contaminated one with probability 1/2?
 
 # %%
 default = make_task("Contamination", horizon=64)
@@ -88,9 +88,9 @@ check(2, half, part="c")
 # n documents are all clean with probability (1 − ε) to the power n.
 
 # %% [markdown] tags=["solution"]
-# A learner that has seen no contaminated document cannot be misled by one: it takes θ near p, which is the best in class.
-# Only as the contaminated documents come in does log-loss spread them over all tokens. Fewer data, better documents:
-# that is luck, not a method.
+# A learner that has seen no contaminated document cannot be misled by one: it takes θ near p, which is the best
+# in class. Only as the contaminated documents come in does log-loss spread them over all tokens. Fewer data,
+# better documents: that is luck, not a method.
 
 # %% tags=["solution"]
 clean = LogLossBC().fit(collect(default, 100, np.random.default_rng(0)), default.policy_class).policy_

@@ -31,8 +31,8 @@ def mean_distance(n, H, seeds=100):
 sizes, lengths = (50, 200, 800), (16, 64, 256)
 by_size = [mean_distance(n, 16) for n in sizes]
 by_length = [mean_distance(50, H) for H in lengths]
-print("H = 16:", dict(zip(sizes, np.round(by_size, 5))))
-print("n = 50:", dict(zip(lengths, np.round(by_length, 5))))
+print("H = 16:", dict(zip(sizes, np.round(by_size, 5).tolist())))
+print("n = 50:", dict(zip(lengths, np.round(by_length, 5).tolist())))
 
 # %% [markdown]
 # ## a, b. Two exponents
@@ -48,8 +48,8 @@ of_H = np.polyfit(np.log(lengths), np.log(by_length), 1)[0]  # gap
 check(3, of_H, part="b")
 
 # %% [markdown] tags=["hint"]
-# As in sheet 2: the slope of a line on axes that are both logarithmic. These are 100 draws, so a measured exponent is a
-# little off a round number.
+# As in sheet 2: the slope of a line on axes that are both logarithmic. These are 100 draws, so a measured
+# exponent is a little off a round number.
 
 # %% [markdown]
 # ## c. The constant
@@ -65,10 +65,10 @@ check(3, c, part="c")
 # δ² / (4 θ (1 − θ)) a token, and of n H tokens the share of flips has the variance θ (1 − θ) / (n H).
 
 # %% [markdown] tags=["solution"]
-# H tokens add up H times δ² / (4 θ (1 − θ)), and δ² is θ (1 − θ) / (n H) on average: H cancels, θ cancels, 1 / (4 n) is
-# left, a quarter for each parameter of the class. Longer documents have more tokens to err on and teach as much more.
-# Where the class contains the expert, next-token prediction has no problem with the horizon.
+# H tokens add up H times δ² / (4 θ (1 − θ)), and δ² is θ (1 − θ) / (n H) on average: H cancels, θ cancels, 1 / (4
+# n) is left, a quarter for each parameter of the class. Longer documents have more tokens to err on and teach as
+# much more. Where the class contains the expert, next-token prediction has no problem with the horizon.
 
 # %% tags=["solution"]
 print(f"exponents {of_n:.2f} and {of_H:.2f}; n D² = {np.mean(by_size * np.array(sizes)):.3f}")
-assert abs(of_n + 1) < 0.2 and abs(of_H) < 0.2 and c == 4
+assert abs(of_n + 1) < 0.25 and abs(of_H) < 0.25 and c == 4

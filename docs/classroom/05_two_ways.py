@@ -4,9 +4,9 @@
 # **Goal.** Tell a failure of execution, which a verifier repairs, from a failure of learning, which it does not.
 # **Minutes.** 20. **Needs.** Sheet 4.
 #
-# `Snowball` has its prompt copied by someone who errs with probability ε a token. Clever Hans walks a path-star of the
-# same length. Both have a small loss a token. Each is then given a verifier that says after every token whether it may
-# stand (a right copy; a step along an edge), and may go one token back where it says no.
+# `Snowball` has its prompt copied by someone who errs with probability ε a token. Clever Hans walks a path-star
+# of the same length. Both have a small loss a token. Each is then given a verifier that says after every token
+# whether it may stand (a right copy; a step along an edge), and may go one token back where it says no.
 
 # %%
 import numpy as np
@@ -19,15 +19,15 @@ copying = make_task("Snowball", horizon=32, eps=0.05)
 path = make_task("PathStar", degree=5, length=32, nodes=160)
 found = {}
 for task, policy in ((copying, copying.sloppy_copier()), (path, CleverHansPolicy(path))):
-    found[task.name] = evaluate(policy, task, n=300, rng=np.random.default_rng(0), backtrack=1)
-    print(f"{task.name}: {found[task.name].mean_cross_entropy:.3f} nats a token;", end=" ")
-    print(f"answers right {found[task.name].sampled_exact:.2f},", end=" ")
-    print(f"with the verifier {found[task.name].backtracking_accepted:.2f}")
+    found[task.name] = tried = evaluate(policy, task, n=300, rng=np.random.default_rng(0), backtrack=1)
+    print(f"{task.name}: {tried.mean_cross_entropy:.3f} nats a token,")
+    print(f"    answers right {tried.sampled_exact:.2f}, with the verifier {tried.backtracking_accepted:.2f}")
 
 # %% [markdown]
 # ## a. A snowball
 #
 # With what probability is a copy of H tokens right?
+
 
 # %%
 def exact(eps, H):
@@ -42,8 +42,9 @@ check(5, exact)
 # %% [markdown]
 # ## b. What does the repair cost?
 #
-# With the verifier every wrong token is seen at once and drawn again. How many tokens are drawn *for each token of the
-# answer*, on average?
+# With the verifier every wrong token is seen at once and drawn again. How many tokens are drawn *for each token
+# of the answer*, on average?
+
 
 # %%
 def cost(eps, H):
@@ -78,12 +79,12 @@ check(5, back_to_the_error, part="c")
 # The last node is refused. Which one was wrong, and how many tokens have to be taken back, that one included?
 
 # %% [markdown] tags=["solution"]
-# The copier's law is right but for noise: whoever sees a slip can mend it, for a factor of 1 / (1 − ε) in tokens. Clever
-# Hans does not know where to go. His error is made at the second node and seen at the last, L − 1 tokens later; going
-# back that far is a search through all d arms, which is to solve the task without him.
+# The copier's law is right but for noise: whoever sees a slip can mend it, for a factor of 1 / (1 − ε) in tokens.
+# Clever Hans does not know where to go. His error is made at the second node and seen at the last, L − 1 tokens
+# later; going back that far is a search through all d arms, which is to solve the task without him.
 
 # %% tags=["solution"]
-print(f"{exact(0.05, 32):.3f} of copies right; {cost(0.05, 32):.3f} tokens a token,", end=" ")
-print(f"{found['Snowball'].backtracking_cost:.3f} measured")
+measured = found["Snowball"].backtracking_cost
+print(f"{exact(0.05, 32):.3f} of copies right; {cost(0.05, 32):.3f} tokens a token, {measured:.3f} measured")
 assert found["Snowball"].backtracking_accepted == 1 and found["PathStar"].backtracking_accepted < 0.3
-assert abs(found["Snowball"].backtracking_cost - cost(0.05, 32)) < 0.02
+assert abs(measured - cost(0.05, 32)) < 0.02

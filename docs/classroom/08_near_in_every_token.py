@@ -4,9 +4,9 @@
 # **Goal.** See that distances summed over tokens can prefer the worse of two policies. **Minutes.** 25.
 # **Needs.** Total variation; sheet 7 b.
 #
-# A fair coin is thrown T times. Two policies imitate it. *Every* is off by e at every toss: heads with probability
-# 1/2 + e. *First* is fair but for the first toss, where it is off by T e / 2. Token by token the total variations add up
-# to T e for *every* and to T e / 2 for *first*: whoever goes by tokens takes *first*.
+# A fair coin is thrown T times. Two policies imitate it. *Every* is off by e at every toss: heads with
+# probability 1/2 + e. *First* is fair but for the first toss, where it is off by T e / 2. Token by token the
+# total variations add up to T e for *every* and to T e / 2 for *first*: whoever goes by tokens takes *first*.
 
 # %%
 import numpy as np
@@ -23,6 +23,7 @@ for T in lengths:
 # ## a. *First*, as a text
 #
 # What is the total variation between whole texts of *first* and of the fair coin?
+
 
 # %%
 def tv_of_first(T, e):
@@ -45,8 +46,8 @@ power = np.polyfit(np.log(lengths), np.log(ratios), 1)[0]  # gap
 check(8, power, part="b")
 
 # %% [markdown] tags=["hint"]
-# The log-ratio of a text under *every* and under the fair coin is a sum of T terms of random sign: how does such a sum
-# grow with T?
+# The log-ratio of a text under *every* and under the fair coin is a sum of T terms of random sign: how does such
+# a sum grow with T?
 
 # %% [markdown] tags=["solution"]
 # Errors of random sign cancel: heads say "more likely" and tails "less likely", and the sum over a text is of order
@@ -60,8 +61,9 @@ for T, ratio in zip(lengths, ratios):
 # %% [markdown]
 # ## c. The same question to squared Hellinger distance
 #
-# How many times farther than *every* is *first*, as whole texts, in squared Hellinger distance (small e, leading order)?
-# And summed over the tokens? Which of the two policies does it take, by tokens and as a text?
+# How many times farther than *every* is *first*, as whole texts, in squared Hellinger distance (small e, leading
+# order)? And summed over the tokens? Which of the two policies does it take, by tokens and as a text?
+
 
 # %%
 def hellinger_ratio(T):

@@ -4,9 +4,9 @@
 # **Goal.** See what a chain of thought adds to a class that is linear. **Minutes.** 30. **Needs.** Turing machines; the
 # perceptron.
 #
-# A Turing machine writes down its tape after every step: S cells and a bar, step after step. The symbol under the head
-# carries the state, as in `1@carry`. The learner is linear: each next token is the largest of some sums of weights, one
-# for each of three tokens that it sees.
+# A Turing machine writes down its tape after every step: S cells and a bar, step after step. The symbol under the
+# head carries the state, as in `1@carry`. The learner is linear: each next token is the largest of some sums of
+# weights, one for each of three tokens that it sees.
 
 # %%
 import numpy as np
@@ -24,8 +24,9 @@ for configuration in configurations[:9]:
 # %% [markdown]
 # ## a. Three tokens
 #
-# A cell after the next step depends on three cells before it. How many tokens back are they, on a tape of S cells, from
-# the nearest to the farthest?
+# A cell after the next step depends on three cells before it. How many tokens back are they, on a tape of S
+# cells, from the nearest to the farthest?
+
 
 # %%
 def distances(S):
@@ -54,15 +55,15 @@ for n in (50, 100, 200, 400):
 assert right[50] == 0 and right[400] == 1
 
 # %% [markdown] tags=["solution"]
-# All or nothing: a run is right if every rule of the table has been seen often enough, and wrong as soon as it meets one
-# that has not. With a few hundred steps all have been. Nothing of it depends on how long the run is.
+# All or nothing: a run is right if every rule of the table has been seen often enough, and wrong as soon as it
+# meets one that has not. With a few hundred steps all have been. Nothing of it depends on how long the run is.
 
 # %% [markdown]
 # ## b, c. Without the chain
 #
-# Now the machine is `parity`, which walks over a word and writes behind it whether the number of ones is odd. Without
-# the chain (`cot=False`) the learner sees the whole prompt, and writes the last configuration at once. At which token of
-# the answer does it fail (counted from 1)? What share of its answers is right?
+# Now the machine is `parity`, which walks over a word and writes behind it whether the number of ones is odd.
+# Without the chain (`cot=False`) the learner sees the whole prompt, and writes the last configuration at once. At
+# which token of the answer does it fail (counted from 1)? What share of its answers is right?
 
 # %%
 import warnings
@@ -86,9 +87,9 @@ check(9, share, part="c")
 # `found.forced_accuracy` is by position; `found.greedy_exact` is of whole answers.
 
 # %% [markdown] tags=["solution"]
-# The one token that needs all bits of the word is a coin toss: parity is the textbook example of what no linear function
-# of the bits can do, however many examples it sees. With the chain the state carries the parity so far from cell to
-# cell, and each step is linear in three tokens.
+# The one token that needs all bits of the word is a coin toss: parity is the textbook example of what no linear
+# function of the bits can do, however many examples it sees. With the chain the state carries the parity so far
+# from cell to cell, and each step is linear in three tokens.
 
 # %% tags=["solution"]
 chain = parity.replace(cot=True)

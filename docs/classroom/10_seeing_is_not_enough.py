@@ -4,13 +4,13 @@
 # **Goal.** Follow a barrier for next-token prediction that no amount of data moves, down to its counts.
 # **Minutes.** 40. **Needs.** Sheets 1 and 6.
 #
-# In `ConsistencyGame` a prompt is one of 2H *contexts*, and the expert answers H zeros to each. The class cannot: at
-# each of the H positions (*layers*) it has to choose on which small set of contexts it errs. There is a set for each
-# scale 2ʲ, which the layers of an aligned block of 2ʲ share. The larger the scale the larger the set: a set of scale 1
-# has a mass of ε (1 − η), one of scale H a mass of ε.
+# In `ConsistencyGame` a prompt is one of 2H *contexts*, and the expert answers H zeros to each. The class cannot:
+# at each of the H positions (*layers*) it has to choose on which small set of contexts it errs. There is a set
+# for each scale 2ʲ, which the layers of an aligned block of 2ʲ share. The larger the scale the larger the set: a
+# set of scale 1 has a mass of ε (1 − η), one of scale H a mass of ε.
 #
-# Two learners are given the *exact* law: one decides layer by layer, as next-token prediction does, the others chunk by
-# chunk.
+# Two learners are given the *exact* law: one decides layer by layer, as next-token prediction does, the others
+# chunk by chunk.
 
 # %%
 import numpy as np
@@ -32,6 +32,7 @@ for agent in (LayerwiseBC(), *(ChunkedRhoBC(chunk=K) for K in (2, 4, 8, 16))):
 # `policy.log_probs(prompts, tokens)`: the log-probability of each token of each answer, minus infinity where it never
 # writes it. `task.prompt_law()[0]` lists the contexts.
 
+
 # %%
 def contexts(policy, task):
     prompts = task.prompt_law()[0]
@@ -51,15 +52,16 @@ print(counted)
 assert list(counted.values()) == [16, 8, 4, 2, 1]
 
 # %% [markdown] tags=["solution"]
-# Layer by layer each takes the lightest set in sight, that of scale 1, which is its own: H sets in all. On chunks of K
-# the lightest union is the one set of scale K that its layers share: H / K sets.
+# Layer by layer each takes the lightest set in sight, that of scale 1, which is its own: H sets in all. On chunks
+# of K the lightest union is the one set of scale K that its layers share: H / K sets.
 
 # %% [markdown]
 # ## b. Weigh
 #
-# A policy's squared Hellinger distance is twice the mass of the contexts on which it errs, and the best in class takes
-# the one set of scale H. A set of scale 2ʲ has a mass of ε (1 − η (J − j) / J), where H = 2ᴶ. Write the approximation
-# factor of the learner on chunks of K tokens.
+# A policy's squared Hellinger distance is twice the mass of the contexts on which it errs, and the best in class
+# takes the one set of scale H. A set of scale 2ʲ has a mass of ε (1 − η (J − j) / J), where H = 2ᴶ. Write the
+# approximation factor of the learner on chunks of K tokens.
+
 
 # %%
 def factor(H, K, eta):
@@ -69,12 +71,13 @@ def factor(H, K, eta):
 check(10, factor, part="b")
 
 # %% [markdown] tags=["hint"]
-# H / K sets of scale K = 2ᵏ, each of mass ε (1 − η (J − k) / J), against one of mass ε. What is k / J in terms of K and H?
+# H / K sets of scale K = 2ᵏ, each of mass ε (1 − η (J − k) / J), against one of mass ε. What is k / J in terms of
+# K and H?
 
 # %% [markdown] tags=["solution"]
-# Each layer makes the better choice by what it sees, and the choices do not fit together. It has the exact law already;
-# what is missing is not data but a look at more than one layer. (The construction is this suite's reading of the barrier
-# in Rohatgi et al., arXiv:2502.12465.)
+# Each layer makes the better choice by what it sees, and the choices do not fit together. It has the exact law
+# already; what is missing is not data but a look at more than one layer. (The construction is this suite's
+# reading of the barrier in Rohatgi et al., arXiv:2502.12465.)
 
 # %% tags=["solution"]
 for K, policy in zip((1, 2, 4, 8, 16), fitted.values()):

@@ -21,10 +21,11 @@ SHEETS = sorted(HERE.glob("[0-9][0-9]_*.py"))
 GAP = re.compile(r"^(\s*(?:return |\w+ = )).*  # gap$", flags=re.M)
 #: of the pages, after nbconvert's own: narrow enough to read, and whole on a phone
 CSS = """<style>
-body { max-width: 56rem; margin: 0 auto !important; padding: .5rem 1rem !important; }
+body { max-width: 62rem; margin: 0 auto !important; padding: .5rem 1rem !important; }
 .jp-Cell { padding-left: 0 !important; padding-right: 0 !important; }
 .jp-RenderedHTMLCommon { font-size: 16px; line-height: 1.5; }
-.jp-OutputArea-output pre, .highlight pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
+.jp-OutputArea-output pre, .highlight pre { white-space: pre-wrap !important;
+  word-break: normal !important; overflow-wrap: break-word; }
 img { max-width: 100%; height: auto; }
 details { border-left: 4px solid #0072B2; padding-left: .8rem; } summary { cursor: pointer; }
 </style></head>"""
@@ -62,8 +63,8 @@ def solution(notebook):
 
 def run(notebook):
     """Execute every cell, figures drawn into the notebook; raises what a cell raises."""
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
-    return notebook
+    how = {"timeout": 300, "kernel_name": "python3", "coalesce_streams": True}
+    return NotebookClient(notebook, resources={"metadata": {"path": str(HERE)}}, **how).execute()
 
 
 def page(notebook, title):
