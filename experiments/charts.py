@@ -61,6 +61,8 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "ntp-envs",
     "svg.fonttype": "path",
 }
+#: of slides: the same picture on a smaller canvas, so that words and lines can be seen from the last row
+SLIDES: dict[str, Any] = {"figure.figsize": (6.4 / 1.4, 4.8 / 1.4), "savefig.dpi": 150 * 1.4}
 
 
 #: of words on white, at least (WCAG 2 asks for 4.5); a little more, for words on a light grey
@@ -237,6 +239,26 @@ def numbers_of(options: Any) -> str:
     return "; ".join(found)
 
 
+@contextmanager
+def for_slides() -> Iterator[None]:
+    """Figures that are styled inside are for slides."""
+    paper = dict(STYLE)
+    STYLE.update(SLIDES)
+    try:
+        yield
+    finally:
+        STYLE.clear()
+        STYLE.update(paper)
+
+
+def inches(size: tuple[float, float]) -> tuple[float, float]:
+    """A size on paper as it is in the style that is set."""
+    import matplotlib
+
+    width, height = matplotlib.rcParams["figure.figsize"]
+    return size[0] * width / 6.4, size[1] * height / 4.8
+
+
 def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float] = (7.2, 4.4)) -> tuple[Figure, Axes]:
     """A figure with one pair of axes."""
     figure, ((axes,),) = new_grid(title, 1, 1, size)
@@ -248,7 +270,7 @@ def new_grid(title: str, rows: int, columns: int, size: tuple[float, float], **h
     """A figure with ``(rows, columns)`` axes under one title; ``how`` as `matplotlib.figure.Figure.subplots` has it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size)
+    figure = Figure(figsize=inches(size))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     return figure, figure.subplots(rows, columns, squeeze=False, **how)
 
