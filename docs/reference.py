@@ -52,6 +52,7 @@ MODULES = (
     "experiments.studies",
     "experiments.study",
     "experiments.advise",
+    "experiments.classroom",
     "experiments.testing",
 )
 
@@ -64,6 +65,7 @@ ONLY = {
     "agents.neural.training": ("Training",),
     "agents.neural.language": ("TrainedTransformersPolicy", "TransformersClass"),
     "experiments.advise": ("Advice", "Cost", "Evidence", "advise"),
+    "experiments.classroom": ("Verdict", "check"),
 }
 
 #: page of ``docs/api``: where what stands on it is defined; the longest match counts
@@ -81,6 +83,7 @@ CHAPTERS = {
     "neural": ("agents.neural",),
     "rl": ("agents.rl",),
     "studies": ("experiments",),
+    "classroom": ("experiments.classroom",),
     "testing": ("ntp_envs.testing", "agents.testing", "experiments.testing"),
     "errors": ("ntp_envs",),
 }
