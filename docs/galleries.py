@@ -262,7 +262,9 @@ def study_page(name: str) -> str:
     if made.exists():
         said = json.loads(made.read_text(encoding="utf-8"))
         alt = re.sub(r"[\[\]\n]", " ", said["caption"])
-        parts += [f"![{alt}](../../figures/{said['figure']})", f"*{_plain(said['caption'])}*"]
+        image = [f":::{{image}} ../../figures/{said['figure']}", f":alt: {alt}"]
+        image += [f":target: ../../_images/{said['figure']}", ":::"]  # at its full size
+        parts += ["\n".join(image), f"*{_plain(said['caption'])}*"]
         parts += ["\n".join(f"* {_plain(finding)}" for finding in said["findings"])] if said["findings"] else []
         parts += [f"Made by this command in {said['seconds']:g} seconds of one core, at commit `{said['commit']}`."]
     parts += ["## What it does", _rst(about, study.options)]

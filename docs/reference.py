@@ -66,6 +66,7 @@ ONLY = {
     "agents.neural.language": ("TrainedTransformersPolicy", "TransformersClass"),
     "experiments.advise": ("Advice", "Cost", "Evidence", "advise"),
     "experiments.classroom": ("Verdict", "check"),
+    "experiments.testing": ("check_study", "figure_faults"),
 }
 
 #: page of ``docs/api``: where what stands on it is defined; the longest match counts
