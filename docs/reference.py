@@ -203,21 +203,19 @@ def also_known(app: Any, env: Any) -> None:
 
 
 def resolve(app: Any, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node | None:
-    """What backquotes in a docstring name: a documented thing by its last words, or something of Python's.
+    """What backquotes in a docstring name: the one documented thing with these last words, or something of Python's.
 
-    What is neither is left for Sphinx to warn of.
+    What is neither is left for Sphinx to warn of. (What the class or module has, Sphinx has found before.)
     """
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"].lstrip("~.")
     domain = env.get_domain("py")
     ends = [path for path, known in domain.objects.items() if path.endswith(f".{target}") and not known.aliased]
-    if len(ends) >= 1 and len({path.split(".")[-1] for path in ends}) == 1:
-        inside = [path for path in ends if path.startswith(str(node.get("py:class")) + ".")]
-        path = min(inside or ends, key=len)
-        known = domain.objects[path]
-        return make_refnode(app.builder, node["refdoc"], known.docname, known.node_id, contnode, path)
-    return contnode if exists(target, node.get("py:module"), node.get("py:class")) else None
+    if len(ends) == 1:
+        known = domain.objects[ends[0]]
+        return make_refnode(app.builder, node["refdoc"], known.docname, known.node_id, contnode, ends[0])
+    return contnode if ends or exists(target, node.get("py:module"), node.get("py:class")) else None
 
 
 def link_code(app: Any, doctree: nodes.document, page: str) -> None:
