@@ -21,7 +21,6 @@ import inspect
 import io
 import json
 import re
-import subprocess
 import sys
 import time
 import warnings
@@ -33,6 +32,7 @@ import numpy as np
 from reference import as_rst, find
 
 from agents import Agent, ConvergenceWarning, LogLossBC, PerceptronBC
+from experiments.fingerprints import commit_of
 from experiments.info import describe
 from experiments.studies import STUDIES, load_study
 from ntp_envs import NGramClass, NotTractableError, Task, collect, distance, make_task
@@ -289,7 +289,7 @@ def _plain(text: str) -> str:
     return "".join(part if i % 2 else re.sub(r"([\\*_\[\]<>`#|])", r"\\\1", part) for i, part in enumerate(parts))
 
 
-def make_figure(name: str, workers: int) -> str:
+def make_figure(name: str, workers: int, commit: str) -> str:
     """Run a study quickly, or go on with it, and keep its headline figure; a line on what came of it."""
     from PIL import Image
 
@@ -311,14 +311,13 @@ def make_figure(name: str, workers: int) -> str:
     (FIGURES / f"{name}.png").write_bytes(data.getvalue())
     timings = outcome.folder.timings.read_text(encoding="utf-8").splitlines()[1:]
     seconds = sum(float(line.rpartition(",")[2]) for line in timings if ",seconds," in line)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True).stdout
     said = {
         "figure": f"{name}.png",
         "title": spec.title,
         "caption": spec.caption,
         "findings": list(outcome.analysis.findings),
         "seconds": float(f"{seconds:.2g}"),
-        "commit": commit.strip(),
+        "commit": commit,
     }
     (FIGURES / f"{name}.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return f"{name}: {data.tell()} bytes, {colours} colours, {time.perf_counter() - start:.0f} s"
@@ -330,10 +329,11 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", default=sorted(STUDIES), help="all by default")
     parser.add_argument("--workers", type=int, default=2)
     settings = parser.parse_args(words)
-    failed = 0
+    found = commit_of(__file__) or ""  # before the first figure is written
+    commit, failed = found[:7] + found[40:], 0
     for name in settings.names:
         try:
-            line = make_figure(name, settings.workers)
+            line = make_figure(name, settings.workers, commit)
         except (ImportError, ValueError) as error:
             line = f"{name}: left out: {error}"
         failed += ": failed" in line or ": left out" in line
