@@ -58,6 +58,26 @@ STYLE: dict[str, Any] = {
 SLIDES: dict[str, Any] = {"figure.figsize": (6.4 / 1.4, 4.8 / 1.4), "savefig.dpi": 150 * 1.4}
 
 
+@contextmanager
+def for_slides() -> Iterator[None]:
+    """Figures that are styled inside are for slides."""
+    paper = dict(STYLE)
+    STYLE.update(SLIDES)
+    try:
+        yield
+    finally:
+        STYLE.clear()
+        STYLE.update(paper)
+
+
+def inches(size: tuple[float, float]) -> tuple[float, float]:
+    """A size on paper as it is in the style that is set."""
+    import matplotlib
+
+    width, height = matplotlib.rcParams["figure.figsize"]
+    return size[0] * width / 6.4, size[1] * height / 4.8
+
+
 class LineStyle(NamedTuple):
     """How a learner is drawn, in every figure."""
 
@@ -102,26 +122,6 @@ def styled(*, laid_out: bool = True) -> Iterator[None]:
         for name, value in {**STYLE, "figure.constrained_layout.use": laid_out}.items():
             matplotlib.rcParams[name] = value  # type: ignore[index]
         yield
-
-
-@contextmanager
-def for_slides() -> Iterator[None]:
-    """Figures that are styled inside are for slides."""
-    paper = dict(STYLE)
-    STYLE.update(SLIDES)
-    try:
-        yield
-    finally:
-        STYLE.clear()
-        STYLE.update(paper)
-
-
-def inches(size: tuple[float, float]) -> tuple[float, float]:
-    """A size on paper as it is in the style that is set."""
-    import matplotlib
-
-    width, height = matplotlib.rcParams["figure.figsize"]
-    return size[0] * width / 6.4, size[1] * height / 4.8
 
 
 def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float] = (7.2, 4.4)) -> tuple[Figure, Axes]:
