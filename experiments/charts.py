@@ -65,6 +65,26 @@ STYLE: dict[str, Any] = {
 SLIDES: dict[str, Any] = {"figure.figsize": (6.4 / 1.4, 4.8 / 1.4), "savefig.dpi": 150 * 1.4}
 
 
+@contextmanager
+def for_slides() -> Iterator[None]:
+    """Figures that are styled inside are for slides."""
+    paper = dict(STYLE)
+    STYLE.update(SLIDES)
+    try:
+        yield
+    finally:
+        STYLE.clear()
+        STYLE.update(paper)
+
+
+def inches(size: tuple[float, float]) -> tuple[float, float]:
+    """A size on paper as it is in the style that is set."""
+    import matplotlib
+
+    width, height = matplotlib.rcParams["figure.figsize"]
+    return size[0] * width / 6.4, size[1] * height / 4.8
+
+
 #: of words on white, at least (WCAG 2 asks for 4.5); a little more, for words on a light grey
 CONTRAST = 5.2
 
@@ -237,26 +257,6 @@ def numbers_of(options: Any) -> str:
         if several and all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several):
             found.append(span(each.name.replace("_", " "), several))
     return "; ".join(found)
-
-
-@contextmanager
-def for_slides() -> Iterator[None]:
-    """Figures that are styled inside are for slides."""
-    paper = dict(STYLE)
-    STYLE.update(SLIDES)
-    try:
-        yield
-    finally:
-        STYLE.clear()
-        STYLE.update(paper)
-
-
-def inches(size: tuple[float, float]) -> tuple[float, float]:
-    """A size on paper as it is in the style that is set."""
-    import matplotlib
-
-    width, height = matplotlib.rcParams["figure.figsize"]
-    return size[0] * width / 6.4, size[1] * height / 4.8
 
 
 def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float] = (7.2, 4.4)) -> tuple[Figure, Axes]:
