@@ -57,7 +57,8 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "lines.linewidth": 2.0,
     "lines.markersize": 5,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.95,
     "svg.hashsalt": "ntp-envs",
     "svg.fonttype": "path",
 }
@@ -206,7 +207,7 @@ def _chunk_colour(family: str, K: float) -> str:
 
     ramp = np.array([to_rgb(colour) for colour in _CHUNKS[family]])
     at = min(np.log2(K) / (2 if family == "chunked" else 1), len(ramp) - 1.0)
-    return to_hex([np.interp(at, range(len(ramp)), part) for part in ramp.T])
+    return to_hex(tuple(float(np.interp(at, range(len(ramp)), part)) for part in ramp.T))  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -371,10 +372,11 @@ def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
             for axes in figure.axes:
                 _part(axes, renderer)
         figure.set_layout_engine("none")
-    for text in [text for axes in figure.axes for text in axes.texts]:
-        plain = text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3
-        if plain and Text.get_window_extent(text, renderer).overlaps(text.axes.bbox):
-            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    for axes in figure.axes:
+        for text in axes.texts:
+            plain = text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3
+            if plain and Text.get_window_extent(text, renderer).overlaps(axes.bbox):
+                text.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def _head(figure: Figure, renderer: Any) -> None:

@@ -283,9 +283,10 @@ def horizon_figure(o: BarrierOptions, s: Summary) -> Figure:
     """C_apx of log-loss against H, a line for each n, with the learners that look further."""
     curves, ends = [], (places(o)[0], places(o)[-1])
     for n, part in places(o):  # one colour: it is one learner; the numbers in between are thin, and have no names
-        named_, looks = (n, part) in ends, {"n": {"linestyle": "--"}, "between": {"linewidth": 0.8, "marker": ""}}
-        look = {} if n == POPULATION else looks["n" if named_ else "between"]
-        label = f"log-loss, {heading(n)}" if named_ else ""
+        label = f"log-loss, {heading(n)}"
+        look: dict[str, Any] = {"linestyle": "-" if n == POPULATION else "--"}
+        if (n, part) not in ends:
+            label, look = "", {"linewidth": 0.8, "marker": ""}
         curves.append(Curve({"part": part, "learner": "log-loss", "n": n}, label, look=look))
     for K in o.chunks:
         curves.append(Curve({"part": LIMIT, "learner": CHUNKED, "K": K}, f"chunks of {K}, population"))
