@@ -586,18 +586,15 @@ def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> N
 
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers on a logarithmic axis between these, two to seven where there is any room."""
+    from matplotlib.ticker import MaxNLocator
+
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    wide = max(1, -(-len(decades) // 7))
-    every: Iterator[tuple[Sequence[float], int]] = iter([((1,), wide), ((1, 3), 1), ((1, 2, 5), 1), (range(1, 10), 1)])
-    ticks: list[float] = []
-    for steps, stride in every:
-        ticks = [step * 10.0**k for k in decades if k % stride == 0 for step in steps]
+    for steps, every in (((1,), max(1, -(-len(decades) // 7))), ((1, 3), 1), ((1, 2, 5), 1)):
+        ticks = [step * 10.0**k for k in decades if k % every == 0 for step in steps]
         ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
-        if len(ticks) >= 3:
+        if len(ticks) >= 3 or (len(ticks) == 2 and len(steps) == 3):
             return ticks
-    if len(ticks) >= 2:
-        return ticks
-    return sorted({float(f"{tick:.4g}") for tick in np.geomspace(low, high, 5)[1:-1]})
+    return [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
 
 
 def tick_words(value: float) -> str:
