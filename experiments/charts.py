@@ -119,7 +119,7 @@ def spelt(text: str, *, page: bool = False) -> str:
         page: for a page instead, which has no mathtext.
 
     >>> spelt("C_apx at eps=.1"), spelt("the C_apx of Task(eps=0.1)", page=True)
-    ('Approximation factor at $\\varepsilon$=.1', 'the approximation factor of Task(eps=0.1)')
+    ('Approximation factor at $\\\\varepsilon$=.1', 'the approximation factor of Task(eps=0.1)')
     """
 
     def word(found: re.Match[str]) -> str:
@@ -405,7 +405,7 @@ def _head(figure: Figure, renderer: Any) -> None:
 def _wrapped(text: Any, width: float, renderer: Any) -> str:
     """The words of a text in lines that are no wider than this, in pixels."""
     lines = [""]
-    for word in text.get_text().split(" "):
+    for word in re.split(r" (?=(?:[^$]*\$[^$]*\$)*[^$]*$)", text.get_text()):  # not within mathtext
         longer = f"{lines[-1]} {word}".strip()
         text.set_text(longer)
         if text.get_window_extent(renderer).width > width and lines[-1]:
@@ -601,13 +601,13 @@ def tick_words(value: float) -> str:
     """A number at a tick: written out while it is short, else a power of ten in mathtext.
 
     >>> tick_words(1000.0), tick_words(0.03), tick_words(1e-6), tick_words(3e8)
-    ('1,000', '0.03', '$10^{-6}$', '$3\\\\cdot 10^{8}$')
+    ('1,000', '0.03', '$10^{-6}$', '$3\\\\cdot{10}^{8}$')
     """
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:,g}"
     digits, power = f"{value:.3e}".split("e")
     lead = float(digits)
-    return f"$10^{{{int(power)}}}$" if lead == 1 else rf"${lead:g}\cdot 10^{{{int(power)}}}$"
+    return f"$10^{{{int(power)}}}$" if lead == 1 else rf"${lead:g}\cdot{{10}}^{{{int(power)}}}$"
 
 
 def _log_axis(axes: Axes, which: str, low: float, high: float) -> None:
@@ -825,7 +825,12 @@ def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
         elif panel.yscale == "share":
             axes.set_ylim(-0.02, 1.05)
         if panel.ylim is not None:
-            axes.set_ylim(*panel.ylim)
+            low, high = (
+                end if given is None else given for end, given in zip(axes.get_ylim(), panel.ylim, strict=True)
+            )
+            if axes.get_yscale() == "log":
+                _log_axis(axes, "y", low, high)
+            axes.set_ylim(low, high)
 
     draw_lines(axes, lines, limits=limits)
 

@@ -294,8 +294,8 @@ def figure_faults(figure: Any) -> list[str]:
     >>> with styled():
     ...     figure, axes = new_figure("What does C_apx do?", "x", "y")
     ...     _ = render(figure)
-    >>> figure_faults(figure)[0]
-    "'What does C_apx do?' names C_apx of the code."
+    >>> figure_faults(figure)
+    ['no line below the title says task, parameters, n and seeds.']
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text

@@ -374,6 +374,7 @@ def figures(o: BarrierOptions, s: Summary) -> list[FigureSpec]:
             "error sets, and ends at (1 - eta) H; learners that look further find the sets that layers share. While "
             "error sets have not been hit once, options tie, and the first one is taken.",
             lambda: data_figure(o, s),
+            f"eta = {o.eta:g}, eps = 1/(2H)",
         ),
         FigureSpec(
             "horizon",
@@ -381,6 +382,7 @@ def figures(o: BarrierOptions, s: Summary) -> list[FigureSpec]:
             f"The factor of log-loss, of learners on chunks of K tokens and on whole sequences, from {min(o.n)} "
             "demonstrations to the population. Dotted: slope 1, in proportion to H.",
             lambda: horizon_figure(o, s),
+            f"eta = {o.eta:g}, eps = 1/(2H)",
         ),
         FigureSpec(
             "halving",
@@ -399,6 +401,7 @@ def figures(o: BarrierOptions, s: Summary) -> list[FigureSpec]:
             "demonstrations the switch is blurred: of 100 documents none is rare in 37 % of the data sets, and then "
             f"log-loss cannot go wrong. Means over {o.rare_seeds} data sets, 95 % intervals.",
             lambda: rare_figure(o, s),
+            f"eps = {rare_task().eps:g}, W = {rare_task().density_ratio:g}",
         ),
     ]
 
