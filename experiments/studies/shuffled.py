@@ -338,7 +338,12 @@ STUDY = Study(
     question="Some documents of a text are shuffled: who pays for them at every token, and who once?",
     options=ShuffledOptions,
     cells=cells,
-    analyse=analysis(tables=tables, figures=figures, findings=findings),
+    analyse=analysis(
+        tables=tables,
+        figures=figures,
+        findings=findings,
+        setting=lambda o: f"{o.contamination:.0%} of the documents shuffled",
+    ),
     reads=("corpus",),
     seeds_of="text",
 )
