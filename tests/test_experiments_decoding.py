@@ -74,7 +74,14 @@ def test_the_probability_to_pass_is_that_of_all_texts_and_best_of_n_needs_what_i
         many = np.tile(prompt, (len(everything), 1))
         law = np.exp(policy.log_probs(many, everything).sum(axis=1))
         chances.append(law @ task.verify(many, everything))
-    np.testing.assert_allclose(task.passing(policy, prompts), chances, atol=1e-12)
+    nothing = np.empty((4000, 0), dtype=int)
+    value = task.value(policy)
+    np.testing.assert_allclose(value(prompts, nothing[:30]), chances, atol=1e-12)
+    sampled = policy.sample(prompts, 3, np.random.default_rng(0))
+    law = np.exp(policy.next_log_probs(prompts, sampled[:, :1]))
+    some = [value(prompts, np.column_stack([sampled[:, 0], np.full(30, a)])) for a in range(12)]
+    passed = task.verify(prompts, sampled[:, :1])
+    np.testing.assert_allclose((law.T * some).sum(axis=0)[passed], value(prompts, sampled[:, :1])[passed], atol=1e-12)
 
     sizes = {
         "rule_order": 3,
@@ -89,7 +96,7 @@ def test_the_probability_to_pass_is_that_of_all_texts_and_best_of_n_needs_what_i
     records = decoding.searched(text=text, **sizes, replicate=0, rng=np.random.default_rng(1))
     found = {(r.metric, r.labels.get("decoding")): r.value for r in records}
     prompts = task.sample_prompts(4000, np.random.default_rng(2))
-    chances = task.passing(policy, prompts)
+    chances = value(prompts, nothing)
     needed = found[decoding.NEEDED, decoding.BEST_OF]
     spread = 4.5 * np.sqrt(0.8 * 0.2 * (1 / 400 + 1 / 4000))
     answered = [1 - ((1 - chances) ** N).mean() for N in (needed, needed - 1)]  # by formula, at this N and before it

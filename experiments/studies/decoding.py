@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -97,15 +97,15 @@ class DecodingOptions(Options):
     """Replicates: of what the learner is shown and of the draws, which all ways of decoding share."""
     rule_order: int = option(5, least=2, most=5)
     """k of the rule of the search: a text passes while all its stretches of k tokens occur in the corpus."""
-    search_horizons: tuple[int, ...] = option((4, 8, 16, 24), quick=(4, 8, 16))
+    search_horizons: tuple[int, ...] = option((4, 8, 12, 16), quick=(4, 8, 12))
     """Tokens to write there."""
     search_temperatures: tuple[float, ...] = option((0.6, 0.8, 1.0, 1.2), quick=(0.7, 1.0), above=0.0)
     """Temperatures of the learner there."""
-    searched: int = option(400, quick=200, least=10)
+    searched: int = option(400, quick=150, least=10)
     """Prompts there."""
     answered: float = option(0.8, above=0.0, below=1.0)
     """Share of them for which a text that passes is to be found."""
-    most: int = option(2000, quick=400)
+    most: int = option(1000, quick=200)
     """Texts that are drawn at most for a prompt there, and as many texts' worth of tokens."""
     expert: str = ""
     """A language model that is the expert instead (extra ``lm``): a name on the Hugging Face hub, a directory or a
@@ -234,32 +234,40 @@ class RuledText(Text):
         return stretches @ self.vocab_size ** np.arange(stretches.shape[-1], dtype=np.int64)[::-1]
 
     def verify(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> NDArray[np.bool_]:
-        before = self.rule_order - 1
-        lines = np.hstack([prompts[:, prompts.shape[1] - before :], tokens])
-        stretches = np.lib.stride_tricks.sliding_window_view(lines, self.rule_order, axis=1)
-        wanted = self.numbers(stretches)
+        lines = np.hstack([prompts[:, prompts.shape[1] - self.rule_order + 1 :], tokens])
+        wanted = self.numbers(np.lib.stride_tricks.sliding_window_view(lines, self.rule_order, axis=1))
         return (self.known[np.minimum(np.searchsorted(self.known, wanted), len(self.known) - 1)] == wanted).all(axis=1)
 
-    def passing(self, policy: Policy, prompts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """``(n,)`` the probability that what the policy writes passes, exactly: of a policy that reads k - 1 tokens."""
-        size = self.rule_order - 1
+    def value(self, policy: Policy) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]:
+        """The exact value of prefixes: a function of prompts and ``(m, t)`` tokens that gives the probability to pass.
+
+        What the policy goes on to write is what may fail, and the last token; the others have passed. The policy must
+        read k - 1 tokens at most, after prompts of any length.
+        """
         heads, tails = self.numbers(self.grams[:, :-1]), self.numbers(self.grams[:, 1:])
         contexts, first, of = np.unique(heads, return_index=True, return_inverse=True)
         law = np.exp(policy.next_log_probs(self.grams[first, :-1], np.empty((len(first), 0), dtype=np.int64)))
         chances = law[of, self.grams[:, -1]]
-        to = np.minimum(np.searchsorted(contexts, tails), len(contexts) - 1)
-        goes_on = contexts[to] == tails
-        value, ended = np.ones(len(contexts)), 1.0
+
+        def places(wanted: NDArray[np.int64]) -> NDArray[np.int64]:  # of contexts; one beyond where nothing follows
+            at = np.minimum(np.searchsorted(contexts, wanted), len(contexts) - 1)
+            return np.where(contexts[at] == wanted, at, len(contexts))
+
+        to = places(tails)
+        table = [np.ones(len(contexts) + 1)]  # by the number of tokens to come
         for _ in range(self.horizon):
-            value = np.bincount(of, weights=chances * np.where(goes_on, value[to], ended), minlength=len(contexts))
-            ended = 0.0
-        wanted = self.numbers(prompts[:, prompts.shape[1] - size :])
-        at = np.minimum(np.searchsorted(contexts, wanted), len(contexts) - 1)
-        return np.where(contexts[at] == wanted, value[at], 0.0)
+            table.append(np.bincount(of, weights=chances * table[-1][to], minlength=len(contexts) + 1))
+
+        def value(prompts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+            lines, k = np.hstack([prompts, tokens]), self.rule_order
+            found = table[self.horizon - tokens.shape[1]][places(self.numbers(lines[:, 1 - k :]))]
+            return found * self.verify(lines[:, -k:-1], lines[:, -1:]) if tokens.shape[1] else found
+
+        return value
 
 
 #: ways to a text that passes
-BEST_OF, LOCAL, DEPTH_FIRST, WALK = "best of N", "one token back", "depth-first", "walk"
+BEST_OF, LOCAL, DEPTH_FIRST, WALK = "best of N", "one token back", "depth-first", "walk, exact value"
 SEARCH, PREDICTED, NEEDED = "search", "N at which coverage suffices", "texts' worth of tokens drawn"
 
 
@@ -277,7 +285,8 @@ def searched(
     for temperature in temperatures:
         policy = DecodedPolicy(learner, temperature=temperature)
         labels: dict[str, Label] = {TEMPERATURE: temperature, "h": task.horizon, "n": n}
-        chances = task.passing(DecodedPolicy(anywhere, temperature=temperature), given)
+        value = task.value(DecodedPolicy(anywhere, temperature=temperature))
+        chances = value(given, np.empty((len(given), 0), dtype=np.int64))
         least = float(np.quantile(chances, 1.0 - answered, method="inverted_cdf"))
         if least > 0.0:
             records.append(Record(PREDICTED, 1.0 / least, labels, method="exact"))
@@ -286,7 +295,7 @@ def searched(
             BEST_OF: best_of(policy, task, given, most, rng=next(rngs)),
             LOCAL: backtracking_search(policy, task, given, rng=next(rngs), budget=budget),
             DEPTH_FIRST: backtracking_search(policy, task, given, rng=next(rngs), depth=None, budget=budget),
-            WALK: backtracking_walk(policy, task, given, rng=next(rngs), budget=budget),
+            WALK: backtracking_walk(policy, task, given, rng=next(rngs), budget=budget, value=value),
         }
         for way, result in found.items():
             drawn = np.where(result.accepted, result.drawn, np.inf)
