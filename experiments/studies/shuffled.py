@@ -375,7 +375,7 @@ def foreign_figure(o: ShuffledOptions, s: Summary) -> Figure:
         Curve({"part": FOREIGN, "learner": learner}, learner, look={"color": COLOURS[colour]})
         for learner, colour in colours.items()
     ]
-    panel = Panel("H", "length of the documents H", DISTANCE2, curves, yscale="zero", room=2.6)
+    panel = Panel("H", "length of the documents H", DISTANCE2, curves, yscale="zero")
     return chart(s, title, DISTANCE, panel)
 
 
