@@ -57,12 +57,33 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "lines.linewidth": 2.0,
     "lines.markersize": 5,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.95,
     "svg.hashsalt": "ntp-envs",
     "svg.fonttype": "path",
 }
 #: of slides: the same picture on a smaller canvas, so that words and lines can be seen from the last row
 SLIDES: dict[str, Any] = {"figure.figsize": (6.4 / 1.4, 4.8 / 1.4), "savefig.dpi": 150 * 1.4}
+
+
+@contextmanager
+def for_slides() -> Iterator[None]:
+    """Figures that are styled inside are for slides."""
+    paper = dict(STYLE)
+    STYLE.update(SLIDES)
+    try:
+        yield
+    finally:
+        STYLE.clear()
+        STYLE.update(paper)
+
+
+def inches(size: tuple[float, float]) -> tuple[float, float]:
+    """A size on paper as it is in the style that is set."""
+    import matplotlib
+
+    width, height = matplotlib.rcParams["figure.figsize"]
+    return size[0] * width / 6.4, size[1] * height / 4.8
 
 
 #: of words on white, at least (WCAG 2 asks for 4.5); a little more, for words on a light grey
@@ -120,7 +141,7 @@ def spelt(text: str, *, page: bool = False) -> str:
         page: for a page instead, which has no mathtext.
 
     >>> spelt("C_apx at eps=.1"), spelt("the C_apx of Task(eps=0.1)", page=True)
-    ('Approximation factor at $\\varepsilon$=.1', 'the approximation factor of Task(eps=0.1)')
+    ('Approximation factor at $\\\\varepsilon$=.1', 'the approximation factor of Task(eps=0.1)')
     """
 
     def word(found: re.Match[str]) -> str:
@@ -208,7 +229,7 @@ def _chunk_colour(family: str, K: float) -> str:
 
     ramp = np.array([to_rgb(colour) for colour in _CHUNKS[family]])
     at = min(np.log2(K) / (2 if family == "chunked" else 1), len(ramp) - 1.0)
-    return to_hex([np.interp(at, range(len(ramp)), part) for part in ramp.T])
+    return to_hex(tuple(float(np.interp(at, range(len(ramp)), part)) for part in ramp.T))  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -237,26 +258,6 @@ def numbers_of(options: Any) -> str:
         if several and all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several):
             found.append(span(each.name.replace("_", " "), several))
     return "; ".join(found)
-
-
-@contextmanager
-def for_slides() -> Iterator[None]:
-    """Figures that are styled inside are for slides."""
-    paper = dict(STYLE)
-    STYLE.update(SLIDES)
-    try:
-        yield
-    finally:
-        STYLE.clear()
-        STYLE.update(paper)
-
-
-def inches(size: tuple[float, float]) -> tuple[float, float]:
-    """A size on paper as it is in the style that is set."""
-    import matplotlib
-
-    width, height = matplotlib.rcParams["figure.figsize"]
-    return size[0] * width / 6.4, size[1] * height / 4.8
 
 
 def new_figure(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float] = (7.2, 4.4)) -> tuple[Figure, Axes]:
@@ -393,10 +394,11 @@ def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
             for axes in figure.axes:
                 _part(axes, renderer)
         figure.set_layout_engine("none")
-    for text in [text for axes in figure.axes for text in axes.texts]:
-        plain = text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3
-        if plain and Text.get_window_extent(text, renderer).overlaps(text.axes.bbox):
-            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    for axes in figure.axes:
+        for text in axes.texts:
+            plain = text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3
+            if plain and Text.get_window_extent(text, renderer).overlaps(axes.bbox):
+                text.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def _head(figure: Figure, renderer: Any) -> None:
@@ -425,7 +427,7 @@ def _head(figure: Figure, renderer: Any) -> None:
 def _wrapped(text: Any, width: float, renderer: Any) -> str:
     """The words of a text in lines that are no wider than this, in pixels."""
     lines = [""]
-    for word in text.get_text().split(" "):
+    for word in re.split(r" (?=(?:[^$]*\$[^$]*\$)*[^$]*$)", text.get_text()):  # not within mathtext
         longer = f"{lines[-1]} {word}".strip()
         text.set_text(longer)
         if text.get_window_extent(renderer).width > width and lines[-1]:
@@ -606,31 +608,28 @@ def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> N
 
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers on a logarithmic axis between these, two to seven where there is any room."""
+    from matplotlib.ticker import MaxNLocator
+
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    wide = max(1, -(-len(decades) // 7))
-    every: Iterator[tuple[Sequence[float], int]] = iter([((1,), wide), ((1, 3), 1), ((1, 2, 5), 1), (range(1, 10), 1)])
-    ticks: list[float] = []
-    for steps, stride in every:
-        ticks = [step * 10.0**k for k in decades if k % stride == 0 for step in steps]
+    for steps, every in (((1,), max(1, -(-len(decades) // 7))), ((1, 3), 1), ((1, 2, 5), 1)):
+        ticks = [step * 10.0**k for k in decades if k % every == 0 for step in steps]
         ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
-        if len(ticks) >= 3:
+        if len(ticks) >= 3 or (len(ticks) == 2 and len(steps) == 3):
             return ticks
-    if len(ticks) >= 2:
-        return ticks
-    return sorted({float(f"{tick:.4g}") for tick in np.geomspace(low, high, 5)[1:-1]})
+    return [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
 
 
 def tick_words(value: float) -> str:
     """A number at a tick: written out while it is short, else a power of ten in mathtext.
 
     >>> tick_words(1000.0), tick_words(0.03), tick_words(1e-6), tick_words(3e8)
-    ('1,000', '0.03', '$10^{-6}$', '$3\\\\cdot 10^{8}$')
+    ('1,000', '0.03', '$10^{-6}$', '$3\\\\cdot{10}^{8}$')
     """
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:,g}"
     digits, power = f"{value:.3e}".split("e")
     lead = float(digits)
-    return f"$10^{{{int(power)}}}$" if lead == 1 else rf"${lead:g}\cdot 10^{{{int(power)}}}$"
+    return f"$10^{{{int(power)}}}$" if lead == 1 else rf"${lead:g}\cdot{{10}}^{{{int(power)}}}$"
 
 
 def _log_axis(axes: Axes, which: str, low: float, high: float) -> None:
@@ -848,7 +847,12 @@ def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
         elif panel.yscale == "share":
             axes.set_ylim(-0.02, 1.05)
         if panel.ylim is not None:
-            axes.set_ylim(*panel.ylim)
+            low, high = (
+                end if given is None else given for end, given in zip(axes.get_ylim(), panel.ylim, strict=True)
+            )
+            if axes.get_yscale() == "log":
+                _log_axis(axes, "y", low, high)
+            axes.set_ylim(low, high)
 
     draw_lines(axes, lines, limits=limits)
 

@@ -267,6 +267,13 @@ def next_token(task: Any) -> Any:
     return LogLossBC().fit(task.population(), task.policy_class).policy_
 
 
+@cache
+def paid(horizon: int, *rates: float) -> float:
+    """The approximation factor of log-loss."""
+    task = contaminated(horizon, *rates)
+    return approximation_factor(task, next_token(task))
+
+
 DEFAULT = (1e-3, 1e-5, 1 - 1e-5)  # eps, p and q of a Contamination
 #: of sheet 2
 SHORT = (16, 0.05)
@@ -461,12 +468,10 @@ QUESTIONS: Mapping[tuple[int, str], Question] = {
     ),
     (1, "b"): Question(
         "(H, eps, p, q) -> factor",
-        lambda *of: approximation_factor(contaminated(*of), next_token(contaminated(*of))),
+        paid,
         lambda: [(4, *DEFAULT), (16, *DEFAULT), (64, *DEFAULT), (16, 1e-2, 1e-4, 1 - 1e-4), (8, 1e-3, 2e-4, 1 - 1e-4)],
         slips={
-            "the price of the clean documents alone: the contaminated ones are missed, too": lambda *of: (
-                approximation_factor(contaminated(*of), next_token(contaminated(*of))) - 1
-            ),
+            "the price of the clean documents alone: the contaminated ones are missed, too": lambda *of: paid(*of) - 1,
             "H itself: what p takes away is missing": lambda H, eps, p, q: H,
             "theta and p themselves where their square roots belong": lambda H, eps, p, q: (
                 1 + H * (eps * (q - p)) ** 2 / eps

@@ -188,17 +188,22 @@ class Analysis:
     findings: Sequence[str] = ()
 
 
-def analysis(**parts: Callable[[Any, Summary], Iterable[Any]]) -> Callable[[Any, Summary], Analysis]:
+def analysis(**parts: Callable[..., Any]) -> Callable[[Any, Summary], Analysis]:
     """`Study.analyse` from functions of the options and the summary, one for each part of an `Analysis`.
 
-    The ``rows`` come first, and the others find them in the summary. Of an empty summary there are no findings.
+    The ``rows`` come first, and the others find them in the summary. Of an empty summary there are no findings. A part
+    ``setting``, of the options alone, is that of figures that have none (`FigureSpec.setting`).
     """
+    setting = parts.pop("setting", lambda options: "")
 
     def analyse(options: Any, summary: Summary) -> Analysis:
         rows = list(parts["rows"](options, summary)) if "rows" in parts else []
         everything = Summary([*summary, *rows], summary.timings)
         known = {name: part for name, part in parts.items() if name != "rows" and (len(summary) or name != "findings")}
-        return Analysis(rows, **{name: list(part(options, everything)) for name, part in known.items()})
+        found = {name: list(part(options, everything)) for name, part in known.items()}
+        for i, spec in enumerate(found.get("figures", ())):
+            found["figures"][i] = dataclasses.replace(spec, setting=spec.setting or setting(options))
+        return Analysis(rows, **found)
 
     return analyse
 

@@ -294,8 +294,8 @@ def figure_faults(figure: Any) -> list[str]:
     >>> with styled():
     ...     figure, axes = new_figure("What does C_apx do?", "x", "y")
     ...     _ = render(figure)
-    >>> figure_faults(figure)[0]
-    "'What does C_apx do?' names C_apx of the code."
+    >>> figure_faults(figure)
+    ['no line below the title says task, parameters, n and seeds.']
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
@@ -364,7 +364,7 @@ def corners_of(text: Any, renderer: Any) -> NDArray[np.float64] | None:
     """``(4, 2)`` corners in pixels of the words without their margin, turned as they are; ``None`` where not drawn."""
     from matplotlib.text import Annotation, Text
 
-    if isinstance(text, Annotation) and not text._check_xy(renderer):
+    if isinstance(text, Annotation) and not text._check_xy(renderer):  # type: ignore[attr-defined]
         return None
     if isinstance(text, Annotation):
         text.update_positions(renderer)
@@ -432,7 +432,9 @@ def strokes(text: Any) -> bool:
 
 def strikes(text: Any, corners: NDArray[np.float64], figure: Any, renderer: Any) -> Iterator[str]:
     """The lines of the grid, and of another colour, that go through a text without white around it."""
-    if strokes(text) or text.get_bbox_patch() is not None:
+    legends = filter(None, (*figure.legends, *(axes.get_legend() for axes in figure.axes)))
+    framed = any(legend.get_frame_on() and text in legend.findobj() for legend in legends)
+    if framed or strokes(text) or text.get_bbox_patch() is not None:
         return
     covered = any(
         patch.get_facecolor()[3] == 1 and inside(patch, corners) for axes in figure.axes for patch in axes.patches

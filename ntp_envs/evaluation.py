@@ -760,7 +760,7 @@ def backtracking_walk(
 
 
 class _Walk:
-    """The state of a batch of walks. Those at the most frequent length are served at once."""
+    """The state of a batch of walks. All rows move at once but those at new prefixes, which wait for others there."""
 
     def __init__(
         self, policy: Policy, prompts: IntArray, horizon: int, value: Value, rng: np.random.Generator, visits: int,
@@ -779,31 +779,32 @@ class _Walk:
 
     def run(self) -> SearchResult:
         while self.active.any():
-            step = int(np.bincount(self.length[self.active]).argmax())
-            rows = np.flatnonzero(self.active & (self.length == step))
-            if step == self.horizon:
-                self._back(rows, step)
-            else:
-                self._serve(rows, step)
+            new = np.flatnonzero(self.active & ~self.known & (self.length < self.horizon))
+            if len(new):
+                step = int(np.bincount(self.length[new]).argmax())
+                self._look(new[self.length[new] == step], step)
+            whole = np.flatnonzero(self.active & (self.length == self.horizon))
+            self._move(np.flatnonzero(self.active & self.known))
+            self._back(whole)
         self.tokens[np.arange(self.horizon) >= self.length[:, None]] = -1
         return SearchResult(self.tokens, self.left == 0, self.length, self.drawn, self.rejected, self.restarts)
 
-    def _serve(self, rows: IntArray, step: int) -> None:
-        """One step of each of these rows, which all have ``step`` tokens."""
-        self._look(rows[~self.known[rows]], step)
-        weights = np.column_stack([self.own[rows, step], self.laws[rows, step] * self.values[rows, step]])  # (m, 1 + A)
+    def _move(self, rows: IntArray) -> None:
+        """One step of each of these rows, the law and values after whose prefixes are known."""
+        if not len(rows):
+            return
+        at = self.length[rows]
+        weights = np.column_stack([self.own[rows, at], self.laws[rows, at] * self.values[rows, at]])  # (m, 1 + A)
         stuck = weights.sum(axis=1) == 0.0
         self.active[rows[stuck]] = False
         rows, weights = rows[~stuck], weights[~stuck]
         with np.errstate(divide="ignore"):
             to = sample_categorical(np.log(weights / weights.sum(axis=1, keepdims=True)), self.rng)
-        self._back(rows[to == 0], step)
-        self._on(rows[to > 0], step, to[to > 0] - 1)
+        self._back(rows[to == 0])
+        self._on(rows[to > 0], to[to > 0] - 1)
 
     def _look(self, rows: IntArray, step: int) -> None:
-        """The law after these prefixes, and the values of all possible next ones."""
-        if not len(rows):
-            return
+        """The law after these prefixes of ``step`` tokens, and the values of all possible next ones."""
         law = np.exp(self.policy.next_log_probs(self.prompts[rows], self.tokens[rows, :step]))
         at, token = np.nonzero(law)
         prefixes = np.column_stack([self.tokens[rows[at], :step], token])
@@ -816,20 +817,21 @@ class _Walk:
         self.values[rows[at], step, token] = found
         self.known[rows] = True
 
-    def _on(self, rows: IntArray, step: int, tokens: IntArray) -> None:
-        self.tokens[rows, step] = tokens
-        self.own[rows, step + 1] = self.values[rows, step, tokens]
-        self.length[rows] = step + 1
+    def _on(self, rows: IntArray, tokens: IntArray) -> None:
+        at = self.length[rows]
+        self.tokens[rows, at] = tokens
+        self.own[rows, at + 1] = self.values[rows, at, tokens]
+        self.length[rows] = at + 1
         self.known[rows] = False
         self.drawn[rows] += 1
-        self.left[rows] -= step + 1 == self.horizon
+        self.left[rows] -= at + 1 == self.horizon
         self.active[rows] = (self.left[rows] > 0) & (self.drawn[rows] < self.budget)
 
-    def _back(self, rows: IntArray, step: int) -> None:
-        self.length[rows] = step - 1
+    def _back(self, rows: IntArray) -> None:
+        self.length[rows] -= 1
         self.known[rows] = True
         self.rejected[rows] += 1
-        self.restarts[rows] += step == 1
+        self.restarts[rows] += self.length[rows] == 0
 
 
 def best_of(policy: Policy, task: Task, prompts: ArrayLike, k: int, *, rng: np.random.Generator) -> SearchResult:

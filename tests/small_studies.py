@@ -33,7 +33,8 @@ SMALL = {
     "carry": "--addends 3 4 --n 1000 --fresh 100 --seeds 2",
     "compare": "--tasks Contamination(eps=0.05,p=0.01,q=0.9) --agents RhoEstimatorBC --horizons 4 8 --n 100 --seeds 6",
     "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --temperatures 0.5 1 "
-    f"--top-ps 0.5 1 --n 200 --draws 400 --seeds 2 --corpus {HARBOUR}",
+    f"--top-ps 0.5 1 --n 200 --draws 400 --seeds 2 --corpus {HARBOUR} --rule-order 3 --search-horizons 2 4 "
+    "--search-temperatures 0.8 1.2 --searched 60 --most 100",
     "distillation": "--orders 1 2 --expert-order 3 --horizon 4 --prompt-length 3 --n 60 --draws 200 --forced 10 "
     f"--networks mlp --width 8 --steps 4 --seeds 2 --corpus {HARBOUR}",
     "divergence": "--horizons 4 16 64 --chunk 8",
@@ -52,8 +53,11 @@ SMALL = {
     "robust": "--n 2000 --linear-n 1000 --parity-n 500 --seeds 2 --lams 0 0.03 0.3 --chunks 1 5 --folds 2",
     "scaling": "--horizon 6 --n 40 --budgets 1 2 --widths 128 192 --transformer-widths 32 64 --window 3 --windows 1 3 "
     f"--window-budget 1 --window-width 128 --batch-size 16 --orders 1 2 --samples 200 --seeds 1 --corpus {HARBOUR}",
+    "selection": "--horizons 4 16 --vocab 8 --n 40 --held-out 40 --steps 60 --checkpoints 4 --network-horizon 4 "
+    f"--width 4 --network-steps 20 --network-seeds 1 --draws 200 --seeds 3 --corpus {HARBOUR}",
     "shuffled": "--contamination 0.1 --small-vocab 8 --dial-horizons 4 32 --dial-n 800 --chunks 2 16 "
     "--network-vocab 5 --network-horizon 16 --network-n 150 --network-batch 50 --network-steps 10 --draws 600 "
+    "--foreign-horizons 4 --foreign-share 0.1 --foreign-steps 10 "
     f"--seeds 1 --network-seeds 1 --corpus {HARBOUR}",
     "snowball": "--horizons 4 12 --detail-horizon 12 --eps 0.1 --degree 3 --degrees 2 4 --n 300 --samples 60",
     "stability": "--horizon 20 --n 500 --linear-n 200 --chunks 1 2 5 18 --linear-chunks 1 2 4 --rank-chunk 5 "
@@ -67,7 +71,9 @@ SMALL = {
     "turing": "--n 300 --n-direct 100 --steps 1 6 --width 8 --bits 2 8 --direct-bits 4 --prompt-bits 8 "
     "--subset-sizes 1 4 --sizes 10 100 --test 40 --seeds 2",
 }
-WITHOUT_NETWORKS = dict.fromkeys(("distillation", "multiplication", "shuffled", "text"), ("--neural", "no"))
+WITHOUT_NETWORKS = dict.fromkeys(
+    ("distillation", "multiplication", "selection", "shuffled", "text"), ("--neural", "no")
+)
 
 
 def environment(root: Path = ROOT, more: Mapping[str, str] = {}, without: Sequence[str] = ()) -> dict[str, str]:

@@ -83,12 +83,35 @@ def test_exact_log_loss_is_that_of_the_class(outcome):
 def test_networks_are_trained_and_resume(tmp_path):
     pytest.importorskip("torch")
     options = dataclasses.replace(SMALL, neural="yes")
-    made = {cell.parameters["learner"]: cell for cell in sweep.cells(options) if cell.scratch}
+    made = {
+        cell.parameters["learner"]: cell for cell in sweep.cells(options) if cell.part == sweep.NETWORKS if cell.scratch
+    }
     assert set(made) == {sweep.RHO, sweep.CLIPPED, sweep.NETWORK}
     for number, cell in enumerate(made.values()):
         records = toy.resumed(cell, tmp_path / str(number))
         (final,) = [r for r in records if r.labels["h"] == 16]
         assert 0.0 < final.value < 2.0
+
+
+def test_documents_of_another_corpus_are_resumed_and_the_model_of_the_text_is_near(tmp_path):
+    """The mixture is at most ``2 (1 - sqrt(1 - share))`` from the model of the text, at any length."""
+    pytest.importorskip("torch")
+    options = dataclasses.replace(SMALL, neural="yes")
+    (cell,) = (cell for cell in sweep.cells(options) if cell.part == sweep.FOREIGN)
+    found = {record.labels["learner"]: record for record in toy.resumed(cell, tmp_path)}
+    assert set(found) == {sweep.NETWORK, sweep.RHO, sweep.CLEAN}
+    assert found[sweep.CLEAN].lower <= 2 * (1 - math.sqrt(0.9))
+    assert 0.0 < found[sweep.NETWORK].value < 2.0
+
+
+def test_another_corpus_is_read_in_the_vocabulary_of_the_text(tmp_path):
+    task = sweep.read(sweep.text_of(SMALL, 8, "dial_horizons"), horizon=6)
+    letter = task.data.vocabulary.decode([1])
+    (tmp_path / "other.txt").write_text(letter * 5000, encoding="utf-8")
+    other = sweep.other_text(task, str(tmp_path / "other.txt"))
+    assert np.exp(other.log_probs(np.array([[1]]), np.array([[1, 1, 1]]))).min() > 0.99
+    with pytest.raises(ValueError, match="foreign="):
+        sweep.foreign_text(dataclasses.replace(SMALL, foreign=str(tmp_path / "none.txt")))
 
 
 def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome, monkeypatch):

@@ -202,7 +202,8 @@ SMALL = {
     " --nodes 8 --every 1 --prompts 8 --batch-size 4 --width 4 --layers 1 --heads 1",
     "compare": "--horizons 4 8 --n 40 --seeds 2",
     "decoding": "--horizon 4 --detail 4 --prompt-length 3 --expert-order 3 --order 2 --n 60 --draws 40 --seeds 1"
-    " --temperatures 0.7 1 --top-ps 1",
+    " --temperatures 0.7 1 --top-ps 1 --rule-order 3 --search-horizons 2 --search-temperatures 1 --searched 20"
+    " --most 20",
     "distillation": "--horizon 4 --prompt-length 3 --expert-order 3 --orders 2 --n 60 --draws 40 --forced 4 --seeds 1"
     " --neural no",
     "lm": "--expert tiny --changes int8 --horizon 4 --n 4 --forced 2",

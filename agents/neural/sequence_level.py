@@ -376,7 +376,7 @@ class NeuralJSDPlusTVBC(RatioAgent):
     >>> spec = NetworkClass("linear", 2, prompt_length=1, horizon=16, width=2, window=1)
     >>> demos = collect(task, 200, np.random.default_rng(0), expert_log_probs=True)
     >>> report = NeuralJSDPlusTVBC(steps=30, ratio_steps=20).fit(demos, spec).fit_report_
-    >>> report.objective <= report.details["ends"]["log-loss"] <= 1 + np.log(2)
+    >>> report.objective <= report.details["ends"]["log-loss"] <= 1.7
     True
     """
 

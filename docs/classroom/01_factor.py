@@ -26,7 +26,7 @@ for horizon in (16, 64, 256):
 
 # %%
 curves = {"log-loss": distance(task.expert, learnt, task), "best in class": distance(task.expert, best, task)}
-compare_curves(curves)
+ax = compare_curves(curves)
 
 # %% [markdown]
 # ## a. What does log-loss learn?

@@ -27,7 +27,7 @@ for chunk in chunks:
 factors = np.array(factors)
 ax = plt.subplots(layout="constrained")[1]
 ax.loglog(chunks, factors, "o-", base=2)
-ax.set(xlabel="tokens a chunk, K", ylabel="approximation factor")
+_ = ax.set(xlabel="tokens a chunk, K", ylabel="approximation factor")
 
 # %% [markdown]
 # ## a. The slope

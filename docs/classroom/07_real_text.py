@@ -71,7 +71,7 @@ check(7, whole, part="b")
 
 # %%
 curves = {name: distance(task.expert, learner, task, n=2000) for name, learner in learners.items()}
-compare_curves(curves, additive=True)
+ax = compare_curves(curves, additive=True)
 
 # %% [markdown]
 # ## c. Half way
@@ -88,11 +88,14 @@ check(7, half_way, part="c")
 # is true.
 
 # %% [markdown] tags=["solution"]
-# A loss of a few hundredths of a bit a character looks like nothing, and the text is another one within a line.
-# Two kinds of numbers, and both are right: bits are under the true prefix, the distance is of what is written on
+# One or two tenths of a bit a character more than the expert looks like little, and the text is another one within a
+# line. Two kinds of numbers, and both are right: bits are under the true prefix, the distance is of what is written on
 # one's own.
 
 # %% tags=["solution"]
 found = {name: int((curve.values > 1).argmax()) + 1 for name, curve in curves.items()}
 print("tokens until half way:", found)
+more = bits(learners["5-gram"], unseen) - bits(task.expert, unseen)
+print(f"the 5-gram costs {more:.2f} bits a character more than the expert")
+assert 0.05 < more < 0.25
 assert found["2-gram"] < found["4-gram"] < found["5-gram"]

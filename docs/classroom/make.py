@@ -8,6 +8,7 @@ A sheet is one file in jupytext's percent format. From it come, in ``docs/classr
 """
 
 import argparse
+import os
 import re
 from copy import deepcopy
 from pathlib import Path
@@ -64,7 +65,8 @@ def solution(notebook):
 def run(notebook):
     """Execute every cell, figures drawn into the notebook; raises what a cell raises."""
     how = {"timeout": 300, "kernel_name": "python3", "coalesce_streams": True}
-    return NotebookClient(notebook, resources={"metadata": {"path": str(HERE)}}, **how).execute()
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(HERE)}}, **how)
+    return client.execute(env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
 
 
 def page(notebook, title):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Figure, Guide, Panel, chart, say
+from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Figure, Guide, Panel, chart, say, tick_words
 from experiments.measure import (
     BEST,
     CHUNKED,
@@ -31,7 +31,7 @@ from experiments.measure import (
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, SummaryRow, Table, interval_words, pivot, slope_rows
 from ntp_envs import BernoulliPolicy, collect, distance, make_task
-from ntp_envs.tasks import ConsistencyGame
+from ntp_envs.tasks import ConsistencyGame, Contamination
 
 SAMPLED = {"eps": 1e-2, "p": 1e-4, "q": 1 - 1e-4, "theta_min": 1e-4}  # Contamination in the parts with samples
 CONTROL_THETA = 0.3
@@ -298,7 +298,14 @@ def control_figure(o: AmplificationOptions, s: Summary, x: str) -> Figure:
     return chart(s, f"Well specified: {title}", DISTANCE, panel)
 
 
+def parameters(**changed: float) -> str:
+    """Those of Contamination, its horizon aside."""
+    task = Contamination(**changed)  # type: ignore[arg-type]
+    return f"eps = {task.eps:g}, p = 1 - q = {tick_words(task.p)}, least rate {tick_words(task.theta_min)}"
+
+
 def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
+    limit, sampled = parameters(), parameters(**SAMPLED)
     return [
         FigureSpec(
             "headline",
@@ -307,6 +314,7 @@ def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
             "demonstrations, exact. Flat is a learner that does not amplify; slope 1 is in proportion to the horizon "
             "H.",
             lambda: horizon_figure(o, s, sampled=False, every=False, height=4.8),
+            limit,
         ),
         FigureSpec(
             "horizon-population",
@@ -314,6 +322,7 @@ def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
             "Contamination A, exact. Smoothing with 1/(nH) vanishes with infinitely many demonstrations; the improper "
             "limit of K-token chunks is 1 + H/K.",
             lambda: horizon_figure(o, s, sampled=False, every=True, height=5.6),
+            limit,
         ),
         FigureSpec(
             "horizon-samples",
@@ -321,6 +330,7 @@ def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
             f"Contamination with eps=.01, n={o.n}, {o.seeds} data sets; bands: 95 % intervals of the mean at each "
             "point. Smoothing with 1/H can help while 1/(2H) is above eps.",
             lambda: horizon_figure(o, s, sampled=True, every=True, height=5.2),
+            sampled,
         ),
         FigureSpec(
             "chunk-population",
@@ -328,6 +338,7 @@ def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
             "The factor as the rho-estimator looks at longer chunks "
             f"(H={o.chunk_horizon}); the improper limit is 1 + H/K.",
             lambda: chunk_figure(o, s, sampled=False),
+            limit,
         ),
         FigureSpec(
             "chunk-samples",
@@ -335,6 +346,7 @@ def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
             f"The same from n={o.n} demonstrations at H={o.sampled_chunk_horizon}, between log-loss and "
             "the rho-estimator on whole documents.",
             lambda: chunk_figure(o, s, sampled=True),
+            sampled,
         ),
         FigureSpec(
             "consistency",
@@ -349,6 +361,7 @@ def figures(o: AmplificationOptions, s: Summary) -> list[FigureSpec]:
             f"Squared Hellinger distance of every prefix of length h (Contamination A, H={o.chunk_horizon}): does it "
             "come a little at every token?",
             lambda: prefix_figure(o, s),
+            limit,
         ),
         FigureSpec(
             "control-n",

@@ -283,9 +283,10 @@ def horizon_figure(o: BarrierOptions, s: Summary) -> Figure:
     """C_apx of log-loss against H, a line for each n, with the learners that look further."""
     curves, ends = [], (places(o)[0], places(o)[-1])
     for n, part in places(o):  # one colour: it is one learner; the numbers in between are thin, and have no names
-        named_, looks = (n, part) in ends, {"n": {"linestyle": "--"}, "between": {"linewidth": 0.8, "marker": ""}}
-        look = {} if n == POPULATION else looks["n" if named_ else "between"]
-        label = f"log-loss, {heading(n)}" if named_ else ""
+        label = f"log-loss, {heading(n)}"
+        look: dict[str, Any] = {"linestyle": "-" if n == POPULATION else "--"}
+        if (n, part) not in ends:
+            label, look = "", {"linewidth": 0.8, "marker": ""}
         curves.append(Curve({"part": part, "learner": "log-loss", "n": n}, label, look=look))
     for K in o.chunks:
         curves.append(Curve({"part": LIMIT, "learner": CHUNKED, "K": K}, f"chunks of {K}, population"))
@@ -373,6 +374,7 @@ def figures(o: BarrierOptions, s: Summary) -> list[FigureSpec]:
             "error sets, and ends at (1 - eta) H; learners that look further find the sets that layers share. While "
             "error sets have not been hit once, options tie, and the first one is taken.",
             lambda: data_figure(o, s),
+            f"eta = {o.eta:g}, eps = 1/(2H)",
         ),
         FigureSpec(
             "horizon",
@@ -380,6 +382,7 @@ def figures(o: BarrierOptions, s: Summary) -> list[FigureSpec]:
             f"The factor of log-loss, of learners on chunks of K tokens and on whole sequences, from {min(o.n)} "
             "demonstrations to the population. Dotted: slope 1, in proportion to H.",
             lambda: horizon_figure(o, s),
+            f"eta = {o.eta:g}, eps = 1/(2H)",
         ),
         FigureSpec(
             "halving",
@@ -398,6 +401,7 @@ def figures(o: BarrierOptions, s: Summary) -> list[FigureSpec]:
             "demonstrations the switch is blurred: of 100 documents none is rare in 37 % of the data sets, and then "
             f"log-loss cannot go wrong. Means over {o.rare_seeds} data sets, 95 % intervals.",
             lambda: rare_figure(o, s),
+            f"eps = {rare_task().eps:g}, W = {rare_task().density_ratio:g}",
         ),
     ]
 

@@ -159,7 +159,9 @@ STUDY = Study(
     question="Is one column of a written sum linear, with a token for the carry and without?",
     options=CarryOptions,
     cells=cells,
-    analyse=analysis(tables=tables, figures=figures, findings=findings),
+    analyse=analysis(
+        tables=tables, figures=figures, findings=findings, setting=lambda o: f"norm of the weights at most {o.radius:g}"
+    ),
     labels=("addends",),
     seeds_of="multiplication",
 )

@@ -1,26 +1,63 @@
 """What decoding does to whole texts: one temperature brings them near to the expert's, another covers them.
 
 Squared Hellinger distance asks that the two laws agree; coverage, which bounds what the best of many texts can be,
-only that the learner gives each of the expert's texts a fair share of its due.
+only that the learner gives each of the expert's texts a fair share of its due. Where a rule says which texts pass, that
+share is the number of texts to draw until one does; search token by token goes round it.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents import make_agent
 from experiments import language_models
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import BLUES, ORANGES, Figure, end_labels, new_panels, no_data, plot_series, shades
+from experiments.charts import (
+    BLUES,
+    COLOURS,
+    ORANGES,
+    Figure,
+    end_labels,
+    errorbars,
+    new_figure,
+    new_panels,
+    no_data,
+    plot_series,
+    shades,
+)
 from experiments.study import FigureSpec, Options, Study, analysis, option
-from experiments.summary import Summary, Table, interval_words, paired_difference, with_interval
-from ntp_envs import DecodedPolicy, DistanceCurve, NGramClass, collect, distance_curves, distance_from_log_probs
+from experiments.summary import (
+    Summary,
+    SummaryRow,
+    Table,
+    interval_words,
+    loglog_slope,
+    number,
+    paired_difference,
+    pivot,
+    with_interval,
+)
+from ntp_envs import (
+    DecodedPolicy,
+    DistanceCurve,
+    NGramClass,
+    Policy,
+    backtracking_search,
+    backtracking_walk,
+    best_of,
+    collect,
+    distance_curves,
+    distance_from_log_probs,
+)
 from ntp_envs.arrays import first_best, written
 from ntp_envs.tasks import Text
 
@@ -58,6 +95,18 @@ class DecodingOptions(Options):
     """Sequences that a distance is measured with."""
     seeds: int = option(5, quick=3)
     """Replicates: of what the learner is shown and of the draws, which all ways of decoding share."""
+    rule_order: int = option(5, least=2, most=5)
+    """k of the rule of the search: a text passes while all its stretches of k tokens occur in the corpus."""
+    search_horizons: tuple[int, ...] = option((4, 8, 12, 16), quick=(4, 8, 12))
+    """Tokens to write there."""
+    search_temperatures: tuple[float, ...] = option((0.6, 0.8, 1.0, 1.2), quick=(0.7, 1.0), above=0.0)
+    """Temperatures of the learner there."""
+    searched: int = option(400, quick=150, least=10)
+    """Prompts there."""
+    answered: float = option(0.8, above=0.0, below=1.0)
+    """Share of them for which a text that passes is to be found."""
+    most: int = option(1000, quick=200)
+    """Texts that are drawn at most for a prompt there, and as many texts' worth of tokens."""
     expert: str = ""
     """A language model that is the expert instead (extra ``lm``): a name on the Hugging Face hub, a directory or a
     .gguf file. Then ``corpus``, the orders, ``prompt_length`` and ``n`` mean nothing, and ``draws`` should be few."""
@@ -69,6 +118,11 @@ class DecodingOptions(Options):
     """With ``expert``: texts that are computed together: fewer take less memory."""
 
     def check(self) -> None:
+        if not self.expert and max(self.order, self.rule_order) > min(self.rule_order, self.prompt_length + 1):
+            raise ValueError(
+                f"rule_order={self.rule_order} must be at least order={self.order}, and prompt_length="
+                f"{self.prompt_length} at least rule_order - 1."
+            )
         if self.detail not in lengths(self.horizon):
             raise ValueError(f"detail={self.detail} must be one of {lengths(self.horizon)}.")
 
@@ -148,6 +202,110 @@ def decoded_model(
     return records
 
 
+# -- cells: how many texts must be drawn until one passes, as its coverage says, and search instead ------------------
+
+
+@dataclass(frozen=True, eq=False)
+class RuledText(Text):
+    """Text with a verifier: what was written passes while all stretches of k tokens that end in it occur in the corpus.
+
+    Args:
+        rule_order: k, at most ``prompt_length + 1``.
+    """
+
+    rule_order: int = 5
+
+    has_verifier = True
+
+    @cached_property
+    def grams(self) -> NDArray[np.int64]:
+        """``(G, k)`` the different stretches of the training part, in the order of their numbers."""
+        found = self.data.train.tokens
+        every = np.lib.stride_tricks.sliding_window_view(found, self.rule_order)
+        return every[np.unique(self.numbers(every), return_index=True)[1]]
+
+    @cached_property
+    def known(self) -> NDArray[np.int64]:
+        """``(G,)`` their numbers, sorted."""
+        return self.numbers(self.grams)
+
+    def numbers(self, stretches: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Each ``(..., t)`` stretch as one number with base A."""
+        return stretches @ self.vocab_size ** np.arange(stretches.shape[-1], dtype=np.int64)[::-1]
+
+    def verify(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> NDArray[np.bool_]:
+        lines = np.hstack([prompts[:, prompts.shape[1] - self.rule_order + 1 :], tokens])
+        wanted = self.numbers(np.lib.stride_tricks.sliding_window_view(lines, self.rule_order, axis=1))
+        return (self.known[np.minimum(np.searchsorted(self.known, wanted), len(self.known) - 1)] == wanted).all(axis=1)
+
+    def value(self, policy: Policy) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]:
+        """The exact value of prefixes: a function of prompts and ``(m, t)`` tokens that gives the probability to pass.
+
+        What the policy goes on to write is what may fail, and the last token; the others have passed. The policy must
+        read k - 1 tokens at most, after prompts of any length.
+        """
+        heads, tails = self.numbers(self.grams[:, :-1]), self.numbers(self.grams[:, 1:])
+        contexts, first, of = np.unique(heads, return_index=True, return_inverse=True)
+        law = np.exp(policy.next_log_probs(self.grams[first, :-1], np.empty((len(first), 0), dtype=np.int64)))
+        chances = law[of, self.grams[:, -1]]
+
+        def places(wanted: NDArray[np.int64]) -> NDArray[np.int64]:  # of contexts; one beyond where nothing follows
+            at = np.minimum(np.searchsorted(contexts, wanted), len(contexts) - 1)
+            return np.where(contexts[at] == wanted, at, len(contexts))
+
+        to = places(tails)
+        table = [np.ones(len(contexts) + 1)]  # by the number of tokens to come
+        for _ in range(self.horizon):
+            table.append(np.bincount(of, weights=chances * table[-1][to], minlength=len(contexts) + 1))
+
+        def value(prompts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+            lines, k = np.hstack([prompts, tokens]), self.rule_order
+            found = table[self.horizon - tokens.shape[1]][places(self.numbers(lines[:, 1 - k :]))]
+            return found * self.verify(lines[:, -k:-1], lines[:, -1:]) if tokens.shape[1] else found
+
+        return value
+
+
+#: ways to a text that passes
+BEST_OF, LOCAL, DEPTH_FIRST, WALK = "best of N", "one token back", "depth-first", "walk, exact value"
+SEARCH, PREDICTED, NEEDED = "search", "N at which coverage suffices", "texts' worth of tokens drawn"
+
+
+def searched(
+    *, text: Mapping[str, Any], rule_order: int, temperatures: Sequence[float], order: int, n: int, prompts: int,
+    answered: float, most: int, replicate: int, rng: np.random.Generator,
+) -> list[Record]:  # fmt: skip
+    """For each temperature: N of coverage for all but this share of prompts, and what each search needs for them."""
+    task = RuledText(**text, rule_order=rule_order)
+    learner = make_agent("NGramBC").fit(collect(task, n, rng), NGramClass(task.vocab_size, order), rng=rng).policy_
+    given, seed, records = task.sample_prompts(prompts, rng), int(rng.integers(2**31)), []
+    anywhere = copy.copy(learner)
+    anywhere.prompt_length = None
+    budget = most * task.horizon
+    for temperature in temperatures:
+        policy = DecodedPolicy(learner, temperature=temperature)
+        labels: dict[str, Label] = {TEMPERATURE: temperature, "h": task.horizon, "n": n}
+        value = task.value(DecodedPolicy(anywhere, temperature=temperature))
+        chances = value(given, np.empty((len(given), 0), dtype=np.int64))
+        least = float(np.quantile(chances, 1.0 - answered, method="inverted_cdf"))
+        if least > 0.0:
+            records.append(Record(PREDICTED, 1.0 / least, labels, method="exact"))
+        rngs = (np.random.default_rng(seed) for _ in range(4))
+        found = {
+            BEST_OF: best_of(policy, task, given, most, rng=next(rngs)),
+            LOCAL: backtracking_search(policy, task, given, rng=next(rngs), budget=budget),
+            DEPTH_FIRST: backtracking_search(policy, task, given, rng=next(rngs), depth=None, budget=budget),
+            WALK: backtracking_walk(policy, task, given, rng=next(rngs), budget=budget, value=value),
+        }
+        for way, result in found.items():
+            drawn = np.where(result.accepted, result.drawn, np.inf)
+            needed = float(np.quantile(drawn, answered, method="inverted_cdf")) / task.horizon
+            if np.isfinite(needed):  # else the budget did not suffice
+                method = f"sampled, {prompts} prompts"
+                records.append(Record(NEEDED, needed, {**labels, "decoding": way}, method=method))
+    return records
+
+
 def cells(o: DecodingOptions) -> Iterator[Cell]:
     if o.expert:
         yield from model_cells(o)
@@ -158,6 +316,11 @@ def cells(o: DecodingOptions) -> Iterator[Cell]:
     for replicate in range(o.seeds):
         for way, values in ways(o).items():
             yield Cell(way, decoded, {"text": text, "way": way, "values": values, **sizes, "replicate": replicate})
+    search = {"rule_order": o.rule_order, "temperatures": o.search_temperatures, "order": o.order, "n": o.n}
+    search |= {"prompts": o.searched, "answered": o.answered, "most": o.most}
+    for replicate in range(o.seeds):
+        for h in sorted(o.search_horizons, reverse=True):
+            yield Cell(SEARCH, searched, {"text": {**text, "horizon": h}, **search, "replicate": replicate})
 
 
 def model_cells(o: DecodingOptions) -> Iterator[Cell]:
@@ -234,7 +397,91 @@ def tables(o: DecodingOptions, s: Summary) -> list[Table]:
         "two: what the setting that covers best has more than the nearest one, paired (both are chosen by the same "
         f"numbers). {interval_words(o.seeds, 'replicates')}."
     )
-    return [Table("Which setting brings whole texts nearest, and which covers them best?", columns, lines, note)]
+    found = [Table("Which setting brings whole texts nearest, and which covers them best?", columns, lines, note)]
+    return found if o.expert else [*found, search_table(o, s)]
+
+
+def settings(o: DecodingOptions) -> list[dict[str, Any]]:
+    """Where the searches are compared."""
+    return [{TEMPERATURE: t, "h": h} for h in sorted(o.search_horizons) for t in sorted(o.search_temperatures)]
+
+
+def search_table(o: DecodingOptions, s: Summary) -> Table:
+    rows = [(f"h={place['h']}, temperature {place[TEMPERATURE]:g}", {"part": SEARCH, **place}) for place in settings(o)]
+    columns: list[tuple[str, dict[str, Any]]] = [("coverage", {"metric": PREDICTED})]
+    columns += [(way, {"decoding": way}) for way in WAY_COLOURS]
+    note = (
+        f"A text passes while all its stretches of {o.rule_order} tokens occur in the corpus. Coverage: the least N "
+        f"with Cov_N at most {1 - o.answered:.2g}, of the learner's law given that the text passes: exact. The others: "
+        f"tokens drawn over h until {100 * o.answered:g} % of the prompts have a text that passes; empty where "
+        f"{o.most} texts' worth was not enough. {interval_words(o.seeds, 'replicates')}."
+    )
+    return pivot(s, "Texts to draw until one passes", NEEDED, rows, columns, corner="length and temperature", note=note)
+
+
+WAY_COLOURS = dict(
+    zip((BEST_OF, LOCAL, DEPTH_FIRST, WALK), (COLOURS[c] for c in ("vermilion", "green", "blue", "purple")))
+)
+
+
+def against(o: DecodingOptions, s: Summary, way: str) -> list[tuple[SummaryRow, SummaryRow]]:
+    """What coverage says and what this search needs, at each setting in which all replicates have both."""
+    pairs = []
+    for place in settings(o):
+        told, needed = (s.select(NEEDED, part=SEARCH, decoding=way, **place), s.select(PREDICTED, part=SEARCH, **place))
+        if len(told) and len(needed) and told[0].seeds == needed[0].seeds == o.seeds:
+            pairs.append((needed[0], told[0]))
+    return sorted(pairs, key=lambda pair: pair[0].mean)
+
+
+def ratios(pairs: Sequence[tuple[SummaryRow, SummaryRow]]) -> tuple[float, float]:
+    """The least and the largest of what is needed over what coverage says."""
+    found = [needed.mean / told.mean for told, needed in pairs]
+    return min(found), max(found)
+
+
+def search_figure(o: DecodingOptions, s: Summary) -> Figure:
+    """What each search needs against what coverage says that drawing whole texts needs."""
+    every = {way: against(o, s, way) for way in WAY_COLOURS}
+    said = "How many texts until one passes?"
+    if len(every[BEST_OF]) > 2:
+        low, high = ratios(every[BEST_OF])
+        said = f"Best of N needs {low:.2g} to {high:.2g} times the N that coverage says"
+    xlabel = f"least N with Cov_N at most {1 - o.answered:.2g} (exact)"
+    figure, axes = new_figure(said, xlabel, "texts' worth of tokens drawn", size=(8.6, 5.2))
+    ends = []
+    for way, pairs in every.items():
+        if pairs:
+            x = [told.mean for told, _ in pairs]
+            errorbars(axes, x, [needed for _, needed in pairs], WAY_COLOURS[way], marker="o", linestyle="-")
+            ends.append((x[-1], pairs[-1][1].mean, way, WAY_COLOURS[way]))
+    if not ends:
+        no_data(axes)
+        return figure
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = axes.get_xlim()
+    axes.plot([low, high], [low, high], "--", color="black", linewidth=1, label="as many as coverage says")
+    axes.legend(loc="upper left", fontsize=10)
+    axes.set_xlim(low, high * (high / low) ** 0.25)
+    end_labels(axes, ends)
+    return figure
+
+
+def search_findings(o: DecodingOptions, s: Summary) -> Iterator[str]:
+    """How well coverage tells what best of N needs, and what search needs instead."""
+    for way in WAY_COLOURS:
+        pairs = against(o, s, way)
+        if len(pairs) < 2:
+            continue
+        low, high = ratios(pairs)
+        slope = loglog_slope(*([row.mean for row in column] for column in zip(*pairs)))
+        yield (
+            f"{way[0].upper()}{way[1:]}, {len(pairs)} settings, {100 * o.answered:g} % of prompts answered: at N="
+            f"{number(pairs[0][0].mean, 3)} of coverage it needs {pairs[0][1].shown()} texts' worth of tokens, at N="
+            f"{number(pairs[-1][0].mean, 3)} {pairs[-1][1].shown()}; {low:.2g} to {high:.2g} times N, with slope "
+            f"{slope:.2f}."
+        )
 
 
 def way_figure(o: DecodingOptions, s: Summary, way: str) -> Figure:
@@ -279,10 +526,19 @@ def figures(o: DecodingOptions, s: Summary) -> list[FigureSpec]:
         "distance of the first h tokens. Right: share of the expert's texts to which the learner gives 1/N of their "
         f"probability or less. Dots: the least. {interval_words(o.seeds, 'replicates')}."
     )
-    return [
+    found = [
         FigureSpec(name, f"What does {words} do?", caption, lambda way=way: way_figure(o, s, way))  # type: ignore[misc]
         for name, way, words in (("headline", TEMPERATURE, "temperature"), ("top_p", TOP_P, "top-p"))
     ]
+    caption = (
+        f"An order-{o.order} learner decoded at temperatures "
+        f"{', '.join(f'{t:g}' for t in sorted(o.search_temperatures))} writes "
+        f"{', '.join(map(str, sorted(o.search_horizons)))} tokens; a text passes while all its stretches of "
+        f"{o.rule_order} tokens occur in the corpus. Up: tokens drawn over the length until {100 * o.answered:g} % "
+        f"of the prompts have a text that passes. {interval_words(o.seeds, 'replicates')}."
+    )
+    search = FigureSpec("search", "How many texts until one passes?", caption, lambda: search_figure(o, s))
+    return found if o.expert else [*found, search]
 
 
 def findings(o: DecodingOptions, s: Summary) -> Iterator[str]:
@@ -300,6 +556,7 @@ def findings(o: DecodingOptions, s: Summary) -> Iterator[str]:
             f"{covering:g}), the share that is not covered at {covering:g} ({shares[1]}; {shares[0]} at {near:g}). "
             f"Paired, the distance changes by {found['gaps'][0]} and the share by {found['gaps'][1]}: {verdict}."
         )
+    yield from search_findings(o, s)
 
 
 STUDY = Study(
@@ -308,7 +565,7 @@ STUDY = Study(
     options=DecodingOptions,
     cells=cells,
     analyse=analysis(tables=tables, figures=figures, findings=findings),
-    labels=(TEMPERATURE, TOP_P, "N"),
+    labels=(TEMPERATURE, TOP_P, "N", "decoding"),
     reads=("corpus", "expert", "prompts"),
     check_machine=check_machine,
 )

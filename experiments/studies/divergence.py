@@ -248,6 +248,7 @@ def figures(o: DivergenceOptions, s: Summary) -> list[FigureSpec]:
             "In which divergence does the factor grow with the horizon?",
             "Contamination, default A, infinitely many demonstrations, exact: distance over the least in the class.",
             lambda: growth_figure(o, s),
+            f"eps = {Contamination().eps:g}",
         ),
     ]
 

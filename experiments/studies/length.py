@@ -217,7 +217,11 @@ def sample_figure(o: LengthOptions, summary: Summary) -> Figure:
     """Accuracy of the answer against the number of demonstrations, a line a format."""
     n = max(o.n)
     curves = [
-        Curve({"part": FORMATS, "format": name}, f"{name}: {'linear' if name in LINEAR else 'exclusive or'}", look=look)
+        Curve(
+            {"part": FORMATS, "format": name},
+            f"{name}, {shape_of(summary, name)}: {'linear' if name in LINEAR else 'exclusive or'}",
+            look=look,
+        )
         for name, look in LOOKS.items()
     ]
     guides = [
@@ -293,6 +297,7 @@ def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
             "andxor: and, then exclusive or, with each bit; prefix: running parities; xor_3: those after bits 3, 5, 7, "
             "... An exclusive or of fair bits is no linear step: theory has the last two and none guess.",
             lambda: sample_figure(o, summary),
+            f"{n} bits, subset of {k}",
         ),
         FigureSpec(
             "trade",
@@ -301,12 +306,14 @@ def figures(o: LengthOptions, summary: Summary) -> list[FigureSpec]:
             f"{o.target:.0%} of all prompts are answered right. {spread}. xor_q is in a class with "
             "products of q signs, down to no chain at all.",
             lambda: trade_figure(o, summary),
+            f"{o.trade_bits} bits, subset of {o.trade_subset_size}",
         ),
         FigureSpec(
             "formats",
             "Does teacher-forced accuracy show it?",
             f"ParityCoT, n={n}, k={k}, {max(o.n)} demonstrations. {spread}; ticks: closed forms; dashed: a guess.",
             lambda: format_figure(summary),
+            f"{n} bits, subset of {k}",
         ),
     ]
 

@@ -447,6 +447,12 @@ STUDY = Study(
     question="Which steps of written multiplication can a linear predictor do, and which does it learn?",
     options=MultiplicationOptions,
     cells=cells,
-    analyse=analysis(rows=published, tables=tables, figures=figures, findings=findings),
+    analyse=analysis(
+        rows=published,
+        tables=tables,
+        figures=figures,
+        findings=findings,
+        setting=lambda o: f"hidden width {o.width}; {o.batch_size} pairs an update",
+    ),
     labels=("format", "digits", "step", "kind"),
 )

@@ -262,6 +262,7 @@ def figures(o: ParityOptions, s: Summary) -> list[FigureSpec]:
             "the parity where the norm bound is large enough. (K = 5, an episode; the norm bound is that on the "
             "answer's law.)",
             lambda: parity_figure(o, s),
+            "4 bits, noise 0.1",
         ),
         FigureSpec(
             "parity-samples",
@@ -270,6 +271,7 @@ def figures(o: ParityOptions, s: Summary) -> list[FigureSpec]:
             "No policy of the class is below 1. (Distances end at 2, so the factor of any policy that is wrong a "
             "little in every episode comes back to 1.)",
             lambda: proper_figure(o, s),
+            "4 bits, noise 0.1",
         ),
         FigureSpec(
             "contaminated-population",

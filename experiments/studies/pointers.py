@@ -281,7 +281,13 @@ STUDY = Study(
     question="What of planning a path is misspecification: how many steps must a learner see?",
     options=PointerOptions,
     cells=cells,
-    analyse=analysis(rows=derived_rows, tables=tables, figures=figures, findings=findings),
+    analyse=analysis(
+        rows=derived_rows,
+        tables=tables,
+        figures=figures,
+        findings=findings,
+        setting=lambda o: f"graphs of {o.nodes} nodes",
+    ),
     labels=("mode", "degree", "hops"),
     seeds_of="pathstar",
 )

@@ -216,7 +216,7 @@ STUDY = Study(
     question="Why do answers grow longer when right ones are kept, and after how many rounds do chains win?",
     options=RewardedOptions,
     cells=cells,
-    analyse=analysis(tables=tables, figures=figures, findings=findings),
+    analyse=analysis(tables=tables, figures=figures, findings=findings, setting=lambda o: f"{o.bits} bits"),
     labels=("p", "round"),
     seeds_of="length",
 )

@@ -23,6 +23,7 @@ from experiments.charts import (
     name_rows,
     new_panels,
     plot_series,
+    say,
     say_data,
 )
 from experiments.measure import BEST, SECONDS, Fit, build_learner, costed_fit, named
@@ -342,7 +343,9 @@ def entropy_figure(s: Summary) -> Figure:
         if SUCCESS_REWARD in learners and SUCCESS_REWARD not in shown_learners(s, task):
             axes.annotate("(no success)", (0.0, heights[SUCCESS_REWARD]), **small, color=COLOURS["grey"])
         top, words = (expert, len(learners) + 0.75), f"expert, {of(s, MODE, task, EXPERT):.2g}"
-        axes.annotate(words, top, xytext=(4, 0), textcoords="offset points", **small)
+        side: dict[str, Any] = {"xytext": (4, 0)} if expert < 0.4 else {"xytext": (-4, 0), "ha": "right"}
+        axes.annotate(words, top, textcoords="offset points", **side, **small)
+    say(figure, "numbers: probability of the most likely sequence; broad lines: 95 % intervals")
     panels[0].set_ylim(0.4, len(learners) + 1.1)
     return figure
 

@@ -234,6 +234,8 @@ STUDY = Study(
     question="Do smoothing and cross-validation bridge the gap between next-token log-loss and longer units?",
     options=RobustOptions,
     cells=cells,
-    analyse=analysis(tables=tables, figures=figures, findings=findings),
+    analyse=analysis(
+        tables=tables, figures=figures, findings=findings, setting=lambda o: f"chunks of {o.chunk}; {o.folds} folds"
+    ),
     labels=("lam",),
 )

@@ -2,22 +2,24 @@
 
 The expert is a bigram model of real text, but for a share of its documents, which are shuffled text. The learners are
 bigram models: those on one dial from text to shuffled text, where every learner is exact, and all of them, as tables
-and as networks that are trained on whole documents.
+and as networks that are trained on whole documents. A last part has documents of another corpus in their place.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from agents import Agent, ConvergenceWarning, LogLossBC, make_agent
-from experiments.cells import Cell, Label, Record
+from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import COLOURS, DISTANCE, Curve, Figure, Panel, chart
 from experiments.measure import (
     CHUNKED,
@@ -30,12 +32,12 @@ from experiments.measure import (
 )
 from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN
 from experiments.study import FigureSpec, Study, analysis, option
-from experiments.summary import Summary, Table, pivot
+from experiments.summary import Summary, Table, interval_words, paired_difference, pivot, with_interval
 from experiments.texts import CorpusOptions, checked_text, of_texts, read
-from ntp_envs import FiniteClass, MarkovPolicy, collect, distance
+from ntp_envs import Demonstrations, FiniteClass, MarkovPolicy, MixturePolicy, NGramPolicy, Policy, collect, distance
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.tasks import Text
-from ntp_envs.text import UnknownTokensWarning
+from ntp_envs.text import UnknownTokensWarning, load_text
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ class ShuffledOptions(CorpusOptions):
     """Documents in an update there."""
     network_steps: int = option(500, quick=200)
     """Updates of each stage of training there: the clipped ratio has four, rho six, and log-loss as many as four."""
+    foreign: str = ""
+    """Another corpus, as ``corpus``; by default the source code of Python's decimal numbers, with which it comes."""
+    foreign_share: float = option(0.01, above=0.0, most=0.25)
+    """Share of its documents in the last part."""
+    foreign_horizons: tuple[int, ...] = option((16, 64, 256), quick=(16, 64), least=2)
+    """Lengths of the documents there."""
+    foreign_steps: int = option(400, quick=60)
+    """Updates of each of the six stages of rho there; log-loss has as many as all of them."""
     draws: int = option(10_000, quick=2000, least=4)
     """Sequences that a distance is measured with."""
     seeds: int = option(5, quick=3)
@@ -75,7 +85,7 @@ class ShuffledOptions(CorpusOptions):
 # -- cells: learners of a class on one dial, and of all bigram models --------------------------------------------------
 
 #: the parts of the study
-DIAL, NETWORKS = "dial", "networks"
+DIAL, NETWORKS, FOREIGN = "dial", "networks", "another corpus"
 CLEAN, EXACT = "clean bigram", "log-loss, exact"
 NETWORK, RHO, CLIPPED = "log-loss, network", "rho, network", "clipped ratio, network"
 ANY_BIGRAM = (EXACT, NETWORK, RHO, CLIPPED, CLEAN)
@@ -84,6 +94,8 @@ SHARE = "share of shuffled text in the model"
 POSITIONS = np.geomspace(1 / 256, 8, 23)
 #: stages of log-loss; of the clipped ratio: log-loss, trimmed log-loss, and a descent from each
 STAGES, TRIM = 4, 0.05
+#: of rho: log-loss, trimmed log-loss, and two rounds of a reply and a learner
+FOREIGN_STAGES = 6
 
 
 def text_of(o: ShuffledOptions, vocabulary: int, length: str) -> dict[str, Any]:
@@ -175,11 +187,66 @@ def trained(
     return curve_records(curve, {"task": task.name, "learner": learner, "n": n})
 
 
-def network_agent(learner: str, steps: int, batch_size: int, scratch: Path) -> Agent:
-    """The agent; log-loss gets as many updates as the clipped ratio in all."""
+def other_text(task: Text, foreign: str) -> Policy:
+    """The bigram model of another corpus, in the vocabulary of the task."""
+    tokens = task.encode(load_text(decimal_source() if foreign == "_pydecimal" else foreign))
+    model = NGramPolicy.fit_text(tokens, task.vocab_size, 2)
+    model.prompt_length = task.prompt_length
+    return model
+
+
+def foreign_text(o: ShuffledOptions) -> dict[str, str]:
+    """Where the other corpus is, and the hash of its text.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    corpus = o.foreign or decimal_source()
+    try:
+        text = load_text(corpus)
+    except (OSError, ImportError) as error:
+        raise ValueError(f"foreign={corpus!r}: {error}") from error
+    name = o.foreign or "_pydecimal"  # wherever Python is
+    return {"corpus": name, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def decimal_source() -> str:
+    """A file of source code that every Python has."""
+    found = find_spec("_pydecimal")
+    assert found is not None and found.origin is not None
+    return found.origin
+
+
+def foreign_documents(
+    *, text: Mapping[str, Any], foreign: Mapping[str, str], share: float, H: int, n: int, draws: int, steps: int,
+    batch_size: int, replicate: int, rng: np.random.Generator, scratch: Path,
+) -> list[Record]:  # fmt: skip
+    """Linear networks of the last token, by log-loss and by rho on the same documents, and the model of the text."""
+    from agents.neural import NetworkClass
+
+    task = read(text, horizon=H)
+    expert = MixturePolicy([task.clean, other_text(task, foreign["corpus"])], [1.0 - share, share])
+    prompts = task.sample_prompts(n, rng)
+    demonstrations = Demonstrations(prompts, expert.sample(prompts, H, rng), vocab_size=task.vocab_size)
+    policy_class = NetworkClass.for_task("linear", task, width=task.vocab_size, window=1)
+    seed, policies = int(rng.integers(2**31)), {CLEAN: task.clean}
+    for learner in (NETWORK, RHO):
+        agent = network_agent(learner, steps, batch_size, scratch / learner[:3], stages=FOREIGN_STAGES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            policies[learner] = agent.fit(demonstrations, policy_class, rng=np.random.default_rng(seed)).policy_
+    records = []
+    for learner, policy in policies.items():
+        curve = distance(expert, policy, task, method=BRIDGE, n=draws, rng=np.random.default_rng(seed))
+        records.append(distance_record(curve, {"task": task.name, "learner": learner, "H": H, "n": n}))
+    return records
+
+
+def network_agent(learner: str, steps: int, batch_size: int, scratch: Path, stages: int = STAGES) -> Agent:
+    """The agent; log-loss gets as many updates as so many stages, by default those of the clipped ratio."""
     shared = {"batch_size": batch_size, "learning_rate": 0.05, "checkpoint": scratch / "run"}
     if learner == NETWORK:
-        return make_agent("agents.neural:NeuralBC", steps=STAGES * steps, **shared)
+        return make_agent("agents.neural:NeuralBC", steps=stages * steps, **shared)
     first = {**shared, "steps": steps, "trims": (TRIM,)}
     if learner == CLIPPED:
         return make_agent("agents.neural:NeuralClippedRatioBC", ratio_steps=steps, ratio_learning_rate=0.02, **first)
@@ -198,6 +265,14 @@ def cells(o: ShuffledOptions) -> Iterator[Cell]:
     of_dial["chunks"] = list(o.chunks)
     of_networks = {"text": text_of(o, o.network_vocab, "network_horizon"), "n": o.network_n, "draws": o.draws}
     training = {"steps": o.network_steps, "batch_size": o.network_batch}
+    if networks and o.records is None:
+        foreign = {"text": text_of(o, o.network_vocab, "foreign_horizons"), "share": o.foreign_share, "n": o.network_n}
+        foreign |= {"foreign": foreign_text(o), "draws": o.draws, "steps": o.foreign_steps}
+        foreign["batch_size"] = o.network_batch
+        for replicate in range(o.network_seeds):
+            for H in sorted(o.foreign_horizons, reverse=True):
+                cell = {**foreign, "H": H, "replicate": replicate}
+                yield Cell(FOREIGN, foreign_documents, cell, scratch=True)
     for replicate in range(o.network_seeds if networks else 0):
         for learner in (RHO, CLIPPED, NETWORK):
             cell = {**of_networks, "learner": learner, **training, "replicate": replicate}
@@ -225,6 +300,11 @@ def tables(o: ShuffledOptions, s: Summary) -> Iterator[Table]:
         for a, K in dialled
     ]
     rows += [(f"any bigram model, H={o.network_horizon}: {a}", at_end(o, a)) for a in ANY_BIGRAM]
+    rows += [
+        (f"another corpus, H={H}: {a}", {"part": FOREIGN, "learner": a, "H": H})
+        for H in sorted(o.foreign_horizons)
+        for a in (NETWORK, RHO, CLEAN)
+    ]
     yield pivot(
         s,
         "Contaminated text",
@@ -275,6 +355,30 @@ def network_figure(o: ShuffledOptions, s: Summary) -> Figure:
     return chart(late, said, DISTANCE, panel, size=(8.6, 4.8))
 
 
+def foreign_gap(s: Summary, H: int) -> tuple[float, float, float] | None:
+    """By how much rho is farther than log-loss, on the same documents; ``None`` where one was not measured."""
+    ours, theirs = (s.select(DISTANCE2, part=FOREIGN, learner=learner, H=H) for learner in (RHO, NETWORK))
+    if not (len(ours) and len(theirs)) or ours[0].seeds != theirs[0].seeds:
+        return None
+    return paired_difference(ours[0].replicates, theirs[0].replicates, keyed_rng(0, "bootstrap"))
+
+
+def foreign_figure(o: ShuffledOptions, s: Summary) -> Figure:
+    """Distance against the length, of documents of which a few are another corpus's."""
+    H = max(o.foreign_horizons)
+    gap = foreign_gap(s, H)
+    title = "Log-loss and rho on text with some documents of another corpus"
+    if gap and (gap[2] < 0 or gap[1] > 0):
+        title = f"H={H}: rho is {abs(gap[0]):.2g} {'nearer' if gap[0] < 0 else 'farther'} than log-loss"
+    colours = {NETWORK: "orange", RHO: "blue", CLEAN: "black"}
+    curves = [
+        Curve({"part": FOREIGN, "learner": learner}, learner, look={"color": COLOURS[colour]})
+        for learner, colour in colours.items()
+    ]
+    panel = Panel("H", "length of the documents H", DISTANCE2, curves, yscale="zero")
+    return chart(s, title, DISTANCE, panel)
+
+
 def figures(o: ShuffledOptions, s: Summary) -> list[FigureSpec]:
     """One of the dial, and one of all bigram models where there are some."""
     over = f"of {o.seeds} replicates" if o.seeds > 1 else "of the sampling of one replicate"
@@ -296,7 +400,16 @@ def figures(o: ShuffledOptions, s: Summary) -> list[FigureSpec]:
             lambda: network_figure(o, s),
         ),
     ]
-    return specs if len(s.select(DISTANCE2, part=NETWORKS)) else specs[:-1]
+    shown = specs if len(s.select(DISTANCE2, part=NETWORKS)) else specs[:-1]
+    if len(s.select(DISTANCE2, part=FOREIGN)):
+        caption = (
+            f"A share {o.foreign_share:g} of the documents is of another corpus; linear networks of the last token, "
+            f"trained by log-loss or by rho on the same {o.network_n} documents. Squared Hellinger distance of whole "
+            f"documents. {interval_words(o.network_seeds, 'trainings')}."
+        )
+        said = "Does training on whole documents forgive those of another corpus?"
+        shown = [*shown, FigureSpec("foreign", said, caption, lambda: foreign_figure(o, s))]
+    return shown
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------
@@ -329,6 +442,15 @@ def findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
             f"{'lowers' if change < 0 else 'does not lower'} the distance against the maximum likelihood of the same "
             f"class: {100 * change:+.0f} %, {told}."
         )
+    for H in sorted(o.foreign_horizons):
+        if gap := foreign_gap(s, H):
+            shown = {name: s.shown(DISTANCE2, part=FOREIGN, learner=name, H=H) for name in (NETWORK, RHO, CLEAN)}
+            told = "beyond chance" if gap[1] > 0 or gap[2] < 0 else "not beyond chance"
+            yield (
+                f"A share {o.foreign_share:g} of the documents of another corpus, H={H}: "
+                f"{'; '.join(f'{name} {number}' for name, number in shown.items())}. Rho less log-loss, paired: "
+                f"{with_interval(*gap, digits=2)}, {told}."
+            )
     if why := networks_left_out(o.neural):
         yield f"Networks were {why}."
 
@@ -338,7 +460,12 @@ STUDY = Study(
     question="Some documents of a text are shuffled: who pays for them at every token, and who once?",
     options=ShuffledOptions,
     cells=cells,
-    analyse=analysis(tables=tables, figures=figures, findings=findings),
-    reads=("corpus",),
+    analyse=analysis(
+        tables=tables,
+        figures=figures,
+        findings=findings,
+        setting=lambda o: f"{o.contamination:.0%} of the documents shuffled",
+    ),
+    reads=("corpus", "foreign"),
     seeds_of="text",
 )

@@ -442,6 +442,12 @@ STUDY = Study(
     question="Which failures of a next-token predictor does a verifier with backtracking repair?",
     options=SnowballOptions,
     cells=cells,
-    analyse=analysis(rows=gap_rows, tables=tables, figures=figures, findings=findings),
+    analyse=analysis(
+        rows=gap_rows,
+        tables=tables,
+        figures=figures,
+        findings=findings,
+        setting=lambda o: f"eps = {o.eps:g} (Snowball); d = {o.degree} (PathStar)",
+    ),
     labels=("decoding", "degree", "budget"),
 )

@@ -156,6 +156,12 @@ STUDY = Study(
     question="What does asking the expert save where one can climb back: how does the cost of a slip grow?",
     options=TightropeOptions,
     cells=cells,
-    analyse=analysis(rows=cost_rows, tables=tables, figures=figures, findings=cost_findings),
+    analyse=analysis(
+        rows=cost_rows,
+        tables=tables,
+        figures=figures,
+        findings=cost_findings,
+        setting=lambda o: f"eps = {o.eps:g}, recoverable",
+    ),
     seeds_of="rl",
 )

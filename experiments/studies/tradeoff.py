@@ -401,6 +401,12 @@ STUDY = Study(
     question="What do longer chunks buy in the approximation factor, and what do they cost in time and memory?",
     options=TradeoffOptions,
     cells=cells,
-    analyse=analysis(rows=slopes_in_chunks, tables=tables, figures=figures, findings=findings),
+    analyse=analysis(
+        rows=slopes_in_chunks,
+        tables=tables,
+        figures=figures,
+        findings=findings,
+        setting=lambda o: f"norm bound of ChunkKR {o.norm_bound:g}",
+    ),
     labels=("B",),
 )

@@ -385,6 +385,11 @@ STUDY = Study(
     question="Can linear next-token models learn to compute, how far beyond their data, and what without the chain?",
     options=TuringOptions,
     cells=cells,
-    analyse=analysis(tables=tables, figures=figures, findings=findings),
+    analyse=analysis(
+        tables=tables,
+        figures=figures,
+        findings=findings,
+        setting=lambda o: f"learned from {o.n} runs with the chain, {o.n_direct} of each length at once",
+    ),
     labels=("chain", "length"),
 )

@@ -19,6 +19,7 @@ from agents import (
     CrossValidatedBC,
     DAgger,
     ForwardTraining,
+    JSDPlusTVBC,
     LayerwiseBC,
     LogLossBC,
     OnPolicyDistillation,
@@ -174,6 +175,7 @@ TV = TotalVariationBC
 
 OBJECTIVES = [
     ("clipped: beta 0", lambda: ClippedRatioBC(0.0).fit(*CLIPPED), ValueError, "beta=0.0 must be positive"),
+    ("jsd: weight", lambda: JSDPlusTVBC(-1.0).fit(*CLIPPED), ValueError, "weight=-1.0 must"),
     ("clipped: chunk", lambda: ClippedRatioBC(chunk=0).fit(*CLIPPED), ValueError, "chunk=0"),
     ("clipped: class", lambda: ClippedRatioBC().fit(CLIPPED[0], ONE_OPTION), ValueError, "use chunk=1"),
     ("clipped: expert", lambda: ClippedRatioBC().fit(*drawn(RARE)), ValueError, "have none; .*expert_log_probs=True"),
