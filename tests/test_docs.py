@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import Path
@@ -188,10 +189,8 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(site):
 
 @pytest.mark.slow
 def test_every_public_name_is_found(site, reference):
-    from sphinx.util.inventory import InventoryFile
-
-    inventory = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
-    known = {name for kind, items in inventory.data.items() if kind.startswith("py:") for name in items}
+    lines = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
+    known = {line.split()[0] for line in lines if line.split()[1].startswith("py:")}
     names = {name for chapter in reference.public().values() for names in chapter for name in names}
     assert names - known == set()
     searched = (site / "searchindex.js").read_text(encoding="utf-8")
