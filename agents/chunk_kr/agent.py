@@ -342,8 +342,8 @@ class ChunkKR(Agent):
     ``norm_bounds_tried``, and one entry in ``programs`` for each chunk length (`program_details`).
 
     Raises:
-        ValueError: on `fit`: a vocabulary other than two, features that are not finite or leave the unit ball, a chunk longer
-            than H, a norm bound with an empty set (the smallest feasible one is named).
+        ValueError: on `fit`: a vocabulary other than two, features that are not finite or leave the unit ball, a chunk
+            longer than H, a norm bound with an empty set (the smallest feasible one is named).
         NotTractableError: more than ``max_points`` points.
 
     Warns:
