@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ html_title = f"ntp-envs {release}"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "classroom/made"]
 nitpicky = True
 nitpick_ignore = [("py:class", "dict[str")]  # of an annotation that Sphinx does not take apart
 default_role = "py:obj"
@@ -72,6 +73,12 @@ def _math(block: bool) -> Any:
     return visit, None
 
 
+def _sheets(app: Any, page: str, source: list[str]) -> None:
+    """Links to the files of the sheets lead to their pages here."""
+    if page.startswith("classroom/"):
+        source[0] = re.sub(r"\]\((\d\d_\w+)\.py\)", r"](../gallery/sheets/\1.md)", source[0])
+
+
 def setup(app: Any) -> dict[str, Any]:
     terms = {term.lower(): term for term in reference.glossary_terms(HERE / "glossary.md")}
     unlinked: dict[str, dict[str, str]] = {}
@@ -85,7 +92,9 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", process)
     app.connect("autodoc-process-signature", lambda *given: tuple(map(reference.shorter, given[-2:])))
     app.connect("env-updated", reference.also_known)
+    app.connect("doctree-resolved", reference.link_code)
     app.connect("missing-reference", reference.resolve)
+    app.connect("source-read", _sheets)
     app.connect("builder-inited", lambda app: galleries.write_pages(HERE / "gallery"))
     app.add_html_math_renderer("mathml", inline_renderers=_math(False), block_renderers=_math(True))
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""The galleries: a page a task family and a page a study. What `write_pages` writes is not in the repository.
+"""The galleries: a page a task family, a study, an exercise sheet. What `write_pages` writes is not in the repository.
 
 A task's page is made when the documentation is built, in seconds a family: what ``ntp-bench info`` says, and an episode
 of the expert beside one of a learner. A study takes longer, so its figure is: run
@@ -7,8 +7,8 @@ of the expert beside one of a learner. A study takes longer, so its figure is: r
 
 (all studies by default; those whose libraries are missing are named and left out). Each is run as ``ntp-bench run NAME
 --quick`` in ``docs/_build/runs/NAME``, where a run that was stopped goes on and one that is up to date costs a second;
-its headline figure, caption and findings then go into ``docs/figures``, to be committed. All of them together take
-about forty minutes of two cores, most of it trainings of networks.
+its headline figure, caption and findings then go into ``docs/figures``, to be committed. Most quick forms take about a
+minute of two cores, trainings of networks some minutes.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reference import as_rst
+from reference import as_rst, find
 
 from agents import Agent, ConvergenceWarning, LogLossBC, PerceptronBC
 from experiments.info import describe
 from experiments.studies import STUDIES, load_study
-from ntp_envs import NGramClass, NotTractableError, Task, collect, distance, make_task, task_names
-from ntp_envs.tasks.registry import WITH_AN_EXTRA, task_class
+from ntp_envs import NGramClass, NotTractableError, Task, collect, distance, make_task
+from ntp_envs.tasks.registry import BUILT_IN, WITH_AN_EXTRA
 
 HERE = Path(__file__).parent
-FIGURES = HERE / "figures"
+FIGURES, SHEETS = HERE / "figures", HERE / "classroom"
 LARGEST = 60_000  # bytes of a figure
 
 #: where log-loss takes long, another learner
@@ -54,16 +54,22 @@ ARGUMENT = r"^    (\*{0,2}\w[\w, *]*): ((?:.*\n?)(?:(?:     .*)?\n?)*)"
 
 def write_pages(folder: Path) -> None:
     """Every page of both galleries; a page that has not changed is left alone."""
-    tasks = {name: task_page(name) for name in task_names() if ":" not in name}
+    tasks = {name: task_page(name) for name in BUILT_IN}
     tasks |= {name: extra_page(name) for name in WITH_AN_EXTRA}
     studies = {name: study_page(name) for name in STUDIES}
     pages = {f"tasks/{name}": page for name, page in tasks.items()}
     pages |= {f"studies/{name}": page for name, page in studies.items()}
-    lines = {name: task_class(name).__doc__.strip().partition("\n")[0] for name in tasks}
-    pages["tasks"] = index("Tasks", "What each family shows, and an episode of its expert beside a learner's.", "tasks",
-                           {name: rst_to_md(line) for name, line in lines.items()})  # fmt: skip
+    lines = {name: find(f"ntp_envs.tasks.{name}").__doc__.strip().partition("\n")[0] for name in tasks}
+    lines = {name: rst_to_md(line) for name, line in lines.items()}
+    about = "What each family shows, and an episode of its expert beside a learner's."
+    pages["tasks"] = index("Gallery of tasks", about, "tasks", lines)
+    about = "What each asks, and what it found in its quick form."
     questions = {name: load_study(name).question for name in studies}
-    pages["studies"] = index("Studies", "What each asks, and what it found in its quick form.", "studies", questions)
+    pages["studies"] = index("Gallery of studies", about, "studies", questions)
+    sheets = {path.stem: sheet_page(path.read_text(encoding="utf-8")) for path in sorted(SHEETS.glob("[0-9]*.py"))}
+    pages |= {f"sheets/{name}": page for name, page in sheets.items()}
+    titles = {name: page.partition("\n")[0].removeprefix("# ") for name, page in sheets.items()}
+    pages["sheets"] = index("Exercise sheets", "In order of difficulty; each runs on a laptop.", "sheets", titles)
     for name, page in pages.items():
         path = folder / f"{name}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +81,7 @@ def index(title: str, about: str, place: str, lines: dict[str, str]) -> str:
     """The front page of a gallery."""
     rows = "".join(f"| [{name}]({place}/{name}.md) | {_cell(line)} |\n" for name, line in lines.items())
     tree = "\n".join(f"{place}/{name}" for name in lines)
-    return f"# {title}\n\n{about}\n\n| | |\n|-|-|\n{rows}\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
+    return f"# {title}\n\n{about}\n\n| | |\n|-|-|\n{rows}\n:::{{toctree}}\n:hidden:\n\n{tree}\n:::\n"
 
 
 def _cell(text: str) -> str:
@@ -92,8 +98,7 @@ def rst_to_md(text: str) -> str:
 
 def extra_page(name: str) -> str:
     """Of a family that has no defaults to be made from: its docstring."""
-    kind = task_class(name)
-    return "\n\n".join([f"# {name}", *documented(kind, {}), reference(name)]) + "\n"
+    return "\n\n".join([f"# {name}", *documented(find(f"ntp_envs.tasks.{name}"), {}), reference(name)]) + "\n"
 
 
 def task_page(name: str) -> str:
@@ -104,7 +109,7 @@ def task_page(name: str) -> str:
         "expert": f"`{found['expert']}`",
         "policy class": f"`{found['policy class']}`",
         "best in class": found["best in class"],
-        "made by": f'`make_task("{name}", ...)`, `{found["environment"].removeprefix("gymnasium.")}`',
+        "made by": f'`make_task("{name}", ...)`, `{found["environment"]}`',
     }
     facts = "| | |\n|-|-|\n" + "".join(f"| {what} | {_cell(value)} |\n" for what, value in rows.items())
     parts = [f"# {name}", *documented(type(task), found["parameters"], between=[*episode(task), "## Sizes", facts])]
@@ -220,8 +225,29 @@ def distances(task: Task, policy: Any) -> str:
     return (
         f"| tokens written | {head} |\n|-|{'-|' * len(lengths)}\n"
         f"| squared Hellinger distance | {' | '.join(cells)} |\n\n"
-        f"From 0 (the same law) to 2 (nothing in common); {curve.method}{'' if curve.is_exact else ', 95 % at each h'}."
+        f"From 0 (the same law) to 2 (nothing in common); {'exactly' if curve.is_exact else 'with 95 % intervals'}, by "
+        f"the method `{curve.method}`."
     )
+
+
+# -- sheets ------------------------------------------------------------------------------------------------------------
+
+
+def sheet_page(source: str) -> str:
+    """A sheet for students, from its file in jupytext's percent format: gaps open, hints folded, no solutions."""
+    parts = []
+    for marks, text in re.findall(r"^# %%(.*)\n((?:(?!# %%).*\n?)*)", source, flags=re.M):
+        text = text.strip("\n")
+        if "solution" in marks:
+            continue
+        if "[markdown]" not in marks:
+            text = re.sub(r"^(\s*(?:return |\w+ = )).*  # gap$", r"\1...  # your turn", text, flags=re.M)
+            parts.append(f"```python\n{text}\n```")
+            continue
+        text = re.sub(r"^# ?", "", text, flags=re.M)
+        hint = "<details>\n<summary>Hint</summary>\n\n{}\n\n</details>"
+        parts.append(hint.format(text) if "hint" in marks else text)
+    return "\n\n".join(parts) + "\n"
 
 
 # -- studies -----------------------------------------------------------------------------------------------------------
@@ -236,10 +262,12 @@ def study_page(name: str) -> str:
     if made.exists():
         said = json.loads(made.read_text(encoding="utf-8"))
         alt = re.sub(r"[\[\]\n]", " ", said["caption"])
-        parts += [f"![{alt}](../../figures/{said['figure']})", f"*{_plain(said['caption'])}*"]
+        image = [f":::{{image}} ../../figures/{said['figure']}", f":alt: {alt}"]
+        image += [f":target: ../../_images/{said['figure']}", ":::"]  # at its full size
+        parts += ["\n".join(image), f"*{_plain(said['caption'])}*"]
         parts += ["\n".join(f"* {_plain(finding)}" for finding in said["findings"])] if said["findings"] else []
         parts += [f"Made by this command in {said['seconds']:g} seconds of one core, at commit `{said['commit']}`."]
-    parts += ["## What it does", _rst(about, study.options).replace(study.options.__module__, "experiments.study")]
+    parts += ["## What it does", _rst(about, study.options)]
     options = dataclasses.fields(study.options)
     quick = study.options.quick()
     rows = "".join(
@@ -257,7 +285,8 @@ def _short(value: Any) -> str:
 
 def _plain(text: str) -> str:
     """Text as it stands, whatever it means in Markdown; formulas of figures keep their dollars."""
-    return re.sub(r"([\\*_\[\]<>`#|])", r"\\\1", " ".join(text.split()))
+    parts = re.split(r"(\$[^$]+\$)", " ".join(text.split()))
+    return "".join(part if i % 2 else re.sub(r"([\\*_\[\]<>`#|])", r"\\\1", part) for i, part in enumerate(parts))
 
 
 def make_figure(name: str, workers: int) -> str:

@@ -52,6 +52,7 @@ MODULES = (
     "experiments.studies",
     "experiments.study",
     "experiments.advise",
+    "experiments.classroom",
     "experiments.testing",
 )
 
@@ -64,6 +65,8 @@ ONLY = {
     "agents.neural.training": ("Training",),
     "agents.neural.language": ("TrainedTransformersPolicy", "TransformersClass"),
     "experiments.advise": ("Advice", "Cost", "Evidence", "advise"),
+    "experiments.classroom": ("Verdict", "check"),
+    "experiments.testing": ("check_study", "figure_faults"),
 }
 
 #: page of ``docs/api``: where what stands on it is defined; the longest match counts
@@ -81,14 +84,15 @@ CHAPTERS = {
     "neural": ("agents.neural",),
     "rl": ("agents.rl",),
     "studies": ("experiments",),
+    "classroom": ("experiments.classroom",),
     "testing": ("ntp_envs.testing", "agents.testing", "experiments.testing"),
     "errors": ("ntp_envs",),
 }
 
 
 #: what is described without being there
-ABSENT = [name for name in ("torch", "stable_baselines3", "transformers", "datasets", "gguf", "safetensors", "minari")
-          if importlib.util.find_spec(name) is None]  # fmt: skip
+EXTRAS = ("torch", "stable_baselines3", "transformers", "datasets", "gguf", "safetensors", "psutil", "minari")
+ABSENT = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
 
 
 def load(module: str) -> ModuleType:
@@ -118,24 +122,25 @@ def defined_in(item: Any, module: str, name: str) -> str:
 
 @cache
 def public() -> dict[str, list[tuple[str, ...]]]:
-    """By chapter the names under which each thing is public, the one that it is documented under first."""
+    """By chapter the names of each thing: first the one that it is documented under, last where it is defined."""
     found: dict[tuple[str, str], list[str]] = {}
     for module in MODULES:
         for name in names_of(load(module)):
-            item = getattr(load(module), name)
+            item = find(f"{module}.{name}")
             found.setdefault((defined_in(item, module, name), name), []).append(f"{module}.{name}")
     chapters: dict[str, list[tuple[str, ...]]] = {chapter: [] for chapter in CHAPTERS}
-    for (module, _), names in found.items():
+    for (module, name), names in found.items():
         places = [(len(place), chapter) for chapter, known in CHAPTERS.items() for place in known
                   if f"{module}.".startswith(f"{place}.")]  # fmt: skip
-        chapters[max(places)[1]].append(tuple(names))
+        chapters[max(places)[1]].append((*names, *{f"{module}.{name}"}.difference(names)))
     return chapters
 
 
 def find(path: str) -> Any:
     """What ``package.module.name`` is."""
     module, _, name = path.rpartition(".")
-    return getattr(load(module), name)
+    with mock(ABSENT):
+        return getattr(importlib.import_module(module), name)
 
 
 def words_on(path: str) -> str:
@@ -154,7 +159,8 @@ def entry(path: str) -> list[str]:
     if inspect.isclass(item) and issubclass(item, BaseException):
         return [f".. autoexception:: {path}", ""]
     if inspect.isclass(item):
-        return [f".. autoclass:: {path}", "   :members:", "   :show-inheritance:", ""]
+        bases = ["   :show-inheritance:"] if item.__bases__ != (object,) else []
+        return [f".. autoclass:: {path}", "   :members:", *bases, ""]
     if inspect.isroutine(item):
         return [f".. autofunction:: {path}", ""]
     value = [f"   :value: {item!r}"] if len(repr(item)) < 200 and "<" not in repr(item) else []
@@ -177,6 +183,7 @@ class Public(Directive):
         for path in paths:
             table += [f"   * - :py:obj:`{path.rpartition('.')[2]} <{path}>`", f"     - {summary(path)}"]
         lines = [*table, "", *(line for path in paths for line in entry(path))]
+        self.state.document.settings.env.note_dependency(__file__)
         box = nodes.container()
         text = ["````{eval-rst}", *lines, "````"]
         self.state.nested_parse(StringList(text, source=f"the chapter {self.arguments[0]}"), 0, box)
@@ -211,6 +218,20 @@ def resolve(app: Any, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node |
         known = domain.objects[path]
         return make_refnode(app.builder, node["refdoc"], known.docname, known.node_id, contnode, path)
     return contnode if exists(target, node.get("py:module"), node.get("py:class")) else None
+
+
+def link_code(app: Any, doctree: nodes.document, page: str) -> None:
+    """Code in a sentence that is a public name, or ``Class.member`` of one, leads to its entry."""
+    objects = app.env.get_domain("py").objects
+    places = {name.rpartition(".")[2]: names[0] for chapter in public().values() for names in chapter for name in names}
+    for literal in list(doctree.findall(nodes.literal)):
+        first, _, member = literal.astext().removesuffix("()").partition(".")
+        path = literal.astext() if literal.astext() in objects else ".".join(filter(None, [places.get(first), member]))
+        parents = (literal.parent, literal.parent.parent)
+        if path in objects and not any(isinstance(one, nodes.reference | nodes.title) for one in parents):
+            known = objects[path]
+            link = make_refnode(app.builder, page, known.docname, known.node_id, literal.deepcopy(), path)
+            literal.replace_self(link)
 
 
 #: libraries that docstrings name, and the short names that they have there
@@ -252,8 +273,8 @@ SHORT = {stringify_annotation(kind, "smart"): name for name, kind in {**ARRAYS, 
 
 
 def shorter(words: str | None) -> str | None:
-    """A signature in which numpy's aliases have their names again."""
-    for long, short in SHORT.items() if words else ():
+    """A signature in which numpy's aliases have their names again, and what stands for a default is Python."""
+    for long, short in {**SHORT, "<factory>": "..."}.items() if words else ():
         words = words.replace(long, short)
     return words
 
@@ -261,7 +282,12 @@ def shorter(words: str | None) -> str | None:
 # -- docstrings --------------------------------------------------------------------------------------------------------
 
 AFTER = "Attributes after fit"
-GOOGLE = Config(napoleon_use_ivar=True, napoleon_use_rtype=False, napoleon_custom_sections=[(AFTER, "params_style")])
+#: "p, q: two policies" is one entry of a list; as a field ``:param p, q:`` it would be a q of type p
+GOOGLE = Config(
+    napoleon_use_param=False,
+    napoleon_use_rtype=False,
+    napoleon_custom_sections=[("Attributes", "params_style"), (AFTER, "params_style")],
+)
 
 
 def as_rst(words: str) -> list[str]:
@@ -281,7 +307,8 @@ def glossary_terms(path: Path) -> list[str]:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     blocks = re.findall(r"^(?:`{3,}|:{3,})\{glossary\}\n(.*?)^(?:`{3,}|:{3,})\s*$", text, flags=re.M | re.S)
     lines = [line for block in blocks for line in block.splitlines()]
-    return [line.partition(" : ")[0].strip(" *") for line in lines if line[:1].strip() and not line.startswith((":", ".."))]
+    terms = [line for line in lines if line[:1].strip() and not line.startswith((":", ".."))]
+    return [term.partition(" : ")[0].strip(" *") for term in terms]  # in bold, for a code host
 
 
 #: what a link may stand between, for docutils to see it

@@ -311,7 +311,7 @@ def _write(settings: AdviseSettings, found: Advice, sentences: list[str], second
             png, svg = render(draw(found, f"{title}: n = {found.n}, H = {found.horizon}"))[:2]
         (settings.out / "advice.png").write_bytes(png)
         (settings.out / "advice.svg").write_bytes(svg)
-        figures = [(FigureSpec("advice", title, caption, lambda *_: None), png)]  # type: ignore[arg-type]
+        figures = [(FigureSpec("advice", title, caption, lambda *_: None), svg)]  # type: ignore[arg-type]
     rows = [[c.learner, c.seconds, c.megabytes, found.losses.get(c.learner, math.nan), c.why_not] for c in found.costs]
     table = Table("learners", ["learner", "seconds", "MB", "worst loss, held out", "why not"], rows)
     among = ["--class", settings.class_] if settings.class_ else []

@@ -61,6 +61,28 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "ntp-envs",
     "svg.fonttype": "path",
 }
+#: of slides: the same picture on a smaller canvas, so that words and lines can be seen from the last row
+SLIDES: dict[str, Any] = {"figure.figsize": (6.4 / 1.4, 4.8 / 1.4), "savefig.dpi": 150 * 1.4}
+
+
+@contextmanager
+def for_slides() -> Iterator[None]:
+    """Figures that are styled inside are for slides."""
+    paper = dict(STYLE)
+    STYLE.update(SLIDES)
+    try:
+        yield
+    finally:
+        STYLE.clear()
+        STYLE.update(paper)
+
+
+def inches(size: tuple[float, float]) -> tuple[float, float]:
+    """A size on paper as it is in the style that is set."""
+    import matplotlib
+
+    width, height = matplotlib.rcParams["figure.figsize"]
+    return size[0] * width / 6.4, size[1] * height / 4.8
 
 
 #: of words on white, at least (WCAG 2 asks for 4.5); a little more, for words on a light grey
@@ -248,7 +270,7 @@ def new_grid(title: str, rows: int, columns: int, size: tuple[float, float], **h
     """A figure with ``(rows, columns)`` axes under one title; ``how`` as `matplotlib.figure.Figure.subplots` has it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size)
+    figure = Figure(figsize=inches(size))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     return figure, figure.subplots(rows, columns, squeeze=False, **how)
 
@@ -345,7 +367,7 @@ def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
 
     Args:
         figure: with all that is in it.
-        setting: task, parameters, n and seeds, for the line below the title, before what the figure says itself.
+        setting: parameters, for the line below the title, after the task, n and seeds that `say_data` put there.
         otherwise: in their place, where neither says anything.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -354,18 +376,16 @@ def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
 
     renderer = FigureCanvasAgg(figure).get_renderer()
     told = {text.get_label(): text for text in figure.texts if text.get_label() in (SHOWN, SUBTITLE)}
-    parts = [setting, *(told[label].get_text() for label in (SHOWN, SUBTITLE) if label in told)]
+    first, second = (told[label].get_text() if label in told else "" for label in (SHOWN, SUBTITLE))
     for text in told.values():
         text.remove()
-    say(figure, "; ".join(filter(None, parts if setting or SHOWN in told else [otherwise, *parts])))
+    first = first or ("" if setting else otherwise)
+    say(figure, "; ".join(filter(None, (first, setting, second))))
     for text in figure.findobj(Text):
         if (words := spelt(text.get_text())) != text.get_text():
             text.set_text(words)
         if contrast(text.get_color(), "white") > 1.3:  # white words are on something dark
             text.set_color(ink(text.get_color()))
-    for text in (text for axes in figure.axes for text in axes.texts):
-        if text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3:
-            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
     _head(figure, renderer)
     if figure.get_layout_engine() is not None:
         for _ in range(2):  # labels that have moved may need other room
@@ -373,6 +393,10 @@ def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
             for axes in figure.axes:
                 _part(axes, renderer)
         figure.set_layout_engine("none")
+    for text in [text for axes in figure.axes for text in axes.texts]:
+        plain = text.get_bbox_patch() is None and contrast(text.get_color(), "white") > 1.3
+        if plain and Text.get_window_extent(text, renderer).overlaps(text.axes.bbox):
+            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def _head(figure: Figure, renderer: Any) -> None:
@@ -554,7 +578,7 @@ def name_rows(axes: Axes, colours: Mapping[str, str]) -> dict[str, int]:
     """The heights of rows, the first one on top, after their names are on the y axis in these colours."""
     heights = {name: len(colours) - place for place, name in enumerate(colours)}
     axes.grid(visible=False, axis="y")
-    axes.set_yticks(list(heights.values()), labels=list(heights))
+    axes.set_yticks(list(heights.values()), labels=[spelt(name) for name in heights])
     for label, colour in zip(axes.get_yticklabels(), colours.values(), strict=True):
         label.set(color=colour, fontweight="bold", fontsize=9)
     return heights

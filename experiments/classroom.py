@@ -117,12 +117,11 @@ def judge(sheet: int, answer: Any, part: str = "a") -> Verdict:
     check_int("sheet", sheet, minimum=1, maximum=max(number for number, _ in QUESTIONS))
     check_in("part", part, [letter for number, letter in QUESTIONS if number == sheet])
     question = QUESTIONS[sheet, part]
+    cases, right = _asked(sheet, part)
     try:
-        cases = [()] if question.cases is None else list(question.cases())
         answers = _read(question, answer, cases)
     except Refused as refusal:
         return Verdict(False, str(refusal))
-    right = _numbers(question.truth(*case) for case in cases)
     agree = question.near(answers, right)
     if all(agree):
         return Verdict(True, "Right.")
@@ -135,6 +134,14 @@ def judge(sheet: int, answer: Any, part: str = "a") -> Verdict:
     if any(agree):
         return Verdict(False, f"Not yet: right in some cases, but not{_at(question, cases[agree.index(False)])}.")
     return Verdict(False, "Not yet.")
+
+
+@cache
+def _asked(sheet: int, part: str) -> tuple[list[Case], list[FloatArray]]:
+    """The cases of a question and the right answers to them, computed the first time."""
+    question = QUESTIONS[sheet, part]
+    cases: list[Case] = [()] if question.cases is None else list(question.cases())
+    return cases, _numbers(question.truth(*case) for case in cases)
 
 
 # -- reading an answer -------------------------------------------------------------------------------------------------
@@ -157,7 +164,7 @@ def _read(question: Question, answer: Any, cases: Sequence[Case]) -> list[FloatA
             value = answer(*case)
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
-            raise Refused(f"The function fails{_at(question, case)}: {said}") from None
+            raise Refused(f"The function fails{_at(question, case)} ({said}).") from None
         if value is ...:
             raise Refused("There is no answer yet: the function returns three dots; put yours in their place.")
         read.append(_number(value, question, f"what the function returns{_at(question, case)}"))
@@ -181,7 +188,7 @@ def _number(value: Any, question: Question, what: str) -> FloatArray:
         raise Refused(f"{no} of the type {type(value).__name__}.") from None
     if not np.isfinite(array).all():
         raise Refused(
-            f"{what[0].upper()}{what[1:]} is not finite: was something divided by 0, or a logarithm taken of it?"
+            f"Finite numbers are wanted, and {what} is {value}: was something divided by 0, or its log taken?"
         )
     if question.whole and (array != np.round(array)).any():
         raise Refused(f"{no} {value}.")
@@ -211,41 +218,31 @@ def _common_slips(
     question: Question, cases: Sequence[Case], right: Sequence[FloatArray]
 ) -> Iterator[tuple[str, list[FloatArray]]]:
     """Mistakes that any question may meet, each with the answer it leads to."""
-    at = question.length
-    if question.whole:
-        yield "one too many: something is off by one", [r + 1 for r in right]
-        yield "one too few: something is off by one", [r - 1 for r in right]
-    if at is not None:
-        lengths = [case[at] for case in cases]
-        for step, which in ((1, "longer"), (-1, "shorter")):
-            moved = [(*case[:at], case[at] + step, *case[at + 1 :]) for case in cases]
-            with np.errstate(all="ignore"):
-                yield (
-                    f"the answer for a sequence that is one token {which}",
-                    _numbers(question.truth(*c) for c in moved),
-                )
-        each = "a number for the whole sequence where one a token is asked for"
-        yield each, [r * H for r, H in zip(right, lengths)]
-        whole = "a number for one token where one for the whole sequence is asked for"
-        yield whole, [r / H for r, H in zip(right, lengths)]
-    if question.nats:
-        yield (
-            "bits where nats are asked for (or something divided by ln 2 once too often)",
-            [r / math.log(2) for r in right],
-        )
-        yield (
-            "nats where bits are asked for (a factor of ln 2 is missing or too much)",
-            [r * math.log(2) for r in right],
-        )
-    yield "a factor of 2 too many", [2 * r for r in right]
-    yield "a factor of 2 too few", [r / 2 for r in right]
-    yield "the wrong sign", [-r for r in right]
+    at, ln2 = question.length, math.log(2)
     with np.errstate(all="ignore"):
+        if question.whole:
+            yield "one too many: something is off by one", [r + 1 for r in right]
+            yield "one too few: something is off by one", [r - 1 for r in right]
+        if at is not None:
+            lengths = [case[at] for case in cases]
+            for step, which in ((1, "longer"), (-1, "shorter")):
+                moved = _numbers(question.truth(*case[:at], case[at] + step, *case[at + 1 :]) for case in cases)
+                yield f"the answer for a sequence that is one token {which}", moved
+            whole = "a number for the whole sequence where one a token is asked for"
+            yield whole, [r * H for r, H in zip(right, lengths)]
+            each = "a number for one token where one for the whole sequence is asked for"
+            yield each, [r / H for r, H in zip(right, lengths)]
+        if question.nats:
+            yield "nats and bits mixed up: it is divided by ln 2 once too often", [r / ln2 for r in right]
+            yield "nats and bits mixed up: a division by ln 2 is missing", [r * ln2 for r in right]
+        yield "a factor of 2 too many", [2 * r for r in right]
+        yield "a factor of 2 too few", [r / 2 for r in right]
+        yield "the wrong sign", [-r for r in right]
         yield "its own reciprocal: something is upside down", [1 / r for r in right]
-        yield "a root where a square is asked for (or a root too many)", [np.sqrt(r) for r in right]
-    yield "a square too many", [r**2 for r in right]
-    yield "a percentage where a share is asked for", [100 * r for r in right]
-    yield "the share of all the others", [1 - r for r in right]
+        yield "a root where there should be none, or a missing square", [np.sqrt(r) for r in right]
+        yield "a square where there should be none, or a missing root", [r**2 for r in right]
+        yield "a percentage where a share is asked for", [100 * r for r in right]
+        yield "the share of all the others", [1 - r for r in right]
 
 
 # -- the answers, computed ---------------------------------------------------------------------------------------------
@@ -270,12 +267,18 @@ def next_token(task: Any) -> Any:
     return LogLossBC().fit(task.population(), task.policy_class).policy_
 
 
+@cache
+def paid(horizon: int, *rates: float) -> float:
+    """The approximation factor of log-loss."""
+    task = contaminated(horizon, *rates)
+    return approximation_factor(task, next_token(task))
+
+
 DEFAULT = (1e-3, 1e-5, 1 - 1e-5)  # eps, p and q of a Contamination
 #: of sheet 2
 SHORT = (16, 0.05)
 
 
-@cache
 def rate_of_learning() -> float:
     """Exponent of n in the distance between what n demonstrations teach and what infinitely many do."""
     task = contaminated(*SHORT)
@@ -381,7 +384,6 @@ def coins_apart(d2: float, H: int) -> float:
     return distance(BernoulliPolicy(0.5), coin, make_task("BernoulliMixture", horizon=H)).final
 
 
-@cache
 def half_way() -> int:
     """Tokens after which an order-5 model's text is more than half way from the expert's."""
     task = text_task()
@@ -462,19 +464,14 @@ QUESTIONS: Mapping[tuple[int, str], Question] = {
             "eps itself, which is near only where p is 0 and q is 1": lambda eps, p, q: eps,
             "both kinds of documents counted alike": lambda eps, p, q: (p + q) / 2,
             "the two kinds of documents exchanged": lambda eps, p, q: q + eps * (p - q),
-            "the best in class, which log-loss does not find": lambda *rates: (
-                contaminated(64, *rates).best_in_class().policy.theta
-            ),
         },
     ),
     (1, "b"): Question(
         "(H, eps, p, q) -> factor",
-        lambda *of: approximation_factor(contaminated(*of), next_token(contaminated(*of))),
+        paid,
         lambda: [(4, *DEFAULT), (16, *DEFAULT), (64, *DEFAULT), (16, 1e-2, 1e-4, 1 - 1e-4), (8, 1e-3, 2e-4, 1 - 1e-4)],
         slips={
-            "the price of the clean documents alone: the contaminated ones are missed, too": lambda *of: (
-                approximation_factor(contaminated(*of), next_token(contaminated(*of))) - 1
-            ),
+            "the price of the clean documents alone: the contaminated ones are missed, too": lambda *of: paid(*of) - 1,
             "H itself: what p takes away is missing": lambda H, eps, p, q: H,
             "theta and p themselves where their square roots belong": lambda H, eps, p, q: (
                 1 + H * (eps * (q - p)) ** 2 / eps
@@ -657,10 +654,7 @@ QUESTIONS: Mapping[tuple[int, str], Question] = {
     (9, "c"): Question(
         "a number",
         lambda: without_chain()[1],
-        slips={
-            "the accuracy of tokens, where that of whole answers is asked for": lambda: without_chain()[0].mean(),
-            "the accuracy with the chain": lambda: 1.0,
-        },
+        slips={"the accuracy of tokens, where that of whole answers is asked for": lambda: without_chain()[0].mean()},
         absolute=0.1,
     ),
     (10, "a"): Question(
@@ -669,9 +663,6 @@ QUESTIONS: Mapping[tuple[int, str], Question] = {
         games,
         slips={
             "layers counted; several layers may err on one context": lambda policy, task: task.horizon,
-            "the mass of the contexts, not their number": lambda policy, task: sum(
-                task.set_masses[np.unique(policy.error_contexts)]
-            ),
             "all contexts there are": lambda policy, task: len(task.prompt_law()[0]),
         },
         whole=True,

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -121,6 +121,8 @@ class RunSettings:
     """Print the first table in this form, and keep all of them in the folder."""
     pdf: bool = False
     """Write every figure as PDF too."""
+    slides: bool = False
+    """Draw the figures for slides: larger words and lines."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -261,6 +263,7 @@ def gathered(words: Sequence[str], options: Mapping[str, bool]) -> list[str]:
 
 
 def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
+    from experiments.charts import for_slides
     from experiments.run import run_study
 
     out = settings.out or Path("runs") / (study.name + ("-quick" if settings.quick else ""))
@@ -272,7 +275,8 @@ def _run_and_show(study: Study, settings: RunSettings, options: Any) -> int:
             same = ("quick", "seed", "place", "overwrite", "reuse_stale", "pdf")
             how: dict[str, Any] = {name: getattr(settings, name) for name in same}
             how["tell"] = lambda sentence: stderr.print(escape(sentence), soft_wrap=True)
-            outcome = run_study(study, options, out=out, progress=progress, **how)
+            with for_slides() if settings.slides else nullcontext():
+                outcome = run_study(study, options, out=out, progress=progress, **how)
     except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
     except BrokenPipeError:

@@ -75,7 +75,7 @@ class PlaySettings:
     rounds: int | None = None
     """Places to guess at, or episodes to write: by default 20 and 3."""
     length: int = 3
-    """Characters to guess at each place."""
+    """Characters to guess at each place of a text, unless the task has a horizon."""
     seed: int = 0
     """Of the places and the prompts: the same for everyone whose results are to be compared."""
     top: int = 5
@@ -342,6 +342,7 @@ def guess(task: Text, settings: PlaySettings, screen: Screen, result: Result) ->
     """
     labels = labels_of(task)
     numbers = {label: token for token, label in enumerate(labels)}
+    numbers = {label.strip(): token for label, token in numbers.items() if label.strip()} | numbers  # " word" as "word"
     passages = places_of(task, settings)
     prompts, tokens, scored = passages.prompts, passages.tokens, is_guessed(task, passages)
     base, orders = task.shuffled, {f"{n}-gram": task.replace(expert_order=n).clean for n in ORDERS}
@@ -537,9 +538,9 @@ def show_play(words: list[str]) -> int:
         screen.say("")
         code = 130
     if not result.finished:
-        said = f"Stopped after {len(result.rounds)} of {rounds} rounds. They count, and the one broken off does not"
-        kept = "." if settings.json is None else "; all guesses are kept."
-        screen.tell(said + kept, "yellow")
+        counts = ", which count; the one broken off does not" if result.rounds else ""
+        kept = "" if settings.json is None else "; what was typed is kept"
+        screen.tell(f"Stopped after {len(result.rounds)} of {rounds} rounds{counts}{kept}.", "yellow")
     if text:
         network_bits(task, settings, result, screen)
     show_result(result, screen)
@@ -572,7 +573,8 @@ def show_result(result: Result, screen: Screen) -> None:
         who = result.player if name == YOU else name
         rows.append([screen.visible(who), with_interval(*over_rounds(values, least=result.least)), less])
     heading = f"{result.measure}: mean over rounds ({len(result.rounds)}) [95 % over rounds]"
-    print_rows(Table(heading, ["who", result.measure, f"{result.player} less them, round by round"], rows), screen)
+    columns = ["who", result.measure, f"{screen.visible(result.player)} less them, round by round"]
+    print_rows(Table(heading, columns, rows), screen)
 
 
 def print_rows(table: Table, screen: Screen) -> None:

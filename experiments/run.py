@@ -466,13 +466,13 @@ def _write(
     for spec in analysis.figures:
         try:
             with styled():
-                png, *others = render(spec.draw(), setting=spec.setting, otherwise=numbers_of(options), pdf=pdf)
+                png, svg, *others = render(spec.draw(), setting=spec.setting, otherwise=numbers_of(options), pdf=pdf)
         except Exception:
             undrawn.append(Failure(f"figure {spec.name}", traceback.format_exc()))
             continue
-        for ending, drawing in zip(("png", "svg", "pdf"), (png, *others)):
+        for ending, drawing in zip(("png", "svg", "pdf"), (png, svg, *others)):
             write_whole(folder.path / f"{spec.name}.{ending}", drawing)
-        drawn.append((spec, png))
+        drawn.append((spec, svg))
     page = report_html(
         title=f"{study.name}{' (quick)' if settings['quick'] else ''}",
         question=study.question,
@@ -483,6 +483,7 @@ def _write(
         failures=[*failures, *undrawn],
         settings={name: value for name, value in settings.items() if name != MADE},
         cells=len(cells),
+        made=settings[MADE],
     )
     write_whole(folder.report, page)
     return undrawn

@@ -274,8 +274,9 @@ class Table:
         )
         note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""
         return (
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{html.escape(self.title)}">'
             f"<table><caption>{html.escape(self.title)}</caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
         )
 
     def to_markdown(self) -> str:

@@ -253,7 +253,7 @@ def test_the_command_on_a_text(story, tmp_path, capsys):
     assert [line[:2] for line in lines[:4]] == ["1.", "2.", "3.", "4."]
     assert "misspecified" in lines[0] and "n-gram" in lines[2]
     assert json.loads((tmp_path / "advice.json").read_text())["misspecified"] is True
-    assert "data:image/png" in (tmp_path / "report.html").read_text()
+    assert "data:image/svg+xml" in (tmp_path / "report.html").read_text()
 
 
 def test_the_command_on_a_task_and_on_demonstrations(tmp_path, capsys):

@@ -482,14 +482,18 @@ def test_a_study_runs_wherever_it_is_called_from(tmp_path, method, where):
 # -- report ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_report_holds_everything_and_refers_to_nothing(tmp_path):
+def test_the_report_holds_everything_and_refers_to_files_beside_it_only(tmp_path):
     run_study(toy.STUDY, out=tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(sources) == 1
-    head, _, data = sources[0].partition(",")
-    assert head == "data:image/png;base64"
-    assert base64.b64decode(data) == (tmp_path / "run" / "squares.png").read_bytes()
+    (inside,) = (source for source in sources if source.startswith("data:"))
+    head, _, data = inside.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    assert base64.b64decode(data) == (tmp_path / "run" / "squares.svg").read_bytes()
+    places = {source[1:] for source in sources if source.startswith("#")}
+    assert places == {"squares", "numbers", "reproduce", "settings"} == {*re.findall(r' id="([^"]*)"', page)}
+    assert [source for source in sources if source[0] != "#" and source != inside] == ["squares.svg"]
+    assert re.search(r"run 20\d\d-\d\d-\d\d \d\d:\d\d UTC", page)
     assert not re.search(r"https?:|url\(|<script|<link|@import", page)
     for words in (
         "Do squares grow?",

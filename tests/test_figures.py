@@ -12,7 +12,6 @@ from experiments.charts import (
     Curve,
     Guide,
     Panel,
-    about,
     chart,
     contrast,
     end_labels,
@@ -78,10 +77,10 @@ def test_words_are_darkened_spelt_out_and_set_apart_from_lines_when_a_figure_is_
     title = "C_apx of four learners that are the same, in a title that is much too long to be put in one line of words"
     with styled():
         figure = chart(Summary(rows), title, "C_apx", *panels)
-        render(figure, setting=about(rows, "eps = .1"))
+        render(figure, setting="eps = .1", otherwise="never said")
     assert figure_faults(figure) == []
     (said,) = (text.get_text() for text in figure.texts if text.get_label() == SUBTITLE)
-    assert said.startswith("Task(eps=0.1); $\\varepsilon$ = .1; H = 4–64; n = 100; 5 data sets; bands: 95 %")
+    assert said == r"Task(eps=0.1); H = 4–64; n = 100; 5 data sets; $\varepsilon$ = .1; bands: 95 % at each point"
     assert figure.get_suptitle().startswith("Approximation factor of four learners") and "\n" in figure.get_suptitle()
     for axes in figure.axes:  # the grid ends where the data end
         low, high = axes.get_xlim()
@@ -113,7 +112,7 @@ def test_ink_is_legible_on_white(colour):
     assert ink("#123456") == "#123456", "what is legible stays as it is"
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.8, 1.6), (0.99, 1.01), (1, 9), (1, 300), (3e-8, 2e5), (1e-30, 1e30), (4, 5)])
+@pytest.mark.parametrize(("low", "high"), [(0.8, 1.6), (0.99, 1.01), (1, 9), (1, 300), (3e-8, 2e5), (1e-30, 1e30)])
 def test_a_logarithmic_axis_has_a_few_ticks(low, high):
     ticks = log_ticks(low, high)
     assert 2 <= len(ticks) <= 12 and ticks == sorted(set(ticks))

@@ -40,8 +40,19 @@ from experiments.aggregate import (
     scored,
 )
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import COLOURS, Axes, Figure, new_figure, new_grid, no_data, round_ticks, say, say_data, span
-from experiments.charts import FACTOR as FACTOR_LABEL
+from experiments.charts import (
+    COLOURS,
+    SHOWN,
+    SPELT,
+    Axes,
+    Figure,
+    new_figure,
+    new_grid,
+    no_data,
+    round_ticks,
+    say,
+    span,
+)
 from experiments.evaluation import (
     build_agent,
     build_task,
@@ -296,7 +307,7 @@ def comparison_figure(runs: Runs, means: Summary) -> Figure:
     width = 0.085 * max(map(len, agents)) + 0.6
     size = (max(width + 2.5 * columns, 6.4), lines * (0.34 * len(agents) + 1.3) + 0.7)
     figure, grid = new_grid(title, lines, columns, size, sharey=True)
-    say_data(figure, means.select(DISTANCE))
+    say(figure, f"n = {runs.options.n:,}; {runs.options.seeds} data sets for each task and horizon", SHOWN)
     say(figure, "dots grow with H; broad lines: 95 % intervals at the largest")
     for axes, task in zip(grid.ravel(), tasks):
         task_panel(axes, runs, means, task)
@@ -332,7 +343,7 @@ def task_panel(axes: Axes, runs: Runs, means: Summary, task: str) -> None:
     round_ticks(axes, [*positive, *([floor] if zeros else []), *([1.0] if factor or not positive else [])])
     axes.set_title(f"{short_names(runs.options.tasks)[task]}\n{span('H', horizons)}", fontsize=11)
     why = runs.no_factor(task)
-    axes.set_xlabel(FACTOR_LABEL if factor else f"D_H^2 ({why})" if why else "D_H^2", fontsize=9)
+    axes.set_xlabel(SPELT[FACTOR] if factor else f"D_H^2 ({why})" if why else "D_H^2", fontsize=9)
     axes.tick_params(axis="y", length=0)
 
 

@@ -123,8 +123,6 @@ def cells(options: RobustOptions) -> Iterator[Cell]:
 
 
 def shown_name(learner: str, K: int) -> str:
-    if " by held-out" in learner:
-        return learner.replace(", lam by", ", λ by").replace(", K and B by", ", K, B by")
     return titled(learner, K) if learner in (CHUNKED, CHUNK_KR) else learner
 
 

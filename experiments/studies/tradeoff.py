@@ -19,6 +19,8 @@ from experiments.charts import (
     Panel,
     chart,
     draw_lines,
+    end_labels,
+    learner_style,
     new_panels,
     plain_log_axis,
     round_ticks,
@@ -270,8 +272,10 @@ def trade_figure(
             lines.append(Line(drawn, learner, learner if alone else "", markersize=9 if alone else 5))
             for i, word in words.items() if len(drawn.x) > 1 else ():
                 left = learner == CHUNK_KR and drawn.mean[i] == drawn.mean[: i + 1].min()  # the line is on its right
-                side: dict[str, Any] = {"xytext": (-8, -7), "ha": "right"} if left else {"xytext": (9, 8)}
-                axes.annotate(word, (drawn.x[i], drawn.mean[i]), **side, **text(learner))
+                if left:
+                    axes.annotate(word, (drawn.x[i], drawn.mean[i]), xytext=(-8, -7), ha="right", **text(learner))
+                else:
+                    end_labels(axes, [(drawn.x[i], drawn.mean[i], word, learner_style(learner).colour)])
         if metric == "K" and limit is not None and len(limit.x):
             lines.append(Line(limit, IMPROPER, ""))
             axes.annotate("1 + H/K", (limit.x[-1], limit.mean[-1]), xytext=(-10, -6), ha="right", **text(IMPROPER))

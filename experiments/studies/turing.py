@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -327,7 +327,7 @@ def figures(options: TuringOptions, summary: Summary) -> list[FigureSpec]:
             "Does every computation need its steps?",
             "Adding one: which bits flip is decided by a conjunction of bits, a linear function, so that the "
             f"answer at once is within reach of the class, as the run of the machine is. {spread}",
-            lambda: runs_figure(summary, "", (8.6, 4.6), 2, adds),
+            lambda: runs_figure(summary, adds.title, (8.6, 4.6), 2, replace(adds, title="")),
         ),
     ]
 
