@@ -249,7 +249,7 @@ class Evaluation:
             ends = self.interval(name, confidence=confidence)
             draw_line(ax, getattr(self, name), *ends, band=True, label=label, linestyle=dashes)
         words = f"{100.0 * confidence:.12g} % at each h, n = {self.n}"
-        name_axes(ax, "share of tokens equal to the demonstration's", words)
+        name_axes(ax, "share of tokens that are right", words)
         ax.set_ylim(0.0, 1.05)
         return ax
 

@@ -33,7 +33,6 @@ def axes_or_new(ax: Axes | None) -> Axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(color="#E4E4E4")
         ax.set_axisbelow(True)
-        ax.xaxis.get_major_locator().set_params(integer=True)
     if not hasattr(ax, "fill_between"):
         raise TypeError(f"ax={ax!r} must be a matplotlib Axes, not {type(ax).__name__}; plt.subplots() gives one.")
     return ax
@@ -61,7 +60,11 @@ def draw_line(
 
 def name_axes(ax: Axes, ylabel: str, bands: str = "") -> None:
     """Names of both axes, what the bands are under the lower one, a legend where a line has a name; y begins at 0."""
+    from matplotlib.ticker import MaxNLocator
+
     ax.set_ylim(bottom=0.0, auto=None)
+    if isinstance(ticks := ax.xaxis.get_major_locator(), MaxNLocator):
+        ticks.set_params(integer=True)
     ax.set(xlabel=f"{WRITTEN}\n(band: {bands})" if bands else WRITTEN, ylabel=ylabel)
     if ax.get_legend_handles_labels()[1]:
-        ax.legend(frameon=False)
+        ax.legend(framealpha=0.85, edgecolor="none")

@@ -428,7 +428,8 @@ def test_an_evaluation_draws_three_lines_with_their_intervals():
 
 
 def test_without_axes_there_is_a_new_figure_of_pyplot():
-    plt = pytest.importorskip("matplotlib.pyplot")
+    import matplotlib.pyplot as plt
+
     before = set(plt.get_fignums())
     ax = sampled([0.1, 0.2]).plot()
     (number,) = set(plt.get_fignums()) - before

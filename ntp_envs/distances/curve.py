@@ -136,15 +136,12 @@ class DistanceCurve(Savable):
         """The curve over the tokens written, with its band where it is sampled; a line for each N of a coverage.
 
         Args:
-            ax: matplotlib's Axes to draw on; those of a new figure by default.
+            ax: matplotlib's Axes to draw on (else a ``TypeError``); those of a new figure by default.
             label: the line's name in the legend.
             **look: of the line, as ``ax.plot`` takes it: ``color``, ``linestyle``, ...
 
         Returns:
             The Axes, to go on with: ``curve.plot().set_xscale("log", base=2)``.
-
-        Raises:
-            TypeError: ``ax`` is something else.
 
         >>> from matplotlib.figure import Figure
         >>> from ntp_envs import UniformPolicy, distance, make_task
@@ -152,14 +149,7 @@ class DistanceCurve(Savable):
         >>> distance(task.expert, UniformPolicy(2), task).plot(Figure().subplots(), label="coin").get_ylabel()
         'squared Hellinger distance, 0 to 2'
         """
-        ax = axes_or_new(ax)
-        columns = [np.reshape(array, (self.horizon, -1)).T for array in (self.values, self.lower, self.upper)]
-        for number, line in enumerate(zip(*columns)):
-            at = "" if self.thresholds is None else f"N = {self.thresholds[number]:g}"
-            name = ", ".join(filter(None, (label, at)))
-            draw_line(ax, *line, band=not self.is_exact, label=name, **look)
-        name_axes(ax, IN_WORDS.get(self.metric, self.metric), self.band)
-        return ax
+        return _drawn(self, axes_or_new(ax), label, look)
 
     def __repr__(self) -> str:
         sampled = "exact" if self.is_exact else f"n={self.n}"
@@ -209,6 +199,16 @@ def compare_curves(curves: Mapping[str, DistanceCurve], ax: Axes | None = None, 
     name_axes(ax, ax.get_ylabel(), *(bands if len(bands) == 1 else ()))
     if additive and ax.get_ylim()[1] > (top := float(additive_distance(TOP))):
         ax.set_ylim(top=top)
+    return ax
+
+
+def _drawn(curve: DistanceCurve, ax: Axes, label: str, look: Mapping[str, Any]) -> Axes:
+    columns = [np.reshape(array, (curve.horizon, -1)).T for array in (curve.values, curve.lower, curve.upper)]
+    for number, line in enumerate(zip(*columns)):
+        at = "" if curve.thresholds is None else f"N = {curve.thresholds[number]:g}"
+        name = ", ".join(filter(None, (label, at)))
+        draw_line(ax, *line, band=not curve.is_exact, label=name, **look)
+    name_axes(ax, IN_WORDS.get(curve.metric, curve.metric), curve.band)
     return ax
 
 
