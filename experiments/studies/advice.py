@@ -251,7 +251,7 @@ def power_figure(s: Summary) -> Figure:
         axes.set_xlim(ticks[0] / 1.1, ticks[-1] * 1.1)
         if len(ticks) == 1:
             round_ticks(axes, ticks)
-    say_data(figure, s.select(FOUND), what="replicates")
+    say_data(figure, [row for row in s.select(FOUND) if "eps" in row.labels], what="replicates")
     say_band(axes, "each n")
     end_labels(axes, ends)
     return figure

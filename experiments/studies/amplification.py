@@ -216,7 +216,7 @@ def horizon_figure(o: AmplificationOptions, s: Summary, *, sampled: bool, every:
     curves.append(line(part, BEST, "best in class", linewidth=1.2))  # with samples the line at 1 stands for it
     guides = [Guide(level=1.0, colour="black", dashes="--")] if sampled else []
     loss, rho = (s.value("C_apx", part=part, learner=name, H=H) for name in ("log-loss", "rho"))
-    title = f"At H={H} log-loss ends {loss:.3g} times as far from the expert as the best in class, rho {rho:.3g} times"
+    title = f"At H={H} the approximation factor of log-loss is {loss:.3g}, that of rho {rho:.3g}"
     panel = Panel("H", "horizon H (tokens in a document)", "C_apx", curves, guides)
     return chart(s, title, FACTOR, panel, size=(8.2, height))
 

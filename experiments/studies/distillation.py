@@ -283,8 +283,8 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
     if not axes.lines:
         no_data(axes)
         return figure
-    say_data(figure, s.select(RATE), f"expert: {subject(o)}", f"n = {o.n}", what="replicates")
-    say(figure, "bars: 95 % intervals")
+    say_data(figure, s.select(RATE), f"of {subject(o)}", what="replicates")
+    say(figure, "bars: 95 % intervals; squares: MLP, triangles: transformer")
     plain_log_axis(axes)
     axes.set_xscale("log")
     low, high = log_range(axes, "x")
