@@ -260,8 +260,8 @@ def verdict(o: SelectionOptions, s: Summary, part: str) -> str:
     found = {rule: extra(s, part, rule, H) for rule in (LOG_LOSS, RHO)}
     one, other = found[LOG_LOSS], found[RHO]
     if one and other:
-        rows = [s.select(DISTANCE2, part=part, learner=rule, H=H)[0].replicates for rule in (LOG_LOSS, RHO)]
-        if paired_difference(*rows, keyed_rng(0, "bootstrap"))[1] > 0:
+        ours, theirs = (s.select(DISTANCE2, part=part, learner=rule, H=H)[0] for rule in (LOG_LOSS, RHO))
+        if paired_difference(ours.replicates, theirs.replicates, keyed_rng(0, "bootstrap"))[1] > 0:
             return f"H={H}: log-loss stops {one[0]:.2g} too far from the expert, the rho tournament {other[0]:.2g}"
     return "Which checkpoint is nearest, and which does a held-out score choose?"
 
