@@ -24,7 +24,7 @@ from experiments.studies.text import BRIDGE, DISTANCE2
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, paired_difference, with_interval
 from experiments.texts import CorpusOptions, checked_text, of_texts, read
-from ntp_envs import Demonstrations, MarkovPolicy, Policy, collect, distance_from_log_probs
+from ntp_envs import Demonstrations, EndedPolicy, MarkovPolicy, Policy, collect, distance_from_log_probs
 from ntp_envs.arrays import first_best
 from ntp_envs.tasks import Text
 from ntp_envs.text import UnknownTokensWarning
@@ -90,11 +90,11 @@ RATE = 0.1
 
 
 def table_path(demonstrations: Demonstrations, kept: list[int]) -> dict[int, Policy]:
-    """Bigram models along Adam on the log-loss of all demonstrations, from the uniform law of every next token."""
+    """Bigram models along Adam on the log-loss of all that was written, from the uniform law of every next token."""
     lines = np.hstack([demonstrations.prompts[:, -1:], demonstrations.tokens])
-    size = demonstrations.vocab_size
+    size, written, end = demonstrations.vocab_size, demonstrations.written, demonstrations.end_token
     shares: NDArray[np.float64] = np.zeros((size, size))
-    np.add.at(shares, (lines[:, :-1], lines[:, 1:]), 1.0 / demonstrations.tokens.size)
+    np.add.at(shares, (lines[:, :-1][written], lines[:, 1:][written]), 1.0 / written.sum())
     logits, mean, square = (np.zeros((size, size)) for _ in range(3))
     found: dict[int, Policy] = {}
     for step in range(1, kept[-1] + 1):
@@ -103,8 +103,9 @@ def table_path(demonstrations: Demonstrations, kept: list[int]) -> dict[int, Pol
         logits += RATE * mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
         if step in kept:
             rows = np.vstack([np.exp(log_softmax(logits, axis=1)), np.full((1, size), 1.0 / size)])
-            found[step] = MarkovPolicy(rows / rows.sum(axis=1, keepdims=True), 1)
-            found[step].prompt_length = demonstrations.prompt_length
+            policy = MarkovPolicy(rows / rows.sum(axis=1, keepdims=True), 1)
+            policy.prompt_length = demonstrations.prompt_length
+            found[step] = policy if end is None else EndedPolicy(policy, end)
     return found
 
 
