@@ -313,17 +313,16 @@ def extra_panel(o: SelectionOptions, s: Summary, part: str, axes: Any) -> None:
 
 
 def path_figure(o: SelectionOptions, s: Summary, part: str) -> Figure:
-    """Along the training, and over the lengths."""
-    titles = (
-        f"distance of documents of {max(lengths(o, part))} tokens",
-        "distance more than that of the nearest checkpoint",
-    )
+    """Along the training, and over the lengths where there are several."""
+    titles = (f"distance of documents of {max(lengths(o, part))} tokens", "what is lost against the nearest")
+    xlabels = ("updates", "length of the documents H\n(bars: 95 %, paired)")
+    draws = (path_panel, extra_panel)[: min(len(lengths(o, part)), 2)]
+    many = len(draws)
     figure, panels = new_panels(
-        verdict(o, s, part), ["updates", "length of the documents H\n(bars: 95 %, paired)"], "", share=False,
-        size=(11.5, 4.8), titles=titles,
-    )  # fmt: skip
-    path_panel(o, s, part, panels[0])
-    extra_panel(o, s, part, panels[1])
+        verdict(o, s, part), xlabels[:many], "", share=False, size=(11.5 if many > 1 else 7.5, 4.8), titles=titles
+    )
+    for draw, axes in zip(draws, panels, strict=True):
+        draw(o, s, part, axes)
     return figure
 
 
