@@ -97,7 +97,7 @@ class DecodingOptions(Options):
     """Replicates: of what the learner is shown and of the draws, which all ways of decoding share."""
     rule_order: int = option(5, least=2, most=5)
     """k of the rule of the search: a text passes while all its stretches of k tokens occur in the corpus."""
-    search_horizons: tuple[int, ...] = option((4, 8, 12, 16), quick=(4, 8, 12))
+    search_horizons: tuple[int, ...] = option((4, 8, 12, 16), quick=(4, 6, 8))
     """Tokens to write there."""
     search_temperatures: tuple[float, ...] = option((0.6, 0.8, 1.0, 1.2), quick=(0.7, 1.0), above=0.0)
     """Temperatures of the learner there."""
@@ -254,7 +254,7 @@ class RuledText(Text):
             return np.where(contexts[at] == wanted, at, len(contexts))
 
         to = places(tails)
-        table = [np.ones(len(contexts) + 1)]  # by the number of tokens to come
+        table: list[NDArray[np.float64]] = [np.ones(len(contexts) + 1)]  # by the number of tokens to come
         for _ in range(self.horizon):
             table.append(np.bincount(of, weights=chances * table[-1][to], minlength=len(contexts) + 1))
 
@@ -397,8 +397,8 @@ def tables(o: DecodingOptions, s: Summary) -> list[Table]:
         "two: what the setting that covers best has more than the nearest one, paired (both are chosen by the same "
         f"numbers). {interval_words(o.seeds, 'replicates')}."
     )
-    found = [Table("Which setting brings whole texts nearest, and which covers them best?", columns, lines, note)]
-    return found if o.expert else [*found, search_table(o, s)]
+    chosen = Table("Which setting brings whole texts nearest, and which covers them best?", columns, lines, note)
+    return [chosen] if o.expert else [chosen, search_table(o, s)]
 
 
 def settings(o: DecodingOptions) -> list[dict[str, Any]]:

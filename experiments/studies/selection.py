@@ -24,7 +24,7 @@ from experiments.studies.text import BRIDGE, DISTANCE2
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, paired_difference, with_interval
 from experiments.texts import CorpusOptions, checked_text, of_texts, read
-from ntp_envs import Demonstrations, MarkovPolicy, Policy, collect, distance_from_log_probs
+from ntp_envs import Demonstrations, EndedPolicy, MarkovPolicy, Policy, collect, distance_from_log_probs
 from ntp_envs.arrays import first_best
 from ntp_envs.tasks import Text
 from ntp_envs.text import UnknownTokensWarning
@@ -90,11 +90,11 @@ RATE = 0.1
 
 
 def table_path(demonstrations: Demonstrations, kept: list[int]) -> dict[int, Policy]:
-    """Bigram models along Adam on the log-loss of all demonstrations, from the uniform law of every next token."""
+    """Bigram models along Adam on the log-loss of all that was written, from the uniform law of every next token."""
     lines = np.hstack([demonstrations.prompts[:, -1:], demonstrations.tokens])
-    size = demonstrations.vocab_size
+    size, written, end = demonstrations.vocab_size, demonstrations.written, demonstrations.end_token
     shares: NDArray[np.float64] = np.zeros((size, size))
-    np.add.at(shares, (lines[:, :-1], lines[:, 1:]), 1.0 / demonstrations.tokens.size)
+    np.add.at(shares, (lines[:, :-1][written], lines[:, 1:][written]), 1.0 / written.sum())
     logits, mean, square = (np.zeros((size, size)) for _ in range(3))
     found: dict[int, Policy] = {}
     for step in range(1, kept[-1] + 1):
@@ -103,8 +103,9 @@ def table_path(demonstrations: Demonstrations, kept: list[int]) -> dict[int, Pol
         logits += RATE * mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
         if step in kept:
             rows = np.vstack([np.exp(log_softmax(logits, axis=1)), np.full((1, size), 1.0 / size)])
-            found[step] = MarkovPolicy(rows / rows.sum(axis=1, keepdims=True), 1)
-            found[step].prompt_length = demonstrations.prompt_length
+            policy = MarkovPolicy(rows / rows.sum(axis=1, keepdims=True), 1)
+            policy.prompt_length = demonstrations.prompt_length
+            found[step] = policy if end is None else EndedPolicy(policy, end)
     return found
 
 
@@ -260,8 +261,8 @@ def verdict(o: SelectionOptions, s: Summary, part: str) -> str:
     found = {rule: extra(s, part, rule, H) for rule in (LOG_LOSS, RHO)}
     one, other = found[LOG_LOSS], found[RHO]
     if one and other:
-        rows = [s.select(DISTANCE2, part=part, learner=rule, H=H)[0].replicates for rule in (LOG_LOSS, RHO)]
-        if paired_difference(rows[0], rows[1], keyed_rng(0, "bootstrap"))[1] > 0:
+        ours, theirs = (s.select(DISTANCE2, part=part, learner=rule, H=H)[0] for rule in (LOG_LOSS, RHO))
+        if paired_difference(ours.replicates, theirs.replicates, keyed_rng(0, "bootstrap"))[1] > 0:
             return f"H={H}: log-loss stops {one[0]:.2g} too far from the expert, the rho tournament {other[0]:.2g}"
     return "Which checkpoint is nearest, and which does a held-out score choose?"
 
@@ -312,17 +313,16 @@ def extra_panel(o: SelectionOptions, s: Summary, part: str, axes: Any) -> None:
 
 
 def path_figure(o: SelectionOptions, s: Summary, part: str) -> Figure:
-    """Along the training, and over the lengths."""
-    titles = (
-        f"distance of documents of {max(lengths(o, part))} tokens",
-        "distance more than that of the nearest checkpoint",
-    )
+    """Along the training, and over the lengths where there are several."""
+    titles = (f"distance of documents of {max(lengths(o, part))} tokens", "what is lost against the nearest")
+    xlabels = ("updates", "length of the documents H\n(bars: 95 %, paired)")
+    draws = (path_panel, extra_panel)[: min(len(lengths(o, part)), 2)]
+    many = len(draws)
     figure, panels = new_panels(
-        verdict(o, s, part), ["updates", "length of the documents H\n(bars: 95 %, paired)"], "", share=False,
-        size=(11.5, 4.8), titles=titles,
-    )  # fmt: skip
-    path_panel(o, s, part, panels[0])
-    extra_panel(o, s, part, panels[1])
+        verdict(o, s, part), xlabels[:many], "", share=False, size=(11.5 if many > 1 else 7.5, 4.8), titles=titles
+    )
+    for draw, axes in zip(draws, panels, strict=True):
+        draw(o, s, part, axes)
     return figure
 
 
