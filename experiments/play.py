@@ -245,7 +245,7 @@ def read_result(path: Path) -> Result:
     for name, kind in KINDS.items():
         check(type(found[name]) is kind, f"{name} is {found[name]!r}, not a {kind.__name__}")
     for number, one in enumerate(found["rounds"], start=1):
-        scores = one.get("scores") if isinstance(one, dict) else None
+        scores: Any = one.get("scores") if isinstance(one, dict) else None
         check(isinstance(scores, dict) and YOU in scores, f"round {number} has no score of {YOU}")
         check(type(one.get("place")) is int, f"round {number} does not say its place")
         for name, score in scores.items():
@@ -519,14 +519,14 @@ def show_play(words: list[str]) -> int:
     if settings.summary is not None:
         return show_summary(settings.summary, screen)
     task = game_of(settings)
-    text = isinstance(task, Text)
-    law = task.data.sha256 if text else str(task.fingerprint()["law"])
-    unit = {"char": "character"}.get(task.tokens, task.tokens) if text else "token"
-    kind, play = ("guess", guess) if text else ("write", write)
+    kind, law, unit = "write", str(task.fingerprint()["law"]), "token"
+    if isinstance(task, Text):
+        kind, law, unit = "guess", task.data.sha256, "character" if task.tokens == "char" else task.tokens
     result = Result(kind, settings.player, settings.task, law[:16], settings.seed, task.horizon, unit)
-    code, rounds = 0, settings.rounds or (20 if text else 3)
+    code, rounds = 0, settings.rounds or (20 if kind == "guess" else 3)
+    played = guess if isinstance(task, Text) else write
     try:
-        for one in play(task, settings, screen, result):  # type: ignore[operator]
+        for one in played(task, settings, screen, result):  # type: ignore[arg-type]
             result.rounds.append(one)
             result.broken_off = None
             if settings.json is not None:
@@ -541,7 +541,7 @@ def show_play(words: list[str]) -> int:
         counts = ", which count; the one broken off does not" if result.rounds else ""
         kept = "" if settings.json is None else "; what was typed is kept"
         screen.tell(f"Stopped after {len(result.rounds)} of {rounds} rounds{counts}{kept}.", "yellow")
-    if text:
+    if isinstance(task, Text):
         network_bits(task, settings, result, screen)
     show_result(result, screen)
     if settings.json is not None:
