@@ -62,8 +62,9 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "ntp-envs",
     "svg.fonttype": "path",
 }
-#: of slides: the same picture on a smaller canvas, so that words and lines can be seen from the last row
-SLIDES: dict[str, Any] = {"figure.figsize": (6.4 / 1.4, 4.8 / 1.4), "savefig.dpi": 150 * 1.4}
+#: of slides: the same picture on a smaller canvas, so that words and lines can be seen from the last row; it is less
+#: wide rather than less high, as words along the y axis need their room
+SLIDES: dict[str, Any] = {"figure.figsize": (6.4 / 1.4, 4.8 / 1.1), "savefig.dpi": 150 * 1.4}
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def test_slides_are_the_same_picture_on_a_smaller_canvas():
 
     paper = size()
     with charts.for_slides():
-        assert np.allclose(paper / size(), 1.4)
+        assert np.allclose(paper / size(), (1.4, 1.1))
     assert np.allclose(size(), paper)
 
 
