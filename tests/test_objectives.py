@@ -274,7 +274,9 @@ def test_the_kink_decides_what_is_lost_in_total_variation():
     assert worst_factor(JSDPlusTVBC(0.0), e) > 50  # without the kink there is no constant
 
 
-@pytest.mark.parametrize("members", [BernoulliClass(0.01), MarkovClass(2, 1)], ids=lambda members: type(members).__name__)
+@pytest.mark.parametrize(
+    "members", [BernoulliClass(0.01), MarkovClass(2, 1)], ids=lambda members: type(members).__name__
+)
 def test_a_general_minimiser_of_jsd_plus_tv_finds_nothing_better_nearby(members, rng):
     data = population(TabularPolicy.random(2, 4, rng), 4)
     agent = JSDPlusTVBC().fit(data, members)
