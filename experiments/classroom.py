@@ -419,8 +419,8 @@ def hellinger_ratio(T: int) -> float:
 
 
 def cells_seen(S: int) -> FloatArray:
-    offsets = make_task("TuringMachine", machine="increment", width=S).policy_class.features.offsets
-    return np.sort(-np.array(offsets))
+    linear: Any = make_task("TuringMachine", machine="increment", width=S).policy_class
+    return np.sort(-np.array(linear.features.offsets))
 
 
 @cache

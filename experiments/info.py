@@ -149,12 +149,12 @@ def describe(text: str, seed: int = 0) -> dict[str, Any]:
     if name in kinds["tasks"]:
         return _task(build_task(text), seed)
     if ":" in name:
-        for find in (agent_class, task_class):
-            try:
-                kind: Any = find(name)
-            except (TypeError, ValueError):
-                continue
-            return _agent(kind) if issubclass(kind, Agent) else _task(build_task(text), seed)
+        try:
+            kind: Any = agent_class(name)
+        except TypeError:  # no agent
+            task_class(name)
+            return _task(build_task(text), seed)
+        return _agent(kind)
     known = [one for names in kinds.values() for one in names]
     raise ValueError(f"there is no task, agent or study {name!r}.{did_you_mean(name, known)}")
 

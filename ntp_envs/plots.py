@@ -54,8 +54,8 @@ def draw_line(
     (line,) = ax.plot(h, np.where(finite, values, np.nan), label=label or "_nolegend_", **look)
     if band and finite.any():
         roof = 2.0 * float(np.abs(values[finite]).max())
-        ends = (np.where(finite, np.minimum(end, np.maximum(roof, values)), np.nan) for end in (lower, upper))
-        ax.fill_between(h, *ends, color=line.get_color(), alpha=0.22, linewidth=0)
+        low, high = (np.where(finite, np.minimum(end, np.maximum(roof, values)), np.nan) for end in (lower, upper))
+        ax.fill_between(h, low, high, color=line.get_color(), alpha=0.22, linewidth=0)
 
 
 def name_axes(ax: Axes, ylabel: str, bands: str = "") -> None:

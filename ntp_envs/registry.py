@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ntp_envs.checks import check_keywords, did_you_mean
@@ -68,7 +70,7 @@ class Registry(Generic[T]):
             try:
                 return self._check(imported(place))
             except (ImportError, AttributeError, ValueError) as error:
-                raise ValueError(f"{self.kind} {name!r} cannot be imported: {error}.") from error
+                raise ValueError(f"{self.kind} {name!r} cannot be imported: {error}.{_lies_here(place)}") from error
         points = self._entry_points()
         if name in points:
             try:
@@ -90,6 +92,16 @@ def imported(place: str) -> Any:
     """What ``package.module:name`` says."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _lies_here(place: str) -> str:
+    """What to do about a module that lies in the current folder, where an installed command does not look."""
+    file = f"{place.partition(':')[0].partition('.')[0]}.py"
+    if not Path(file).is_file() or "" in sys.path or os.getcwd() in sys.path:
+        return ""
+    return (
+        f" {file} is in the current folder, where a command that is installed does not look: set PYTHONPATH=. for it."
+    )
 
 
 def handed_out(package: str, places: Mapping[str, str], name: str) -> Any:

@@ -231,3 +231,16 @@ def test_agents_from_entry_points(monkeypatch):
     )
     assert "Theirs" in agent_names()
     assert agent_class("Theirs") is Fair
+
+
+def test_a_file_of_the_current_folder_that_is_not_looked_for_there_is_said(tmp_path, monkeypatch):
+    (tmp_path / "my_learners.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    with pytest.raises(ValueError, match=r"No module named 'my_learners'\..*current folder.*set PYTHONPATH=\."):
+        agent_class("my_learners:Mine")
+    with pytest.raises(ValueError, match=r"No module named 'no_such'\.$"):
+        agent_class("no_such:Mine")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=r"no attribute 'Mine'\.$"):
+        agent_class("my_learners:Mine")

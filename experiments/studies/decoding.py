@@ -256,7 +256,8 @@ class RuledText(Text):
         to = places(tails)
         table: list[NDArray[np.float64]] = [np.ones(len(contexts) + 1)]  # by the number of tokens to come
         for _ in range(self.horizon):
-            table.append(np.bincount(of, weights=chances * table[-1][to], minlength=len(contexts) + 1))
+            sums = np.bincount(of, weights=chances * table[-1][to], minlength=len(contexts) + 1)
+            table.append(sums.astype(np.float64))
 
         def value(prompts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
             lines, k = np.hstack([prompts, tokens]), self.rule_order

@@ -183,7 +183,9 @@ def compare_curves(curves: Mapping[str, DistanceCurve], ax: Axes | None = None, 
         raise TypeError(f"curves must be a mapping from names to curves, not {type(curves).__name__}.")
     for name, curve in curves.items():
         check_kind(f"curves[{name!r}]", curve, DistanceCurve)
-    kinds = {(curve.metric, *np.ravel(curve.thresholds)) for curve in curves.values()}
+    kinds = {
+        (curve.metric, *(() if curve.thresholds is None else curve.thresholds.ravel())) for curve in curves.values()
+    }
     if len(kinds) != 1:
         what = "is empty" if not kinds else f"has {' and '.join(sorted(str(kind[0]) for kind in kinds))}"
         raise ValueError(f"curves {what}; curves of one metric (and the same thresholds) are needed.")
@@ -214,8 +216,8 @@ def _drawn(curve: DistanceCurve, ax: Axes, label: str, look: Mapping[str, Any]) 
 
 def _added_up(curve: DistanceCurve) -> DistanceCurve:
     """The curve on the additive scale, under a name that says so."""
-    ends = {name: additive_distance(getattr(curve, name)) for name in ("values", "lower", "upper")}
-    return replace(curve, metric="additive hellinger2", **ends)
+    values, lower, upper = (additive_distance(ends) for ends in (curve.values, curve.lower, curve.upper))
+    return replace(curve, metric="additive hellinger2", values=values, lower=lower, upper=upper)
 
 
 @dataclass(frozen=True, eq=False)
