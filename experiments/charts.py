@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.summary import Series, Summary, SummaryRow
+from ntp_envs.distances.curve import additive_distance
 
 if TYPE_CHECKING:  # matplotlib is loaded when something is drawn: to list or to run studies does not need it
     from matplotlib.axes import Axes
@@ -481,8 +482,8 @@ def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
 
 
 def additive(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``-2 log(1 - D^2 / 2)``: adds up over independent errors."""
-    return -2.0 * np.log1p(-np.clip(distance, 0.0, 2.0 - 1e-12) / 2.0)
+    """`additive_distance`, finite for an axis."""
+    return additive_distance(np.minimum(distance, 2.0 - 1e-12))
 
 
 def additive_inverse(value: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -337,7 +337,8 @@ def _plan(study: Study, options: Any, out: Path, settings: RunSettings) -> int:
     from experiments.run import plan
 
     stdout = Console(highlight=False)
-    planned = [part for part in plan(study, options, out=out, seed=settings.seed) if part.cells]
+    parts = plan(study, options, out=out, seed=settings.seed, reuse_stale=settings.reuse_stale)
+    planned = [part for part in parts if part.cells]
     for part in planned:
         each = "time and memory not known"
         if part.todo == 0:

@@ -382,7 +382,7 @@ class PlannedPart:
     megabytes: float
 
 
-def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0) -> list[PlannedPart]:
+def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0, reuse_stale: bool = False) -> list[PlannedPart]:
     """What `run_study` would run in this folder; nothing is written.
 
     Raises:
@@ -399,7 +399,8 @@ def plan(study: Study, options: Any, *, out: str | Path, seed: int = 0) -> list[
     code, found = code_of_cells(cells), []
     for name in dict.fromkeys(cell.part for cell in cells):
         own = [cell for cell in cells if cell.part == name]
-        done = [c for c in own if c.key in kept and kept[c.key].error is None and made[c.key] == code[c.key]]
+        there = [cell for cell in own if cell.key in kept and kept[cell.key].error is None]
+        done = [cell for cell in there if reuse_stale or made[cell.key] == code[cell.key]]
         seconds = [result.seconds for key, result in kept.items() if parts[key] == name and result.error is None]
         if not seconds and study.seconds is not None:
             seconds = [study.seconds(options, cell) for cell in own]

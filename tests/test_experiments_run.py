@@ -252,6 +252,10 @@ def test_cells_whose_code_was_edited_run_again_and_no_others(tmp_path, monkeypat
     assert run(value=10.0) == ([10.0, 2.0], ["1 cell of part runs again: toy_edited.py changed."])
     assert run(value=10.0, helped=20.0) == ([10.0, 20.0], ["1 cell of other part runs again: toy_helper.py changed."])
     assert run(value=11.0, helped=20.0, reuse_stale=True) == ([10.0, 20.0], [])
+    study = sys.modules["toy_edited"].STUDY
+    for reuse_stale, todo in ((False, [1, 0]), (True, [0, 0])):
+        planned = plan(study, study.options(), out=tmp_path / "run", reuse_stale=reuse_stale)
+        assert [part.todo for part in planned] == todo
     sys.modules.pop("toy_edited"), sys.modules.pop("toy_helper")
 
 

@@ -12,10 +12,14 @@ from ntp_envs.intervals import CONFIDENCE, student_margin
 from ntp_envs.policies import Policy
 from ntp_envs.text.corpus import TextPart
 
-#: contiguous blocks of a text whose scatter gives the standard error
-BLOCKS = 32
+#: contiguous blocks of a text whose scatter gives the standard error, and the tokens that each has at least
+BLOCKS, SHORTEST = 32, 16
 #: tokens scored together: bounds the memory
 BATCH_TOKENS = 1 << 15
+
+
+def _blocks(n_tokens: int) -> int:
+    return min(BLOCKS, n_tokens // SHORTEST)
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class BitsPerChar:
 
     Attributes:
         value: bits a character (a byte, where tokens are bytes); ``inf`` if some token has probability zero.
-        std_error: of ``value``, from the scatter of 32 contiguous blocks of the text taken as independent; ``nan``
-            where there are fewer than two, or ``value`` is infinite.
+        std_error: of ``value``, from the scatter of 32 contiguous blocks of the text (fewer where they had less than 16
+            tokens) taken as independent; ``nan`` where there are fewer than two, or ``value`` is infinite. Text comes
+            in stretches of its own kind: of a few thousand letters it is too small (``docs/calibration.md``).
         per_token: bits a token.
         n_tokens, n_chars: how much was scored.
         unknown_share: share of the scored tokens that are the unknown token.
@@ -60,8 +65,7 @@ class BitsPerChar:
 
     def interval_at(self, confidence: float) -> tuple[float, float]:
         """The interval of ``value`` at a level of confidence: Student's t over the blocks."""
-        blocks = min(BLOCKS, self.n_tokens)
-        margin = student_margin(self.std_error, blocks, confidence=confidence)
+        margin = student_margin(self.std_error, _blocks(self.n_tokens), confidence=confidence)
         return self.value - margin, self.value + margin
 
     @classmethod
@@ -76,7 +80,7 @@ class BitsPerChar:
         bits = -np.asarray(log_probs) / math.log(2.0)
         n_tokens, n_chars = len(bits), int(np.sum(lengths))
         total = float(bits.sum())
-        blocks = min(BLOCKS, n_tokens)
+        blocks = _blocks(n_tokens)
         error = math.nan
         if blocks >= 2 and math.isfinite(total):
             off = [part.sum() for part in np.array_split(bits - total / n_chars * lengths, blocks)]
