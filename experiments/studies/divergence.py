@@ -187,7 +187,7 @@ def headline(o: DivergenceOptions, s: Summary) -> Figure:
             continue
         axes.axvline(1.0, color="black", linestyle="--", linewidth=1.2)
         round_ticks(axes, (1.0, 4 * most))
-    say_data(figure, s.select("C_apx", H=o.rare_horizon))
+    say_data(figure, (), subject(o))
     return figure
 
 
