@@ -163,6 +163,7 @@ def test_log_loss_is_recommended_unless_it_is_clearly_beaten():
     assert _ranked(three) == ["c", "b", "log-loss"]
 
 
+@pytest.mark.slow
 def test_advice_where_the_truth_is_known():
     rng = np.random.default_rng(0)
     task = make_task("Contamination", horizon=8, eps=0.1)

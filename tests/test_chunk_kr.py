@@ -144,6 +144,7 @@ def test_with_a_large_ball_the_chunks_are_learned_exactly(chunk):
     assert distance(RestartedPolicy(inner, chunk), agent.policy_, task).final < 1e-8
 
 
+@pytest.mark.slow
 def test_the_line_of_h_over_k_from_samples():
     """C_apx = 1 + H/K up to the noise of the number of contaminated documents, H = 64."""
     task = make_task("Contamination", horizon=64, eps=0.01, p=1e-4, q=1 - 1e-4, theta_min=1e-4)

@@ -1,12 +1,14 @@
 """The study advice: what the adviser says on tasks whose expert is known."""
 
 import experiments_toy as toy
+import pytest
 
 from experiments.evaluation import build_task
 from experiments.studies import advice as scoring
 from experiments.testing import check_study
 
 
+@pytest.mark.slow
 def test_the_study_scores_what_was_said(monkeypatch):
     monkeypatch.setattr(scoring, "QUICK", scoring.QUICK[1:2])
     outcome = check_study(scoring.STUDY, toy.small_options("advice"))

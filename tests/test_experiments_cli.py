@@ -63,6 +63,7 @@ def test_run_prints_the_table_and_writes_the_folder(capsys, tmp_path):
     assert code == 0 and "6 cells were taken" in err
 
 
+@pytest.mark.slow
 def test_tables_and_findings_in_other_forms(capsys, tmp_path):
     words = ["run", TOY, "--quick", "--out", str(tmp_path / "run"), "--workers", "1"]
     code, out, err = run(capsys, *words, "--quiet", "--pdf")
@@ -207,7 +208,7 @@ def test_quick_changes_defaults_and_yields_to_options():
 @pytest.mark.skipif(os.name != "posix", reason="signals to a process group")
 @pytest.mark.parametrize(
     ("workers", "stop"),
-    [("1", "SIGTERM"), ("2", "Ctrl-C"), pytest.param("2", "SIGHUP", marks=pytest.mark.slow), ("2", "SIGKILL")],
+    [("1", "SIGTERM"), *(pytest.param("2", stop, marks=pytest.mark.slow) for stop in ("Ctrl-C", "SIGHUP", "SIGKILL"))],
 )
 def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_worker(tmp_path, workers, stop):
     words = ["run", TOY, "--mood", "slow", "--seeds", "30", "--workers", workers, "--out", str(tmp_path / "run")]

@@ -90,7 +90,9 @@ def unready(options, summary):
 @pytest.mark.parametrize(
     ("study", "mood", "words"),
     [
-        (with_function(counting), "calm", "had other records when it was run a second time"),
+        pytest.param(
+            with_function(counting), "calm", "had other records when it was run a second time", marks=pytest.mark.slow
+        ),
         (with_function(lambda **_: []), "calm", "(pickle|local)"),
         (toy.STUDY, "failing", "ArithmeticError"),
         (toy.STUDY, "inkless", "no ink"),

@@ -106,6 +106,7 @@ def test_the_probability_to_pass_is_that_of_all_texts_and_best_of_n_needs_what_i
     assert found[decoding.NEEDED, decoding.DEPTH_FIRST] < found[decoding.NEEDED, decoding.BEST_OF]
 
 
+@pytest.mark.slow
 def test_the_small_run():
     outcome = check_study(load_study("decoding"), toy.small_options("decoding"))
     for way in decoding.WAYS:

@@ -113,6 +113,7 @@ def test_token_wise_tv_prefers_the_law_whose_sequences_are_farther():
     np.testing.assert_allclose(off.values, 0.2)  # the first token's error is the text's
 
 
+@pytest.mark.slow
 def test_the_small_study_says_who_is_near_in_what():
     outcome = check_study(load_study("divergence"), toy.small_options("divergence"))
     first, *_, near = outcome.analysis.findings

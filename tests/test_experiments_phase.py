@@ -68,6 +68,7 @@ def test_the_median_sees_the_misspecification_when_one_document_in_expectation_i
     assert all(numbers[MEAN] > 40 for numbers in found.values())
 
 
+@pytest.mark.slow
 def test_the_small_study_says_where_it_is_safe():
     outcome = check_study(load_study("phase"), toy.small_options("phase"))
     *_, smoothed, few, many = outcome.analysis.findings

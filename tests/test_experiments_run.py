@@ -147,6 +147,7 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(tmp_path):
     assert log.read_text().splitlines().count("2 1") == 2
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_its_worker_fails_alone(tmp_path):
     log = tmp_path / "log"
     options = toy.ToyOptions(sizes=(1, 2), mood="dying", log=str(log))
@@ -291,6 +292,7 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, name):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit of what is written")
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):
     """No file may grow beyond so many bytes: at ten points of a run, from its first file to its last, that is told."""
     resource = pytest.importorskip("resource")

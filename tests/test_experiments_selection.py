@@ -49,6 +49,7 @@ def test_distance_and_coverage_are_those_of_whole_documents(rng):
     )
 
 
+@pytest.mark.slow
 def test_the_small_study_chooses_among_its_checkpoints():
     options = replace(toy.small_options("selection"), neural="no")
     outcome = check_study(load_study("selection"), options)

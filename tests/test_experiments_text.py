@@ -243,6 +243,7 @@ def test_a_small_vocabulary_is_warned_of_once(recwarn):
 
 
 @pytest.mark.parametrize("study", ["text", "compare"])
+@pytest.mark.slow
 def test_a_changed_file_is_another_run_of_any_study(tmp_path, capsys, headline_only, study):
     path, out = tmp_path / "text.txt", tmp_path / "o"
     path.write_text(VERSE)

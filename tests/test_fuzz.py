@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory and time")
+@pytest.mark.slow
 def test_anything_at_all_ends_in_a_result_or_a_sentence():
     words = ["--calls", "400", "--seed", "1"]
     done = subprocess.run([sys.executable, HERE / "fuzz.py", *words], capture_output=True, text=True)

@@ -286,6 +286,7 @@ class Terminal:
         return self.game.wait(60)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_played(tmp_path):
     """In a terminal in colour, with bars."""
     out = tmp_path / "r.json"

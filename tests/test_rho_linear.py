@@ -320,6 +320,7 @@ def test_contaminated_documents_in_more_dimensions(width, horizon, seed):
     assert np.linalg.norm(rho.policy_.theta) <= task.radius * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_longer_chunks_are_better_on_contaminated_documents():
     task = ARLinear(horizon=32, width=1, kind="contamination", misspecification=1.0, radius=16.0, eps=0.02)
     demos = collect(task, 2000, np.random.default_rng(1))
@@ -420,6 +421,7 @@ def test_a_search_out_of_time_says_so_and_keeps_its_certificate(time_limit, rng)
     assert np.tanh(0.5 * (uniform - own)).mean() <= report.details["reply_value"] + 1e-12
 
 
+@pytest.mark.slow
 def test_the_generator_decides():
     task = ARLinear(horizon=16, width=1, kind="contamination", misspecification=1.0, radius=16.0, eps=0.05)
     demos = collect(task, 200, np.random.default_rng(5))

@@ -578,6 +578,7 @@ def test_the_criterion_decides_on_contamination():
         assert approximation_factor(task, by_rho.policy_) < 2 < plain / 10
 
 
+@pytest.mark.slow
 def test_chunk_length_by_a_tournament():
     """Of the chunked rho learners on contamination, the tournament takes long chunks, log-loss single tokens."""
     task = make_task("Contamination", horizon=16, eps=0.01, p=1e-4, q=1 - 1e-4, theta_min=1e-4)
