@@ -284,6 +284,7 @@ def test_power_on_contamination():
     assert np.mean(np.array(ngrams) > 0.01) >= 0.9
 
 
+@pytest.mark.slow
 def test_they_rank_learners_as_the_exact_distance_does():
     """Log-loss, rho and best in class on Contamination; exact TV .66, .11 and .05."""
     task = make_task("Contamination", horizon=32, eps=0.05, p=0.005, q=0.9, theta_min=0.005)

@@ -80,6 +80,7 @@ def test_scores_and_profiles_are_between_none_and_all():
     assert shares[0] == 1.0 and shares[-1] == 0.0 and (np.diff(shares) <= 0).all()
 
 
+@pytest.mark.slow
 def test_compare_has_a_row_for_each_task_and_one_over_all(tmp_path):
     tasks = ("Contamination(eps=0.05, p=0.01, q=0.9)", "NoisyParity", "Documents")
     agents = ("LogLossBC", "RhoEstimatorBC", "compare_agents:Broken", "LayerwiseBC")

@@ -79,6 +79,7 @@ def test_a_whole_small_run_reproduces_the_table_and_its_slopes():
     )
 
 
+@pytest.mark.slow
 def test_finite_samples_agree_with_the_reference_row():
     """H=64, n=10^4, eps=.01: log-loss 47.4 (sd 4.0), rho K=8 16.7, rho K=H 3.17 (sd .22)."""
     values = {"log-loss": [], "rho": [], 8: []}

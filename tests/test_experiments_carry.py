@@ -22,6 +22,7 @@ SMALL = toy.small_options("carry")
 ENOUGH = dataclasses.replace(SMALL, n=2500, fresh=1000)  # to learn a column
 
 
+@pytest.mark.slow
 def test_the_small_study_keeps_the_contract():
     outcome = check_study(STUDY, dataclasses.replace(SMALL, n=100))
     (said,) = outcome.analysis.findings

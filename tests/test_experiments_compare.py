@@ -158,6 +158,7 @@ def test_what_an_agent_asks_for_is_counted_and_fits_that_stopped_are_named(tmp_p
     assert "seconds" not in (tmp_path / "run" / "summary.csv").read_text()
 
 
+@pytest.mark.slow
 def test_what_does_not_apply_is_said_and_is_no_error(tmp_path):
     agents = ("LogLossBC", "LayerwiseBC", "ChunkedRhoBC(chunk=6)", "ChunkKR(chunk=6)", "compare_agents:Declines")
     outcome = compared(tmp_path, agents=agents, tasks=(CONTAMINATION, "NoisyParity"), seeds=2)
@@ -176,6 +177,7 @@ def test_what_does_not_apply_is_said_and_is_no_error(tmp_path):
     assert not outcome.summary.select(SLOPE_IN_H, learner="ChunkedRhoBC(chunk=6)"), "one horizon has no slope"
 
 
+@pytest.mark.slow
 def test_a_broken_agent_takes_down_its_own_cells_only(tmp_path):
     outcome = compared(tmp_path, agents=("compare_agents:Broken", "RhoEstimatorBC"))
     alone = run_study(STUDY, sweep.CompareOptions(**SMALL, agents=("RhoEstimatorBC",)), out=tmp_path / "alone")

@@ -15,6 +15,7 @@ from experiments.testing import check_study
 WAYS = list(distillation.COLOUR)
 
 
+@pytest.mark.slow
 def test_the_small_run():
     summary = check_study(load_study("distillation"), toy.small_options("distillation")).summary
     for order in (1, 2):

@@ -64,6 +64,7 @@ def rho_theta(H):
     ("H", "factor", "kl", "rho_kl", "best_kl"),
     [(16, 14.058, 0.118, 0.130, 0.176), (64, 52.721, 0.495, 0.597, 0.729), (256, 199.992, 2.002, 2.612, 2.939)],
 )
+@pytest.mark.slow
 def test_on_contamination_log_loss_is_farthest_in_hellinger_and_nearest_in_kl(H, factor, kl, rho_kl, best_kl):
     grid = [summed(theta, H) for theta in np.geomspace(P, 0.4, 300)]
     least = np.min(grid, axis=0)

@@ -159,6 +159,7 @@ names = st.text(string.ascii_lowercase, min_size=1, max_size=6).filter(lambda na
         st.builds(Call, names, st.dictionaries(names, literals).map(lambda d: tuple(sorted(d.items())))), max_size=4
     )
 )
+@pytest.mark.slow
 def test_calls_survive_text_and_commas(calls):
     assert [parse_call(text) for text in split_calls([",".join(map(str, calls))])] == calls
 

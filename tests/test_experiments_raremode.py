@@ -29,6 +29,7 @@ def test_rare_mode_grows_linearly_with_a_bounded_ratio():
         assert round(rare_mode(H=H, ratio="10", eps=None, rng=RNG)[1].value, 3) == value
 
 
+@pytest.mark.slow
 def test_the_small_study_says_where_log_loss_changes_its_choice():
     outcome = check_study(load_study("raremode"), toy.small_options("raremode"))
     e, ten = outcome.analysis.findings

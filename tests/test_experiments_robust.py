@@ -21,6 +21,7 @@ def factors(task, n, H=64):
     }
 
 
+@pytest.mark.slow
 def test_on_contamination_the_right_lambda_is_enough_and_only_rho_finds_it():
     found = factors(CONTAMINATION, 4000)
     assert found["smoothed0.03"] == pytest.approx(1.0, abs=1e-9)  # lam / 2 > eps: the minority can be given up
@@ -31,6 +32,7 @@ def test_on_contamination_the_right_lambda_is_enough_and_only_rho_finds_it():
     assert found["log-loss"] > 20 and 1 + 64 / 5 < 1.5 * found["ChunkKR"] < found["log-loss"]
 
 
+@pytest.mark.slow
 def test_on_parity_nothing_within_the_class_helps():
     found = factors(PARITY, 1000)
     for name, value in found.items():

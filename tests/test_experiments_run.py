@@ -277,6 +277,7 @@ def test_what_keeps_numbers_is_no_part_of_what_made_them(tmp_path, monkeypatch, 
     assert {name for name in after if after[name] != before[name]} == ({"experiments/cells.py"} if counts else set())
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
     run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
     with ResultStore(tmp_path / "run" / "results.sqlite"), pytest.raises(ValueError, match="by another run"):

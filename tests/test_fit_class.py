@@ -450,6 +450,7 @@ def test_finite_members_from_elsewhere_go_everywhere(rng):
     check_policy_class(Few())
 
 
+@pytest.mark.slow
 def test_the_rho_game_of_one_parameter_is_that_of_the_bernoulli_class():
     """Tempered coins are coins: the grid's winner is worth what branch and bound proves."""
     task = make_task("Contamination", horizon=8, eps=0.1, p=0.05, q=0.9, theta_min=0.02)

@@ -349,6 +349,7 @@ def test_a_population_that_is_accepted_has_the_loss_of_the_law(name, parameters,
 
 
 @pytest.mark.parametrize(("beta", "chunk"), [(0.5, 1), (2.0, 2)])
+@pytest.mark.slow
 def test_a_converged_fit_is_within_what_is_said_of_a_local_minimum(beta, chunk, rng):
     """In an autoregressive linear class: a general minimiser started from the answer gains at most about 1e-3."""
     task = make_task("ARLinear", horizon=6)
