@@ -161,7 +161,7 @@ class Policy(Savable, ABC):
         """``(B, horizon)`` int64 tokens drawn from the policy, one uniform variate a token."""
         levels = check_generator(rng).random((horizon, len(prompts)))  # the same whatever is read together
         out = np.empty((len(prompts), horizon), dtype=np.int64)
-        for rows in self._together(len(prompts)):
+        for rows in self._together(len(prompts), max(LAW_CELLS // max(horizon, 1), 1)):
             block = np.empty((horizon, rows.stop - rows.start), dtype=np.int64)  # a position's tokens side by side
             for _, h, reader in self._readers(prompts[rows], block.T):
                 block[h] = reader.draw(levels[h, rows])
@@ -178,9 +178,9 @@ class Policy(Savable, ABC):
                 if h + 1 < tokens.shape[1]:
                     reader = reader.advance(tokens[rows, h])
 
-    def _together(self, n: int) -> Iterator[slice]:
-        """The rows to be read together, of n: their laws of one next token fit into memory."""
-        size = self.at_once or max(LAW_CELLS // self.vocab_size, 1)
+    def _together(self, n: int, most: int = LAW_CELLS) -> Iterator[slice]:
+        """The rows to be read together, of n, and ``most`` at most: their laws of one next token fit into memory."""
+        size = min(self.at_once or max(LAW_CELLS // self.vocab_size, 1), most)
         return (slice(start, min(start + size, n)) for start in range(0, max(n, 1), size))
 
     def sample_with_log_probs(

@@ -313,8 +313,7 @@ def evaluated(found):
     prompts, texts = PROMPTS[:20], TEXTS[:20]
     tokens, log_probs = found.sample_with_log_probs(prompts, H, np.random.default_rng(0))
     step = found.cursor(prompts[:2]).branch(np.array([1, 0]), np.array([2, 3])).log_probs()
-    laws = found.log_probs(prompts, texts), found.next_log_probs(prompts, texts[:, :2]), log_probs, step
-    return tokens.tobytes(), *(law.tobytes() for law in laws)
+    return tokens, found.log_probs(prompts, texts), found.next_log_probs(prompts, texts[:, :2]), log_probs, step
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -323,7 +322,8 @@ def test_the_callers_settings_are_neither_read_nor_changed(state):
     usual = evaluated(found)
     with STATES[state]():
         before = snapshot()
-        assert evaluated(found) == usual
+        for one, other in zip(evaluated(found), usual, strict=True):  # another number of threads divides sums otherwise
+            np.testing.assert_allclose(one, other, rtol=0.0, atol=1e-5 if state == "threads" else 0.0)
         assert snapshot() == before
 
 
