@@ -45,7 +45,7 @@ from ntp_envs.distances import (
     two_sample_test,
 )
 from ntp_envs.evaluation import SearchResult, evaluate
-from ntp_envs.tasks import Contamination
+from ntp_envs.tasks import Contamination, Text
 from ntp_envs.text.score import BitsPerChar
 
 Ends = tuple[FloatArray, FloatArray]
@@ -299,8 +299,8 @@ def _evaluations() -> Iterator[CalibrationCell]:
 @cache
 def _bits_of_letters() -> tuple[FloatArray, float]:
     """``(300, 40000)`` bits that a bigram model gives the letters of 300 texts of an n-gram model, and their mean."""
-    task, rng = make_task("Text", horizon=40_000), np.random.default_rng(0)
-    windows = make_task("Text", horizon=256).windows(4000, rng)
+    task, rng = Text(horizon=40_000), np.random.default_rng(0)
+    windows = Text(horizon=256).windows(4000, rng)
     bigrams = NGramBC().fit(windows, NGramClass(task.vocab_size, 2)).policy_
     prompts = task.sample_prompts(300, rng)
     log_probs = bigrams.log_probs(prompts, task.expert.sample(prompts, task.horizon, rng))
