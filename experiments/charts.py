@@ -123,7 +123,7 @@ def ink(colour: Any) -> str:
 
 
 #: names of the code and what a reader is told: in a figure (mathtext), and in a page
-_WORDS = {
+RAW_NAMES = {
     "C_apx": ("approximation factor", "approximation factor"),
     "D_H^2": ("$D_H^2$", "D²"),
     "eps": (r"$\varepsilon$", "ε"),
@@ -132,7 +132,7 @@ _WORDS = {
     "lam": (r"$\lambda$", "λ"),
     "theta": (r"$\theta$", "θ"),
 }
-_RAW = re.compile(r"(\$[^$]*\$|\w+\([^()]*\))|(?<![\w.])(" + "|".join(map(re.escape, _WORDS)) + r")(?!\w)")
+_RAW = re.compile(r"(\$[^$]*\$|\w+\([^()]*\))|(?<![\w.])(" + "|".join(map(re.escape, RAW_NAMES)) + r")(?!\w)")
 
 
 def spelt(text: str, *, page: bool = False) -> str:
@@ -149,7 +149,7 @@ def spelt(text: str, *, page: bool = False) -> str:
     def word(found: re.Match[str]) -> str:
         if found.group(1):
             return found.group(1)
-        said = _WORDS[found.group(2)][page]
+        said = RAW_NAMES[found.group(2)][page]
         first = found.start() == 0 or text[: found.start()].endswith((". ", "? ", "! "))
         return said[0].upper() + said[1:] if first and len(text) > len(found.group()) and said.isascii() else said
 

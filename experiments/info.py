@@ -152,7 +152,6 @@ def describe(text: str, seed: int = 0) -> dict[str, Any]:
         try:
             kind: Any = agent_class(name)
         except TypeError:  # no agent
-            task_class(name)
             return _task(build_task(text), seed)
         return _agent(kind)
     known = [one for names in kinds.values() for one in names]

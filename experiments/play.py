@@ -43,7 +43,7 @@ from rich.text import Text as Words
 
 from agents import LogLossBC, make_agent
 from experiments.cells import write_whole
-from experiments.charts import COLOURS, Figure, interval_dot, name_rows, new_figure, render, styled
+from experiments.charts import COLOURS, SHOWN, Figure, interval_dot, name_rows, new_figure, render, say, styled
 from experiments.evaluation import build_task, network_class, parse_call
 from experiments.summary import Interval, SummaryRow, Table, mean_interval, paired_difference, with_interval
 from experiments.terminal import print_whole
@@ -64,6 +64,8 @@ CONTEXT = 60
 ORDERS = (1, 2, 3, 4)
 BASELINE_DRAWS = 64
 MEASURES = {"guess": "bits a {unit}", "write": "score"}
+#: rounds of a game, unless they are given
+ROUNDS = {"guess": 20, "write": 3}
 
 
 @dataclass(frozen=True)
@@ -422,7 +424,7 @@ def network_bits(task: Text, settings: PlaySettings, result: Result, screen: Scr
 
 def places_of(task: Text, settings: PlaySettings) -> Demonstrations:
     """Stretches of the held-out text, the context as prompts: the same for everyone with this seed."""
-    return task.windows(settings.rounds or 20, np.random.default_rng(settings.seed), held_out=True)
+    return task.windows(settings.rounds or ROUNDS["guess"], np.random.default_rng(settings.seed), held_out=True)
 
 
 def in_bits(policy: Policy, passages: Demonstrations) -> FloatArray:
@@ -455,7 +457,7 @@ def write(task: Task, settings: PlaySettings, screen: Screen, result: Result) ->
     what = (type(task).__doc__ or "").strip().partition("\n\n")[0].replace("\n", " ")
     screen.tell(WRITING.format(what=what, name=task.name, horizon=task.horizon, choice=choice, reward=reward))
     others = baselines(task)
-    for number in range(settings.rounds or 3):
+    for number in range(settings.rounds or ROUNDS["write"]):
         _, info = env.reset(seed=None if number else settings.seed)
         prompt, tokens = env.prompt, np.zeros(0, dtype=np.int64)
         one: dict[str, Any] = {"place": number, "prompt": task.decode(prompt), "written": [], "expert": []}
@@ -523,7 +525,7 @@ def show_play(words: list[str]) -> int:
     if isinstance(task, Text):
         kind, law, unit = "guess", task.data.sha256, "character" if task.tokens == "char" else task.tokens
     result = Result(kind, settings.player, settings.task, law[:16], settings.seed, task.horizon, unit)
-    code, rounds = 0, settings.rounds or (20 if kind == "guess" else 3)
+    code, rounds = 0, settings.rounds or ROUNDS[kind]
     played = guess if isinstance(task, Text) else write
     try:
         for one in played(task, settings, screen, result):  # type: ignore[arg-type]
@@ -645,12 +647,11 @@ def class_figure(rows: Mapping[str, SummaryRow], results: Sequence[Result]) -> F
     rounds = sum(len(result.rounds) for result in results)
     who = f"{len(results)} players, {rounds} rounds of {first.task}"
     seeds = ", ".join(map(str, sorted({result.seed for result in results})))
-    title = f"{first.measure}: who is where?\n{who}, places of seed {seeds}"
     figure, axes = new_figure(
-        title, f"{first.measure} (bars: 95 % over rounds; of {EVERYONE}, over players)", "",
+        f"{first.measure}: who is where?", f"{first.measure} (bars: 95 % over rounds; of {EVERYONE}, over players)", "",
         size=(8.6, 1.6 + 0.34 * len(rows)),
     )  # fmt: skip
-    axes.title.set_fontsize(12)
+    say(figure, f"{who}, places of seed {seeds}", SHOWN)
     people = {row.labels["who"] for row in rows.values() if row.method == "over rounds"}
     colours = {name: COLOURS["blue" if name in people else "black" if name == EVERYONE else "grey"] for name in rows}
     heights = name_rows(axes, {name.replace("$", r"\$"): colour for name, colour in colours.items()})

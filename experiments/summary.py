@@ -137,6 +137,23 @@ def paired_difference(
     return mean_interval(np.where(np.abs(gaps) < rounding * size, 0.0, gaps), rng, confidence=confidence)
 
 
+def paired_rows(ours: Sequence[SummaryRow], theirs: Sequence[SummaryRow]) -> Interval | None:
+    """`paired_difference` of two numbers of a summary, the first row of each; ``None`` where one was not measured, or
+    in other replicates."""
+    if not (len(ours) and len(theirs)) or ours[0].seeds != theirs[0].seeds:
+        return None
+    return paired_difference(ours[0].replicates, theirs[0].replicates, keyed_rng(0, "bootstrap"))
+
+
+def beyond_chance(difference: Interval) -> str:
+    """Whether the interval of a difference leaves 0 out, in words.
+
+    >>> beyond_chance((1.0, 0.5, 1.5)), beyond_chance((1.0, NAN, NAN))
+    ('beyond chance', 'not beyond chance')
+    """
+    return "beyond chance" if difference[1] > 0 or difference[2] < 0 else "not beyond chance"
+
+
 def loglog_slope(x: Sequence[float] | ArrayLike, y: Sequence[float] | ArrayLike) -> float:
     """Least-squares slope of log y against log x, to nine decimals (the rest is rounding error of the fit).
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.cells import Cell, CellResult, ResultStore
-from experiments.charts import SUBTITLE, contrast, styled
+from experiments.charts import RAW_NAMES, SUBTITLE, contrast, styled
 from experiments.executors import local_executor, run_cell
 from experiments.run import RunOutcome, run_study
 from experiments.study import Analysis, FigureSpec, Options, Study
@@ -275,7 +275,7 @@ def _plain(result: CellResult) -> str:
 
 CONTRAST = 4.5
 #: names of the code that are spelt out for a reader; in a call, as in ``Task(eps=0.1)``, they may stand
-RAW = re.compile(r"(?<!\w)(C_apx|D_H\^2|eta|lambda|lam|eps|theta)(?!\w)")
+RAW = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, RAW_NAMES))})(?!\w)")
 CALL = re.compile(r"\w+\([^()]*\)|\$[^$]*\$")
 
 

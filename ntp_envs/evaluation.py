@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,14 +26,9 @@ from ntp_envs.intervals import (
     student_margin,
     unseen_probability,
 )
-from ntp_envs.plots import axes_or_new, draw_line, name_axes
+from ntp_envs.plots import Axes, axes_or_new, draw_line, name_axes
 from ntp_envs.policies import GreedyPolicy, Policy
 from ntp_envs.tasks.base import Task, collect, misfits
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-else:
-    Axes = Any
 
 #: measures that are ``(H,)`` arrays
 BY_POSITION = ("forced_accuracy", "greedy_accuracy", "sampled_accuracy", "cross_entropy", "impossible")

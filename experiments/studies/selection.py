@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from agents import make_agent, tournament
-from experiments.cells import Cell, Label, Record, keyed_rng
+from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Figure, end_labels, log2_axis, new_panels, no_data, plot_series
 from experiments.measure import networks_left_out, trains_networks
 from experiments.studies.text import BRIDGE, DISTANCE2
 from experiments.study import FigureSpec, Study, analysis, option
-from experiments.summary import Summary, Table, interval_words, paired_difference, with_interval
+from experiments.summary import Interval, Summary, Table, beyond_chance, interval_words, paired_rows, with_interval
 from experiments.texts import CorpusOptions, checked_text, of_texts, read
 from ntp_envs import Demonstrations, EndedPolicy, MarkovPolicy, Policy, collect, distance_from_log_probs
 from ntp_envs.arrays import first_best
@@ -220,12 +220,14 @@ def cells(o: SelectionOptions) -> Iterator[Cell]:
 NAMES = {TABLE: "Table of logits", NETWORK: "MLP"}
 
 
-def extra(s: Summary, part: str, rule: str, H: int) -> tuple[float, float, float] | None:
+def extra(s: Summary, part: str, rule: str, H: int) -> Interval | None:
     """How much farther this rule's choice is than the nearest checkpoint, paired; ``None`` where it is not measured."""
-    ours, least = (s.select(DISTANCE2, part=part, learner=name, H=H) for name in (rule, NEAREST))
-    if not (len(ours) and len(least)) or ours[0].seeds != least[0].seeds:
-        return None
-    return paired_difference(ours[0].replicates, least[0].replicates, keyed_rng(0, "bootstrap"))
+    return farther(s, part, rule, NEAREST, H)
+
+
+def farther(s: Summary, part: str, one: str, other: str, H: int) -> Interval | None:
+    """How much farther the one choice is than the other, paired; ``None`` where it is not measured."""
+    return paired_rows(*(s.select(DISTANCE2, part=part, learner=name, H=H) for name in (one, other)))
 
 
 def parts(s: Summary) -> list[str]:
@@ -260,10 +262,8 @@ def verdict(o: SelectionOptions, s: Summary, part: str) -> str:
     H = max(lengths(o, part))
     found = {rule: extra(s, part, rule, H) for rule in (LOG_LOSS, RHO)}
     one, other = found[LOG_LOSS], found[RHO]
-    if one and other:
-        ours, theirs = (s.select(DISTANCE2, part=part, learner=rule, H=H)[0] for rule in (LOG_LOSS, RHO))
-        if paired_difference(ours.replicates, theirs.replicates, keyed_rng(0, "bootstrap"))[1] > 0:
-            return f"H={H}: log-loss stops {one[0]:.2g} too far from the expert, the rho tournament {other[0]:.2g}"
+    if one and other and (gap := farther(s, part, LOG_LOSS, RHO, H)) and gap[1] > 0:
+        return f"H={H}: log-loss stops {one[0]:.2g} too far from the expert, the rho tournament {other[0]:.2g}"
     return "Which checkpoint is nearest, and which does a held-out score choose?"
 
 
@@ -354,13 +354,10 @@ def findings(o: SelectionOptions, s: Summary) -> Iterator[str]:
                 least = s.shown(DISTANCE2, part=part, learner=NEAREST, H=H)
                 yield f"{NAMES[part]}, H={H}: the nearest checkpoint is at a distance of {least}; {'; '.join(words)}."
         H = max(lengths(o, part))
-        gaps = [s.select(DISTANCE2, part=part, learner=rule, H=H) for rule in (LOG_LOSS, RHO)]
-        if all(map(len, gaps)) and gaps[0][0].seeds == gaps[1][0].seeds:
-            found = paired_difference(gaps[0][0].replicates, gaps[1][0].replicates, keyed_rng(0, "bootstrap"))
-            told = {True: "beyond chance", False: "not beyond chance"}[found[1] > 0 or found[2] < 0]
+        if gap := farther(s, part, LOG_LOSS, RHO, H):
             yield (
                 f"{NAMES[part]}, H={H}: the choice of held-out log-loss is farther than that of the rho "
-                f"tournament by {with_interval(*found, digits=2)} (paired), {told}."
+                f"tournament by {with_interval(*gap, digits=2)} (paired), {beyond_chance(gap)}."
             )
     if why := networks_left_out(o.neural):
         yield f"Networks were {why}."

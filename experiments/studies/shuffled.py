@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from agents import Agent, ConvergenceWarning, LogLossBC, make_agent
-from experiments.cells import Cell, Label, Record, keyed_rng
+from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, DISTANCE, Curve, Figure, Panel, chart
 from experiments.measure import (
     CHUNKED,
@@ -32,7 +32,16 @@ from experiments.measure import (
 )
 from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN
 from experiments.study import FigureSpec, Study, analysis, option
-from experiments.summary import Summary, Table, interval_words, paired_difference, pivot, with_interval
+from experiments.summary import (
+    Interval,
+    Summary,
+    Table,
+    beyond_chance,
+    interval_words,
+    paired_rows,
+    pivot,
+    with_interval,
+)
 from experiments.texts import CorpusOptions, checked_text, of_texts, read
 from ntp_envs import Demonstrations, FiniteClass, MarkovPolicy, MixturePolicy, NGramPolicy, Policy, collect, distance
 from ntp_envs.distances.curve import DistanceCurve
@@ -355,12 +364,9 @@ def network_figure(o: ShuffledOptions, s: Summary) -> Figure:
     return chart(late, said, DISTANCE, panel, size=(8.6, 4.8))
 
 
-def foreign_gap(s: Summary, H: int) -> tuple[float, float, float] | None:
+def foreign_gap(s: Summary, H: int) -> Interval | None:
     """By how much rho is farther than log-loss, on the same documents; ``None`` where one was not measured."""
-    ours, theirs = (s.select(DISTANCE2, part=FOREIGN, learner=learner, H=H) for learner in (RHO, NETWORK))
-    if not (len(ours) and len(theirs)) or ours[0].seeds != theirs[0].seeds:
-        return None
-    return paired_difference(ours[0].replicates, theirs[0].replicates, keyed_rng(0, "bootstrap"))
+    return paired_rows(*(s.select(DISTANCE2, part=FOREIGN, learner=learner, H=H) for learner in (RHO, NETWORK)))
 
 
 def foreign_figure(o: ShuffledOptions, s: Summary) -> Figure:
@@ -445,11 +451,10 @@ def findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
     for H in sorted(o.foreign_horizons):
         if gap := foreign_gap(s, H):
             shown = {name: s.shown(DISTANCE2, part=FOREIGN, learner=name, H=H) for name in (NETWORK, RHO, CLEAN)}
-            told = "beyond chance" if gap[1] > 0 or gap[2] < 0 else "not beyond chance"
             yield (
                 f"A share {o.foreign_share:g} of the documents of another corpus, H={H}: "
                 f"{'; '.join(f'{name} {number}' for name, number in shown.items())}. Rho less log-loss, paired: "
-                f"{with_interval(*gap, digits=2)}, {told}."
+                f"{with_interval(*gap, digits=2)}, {beyond_chance(gap)}."
             )
     if why := networks_left_out(o.neural):
         yield f"Networks were {why}."

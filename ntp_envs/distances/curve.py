@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,15 +15,10 @@ from ntp_envs.checked import check_policy
 from ntp_envs.checks import check_flag, check_kind
 from ntp_envs.distances.metrics import COVERAGE, Metric, check_metrics, check_thresholds
 from ntp_envs.intervals import CONFIDENCE
-from ntp_envs.plots import axes_or_new, draw_line, name_axes
+from ntp_envs.plots import Axes, axes_or_new, draw_line, name_axes
 from ntp_envs.policies import Policy
 from ntp_envs.saved import Savable
 from ntp_envs.tasks.base import Task
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-else:
-    Axes = Any
 
 #: squared Hellinger distance at which the additive scale ends in a picture: beyond it sampled values are noise
 TOP = 1.999
