@@ -148,7 +148,10 @@ class _Writer:
 
     def node(self, value: Any, where: str) -> list[Any]:
         kind = type(value)
-        if kind in (list, tuple, set, frozenset):
+        if kind in (set, frozenset):  # in an order of their own: that of hashes is another in each process
+            items = sorted(value, key=lambda item: (type(item).__qualname__, repr(item)))
+            return [kind.__name__, [self.value(item, where) for item in items]]
+        if kind in (list, tuple):
             return [kind.__name__, [self.value(item, f"{where}[{i}]") for i, item in enumerate(value)]]
         if kind is dict:
             return ["dict", [[self.value(k, where), self.value(v, _inside(where, k))] for k, v in value.items()]]
