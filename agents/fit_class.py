@@ -305,17 +305,22 @@ def _ending(
 
 
 def _nearest(
-    targets: Targets, contexts: IntArray | Contexts, n_contexts: int, divergence: str, smoothing: float
-) -> tuple[FloatArray, FloatArray]:
-    """``(n_contexts, A)`` the law nearest to the targets in every context, among all laws; and the counts there."""
-    counts = targets.counts(contexts, n_contexts)
+    targets: Targets, contexts: IntArray | Contexts, n_contexts: int, divergence: str, smoothing: float,
+    answers: Contexts | None = None,
+) -> tuple[FloatArray, FloatArray]:  # fmt: skip
+    """``(n_contexts, A)`` the law nearest to the targets in every context, among all laws; and the counts there.
+
+    Of hard targets ``answers`` says what is taught instead, a few sequences at a time.
+    """
+    counts = targets.counts(contexts, n_contexts, answers=answers)
     if divergence == "forward":
         return likeliest(counts, smoothing), counts
-    contexts = contexts(targets) if callable(contexts) else contexts
-    excluded, sums = targets.log_law_sums(contexts, n_contexts)
+    targets = targets if answers is None else replace(targets, answers=answers(targets))
+    places = contexts(targets) if callable(contexts) else contexts
+    excluded, sums = targets.log_law_sums(places, n_contexts)
     least_excluded = excluded.min(axis=1, keepdims=True)
     allowed = excluded <= least_excluded * (1 + ROUNDING)
-    others = targets.totals(contexts, n_contexts)[:, None] - least_excluded  # each token is excluded by as much
+    others = targets.totals(places, n_contexts)[:, None] - least_excluded  # each token is excluded by as much
     logits = np.where(allowed, sums / np.where(others > 0, others, 1.0), -np.inf)
     probs = np.exp(logits - logits.max(axis=1, keepdims=True))
     return probs / probs.sum(axis=1, keepdims=True), counts
@@ -376,16 +381,11 @@ def _bernoulli(
     def nowhere(part: Targets) -> IntArray:
         return np.zeros(part.shape, dtype=np.int64)
 
-    if targets.log_laws is None and divergence == "forward":
-        counts = targets.counts(nowhere, 1, answers=happened)
-        nearest = likeliest(counts, smoothing)
-    else:
-        if targets.log_laws is None:
-            events = replace(targets, answers=happened(targets))
-        else:
-            swapped = np.where(one(targets)[:, :, None], targets.soft, targets.soft[:, :, ::-1])
-            events = replace(targets, log_laws=swapped)
-        nearest, counts = _nearest(events, nowhere(targets), 1, divergence, smoothing)
+    events, answers = targets, happened
+    if targets.log_laws is not None:
+        swapped = np.where(one(targets)[:, :, None], targets.soft, targets.soft[:, :, ::-1])
+        events, answers = replace(targets, log_laws=swapped), None
+    nearest, counts = _nearest(events, nowhere, 1, divergence, smoothing, answers)
     theta = policy_class.clip(float(nearest[0, 1]))
     policy = policy_class.policy(theta)
     return policy, _report(policy, targets, divergence, smoothing, counts, np.array([[1 - theta, theta]]))

@@ -28,8 +28,9 @@ import numpy as np
 from agents import Agent, tournament
 from agents.fit_class import fit_class
 from agents.selection import TournamentResult, holdout_split
-from experiments.aggregate import nats_apart
+from experiments.aggregate import nats_per_token
 from experiments.measure import costed_fit, passing, powers_of_two, titled
+from experiments.terminal import plain
 from ntp_envs import (
     ARLinearClass,
     Demonstrations,
@@ -142,21 +143,11 @@ class Advice:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it; what is not finite is text."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {name: plain(one) for name, one in value.items()}
-            if isinstance(value, (list, tuple)):
-                return [plain(one) for one in value]
-            if isinstance(value, np.ndarray):
-                return plain(value.tolist())
-            return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
         found = {name: value for name, value in vars(self).items() if name not in ("curve", "costs")}
         found |= {"misspecified": self.misspecified, "hellinger2_lower": self.hellinger2_lower}
         found["costs"] = [dataclasses.asdict(cost) for cost in self.costs]
         found["hellinger2"] = None if self.curve is None else self.curve.values
-        return plain({**found, "losses": dict(self.losses), "reached": dict(self.reached)})
+        return plain(found, missing="nan")
 
 
 # -- 1. is the class misspecified? -------------------------------------------------------------------------------------
@@ -211,16 +202,14 @@ def fit_rivals(
     longest = min(demonstrations.prompt_length + demonstrations.horizon, ORDERS[-1])
     found: dict[str, Policy] = {}
     for order in range(1, longest + 1):
-        grams: PolicyClass = NGramClass(size, order)
-        grams = grams if end is None else ended_class(grams, end)
+        grams = ended_class(NGramClass(size, order), end)
         found[f"{order}-gram"] = NGramBC(order=order).fit(demonstrations, grams).policy_
     if (mixture := _two_of(policy_class, demonstrations)) is not None:
         found["two members of the class"] = mixture
     inside = policy_class.members if isinstance(policy_class, EndedClass) else policy_class
     features = getattr(inside, "features", None)
     if isinstance(inside, ARLinearClass) and isinstance(features, ContextFeatureMap) and features.n_context <= 24:
-        wider: PolicyClass = ARLinearClass(PairwiseProducts(features), 4.0 * inside.radius)
-        wider = wider if end is None else ended_class(wider, end)
+        wider = ended_class(ARLinearClass(PairwiseProducts(features), 4.0 * inside.radius), end)
         found["products of two features"] = fit_class(wider, demonstrations, tol=1e-3)[0]
     if network:
         found["transformer"] = _small_transformer(demonstrations)
@@ -231,15 +220,8 @@ def _small_transformer(demonstrations: Demonstrations) -> Policy:
     """Sees all of a sequence, which no n-gram does. Extra ``neural``."""
     from agents.neural import NetworkClass, NeuralBC
 
-    networks: PolicyClass = NetworkClass(
-        "transformer",
-        demonstrations.vocab_size,
-        prompt_length=demonstrations.prompt_length,
-        horizon=demonstrations.horizon,
-        width=32,
-    )
-    if demonstrations.end_token is not None:
-        networks = ended_class(networks, demonstrations.end_token)
+    sizes = {"prompt_length": demonstrations.prompt_length, "horizon": demonstrations.horizon, "width": 32}
+    networks = ended_class(NetworkClass("transformer", demonstrations.vocab_size, **sizes), demonstrations.end_token)
     agent = NeuralBC(steps=400, batch_size=min(64, len(demonstrations.pooled())), learning_rate=5e-3)
     return agent.fit(demonstrations, networks, rng=np.random.default_rng(0)).policy_
 
@@ -335,8 +317,7 @@ def nats_a_token(curve: DistanceCurve) -> tuple[Interval, int]:
     """``-log(1 - D / 2) / h`` with its interval at the longest h where the interval is below saturation, and h."""
     open_ = np.flatnonzero(curve.upper < 1.98)
     h = int(open_[-1]) + 1 if len(open_) else 1
-    ends = [nats_apart(float(c[h - 1])) / h for c in (curve.values, curve.lower, curve.upper)]
-    return (ends[0], ends[1], ends[2]), h
+    return nats_per_token(curve, h), h
 
 
 #: the largest power of n that a fit's cost grows with, where that is not 1: pairs of prefixes, and their eigenvectors

@@ -133,7 +133,7 @@ def class_of(text: str, data: Demonstrations) -> PolicyClass:
         found = kinds[call.name](**dict(call.parameters))
     except TypeError as error:
         raise ValueError(f"--class {text}: {str(error).rpartition('>.')[2]}.") from error
-    return found if data.end_token is None else ended_class(found, data.end_token)
+    return ended_class(found, data.end_token)
 
 
 def read_data(settings: AdviseSettings, rng: np.random.Generator) -> tuple[Demonstrations, PolicyClass | None, Any]:

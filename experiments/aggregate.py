@@ -23,6 +23,8 @@ from experiments.charts import COLOURS, Figure, learner_style, legend_below, new
 from experiments.evaluation import parse_call
 from experiments.measure import CHUNK_KR, CHUNKED, LAYERWISE, LEARNERS, NOTHING, SECONDS, SLOPE_IN_H
 from experiments.summary import NAN, Interval, Summary, SummaryRow, mean_interval, paired_difference, slope_interval
+from ntp_envs import DistanceCurve
+from ntp_envs.distances.curve import additive_distance
 from ntp_envs.intervals import CONFIDENCE, check_confidence, normal_quantile, score_interval, student_margin
 
 RUNS, MEANS = "runs", "means"
@@ -46,7 +48,13 @@ def nats_apart(hellinger2: float) -> float:
     >>> nats_apart(0.0), round(nats_apart(1.0), 3), nats_apart(2.0)
     (0.0, 0.693, inf)
     """
-    return math.inf if hellinger2 >= 2.0 else -math.log1p(-hellinger2 / 2.0) + 0.0
+    return float(additive_distance(hellinger2)) / 2.0
+
+
+def nats_per_token(curve: DistanceCurve, h: int) -> Interval:
+    """`nats_apart` of h tokens over h, and the ends of its interval."""
+    value, lower, upper = (nats_apart(float(column[h - 1])) / h for column in (curve.values, curve.lower, curve.upper))
+    return value, lower, upper
 
 
 def run_score(hellinger2: float, factor: float | None = None) -> float:

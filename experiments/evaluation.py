@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import inspect
 import json
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from rich.table import Table as RichTable
 
 from agents import Agent, ConvergenceWarning, make_agent
 from agents.registry import agent_class
+from experiments.terminal import plain
 from ntp_envs import Policy, PolicyClass, Task, collect, ended_class, make_task
 from ntp_envs.checks import check_int
 from ntp_envs.evaluation import BY_POSITION, Evaluation, evaluate
@@ -305,7 +305,7 @@ def network_class(text: str, task: Task) -> PolicyClass:
         raise ValueError(str(error)) from error
     try:
         found = NetworkClass.for_task(call.name, task, **dict(call.parameters))
-        return found if task.end_token is None else ended_class(found, task.end_token)
+        return ended_class(found, task.end_token)
     except TypeError as error:
         raise ValueError(f"network {text}: {error}.") from error
 
@@ -357,20 +357,10 @@ def _named(place: str) -> Any:
 
 def _plain(found: Evaluation, confidence: float) -> dict[str, Any]:
     """All numbers as JSON has them, with intervals of this level; infinite ones as text."""
-
-    def number(value: Any) -> Any:
-        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {
-        "task": found.task,
-        "n": found.n,
-        "confidence": confidence,
-        "caveat": found.caveat,
-        "unknown_share": found.unknown_share,
-        "totals": [{k: number(v) for k, v in row.items()} for row in found.totals(confidence=confidence)],
-        "positions": [{k: number(v) for k, v in row.items()} for row in found.rows()],
-        "samples": [sample._asdict() for sample in found.samples],
-    }
+    told: dict[str, Any] = {"task": found.task, "n": found.n, "confidence": confidence}
+    told |= {name: getattr(found, name) for name in ("caveat", "unknown_share")}
+    told |= {"totals": found.totals(confidence=confidence), "positions": found.rows()}
+    return plain({**told, "samples": [sample._asdict() for sample in found.samples]}, missing="nan")
 
 
 def show_evaluation(words: list[str]) -> int:

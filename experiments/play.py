@@ -336,7 +336,9 @@ Type it and press Enter; say how sure you are: e? is 20 %, e is 50 %, e! is 90 %
 A guess that is sure and right costs few bits, sure and wrong many: say what you believe."""
 
 
-def guess(task: Text, settings: PlaySettings, screen: Screen, result: Result) -> Iterator[dict[str, Any]]:
+def guess(
+    task: Text, passages: Demonstrations, settings: PlaySettings, screen: Screen, result: Result
+) -> Iterator[dict[str, Any]]:
     """Rounds, one after the other, each when it is finished.
 
     Raises:
@@ -345,7 +347,6 @@ def guess(task: Text, settings: PlaySettings, screen: Screen, result: Result) ->
     labels = labels_of(task)
     numbers = {label: token for token, label in enumerate(labels)}
     numbers = {label.strip(): token for label, token in numbers.items() if label.strip()} | numbers  # " word" as "word"
-    passages = places_of(task, settings)
     prompts, tokens, scored = passages.prompts, passages.tokens, is_guessed(task, passages)
     base, orders = task.shuffled, {f"{n}-gram": task.replace(expert_order=n).clean for n in ORDERS}
     expert = f"expert, {task.expert_order}-gram"
@@ -400,7 +401,7 @@ def asked(screen: Screen, numbers: Mapping[str, int], *, lower: bool) -> tuple[i
             screen.tell(str(error), "yellow")
 
 
-def network_bits(task: Text, settings: PlaySettings, result: Result, screen: Screen) -> None:
+def network_bits(task: Text, passages: Demonstrations, settings: PlaySettings, result: Result, screen: Screen) -> None:
     """Add what a small network makes of the same characters, trained for seconds on the text that the expert had."""
     if settings.network == "no" or not result.rounds:
         return
@@ -415,7 +416,6 @@ def network_bits(task: Text, settings: PlaySettings, result: Result, screen: Scr
         if settings.network == "yes":
             screen.tell(f"No network: {error}", "yellow")
         return
-    passages = places_of(task, settings)
     bits, scored = in_bits(learnt, passages), is_guessed(task, passages)
     for one in result.rounds:
         place = one["place"]
@@ -526,9 +526,12 @@ def show_play(words: list[str]) -> int:
         kind, law, unit = "guess", task.data.sha256, "character" if task.tokens == "char" else task.tokens
     result = Result(kind, settings.player, settings.task, law[:16], settings.seed, task.horizon, unit)
     code, rounds = 0, settings.rounds or ROUNDS[kind]
-    played = guess if isinstance(task, Text) else write
+    game = write(task, settings, screen, result)
+    if isinstance(task, Text):
+        passages = places_of(task, settings)
+        game = guess(task, passages, settings, screen, result)
     try:
-        for one in played(task, settings, screen, result):  # type: ignore[arg-type]
+        for one in game:
             result.rounds.append(one)
             result.broken_off = None
             if settings.json is not None:
@@ -544,7 +547,7 @@ def show_play(words: list[str]) -> int:
         kept = "" if settings.json is None else "; what was typed is kept"
         screen.tell(f"Stopped after {len(result.rounds)} of {rounds} rounds{counts}{kept}.", "yellow")
     if isinstance(task, Text):
-        network_bits(task, settings, result, screen)
+        network_bits(task, passages, settings, result, screen)
     show_result(result, screen)
     if settings.json is not None:
         result.write(settings.json)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -18,16 +19,17 @@ def print_whole(table: Table) -> None:
     console.print(table)
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it: infinite numbers as text, missing ones as ``None``, anything unknown as its ``repr``.
+def plain(value: Any, *, missing: str | None = None) -> Any:
+    """A value as JSON has it: infinite numbers as text, nan as ``missing``, anything unknown as its ``repr``.
 
     >>> plain({"a": (1, float("inf")), "b": float("nan")})
     {'a': [1, 'inf'], 'b': None}
     """
     if isinstance(value, Mapping):
-        return {str(name): plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return {str(name): plain(one, missing=missing) for name, one in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(one, missing=missing) for one in value]
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
+        return missing if math.isnan(value) else str(value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)

@@ -77,7 +77,7 @@ def read(text: Mapping[str, Any], **changes: Any) -> Text:
 
 def of_texts(task: Text, members: PolicyClass) -> PolicyClass:
     """The class as the task wants it: of texts that end, where those of the task do."""
-    return members if task.end_token is None else ended_class(members, task.end_token)
+    return ended_class(members, task.end_token)
 
 
 # -- texts as records --------------------------------------------------------------------------------------------------

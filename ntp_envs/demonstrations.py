@@ -382,7 +382,7 @@ class Demonstrations(TokenRows):
 # -- many demonstrations, made some at a time --------------------------------------------------------------------------
 
 #: what a folder holds beside an ``.npy`` file for each array: this when it is finished, the other before
-FINISHED, UNFINISHED = "demonstrations.json", "unfinished.json"
+FINISHED, BEGUN = "demonstrations.json", "unfinished.json"
 
 
 class Growing:
@@ -419,7 +419,7 @@ class Growing:
         }
 
     def _left(self, folder: Path) -> int:
-        for name in (FINISHED, UNFINISHED):
+        for name in (FINISHED, BEGUN):
             if (folder / name).is_file():
                 found = json.loads((folder / name).read_text(encoding="utf-8"))
                 if found.get("identity") == self.identity:
@@ -437,7 +437,7 @@ class Growing:
             if isinstance(array, np.memmap):
                 array.flush()
         self.done = rows.stop
-        self._say(UNFINISHED, {})
+        self._say(BEGUN, {})
 
     def _say(self, name: str, about: dict[str, Any]) -> None:
         if self.folder is not None:
@@ -453,7 +453,7 @@ class Growing:
         if self.folder is None:
             return found
         self._say(FINISHED, found._metadata())
-        (self.folder / UNFINISHED).unlink(missing_ok=True)
+        (self.folder / BEGUN).unlink(missing_ok=True)
         self.arrays.clear()
         return Demonstrations.load(self.folder)
 
@@ -465,9 +465,9 @@ def _described(arrays: dict[str, tuple[tuple[int, int], Any]]) -> dict[str, Any]
 def _mapped(folder: Path) -> dict[str, Any]:
     """The fields of `Demonstrations` in a folder."""
     if not (folder / FINISHED).is_file():
-        if not (folder / UNFINISHED).is_file():
+        if not (folder / BEGUN).is_file():
             raise ValueError(f"a folder without {FINISHED}")
-        done = json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["done"]
+        done = json.loads((folder / BEGUN).read_text(encoding="utf-8"))["done"]
         raise ValueError(f"only the first {done} demonstrations are there: collect with the same arguments again")
     meta = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
     listed: dict[str, Any] = meta["identity"]["arrays"]

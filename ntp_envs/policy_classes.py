@@ -214,15 +214,15 @@ class EndedClass(PolicyClass):
         return EndedPolicy(self.members.policy(parameters), self.end_token)
 
 
-def ended_class(members: PolicyClass, end: int) -> PolicyClass:
-    """The class of texts that end with this token, and are written by the members of a class until then.
+def ended_class(members: PolicyClass, end: int | None) -> PolicyClass:
+    """The class of texts that end with this token (``None``: none does), and are written by the members until then.
 
     >>> from ntp_envs import BernoulliPolicy
     >>> ended_class(FiniteClass([BernoulliPolicy(0.5)]), 1).policy(0)
     EndedPolicy(BernoulliPolicy(0.5, on='tokens'), end=1)
     """
-    if not isinstance(members, FiniteClass):
-        return EndedClass(members, end)
+    if end is None or not isinstance(members, FiniteClass):
+        return members if end is None else EndedClass(members, end)
     texts = FiniteClass([EndedPolicy(policy, end) for policy in members])
     texts.end_token = end
     return texts

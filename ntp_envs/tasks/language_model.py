@@ -285,7 +285,7 @@ class LanguageModel(Task):
         members: PolicyClass = NGramClass(self.vocab_size, self.learner_order)
         if self.learner == "perturbed":
             members = perturbed_models(self.writer, self.changes)
-        return members if self.end_token is None else ended_class(members, self.end_token)
+        return ended_class(members, self.end_token)
 
     def prompt_law(self) -> tuple[IntArray, FloatArray]:
         prompts, counts = np.unique(self._prompts, axis=0, return_counts=True)

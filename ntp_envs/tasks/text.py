@@ -340,7 +340,7 @@ class Text(Task):
     @cached_property
     def policy_class(self) -> PolicyClass:
         members = NGramClass(self.vocab_size, self.learner_order)
-        return members if self.end_token is None else ended_class(members, self.end_token)
+        return ended_class(members, self.end_token)
 
     def sample_prompts(self, n: int, rng: np.random.Generator) -> IntArray:
         starts = self._starts(self.data.train, n, rng)
