@@ -14,16 +14,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.summary import Series, Summary, SummaryRow
-from ntp_envs.distances.curve import additive_distance
+from experiments.summary import Series, SummaryRow
 
 if TYPE_CHECKING:  # matplotlib is loaded when something is drawn: to list or to run studies does not need it
     from matplotlib.axes import Axes
@@ -363,6 +361,14 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> N
             )
 
 
+def named_line(axes: Axes, series: Series, learner: str, label: str = "", **changes: Any) -> None:
+    """`plot_series`, with a name at the end."""
+    plot_series(axes, series, learner, **changes)
+    if label and len(series.x):
+        colour = changes.get("color", learner_style(learner).colour)
+        end_labels(axes, [(float(series.x[-1]), float(series.mean[-1]), label, colour)])
+
+
 def settle(figure: Figure, setting: str = "", otherwise: str = "") -> None:
     """The last step of a figure: title, what it shows, and labels get their places, and words are made legible.
 
@@ -481,15 +487,6 @@ def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
     return placed
 
 
-def additive(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`additive_distance`, finite for an axis."""
-    return additive_distance(np.minimum(distance, 2.0 - 1e-12))
-
-
-def additive_inverse(value: NDArray[np.float64]) -> NDArray[np.float64]:
-    return -2.0 * np.expm1(-np.asarray(value) / 2.0)
-
-
 def top_labels(axes: Axes, outs: list[tuple[float, str, str]], top: float) -> None:
     """Slanted words above the places where lines leave through the top, moved apart where they would overlap."""
     if not outs:
@@ -533,35 +530,12 @@ ORANGES = ("#7A2E00", "#B04600", "#D55E00", "#E69F00")
 
 FACTOR = "approximation factor (1 = best in class)"
 DISTANCE = "squared Hellinger distance to the expert"
-SPELT = {"C_apx": "approximation factor", "hellinger2": DISTANCE}
 
 
 def text(learner: str) -> dict[str, Any]:
     """Style of a label that is placed by hand, in the learner's colour."""
     colour = learner_style(learner).colour
     return {"textcoords": "offset points", "color": colour, "fontweight": "bold", "fontsize": 10, "va": "center"}
-
-
-class Line:
-    """A line to draw with its label at the end."""
-
-    def __init__(self, series: Series, learner: str, label: str, **changes: Any) -> None:
-        self.series, self.learner, self.label, self.changes = series, learner, label, changes
-
-
-def draw_lines(axes: Axes, lines: Sequence[Line], *, limits: Callable[[Axes], None] | None = None) -> None:
-    """Lines, then limits that depend on them, then labels, which are placed for these limits."""
-    shown = [line for line in lines if len(line.series.x)]
-    for line in shown:
-        plot_series(axes, line.series, line.learner, **line.changes)
-    if limits is not None:
-        limits(axes)
-    ends = []
-    for line in shown:
-        if line.label:
-            colour = line.changes.get("color", learner_style(line.learner).colour)
-            ends.append((float(line.series.x[-1]), float(line.series.mean[-1]), line.label, colour))
-    end_labels(axes, ends)
 
 
 def no_data(axes: Axes) -> None:
@@ -634,7 +608,7 @@ def tick_words(value: float) -> str:
     return f"$10^{{{int(power)}}}$" if lead == 1 else rf"${lead:g}\cdot{{10}}^{{{int(power)}}}$"
 
 
-def _log_axis(axes: Axes, which: str, low: float, high: float) -> None:
+def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
     """Limits of a logarithmic axis, and round numbers on it."""
     axis = getattr(axes, f"{which}axis")
     getattr(axes, f"set_{which}scale")("log")
@@ -647,7 +621,7 @@ def _log_axis(axes: Axes, which: str, low: float, high: float) -> None:
 def factor_axis(axes: Axes) -> None:
     """A logarithmic y axis for factors, from just below the best in class."""
     low, high = log_range(axes)
-    _log_axis(axes, "y", min(0.8, low / 1.3) if low > 0.3 else 0.8, max(1.5 * high, 1.6))
+    log_axis(axes, "y", min(0.8, low / 1.3) if low > 0.3 else 0.8, max(1.5 * high, 1.6))
 
 
 def log_range(axes: Axes, axis: str = "y") -> tuple[float, float]:
@@ -662,265 +636,15 @@ def plain_log_axis(axes: Axes) -> None:
     """A logarithmic y axis that ends just outside the data."""
     low, high = log_range(axes)
     if 0 < low <= high < np.inf:
-        _log_axis(axes, "y", low / 1.5, high * 1.5)
+        log_axis(axes, "y", low / 1.5, high * 1.5)
 
 
 def round_ticks(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic x axis with room on both sides of these values, and ticks at a few round numbers."""
-    _log_axis(axes, "x", min(values) / 1.6, max(values) * 1.6)
+    log_axis(axes, "x", min(values) / 1.6, max(values) * 1.6)
 
 
 def shades(values: Sequence[float], ramp: Sequence[str] = GREENS) -> dict[Any, str]:
     """One hue, from the first colour of the ramp for the smallest value (shortest chunks, say) to its last."""
     picks = np.linspace(0, len(ramp) - 1, len(values)).round().astype(int)
     return {value: ramp[i] for value, i in zip(sorted(values), picks, strict=True)}
-
-
-# -- Figures as values: panels of curves, dots and guides --------------------------------------------------------------
-#
-# Most figures of the studies are lines over one label with their names at their ends. They are said as values, and
-# drawn here. What needs more than that draws itself, with the pieces above: a panel is no second matplotlib.
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line.
-
-    Attributes:
-        where: part and labels of the rows that it goes through.
-        label: its name, at its end.
-        metric: what is drawn; the panel's if empty.
-        style: whose colour, marker and dashes it has; by default those of the learner in ``where``, and of its K.
-        look: changes to that, as matplotlib names them.
-        limit: part and labels of the same number in the population, drawn last, at infinity.
-    """
-
-    where: Mapping[str, Any]
-    label: str = ""
-    metric: str = ""
-    style: str = ""
-    look: Mapping[str, Any] = field(default_factory=dict)
-    limit: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Guide:
-    """A reference to read the curves by, with a note beside it: a level, a place on the x axis, or a line.
-
-    Attributes:
-        level, place, points: where; one of them.
-        note: what it is.
-        at: where the note begins (data coordinates); by default at the guide's end.
-        offset: of the note from there, in points; by default above a level, and to the right of anything else.
-        align: of the note.
-        colour, dashes: of the line.
-        style: whose colour the note has.
-    """
-
-    level: float | None = None
-    place: float | None = None
-    points: Sequence[tuple[float, float]] = ()
-    note: str = ""
-    at: tuple[float, float] | None = None
-    offset: tuple[float, float] | None = None
-    align: str = "left"
-    colour: str = COLOURS["grey"]
-    dashes: str = ":"
-    style: str = "reference"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Curves over one label.
-
-    Attributes:
-        x: the label on the x axis.
-        xlabel: what it is.
-        metric: what is drawn.
-        curves: the lines.
-        guides: what to read them by.
-        xscale: ``"linear"``, ``"log"`` or ``"log2"``.
-        yscale: ``"linear"``, ``"zero"`` (linear from 0), ``"share"`` (0 to 1), ``"log"``, or ``"factor"`` (a log axis
-            from just below the best in class).
-        ticks: of the x axis; by default everywhere where there are numbers.
-        ylim: limits of the y axis, instead of those that follow from the data.
-        ylabel: of this panel alone.
-        title: of this panel alone.
-    """
-
-    x: str
-    xlabel: str
-    metric: str
-    curves: Sequence[Curve]
-    guides: Sequence[Guide] = ()
-    xscale: str = "log2"
-    yscale: str = "factor"
-    ticks: Sequence[float] | None = None
-    ylim: tuple[float | None, float | None] | None = None
-    ylabel: str = ""
-    title: str = ""
-
-
-def chart(summary: Summary, title: str, ylabel: str, *panels: Panel, size: tuple[float, float] | None = None) -> Figure:
-    """The figure of these panels, side by side; they share their y axis unless one has a label of its own.
-
-    Args:
-        summary: of the study; its timings, for numbers that depend on the machine.
-        title: what one sees.
-        ylabel: of the first panel.
-        panels: at least one.
-        size: in inches.
-    """
-    if len(panels) == 1:
-        figure, axes = new_figure(title, panels[0].xlabel, ylabel, size=size or (8.2, 4.8))
-        every = [axes]
-    else:
-        share = not any(panel.ylabel for panel in panels)
-        labels = [panel.xlabel for panel in panels]
-        figure, every = new_panels(title, labels, ylabel, size=size or (11.0, 4.6), share=share)
-    rows = [row for panel in panels for curve in panel.curves for row in chosen(summary, panel, curve)]
-    say_data(figure, rows)
-    for axes, panel in zip(every, panels, strict=True):
-        if panel.title:
-            axes.set_title(panel.title, fontsize=11)
-        if panel.ylabel:
-            axes.set_ylabel(panel.ylabel)
-        draw_panel(axes, summary, panel)
-    return figure
-
-
-def chosen(summary: Summary, panel: Panel, curve: Curve) -> Summary:
-    """The rows that a curve goes through."""
-    return summary.select(curve.metric or panel.metric, **curve.where)
-
-
-def draw_panel(axes: Axes, summary: Summary, panel: Panel) -> None:
-    """Curves, guides, scales and labels on axes that are there."""
-    log = panel.xscale != "linear"
-    rows = [row for curve in panel.curves for row in chosen(summary, panel, curve)]
-    at = sorted({float(row[panel.x]) for row in rows if row[panel.x] > 0 or not log})
-    if not at:
-        return no_data(axes)
-    infinity = 10.0 * at[-1] if any(curve.limit is not None for curve in panel.curves) else None
-    ticks = list(at if panel.ticks is None else panel.ticks)
-    names = [tick_words(tick) for tick in ticks]
-    last = at[-1]
-    if infinity is not None:
-        ticks, names, last = [*ticks, infinity], [*names, "∞\n(population)"], infinity
-    upright = [guide.place for guide in panel.guides if guide.place is not None]
-    first, last = min([at[0], *upright]), max([last, *upright])
-    if log:
-        axes.set_xscale("log", base=2 if panel.xscale == "log2" else 10)
-        margin = (last / first) ** 0.03 if last > first else 1.5
-        axes.set_xlim(first / margin, last * margin)
-    else:
-        margin = 0.03 * (last - first) or 1.0
-        axes.set_xlim(first - margin, last + margin)
-    if log and panel.xscale == "log" and panel.ticks is None and infinity is None and len(at) > 7:
-        ticks = log_ticks(at[0], last)
-        names = [tick_words(tick) for tick in ticks]
-    axes.set_xticks(ticks, labels=names)
-    axes.set_xticks([], minor=True)
-    if panel.yscale in ("log", "factor"):
-        axes.set_yscale("log")
-    for guide in panel.guides:
-        _draw_guide(axes, guide, at[0], last)
-    lines = []
-    for curve in panel.curves:
-        series = summary.series(panel.x, curve.metric or panel.metric, **curve.where)
-        if log:
-            series = Series(*(column[series.x > 0] for column in series))
-        if curve.limit is not None and infinity is not None:
-            limit = summary.series(panel.x, curve.metric or panel.metric, **curve.limit)
-            if len(limit.x):
-                ends = zip(series[1:], limit[1:], strict=True)
-                series = Series(np.append(series.x, infinity), *(np.append(a, b[-1]) for a, b in ends))
-        learner, K = curve.style or str(curve.where.get("learner", "")), curve.where.get("K")
-        look = {"color": learner_style(learner, K).colour, **curve.look}
-        lines.append(Line(series, learner, curve.label, **look))
-
-    def limits(axes: Axes) -> None:
-        if panel.yscale == "factor":
-            factor_axis(axes)
-        elif panel.yscale == "log":
-            plain_log_axis(axes)
-        elif panel.yscale == "zero":
-            axes.set_ylim(0, 1.08 * float(axes.dataLim.y1))
-        elif panel.yscale == "share":
-            axes.set_ylim(-0.02, 1.05)
-        if panel.ylim is not None:
-            low, high = (
-                end if given is None else given for end, given in zip(axes.get_ylim(), panel.ylim, strict=True)
-            )
-            if axes.get_yscale() == "log":
-                _log_axis(axes, "y", low, high)
-            axes.set_ylim(low, high)
-
-    draw_lines(axes, lines, limits=limits)
-
-
-def _draw_guide(axes: Axes, guide: Guide, first: float, last: float) -> None:
-    look: dict[str, Any] = {"color": guide.colour, "linestyle": guide.dashes, "linewidth": 1.2, "zorder": 1}
-    offset, coords = guide.offset or ((8, 0) if guide.level is None else (0, 10)), axes.transData
-    if guide.place is not None:
-        axes.axvline(guide.place, **look)
-        end = (guide.place, 1.0)
-        if guide.at is None:  # at the top, wherever that is
-            offset, coords = guide.offset or (8, -8), axes.get_xaxis_transform()
-    else:
-        points = guide.points if guide.level is None else [(first, guide.level), (last, guide.level)]
-        axes.plot(*zip(*points, strict=True), **look)
-        end = points[-1] if guide.level is None else points[0]
-    place = end if guide.at is None else guide.at
-    if guide.note and guide.level is not None and place[0] >= last:  # beside the names of the curves
-        end_labels(axes, [(*place, guide.note, learner_style(guide.style).colour)])
-    elif guide.note:
-        axes.annotate(guide.note, place, xycoords=coords, xytext=offset, ha=guide.align, **text(guide.style))
-
-
-def dots(
-    summary: Summary,
-    title: str,
-    metric: str,
-    rows: Mapping[str, tuple[Mapping[str, Any], str]],
-    panels: Mapping[str, Mapping[str, Any]],
-    *,
-    xlabel: str = "",
-    xscale: str = "log",
-    level: float | None = 1.0,
-    digits: int = 2,
-    size: tuple[float, float] = (11.0, 4.6),
-) -> Figure:
-    """A dot with its interval for each row in every panel.
-
-    Args:
-        summary: of the study.
-        title: what one sees.
-        metric: what is drawn.
-        rows: by name from the top: labels that pick the number, and the learner whose colour it has.
-        panels: by title: labels that they have in common.
-        xlabel: what the numbers are; ``metric``, spelt out, if empty.
-        xscale: of every x axis.
-        level: drawn as a dashed line.
-        digits: of the numbers beside the dots.
-        size: in inches.
-    """
-    figure, every = new_panels(title, [xlabel or SPELT.get(metric, metric)] * len(panels), "", size=size)
-    say(figure, "broad lines: 95 % intervals")
-    heights = name_rows(every[0], {row: learner_style(learner).colour for row, (_, learner) in rows.items()})
-    places = [{**where, **place} for where in panels.values() for place, _ in rows.values()]
-    say_data(figure, [row for place in places for row in summary.select(metric, **place)])
-    for axes, (heading, where) in zip(every, panels.items(), strict=True):
-        axes.set_title(heading, fontsize=11)
-        axes.set_xscale(xscale)
-        axes.grid(visible=False, axis="y")
-        if level is not None:
-            axes.axvline(level, color="black", linestyle="--", linewidth=1.2)
-        for row, (place, learner) in rows.items():
-            for found in summary.select(metric, **where, **place):
-                words, colour = f"{found.mean:.{digits}g}", learner_style(learner).colour
-                interval_dot(axes, found, heights[row], colour, words, fontweight="bold")
-        low, high = log_range(axes, "x")
-        if xscale == "log" and 0 < low < high:  # room for the numbers
-            _log_axis(axes, "x", low / (high / low) ** 0.06, high * (high / low) ** 0.3)
-    return figure

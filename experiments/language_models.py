@@ -8,15 +8,19 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.cells import keyed_rng, write_whole
-from ntp_envs import Policy
-from ntp_envs.arrays import FloatArray, IntArray
+from experiments.aggregate import nats_per_token
+from experiments.cells import Label, Record, keyed_rng, write_whole
+from experiments.measure import distance_record
+from experiments.summary import Places
+from ntp_envs import DistanceCurve, Policy, distance_from_log_probs
+from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.distances.sampled import blocks
 
 if TYPE_CHECKING:  # transformers is loaded when a model is
@@ -253,11 +257,15 @@ def check_memory(
         )
 
 
-def writer(
-    policy: Policy, other: Policy, ids: IntArray, prompts: IntArray, tokens: IntArray, seed: int
-) -> Callable[[slice], tuple[Any, ...]]:
-    """What makes a block for `block_by_block`: the other's own texts, what it and ``policy`` give each of their tokens,
-    and what it gives to those of the texts ``tokens``. The same ``seed`` draws alike for every other."""
+def text_curves(
+    name: str, policy: Policy, other: Policy, ids: IntArray, texts: Sequence[Any], end: int, seed: int, scratch: Path,
+    **asked: Any,
+) -> dict[str, DistanceCurve]:  # fmt: skip
+    """Distances of the other's own texts from the `expert_texts`, as `distance_from_log_probs` has them (``asked``).
+
+    Texts are over after the token ``end``. The same ``seed`` draws alike for every other.
+    """
+    prompts, tokens, p_on_p = texts
 
     def write(rows: slice) -> tuple[Any, ...]:
         own_rng = np.random.default_rng([seed, rows.start])
@@ -265,7 +273,22 @@ def writer(
         own, q_on_q = other.sample_with_log_probs(own_prompts, tokens.shape[1], own_rng)
         return own, q_on_q, policy.log_probs(own_prompts, own), other.log_probs(prompts[rows], tokens[rows])
 
-    return write
+    own, q_on_q, p_on_q, q_on_p = block_by_block(name, len(tokens), write, scratch)
+    masks = {f"mask_{whose}": written(x[:, :0], x, end) for whose, x in (("p", tokens), ("q", own))}
+    return distance_from_log_probs(p_on_p, q_on_p, p_on_q, q_on_q, **masks, **asked)
+
+
+def rate_record(curve: DistanceCurve, labels: Mapping[str, Label]) -> Record:
+    """The Bhattacharyya distance a token, from the squared Hellinger distance of whole texts."""
+    value, lower, upper = nats_per_token(curve, curve.horizon)
+    return replace(distance_record(curve, labels), metric=RATE, value=value, lower=lower, upper=upper)
+
+
+def text_columns(horizon: int, *between: int) -> Places:
+    """Columns of a `pivot`: the distance of the first tokens, of so many and of all, and what a token adds to it."""
+    lengths = sorted({1, *(h for h in between if h < horizon), horizon})
+    rates = ("nats a token", {"metric": RATE}), ("forced KL a token", {"metric": FORCED})
+    return [*((f"D^2, h={h}", {"h": h}) for h in lengths), *rates]
 
 
 def forced_kl(expert: Any, learner: Any, prompts: IntArray, tokens: IntArray, mask: Any) -> FloatArray:

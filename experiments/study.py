@@ -108,6 +108,10 @@ class Options:
                 object.__setattr__(self, f.name, _checked(self, f))
         self.check()
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """These options by name, as parameters of a cell."""
+        return {name: getattr(self, name) for name in names}
+
     def check(self) -> None:
         """Raise ``ValueError`` where options do not fit together; each is within its own bounds already."""
 

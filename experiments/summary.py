@@ -520,6 +520,10 @@ class Summary(Sequence[SummaryRow]):
         return list(dict.fromkeys(row[label] for row in self.select(part=part) if row[label] is not None))
 
 
+#: headings, and where the numbers of each are: lines or columns of a `pivot`
+Places = list[tuple[str, dict[str, Any]]]
+
+
 def pivot(
     summary: Summary,
     title: str,

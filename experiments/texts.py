@@ -1,11 +1,12 @@
-"""What studies of text share: the text of a run, known by its content, texts as records, and how well policies do."""
+"""What studies of text share: the text of a run, known by its content; a rule; records; and how well policies do."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +79,71 @@ def read(text: Mapping[str, Any], **changes: Any) -> Text:
 def of_texts(task: Text, members: PolicyClass) -> PolicyClass:
     """The class as the task wants it: of texts that end, where those of the task do."""
     return ended_class(members, task.end_token)
+
+
+# -- texts that a rule tells apart -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class RuledText(Text):
+    """Text with a verifier: what was written passes while all stretches of k tokens that end in it occur in the corpus.
+
+    Args:
+        rule_order: k, at most ``prompt_length + 1``.
+    """
+
+    rule_order: int = 5
+
+    has_verifier = True
+
+    @cached_property
+    def grams(self) -> NDArray[np.int64]:
+        """``(G, k)`` the different stretches of the training part, in the order of their numbers."""
+        found = self.data.train.tokens
+        every = np.lib.stride_tricks.sliding_window_view(found, self.rule_order)
+        return every[np.unique(self.numbers(every), return_index=True)[1]]
+
+    @cached_property
+    def known(self) -> NDArray[np.int64]:
+        """``(G,)`` their numbers, sorted."""
+        return self.numbers(self.grams)
+
+    def numbers(self, stretches: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Each ``(..., t)`` stretch as one number with base A."""
+        return stretches @ self.vocab_size ** np.arange(stretches.shape[-1], dtype=np.int64)[::-1]
+
+    def verify(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> NDArray[np.bool_]:
+        lines = np.hstack([prompts[:, prompts.shape[1] - self.rule_order + 1 :], tokens])
+        wanted = self.numbers(np.lib.stride_tricks.sliding_window_view(lines, self.rule_order, axis=1))
+        return (self.known[np.minimum(np.searchsorted(self.known, wanted), len(self.known) - 1)] == wanted).all(axis=1)
+
+    def value(self, policy: Policy) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]:
+        """The exact value of prefixes: a function of prompts and ``(m, t)`` tokens that gives the probability to pass.
+
+        What the policy goes on to write is what may fail, and the last token; the others have passed. The policy must
+        read k - 1 tokens at most, after prompts of any length.
+        """
+        heads, tails = self.numbers(self.grams[:, :-1]), self.numbers(self.grams[:, 1:])
+        contexts, first, of = np.unique(heads, return_index=True, return_inverse=True)
+        law = np.exp(policy.next_log_probs(self.grams[first, :-1], np.empty((len(first), 0), dtype=np.int64)))
+        chances = law[of, self.grams[:, -1]]
+
+        def places(wanted: NDArray[np.int64]) -> NDArray[np.int64]:  # of contexts; one beyond where nothing follows
+            at = np.minimum(np.searchsorted(contexts, wanted), len(contexts) - 1)
+            return np.where(contexts[at] == wanted, at, len(contexts))
+
+        to = places(tails)
+        table: list[NDArray[np.float64]] = [np.ones(len(contexts) + 1)]  # by the number of tokens to come
+        for _ in range(self.horizon):
+            sums = np.bincount(of, weights=chances * table[-1][to], minlength=len(contexts) + 1)
+            table.append(sums.astype(np.float64))
+
+        def value(prompts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+            lines, k = np.hstack([prompts, tokens]), self.rule_order
+            found = table[self.horizon - tokens.shape[1]][places(self.numbers(lines[:, 1 - k :]))]
+            return found * self.verify(lines[:, -k:-1], lines[:, -1:]) if tokens.shape[1] else found
+
+        return value
 
 
 # -- texts as records --------------------------------------------------------------------------------------------------

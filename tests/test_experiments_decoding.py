@@ -13,6 +13,7 @@ from experiments.run import run_study
 from experiments.studies import decoding, load_study
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
+from experiments.texts import RuledText
 from ntp_envs import DecodedPolicy, NGramClass, collect, distance_curves
 from ntp_envs.arrays import all_sequences
 from ntp_envs.tasks import Text
@@ -46,7 +47,7 @@ def test_distance_and_coverage_are_those_of_the_decoded_law(way, value):
 @pytest.fixture
 def ruled():
     """Little text, with a rule that many texts break, and a learner of it."""
-    task = decoding.RuledText(**{**TEXT, "max_vocab": 12}, rule_order=3)
+    task = RuledText(**{**TEXT, "max_vocab": 12}, rule_order=3)
     rng = np.random.default_rng(1)
     return task, make_agent("NGramBC").fit(collect(task, 300, rng), NGramClass(12, 2), rng=rng).policy_
 

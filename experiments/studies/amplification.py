@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, DISTANCE, FACTOR, Curve, Figure, Guide, Panel, chart, say, tick_words
+from experiments.charts import COLOURS, DISTANCE, FACTOR, Figure, say, tick_words
 from experiments.measure import (
     BEST,
     CHUNKED,
@@ -28,8 +28,9 @@ from experiments.measure import (
     powers_of_two,
     titled,
 )
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
-from experiments.summary import Summary, SummaryRow, Table, interval_words, pivot, slope_rows
+from experiments.summary import Places, Summary, SummaryRow, Table, interval_words, pivot, slope_rows
 from ntp_envs import BernoulliPolicy, collect, distance, make_task
 from ntp_envs.tasks import ConsistencyGame, Contamination
 
@@ -165,7 +166,7 @@ def tables(o: AmplificationOptions, s: Summary) -> list[Table]:
     lines = [(titled(learner, K), {"learner": learner, "K": K}) for learner, K in rows]
     title, note = "C_apx against the horizon: Contamination", "Slope: least squares of log C_apx on log H."
 
-    def by_horizon(part: str) -> list[tuple[str, dict[str, Any]]]:
+    def by_horizon(part: str) -> Places:
         slope = ("slope", {"part": part, "metric": SLOPE_IN_H, "digits": 3})
         return [*((f"H={H}", {"part": part, "H": H}) for H in o.horizons), slope]
 

@@ -10,17 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Record
-from experiments.charts import (
-    COLOURS,
-    FACTOR,
-    Curve,
-    Figure,
-    Guide,
-    Panel,
-    chart,
-    say,
-    text,
-)
+from experiments.charts import COLOURS, FACTOR, Figure, say, text
 from experiments.measure import (
     CHUNKED,
     LAYERWISE,
@@ -33,8 +23,9 @@ from experiments.measure import (
     named,
     titled,
 )
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
-from experiments.summary import Summary, SummaryRow, Table, interval_words, pivot, slope_rows
+from experiments.summary import Places, Summary, SummaryRow, Table, interval_words, pivot, slope_rows
 from ntp_envs.policy_classes import ErrorSetPolicy
 from ntp_envs.tasks import ConsistencyGame, HalvingGame, RareMode
 
@@ -193,7 +184,7 @@ def tables(o: BarrierOptions, s: Summary) -> list[Table]:
     H, top, spread = o.data_horizon, max(o.horizons), interval_words(o.seeds)
     by_n = [(heading(n), {"part": part, "n": n}) for n, part in places(o)]
 
-    def learners(H: int) -> list[tuple[str, dict[str, Any]]]:
+    def learners(H: int) -> Places:
         return [(titled(learner, K), {"learner": learner, "K": K}) for learner, K in learners_at(H, o.chunks)]
 
     def at(name: str, n: float, **place: Any) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from agents import ConvergenceWarning, LogLossBC
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart
+from experiments.charts import COLOURS, Figure
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, intervals_over, pivot
 from ntp_envs import ARLinearClass, Demonstrations, Policy, collect

@@ -40,19 +40,7 @@ from experiments.aggregate import (
     scored,
 )
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import (
-    COLOURS,
-    SHOWN,
-    SPELT,
-    Axes,
-    Figure,
-    new_figure,
-    new_grid,
-    no_data,
-    round_ticks,
-    say,
-    span,
-)
+from experiments.charts import COLOURS, SHOWN, Axes, Figure, new_figure, new_grid, no_data, round_ticks, say, span
 from experiments.evaluation import (
     build_agent,
     build_task,
@@ -63,6 +51,7 @@ from experiments.evaluation import (
     takes_horizon,
 )
 from experiments.measure import SECONDS, SLOPE_IN_H, costed_fit, measured_fit, named
+from experiments.panels import SPELT
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Interval, Summary, SummaryRow, Table, interval_words
 from ntp_envs import Demonstrations, Task, collect

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents import make_agent
 from experiments import language_models
@@ -28,14 +26,15 @@ from experiments.charts import (
     Figure,
     end_labels,
     errorbars,
+    named_line,
     new_figure,
     new_panels,
     no_data,
-    plot_series,
     shades,
 )
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import (
+    Places,
     Summary,
     SummaryRow,
     Table,
@@ -46,19 +45,18 @@ from experiments.summary import (
     pivot,
     with_interval,
 )
+from experiments.texts import RuledText
 from ntp_envs import (
     DecodedPolicy,
     DistanceCurve,
     NGramClass,
-    Policy,
     backtracking_search,
     backtracking_walk,
     best_of,
     collect,
     distance_curves,
-    distance_from_log_probs,
 )
-from ntp_envs.arrays import first_best, written
+from ntp_envs.arrays import first_best
 from ntp_envs.tasks import Text
 
 
@@ -165,17 +163,14 @@ def decoded(
 
 def curve_records(
     curves: Mapping[str, DistanceCurve], labels: Mapping[str, Label], thresholds: Sequence[float], draws: int
-) -> list[Record]:
+) -> Iterator[Record]:
     """Both curves at every length that is shown."""
-    records = []
     for metric, curve in curves.items():
         at = [{"N": N} for N in thresholds] if metric == COVERAGE else [{}]
         for h in lengths(len(curve.values)):
             ends = (np.atleast_1d(column[h - 1]) for column in (curve.values, curve.lower, curve.upper))
             for place, mean, lower, upper in zip(at, *ends, strict=True):
-                method = f"{curve.method}, n={draws}"
-                records.append(Record(metric, mean, {**labels, "h": h, **place}, lower, upper, method))
-    return records
+                yield Record(metric, mean, {**labels, "h": h, **place}, lower, upper, f"{curve.method}, n={draws}")
 
 
 def decoded_model(
@@ -186,85 +181,19 @@ def decoded_model(
     """The same of a changed language model: the expert's texts are those of all values, and of both ways."""
     policy, tokenizer, ids = language_models.expert_of(**expert, **places)
     changed = language_models.learner_of(learner, policy, tokenizer, places["device"])
-    prompts, tokens, p_on_p = language_models.expert_texts(expert, places, draws, horizon, replicate, scratch)
-    seed = int(rng.integers(2**63))
+    texts = language_models.expert_texts(expert, places, draws, horizon, replicate, scratch)
+    seed, end = int(rng.integers(2**63)), tokenizer.eos_token_id
+    asked: dict[str, Any] = {"metrics": (DISTANCE2, COVERAGE), "thresholds": thresholds}
     records = []
     for value in values:
         other = language_models.learner_of(f"{way}={value}", changed, tokenizer, places["device"])
-        write = language_models.writer(policy, other, ids, prompts, tokens, seed)  # the same draws for all values
-        own, q_on_q, p_on_q, q_on_p = language_models.block_by_block(f"{way}-{value}", draws, write, scratch)
-        masks = [written(x[:, :0], x, tokenizer.eos_token_id) for x in (tokens, own)]
-        curves = distance_from_log_probs(
-            p_on_p, q_on_p, p_on_q, q_on_q, mask_p=masks[0], mask_q=masks[1], metrics=(DISTANCE2, COVERAGE),
-            thresholds=thresholds,
-        )  # fmt: skip
+        name = f"{way}-{value}"
+        curves = language_models.text_curves(name, policy, other, ids, texts, end, seed, scratch, **asked)
         records += curve_records(curves, {way: value, "H": horizon, "n": draws}, thresholds, draws)
     return records
 
 
 # -- cells: how many texts must be drawn until one passes, as its coverage says, and search instead ------------------
-
-
-@dataclass(frozen=True, eq=False)
-class RuledText(Text):
-    """Text with a verifier: what was written passes while all stretches of k tokens that end in it occur in the corpus.
-
-    Args:
-        rule_order: k, at most ``prompt_length + 1``.
-    """
-
-    rule_order: int = 5
-
-    has_verifier = True
-
-    @cached_property
-    def grams(self) -> NDArray[np.int64]:
-        """``(G, k)`` the different stretches of the training part, in the order of their numbers."""
-        found = self.data.train.tokens
-        every = np.lib.stride_tricks.sliding_window_view(found, self.rule_order)
-        return every[np.unique(self.numbers(every), return_index=True)[1]]
-
-    @cached_property
-    def known(self) -> NDArray[np.int64]:
-        """``(G,)`` their numbers, sorted."""
-        return self.numbers(self.grams)
-
-    def numbers(self, stretches: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Each ``(..., t)`` stretch as one number with base A."""
-        return stretches @ self.vocab_size ** np.arange(stretches.shape[-1], dtype=np.int64)[::-1]
-
-    def verify(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> NDArray[np.bool_]:
-        lines = np.hstack([prompts[:, prompts.shape[1] - self.rule_order + 1 :], tokens])
-        wanted = self.numbers(np.lib.stride_tricks.sliding_window_view(lines, self.rule_order, axis=1))
-        return (self.known[np.minimum(np.searchsorted(self.known, wanted), len(self.known) - 1)] == wanted).all(axis=1)
-
-    def value(self, policy: Policy) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]:
-        """The exact value of prefixes: a function of prompts and ``(m, t)`` tokens that gives the probability to pass.
-
-        What the policy goes on to write is what may fail, and the last token; the others have passed. The policy must
-        read k - 1 tokens at most, after prompts of any length.
-        """
-        heads, tails = self.numbers(self.grams[:, :-1]), self.numbers(self.grams[:, 1:])
-        contexts, first, of = np.unique(heads, return_index=True, return_inverse=True)
-        law = np.exp(policy.next_log_probs(self.grams[first, :-1], np.empty((len(first), 0), dtype=np.int64)))
-        chances = law[of, self.grams[:, -1]]
-
-        def places(wanted: NDArray[np.int64]) -> NDArray[np.int64]:  # of contexts; one beyond where nothing follows
-            at = np.minimum(np.searchsorted(contexts, wanted), len(contexts) - 1)
-            return np.where(contexts[at] == wanted, at, len(contexts))
-
-        to = places(tails)
-        table: list[NDArray[np.float64]] = [np.ones(len(contexts) + 1)]  # by the number of tokens to come
-        for _ in range(self.horizon):
-            sums = np.bincount(of, weights=chances * table[-1][to], minlength=len(contexts) + 1)
-            table.append(sums.astype(np.float64))
-
-        def value(prompts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
-            lines, k = np.hstack([prompts, tokens]), self.rule_order
-            found = table[self.horizon - tokens.shape[1]][places(self.numbers(lines[:, 1 - k :]))]
-            return found * self.verify(lines[:, -k:-1], lines[:, -1:]) if tokens.shape[1] else found
-
-        return value
 
 
 #: ways to a text that passes
@@ -311,14 +240,13 @@ def cells(o: DecodingOptions) -> Iterator[Cell]:
     if o.expert:
         yield from model_cells(o)
         return
-    text = {"corpus": o.corpus, "expert_order": o.expert_order}
-    text |= {"horizon": o.horizon, "prompt_length": o.prompt_length}
-    sizes = {"order": o.order, "thresholds": o.thresholds, "n": o.n, "draws": o.draws}
+    text = o.given("corpus", "expert_order", "horizon", "prompt_length")
+    sizes = o.given("order", "thresholds", "n", "draws")
     for replicate in range(o.seeds):
         for way, values in ways(o).items():
             yield Cell(way, decoded, {"text": text, "way": way, "values": values, **sizes, "replicate": replicate})
-    search = {"rule_order": o.rule_order, "temperatures": o.search_temperatures, "order": o.order, "n": o.n}
-    search |= {"prompts": o.searched, "answered": o.answered, "most": o.most}
+    search = o.given("rule_order", "order", "n", "answered", "most")
+    search |= {"temperatures": o.search_temperatures, "prompts": o.searched}
     for replicate in range(o.seeds):
         for h in sorted(o.search_horizons, reverse=True):
             yield Cell(SEARCH, searched, {"text": {**text, "horizon": h}, **search, "replicate": replicate})
@@ -327,7 +255,7 @@ def cells(o: DecodingOptions) -> Iterator[Cell]:
 def model_cells(o: DecodingOptions) -> Iterator[Cell]:
     expert, place = language_models.model_parameters(o.expert, o.prompts, None, "cpu", o.batch)
     language_models.check_models(o.expert, horizon=o.horizon, prompts=o.prompts, batch=o.batch, changes=(o.learner,))
-    sizes = {"expert": expert, "learner": o.learner, "horizon": o.horizon, "thresholds": o.thresholds, "draws": o.draws}
+    sizes = {"expert": expert, **o.given("learner", "horizon", "thresholds", "draws")}
     for replicate in range(o.seeds):
         for way, values in ways(o).items():
             cell = {**sizes, "way": way, "values": values, "replicate": replicate, "places": place}
@@ -372,8 +300,8 @@ def compared(o: DecodingOptions, s: Summary, way: str, N: float, h: int) -> dict
     near, covering = (best(o, s, way, place, h) for place in wheres)
     if math.isnan(near) or math.isnan(covering):
         return None
-    chosen: list[list[dict[str, Any]]] = [[{**place, way: value} for value in (near, covering)] for place in wheres]
-    rows = [[s.select(part=way, h=h, **place)[0] for place in pair] for pair in chosen]
+    at: list[Any] = [{way: value} for value in (near, covering)]
+    rows = [[s.select(part=way, h=h, **place, **value)[0] for value in at] for place in wheres]
     gaps = [paired_difference(two.replicates, one.replicates, keyed_rng(0, "bootstrap")) for one, two in rows]
     covers = near != covering and gaps[1][2] < 0
     apart = covers and gaps[0][1] > 0
@@ -409,7 +337,7 @@ def settings(o: DecodingOptions) -> list[dict[str, Any]]:
 
 def search_table(o: DecodingOptions, s: Summary) -> Table:
     rows = [(f"h={place['h']}, temperature {place[TEMPERATURE]:g}", {"part": SEARCH, **place}) for place in settings(o)]
-    columns: list[tuple[str, dict[str, Any]]] = [("coverage", {"metric": PREDICTED})]
+    columns: Places = [("coverage", {"metric": PREDICTED})]
     columns += [(way, {"decoding": way}) for way in WAY_COLOURS]
     note = (
         f"A text passes while all its stretches of {o.rule_order} tokens occur in the corpus. Coverage: the least N "
@@ -427,11 +355,13 @@ WAY_COLOURS = dict(
 
 def against(o: DecodingOptions, s: Summary, way: str) -> list[tuple[SummaryRow, SummaryRow]]:
     """What coverage says and what this search needs, at each setting in which all replicates have both."""
-    pairs = []
-    for place in settings(o):
-        told, needed = (s.select(NEEDED, part=SEARCH, decoding=way, **place), s.select(PREDICTED, part=SEARCH, **place))
-        if len(told) and len(needed) and told[0].seeds == needed[0].seeds == o.seeds:
-            pairs.append((needed[0], told[0]))
+    pairs = [
+        (told, needed)
+        for place in settings(o)
+        for needed in s.select(NEEDED, part=SEARCH, decoding=way, **place)
+        for told in s.select(PREDICTED, part=SEARCH, **place)
+        if told.seeds == needed.seeds == o.seeds
+    ]
     return sorted(pairs, key=lambda pair: pair[0].mean)
 
 
@@ -450,13 +380,12 @@ def search_figure(o: DecodingOptions, s: Summary) -> Figure:
         said = f"Best of N needs {low:.2g} to {high:.2g} times the N that coverage says"
     xlabel = f"least N with Cov_N at most {1 - o.answered:.2g} (exact)"
     figure, axes = new_figure(said, xlabel, "texts' worth of tokens drawn", size=(8.6, 5.2))
-    ends = []
     for way, pairs in every.items():
         if pairs:
             x = [told.mean for told, _ in pairs]
             errorbars(axes, x, [needed for _, needed in pairs], WAY_COLOURS[way], marker="o", linestyle="-")
-            ends.append((x[-1], pairs[-1][1].mean, way, WAY_COLOURS[way]))
-    if not ends:
+            end_labels(axes, [(x[-1], pairs[-1][1].mean, way, WAY_COLOURS[way])])
+    if not axes.lines:
         no_data(axes)
         return figure
     axes.set_xscale("log")
@@ -465,7 +394,6 @@ def search_figure(o: DecodingOptions, s: Summary) -> Figure:
     axes.plot([low, high], [low, high], "--", color="black", linewidth=1, label="as many as coverage says")
     axes.legend(loc="upper left", fontsize=10)
     axes.set_xlim(low, high * (high / low) ** 0.25)
-    end_labels(axes, ends)
     return figure
 
 
@@ -502,22 +430,18 @@ def way_figure(o: DecodingOptions, s: Summary, way: str) -> Figure:
         [(n, {**at, "h": o.detail}, shades(o.thresholds, ORANGES)[at["N"]]) for n, at in by_N],
     ]
     for axes, lines in zip(panels, curves, strict=True):
-        ends = []
         for label, place, colour in lines:
             series = s.series(way, part=way, **place)
-            if not len(series.x):
-                continue
-            plot_series(axes, series, "", color=colour, marker="", linestyle="-")
-            least = first_best(-series.mean)
-            axes.plot(series.x[least], series.mean[least], "o", color=colour, markersize=9, zorder=4)
-            ends.append((float(series.x[-1]), float(series.mean[-1]), label, colour))
-        if not ends:
+            if len(series.x):
+                named_line(axes, series, "", label, color=colour, marker="", linestyle="-")
+                least = first_best(-series.mean)
+                axes.plot(series.x[least], series.mean[least], "o", color=colour, markersize=9, zorder=4)
+        if not axes.lines:
             no_data(axes)
             continue
         width = np.ptp(ways(o)[way]) or 1.0
         axes.set_xlim(min(ways(o)[way]) - 0.03 * width, max(ways(o)[way]) + 0.2 * width)
         axes.set_ylim(0, None)
-        end_labels(axes, ends)
     return figure
 
 

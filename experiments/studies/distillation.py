@@ -17,7 +17,6 @@ import numpy as np
 
 from agents import Agent, ConvergenceWarning, make_agent
 from experiments import language_models
-from experiments.aggregate import nats_apart
 from experiments.cells import Cell, Label, Record
 from experiments.charts import (
     COLOURS,
@@ -33,10 +32,10 @@ from experiments.charts import (
     say_data,
     text,
 )
-from experiments.language_models import FORCED, RATE, forced_kl
+from experiments.language_models import FORCED, RATE, forced_kl, rate_record, text_columns
 from experiments.measure import distance_record, networks_left_out, shown_lengths, trains_networks
-from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, Table, interval_words, number, pivot
+from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.summary import Places, Summary, Table, interval_words, number, pivot
 from ntp_envs import NGramClass, PolicyClass, Task, collect, distance
 from ntp_envs.tasks import Text
 
@@ -126,17 +125,9 @@ def task_of(task: Mapping[str, Any], places: Mapping[str, Any]) -> Task:
 
 
 def taught(
-    *,
-    task: Mapping[str, Any],
-    order: int,
-    n: int,
-    rounds: int,
-    draws: int,
-    forced: int,
-    replicate: int,
-    rng: np.random.Generator,
-    places: Mapping[str, Any] = {},
-) -> list[Record]:
+    *, task: Mapping[str, Any], order: int, n: int, rounds: int, draws: int, forced: int, replicate: int,
+    rng: np.random.Generator, places: Mapping[str, Any] = {},
+) -> list[Record]:  # fmt: skip
     """The students' distances at every length, and the divergence of their laws on texts of the expert."""
     made = task_of(task, places)
     teachers = {way: teacher(way, made, n, rounds) for way in COLOUR}
@@ -144,19 +135,9 @@ def taught(
 
 
 def taught_network(
-    *,
-    task: Mapping[str, Any],
-    network: str,
-    width: int,
-    steps: int,
-    n: int,
-    rounds: int,
-    draws: int,
-    forced: int,
-    replicate: int,
-    rng: np.random.Generator,
-    places: Mapping[str, Any] = {},
-) -> list[Record]:
+    *, task: Mapping[str, Any], network: str, width: int, steps: int, n: int, rounds: int, draws: int, forced: int,
+    replicate: int, rng: np.random.Generator, places: Mapping[str, Any] = {},
+) -> list[Record]:  # fmt: skip
     """The same of networks."""
     from agents.neural import NetworkClass
 
@@ -190,8 +171,7 @@ def lessons(
             made.expert, agent.policy_, made, method="monte carlo (bridge)", n=draws, rng=np.random.default_rng(seed)
         )
         records += [distance_record(curve, labels, h) for h in shown_lengths(made.horizon)]
-        ends = [nats_apart(float(column[-1])) / made.horizon for column in (curve.values, curve.lower, curve.upper)]
-        records.append(Record(RATE, ends[0], labels, ends[1], ends[2], records[-1].method))
+        records.append(rate_record(curve, labels))
         mask = np.ones(held.tokens.shape, dtype=bool)
         kl = forced_kl(made.expert, agent.policy_, held.prompts, held.tokens, mask)
         records.append(Record(FORCED, float(kl.mean()), labels, method=f"{forced} texts of the expert"))
@@ -199,19 +179,18 @@ def lessons(
 
 
 def cells(o: DistillationOptions) -> Iterator[Cell]:
-    task: dict[str, Any] = {"corpus": o.corpus, "expert_order": o.expert_order}
-    task |= {"horizon": o.horizon, "prompt_length": o.prompt_length}
+    task = o.given("corpus", "expert_order", "horizon", "prompt_length")
     places: dict[str, Any] = {}
     if o.expert:
         told, place = language_models.model_parameters(o.expert, o.prompts, None, "cpu", language_models.BLOCK)
         language_models.check_models(o.expert, horizon=o.horizon, prompts=o.prompts)
         task, places = {**told, "horizon": o.horizon}, {"places": place}
-    sizes = {"task": task, "n": o.n, "rounds": o.rounds, "draws": o.draws, "forced": o.forced, **places}
+    sizes = {"task": task, **o.given("n", "rounds", "draws", "forced"), **places}
     networks = o.networks if trains_networks(o.neural) else ()
     for replicate in range(o.seeds):
         for network in networks:
-            training = {"network": network, "width": o.width, "steps": o.steps}
-            yield Cell("networks", taught_network, {**sizes, **training, "replicate": replicate}, apart=("places",))
+            cell = {**sizes, "network": network, **o.given("width", "steps"), "replicate": replicate}
+            yield Cell("networks", taught_network, cell, apart=("places",))
         for order in sorted(o.orders, reverse=True):
             yield Cell("students", taught, {**sizes, "order": order, "replicate": replicate}, apart=("places",))
 
@@ -227,9 +206,9 @@ def check_machine(o: DistillationOptions, processes: int) -> None:
 # -- tables, figures and findings --------------------------------------------------------------------------------------
 
 
-def students(o: DistillationOptions) -> list[tuple[str, dict[str, Any]]]:
+def students(o: DistillationOptions) -> Places:
     """Names of students by their place in the summary."""
-    grams: list[tuple[str, dict[str, Any]]] = [(f"{order}-gram", {"order": order}) for order in sorted(o.orders)]
+    grams: Places = [(f"{order}-gram", {"order": order}) for order in sorted(o.orders)]
     return grams + [(NAMES[network], {"student": network}) for network in o.networks if o.neural != "no"]
 
 
@@ -243,15 +222,13 @@ def subject(o: DistillationOptions) -> str:
 
 
 def tables(o: DistillationOptions, s: Summary) -> list[Table]:
-    rows: list[tuple[str, dict[str, Any]]] = [
+    rows: Places = [
         (f"{name}, {way}", {**place, "learner": way})
         for name, place in students(o)
         for way in COLOUR
         if len(s.select(RATE, **place)) or "order" in place
     ]
-    lengths = sorted({1, *(h for h in (4, 16) if h < o.horizon), o.horizon})
-    columns: list[tuple[str, dict[str, Any]]] = [(f"D^2, h={h}", {"h": h}) for h in lengths]
-    columns += [("nats a token", {"metric": RATE}), ("forced KL a token", {"metric": FORCED})]
+    columns = text_columns(o.horizon, 4, 16)
     note = (
         "D^2: squared Hellinger distance (0 to 2) of the first h tokens; nats a token: -log(1 - D^2/2) of whole texts "
         f"over their length; forced KL: of the laws of the next token, on texts of the expert; {o.n} texts each. "
@@ -359,16 +336,12 @@ def findings(o: DistillationOptions, s: Summary) -> Iterator[str]:
         yield f"Networks were {why}."
 
 
-def analyse(o: DistillationOptions, s: Summary) -> Analysis:
-    return Analysis(tables=tables(o, s), figures=figures(o, s), findings=list(findings(o, s)))
-
-
 STUDY = Study(
     name="distillation",
     question="Taught by tokens, by laws or on their own texts: which students' texts drift least from the expert's?",
     options=DistillationOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("order", "student"),
     reads=("corpus", "expert", "prompts"),
     check_machine=check_machine,

@@ -18,10 +18,7 @@ import numpy as np
 from experiments.cells import Cell, Record
 from experiments.charts import (
     COLOURS,
-    Curve,
     Figure,
-    Panel,
-    chart,
     interval_dot,
     learner_style,
     name_rows,
@@ -31,8 +28,9 @@ from experiments.charts import (
     say_data,
 )
 from experiments.measure import BEST, CHUNKED, POPULATION, fit_population, named, titled
+from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
-from experiments.summary import Summary, Table, pivot
+from experiments.summary import Places, Summary, Table, pivot
 from ntp_envs import Task, distance, distance_curves, make_task
 from ntp_envs.tasks import Contamination, RareMode
 from ntp_envs.tasks.bernoulli import best_bernoulli
@@ -127,7 +125,7 @@ def subject(o: DivergenceOptions) -> str:
 
 
 def tables(o: DivergenceOptions, s: Summary) -> list[Table]:
-    columns: list[tuple[str, dict[str, Any]]] = []
+    columns: Places = []
     for metric, (name, factor) in FACTORS.items():
         columns += [(name, {"metric": metric}), (f"{name} / least", {"metric": factor})]
     columns += [(f"Cov_{N:g}", {"metric": "coverage", "N": N}) for N in o.thresholds]
@@ -170,7 +168,7 @@ def headline(o: DivergenceOptions, s: Summary) -> Figure:
     titles = ["squared Hellinger", "total variation", "KL", f"not covered, $N={scientific(N)}$"]
     figure, panels = new_panels(title(o, s), [factor] * 3 + [share], "", size=(12.0, 4.4), titles=titles)
     heights = name_rows(panels[0], {row: learner_style(place["learner"]).colour for row, place in rows.items()})
-    metrics: list[tuple[str, dict[str, Any]]] = [*((name, {}) for _, name in FACTORS.values()), ("coverage", {"N": N})]
+    metrics: Places = [*((name, {}) for _, name in FACTORS.values()), ("coverage", {"N": N})]
     most = max([3.0, *(row.mean for metric, _ in metrics[:-1] for row in s.select(metric))])
     for axes, (metric, more) in zip(panels, metrics, strict=True):
         if not s.select(metric, **more):

@@ -12,10 +12,11 @@ from numpy.random import Generator
 
 from agents import LogLossBC
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart, dots
+from experiments.charts import COLOURS, Figure
 from experiments.measure import costed_fit
+from experiments.panels import Curve, Guide, Panel, chart, dots
 from experiments.study import FigureSpec, Options, Study, analysis, option
-from experiments.summary import NOT_MEASURED, Summary, Table, interval_words, intervals_over, pivot
+from experiments.summary import NOT_MEASURED, Places, Summary, Table, interval_words, intervals_over, pivot
 from ntp_envs import Demonstrations, GreedyPolicy, Policy, Task, collect
 from ntp_envs.evaluation import evaluate
 from ntp_envs.tasks import ParityCoT
@@ -178,7 +179,7 @@ def tables(o: LengthOptions, summary: Summary) -> Iterator[Table]:
     n = max(summary.distinct("n", part=FORMATS), default=0)
     names = {name: f"{name}, {shape_of(summary, name)}" for name in parity_formats()}
     rows = [(heading, {"part": FORMATS, "format": name}) for name, heading in names.items()]
-    columns: list[tuple[str, dict[str, Any]]] = []
+    columns: Places = []
     for head, metric in (("token, true prefix", FORCED), ("answer", ANSWER)):
         columns += [(head, {"metric": metric, "n": n}), ("limit", {"metric": CLOSED + metric})]
     columns += [("whole chain", {"metric": CHAIN, "n": n}), ("answer, sampled", {"metric": SAMPLED, "n": n})]

@@ -31,15 +31,16 @@ from experiments.language_models import (
     found,
     learner_of,
     model_parameters,
+    rate_record,
     shown_name,
-    writer,
+    text_columns,
+    text_curves,
 )
 from experiments.measure import distance_record, shown_lengths
-from experiments.study import Analysis, FigureSpec, Options, Study, option
-from experiments.summary import Summary, SummaryRow, Table, interval_words, mean_interval, number, pivot
+from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.summary import Places, Summary, SummaryRow, Table, interval_words, mean_interval, number, pivot
 from experiments.texts import SAMPLE, one_line
-from ntp_envs import distance_from_log_probs
-from ntp_envs.arrays import IntArray, written
+from ntp_envs.arrays import FloatArray, IntArray, written
 
 
 @dataclass(frozen=True)
@@ -96,23 +97,20 @@ def compared(
     """The learner's texts against the expert's at every length, its divergence under teacher forcing, and examples."""
     policy, tokenizer, ids = expert_of(**expert, **places["expert"])
     other = learner_of(learner, policy, tokenizer, places["expert"]["device"], places["learner"])
-    prompts, tokens, p_on_p = expert_texts(expert, places["expert"], n, horizon, draw, scratch)
-    write = writer(policy, other, ids, prompts, tokens, int(rng.integers(2**63)))
-    own, q_on_q, p_on_q, q_on_p = block_by_block("learner", n, write, scratch)
-    masks = [written(x[:, :0], x, tokenizer.eos_token_id) for x in (tokens, own)]
-    curves = distance_from_log_probs(
-        p_on_p, q_on_p, p_on_q, q_on_q, mask_p=masks[0], mask_q=masks[1], metrics=METRICS, thresholds=threshold
-    )
+    texts = expert_texts(expert, places["expert"], n, horizon, draw, scratch)
+    seed, end = int(rng.integers(2**63)), tokenizer.eos_token_id
+    asked: dict[str, Any] = {"metrics": METRICS, "thresholds": threshold}
+    curves = text_curves("learner", policy, other, ids, texts, end, seed, scratch, **asked)
     labels: dict[str, Label] = {"learner": learner, "n": n, "H": horizon}
     records = [distance_record(curves[metric], labels, h) for metric in METRICS for h in shown_lengths(horizon)]
-    ends = [nats_apart(float(getattr(curves[DISTANCE2], end)[-1])) / horizon for end in ("values", "lower", "upper")]
-    records.append(Record(RATE, ends[0], labels, ends[1], ends[2], records[0].method))
-    (kl,) = block_by_block(
-        "forced",
-        forced,
-        lambda rows: (forced_kl(policy, other, prompts[rows], tokens[rows], masks[0][rows]),),
-        scratch,
-    )
+    records.append(rate_record(curves[DISTANCE2], labels))
+    prompts, tokens, _ = texts
+    mask = written(tokens[:, :0], tokens, end)
+
+    def told(rows: slice) -> tuple[FloatArray, ...]:
+        return (forced_kl(policy, other, prompts[rows], tokens[rows], mask[rows]),)
+
+    (kl,) = block_by_block("forced", forced, told, scratch)
     mean, lower, upper = mean_interval(kl, keyed_rng(0, "bootstrap"))
     records.append(Record(FORCED, mean, labels, lower, upper, f"{forced} texts of the expert"))
     return records + examples(other, tokenizer, ids, horizon, draw, labels)
@@ -147,7 +145,7 @@ def cells(o: LMOptions) -> Iterator[Cell]:
         o.expert, horizon=o.horizon, prompts=o.prompts, begin=o.begin, batch=o.batch, learners=o.learners,
         changes=o.changes,
     )  # fmt: skip
-    sizes = {"n": o.n, "horizon": o.horizon, "draw": o.draw}
+    sizes = o.given("n", "horizon", "draw")
     for path, learner in (*((name, shown_name(name)) for name in o.learners), *(("", name) for name in o.changes)):
         cell = {"expert": expert, "learner": learner, "weights": found(path) if path else "", **sizes}
         cell |= {"forced": o.forced, "threshold": o.threshold, "places": {"expert": place, "learner": path}}
@@ -193,11 +191,8 @@ def ranked(o: LMOptions, s: Summary) -> list[str]:
 
 
 def tables(o: LMOptions, s: Summary) -> list[Table]:
-    rows: list[tuple[str, dict[str, Any]]] = [(name, {"learner": name}) for name in ranked(o, s)]
-    lengths = sorted({1, *(h for h in (8, 16, 64) if h < o.horizon), o.horizon})
-    columns: list[tuple[str, dict[str, Any]]] = [(f"D^2, h={h}", {"h": h}) for h in lengths]
-    columns += [("nats a token", {"metric": RATE}), ("forced KL a token", {"metric": FORCED})]
-    whole: list[tuple[str, dict[str, Any]]] = [
+    rows: Places = [(name, {"learner": name}) for name in ranked(o, s)]
+    whole: Places = [
         (name, {"metric": metric, "h": o.horizon})
         for name, metric in (("total variation", "tv"), ("KL", "kl"), (f"not covered, N={o.threshold:g}", COVERAGE))
     ]
@@ -214,7 +209,7 @@ def tables(o: LMOptions, s: Summary) -> list[Table]:
             f"Whole texts of {shown_name(o.expert)} against those of each learner",
             DISTANCE2,
             rows,
-            columns,
+            text_columns(o.horizon, 8, 16, 64),
             note="D^2: squared Hellinger distance (0 to 2) of the laws of the first h tokens; nats a token: "
             "Bhattacharyya distance -log(1 - D^2/2) of whole texts over their length; forced KL: of the laws of the "
             f"next token. 95 % intervals; {o.n} texts of each, those of the expert the same for all. "
@@ -248,7 +243,6 @@ def drift_figure(o: LMOptions, s: Summary) -> Figure:
     figure, axes = new_figure(
         drift_title(o, s), "tokens written\n(bars at the ends: 95 %)", "Bhattacharyya distance, nats", size=(9.6, 5.6)
     )
-    ends = []
     for name, colour in zip(ranked(o, s), PALETTE * len(names(o))):
         series = s.series("h", DISTANCE2, learner=name)
         kept = (series.mean > 1e-9) & (series.mean <= most(o))
@@ -257,8 +251,8 @@ def drift_figure(o: LMOptions, s: Summary) -> Figure:
             mean, lower, upper = ([nats_apart(min(end, 2.0 - 1e-9)) for end in column] for column in columns)
             axes.plot(x, mean, color=colour, marker="." if len(x) == 1 else "")
             axes.plot([x[-1]] * 2, [max(lower[-1], 1e-9), upper[-1]], color=colour, linewidth=6, alpha=0.35)
-            ends.append((float(x[-1]), float(mean[-1]), name, colour))
-    if not ends:
+            end_labels(axes, [(float(x[-1]), float(mean[-1]), name, colour)])
+    if not axes.lines:
         no_data(axes)
         return figure
     drawn = np.concatenate([line.get_ydata() for line in axes.lines[::2]])
@@ -271,7 +265,6 @@ def drift_figure(o: LMOptions, s: Summary) -> Figure:
         axes.plot([1, o.horizon], [rate, rate * o.horizon], ":", color=COLOURS["grey"], linewidth=0.8, zorder=1)
         if low < rate < high:
             axes.annotate(f"{rate:g} a token", (1.03, 0.95 * rate), color=COLOURS["grey"], fontsize=8, va="top")
-    end_labels(axes, ends)
     return figure
 
 
@@ -299,19 +292,17 @@ def forced_figure(o: LMOptions, s: Summary) -> Figure:
     edge = 4 * max(finite)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    labels = []
     for name, colour, kl, rate in points:
         x = kl.mean if math.isfinite(kl.mean) else edge
         bar: dict[str, Any] = {"color": colour, "linewidth": 5, "alpha": 0.3}
         axes.plot([x, x], [rate.lower, rate.upper], **bar)
         axes.plot([kl.lower, kl.upper], [rate.mean] * 2, **bar)
         axes.plot([x], [rate.mean], "o", color=colour)
-        labels.append((x, rate.mean, name if math.isfinite(kl.mean) else f"{name}: infinite", colour))
+        end_labels(axes, [(x, rate.mean, name if math.isfinite(kl.mean) else f"{name}: infinite", colour)])
     ends = np.array([min(finite) / 2, max(finite) * 2])
     axes.plot(ends, ends / 4, ":", color=COLOURS["grey"], linewidth=1.2, zorder=1)
     axes.annotate("a quarter of it", (ends[-1], ends[-1] / 4), color=COLOURS["grey"], ha="left", va="center")
     axes.set_xlim(min(finite) / 3, edge * 12)
-    end_labels(axes, labels)
     return figure
 
 
@@ -375,16 +366,12 @@ def disagreements(o: LMOptions, s: Summary) -> Iterator[tuple[float, str]]:
                 yield low(texts) - its_texts.top, said
 
 
-def analyse(o: LMOptions, s: Summary) -> Analysis:
-    return Analysis(tables=tables(o, s), figures=figures(o, s), findings=list(findings(o, s)))
-
-
 STUDY = Study(
     name="lm",
     question="How far do the texts of a changed language model drift, and does teacher-forced divergence tell?",
     options=LMOptions,
     cells=cells,
-    analyse=analyse,
+    analyse=analysis(tables=tables, figures=figures, findings=findings),
     labels=("text",),
     reads=("expert", "prompts"),
     check_machine=check_machine,

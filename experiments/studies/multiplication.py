@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from experiments.cells import Cell, Label, Record, cached_records
-from experiments.charts import COLOURS, Axes, Curve, Figure, Panel, chart, errorbars, new_grid, say, say_data
+from experiments.charts import COLOURS, Axes, Figure, errorbars, new_grid, say, say_data
 from experiments.measure import Watched, evaluation_records, networks_left_out, trains_networks
+from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Demonstrations, Policy

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Record
-from experiments.charts import DISTANCE, FACTOR, PURPLES, Curve, Figure, Guide, Panel, chart, shades
+from experiments.charts import DISTANCE, FACTOR, PURPLES, Figure, shades
 from experiments.measure import (
     BEST,
     CHUNK_KR,
@@ -24,8 +24,9 @@ from experiments.measure import (
     population_for,
     titled,
 )
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
-from experiments.summary import NAN, Summary, SummaryRow, Table, interval_words, pivot, slope_rows
+from experiments.summary import NAN, Places, Summary, SummaryRow, Table, interval_words, pivot, slope_rows
 from ntp_envs import Demonstrations, Task, collect, make_task
 
 BITS = 4  # of NoisyParity; the answer is the parity of three of them, wrong with probability .1
@@ -158,7 +159,7 @@ def tables(o: ParityOptions, s: Summary) -> list[Table]:
 
     def table(title: str, part: str, metric: str, fits: list[Fit], horizons: Sequence[int], note: str = "") -> Table:
         lines = [(titled(f.learner, f.K, f.B), {"learner": f.learner, "K": f.K, "B": f.B}) for f in fits]
-        columns: list[tuple[str, dict[str, Any]]] = [(f"H={H}", {"part": part, "H": H}) for H in sorted(horizons)]
+        columns: Places = [(f"H={H}", {"part": part, "H": H}) for H in sorted(horizons)]
         if part.startswith("contaminated"):
             columns.append(("slope in H", {"part": part, "metric": SLOPE_IN_H, "digits": 3}))
         return pivot(s, title, metric, lines, columns, digits=3 if note else 6, note=note)

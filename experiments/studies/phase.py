@@ -15,20 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.cells import Cell, Record
-from experiments.charts import (
-    COLOURS,
-    Curve,
-    Figure,
-    Guide,
-    Panel,
-    chart,
-    log_ticks,
-    new_panels,
-    no_data,
-    say_data,
-    tick_words,
-)
+from experiments.charts import COLOURS, Figure, log_ticks, new_panels, no_data, say_data, tick_words
 from experiments.measure import CHUNKED, POPULATION, fit_population, measured, named, titled
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, pivot
 from ntp_envs import make_task

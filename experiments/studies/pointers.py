@@ -14,20 +14,9 @@ import numpy as np
 
 from agents import make_agent
 from experiments.cells import Cell, Label, Record
-from experiments.charts import (
-    COLOURS,
-    Curve,
-    Figure,
-    Panel,
-    chart,
-    errorbars,
-    legend_below,
-    new_panels,
-    plain_log_axis,
-    say,
-    say_data,
-)
+from experiments.charts import COLOURS, Figure, errorbars, legend_below, new_panels, plain_log_axis, say, say_data
 from experiments.measure import POPULATION, evaluation_records
+from experiments.panels import Curve, Panel, chart
 from experiments.studies.pathstar import (
     CLOSED,
     EXPECTED,
@@ -46,7 +35,7 @@ from experiments.studies.pathstar import (
     star,
 )
 from experiments.study import FigureSpec, Options, Study, analysis, option
-from experiments.summary import NOT_MEASURED, Series, Summary, SummaryRow, Table, derived, number, pivot
+from experiments.summary import NOT_MEASURED, Places, Series, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs.evaluation import evaluate
 from ntp_envs.intervals import SHARE_INTERVAL
 
@@ -134,13 +123,13 @@ def tables(o: PointerOptions, s: Summary) -> Iterator[Table]:
         "class of log-linear pointers, which sees so many ancestors of the goal; all of them in the last columns."
     )
     for length in dict.fromkeys([o.length, *sorted(o.lengths)]):
-        rows: list[tuple[str, dict[str, Any]]] = [
+        rows: Places = [
             (f"{mode}, d={d}, {word}", {"part": POINTER, "mode": mode, "degree": d, "H": length, "metric": metric})
             for mode in MODES
             for d in sorted(o.degrees)
             for metric, word in ((SAMPLED, "sampled"), (GREEDY, "greedy"))
         ]
-        columns: list[tuple[str, dict[str, Any]]] = []
+        columns: Places = []
         for hops in hops_of(length):
             columns.append(("1 hop" if hops == 1 else f"{hops} hops", {"learner": POINTER, "hops": hops}))
             columns.append((CLOSED, {"learner": CLOSED, "hops": hops, "digits": 4}))

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.cells import Cell, Record
-from experiments.charts import FACTOR, Curve, Figure, Guide, Panel, chart
+from experiments.charts import FACTOR, Figure
 from experiments.measure import POPULATION, fit_population, measured, named
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, number
 from ntp_envs import make_task

@@ -14,7 +14,8 @@ from typing import Any
 from numpy.random import Generator
 
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, Curve, Figure, Guide, Panel, chart
+from experiments.charts import COLOURS, Figure
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.studies.length import CLOSED, SAMPLED, closed_forms, learned
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, intervals_over, pivot

@@ -10,12 +10,13 @@ import numpy as np
 
 from agents import Agent, make_agent
 from experiments.cells import Cell, Label, Record
-from experiments.charts import FACTOR, Curve, Figure, Guide, Panel, chart, dots
+from experiments.charts import FACTOR, Figure
 from experiments.measure import CHUNK_KR, CHUNKED, SECONDS, build_learner, costed_fit, measured_fit, named, titled
+from experiments.panels import Curve, Guide, Panel, chart, dots
 from experiments.studies.amplification import SAMPLED
 from experiments.studies.stability import TASKS as STABILITY_TASKS
 from experiments.study import FigureSpec, Options, Study, analysis, option
-from experiments.summary import Summary, Table, interval_words, number, pivot
+from experiments.summary import Places, Summary, Table, interval_words, number, pivot
 from ntp_envs import collect, make_task
 from ntp_envs.arrays import TIE, first_best
 
@@ -127,8 +128,8 @@ def shown_name(learner: str, K: int) -> str:
 
 
 def tables(o: RobustOptions, s: Summary) -> list[Table]:
-    compared: list[tuple[str, dict[str, Any]]] = []
-    chosen: list[tuple[str, dict[str, Any]]] = []
+    compared: Places = []
+    chosen: Places = []
     for task in TASKS:
         compared += [
             (task, {"metric": "C_apx", "task": task}),

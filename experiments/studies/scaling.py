@@ -12,13 +12,15 @@ import numpy as np
 
 from agents import make_agent
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import COLOURS, Curve, Figure, Panel, chart, end_labels, errorbars, log2_axis, new_figure
+from experiments.charts import COLOURS, Figure, end_labels, errorbars, log2_axis, new_figure
 from experiments.measure import TrainingClock, require_torch
+from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import (
     NAN,
     NOT_MEASURED,
     Interval,
+    Places,
     Summary,
     SummaryRow,
     Table,
@@ -375,7 +377,7 @@ def tables(o: ScalingOptions, summary: Summary) -> Iterator[Table]:
         rows.append((f"expert: n={row['window'] + 1}, whole text", place_of(row)))
     counts = {"parameters": PARAMETERS, "steps": STEPS, "characters read": TOKENS}
     found = {"passes": EPOCHS, "bits, training": TRAIN_BITS, "bits, held out": BITS, "drifts after": PASSING}
-    columns: list[tuple[str, dict[str, Any]]] = [
+    columns: Places = [
         ("operations", {"metric": FLOPS, "digits": 4}),
         *((head, {"metric": metric, "digits": 9}) for head, metric in counts.items()),
         *((head, {"metric": metric}) for head, metric in {**found, "KL a character": KL}.items()),

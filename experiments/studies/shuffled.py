@@ -20,7 +20,7 @@ import numpy as np
 
 from agents import Agent, ConvergenceWarning, LogLossBC, make_agent
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, DISTANCE, Curve, Figure, Panel, chart
+from experiments.charts import COLOURS, DISTANCE, Figure
 from experiments.measure import (
     CHUNKED,
     build_learner,
@@ -30,10 +30,12 @@ from experiments.measure import (
     titled,
     trains_networks,
 )
+from experiments.panels import Curve, Panel, chart
 from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import (
     Interval,
+    Places,
     Summary,
     Table,
     beyond_chance,
@@ -303,7 +305,7 @@ def at_end(o: ShuffledOptions, learner: str) -> dict[str, Any]:
 def tables(o: ShuffledOptions, s: Summary) -> Iterator[Table]:
     """Distances of whole documents, and where each learner has put the dial."""
     dialled = [("log-loss", None), *((CHUNKED, K) for K in o.chunks), ("rho", None), (CLEAN, None)]
-    rows: list[tuple[str, dict[str, Any]]] = [
+    rows: Places = [
         (f"dial, H={H}: {titled(a, K)}", {"part": DIAL, "learner": a, "H": H, "K": K})
         for H in sorted(o.dial_horizons)
         for a, K in dialled

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from agents import make_agent
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, Curve, Figure, Panel, chart
+from experiments.charts import COLOURS, Figure
 from experiments.measure import POPULATION, evaluation_records
+from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import NAN, NOT_MEASURED, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Policy

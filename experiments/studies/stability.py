@@ -12,8 +12,9 @@ import numpy as np
 from agents import make_agent
 from agents.chunk_kr.space import MAX_FACTORISED
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, FACTOR, PURPLES, Curve, Guide, Panel, chart
+from experiments.charts import COLOURS, FACTOR, PURPLES
 from experiments.measure import CHUNK_KR, SECONDS, build_learner, costed_fit, measured_fit, named
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.studies.amplification import SAMPLED
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import NAN, Summary, SummaryRow, Table, derived, number, pivot

@@ -18,8 +18,6 @@ from experiments.charts import (
     DISTANCE,
     ORANGES,
     Figure,
-    additive,
-    additive_inverse,
     end_labels,
     interval_dot,
     log2_axis,
@@ -43,10 +41,12 @@ from experiments.measure import (
     trains_networks,
 )
 from experiments.study import FigureSpec, Study, analysis, option
-from experiments.summary import Series, Summary, Table, pivot
+from experiments.summary import Places, Series, Summary, Table, pivot
 from experiments.texts import SAMPLE, CorpusOptions, checked_text, of_texts, read, sample_records
 from ntp_envs import ARLinearClass, NGramClass, Policy, collect, distance
+from ntp_envs.arrays import FloatArray
 from ntp_envs.checks import check_int
+from ntp_envs.distances.curve import additive_distance
 from ntp_envs.evaluation import evaluate
 from ntp_envs.features import WindowOneHot
 from ntp_envs.tasks import Text
@@ -226,7 +226,7 @@ def unknown_said(s: Summary) -> str:
 
 def tables(o: TextOptions, s: Summary) -> list[Table]:
     """Distances, samples and scores."""
-    learned: list[tuple[str, dict[str, Any]]] = [(name, {"learner": name}) for name in [*names(o), EXPERT]]
+    learned: Places = [(name, {"learner": name}) for name in [*names(o), EXPERT]]
     lengths = some_lengths(o.horizon)
     drifted = []
     for learner, place in learned:
@@ -240,7 +240,7 @@ def tables(o: TextOptions, s: Summary) -> list[Table]:
         for row in s.select(SAMPLE, learner=learner)
         if row.mean == number
     ]
-    scored: list[tuple[str, dict[str, Any]]] = [("right tokens", {"metric": RIGHT}), (PERPLEXITY, {})]
+    scored: Places = [("right tokens", {"metric": RIGHT}), (PERPLEXITY, {})]
     scored += [(f"nats, token {h}", {"metric": NATS, "h": h}) for h in (1, o.horizon)]
     heads = ["learner", *(f"distance, h={h}" for h in lengths), "tokens until it is 1", "bits a character"]
     notes = (
@@ -301,20 +301,27 @@ def drift_figure(o: TextOptions, s: Summary) -> Figure:
     gone = [x for x in leaving.values() if np.isfinite(x)]
     right = float(o.horizon) if len(gone) < 2 else min(1.1 * max(gone), float(o.horizon))
     top = TICKS[-1] if gone else max(float(series.mean.max()) for series in curves.values())
-    labels = []
     for name, series in curves.items():
         kept = ~(series.lower > MEASURABLE)
         from_zero = Series(*(np.concatenate([[0.0], column[kept]]) for column in series))  # nothing written yet
         plot_series(axes, from_zero, name, **look[name])
         if leaving[name] > right:
-            labels.append((right, float(np.interp(right, series.x, series.mean)), name, look[name]["color"]))
+            end_labels(axes, [(right, float(np.interp(right, series.x, series.mean)), name, look[name]["color"])])
     axes.set_xlim(0.0, right)
     axes.set_ylim(0.0, top)
     axes.set_yticks([tick for tick in TICKS if tick <= top], labels=[f"{tick:g}" for tick in TICKS if tick <= top])
     axes.set_yticks([], minor=True)
-    end_labels(axes, labels)
     top_labels(axes, [(x, name, look[name]["color"]) for name, x in leaving.items() if x <= right], top)
     return figure
+
+
+def additive(distance: FloatArray) -> FloatArray:
+    """`additive_distance`, finite for an axis."""
+    return additive_distance(np.minimum(distance, 2.0 - 1e-12))
+
+
+def additive_inverse(value: FloatArray) -> FloatArray:
+    return -2.0 * np.expm1(-np.asarray(value) / 2.0)
 
 
 def exit_of(series: Series) -> float:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import Cell, Record
-from experiments.charts import COLOURS, Curve, Figure, Panel, chart
+from experiments.charts import COLOURS, Figure
 from experiments.measure import named
+from experiments.panels import Curve, Panel, chart
 from experiments.studies.rl import DAGGER, LOOKS, QUERIES, Asking, fitted, queries
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Summary, SummaryRow, Table, derived, number, pivot, slope_rows

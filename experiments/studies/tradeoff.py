@@ -12,15 +12,10 @@ from experiments.cells import Cell, Record
 from experiments.charts import (
     COLOURS,
     FACTOR,
-    Curve,
     Figure,
-    Guide,
-    Line,
-    Panel,
-    chart,
-    draw_lines,
     end_labels,
     learner_style,
+    named_line,
     new_panels,
     plain_log_axis,
     round_ticks,
@@ -42,9 +37,11 @@ from experiments.measure import (
     measured_fit,
     named,
 )
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.studies.amplification import SAMPLED
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import (
+    Places,
     Series,
     Summary,
     SummaryRow,
@@ -201,7 +198,7 @@ def tables(o: TradeoffOptions, summary: Summary) -> Iterator[Table]:
     longer = f" ({o.long_seeds} for K={', '.join(map(str, o.long_chunks))})" if o.long_chunks else ""
     note = f"{interval_words(o.seeds)}{longer}. Seconds are of one processor."
     yield Table(f"Contamination, H={o.horizon}, n={o.n}: what chunks buy and cost", heads, lines, note)
-    learners: list[tuple[str, dict[str, Any]]] = [("log-loss", {"learner": "log-loss"})]
+    learners: Places = [("log-loss", {"learner": "log-loss"})]
     learners += [(f"{CHUNK_KR}, K={K}", {"learner": CHUNK_KR, "K": K}) for K in o.parity_chunks]
     bounds = [(f"B={B:g}" if B else "no bound", {"part": PARITY, "B": B}) for B in (None, *o.bounds)]
     title = f"NoisyParity, H={o.parity_horizon}, n={o.parity_n}: C_apx by norm bound"
@@ -261,7 +258,6 @@ def trade_figure(
         figure, [row for name, place in learners.items() for row in summary.select("C_apx", learner=name, **place)]
     )
     for axes, metric in zip(panels, ("K", SECONDS, MEGABYTES), strict=True):
-        lines = []
         for learner, place in learners.items():
             drawn = summary.series("K", "C_apx", learner=learner, **place)
             words = {len(drawn.x) // 2: learner}
@@ -269,7 +265,7 @@ def trade_figure(
                 lengths, drawn = against_cost(summary, metric, learner=learner, **place)
                 words = {i: f"K={K:g}" for i, K in enumerate(lengths) if K in marked.get(learner, ())}
             alone = len(drawn.x) == 1
-            lines.append(Line(drawn, learner, learner if alone else "", markersize=9 if alone else 5))
+            named_line(axes, drawn, learner, learner if alone else "", markersize=9 if alone else 5)
             for i, word in words.items() if len(drawn.x) > 1 else ():
                 left = learner == CHUNK_KR and drawn.mean[i] == drawn.mean[: i + 1].min()  # the line is on its right
                 if left:
@@ -277,12 +273,12 @@ def trade_figure(
                 else:
                     end_labels(axes, [(drawn.x[i], drawn.mean[i], word, learner_style(learner).colour)])
         if metric == "K" and limit is not None and len(limit.x):
-            lines.append(Line(limit, IMPROPER, ""))
+            named_line(axes, limit, IMPROPER)
             axes.annotate("1 + H/K", (limit.x[-1], limit.mean[-1]), xytext=(-10, -6), ha="right", **text(IMPROPER))
-        if not any(len(line.series.x) for line in lines):
+        if not axes.lines:
             continue
         axes.set_xscale("log")
-        draw_lines(axes, lines, limits=plain_log_axis)
+        plain_log_axis(axes)
         low, high = axes.dataLim.x0, axes.dataLim.x1
         if metric == "K":
             powers = 2.0 ** np.arange(np.log2(high).round() + 1)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from agents import Agent, ConvergenceWarning, LogLossBC, PerceptronBC
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, Curve, Figure, Panel, chart
+from experiments.charts import COLOURS, Figure
 from experiments.measure import named
+from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, intervals_over, pivot
 from ntp_envs import Demonstrations, GreedyPolicy, Policy, Task, make_task
