@@ -220,6 +220,15 @@ class Fit:
         return found
 
 
+def quiet_fit(
+    agent: Agent, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
+) -> Policy:
+    """Fit, without a word where it has not converged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return agent.fit(demonstrations, policy_class, rng=rng).policy_
+
+
 def costed_fit(
     agent: Agent, demonstrations: Demonstrations, policy_class: PolicyClass, seed: int, *, memory: bool
 ) -> Fit:
@@ -232,12 +241,10 @@ def costed_fit(
         seed: of the fit, so that what it draws does not depend on what was fitted before.
         memory: fit once more with all allocations traced, which is slow; the seconds are those of the first fit.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        before = time.process_time()
-        agent.fit(demonstrations, policy_class, rng=np.random.default_rng(seed))
-        seconds = time.process_time() - before
-        megabytes = _peak(agent.clone(), demonstrations, policy_class, seed) if memory else float("nan")
+    before = time.process_time()
+    quiet_fit(agent, demonstrations, policy_class, np.random.default_rng(seed))
+    seconds = time.process_time() - before
+    megabytes = _peak(agent.clone(), demonstrations, policy_class, seed) if memory else float("nan")
     return Fit(agent, agent.fit_report_.converged, seconds, megabytes)
 
 
@@ -248,7 +255,7 @@ def _peak(agent: Agent, demonstrations: Demonstrations, policy_class: PolicyClas
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
     try:
-        agent.fit(demonstrations, policy_class, rng=np.random.default_rng(seed))
+        quiet_fit(agent, demonstrations, policy_class, np.random.default_rng(seed))
         return (tracemalloc.get_traced_memory()[1] - before) / 1e6
     finally:
         if not running:

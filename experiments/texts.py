@@ -60,6 +60,14 @@ def checked_text(options: CorpusOptions, **sizes: Any) -> dict[str, Any]:
     return found
 
 
+def contaminated_text(options: Any, vocabulary: int, horizon: int) -> dict[str, Any]:
+    """`checked_text` of a bigram expert with so many tokens and as much shuffled text as ``options.contamination``."""
+    sizes = {"max_vocab": vocabulary, "horizon": horizon, "expert_order": 2, "prompt_length": 1}
+    with warnings.catch_warnings():  # the vocabulary is small on purpose, and bits are not shown
+        warnings.simplefilter("ignore", UnknownTokensWarning)
+        return checked_text(options, **sizes, contamination=options.contamination)
+
+
 def read(text: Mapping[str, Any], **changes: Any) -> Text:
     """The task with these parameters, some of them changed.
 

@@ -14,6 +14,7 @@ import pytest
 
 import experiments.measure as networks_module
 from experiments.cli import main
+from experiments.measure import shown_lengths
 from experiments.studies import load_study
 from experiments.studies import text as sweep
 from experiments.summary import Series, Summary
@@ -75,7 +76,7 @@ def test_bits_are_those_of_the_task(outcome):
 def test_teacher_forcing_is_measured_by_position_on_held_out_text(outcome):
     for learner in ("3-gram", sweep.EXPERT):
         for metric in (sweep.ACCURACY, sweep.NATS):
-            assert [row["h"] for row in outcome.summary.select(metric, learner=learner)] == sweep.shown_lengths(16)
+            assert [row["h"] for row in outcome.summary.select(metric, learner=learner)] == shown_lengths(16)
     mean = one(outcome, "mean_cross_entropy", learner="3-gram").mean
     assert one(outcome, "perplexity", learner="3-gram").mean == pytest.approx(math.exp(mean))
 

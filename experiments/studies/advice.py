@@ -10,23 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents import ConvergenceWarning
+from experiments import charts
 from experiments.advise import advise, evidence, learners
 from experiments.advise_command import class_of
 from experiments.aggregate import share_interval
 from experiments.cells import Cell, Record
-from experiments.charts import (
-    BLUES,
-    COLOURS,
-    Figure,
-    end_labels,
-    new_figure,
-    new_panels,
-    round_ticks,
-    say,
-    say_band,
-    say_data,
-    shades,
-)
 from experiments.evaluation import build_task
 from experiments.measure import costed_fit
 from experiments.study import FigureSpec, Options, Study, analysis, option
@@ -207,33 +195,33 @@ def tables(o: AdviceOptions, s: Summary) -> list[Table]:
     ]
 
 
-def ratio_figure(s: Summary) -> Figure:
+def ratio_figure(s: Summary) -> charts.Figure:
     """A dot an instance: how far the recommended learner is from the best."""
     rows = sorted(s.timings.select(RATIO), key=lambda row: row.mean)
     met, total = shares(s)["recommended within 20 % of the best"]
     title = f"The recommended learner is within 20 % of the best on {met} of {total} tasks"
     size = (11.0, 1.6 + 0.26 * len(rows))
-    figure, (axes,) = new_panels(
+    figure, (axes,) = charts.new_panels(
         title, ["its squared Hellinger distance over that of the best affordable"], "", size=size
     )
-    axes.axvspan(1.0, 1.2, color=COLOURS["sky"], alpha=0.25, linewidth=0)
-    axes.plot([row.mean for row in rows], range(len(rows)), "o", color=COLOURS["blue"])
+    axes.axvspan(1.0, 1.2, color=charts.COLOURS["sky"], alpha=0.25, linewidth=0)
+    axes.plot([row.mean for row in rows], range(len(rows)), "o", color=charts.COLOURS["blue"])
     axes.set_yticks(range(len(rows)), [f"{row['task']}: {row['learner']}" for row in rows], fontsize=8)
     axes.set_xlim(0.95, max([2.0, *(1.05 * row.mean for row in rows)]))
-    say_data(figure, rows)
-    say(figure, "shaded: within 20 %")
+    charts.say_data(figure, rows)
+    charts.say(figure, "shaded: within 20 %")
     return figure
 
 
-def power_figure(s: Summary) -> Figure:
+def power_figure(s: Summary) -> charts.Figure:
     """The share of data sets whose e-value is 20 or more, with intervals."""
-    figure, axes = new_figure(
+    figure, axes = charts.new_figure(
         "How many demonstrations does it take to see a contamination?",
         "demonstrations n",
         "share found out (e-value of 20 or more)",
     )
     ends = []
-    for eps, colour in shades(s.distinct("eps"), BLUES[::-1]).items():
+    for eps, colour in charts.shades(s.distinct("eps"), charts.BLUES[::-1]).items():
         rows = sorted(s.select(FOUND, eps=eps), key=lambda row: float(row["n"]))
         n, mean = (
             np.array([float(value) for value in values]) for values in ([r["n"] for r in rows], [r.mean for r in rows])
@@ -250,10 +238,10 @@ def power_figure(s: Summary) -> Figure:
         axes.minorticks_off()
         axes.set_xlim(ticks[0] / 1.1, ticks[-1] * 1.1)
         if len(ticks) == 1:
-            round_ticks(axes, ticks)
-    say_data(figure, [row for row in s.select(FOUND) if "eps" in row.labels], what="replicates")
-    say_band(axes, "each n")
-    end_labels(axes, ends)
+            charts.round_ticks(axes, ticks)
+    charts.say_data(figure, [row for row in s.select(FOUND) if "eps" in row.labels], what="replicates")
+    charts.say_band(axes, "each n")
+    charts.end_labels(axes, ends)
     return figure
 
 

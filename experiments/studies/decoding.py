@@ -17,21 +17,8 @@ from typing import Any
 import numpy as np
 
 from agents import make_agent
-from experiments import language_models
+from experiments import charts, language_models
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import (
-    BLUES,
-    COLOURS,
-    ORANGES,
-    Figure,
-    end_labels,
-    errorbars,
-    named_line,
-    new_figure,
-    new_panels,
-    no_data,
-    shades,
-)
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import (
     Places,
@@ -349,7 +336,7 @@ def search_table(o: DecodingOptions, s: Summary) -> Table:
 
 
 WAY_COLOURS = dict(
-    zip((BEST_OF, LOCAL, DEPTH_FIRST, WALK), (COLOURS[c] for c in ("vermilion", "green", "blue", "purple")))
+    zip((BEST_OF, LOCAL, DEPTH_FIRST, WALK), (charts.COLOURS[c] for c in ("vermilion", "green", "blue", "purple")))
 )
 
 
@@ -371,7 +358,7 @@ def ratios(pairs: Sequence[tuple[SummaryRow, SummaryRow]]) -> tuple[float, float
     return min(found), max(found)
 
 
-def search_figure(o: DecodingOptions, s: Summary) -> Figure:
+def search_figure(o: DecodingOptions, s: Summary) -> charts.Figure:
     """What each search needs against what coverage says that drawing whole texts needs."""
     every = {way: against(o, s, way) for way in WAY_COLOURS}
     said = "How many texts until one passes?"
@@ -379,14 +366,14 @@ def search_figure(o: DecodingOptions, s: Summary) -> Figure:
         low, high = ratios(every[BEST_OF])
         said = f"Best of N needs {low:.2g} to {high:.2g} times the N that coverage says"
     xlabel = f"least N with Cov_N at most {1 - o.answered:.2g} (exact)"
-    figure, axes = new_figure(said, xlabel, "texts' worth of tokens drawn", size=(8.6, 5.2))
+    figure, axes = charts.new_figure(said, xlabel, "texts' worth of tokens drawn", size=(8.6, 5.2))
     for way, pairs in every.items():
         if pairs:
             x = [told.mean for told, _ in pairs]
-            errorbars(axes, x, [needed for _, needed in pairs], WAY_COLOURS[way], marker="o", linestyle="-")
-            end_labels(axes, [(x[-1], pairs[-1][1].mean, way, WAY_COLOURS[way])])
+            charts.errorbars(axes, x, [needed for _, needed in pairs], WAY_COLOURS[way], marker="o", linestyle="-")
+            charts.end_labels(axes, [(x[-1], pairs[-1][1].mean, way, WAY_COLOURS[way])])
     if not axes.lines:
-        no_data(axes)
+        charts.no_data(axes)
         return figure
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -413,7 +400,7 @@ def search_findings(o: DecodingOptions, s: Summary) -> Iterator[str]:
         )
 
 
-def way_figure(o: DecodingOptions, s: Summary, way: str) -> Figure:
+def way_figure(o: DecodingOptions, s: Summary, way: str) -> charts.Figure:
     """Distance at every length, and coverage for every N, against the setting; the least of each is marked."""
     name = way.replace("_", "-")
     said = f"Which {name} is nearest to the expert, and which covers it?"
@@ -423,21 +410,21 @@ def way_figure(o: DecodingOptions, s: Summary, way: str) -> Figure:
     elif found and found["covers"]:
         said = f"{name.capitalize()} {found['covering']:g} leaves least out, and none is nearer beyond chance"
     titles = (DISTANCE_TITLE, f"share of texts of {o.detail} tokens that is not covered")
-    figure, panels = new_panels(said, [WAYS[way]] * 2, "", share=False, size=(11.0, 4.8), titles=titles)
+    figure, panels = charts.new_panels(said, [WAYS[way]] * 2, "", share=False, size=(11.0, 4.8), titles=titles)
     hs, by_N = lengths(o.horizon), list(places(o).items())[1:]
     curves = [
-        [(f"h={h}", {"metric": DISTANCE2, "h": h}, shades(hs[::-1], BLUES)[h]) for h in hs],
-        [(n, {**at, "h": o.detail}, shades(o.thresholds, ORANGES)[at["N"]]) for n, at in by_N],
+        [(f"h={h}", {"metric": DISTANCE2, "h": h}, charts.shades(hs[::-1], charts.BLUES)[h]) for h in hs],
+        [(n, {**at, "h": o.detail}, charts.shades(o.thresholds, charts.ORANGES)[at["N"]]) for n, at in by_N],
     ]
     for axes, lines in zip(panels, curves, strict=True):
         for label, place, colour in lines:
             series = s.series(way, part=way, **place)
             if len(series.x):
-                named_line(axes, series, "", label, color=colour, marker="", linestyle="-")
+                charts.named_line(axes, series, "", label, color=colour, marker="", linestyle="-")
                 least = first_best(-series.mean)
                 axes.plot(series.x[least], series.mean[least], "o", color=colour, markersize=9, zorder=4)
         if not axes.lines:
-            no_data(axes)
+            charts.no_data(axes)
             continue
         width = np.ptp(ways(o)[way]) or 1.0
         axes.set_xlim(min(ways(o)[way]) - 0.03 * width, max(ways(o)[way]) + 0.2 * width)

@@ -8,32 +8,17 @@ as many of their own; and networks are updated as often in every way.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from agents import Agent, ConvergenceWarning, make_agent
-from experiments import language_models
+from agents import Agent, make_agent
+from experiments import charts, language_models
 from experiments.cells import Cell, Label, Record
-from experiments.charts import (
-    COLOURS,
-    Figure,
-    errorbars,
-    legend_below,
-    log_range,
-    new_figure,
-    no_data,
-    plain_log_axis,
-    round_ticks,
-    say,
-    say_data,
-    text,
-)
 from experiments.language_models import FORCED, RATE, forced_kl, rate_record, text_columns
-from experiments.measure import distance_record, networks_left_out, shown_lengths, trains_networks
+from experiments.measure import distance_record, networks_left_out, quiet_fit, shown_lengths, trains_networks
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Places, Summary, Table, interval_words, number, pivot
 from ntp_envs import NGramClass, PolicyClass, Task, collect, distance
@@ -88,7 +73,9 @@ class DistillationOptions(Options):
 # -- cells: a student of one size, taught in every way ----------------------------------------------------------------
 
 TOKENS, LAWS, FORWARD, REVERSE = "by tokens", "by laws", "on policy, forward KL", "on policy, reverse KL"
-COLOUR = dict(zip((TOKENS, LAWS, FORWARD, REVERSE), (COLOURS[c] for c in ("vermilion", "orange", "blue", "green"))))
+COLOUR = dict(
+    zip((TOKENS, LAWS, FORWARD, REVERSE), (charts.COLOURS[c] for c in ("vermilion", "orange", "blue", "green")))
+)
 DISTANCE2 = "hellinger2"
 
 
@@ -163,17 +150,14 @@ def lessons(
     records = []
     for way, agent in teachers.items():
         shown = demonstrations if way in (TOKENS, LAWS) else demonstrations.subset(np.arange(n - n // 2))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # so many rounds, settled or not
-            agent.fit(shown, students, rng=rng)
+        policy = quiet_fit(agent, shown, students, rng)  # so many rounds, settled or not
         labels: dict[str, Label] = {"learner": way, **place, "n": n, "H": made.horizon}
-        curve = distance(
-            made.expert, agent.policy_, made, method="monte carlo (bridge)", n=draws, rng=np.random.default_rng(seed)
-        )
+        drawing = np.random.default_rng(seed)
+        curve = distance(made.expert, policy, made, method="monte carlo (bridge)", n=draws, rng=drawing)
         records += [distance_record(curve, labels, h) for h in shown_lengths(made.horizon)]
         records.append(rate_record(curve, labels))
         mask = np.ones(held.tokens.shape, dtype=bool)
-        kl = forced_kl(made.expert, agent.policy_, held.prompts, held.tokens, mask)
+        kl = forced_kl(made.expert, policy, held.prompts, held.tokens, mask)
         records.append(Record(FORCED, float(kl.mean()), labels, method=f"{forced} texts of the expert"))
     return records
 
@@ -237,9 +221,9 @@ def tables(o: DistillationOptions, s: Summary) -> list[Table]:
     return [pivot(s, "Students by what they are taught with", DISTANCE2, rows, columns, corner="student", note=note)]
 
 
-def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
+def compounding_figure(o: DistillationOptions, s: Summary) -> charts.Figure:
     """Drift against the teacher-forced divergence: a line a way of teaching, a point a size; networks apart."""
-    figure, axes = new_figure(
+    figure, axes = charts.new_figure(
         title(o, s), "teacher-forced KL, nats a token", "whole texts, nats a token", size=(9.0, 5.2)
     )
     for way, colour in COLOUR.items():
@@ -247,7 +231,7 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
         if len(forced.x) != len(rate.x) or not len(rate.x):
             continue
         axes.plot(forced.mean, rate.mean, "-", color=colour, label=way)
-        errorbars(axes, forced.mean, rate, colour, marker="o")
+        charts.errorbars(axes, forced.mean, rate, colour, marker="o")
         for network in o.networks:
             x, y = (s.value(metric, student=network, learner=way) for metric in (FORCED, RATE))
             if x > 0 and y > 0:
@@ -256,18 +240,18 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
         points = [(s.value(FORCED, order=order, learner=w), s.value(RATE, order=order, learner=w)) for w in COLOUR]
         x, y = min((point for point in points if not math.isnan(sum(point))), default=(0.0, 0.0))
         if x > 0 and y > 0:
-            axes.annotate(f"order {order}", (x, y), **text(""), xytext=(-6, 9), ha="right")
+            axes.annotate(f"order {order}", (x, y), **charts.text(""), xytext=(-6, 9), ha="right")
     if not axes.lines:
-        no_data(axes)
+        charts.no_data(axes)
         return figure
-    say_data(figure, s.select(RATE), f"of {subject(o)}", what="replicates")
-    say(figure, "bars: 95 % intervals; squares: MLP, triangles: transformer")
-    plain_log_axis(axes)
+    charts.say_data(figure, s.select(RATE), f"of {subject(o)}", what="replicates")
+    charts.say(figure, "bars: 95 % intervals; squares: MLP, triangles: transformer")
+    charts.plain_log_axis(axes)
     axes.set_xscale("log")
-    low, high = log_range(axes, "x")
-    round_ticks(axes, (low, high))
+    low, high = charts.log_range(axes, "x")
+    charts.round_ticks(axes, (low, high))
     axes.set_xlim(low / 1.1, high * 1.1)
-    legend_below(figure, COLOUR)
+    charts.legend_below(figure, COLOUR)
     return figure
 
 

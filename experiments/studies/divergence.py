@@ -15,18 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments import charts
 from experiments.cells import Cell, Record
-from experiments.charts import (
-    COLOURS,
-    Figure,
-    interval_dot,
-    learner_style,
-    name_rows,
-    new_panels,
-    no_data,
-    round_ticks,
-    say_data,
-)
 from experiments.measure import BEST, CHUNKED, POPULATION, fit_population, named, titled
 from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
@@ -161,31 +151,33 @@ def title(o: DivergenceOptions, s: Summary) -> str:
     return f"Log-loss: {far['log-loss']:.3g} times the least squared Hellinger distance, {near['log-loss']:.3g} the KL"
 
 
-def headline(o: DivergenceOptions, s: Summary) -> Figure:
+def headline(o: DivergenceOptions, s: Summary) -> charts.Figure:
     """A row for each learner, a panel for each divergence; the last is the share of documents that is not covered."""
     N, rows = max(o.thresholds), places(o)
     factor, share = "times the least in the class", "share of documents"
     titles = ["squared Hellinger", "total variation", "KL", f"not covered, $N={scientific(N)}$"]
-    figure, panels = new_panels(title(o, s), [factor] * 3 + [share], "", size=(12.0, 4.4), titles=titles)
-    heights = name_rows(panels[0], {row: learner_style(place["learner"]).colour for row, place in rows.items()})
+    figure, panels = charts.new_panels(title(o, s), [factor] * 3 + [share], "", size=(12.0, 4.4), titles=titles)
+    heights = charts.name_rows(
+        panels[0], {row: charts.learner_style(place["learner"]).colour for row, place in rows.items()}
+    )
     metrics: Places = [*((name, {}) for _, name in FACTORS.values()), ("coverage", {"N": N})]
     most = max([3.0, *(row.mean for metric, _ in metrics[:-1] for row in s.select(metric))])
     for axes, (metric, more) in zip(panels, metrics, strict=True):
         if not s.select(metric, **more):
-            no_data(axes)
+            charts.no_data(axes)
             continue
         axes.grid(visible=False, axis="y")
-        axes.axhline(len(RARE_LEARNERS) + 0.5, color=COLOURS["grey"], linewidth=0.8)
+        axes.axhline(len(RARE_LEARNERS) + 0.5, color=charts.COLOURS["grey"], linewidth=0.8)
         for row, place in rows.items():
             for found in s.select(metric, **place, **more):
-                colour = learner_style(place["learner"]).colour
-                interval_dot(axes, found, heights[row], colour, f"{found.mean:.3g}", fontweight="bold")
+                colour = charts.learner_style(place["learner"]).colour
+                charts.interval_dot(axes, found, heights[row], colour, f"{found.mean:.3g}", fontweight="bold")
         if more:
             axes.set_xlim(-0.05 * axes.dataLim.x1 - 1e-6, 1.6 * axes.dataLim.x1 + 1e-5)
             continue
         axes.axvline(1.0, color="black", linestyle="--", linewidth=1.2)
-        round_ticks(axes, (1.0, 4 * most))
-    say_data(figure, (), subject(o))
+        charts.round_ticks(axes, (1.0, 4 * most))
+    charts.say_data(figure, (), subject(o))
     return figure
 
 
@@ -195,7 +187,7 @@ def scientific(N: float) -> str:
     return f"10^{{{power}}}" if power > 2 and 10.0**power == N else f"{N:g}"
 
 
-def growth_figure(o: DivergenceOptions, s: Summary) -> Figure:
+def growth_figure(o: DivergenceOptions, s: Summary) -> charts.Figure:
     """The factor against the horizon on one scale: linear in H in the first two, bounded in KL."""
     names = {"hellinger2": "squared Hellinger", "tv": "total variation", "kl": "KL"}
     panels = []

@@ -11,21 +11,8 @@ from numpy.typing import NDArray
 
 from agents import Agent, make_agent
 from agents.interactive import DAgger
+from experiments import charts
 from experiments.cells import Cell, Label, Record
-from experiments.charts import (
-    COLOURS,
-    DISTANCE,
-    Axes,
-    Figure,
-    errorbars,
-    interval_dot,
-    legend_below,
-    name_rows,
-    new_panels,
-    plot_series,
-    say,
-    say_data,
-)
 from experiments.measure import BEST, SECONDS, Fit, build_learner, costed_fit, named
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, intervals_over, number, pivot
@@ -297,16 +284,18 @@ def tables(o: RLOptions, s: Summary) -> Iterator[Table]:
 LOOKS: dict[str, dict[str, Any]] = {
     name: {"color": colour, "marker": marker, "linestyle": dashes, "markersize": size}
     for name, colour, marker, dashes, size in (
-        *zip(REWARDS, (COLOURS[hue] for hue in ("grey", "purple", "green")), "vDo", "---", (10, 7, 4), strict=True),
-        ("log-loss", COLOURS["vermilion"], "o", "--", 10),
-        ("rho", COLOURS["blue"], "s", "--", 7),
+        *zip(
+            REWARDS, (charts.COLOURS[hue] for hue in ("grey", "purple", "green")), "vDo", "---", (10, 7, 4), strict=True
+        ),
+        ("log-loss", charts.COLOURS["vermilion"], "o", "--", 10),
+        ("rho", charts.COLOURS["blue"], "s", "--", 7),
         (DAGGER, "#7A4B00", "^", "--", 4),
-        (BEST, COLOURS["black"], "", ":", 5),
+        (BEST, charts.COLOURS["black"], "", ":", 5),
     )
 }
 
 
-def curve_figure(s: Summary) -> Figure:
+def curve_figure(s: Summary) -> charts.Figure:
     """The distance curve of every learner, a panel for each task."""
     tasks = {name: [task for task in TASKS if name in shown_learners(s, task)] for name in REWARDS}
     title = "Which rewards recover the expert's distribution?"
@@ -314,22 +303,22 @@ def curve_figure(s: Summary) -> Figure:
         title = "How far are the imitation learners from the expert?"
     elif [name for name in REWARDS if all(reached(s, task, name) <= RECOVERED for task in tasks[name])] == [MAX_ENT]:
         title = "Only the maximum-entropy reward recovers the expert's distribution on every task"
-    figure, panels = task_panels(s, title, "prefix length h", DISTANCE)
+    figure, panels = task_panels(s, title, "prefix length h", charts.DISTANCE)
     for axes, task in zip(panels, TASKS, strict=True):
         for name in shown_learners(s, task):
             series = s.series("h", "hellinger2", task=task, learner=name)
-            plot_series(axes, series, name, **LOOKS[name], label=name)
+            charts.plot_series(axes, series, name, **LOOKS[name], label=name)
     panels[0].set_ylim(-0.03, None)
-    legend_below(figure, LOOKS, size=9)
+    charts.legend_below(figure, LOOKS, size=9)
     return figure
 
 
-def entropy_figure(s: Summary) -> Figure:
+def entropy_figure(s: Summary) -> charts.Figure:
     """A dot for each learner and task at its entropy rate, with the expert's as a line."""
     title = "Is the policy as random as the expert?"
     figure, panels = task_panels(s, title, "entropy rate (nats a token)", "", height=4.2)
     learners = [name for name in LOOKS if any(name in shown_learners(s, task) for task in TASKS)]
-    heights = name_rows(panels[0], {name: LOOKS[name]["color"] for name in learners})
+    heights = charts.name_rows(panels[0], {name: LOOKS[name]["color"] for name in learners})
     small: dict[str, Any] = {"va": "center", "fontsize": 8.5}
     white = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     for axes, task in zip(panels, TASKS, strict=True):
@@ -337,23 +326,23 @@ def entropy_figure(s: Summary) -> Figure:
         for learner, height in heights.items():
             for row in s.select(ENTROPY, task=task, learner=learner):
                 words = f"{of(s, MODE, task, learner):.2g}"
-                interval_dot(axes, row, height, LOOKS[learner]["color"], words, fontsize=8.5, bbox=white)
+                charts.interval_dot(axes, row, height, LOOKS[learner]["color"], words, fontsize=8.5, bbox=white)
         axes.set_xlim(-0.03, 0.87)
         axes.grid(visible=False, axis="y")
         if SUCCESS_REWARD in learners and SUCCESS_REWARD not in shown_learners(s, task):
-            axes.annotate("(no success)", (0.0, heights[SUCCESS_REWARD]), **small, color=COLOURS["grey"])
+            axes.annotate("(no success)", (0.0, heights[SUCCESS_REWARD]), **small, color=charts.COLOURS["grey"])
         top, words = (expert, len(learners) + 0.75), f"expert, {of(s, MODE, task, EXPERT):.2g}"
         side: dict[str, Any] = {"xytext": (4, 0)} if expert < 0.4 else {"xytext": (-4, 0), "ha": "right"}
         axes.annotate(words, top, textcoords="offset points", **side, **small)
-    say(figure, "numbers: probability of the most likely sequence; broad lines: 95 % intervals")
+    charts.say(figure, "numbers: probability of the most likely sequence; broad lines: 95 % intervals")
     panels[0].set_ylim(0.4, len(learners) + 1.1)
     return figure
 
 
-def return_figure(s: Summary) -> Figure:
+def return_figure(s: Summary) -> charts.Figure:
     """Distance at H against the return of the reward "expert log-probability", the expert's own as a line."""
     title = "Does more expert log-probability mean more of the expert's distribution?"
-    figure, panels = task_panels(s, title, EXPERT_LOG_PROB, DISTANCE)
+    figure, panels = task_panels(s, title, EXPERT_LOG_PROB, charts.DISTANCE)
     for axes, task in zip(panels, TASKS, strict=True):
         mark_expert(axes, s, EXPERT_LOG_PROB, task)
         for learner in (name for name in shown_learners(s, task) if name != BEST):
@@ -361,24 +350,26 @@ def return_figure(s: Summary) -> Figure:
             last, look = s.select("hellinger2", learner=learner, **whole(s, task)), LOOKS[learner]
             axes.plot([reward.lower, reward.upper], [last[0].mean] * 2, color=look["color"], linewidth=1.5)
             size = {"markersize": look["markersize"] + 1, "elinewidth": 1.5, "capsize": 0}
-            errorbars(axes, [reward.mean], last, look["color"], marker=look["marker"], **size, label=learner)
+            charts.errorbars(axes, [reward.mean], last, look["color"], marker=look["marker"], **size, label=learner)
         axes.margins(x=0.2)
     panels[0].set_ylim(-0.06, None)
-    legend_below(figure, LOOKS, size=9)
+    charts.legend_below(figure, LOOKS, size=9)
     return figure
 
 
-def task_panels(s: Summary, title: str, xlabel: str, ylabel: str, *, height: float = 4.8) -> tuple[Figure, list[Axes]]:
+def task_panels(
+    s: Summary, title: str, xlabel: str, ylabel: str, *, height: float = 4.8
+) -> tuple[charts.Figure, list[charts.Axes]]:
     """A panel for each task."""
-    figure, panels = new_panels(title, [xlabel] * len(TASKS), ylabel, size=(13.0, height), titles=TASKS)
-    say_data(figure, s.select("hellinger2"))
+    figure, panels = charts.new_panels(title, [xlabel] * len(TASKS), ylabel, size=(13.0, height), titles=TASKS)
+    charts.say_data(figure, s.select("hellinger2"))
     return figure, panels
 
 
-def mark_expert(axes: Axes, s: Summary, metric: str, task: str) -> float:
+def mark_expert(axes: charts.Axes, s: Summary, metric: str, task: str) -> float:
     """The expert's own number, as a line."""
     expert = of(s, metric, task, EXPERT)
-    axes.axvline(expert, color=COLOURS["black"], linestyle="--", linewidth=1.2, zorder=1)
+    axes.axvline(expert, color=charts.COLOURS["black"], linestyle="--", linewidth=1.2, zorder=1)
     return expert
 
 

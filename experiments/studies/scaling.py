@@ -152,9 +152,9 @@ def trained(
     seen = network.prompt_length + H - 1 if whole else network.window_length  # at most
     labels: dict[str, Label] = {"task": task.name, "learner": architecture, "H": H, "n": n}
     labels |= {"budget": budget, "width": width, "window": seen}
-    sizes: dict[str, float] = {FLOPS: steps * network.training_flops(size), STEPS: steps, TOKENS: steps * size * H}
-    sizes |= {EPOCHS: steps * size / n, PARAMETERS: network.n_parameters}
-    records = [Record(metric, float(value), labels, method="count") for metric, value in sizes.items()]
+    counts: dict[str, float] = {FLOPS: steps * network.training_flops(size), STEPS: steps, TOKENS: steps * size * H}
+    counts |= {EPOCHS: steps * size / n, PARAMETERS: network.n_parameters}
+    records = [Record(metric, float(value), labels, method="count") for metric, value in counts.items()]
     records.append(Record(SECONDS, clock.seconds, labels, machine=True))
     return records + judged(task, agent.policy_, windows, agent.fit_report_.objective, labels, samples, rng)
 
@@ -189,13 +189,12 @@ def cells(options: ScalingOptions) -> Iterator[Cell]:
 
     resolve_device(options.device)
     task = text_task(options.corpus, options.max_chars, options.horizon)
-    shared = {"corpus": options.corpus, "max_chars": options.max_chars, "H": options.horizon, "n": options.n}
-    shared |= {"samples": options.samples}
-    own = {"batch_size": options.batch_size, "device": options.device}
+    shared = {**options.given("corpus", "max_chars", "n", "samples"), "H": options.horizon}
+    own = {**shared, **options.given("batch_size", "device")}
     places = list(_places(options, task))
     for replicate in range(options.seeds):
         for place in places:
-            yield Cell(TRAINING, trained, {**place, **own, **shared, "replicate": replicate}, scratch=True)
+            yield Cell(TRAINING, trained, {**place, **own, "replicate": replicate}, scratch=True)
     for replicate in range(options.seeds):
         for order in options.orders:
             yield Cell(REFERENCE, reference, {"order": order, **shared, "replicate": replicate})
@@ -243,14 +242,13 @@ TELLS = -0.95
 
 def paired(summary: Summary) -> Summary:
     """The same, with held-out bits that have the interval of their difference to the 3-gram on the same text."""
-    rows = []
-    for row in summary:
-        if row.metric == BITS:
-            above = of(summary, row, ABOVE)
-            lower, upper = row.mean + above.lower - above.mean, row.mean + above.upper - above.mean
-            row = replace(row, lower=lower, upper=upper)
-        rows.append(row)
-    return Summary(rows, summary.timings)
+
+    def against(row: SummaryRow) -> SummaryRow:
+        above = of(summary, row, ABOVE)
+        lower, upper = (row.mean + end - above.mean for end in (above.lower, above.upper))
+        return replace(row, lower=lower, upper=upper)
+
+    return Summary([against(row) if row.metric == BITS else row for row in summary], summary.timings)
 
 
 def place_of(row: SummaryRow) -> dict[str, Any]:
@@ -259,15 +257,9 @@ def place_of(row: SummaryRow) -> dict[str, Any]:
 
 
 def of(s: Summary, row: SummaryRow, metric: str) -> SummaryRow:
-    """The row of another measure of the same training.
-
-    Raises:
-        LookupError: there is none.
-    """
-    found = s.select(metric, **place_of(row))
-    if not len(found):
-        raise LookupError(f"no {metric!r} of {dict(row.labels)}")
-    return found[0]
+    """The row of another measure of the same training; ``LookupError`` where there is none."""
+    found: SummaryRow = s.select(metric, **place_of(row))[0]
+    return found
 
 
 def trainings(s: Summary, o: ScalingOptions, architecture: str) -> list[SummaryRow]:
@@ -410,7 +402,6 @@ def compute_figure(s: Summary, o: ScalingOptions) -> Figure:
         title = f"At equal compute the {NAMES[ahead]} predicts best{stopped}"
     figure, axes = new_figure(title, "floating-point operations of training", BITS, size=(9.0, 5.2))
     axes.set_xscale("log")
-    labels = []
     for architecture in ARCHITECTURES:
         rows, best = trainings(s, o, architecture), frontier(s, o, architecture)
         if not rows:
@@ -420,15 +411,15 @@ def compute_figure(s: Summary, o: ScalingOptions) -> Figure:
         axes.plot([row["budget"] * GIGA for row in rows], [row.mean for row in rows], **faint)
         axes.plot(x, [row.mean for row in best], **look, markersize=7, zorder=3)
         errorbars(axes, x, best, look["color"])
-        labels.append((x[-1], best[-1].mean, f"{NAMES[architecture]}, width {best[-1]['width']}", look["color"]))
-    if labels:
+        words = f"{NAMES[architecture]}, width {best[-1]['width']}"
+        end_labels(axes, [(x[-1], best[-1].mean, words, look["color"])])
+    if axes.lines:
         low, high = min(o.budgets) * GIGA, max(o.budgets) * GIGA
         axes.set_xlim(low / 1.3, high * max((high / low) ** 0.36, 4.0))
         colour = LOOKS[NGRAM]["color"]
         for row in ngrams(s):
             axes.plot([low, high], [row.mean] * 2, color=colour, linestyle=":", linewidth=1.2, zorder=1)
-            labels.append((high, row.mean, gram(row), colour))
-        end_labels(axes, labels)
+            end_labels(axes, [(high, row.mean, gram(row), colour)])
     return figure
 
 

@@ -7,7 +7,6 @@ pay once. One learner is a table of logits that gradient descent fits; with the 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,11 +22,10 @@ from experiments.measure import networks_left_out, trains_networks
 from experiments.studies.text import BRIDGE, DISTANCE2
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Interval, Summary, Table, beyond_chance, interval_words, paired_rows, with_interval
-from experiments.texts import CorpusOptions, checked_text, of_texts, read
+from experiments.texts import CorpusOptions, contaminated_text, of_texts, read
 from ntp_envs import Demonstrations, EndedPolicy, MarkovPolicy, Policy, collect, distance_from_log_probs
 from ntp_envs.arrays import first_best
 from ntp_envs.tasks import Text
-from ntp_envs.text import UnknownTokensWarning
 
 
 @dataclass(frozen=True)
@@ -194,17 +192,8 @@ def cells(o: SelectionOptions) -> Iterator[Cell]:
     Raises:
         ValueError: the text will not do, or networks are asked for and torch is missing; before anything is run.
     """
-    with warnings.catch_warnings():  # the vocabulary is small on purpose, and bits are not shown
-        warnings.simplefilter("ignore", UnknownTokensWarning)
-        sizes = {
-            "max_vocab": o.vocab,
-            "horizon": max(*o.horizons, o.network_horizon),
-            "expert_order": 2,
-            "prompt_length": 1,
-        }
-        text = checked_text(o, **sizes, contamination=o.contamination)
-    shared = {"text": text, "n": o.n, "held_out": o.held_out, "threshold": o.threshold}
-    shared |= {"checkpoints": o.checkpoints, "draws": o.draws}
+    text = contaminated_text(o, o.vocab, max(*o.horizons, o.network_horizon))
+    shared = {"text": text, **o.given("n", "held_out", "threshold", "checkpoints", "draws")}
     trained = {"learner": NETWORK, "H": o.network_horizon, "steps": o.network_steps, "width": o.width}
     for replicate in range(o.network_seeds if trains_networks(o.neural) else 0):
         yield Cell(NETWORK, chosen, {**shared, **trained, "replicate": replicate})

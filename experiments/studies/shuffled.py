@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,18 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agents import Agent, ConvergenceWarning, LogLossBC, make_agent
+from agents import Agent, LogLossBC, make_agent
+from experiments import measure
 from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, DISTANCE, Figure
-from experiments.measure import (
-    CHUNKED,
-    build_learner,
-    curve_records,
-    distance_record,
-    networks_left_out,
-    titled,
-    trains_networks,
-)
 from experiments.panels import Curve, Panel, chart
 from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN
 from experiments.study import FigureSpec, Study, analysis, option
@@ -44,11 +35,11 @@ from experiments.summary import (
     pivot,
     with_interval,
 )
-from experiments.texts import CorpusOptions, checked_text, of_texts, read
+from experiments.texts import CorpusOptions, contaminated_text, of_texts, read
 from ntp_envs import Demonstrations, FiniteClass, MarkovPolicy, MixturePolicy, NGramPolicy, Policy, collect, distance
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.tasks import Text
-from ntp_envs.text import UnknownTokensWarning, load_text
+from ntp_envs.text import load_text
 
 
 @dataclass(frozen=True)
@@ -116,11 +107,8 @@ def text_of(o: ShuffledOptions, vocabulary: int, length: str) -> dict[str, Any]:
         ValueError: the text will not do; where it is too short for such documents, the option is named.
     """
     H = max(np.ravel(getattr(o, length)).tolist())
-    sizes = {"max_vocab": vocabulary, "horizon": H, "expert_order": 2, "prompt_length": 1}
     try:
-        with warnings.catch_warnings():  # the vocabulary is small on purpose, and bits are not shown
-            warnings.simplefilter("ignore", UnknownTokensWarning)
-            return checked_text(o, **sizes, contamination=o.contamination)
+        return contaminated_text(o, vocabulary, H)
     except ValueError as error:
         if "too short" not in str(error):
             raise
@@ -152,11 +140,11 @@ def dial(
     measured: dict[int, DistanceCurve] = {}
     records = []
     picks: list[tuple[str, int | None]] = [(CLEAN, None), ("log-loss", None)]
-    picks += [(CHUNKED, K) for K in chunks if K < H] + [("rho", None)]
+    picks += [(measure.CHUNKED, K) for K in chunks if K < H] + [("rho", None)]
     for learner, K in picks:
         index = 0
         if learner != CLEAN:
-            policy = build_learner(learner, task, K).fit(demonstrations, members, rng=rng).policy_
+            policy = measure.build_learner(learner, task, K).fit(demonstrations, members, rng=rng).policy_
             index = next(i for i, member in enumerate(members.policies) if member is policy)
         if index not in measured:  # the same draws for all, so that equal choices are at equal distances
             draw = np.random.default_rng(seed)
@@ -164,7 +152,7 @@ def dial(
         curve = measured[index]
         labels: dict[str, Label] = {"task": task.name, "learner": learner, "H": H, "n": n}
         labels |= {} if K is None else {"K": K}
-        records.append(distance_record(curve, labels))
+        records.append(measure.distance_record(curve, labels))
         if learner != CLEAN:
             records.append(Record(SHARE, shares[index], labels))
     return records
@@ -177,7 +165,7 @@ def untrained(*, text: Mapping[str, Any], n: int, draws: int, replicate: int, rn
     records = []
     for learner, policy in ((CLEAN, task.clean), (EXACT, found)):
         curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
-        records += curve_records(curve, {"task": task.name, "learner": learner, "n": n})
+        records += measure.curve_records(curve, {"task": task.name, "learner": learner, "n": n})
     return records
 
 
@@ -191,11 +179,9 @@ def trained(
     task = read(text)
     policy_class = of_texts(task, NetworkClass.for_task("linear", task, width=task.vocab_size, window=1))
     demonstrations = collect(task, n, rng, expert_log_probs=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        policy = network_agent(learner, steps, batch_size, scratch).fit(demonstrations, policy_class, rng=rng).policy_
+    policy = measure.quiet_fit(network_agent(learner, steps, batch_size, scratch), demonstrations, policy_class, rng)
     curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
-    return curve_records(curve, {"task": task.name, "learner": learner, "n": n})
+    return measure.curve_records(curve, {"task": task.name, "learner": learner, "n": n})
 
 
 def other_text(task: Text, foreign: str) -> Policy:
@@ -243,13 +229,11 @@ def foreign_documents(
     seed, policies = int(rng.integers(2**31)), {CLEAN: task.clean}
     for learner in (NETWORK, RHO):
         agent = network_agent(learner, steps, batch_size, scratch / learner[:3], stages=FOREIGN_STAGES)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            policies[learner] = agent.fit(demonstrations, policy_class, rng=np.random.default_rng(seed)).policy_
+        policies[learner] = measure.quiet_fit(agent, demonstrations, policy_class, np.random.default_rng(seed))
     records = []
     for learner, policy in policies.items():
         curve = distance(expert, policy, task, method=BRIDGE, n=draws, rng=np.random.default_rng(seed))
-        records.append(distance_record(curve, {"task": task.name, "learner": learner, "H": H, "n": n}))
+        records.append(measure.distance_record(curve, {"task": task.name, "learner": learner, "H": H, "n": n}))
     return records
 
 
@@ -271,7 +255,7 @@ def cells(o: ShuffledOptions) -> Iterator[Cell]:
     Raises:
         ValueError: the text will not do, or networks are asked for and torch is missing; before anything is run.
     """
-    networks = trains_networks(o.neural)
+    networks = measure.trains_networks(o.neural)
     of_dial = {"text": text_of(o, o.small_vocab, "dial_horizons"), "n": o.dial_n, "draws": o.draws}
     of_dial["chunks"] = list(o.chunks)
     of_networks = {"text": text_of(o, o.network_vocab, "network_horizon"), "n": o.network_n, "draws": o.draws}
@@ -304,9 +288,9 @@ def at_end(o: ShuffledOptions, learner: str) -> dict[str, Any]:
 
 def tables(o: ShuffledOptions, s: Summary) -> Iterator[Table]:
     """Distances of whole documents, and where each learner has put the dial."""
-    dialled = [("log-loss", None), *((CHUNKED, K) for K in o.chunks), ("rho", None), (CLEAN, None)]
+    dialled = [("log-loss", None), *((measure.CHUNKED, K) for K in o.chunks), ("rho", None), (CLEAN, None)]
     rows: Places = [
-        (f"dial, H={H}: {titled(a, K)}", {"part": DIAL, "learner": a, "H": H, "K": K})
+        (f"dial, H={H}: {measure.titled(a, K)}", {"part": DIAL, "learner": a, "H": H, "K": K})
         for H in sorted(o.dial_horizons)
         for a, K in dialled
     ]
@@ -337,7 +321,7 @@ def dial_figure(o: ShuffledOptions, s: Summary) -> Figure:
     if rho < 0.5 * loss:
         title = "Log-loss pays for shuffled documents again and again, rho once"
     curves = [
-        *(Curve({"part": DIAL, "learner": CHUNKED, "K": K}, f"rho, chunks of {K}") for K in o.chunks),
+        *(Curve({"part": DIAL, "learner": measure.CHUNKED, "K": K}, f"rho, chunks of {K}") for K in o.chunks),
         Curve({"part": DIAL, "learner": "log-loss"}, "log-loss"),
         Curve({"part": DIAL, "learner": "rho"}, "rho, whole document"),
         Curve({"part": DIAL, "learner": CLEAN}, CLEAN, style="best in class"),
@@ -458,7 +442,7 @@ def findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
                 f"{'; '.join(f'{name} {number}' for name, number in shown.items())}. Rho less log-loss, paired: "
                 f"{with_interval(*gap, digits=2)}, {beyond_chance(gap)}."
             )
-    if why := networks_left_out(o.neural):
+    if why := measure.networks_left_out(o.neural):
         yield f"Networks were {why}."
 
 

@@ -11,35 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from agents import make_agent
+from experiments import charts, measure
 from experiments.cells import Cell, Label, Record
-from experiments.charts import (
-    BLUES,
-    COLOURS,
-    DISTANCE,
-    ORANGES,
-    Figure,
-    end_labels,
-    interval_dot,
-    log2_axis,
-    name_rows,
-    new_figure,
-    new_panels,
-    no_data,
-    plot_series,
-    say,
-    say_data,
-    shades,
-    top_labels,
-)
-from experiments.measure import (
-    curve_records,
-    evaluation_records,
-    networks_left_out,
-    passing,
-    powers_of_two,
-    shown_lengths,
-    trains_networks,
-)
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Places, Series, Summary, Table, pivot
 from experiments.texts import SAMPLE, CorpusOptions, checked_text, of_texts, read, sample_records
@@ -125,10 +98,10 @@ def drift(
     policy = learned(task, kind, size, n, network, rng, scratch)
     labels: dict[str, Label] = {"task": task.name, "learner": name_of(kind, size), "kind": kind, "size": size, "n": n}
     curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)
-    records = curve_records(curve, labels)
-    half = passing(curve.values)
+    records = measure.curve_records(curve, labels)
+    half = measure.passing(curve.values)
     if np.isfinite(half):
-        early, late = (min(passing(end), float(task.horizon)) for end in (curve.upper, curve.lower))
+        early, late = (min(measure.passing(end), float(task.horizon)) for end in (curve.upper, curve.lower))
         records.append(Record(HALF, half, labels, early, late, records[-1].method))
     return records + (scores(task, policy, labels, rng) if replicate == 0 else [])
 
@@ -157,8 +130,8 @@ def scores(task: Text, policy: Policy, labels: Mapping[str, Label], rng: np.rand
     records = [Record(BITS, bits.value, labels, *bits.interval, f"held-out text, {bits.n_chars} characters")]
     held_out = task.windows(1000, rng, held_out=True)
     evaluation = evaluate(policy, task, demonstrations=held_out, rng=rng, samples=0)
-    lengths = set(shown_lengths(task.horizon))
-    for record in evaluation_records(evaluation, labels):
+    lengths = set(measure.shown_lengths(task.horizon))
+    for record in measure.evaluation_records(evaluation, labels):
         by_position = record.metric in (ACCURACY, NATS) and record.labels.get("h") in lengths
         if by_position or record.metric in (RIGHT, "mean_cross_entropy", PERPLEXITY):
             records.append(record)
@@ -189,7 +162,7 @@ def cells(options: TextOptions) -> Iterator[Cell]:
     Raises:
         ValueError: the text will not do, or MLPs are asked for and torch is missing; before anything is run.
     """
-    networks = trains_networks(options.neural)
+    networks = measure.trains_networks(options.neural)
     sizes = {name: getattr(options, name) for name in ("max_vocab", "expert_order", "horizon", "prompt_length")}
     text = checked_text(options, **sizes)
     shown = {"text": text, "n": options.n, "draws": options.draws}
@@ -271,9 +244,9 @@ WRITTEN = "tokens written after the prompt"
 def looks(o: TextOptions, *kinds: str) -> dict[str, dict[str, Any]]:
     """Colour and dashes of the learners of these kinds."""
     ramps = {
-        NGRAM: shades(o.orders, BLUES),
-        LINEAR: shades(o.windows, ORANGES),
-        MLP: {o.mlp_window: COLOURS["green"]},
+        NGRAM: charts.shades(o.orders, charts.BLUES),
+        LINEAR: charts.shades(o.windows, charts.ORANGES),
+        MLP: {o.mlp_window: charts.COLOURS["green"]},
     }
     return {
         name_of(kind, size): {"color": ramps[kind][size], "linestyle": "--" if kind == LINEAR else "-", "marker": ""}
@@ -282,15 +255,15 @@ def looks(o: TextOptions, *kinds: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def drift_figure(o: TextOptions, s: Summary) -> Figure:
+def drift_figure(o: TextOptions, s: Summary) -> charts.Figure:
     """All learners on the additive scale, each labelled where its line leaves the picture."""
     title = "Free-running text drifts from the expert's, faster for the more restricted learner"
     for kind, sizes in ((NGRAM, o.orders), (LINEAR, o.windows)):
         half = s.series("size", HALF, kind=kind)  # every learner that sees more passes 1 later, or it is a question
         if not len(half.x) or list(half.x) != sorted(sizes)[: len(half.x)] or (np.diff(half.mean) <= 0).any():
             title = "How fast does free-running text drift from the expert's?"
-    figure, axes = new_figure(title, WRITTEN, DISTANCE, size=(9.6, 5.6))
-    say_data(figure, s.select(DISTANCE2), f"expert: {o.expert_order}-gram", what="replicates")
+    figure, axes = charts.new_figure(title, WRITTEN, charts.DISTANCE, size=(9.6, 5.6))
+    charts.say_data(figure, s.select(DISTANCE2), f"expert: {o.expert_order}-gram", what="replicates")
     axes.set_yscale("function", functions=(additive, additive_inverse))
     look = looks(o, NGRAM, LINEAR, MLP)
     curves = {name: s.series("h", DISTANCE2, learner=name) for name in look}
@@ -304,14 +277,16 @@ def drift_figure(o: TextOptions, s: Summary) -> Figure:
     for name, series in curves.items():
         kept = ~(series.lower > MEASURABLE)
         from_zero = Series(*(np.concatenate([[0.0], column[kept]]) for column in series))  # nothing written yet
-        plot_series(axes, from_zero, name, **look[name])
+        charts.plot_series(axes, from_zero, name, **look[name])
         if leaving[name] > right:
-            end_labels(axes, [(right, float(np.interp(right, series.x, series.mean)), name, look[name]["color"])])
+            charts.end_labels(
+                axes, [(right, float(np.interp(right, series.x, series.mean)), name, look[name]["color"])]
+            )
     axes.set_xlim(0.0, right)
     axes.set_ylim(0.0, top)
     axes.set_yticks([tick for tick in TICKS if tick <= top], labels=[f"{tick:g}" for tick in TICKS if tick <= top])
     axes.set_yticks([], minor=True)
-    top_labels(axes, [(x, name, look[name]["color"]) for name, x in leaving.items() if x <= right], top)
+    charts.top_labels(axes, [(x, name, look[name]["color"]) for name, x in leaving.items() if x <= right], top)
     return figure
 
 
@@ -335,22 +310,22 @@ def exit_of(series: Series) -> float:
     return float(np.interp(additive(np.array(TICKS[-1])), ends[-2:], places[-2:]))
 
 
-def plain_figure(o: TextOptions, s: Summary) -> Figure:
+def plain_figure(o: TextOptions, s: Summary) -> charts.Figure:
     """Plain squared distances against the logarithm of the length; n-grams on the left, the others on the right."""
     title = "How far apart are the two laws? At 2 they have nothing in common"
-    figure, panels = new_panels(title, [WRITTEN] * 2, DISTANCE, size=(11.0, 4.8))
-    say_data(figure, s.select(DISTANCE2), f"expert: {o.expert_order}-gram", what="replicates")
+    figure, panels = charts.new_panels(title, [WRITTEN] * 2, charts.DISTANCE, size=(11.0, 4.8))
+    charts.say_data(figure, s.select(DISTANCE2), f"expert: {o.expert_order}-gram", what="replicates")
     for axes, kinds in zip(panels, ((NGRAM,), (LINEAR, MLP)), strict=True):
         for name, look in looks(o, *kinds).items():
-            plot_series(axes, s.series("h", DISTANCE2, learner=name), name, **look, label=name)
-        log2_axis(axes, powers_of_two(o.horizon))
+            charts.plot_series(axes, s.series("h", DISTANCE2, learner=name), name, **look, label=name)
+        charts.log2_axis(axes, measure.powers_of_two(o.horizon))
         axes.set_ylim(0.0, 2.05)
         if names := axes.get_legend_handles_labels()[1]:  # all lines end at 2, where names would be in each other's way
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(len(names), 4), fontsize=9)
     return figure
 
 
-def bits_figure(o: TextOptions, s: Summary) -> Figure:
+def bits_figure(o: TextOptions, s: Summary) -> charts.Figure:
     """A point with its interval for every learner, best at the top, and the expert as a line."""
     look = looks(o, NGRAM, LINEAR, MLP)
     rows = sorted((row for name in look for row in s.select(BITS, learner=name)), key=lambda row: -row.mean)
@@ -359,22 +334,22 @@ def bits_figure(o: TextOptions, s: Summary) -> Figure:
     if rows and experts:
         ends = f"{rows[-1].mean:.2f} to {rows[0].mean:.2f}"
         said = f"New text: expert {experts[0].mean:.2f} bits a character, learners {ends}"
-    figure, axes = new_figure(said, BITS, "", size=(8.2, 1.8 + 0.38 * max(len(rows), 1)))
+    figure, axes = charts.new_figure(said, BITS, "", size=(8.2, 1.8 + 0.38 * max(len(rows), 1)))
     if not rows and not experts:
-        no_data(axes)
+        charts.no_data(axes)
         return figure
-    heights = name_rows(axes, {row["learner"]: "black" for row in reversed(rows)})
+    heights = charts.name_rows(axes, {row["learner"]: "black" for row in reversed(rows)})
     for row in rows:
         at, colour = heights[row["learner"]], look[row["learner"]]["color"]
-        interval_dot(axes, row, at, colour, f"{row.mean:.2f}", color="black")
+        charts.interval_dot(axes, row, at, colour, f"{row.mean:.2f}", color="black")
     axes.set_xlim(0.0, 1.12 * float(axes.dataLim.x1))
     for row in experts:
         axes.axvspan(row.lower, row.upper, color="black", alpha=0.08, linewidth=0)
         axes.axvline(row.mean, color="black", linestyle="--", linewidth=1.5)
         words: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
         axes.annotate(f"expert {row.mean:.2f}", (row.mean, 1.0), xycoords=("data", "axes fraction"), **words)
-    say_data(figure, rows, "held-out text", what="replicates")
-    say(figure, "broad lines and shade: 95 % intervals")
+    charts.say_data(figure, rows, "held-out text", what="replicates")
+    charts.say(figure, "broad lines and shade: 95 % intervals")
     return figure
 
 
@@ -439,7 +414,7 @@ def findings(o: TextOptions, s: Summary) -> Iterator[str]:
         where = f"corpus {o.corpus!r}, sha256 {row['sha256']}..."
         said = f"Bits a character of held-out text ({where}): {'; '.join(words)}; the expert {row.shown()}."
         yield f"{said}{unknown_said(s)}"
-    if why := networks_left_out(o.neural):
+    if why := measure.networks_left_out(o.neural):
         yield f"The MLP was {why}."
 
 

@@ -8,20 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments import charts
 from experiments.cells import Cell, Record
-from experiments.charts import (
-    COLOURS,
-    FACTOR,
-    Figure,
-    end_labels,
-    learner_style,
-    named_line,
-    new_panels,
-    plain_log_axis,
-    round_ticks,
-    say_data,
-    text,
-)
 from experiments.measure import (
     CHUNK_KR,
     CHUNKED,
@@ -246,15 +234,15 @@ def trade_figure(
     learners: Mapping[str, Mapping[str, Any]],
     marked: Mapping[str, Collection[int]],
     limit: Series | None = None,
-) -> Figure:
+) -> charts.Figure:
     """C_apx against K, seconds and megabytes, side by side; the points of a line are chunk lengths.
 
     The lengths that are ``marked`` for a learner are written at their points where K is not on the axis. ``limit``, if
     given, is 1 + H/K.
     """
     xlabels = ["chunk length K (tokens)", "processor seconds of a fit", "peak megabytes of a fit"]
-    figure, panels = new_panels(title, xlabels, FACTOR)
-    say_data(
+    figure, panels = charts.new_panels(title, xlabels, charts.FACTOR)
+    charts.say_data(
         figure, [row for name, place in learners.items() for row in summary.select("C_apx", learner=name, **place)]
     )
     for axes, metric in zip(panels, ("K", SECONDS, MEGABYTES), strict=True):
@@ -265,41 +253,45 @@ def trade_figure(
                 lengths, drawn = against_cost(summary, metric, learner=learner, **place)
                 words = {i: f"K={K:g}" for i, K in enumerate(lengths) if K in marked.get(learner, ())}
             alone = len(drawn.x) == 1
-            named_line(axes, drawn, learner, learner if alone else "", markersize=9 if alone else 5)
+            charts.named_line(axes, drawn, learner, learner if alone else "", markersize=9 if alone else 5)
             for i, word in words.items() if len(drawn.x) > 1 else ():
                 left = learner == CHUNK_KR and drawn.mean[i] == drawn.mean[: i + 1].min()  # the line is on its right
                 if left:
-                    axes.annotate(word, (drawn.x[i], drawn.mean[i]), xytext=(-8, -7), ha="right", **text(learner))
+                    axes.annotate(
+                        word, (drawn.x[i], drawn.mean[i]), xytext=(-8, -7), ha="right", **charts.text(learner)
+                    )
                 else:
-                    end_labels(axes, [(drawn.x[i], drawn.mean[i], word, learner_style(learner).colour)])
+                    charts.end_labels(axes, [(drawn.x[i], drawn.mean[i], word, charts.learner_style(learner).colour)])
         if metric == "K" and limit is not None and len(limit.x):
-            named_line(axes, limit, IMPROPER)
-            axes.annotate("1 + H/K", (limit.x[-1], limit.mean[-1]), xytext=(-10, -6), ha="right", **text(IMPROPER))
+            charts.named_line(axes, limit, IMPROPER)
+            axes.annotate(
+                "1 + H/K", (limit.x[-1], limit.mean[-1]), xytext=(-10, -6), ha="right", **charts.text(IMPROPER)
+            )
         if not axes.lines:
             continue
         axes.set_xscale("log")
-        plain_log_axis(axes)
+        charts.plain_log_axis(axes)
         low, high = axes.dataLim.x0, axes.dataLim.x1
         if metric == "K":
             powers = 2.0 ** np.arange(np.log2(high).round() + 1)
             axes.set_xticks(powers, labels=[f"{K:g}" for K in powers])
             axes.set_xticks([], minor=True)
         elif high > low:
-            round_ticks(axes, (low, high))
+            charts.round_ticks(axes, (low, high))
     return figure
 
 
-def bound_figure(o: TradeoffOptions, summary: Summary) -> Figure:
+def bound_figure(o: TradeoffOptions, summary: Summary) -> charts.Figure:
     """C_apx on NoisyParity against the norm bound, a line a chunk length."""
     curves = [Curve({"part": PARITY, "learner": CHUNK_KR, "K": K}, f"K={K}") for K in o.parity_chunks]
     plain = summary.value("C_apx", part=PARITY, learner="log-loss")
     at = (max(o.bounds), plain)
     guide = Guide(
-        plain, note="log-loss", at=at, offset=(9, 0), colour=COLOURS["vermilion"], dashes="--", style="log-loss"
+        plain, note="log-loss", at=at, offset=(9, 0), colour=charts.COLOURS["vermilion"], dashes="--", style="log-loss"
     )
     xlabel = f"norm bound B (NoisyParity, H={o.parity_horizon})"
     panel = Panel("B", xlabel, "C_apx", curves, [guide] if plain == plain else [], yscale="log")
-    return chart(summary, "Do longer chunks of ChunkKR need a smaller norm bound?", FACTOR, panel)
+    return chart(summary, "Do longer chunks of ChunkKR need a smaller norm bound?", charts.FACTOR, panel)
 
 
 def figures(o: TradeoffOptions, summary: Summary) -> list[FigureSpec]:
