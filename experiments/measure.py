@@ -19,6 +19,7 @@ from experiments.cells import Label, Record
 from ntp_envs import Demonstrations, Policy, PolicyClass, RestartedPolicy, Task, collect, distance
 from ntp_envs.arrays import ROUNDING
 from ntp_envs.checks import NotTractableError
+from ntp_envs.distances import score_interval
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.distances.front import WELL_SPECIFIED
 from ntp_envs.evaluation import BY_POSITION, Evaluation, evaluate
@@ -54,6 +55,15 @@ def distance_record(curve: DistanceCurve, labels: Mapping[str, Label], h: int | 
     ends = [float(np.ravel(column[place])[0]) for column in (curve.values, curve.lower, curve.upper)]
     method = curve.method if curve.is_exact else f"{curve.method}, n={curve.n}"
     return Record(curve.metric, ends[0], labels if h is None else {**labels, "h": h}, ends[1], ends[2], method)
+
+
+def mean_record(
+    metric: str, values: NDArray[np.float64], labels: Mapping[str, Label], method: str, *, bound: float = 1.0
+) -> Record:
+    """The mean of ``(n,)`` values from 0 to ``bound``, with its score interval."""
+    mean, n = float(values.mean()), len(values)
+    lower, upper = score_interval(mean, values.std() / np.sqrt(n), n, bound=bound)
+    return Record(metric, mean, labels, float(lower), float(upper), f"{method}, n={n}")
 
 
 def shown_lengths(horizon: int) -> list[int]:

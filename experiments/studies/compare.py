@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from agents import Agent
+from experiments import evaluation
 from experiments.aggregate import (
     BETTER,
     BITS,
@@ -41,17 +42,7 @@ from experiments.aggregate import (
 )
 from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.charts import COLOURS, SHOWN, Axes, Figure, new_figure, new_grid, no_data, round_ticks, say, span
-from experiments.evaluation import (
-    build_agent,
-    build_task,
-    named_code,
-    parse_call,
-    short_names,
-    split_calls,
-    takes_horizon,
-)
 from experiments.measure import SECONDS, SLOPE_IN_H, costed_fit, measured_fit, named
-from experiments.panels import SPELT
 from experiments.study import Analysis, FigureSpec, Options, Study, option
 from experiments.summary import Interval, Summary, SummaryRow, Table, interval_words
 from ntp_envs import Demonstrations, Task, collect
@@ -101,21 +92,21 @@ class CompareOptions(Options):
         values = {"baseline": baseline, "agents": tuple(agents), "tasks": tuple(canonical("tasks", self.tasks))}
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        built = [build_task(task, horizon) for task, horizon in self.places()]
+        built = [evaluation.build_task(task, horizon) for task, horizon in self.places()]
         longest = max(task.prompt_length + task.horizon for task in built)
         check_fits("n", self.n, 8.0 * longest, f"demonstrations of {longest} tokens")
         for agent in self.agents:
-            build_agent(agent, built[0])
+            evaluation.build_agent(agent, built[0])
 
     def places(self) -> list[tuple[str, int | None]]:
         """Tasks and the horizon each is to be built at; ``None`` where the task itself sets it."""
         horizons = sorted(self.horizons)
-        return [(task, H) for task in self.tasks for H in (horizons if takes_horizon(task) else (None,))]
+        return [(task, H) for task in self.tasks for H in (horizons if evaluation.takes_horizon(task) else (None,))]
 
 
 def canonical(name: str, words: tuple[str, ...]) -> list[str]:
     """One text for each call in an option, however it was written."""
-    calls = [str(parse_call(text)) for text in split_calls(words)]
+    calls = [str(evaluation.parse_call(text)) for text in evaluation.split_calls(words)]
     if not calls:
         raise ValueError(f"{name} is empty; at least one is needed.")
     for call in calls:
@@ -129,7 +120,7 @@ def canonical(name: str, words: tuple[str, ...]) -> list[str]:
 
 def cells(options: CompareOptions) -> Iterator[Cell]:
     """All runs: agents innermost, so that a process has the task at hand."""
-    code = {text: named_code(text) for text in (*options.agents, *options.tasks)}
+    code = {text: evaluation.named_code(text) for text in (*options.agents, *options.tasks)}
     for task, horizon in options.places():
         for replicate in range(options.seeds):
             for agent in options.agents:
@@ -143,7 +134,7 @@ def run(
     """One agent on one data set, which every other agent gets too."""
     place = shared_task(task, horizon)
     key = f"compare {task} horizon={horizon} n={n} replicate={replicate}"
-    learner = build_agent(agent, place)
+    learner = evaluation.build_agent(agent, place)
     drawing = shared_rng(rng, f"{key}: demonstrations")  # the same data, with or without what the expert says of them
     demonstrations = collect(place, n, drawing, expert_log_probs=learner.needs_expert_log_probs)
     labels = {**named(task, agent, place.horizon, n), SEED: replicate}
@@ -170,7 +161,7 @@ def shared_rng(rng: np.random.Generator, key: str) -> np.random.Generator:
 
 def shared_task(task: str, horizon: int | None) -> Task:
     """The task; kept, because agents come one after another and it remembers its best in class."""
-    made = build_task(task, horizon)
+    made = evaluation.build_task(task, horizon)
     try:
         return interned(made)
     except TypeError:  # one with parameters that cannot be hashed
@@ -225,7 +216,7 @@ def beside(
 
 def table(runs: Runs, means: Summary) -> Table:
     """Means, differences and costs; the slope says what came before the largest horizon."""
-    options, names = runs.options, short_names(runs.options.tasks)
+    options, names = runs.options, evaluation.short_names(runs.options.tasks)
     heads = ["task, agent", "C_apx", "D_H^2", f"D_H^2 minus {options.baseline}", "slope in H", "seconds a fit", QUERIES]
     heads += [STEPS] if any(row.mean > 0 for row in means.select(STEPS)) else []
     heads += [NATS, HALF] if any(row.mean > SATURATED for row in means.select(DISTANCE)) else []
@@ -259,7 +250,7 @@ def table(runs: Runs, means: Summary) -> Table:
 
 def table_over_tasks(runs: Runs, means: Summary) -> Table:
     """A line for each agent: all tasks, then each."""
-    options, names = runs.options, short_names(runs.options.tasks)
+    options, names = runs.options, evaluation.short_names(runs.options.tasks)
     better, known = f"{BETTER} {options.baseline}", [task for task, horizons in runs.horizons.items() if horizons]
     lines = []
     for agent in options.agents:
@@ -330,9 +321,9 @@ def task_panel(axes: Axes, runs: Runs, means: Summary, task: str) -> None:
         axes.text(0.5, height, words, transform=axes.get_yaxis_transform(), color=grey, **place)
     zeros = any(row.mean <= 0.0 for rows in found for row in rows)
     round_ticks(axes, [*positive, *([floor] if zeros else []), *([1.0] if factor or not positive else [])])
-    axes.set_title(f"{short_names(runs.options.tasks)[task]}\n{span('H', horizons)}", fontsize=11)
+    axes.set_title(f"{evaluation.short_names(runs.options.tasks)[task]}\n{span('H', horizons)}", fontsize=11)
     why = runs.no_factor(task)
-    axes.set_xlabel(SPELT[FACTOR] if factor else f"D_H^2 ({why})" if why else "D_H^2", fontsize=9)
+    axes.set_xlabel("approximation factor" if factor else f"D_H^2 ({why})" if why else "D_H^2", fontsize=9)
     axes.tick_params(axis="y", length=0)
 
 
@@ -395,7 +386,7 @@ def remarks(runs: Runs) -> Iterator[str]:
     if options.seeds == 1:
         yield "One data set has no interval over data sets; use more --seeds."
     alone = {task: horizons[0] for task, horizons in runs.horizons.items() if len(horizons) == 1}
-    if own := [f"{task} at H={H}" for task, H in alone.items() if not takes_horizon(task)]:
+    if own := [f"{task} at H={H}" for task, H in alone.items() if not evaluation.takes_horizon(task)]:
         yield f"At the horizon their parameters give, without a slope: {', '.join(own)}."
     for agent in options.agents:
         yield from (f"{agent} is not for {places}: {reason}." for reason, places in refused(runs, agent).items())

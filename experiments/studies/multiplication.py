@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,13 +16,12 @@ import numpy as np
 
 from experiments.cells import Cell, Label, Record, cached_records
 from experiments.charts import COLOURS, Axes, Figure, errorbars, new_grid, say, say_data
-from experiments.measure import Watched, evaluation_records, networks_left_out, trains_networks
+from experiments.measure import Watched, evaluation_records, mean_record, networks_left_out, trains_networks
 from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Demonstrations, Policy
 from ntp_envs.arrays import first_best
-from ntp_envs.distances import score_interval
 from ntp_envs.evaluation import evaluate
 from ntp_envs.tasks import Multiplication, explicit_multiplier
 
@@ -112,9 +112,7 @@ def chain_records(
     records = []
     for (metric, kind), values in found.items():
         place = {**labels, "kind": kind} if kind else labels
-        mean, n = float(values.mean()), len(values)
-        lower, upper = score_interval(mean, values.std() / np.sqrt(n), n)
-        records.append(Record(metric, mean, place, float(lower), float(upper), f"evaluation, n={n}"))
+        records.append(mean_record(metric, values, place, "evaluation"))
     return records
 
 
@@ -164,18 +162,16 @@ def cells(options: MultiplicationOptions) -> Iterator[Cell]:
     Raises:
         ValueError: networks are asked for and torch is missing; before anything is run.
     """
-    common = {name: getattr(options, name) for name in ("steps", "every", "pairs", "batch_size", "device")}
+    common = options.given("steps", "every", "pairs", "batch_size", "device")
     kinds: dict[str, dict[str, Any]] = {
         LINEAR: {"learning_rate": options.linear_rate, "network": {}},
         MLP: {"learning_rate": options.mlp_rate, "network": {"width": options.width, "layers": options.layers}},
     }
     if trains_networks(options.neural):
-        for digits in sorted(options.digits, reverse=True):
-            for cot in ("carry", "source", "none"):
-                for architecture, kind in kinds.items():
-                    for replicate in range(options.seeds):
-                        cell = {"architecture": architecture, "digits": digits, "cot": cot, "replicate": replicate}
-                        yield Cell(TRAINED, trained, {**cell, **common, **kind}, scratch=True)
+        seeds, sizes = range(options.seeds), sorted(options.digits, reverse=True)
+        for digits, cot, name, replicate in product(sizes, ("carry", "source", "none"), kinds, seeds):
+            cell = {"architecture": name, "digits": digits, "cot": cot, "replicate": replicate}
+            yield Cell(TRAINED, trained, {**cell, **common, **kinds[name]}, scratch=True)
     for digits in sorted(options.explicit_digits, reverse=True):
         for cot in ("source", "carry"):
             yield Cell(EXPLICIT, explicit, {"digits": digits, "cot": cot, "n": options.pairs})

@@ -151,9 +151,8 @@ def cells(options: PathStarOptions) -> Iterator[Cell]:
     require_torch(" What a class of pointers shows needs none: ntp-bench run pointers.")
     steps = {TEACHERLESS: options.teacherless_steps, FORCING: options.forcing_steps}
     steps |= {REVERSED: options.reversed_steps, SECOND: options.second_steps}
-    shared = ("length", "nodes", "every", "prompts", "batch_size", "learning_rate", "device")
-    network = {name: getattr(options, name) for name in ("width", "layers", "heads")}
-    training: dict[str, Any] = {**{name: getattr(options, name) for name in shared}, "network": network}
+    training = options.given("length", "nodes", "every", "prompts", "batch_size", "learning_rate", "device")
+    training["network"] = options.given("width", "layers", "heads")
     for degree in sorted(options.degrees, reverse=True):
         for mode in sorted(steps, key=lambda mode: -steps[mode]):
             for replicate in range(options.seeds):
@@ -257,7 +256,6 @@ LEARNED = "updates until nine in ten whole answers are right for good"
 
 
 def derived_rows(o: PathStarOptions, s: Summary) -> Iterator[SummaryRow]:
-
     for degree in o.degrees:
         for mode, training in trainings(s, degree).items():
             step = first_above(training.whole(), SOLVED) if mode != SECOND else None
@@ -300,10 +298,10 @@ WHOLE_ANSWER = "whole answer, running free"
 def node_looks(length: int) -> dict[int, dict[str, Any]]:
     """Vermilion for the second node, which has to be planned; blue from there to the goal."""
     later = shades(range(3, length + 1), BLUES)
-    looks: dict[int, dict[str, Any]] = {}
-    for node in nodes_of(length):
-        label = f"node {node}, the goal" if node == length else f"node {node}"
-        looks[node] = {"color": later.get(node), "linewidth": 2.0, "label": label}
+    looks: dict[int, dict[str, Any]] = {
+        node: {"color": later.get(node), "linewidth": 2.0, "label": f"node {node}"} for node in nodes_of(length)
+    }
+    looks[length]["label"] += ", the goal"
     return {**looks, 2: {"color": COLOURS["vermilion"], "linewidth": 3.0, "label": "node 2, the choice of an arm"}}
 
 

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from agents import make_agent
 from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Figure
-from experiments.measure import POPULATION, evaluation_records
+from experiments.measure import POPULATION, evaluation_records, mean_record
 from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import NAN, NOT_MEASURED, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Policy
-from ntp_envs.distances import score_interval
 from ntp_envs.evaluation import SearchResult, backtracking_search, best_of, evaluate
 from ntp_envs.intervals import SHARE_INTERVAL
 from ntp_envs.tasks import CleverHansPolicy, PathStar, Snowball
@@ -93,9 +92,7 @@ def share_record(found: SearchResult, labels: dict[str, Label], budget: float = 
 
 def token_record(found: SearchResult, labels: dict[str, Label]) -> Record:
     """Mean tokens drawn over the length of the answer, with a score interval."""
-    drawn: NDArray[np.float64] = found.drawn / found.tokens.shape[1]
-    lower, upper = score_interval(drawn.mean(), drawn.std() / np.sqrt(len(drawn)), len(drawn), bound=np.inf)
-    return Record(TOKENS, float(drawn.mean()), labels, float(lower), float(upper), f"sampled, n={len(drawn)}")
+    return mean_record(TOKENS, found.drawn / found.tokens.shape[1], labels, "sampled", bound=np.inf)
 
 
 def by_length(*, task: str, H: int, n: int, patience: int, rng: np.random.Generator, **shape: Any) -> list[Record]:
@@ -189,7 +186,7 @@ def learned(*, task: str, H: int, n: int, rng: np.random.Generator, **shape: Any
 
 def cells(options: SnowballOptions) -> Iterator[Cell]:
     """The slow cells first: those of PathStar, long answers before short ones."""
-    shape = {"eps": options.eps, "vocab_size": options.vocab_size, "degree": options.degree, "n": options.n}
+    shape = options.given("eps", "vocab_size", "degree", "n")
     for task in (PATH, SNOW):
         for H in sorted(options.horizons, reverse=True):
             yield Cell(LENGTH, by_length, {"task": task, "H": H, **shape, "patience": options.patience})

@@ -8,7 +8,6 @@ hidden bits with and without their count.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents import Agent, ConvergenceWarning, LogLossBC, PerceptronBC
+from agents import Agent, LogLossBC, PerceptronBC
 from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Figure
-from experiments.measure import named
+from experiments.measure import named, quiet_fit
 from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, interval_words, intervals_over, pivot
@@ -114,9 +113,7 @@ def fit(learner: str, demonstrations: Demonstrations, task: Task, rng: np.random
     """
     tol = 1e-4 * demonstrations.horizon
     agent: Agent = LogLossBC(tol=tol) if learner == "log-loss" else PerceptronBC(max_epochs=20)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return agent.fit(demonstrations, task.policy_class, rng=rng).policy_
+    return quiet_fit(agent, demonstrations, task.policy_class, rng)
 
 
 def exact_match(policy: Policy, truth: Demonstrations, rng: np.random.Generator) -> float:
