@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -259,6 +260,7 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
         for row in apart.select("C_apx", part=BROKEN)
     ]
     fits = [*growing("C_apx"), *growing("C_apx", label="", part=BROKEN, linestyle="", marker="X", markersize=10)]
+    broken = over_k(fits, limits, "log", ticks=sorted({*lengths, *(row["K"] for row in refused)}))
 
     # the largest product is that of a string with itself: the same on both tasks
     smallest, largest = "smallest log kernel product", "largest log kernel product"
@@ -266,12 +268,28 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
     products[1] = replace(products[1], label="")
     bounds = [Guide(points=[(0, 0), (last, last * math.log(factor))]) for factor in (2.0, 2.0 / 3.0)]
     span = (extremes(whole, smallest)[0], extremes(whole, largest)[1])
+    lie = f"Log kernel products lie in [{span[0]:.1f}, {span[1]:.1f}]; double precision ends at 709"
 
     dropped = Guide(1e9, note="eigenvalues below 1e-9 of the largest would be dropped")
-    tolerance = Guide(TOLERANCE, note="tolerance")
-    condition = extremes(whole, "condition number")[1]
+    singular = over_k(growing("condition number"), [dropped], "log", ylim=(1, 1e11))
+    most = f"The condition number of a whole Gram matrix is at most {extremes(whole, 'condition number')[1]:.2g}"
+    solver = (
+        over_k(
+            growing("gap"),
+            [Guide(TOLERANCE, note="tolerance")],
+            "log",
+            ylabel="certified gap (nats a sequence)",
+            **beside,
+        ),
+        over_k(growing("iterations"), yscale="zero", ylabel="iterations", **beside),
+    )
     gap, iterations = extremes(apart, "gap")[1], extremes(apart, "iterations")[1]
-    seconds, megabytes = extremes(costs, SECONDS)[1], extremes(costs, "estimated megabytes")[1]
+    ends = f"Every fit ends within {iterations:.0f} iterations, with a gap of at most {gap:.1g} nats"
+    labels = {SECONDS: "processor seconds of a fit", "estimated megabytes": "megabytes (estimated peak)"}
+    cost = [over_k(growing(metric), yscale="log", ylabel=label, **beside) for metric, label in labels.items()]
+    cost.append(over_k(growing(SHARE, label=""), yscale="share", ylabel="projections, share of the time", **beside))
+    seconds, megabytes = (extremes(costs, metric)[1] for metric in labels)
+    takes = f"A fit takes up to {seconds:.2g} s of one processor and {megabytes:.2g} MB"
 
     ranks, plain = [], []
     for task in TASKS:
@@ -283,6 +301,7 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
             note: dict[str, Any] = {"note": f"log-loss, {short(task)}", "at": (1.0, row.mean), "offset": (9, 0)}
             plain.append(Guide(row.mean, **note, colour=COLOURS["vermilion"], dashes=dashes, style="log-loss"))
     rank_label = "rank, as a share of the number of points"
+    low_rank_panel = Panel("rank", rank_label, "C_apx", ranks, plain, xscale="linear", yscale="log")
 
     return [
         FigureSpec(
@@ -290,11 +309,8 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
             "Where does ChunkKR break?",
             "On Contamination one transform diagonalises the Gram matrix of all points (prefixes times 2^K strings) up "
             f"to {MAX_FACTORISED}; on ARLinear it is used whole up to 4096; crosses: rank 1024, dotted: refused.",
-            lambda: chart(
-                apart,
-                f"ChunkKR works up to {works}" if works else "Where does ChunkKR break?",
-                FACTOR,
-                over_k(fits, limits, "log", ticks=sorted({*lengths, *(row["K"] for row in refused)})),
+            partial(
+                chart, apart, f"ChunkKR works up to {works}" if works else "Where does ChunkKR break?", FACTOR, broken
             ),
         ),
         FigureSpec(
@@ -302,61 +318,33 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
             "Do the kernel products overflow or vanish?",
             "Smallest and largest log-product of a chunk's K kernel factors: linear in K, as each factor lies in "
             "[2/3, 2]. Dotted: the bounds K log 2 and K log(2/3); double precision ends at 709, K = 1023.",
-            lambda: chart(
-                apart,
-                f"Log kernel products lie in [{span[0]:.1f}, {span[1]:.1f}]; double precision ends at 709",
-                "log of a kernel product",
-                over_k(products, bounds),
-            ),
+            partial(chart, apart, lie, "log of a kernel product", over_k(products, bounds)),
         ),
         FigureSpec(
             "condition",
             "Does the Gram matrix become singular?",
             "Its condition number where it is used whole: in theory 2^K in one dimension.",
-            lambda: chart(
-                whole,
-                f"The condition number of a whole Gram matrix is at most {condition:.2g}",
-                "condition number of the Gram matrix",
-                over_k(growing("condition number"), [dropped], "log", ylim=(1, 1e11)),
-            ),
+            partial(chart, whole, most, "condition number of the Gram matrix", singular),
         ),
         FigureSpec(
             "solver",
             "Does the solver still converge?",
             "Certified gap of a whole sequence, and iterations of ADMM on the chunks of full length.",
-            lambda: chart(
-                apart,
-                f"Every fit ends within {iterations:.0f} iterations, with a gap of at most {gap:.1g} nats",
-                "",
-                over_k(growing("gap"), [tolerance], "log", ylabel="certified gap (nats a sequence)", **beside),
-                over_k(growing("iterations"), yscale="zero", ylabel="iterations", **beside),
-            ),
+            partial(chart, apart, ends, "", *solver),
         ),
         FigureSpec(
             "cost",
             "What does a fit cost, and how much of it is projections?",
             "Processor seconds, estimated peak memory, and the share of the solver's time spent in projections onto "
             "ball and simplices.",
-            lambda: chart(
-                costs,
-                f"A fit takes up to {seconds:.2g} s of one processor and {megabytes:.2g} MB",
-                "",
-                over_k(growing(SECONDS), yscale="log", ylabel="processor seconds of a fit", **beside),
-                over_k(growing("estimated megabytes"), yscale="log", ylabel="megabytes (estimated peak)", **beside),
-                over_k(growing(SHARE, label=""), yscale="share", ylabel="projections, share of the time", **beside),
-            ),
+            partial(chart, costs, takes, "", *cost),
         ),
         FigureSpec(
             "low-rank",
             "What does low rank cost?",
             "The factor when only a share of the coordinates is kept (pivoted Cholesky), against the full Gram matrix "
             "(100 %). Probability vectors over 2^K strings have 2^K - 1 dimensions at every prefix.",
-            lambda: chart(
-                summary,
-                "Does low rank keep what longer chunks gain?",
-                FACTOR,
-                Panel("rank", rank_label, "C_apx", ranks, plain, xscale="linear", yscale="log"),
-            ),
+            partial(chart, summary, "Does low rank keep what longer chunks gain?", FACTOR, low_rank_panel),
         ),
     ]
 
