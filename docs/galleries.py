@@ -3,9 +3,10 @@
 A task's page is made when the documentation is built, in seconds a family: what ``ntp-bench info`` says, and an episode
 of the expert beside one of a learner. A study takes longer, so its figure is: run
 
-    python docs/galleries.py [NAMES] [--workers N]
+    python docs/galleries.py [NAMES] [--workers N] [--expert MODEL]
 
-(all studies by default; those whose libraries are missing are named and left out). Each is run as ``ntp-bench run NAME
+(all studies by default; those whose libraries are missing are named and left out; a language model that lies in a
+directory or a .gguf file is the expert of ``lm``). Each is run as ``ntp-bench run NAME
 --quick`` in ``docs/_build/runs/NAME``, where a run that was stopped goes on and one that is up to date costs a second;
 its headline figure, caption and findings then go into ``docs/figures``, to be committed. Most quick forms take about a
 minute of two cores, trainings of networks some minutes.
@@ -257,10 +258,11 @@ def study_page(name: str) -> str:
     """The question, the command, and the figure with its findings if it has been made."""
     study = load_study(name)
     about = inspect.cleandoc(importlib.import_module(STUDIES[name].partition(":")[0]).__doc__ or "")
-    parts = [f"# {name}", f"**{study.question}**", f"```console\n$ ntp-bench run {name} --quick\n```"]
     made = FIGURES / f"{name}.json"
-    if made.exists():
-        said = json.loads(made.read_text(encoding="utf-8"))
+    said = json.loads(made.read_text(encoding="utf-8")) if made.exists() else {}
+    command = " ".join(["ntp-bench run", name, "--quick", *said.get("given", [])])
+    parts = [f"# {name}", f"**{study.question}**", f"```console\n$ {command}\n```"]
+    if said:
         alt = re.sub(r"[\[\]\n]", " ", said["caption"])
         image = [f":::{{image}} ../../figures/{said['figure']}", f":alt: {alt}"]
         image += [f":target: ../../_images/{said['figure']}", ":::"]  # at its full size
@@ -289,14 +291,16 @@ def _plain(text: str) -> str:
     return "".join(part if i % 2 else re.sub(r"([\\*_\[\]<>`#|])", r"\\\1", part) for i, part in enumerate(parts))
 
 
-def make_figure(name: str, workers: int, commit: str) -> str:
+def make_figure(name: str, workers: int, commit: str, expert: str = "") -> str:
     """Run a study quickly, or go on with it, and keep its headline figure; a line on what came of it."""
     from PIL import Image
 
     from experiments.run import run_study
 
     study, start = load_study(name), time.perf_counter()
-    outcome = run_study(study, out=HERE / "_build" / "runs" / name, quick=True, workers=workers, tell=print)
+    given = {"expert": expert} if expert and name == "lm" else {}
+    options = dataclasses.replace(study.options.quick(), **given)
+    outcome = run_study(study, options, out=HERE / "_build" / "runs" / name, quick=True, workers=workers, tell=print)
     if outcome.failures:
         return f"{name}: failed: {outcome.failures[0].where}: {outcome.failures[0].last_line}"
     figures = {spec.name: spec for spec in outcome.analysis.figures}
@@ -313,6 +317,7 @@ def make_figure(name: str, workers: int, commit: str) -> str:
     seconds = sum(float(line.rpartition(",")[2]) for line in timings if ",seconds," in line)
     said = {
         "figure": f"{name}.png",
+        **({"given": ["--expert", Path(expert).name]} if given else {}),
         "title": spec.title,
         "caption": spec.caption,
         "findings": list(outcome.analysis.findings),
@@ -328,12 +333,13 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run studies quickly and keep their headline figures.")
     parser.add_argument("names", nargs="*", default=sorted(STUDIES), help="all by default")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--expert", default="", help="of the study lm: a language model")
     settings = parser.parse_args(words)
     found = commit_of(__file__) or ""  # before the first figure is written
     commit, failed = found[:7] + found[40:], 0
     for name in settings.names:
         try:
-            line = make_figure(name, settings.workers, commit)
+            line = make_figure(name, settings.workers, commit, settings.expert)
         except (ImportError, ValueError) as error:
             line = f"{name}: left out: {error}"
         failed += ": failed" in line or ": left out" in line
