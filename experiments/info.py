@@ -79,7 +79,7 @@ def _unloaded(place: str) -> str:
     extra = next(extra for package, extra in EXTRAS.items() if module.startswith(package))
     spec = importlib.util.find_spec(module)
     file = Path((spec and spec.origin) or "")
-    for each in file.parent.glob("*.py") if file.name == "__init__.py" else [file]:
+    for each in sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]:
         for node in ast.parse(each.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and node.name == name:
                 return f"{(ast.get_docstring(node) or '').partition(chr(10))[0]} (extra {extra})"

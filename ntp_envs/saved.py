@@ -148,9 +148,8 @@ class _Writer:
 
     def node(self, value: Any, where: str) -> list[Any]:
         kind = type(value)
-        if kind in (set, frozenset):  # in an order of their own: that of hashes is another in each process
-            items = sorted(value, key=lambda item: (type(item).__qualname__, repr(item)))
-            return [kind.__name__, [self.value(item, where) for item in items]]
+        if kind in (set, frozenset):
+            return [kind.__name__, [self.value(item, where) for item in sorted(value, key=_in_words)]]
         if kind in (list, tuple):
             return [kind.__name__, [self.value(item, f"{where}[{i}]") for i, item in enumerate(value)]]
         if kind is dict:
@@ -183,6 +182,14 @@ class _Writer:
             raise UnsavableError(where, f"is an array of {array.dtype}, which a file without pickle cannot hold")
         self.arrays.append(array)
         return len(self.arrays) - 1
+
+
+def _in_words(item: Any) -> str:
+    """What the items of a set are ordered by: the order of hashes, of sets within them too, is another each process."""
+    if isinstance(item, (tuple, frozenset)):
+        words = [_in_words(each) for each in item]
+        return f"{type(item).__qualname__} {sorted(words) if isinstance(item, frozenset) else words}"
+    return f"{type(item).__qualname__} {item!r}"
 
 
 def _inside(where: str, key: Any) -> str:

@@ -32,13 +32,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """What is imported and collected stays to the end: no search for garbage goes through it, now or in any test."""
+    """What is imported and collected stays to the end: no search for garbage goes through it, now or in any test, and
+    the searches through what tests make are fewer, as they took a tenth of the time."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.enable()
         gc.freeze()
+        gc.set_threshold(50_000)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

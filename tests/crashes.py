@@ -51,7 +51,7 @@ def processes(words, parent=None):
     return found
 
 
-def happens(true, within=20.0):
+def happens(true, within=120.0):
     deadline = time.monotonic() + within
     while not true():
         if time.monotonic() > deadline:

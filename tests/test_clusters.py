@@ -30,7 +30,7 @@ def paths(*more):
     return os.pathsep.join([*map(str, more), str(ROOT), str(ROOT / "tests")])
 
 
-def until(true, within=60.0):
+def until(true, within=300.0):
     deadline = time.monotonic() + within
     while not true():
         assert time.monotonic() < deadline, "it does not happen"

@@ -165,7 +165,7 @@ for name in ("big/gated", "nobody/nothing"):
         print(error)
 """
     found = subprocess.run(
-        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     server.shutdown()
     server.server_close()

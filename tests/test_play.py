@@ -263,7 +263,7 @@ class Terminal:
 
     def until(self, words, count=1):
         """Read until this has been said so often."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while self.said.count(words) < count:
             assert time.monotonic() < end, self.said
             try:
@@ -283,7 +283,7 @@ class Terminal:
         except OSError:
             pass
         os.close(self.own)
-        return self.game.wait(60)
+        return self.game.wait(600)
 
 
 @pytest.mark.slow

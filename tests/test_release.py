@@ -51,7 +51,7 @@ def run(tmp_path):
         places = os.pathsep.join([*map(str, path), str(ROOT)])
         environment = {**os.environ, "PYTHONPATH": places, "MPLBACKEND": "Agg"}
         return subprocess.run(
-            [sys.executable, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+            [sys.executable, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600
         )
 
     return call
