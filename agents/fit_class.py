@@ -381,7 +381,8 @@ def _bernoulli(
     def nowhere(part: Targets) -> IntArray:
         return np.zeros(part.shape, dtype=np.int64)
 
-    events, answers = targets, happened
+    events: Targets = targets
+    answers: Contexts | None = happened
     if targets.log_laws is not None:
         swapped = np.where(one(targets)[:, :, None], targets.soft, targets.soft[:, :, ::-1])
         events, answers = replace(targets, log_laws=swapped), None
