@@ -381,7 +381,6 @@ def _bernoulli(
     def nowhere(part: Targets) -> IntArray:
         return np.zeros(part.shape, dtype=np.int64)
 
-    events: Targets = targets
     events, answers = targets, happened if targets.log_laws is None else None
     if targets.log_laws is not None:
         swapped = np.where(one(targets)[:, :, None], targets.soft, targets.soft[:, :, ::-1])
