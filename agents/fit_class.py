@@ -381,10 +381,10 @@ def _bernoulli(
     def nowhere(part: Targets) -> IntArray:
         return np.zeros(part.shape, dtype=np.int64)
 
-    events, answers = targets, happened
+    events, answers = targets, happened if targets.log_laws is None else None
     if targets.log_laws is not None:
         swapped = np.where(one(targets)[:, :, None], targets.soft, targets.soft[:, :, ::-1])
-        events, answers = replace(targets, log_laws=swapped), None
+        events = replace(targets, log_laws=swapped)
     nearest, counts = _nearest(events, nowhere, 1, divergence, smoothing, answers)
     theta = policy_class.clip(float(nearest[0, 1]))
     policy = policy_class.policy(theta)

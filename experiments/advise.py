@@ -220,8 +220,9 @@ def _small_transformer(demonstrations: Demonstrations) -> Policy:
     """Sees all of a sequence, which no n-gram does. Extra ``neural``."""
     from agents.neural import NetworkClass, NeuralBC
 
-    sizes = {"prompt_length": demonstrations.prompt_length, "horizon": demonstrations.horizon, "width": 32}
-    networks = ended_class(NetworkClass("transformer", demonstrations.vocab_size, **sizes), demonstrations.end_token)
+    shape: dict[str, Any] = {name: getattr(demonstrations, name) for name in ("prompt_length", "horizon")}
+    network = NetworkClass("transformer", demonstrations.vocab_size, width=32, **shape)
+    networks = ended_class(network, demonstrations.end_token)
     agent = NeuralBC(steps=400, batch_size=min(64, len(demonstrations.pooled())), learning_rate=5e-3)
     return agent.fit(demonstrations, networks, rng=np.random.default_rng(0)).policy_
 

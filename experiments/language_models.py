@@ -274,7 +274,7 @@ def text_curves(
         return own, q_on_q, policy.log_probs(own_prompts, own), other.log_probs(prompts[rows], tokens[rows])
 
     own, q_on_q, p_on_q, q_on_p = block_by_block(name, len(tokens), write, scratch)
-    masks = {f"mask_{whose}": written(x[:, :0], x, end) for whose, x in (("p", tokens), ("q", own))}
+    masks: dict[str, Any] = {f"mask_{whose}": written(x[:, :0], x, end) for whose, x in (("p", tokens), ("q", own))}
     return distance_from_log_probs(p_on_p, q_on_p, p_on_q, q_on_q, **masks, **asked)
 
 
@@ -287,8 +287,8 @@ def rate_record(curve: DistanceCurve, labels: Mapping[str, Label]) -> Record:
 def text_columns(horizon: int, *between: int) -> Places:
     """Columns of a `pivot`: the distance of the first tokens, of so many and of all, and what a token adds to it."""
     lengths = sorted({1, *(h for h in between if h < horizon), horizon})
-    rates = ("nats a token", {"metric": RATE}), ("forced KL a token", {"metric": FORCED})
-    return [*((f"D^2, h={h}", {"h": h}) for h in lengths), *rates]
+    columns: Places = [(f"D^2, h={h}", {"h": h}) for h in lengths]
+    return [*columns, ("nats a token", {"metric": RATE}), ("forced KL a token", {"metric": FORCED})]
 
 
 def forced_kl(expert: Any, learner: Any, prompts: IntArray, tokens: IntArray, mask: Any) -> FloatArray:

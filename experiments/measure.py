@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import tracemalloc
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from agents import Agent, ConvergenceWarning, make_agent
 from experiments.cells import Label, Record
 from ntp_envs import Demonstrations, Policy, PolicyClass, RestartedPolicy, Task, collect, distance
-from ntp_envs.arrays import ROUNDING
+from ntp_envs.arrays import ROUNDING, FloatArray, IntArray
 from ntp_envs.checks import NotTractableError
 from ntp_envs.distances import score_interval
 from ntp_envs.distances.curve import DistanceCurve
@@ -111,6 +112,28 @@ def draw(task: Task, n: int, rng: np.random.Generator) -> Demonstrations:
         weights=counts[seen].astype(np.float64),
         source={"task": task.name, "parameters": task.parameters(), "by": "expert", "n": n},
     )
+
+
+def drawn_once(policy: Policy) -> Policy:
+    """The policy, but its samples are kept: several distances from it with one seed draw and score them once.
+
+    >>> from ntp_envs import UniformPolicy
+    >>> policy, prompts = drawn_once(UniformPolicy(2)), np.zeros((1, 0), int)
+    >>> one, two = (policy.sample_with_log_probs(prompts, 3, np.random.default_rng(0)) for _ in range(2))
+    >>> one[0] is two[0]
+    True
+    """
+    once, kept = copy.copy(policy), dict[Any, Any]()  # by what draws them, with the generator as it is afterwards
+
+    def sample_with_log_probs(prompts: IntArray, horizon: int, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
+        key = repr(rng.bit_generator.state), horizon, len(prompts)  # the prompts are drawn by the same generator
+        if key not in kept:
+            kept[key] = *policy.sample_with_log_probs(prompts, horizon, rng), rng.bit_generator.state
+        tokens, log_probs, rng.bit_generator.state = kept[key]
+        return tokens, log_probs
+
+    vars(once)["sample_with_log_probs"] = sample_with_log_probs
+    return once
 
 
 def passing(curve: NDArray[np.float64], level: float = 1.0) -> float:

@@ -11,6 +11,7 @@ from experiments.measure import (
     build_learner,
     costed_fit,
     draw,
+    drawn_once,
     evaluation_records,
     passing,
     shown_lengths,
@@ -89,3 +90,17 @@ def test_lengths_that_are_shown():
     assert shown_lengths(3) == [1, 2, 3]
     assert shown_lengths(256)[:32] == list(range(1, 33)) and shown_lengths(256)[-1] == 256
     assert len(shown_lengths(256)) == 32 + 30
+
+
+def test_kept_draws_are_those_of_the_policy_and_the_generator_goes_on_as_it_would(rng):
+    task = make_task("Contamination", horizon=8, eps=0.1, p=0.05, q=0.7, theta_min=0.05)
+    once, prompts = drawn_once(task.expert), task.sample_prompts(5, rng)
+    one, two, three = (np.random.default_rng(seed) for seed in (1, 1, 2))
+    wanted, kept, others = (
+        policy.sample_with_log_probs(prompts, 8, each)
+        for policy, each in ((task.expert, one), (once, two), (once, three))
+    )
+    np.testing.assert_array_equal(np.array(kept), np.array(wanted))
+    assert one.random() == two.random() and (others[0] != kept[0]).any()
+    again = once.sample_with_log_probs(prompts, 8, np.random.default_rng(1))
+    assert again[0] is kept[0]

@@ -19,6 +19,7 @@ import numpy as np
 from agents import make_agent
 from experiments import charts, language_models
 from experiments.cells import Cell, Label, Record, keyed_rng
+from experiments.measure import drawn_once
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import (
     Places,
@@ -136,12 +137,12 @@ def decoded(
     """Distance and coverage at every length, of a learner decoded with each of the values."""
     task = Text(**text)
     learner = make_agent("NGramBC").fit(collect(task, n, rng), NGramClass(task.vocab_size, order), rng=rng).policy_
-    seed = int(rng.integers(2**31))
+    seed, expert = int(rng.integers(2**31)), drawn_once(task.expert)  # for all values alike
     records = []
     for value in values:
         setting: dict[str, Any] = {way: value}
         curves = distance_curves(
-            task.expert, DecodedPolicy(learner, **setting), task, metrics=(DISTANCE2, COVERAGE), n=draws,
+            expert, DecodedPolicy(learner, **setting), task, metrics=(DISTANCE2, COVERAGE), n=draws,
             method="monte carlo (bridge)", thresholds=thresholds, rng=np.random.default_rng(seed),
         )  # fmt: skip
         records += curve_records(curves, {way: value, "H": task.horizon, "n": n}, thresholds, draws)
@@ -378,8 +379,8 @@ def search_figure(o: DecodingOptions, s: Summary) -> charts.Figure:
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = axes.get_xlim()
-    axes.plot([low, high], [low, high], "--", color="black", linewidth=1, label="as many as coverage says")
-    axes.legend(loc="upper left", fontsize=10)
+    diagonal = axes.plot([low, high], [low, high], "--", color="black", linewidth=1, label="as many as coverage says")
+    axes.legend(handles=diagonal, loc="upper left", fontsize=10)
     axes.set_xlim(low, high * (high / low) ** 0.25)
     return figure
 

@@ -18,7 +18,14 @@ from agents import Agent, make_agent
 from experiments import charts, language_models
 from experiments.cells import Cell, Label, Record
 from experiments.language_models import FORCED, RATE, forced_kl, rate_record, text_columns
-from experiments.measure import distance_record, networks_left_out, quiet_fit, shown_lengths, trains_networks
+from experiments.measure import (
+    distance_record,
+    drawn_once,
+    networks_left_out,
+    quiet_fit,
+    shown_lengths,
+    trains_networks,
+)
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Places, Summary, Table, interval_words, number, pivot
 from ntp_envs import NGramClass, PolicyClass, Task, collect, distance
@@ -146,14 +153,14 @@ def lessons(
 ) -> list[Record]:  # fmt: skip
     """Students of one class, taught in every way on the same texts, and measured."""
     demonstrations, held = collect(made, n, rng), collect(made, forced, rng)
-    seed = int(rng.integers(2**31))
+    seed, expert = int(rng.integers(2**31)), drawn_once(made.expert)
     records = []
     for way, agent in teachers.items():
         shown = demonstrations if way in (TOKENS, LAWS) else demonstrations.subset(np.arange(n - n // 2))
         policy = quiet_fit(agent, shown, students, rng)  # so many rounds, settled or not
         labels: dict[str, Label] = {"learner": way, **place, "n": n, "H": made.horizon}
         drawing = np.random.default_rng(seed)
-        curve = distance(made.expert, policy, made, method="monte carlo (bridge)", n=draws, rng=drawing)
+        curve = distance(expert, policy, made, method="monte carlo (bridge)", n=draws, rng=drawing)
         records += [distance_record(curve, labels, h) for h in shown_lengths(made.horizon)]
         records.append(rate_record(curve, labels))
         mask = np.ones(held.tokens.shape, dtype=bool)

@@ -135,7 +135,7 @@ def dial(
     """Every learner on the same documents, each exact in its objective; distances at the full length."""
     task = read(text, horizon=H)
     members, shares = dial_class(task)
-    demonstrations = collect(task, n, rng)
+    demonstrations, expert = collect(task, n, rng), measure.drawn_once(task.expert)
     seed = int(rng.integers(2**31))
     measured: dict[int, DistanceCurve] = {}
     records = []
@@ -148,7 +148,7 @@ def dial(
             index = next(i for i, member in enumerate(members.policies) if member is policy)
         if index not in measured:  # the same draws for all, so that equal choices are at equal distances
             draw = np.random.default_rng(seed)
-            measured[index] = distance(task.expert, members.policies[index], task, method=BRIDGE, n=draws, rng=draw)
+            measured[index] = distance(expert, members.policies[index], task, method=BRIDGE, n=draws, rng=draw)
         curve = measured[index]
         labels: dict[str, Label] = {"task": task.name, "learner": learner, "H": H, "n": n}
         labels |= {} if K is None else {"K": K}
@@ -230,9 +230,9 @@ def foreign_documents(
     for learner in (NETWORK, RHO):
         agent = network_agent(learner, steps, batch_size, scratch / learner[:3], stages=FOREIGN_STAGES)
         policies[learner] = measure.quiet_fit(agent, demonstrations, policy_class, np.random.default_rng(seed))
-    records = []
+    records, once = [], measure.drawn_once(expert)
     for learner, policy in policies.items():
-        curve = distance(expert, policy, task, method=BRIDGE, n=draws, rng=np.random.default_rng(seed))
+        curve = distance(once, policy, task, method=BRIDGE, n=draws, rng=np.random.default_rng(seed))
         records.append(measure.distance_record(curve, {"task": task.name, "learner": learner, "H": H, "n": n}))
     return records
 
