@@ -32,7 +32,7 @@ from rich.console import Console
 
 from agents import ChunkedRhoBC, LogLossBC, NGramBC
 from experiments.cells import write_whole
-from experiments.charts import BLUES, learner_style, shades
+from experiments.charts import BLUES, contrast, learner_style, shades
 from experiments.evaluation import build_task
 from ntp_envs import NGramClass, __version__, distance
 from ntp_envs.arrays import FloatArray, IntArray
@@ -47,6 +47,10 @@ ORDERS = (1, 2, 3, 4, 5)
 #: pairs of documents on the page, of bits and of text, and bits of each
 PAIRS, TEXT_PAIRS, SHOWN = 8, 4, 64
 DIGITS = 8  # significant, of every number in the page
+
+#: the page where a reader's device is set to dark, and what the five blues of the orders are there: light stands out
+DARK = "#161616"
+BLUES_ON_DARK = ("#DFF0FB", "#A6D4F0", "#6FB8E3", "#3C98CF", "#2A86C2")
 
 
 @dataclass(frozen=True)
@@ -234,13 +238,31 @@ def page(data: dict[str, Any], javascript: str) -> str:
     """The page with its numbers and its library inside."""
     content = json.dumps(data, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
     template = files("experiments").joinpath("explore_page.html").read_text(encoding="utf-8")
-    return template.replace("{{data}}", content).replace("{{library}}", javascript)
+    return template.replace("{{page}}", DARK).replace("{{data}}", content).replace("{{library}}", javascript)
 
 
 def look() -> dict[str, Any]:
-    """Version and colours: those of the learners in all figures."""
-    colours = {name: learner_style(name).colour for name in ("log-loss", "chunked", "rho", "best in class")}
-    return {"version": __version__, "colours": colours, "orders": list(shades(ORDERS, BLUES).values())}
+    """Version and colours, on light pages those of the learners in all figures."""
+    light = {name: learner_style(name).colour for name in ("log-loss", "chunked", "rho", "best in class")}
+    dark = {**{name: lit(colour) for name, colour in light.items()}, "best in class": "#E6E6E6"}
+    colours = {
+        "light": {"learners": light, "orders": list(shades(ORDERS, BLUES).values())},
+        "dark": {"learners": dark, "orders": list(shades(ORDERS, BLUES_ON_DARK).values())},
+    }
+    return {"version": __version__, "colours": colours}
+
+
+def lit(colour: str) -> str:
+    """The colour, lightened until it can be read on the dark page.
+
+    >>> lit("#FFFFFF"), contrast(lit("#0072B2"), DARK) > 4.5
+    ('#ffffff', True)
+    """
+    from matplotlib.colors import to_hex, to_rgb
+
+    own = np.array(to_rgb(colour))
+    lighter = (tuple(own + share * (1 - own)) for share in np.linspace(0, 1, 101))
+    return next(to_hex(each) for each in lighter if contrast(each, DARK) > 4.5)
 
 
 def show_explore(words: list[str]) -> int:

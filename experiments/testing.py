@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.cells import Cell, CellResult, ResultStore
-from experiments.charts import RAW_NAMES, SUBTITLE, contrast, styled
+from experiments.charts import RAW_NAMES, SUBTITLE, contrast, for_slides, styled
 from experiments.executors import local_executor, run_cell
 from experiments.run import RunOutcome, run_study
 from experiments.study import Analysis, FigureSpec, Options, Study
@@ -37,7 +38,7 @@ def check_study(
     tenth of the time of the run allows, so that the check takes little longer than a run. It is checked that
 
     - options beyond what an `experiments.study.option` says are refused at construction, in words that name them;
-    - a summary without rows is analysed, and its figures are drawn;
+    - a summary without rows is analysed, and its figures are drawn, smaller for slides;
     - where cells fail, titles, captions and findings say what was not measured, instead of ``nan``;
     - every cell succeeds and every figure is drawn, and can be read from the last row (`figure_faults`);
     - cells depend on their parameters and their generator only, not on what was run before them, and can be sent to
@@ -140,6 +141,13 @@ def _check_empty(study: Study, options: Any) -> None:
     names = [figure.name for figure in found.figures]
     _require(len(set(names)) == len(names), f"study {study.name!r} has two figures of one name: {names}")
     _check_words(study, found, "nothing was measured")
+    for figure in found.figures:
+        sizes = []
+        for slides in (nullcontext(), for_slides()):
+            with slides, styled(laid_out=False):
+                sizes.append(figure.draw().get_size_inches())
+        follows = (sizes[1] < sizes[0]).all()
+        _require(follows, f"study {study.name!r}: the figure {figure.name} does not follow --slides: see charts.inches")
 
 
 def _check_words(study: Study, found: Analysis, where: str, *, figures: bool = True) -> None:

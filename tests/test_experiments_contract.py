@@ -87,6 +87,12 @@ def unready(options, summary):
     return Analysis(tables=[Table("first", ["a"], [[summary[0].mean]])])
 
 
+def rigid(options, summary):
+    from matplotlib.figure import Figure
+
+    return Analysis(figures=[FigureSpec("rigid", "?", "?", lambda: Figure(figsize=(6, 4)))])
+
+
 @pytest.mark.parametrize(
     ("study", "mood", "words"),
     [
@@ -97,6 +103,7 @@ def unready(options, summary):
         (toy.STUDY, "failing", "ArithmeticError"),
         (toy.STUDY, "inkless", "no ink"),
         (dataclasses.replace(toy.STUDY, analyse=unready), "calm", "does not analyse an empty summary"),
+        (dataclasses.replace(toy.STUDY, analyse=rigid), "calm", "the figure rigid does not follow --slides"),
     ],
 )
 def test_a_study_that_breaks_it_is_told_how(study, mood, words):

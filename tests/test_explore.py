@@ -12,6 +12,7 @@ import pytest
 
 from agents import ChunkedRhoBC, LogLossBC, NGramBC, RhoEstimatorBC
 from experiments import explore
+from experiments.charts import contrast
 from experiments.cli import main
 from experiments.explore import contamination_data, coupled, text_data
 from ntp_envs import NGramClass, UniformPolicy, approximation_factor, distance, make_task
@@ -133,6 +134,12 @@ def test_the_page_holds_its_data_whatever_they_say():
     assert "{{" not in page and "const library = 1;" in page and "http://" not in page and "https://" not in page
 
 
+def test_lines_are_told_from_a_dark_page_and_from_each_other():
+    for name, colours in explore.look()["colours"]["dark"].items():
+        each = list(colours.values() if name == "learners" else colours)
+        assert len(set(each)) == len(each) and min(contrast(colour, explore.DARK) for colour in each) > 3
+
+
 def test_without_its_library_it_says_what_to_install(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     assert main(["explore", "--out", str(tmp_path / "p.html")]) == 2
@@ -191,14 +198,19 @@ def opened(browser, address):
     """The page at the size of a laptop, drawn."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    def opened(width, height=900):
+    def opened(width, height=900, scheme="light"):
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme_of(scheme))
         browser.get(address)
         WebDriverWait(browser, 60).until(lambda page: page.execute_script("return document.body.dataset.ready"))
         return browser
 
     return opened
+
+
+def scheme_of(name):
+    return {"features": [{"name": "prefers-color-scheme", "value": name}]}
 
 
 def shown(page, name):
@@ -280,3 +292,38 @@ def test_it_fits_a_phone_says_nothing_in_the_console_and_asks_for_nothing(opened
     assert all(one.size["height"] >= 40 for one in page.find_elements("css selector", "input, select"))
     assert page.execute_script("return performance.getEntriesByType('resource').map(one => one.name)") == []
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "other", "least"), [("light", "dark", 2), ("dark", "light", 3)])
+def test_words_and_lines_are_legible_by_day_and_by_night(opened, browser, scheme, other, least):
+    """The page as it opens, and after the reader's device has changed to the other scheme and back."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    page = opened(1280, scheme=scheme)
+    found = """const every = where => [...document.querySelectorAll(where)];
+        const of = (where, what) => [...new Set(every(where).map(one => getComputedStyle(one)[what]))];
+        return {page: of("body", "backgroundColor"), box: of(".controls", "backgroundColor"),
+            lines: of("svg .mark-line path", "stroke"), labels: of(".role-axis text, .role-legend text", "fill"),
+            words: of("body, small, .given, .after, .note, .line > span", "color")}"""
+    drawn = """return document.body.dataset.ready &&
+        getComputedStyle(document.querySelector("#factors svg text")).fill === getComputedStyle(document.body).color"""
+
+    def legible():
+        told = page.execute_script(found)
+        told = {
+            name: [tuple(int(part) / 255 for part in re.findall(r"\d+", one)[:3]) for one in every]
+            for name, every in told.items()
+        }
+        assert len(told["lines"]) >= 8 and told["labels"] == told["words"][:1]
+        assert min(contrast(words, told["page"][0]) for words in told["words"] + told["labels"]) > 4.5
+        assert contrast(told["words"][0], told["box"][0]) > 4.5
+        assert min(contrast(line, told["page"][0]) for line in told["lines"]) > least
+        assert (contrast(told["page"][0], "white") > 10) == (scheme == "dark")
+        return told
+
+    before = legible()
+    for changed in (other, scheme):
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme_of(changed))
+        WebDriverWait(browser, 60).until(lambda page: page.execute_script(drawn))
+    assert legible() == before
