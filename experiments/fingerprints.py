@@ -14,6 +14,7 @@ distributions the version does, and the hash of what was installed.
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import importlib.util
 import json
@@ -38,6 +39,8 @@ KNOWN = {"numpy", "scipy", "gymnasium", "matplotlib", "rich", "tyro", "threadpoo
 INSTALLED = {"site-packages", "dist-packages"}
 #: a string that names an object, as registries have them
 NAMED_CONSTANT = re.compile(r"Constant\(value='(\w+(?:\.\w+)*):\w+'")
+NAME = re.compile(r"Name\(id='(\w+)'")
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def digest(text: str | bytes) -> str:
@@ -225,7 +228,13 @@ def _resolved(source: Source, imports: Iterable[Statement]) -> list[Import]:
 
 
 def _definer(base: str, name: str) -> str:
-    """The module that ``from base import name`` is about: a submodule, or where a package has the name from."""
+    """The module that ``from base import name`` is about: a submodule, or where a package has the name from.
+
+    Of what is installed the distribution counts, whatever its package hands out, and its files are not read.
+    """
+    path, top = _find(base), base.partition(".")[0]
+    if path is None or (INSTALLED & set(path.parts) and top not in OURS):
+        return base
     if _find(f"{base}.{name}") is not None:
         return f"{base}.{name}"
     source = _read(base)
@@ -252,23 +261,13 @@ class Statement(NamedTuple):
     by_name: bool = False
 
 
-def _imports(nodes: Iterable[ast.stmt]) -> list[Statement]:
-    nodes = list(nodes)
-    return [*_written_imports(nodes), *_names(ast.dump(ast.Module(nodes, [])))]
-
-
-def _written_imports(nodes: Iterable[ast.stmt]) -> Iterator[Statement]:
-    for node, at_once in _statements(nodes):
-        if isinstance(node, ast.Import):
-            yield from (Statement(alias.name, at_once=at_once) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base, level = node.module or "", node.level
-            yield from (Statement(base, alias.name, alias.asname, level, at_once) for alias in node.names)
-
-
-def _names(dump: str) -> Iterator[Statement]:
-    """The strings that name an object, in a syntax as `ast.dump` writes it: far quicker than a walk over all nodes."""
-    return (Statement(base, at_once=False, by_name=True) for base in dict.fromkeys(NAMED_CONSTANT.findall(dump)))
+def _written_imports(node: ast.stmt, at_once: bool = True) -> Iterator[Statement]:
+    for one, loaded in _statements([node]):
+        if isinstance(one, ast.Import):
+            yield from (Statement(alias.name, at_once=loaded) for alias in one.names)
+        elif isinstance(one, ast.ImportFrom):
+            base, level = one.module or "", one.level
+            yield from (Statement(base, alias.name, alias.asname, level, loaded) for alias in one.names)
 
 
 def _statements(nodes: Iterable[ast.stmt], at_once: bool = True) -> Iterator[tuple[ast.stmt, bool]]:
@@ -281,13 +280,41 @@ def _statements(nodes: Iterable[ast.stmt], at_once: bool = True) -> Iterator[tup
                 yield from _statements(getattr(part, block, ()), inside)
 
 
+class Part(NamedTuple):
+    """A statement at the top of a file.
+
+    Attributes:
+        dump: its syntax, as `ast.dump` writes it: what is asked of it is found there far quicker than in all nodes.
+        bound: the names that it gives a value to; none for one that just acts.
+        decorators: the names that its decorators begin with.
+        imports: inside of it, as they are written.
+    """
+
+    dump: str
+    bound: tuple[str, ...]
+    decorators: tuple[str, ...]
+    imports: tuple[Statement, ...]
+
+    def uses(self) -> set[str]:
+        """All names in it."""
+        return set(NAME.findall(self.dump))
+
+
+def _imports(parts: Iterable[Part]) -> list[Statement]:
+    """What parts import, and the objects that strings in them name."""
+    parts = list(parts)
+    named = dict.fromkeys(base for part in parts for base in NAMED_CONSTANT.findall(part.dump))
+    written = [one for part in parts for one in part.imports]
+    return [*written, *(Statement(base, at_once=False, by_name=True) for base in named)]
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A file, read: its syntax without docstrings, and what it imports."""
 
     module: str
     path: Path
-    tree: ast.Module
+    parts: list[Part]
     digest: str
     imports: list[Statement]
 
@@ -299,45 +326,40 @@ class Source:
     def label(self) -> str:
         return self.module.replace(".", "/") + ("/__init__.py" if self.is_package else self.path.suffix)
 
-    def used_by(self, name: str) -> list[ast.stmt]:
+    def used_by(self, name: str) -> list[Part]:
         """The statements at the top that an object depends on, in their order; none if the file has no such object."""
-        owners: dict[str, list[ast.stmt]] = {}
-        for node in self.tree.body:
-            for one in _bound(node):
-                owners.setdefault(one, []).append(node)
+        owners: dict[str, list[Part]] = {}
+        for part in self.parts if name else ():
+            for one in part.bound:
+                owners.setdefault(one, []).append(part)
         if name not in owners:
             return []
-        used: dict[int, ast.stmt] = {}
-        todo = [*owners[name], *(node for node in self.tree.body if self._acts(node))]
+        used: dict[int, Part] = {}
+        todo = [*owners[name], *self._acting()]
         while todo:
-            node = todo.pop()
-            if id(node) in used:
-                continue
-            used[id(node)] = node
-            names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-            todo += [owner for one in names for owner in owners.get(one, ())]
-        return [node for node in self.tree.body if id(node) in used]
+            part = todo.pop()
+            if id(part) not in used:
+                used[id(part)] = part
+                todo += [owner for one in part.uses() & owners.keys() for owner in owners[one]]
+        return [part for part in self.parts if id(part) in used]
 
     def digest_of(self, names: set[str]) -> str:
         """Of what some objects depend on; of the whole file where one of them is not in it, as ``""`` never is."""
         used = [self.used_by(name) for name in names]
         if not all(used):
             return self.digest
-        together = {id(node) for nodes in used for node in nodes}
-        return digest("\n".join(ast.dump(node) for node in self.tree.body if id(node) in together))
+        together = {id(part) for parts in used for part in parts}
+        return digest("\n".join(part.dump for part in self.parts if id(part) in together))
 
-    def _acts(self, node: ast.stmt) -> bool:
-        """Whether a statement at the top may change what others do: a call, or a decorator that is not Python's own."""
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            return not _bound(node)
+    def _acting(self) -> list[Part]:
+        """What may change what others do: a call, or what has a decorator that is not Python's own."""
         known = {one.alias or one.name for one in self.imports if one.base.partition(".")[0] in sys.stdlib_module_names}
-        roots = (next((part.id for part in ast.walk(d) if isinstance(part, ast.Name)), "") for d in node.decorator_list)
-        return any(root not in known | {"property", "staticmethod", "classmethod"} for root in roots)
+        known |= {"property", "staticmethod", "classmethod"}
+        return [part for part in self.parts if not part.bound or not known.issuperset(part.decorators)]
 
 
 def _bound(node: ast.stmt) -> list[str]:
-    """The names that a statement at the top gives a value to; none for one that just acts."""
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+    if isinstance(node, DEFINITIONS):
         return [node.name]
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
@@ -347,6 +369,12 @@ def _bound(node: ast.stmt) -> list[str]:
     return []
 
 
+def _decorators(node: ast.stmt) -> list[str]:
+    if not isinstance(node, DEFINITIONS):
+        return []
+    return [next((part.id for part in ast.walk(d) if isinstance(part, ast.Name)), "") for d in node.decorator_list]
+
+
 def _read(module: str) -> Source | None:
     path = _find(module)
     return None if path is None else _parsed(module, path, path.stat().st_mtime_ns)
@@ -354,14 +382,28 @@ def _read(module: str) -> Source | None:
 
 @lru_cache(maxsize=1024)
 def _parsed(module: str, path: Path, written: int) -> Source:
+    content, collects = path.read_bytes(), gc.isenabled()
+    gc.disable()  # a tree is many objects, and none of them garbage: looking for some takes twice as long as parsing
     try:
-        tree = ast.parse(path.read_bytes())
+        parts = _parts(ast.parse(content))
     except (SyntaxError, ValueError):  # compiled, or nothing that will run
-        return Source(module, path, ast.Module([], []), digest(path.read_bytes()), [])
+        return Source(module, path, [], digest(content), [])
+    finally:
+        if collects:
+            gc.enable()
+    whole = ast.dump(ast.Module([ast.Pass()] if parts else [], []))
+    dump = whole.replace("Pass()", ", ".join(part.dump for part in parts))
+    return Source(module, path, parts, digest(dump), _imports(parts))
+
+
+def _parts(tree: ast.Module) -> list[Part]:
+    """The statements at the top of a file, its docstrings left out."""
     for node in (tree, *(node for node, _ in _statements(tree.body))):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
+        if isinstance(node, (ast.Module, *DEFINITIONS)) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
                 del node.body[0]
-    dump = ast.dump(tree)
-    return Source(module, path, tree, digest(dump), [*_written_imports(tree.body), *_names(dump)])
+    return [
+        Part(ast.dump(node), tuple(_bound(node)), tuple(_decorators(node)), tuple(_written_imports(node)))
+        for node in tree.body
+    ]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.checks import as_array, check_any_tokens, check_int, check_real, check_tokens, check_weights
-from ntp_envs.policies import Cursor, SequentialPolicy
+from ntp_envs.policies import Cursor, SequentialPolicy, check_given
 from ntp_envs.saved import Savable
 
 #: no context is longer than that less one
@@ -194,8 +194,8 @@ class NGramPolicy(SequentialPolicy):
         return self.cursor(np.concatenate([prompts, tokens], axis=1)).log_probs()
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = np.asarray(prompts, dtype=np.int64), np.asarray(tokens, dtype=np.int64)
-        line = np.concatenate([prompts[:, max(prompts.shape[1] - self.order + 1, 0) :], tokens], axis=1)
+        prompts, tokens = check_given(self, prompts, tokens)
+        line = np.concatenate([prompts[:, max(prompts.shape[1] - self.order + 1, 0) :], tokens], axis=1, dtype=np.int64)
         nodes, probs = np.zeros(line.shape, dtype=np.int64), np.full(line.shape, 1.0 / self.vocab_size)
         for k in range(self.order):
             edges = self._find(k, nodes, line)

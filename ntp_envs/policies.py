@@ -28,6 +28,7 @@ from ntp_envs.arrays import (
 )
 from ntp_envs.checks import (
     as_array,
+    check_any_tokens,
     check_callable,
     check_generator,
     check_int,
@@ -125,7 +126,7 @@ class Policy(Savable, ABC):
 
         This is teacher forcing: each token is scored after the given ones before it, not after what pi would write.
         """
-        tokens = np.asarray(tokens)
+        prompts, tokens = check_given(self, prompts, tokens)
         out = np.empty(tokens.shape)
         for rows, h, reader in self._readers(prompts, tokens):
             out[rows, h] = reader.token_log_probs(tokens[rows, h])
@@ -133,7 +134,7 @@ class Policy(Savable, ABC):
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """The whole teacher-forced law, ``(B, H, A)``: entry h holds log pi(. | x, a_<h), in nats."""
-        tokens = np.asarray(tokens)
+        prompts, tokens = check_given(self, prompts, tokens)
         out = np.empty((*tokens.shape, self.vocab_size))
         for rows, h, reader in self._readers(prompts, tokens):
             out[rows, h] = reader.log_probs()
@@ -481,7 +482,7 @@ class EndedPolicy(SequentialPolicy):
         return np.where(ended[:, None], self._law, self.policy.next_log_probs(prompts, tokens))
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        tokens = np.asarray(tokens)
+        prompts, tokens = check_given(self, prompts, tokens)
         open_ = written(prompts, tokens, self.end)
         return np.where(open_, self.policy.log_probs(prompts, tokens), self._law[tokens])
 
@@ -512,6 +513,16 @@ class _EndedCursor(Cursor):
     def advance(self, tokens: IntArray) -> Cursor:
         ended = self.ended | (np.asarray(tokens) == self.owner.end)
         return _EndedCursor(self.owner, self.inner.advance(tokens), ended)
+
+
+def check_given(
+    policy: Policy, prompts: ArrayLike, tokens: ArrayLike
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Prompts and tokens that a policy is to score, in whatever type of integers they are: of its vocabulary, and no
+    more than it is defined for. A token -1, as padding has it, would be read as the last of the vocabulary."""
+    given = check_any_tokens("tokens", tokens, policy.vocab_size)
+    policy._check_length(given.shape[1])
+    return check_any_tokens("prompts", prompts, policy.vocab_size), given
 
 
 def check_sequences(policy: Policy, prompts: ArrayLike, tokens: ArrayLike) -> tuple[IntArray, IntArray]:
@@ -706,9 +717,8 @@ class TargetPolicy(SequentialPolicy):
         return one_hot_log_probs(np.asarray(self.targets(np.asarray(prompts)))[:, step], self.vocab_size)
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        tokens = np.asarray(tokens)
-        self._check_length(tokens.shape[1])
-        right = np.asarray(self.targets(np.asarray(prompts)))[:, : tokens.shape[1]] == tokens
+        prompts, tokens = check_given(self, prompts, tokens)
+        right = np.asarray(self.targets(prompts))[:, : tokens.shape[1]] == tokens
         return np.where(right, 0.0, -np.inf)
 
     def sample(self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator) -> IntArray:

@@ -22,7 +22,7 @@ from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_kind, check_list, check_probability, check_real
 from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits
 from ntp_envs.ngram import MAX_ORDER, NGramLevel, NGramPolicy
-from ntp_envs.policies import Cursor, EndedPolicy, Policy, SequentialPolicy
+from ntp_envs.policies import Cursor, EndedPolicy, Policy, SequentialPolicy, check_given
 from ntp_envs.saved import Savable
 
 # -- What every policy class says of itself. How to *learn* in a class is the learners' business (package ``agents``) -
@@ -613,16 +613,14 @@ class ARLinearPolicy(Policy):
         return self.features.log_probs(self.theta, self.features.prefix_features(prompts, tokens))
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = np.asarray(prompts), np.asarray(tokens)
-        self._check_length(tokens.shape[1])
+        prompts, tokens = check_given(self, prompts, tokens)
         out = np.empty(tokens.shape)
         for rows, law in self._laws(prompts, tokens):
             out[rows] = np.take_along_axis(law, tokens[rows, :, None].astype(np.int64), axis=2)[:, :, 0]
         return out
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = np.asarray(prompts), np.asarray(tokens)
-        self._check_length(tokens.shape[1])
+        prompts, tokens = check_given(self, prompts, tokens)
         out = np.empty((*tokens.shape, self.vocab_size))
         for rows, law in self._laws(prompts, tokens):
             out[rows] = law
@@ -686,12 +684,12 @@ class ARLinearAutomaton(ARLinearPolicy, AutomatonPolicy):
     cursor = AutomatonPolicy.cursor
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        self._check_length(np.shape(tokens)[1])
-        return self._emissions[self._states.path(np.asarray(prompts), np.asarray(tokens)), tokens]
+        prompts, tokens = check_given(self, prompts, tokens)
+        return self._emissions[self._states.path(prompts, tokens), tokens]
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        self._check_length(np.shape(tokens)[1])
-        return self._emissions[self._states.path(np.asarray(prompts), np.asarray(tokens))]
+        prompts, tokens = check_given(self, prompts, tokens)
+        return self._emissions[self._states.path(prompts, tokens)]
 
 
 class ARLinearClass(ParametricClass):
@@ -837,7 +835,7 @@ class PositionalLinearPolicy(SequentialPolicy):
 
     def forced_logits(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """``(B, H, A)`` logits of each next token after the true prefix: the linear functions themselves."""
-        self._check_length(np.shape(tokens)[1])
+        prompts, tokens = check_given(self, prompts, tokens)
         line = np.concatenate([prompts, tokens], axis=1)
         out = np.empty((*np.shape(tokens), self.vocab_size))
         for h in range(np.shape(tokens)[1]):
@@ -848,7 +846,7 @@ class PositionalLinearPolicy(SequentialPolicy):
         return log_softmax(self.forced_logits(prompts, tokens), axis=2)
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        self._check_length(np.shape(tokens)[1])
+        prompts, tokens = check_given(self, prompts, tokens)
         line = np.concatenate([prompts, tokens], axis=1).astype(np.int64)
         rows, first = np.arange(len(line)), np.shape(prompts)[1]
         out = np.empty(np.shape(tokens))

@@ -124,6 +124,20 @@ def test_log_probs_are_the_next_token_laws_and_sum_to_one(case):
         np.testing.assert_allclose(out[:, h], step[np.arange(len(tokens)), tokens[:, h]], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["log_probs", "forced_log_probs"])
+@pytest.mark.parametrize("past_the_end", [False, True], ids=["minus one", "A"])
+def test_what_is_no_token_is_refused_and_not_read_as_another(case, method, past_the_end):
+    """-1, which padding often is, would be the last token, or the last line of a table."""
+    vocab, length, policy = case
+    right, wrong = np.zeros((3, length), int), np.zeros((3, H), int)
+    wrong[1, 2] = vocab if past_the_end else -1
+    with pytest.raises(ValueError, match=rf"tokens\[1, 2\]={wrong[1, 2]} is outside the vocabulary \[0, {vocab - 1}\]"):
+        getattr(policy, method)(right, wrong)
+    if length:
+        with pytest.raises(ValueError, match=r"prompts\[2, 0\]=.* is outside the vocabulary"):
+            getattr(policy, method)(right - (np.arange(3) == 2)[:, None], np.zeros((3, H), int))
+
+
 def test_samples_follow_the_law_and_the_seed(case):
     vocab, length, policy = case
     n = 4000

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
 from ntp_envs.checks import NotTractableError, check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations
-from ntp_envs.policies import Policy
+from ntp_envs.policies import Policy, check_given
 from ntp_envs.policy_classes import FiniteClass
 from ntp_envs.tasks.base import LONGEST, BestInClass, TargetTask, check_population_size
 
@@ -55,14 +55,12 @@ class CopyPolicy(Policy):
         return self._table[np.asarray(prompts)[:, step]]
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        length = np.shape(tokens)[1]
-        self._check_length(length)
-        return self._table[np.asarray(prompts)[:, :length]]
+        prompts, tokens = check_given(self, prompts, tokens)
+        return self._table[prompts[:, : tokens.shape[1]]]
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        length = np.shape(tokens)[1]
-        self._check_length(length)
-        return self._table[np.asarray(prompts)[:, :length], np.asarray(tokens)]
+        prompts, tokens = check_given(self, prompts, tokens)
+        return self._table[prompts[:, : tokens.shape[1]], tokens]
 
 
 @dataclass(frozen=True)
