@@ -465,7 +465,7 @@ def advise(
 
     >>> from ntp_envs import MarkovClass, collect, make_task
     >>> task = make_task("Contamination", horizon=8, eps=0.2)
-    >>> advise(collect(task, 400, np.random.default_rng(0)), task.policy_class, budget=20.0).misspecified
+    >>> advise(collect(task, 400, np.random.default_rng(0)), task.policy_class, budget=2.0).misspecified
     True
     """
     check_kind("demonstrations", demonstrations, Demonstrations)

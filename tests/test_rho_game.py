@@ -78,7 +78,7 @@ def test_same_argmin_as_brute_force_on_small_games(tau, precision, monkeypatch):
 def test_single_precision_decides_near_ties_like_double(tau, spread):
     """Policies ever more alike: in the end float32 does not tell the values of the game apart, and float64 does."""
     rng = np.random.default_rng(2)
-    n, m = 6_000, 40
+    n, m = 10_000, 20
     base = rng.normal(size=(n, 1)) * 20
     log_densities = base + spread * rng.normal(size=(n, m))
     weights = np.full(n, 1 / n)

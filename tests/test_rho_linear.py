@@ -120,7 +120,7 @@ def test_a_local_reply_is_stationary_in_the_ball_and_no_worse_than_its_start(see
 
 @pytest.mark.parametrize(
     ("horizon", "chunk", "tau"),
-    [(16, 16, "ratio"), (64, 64, "psi"), (64, 8, "ratio"), (64, 1, "ratio")],
+    [(16, 16, "ratio"), (32, 32, "psi"), (32, 8, "ratio"), (32, 1, "ratio")],
 )
 def test_dimension_one_is_the_one_parameter_game(horizon, chunk, tau):
     """The class of Contamination as an autoregressive linear one: same values of the game, same factors. The search for

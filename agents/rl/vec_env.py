@@ -87,8 +87,9 @@ class MaxEntropyReward(VecEnvWrapper):
             rewards = set()
         if rewards != {"expert_log_prob"}:
             raise ValueError(
-                f"the environments have reward {', '.join(sorted(map(repr, rewards))) or 'of their own'}; the maximum-entropy "
-                "reward is made from 'expert_log_prob'. Make them with make_vec_env(..., reward='max_ent')."
+                f"the environments have reward {', '.join(sorted(map(repr, rewards))) or 'of their own'}; the "
+                "maximum-entropy reward is made from 'expert_log_prob'. Make them with "
+                "make_vec_env(..., reward='max_ent')."
             )
         super().__init__(venv)
         self.task: Task = venv.get_attr("task")[0]
