@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.base import COUNT, NOT_NEGATIVE, Agent, Checks, FitReport
 from agents.fit_class import RegisteredClasses, best_member, choose_layers, fit_class, log_loss
@@ -232,10 +231,5 @@ class LayerwiseBC(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         assert isinstance(policy_class, ProductClass)  # `supports` says so
-        if self.tie_break == "first":
-            return choose_layers(policy_class, Targets.of(demonstrations))
-
-        def draw(best: NDArray[np.int64]) -> int:
-            return int(rng.choice(best))
-
-        return choose_layers(policy_class, Targets.of(demonstrations), pick=draw)
+        pick: dict[str, Any] = {"pick": lambda best: int(rng.choice(best))} if self.tie_break == "random" else {}
+        return choose_layers(policy_class, Targets.of(demonstrations), **pick)

@@ -346,14 +346,8 @@ def _ending(
 def _product(
     policy_class: ProductClass, demonstrations: Demonstrations, settings: RhoSettings
 ) -> tuple[Policy, FitReport]:
-    game = solve_product_game(
-        policy_class,
-        demonstrations,
-        settings.chunk,
-        settings.tau,
-        memory_gb=settings.memory_gb,
-        time_limit=settings.time_limit,
-    )
+    limits = {"memory_gb": settings.memory_gb, "time_limit": settings.time_limit}
+    game = solve_product_game(policy_class, demonstrations, settings.chunk, settings.tau, **limits)
     details = {
         "deterministic_chunks": game.deterministic,
         "enumerated_chunks": game.enumerated,
@@ -370,30 +364,14 @@ def _product(
 def _ar_linear(
     policy_class: ARLinearClass, demonstrations: Demonstrations, settings: RhoSettings
 ) -> tuple[Policy, FitReport]:
+    asked = policy_class, demonstrations, settings.chunk, settings.tau
+    limits = {"tol": settings.tol, "memory_gb": settings.memory_gb, "time_limit": settings.time_limit}
     if policy_class.features.dimension == 1:
-        line = solve_linear_game_on_line(
-            policy_class,
-            demonstrations,
-            settings.chunk,
-            settings.tau,
-            tol=settings.tol,
-            memory_gb=settings.memory_gb,
-            time_limit=settings.time_limit,
-        )
+        line = solve_linear_game_on_line(*asked, **limits)
         chunks = -(-demonstrations.horizon // settings.chunk)
         advice = f"raise time_limit={settings.time_limit:g}, or use a larger tol"
         return policy_class.policy([line.theta]), _certified(settings, line, chunks, advice=advice)
-    game = solve_linear_game(
-        policy_class,
-        demonstrations,
-        settings.chunk,
-        settings.tau,
-        tol=settings.tol,
-        candidates=settings.candidates,
-        memory_gb=settings.memory_gb,
-        time_limit=settings.time_limit,
-        rng=settings.rng,
-    )
+    game = solve_linear_game(*asked, **limits, candidates=settings.candidates, rng=settings.rng)
     reply_gap = game.reply_value - game.value
     if not game.converged:
         warnings.warn(
@@ -507,15 +485,8 @@ class _RhoAgent(Agent):
     def _fit(
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
-        settings = RhoSettings(
-            chunk=self.chunk_length(demonstrations),  # type: ignore[arg-type]
-            tau=self.tau,  # type: ignore[attr-defined]
-            tol=self.tol,
-            memory_gb=self.memory_gb,
-            time_limit=self.time_limit,
-            candidates=self.candidates,
-            rng=rng,
-        )
+        own = {name: getattr(self, name) for name in ("tau", "tol", "memory_gb", "time_limit", "candidates")}
+        settings = RhoSettings(chunk=self.chunk_length(demonstrations), rng=rng, **own)  # type: ignore[arg-type]
         return solve_rho_game(policy_class, demonstrations, settings)
 
 
@@ -538,7 +509,6 @@ class RhoEstimatorBC(_RhoAgent):
       found (``reply_gap``), and how much smaller the worst case may be elsewhere in the class (``slack``).
     * `ProductClass`: exact, by integer programming if every option is deterministic on the data and by enumeration
       with pruning otherwise; see `agents.rho`.
-
     * `ARLinearClass` of dimension 1: as `BernoulliClass`, with a proved gap.
     * `ARLinearClass` of more dimensions: by search, see `agents.rho_linear`. Guaranteed is the exact solution of the
       finite game over the candidates that the search met; ``fit_report_.gap`` is ``nan``, as nothing bounds the worst
@@ -546,10 +516,8 @@ class RhoEstimatorBC(_RhoAgent):
       ``details["reply_value"]`` is the best of ``details["replies"]`` replies tried, a lower bound on the worst case.
       ``converged`` says no more than that the search ended by itself and that this exceeds the value by at most
       ``tol``, relative, and 1e-9 a chunk (`ConvergenceWarning` otherwise): a better theta may have been missed.
-
     * `ntp_envs.ParametricClass` of one parameter between finite bounds: exact over a grid that is
       refined about the winner and its best reply; ``fit_report_.gap`` is ``nan``.
-
     * `ntp_envs.EndedClass` of one of these: the same, on what was written of each text.
 
     Markov chains and other continuous classes are not supported. (One token a unit, over a convex class of next-token

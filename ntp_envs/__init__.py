@@ -43,7 +43,7 @@ n counts demonstrations and B the rows of a batch, theta has dimension d, phi is
         A learner: fit, and a report of how far from its optimum it stopped.
     agents/targets.py (Targets)
         What a learner from single tokens is taught: a token or a law, at every prefix.
-    agents/fit_class.py (fit_class, token_parts, policy_parts, _finite, choose_layers, _bernoulli, _markov)
+    agents/fit_class.py (fit_class, token_parts, policy_parts, _finite, choose_layers, _nearest, _bernoulli, _markov)
         The fit of a class to tokens or to laws, one function a class: maximum likelihood is a projection.
     agents/log_loss.py (LogLossBC, SmoothedLogLossBC, LayerwiseBC)
         Next-token prediction: log-loss, and what smoothing and single layers make of it.

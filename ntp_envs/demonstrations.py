@@ -335,20 +335,14 @@ class Demonstrations(TokenRows):
     def _metadata(self) -> dict[str, Any]:
         """What a file says besides the arrays, for `_read_metadata`."""
         exact = self.exactness
+        units = {name: sorted(getattr(exact, name, ())) for name in ("units", "expert_units")}
         return {
             "format": FORMAT,
             "version": 1 if self.end_token is None else FORMAT_VERSION,  # earlier releases read what they understand
             "vocab_size": self.vocab_size,
             "source": self.source,
             **({} if self.end_token is None else {"end_token": self.end_token}),
-            "exactness": None
-            if exact is None
-            else {
-                "everything": exact.everything,
-                "units": sorted(exact.units),
-                "statistic": exact.statistic,
-                "expert_units": sorted(exact.expert_units),
-            },
+            "exactness": None if exact is None else {**vars(exact), **units},
         }
 
     @staticmethod

@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import threadpoolctl
 from small_studies import SMALL
 
+from experiments import measure
 from experiments.cells import Cell, Record
 from experiments.charts import end_labels, new_figure, plot_series
 from experiments.cli import parse_run
+from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.study import Analysis, FigureSpec, Study
 from experiments.summary import Table, derived
@@ -167,6 +170,34 @@ def resumed(cell, folder):
     assert [record.value for record in first] == [record.value for record in again]
     assert [record.value for record in first] == [record.value for record in fresh]
     return first
+
+
+def one(outcome, metric, **labels):
+    """The one row in this place."""
+    (row,) = outcome.summary.select(metric, **labels)
+    return row
+
+
+def stopped_and_resumed(monkeypatch, study, options, folder, draw, evaluation):
+    """A run that is stopped at this draw or evaluation of a training and goes on, and the draws of both, in a list."""
+    from agents.neural.training import OnlineBatches
+
+    draws = stopping(monkeypatch, OnlineBatches, "draw", draw)
+    stopping(monkeypatch, measure, "evaluate", evaluation)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, options, out=folder)
+    assert list(folder.glob("checkpoints/*/evaluation-*.json")), "nothing was kept"
+    return run_study(study, options, out=folder), draws
+
+
+def check_without_torch(monkeypatch, study, options, outcome, finding):
+    """Without torch the rest runs, and the last finding says how to get it; networks that are asked for are refused."""
+    monkeypatch.setattr(measure, "without_torch", lambda: 'pip install "ntp-envs[neural]"')
+    auto = replace(options, neural="auto")
+    assert len(list(study.cells(auto))) == len(list(study.cells(options)))
+    assert study.analyse(auto, outcome.summary).findings[-1] == f'{finding}: pip install "ntp-envs[neural]".'
+    with pytest.raises(ValueError, match="--neural no"):
+        list(study.cells(replace(options, neural="yes")))
 
 
 def stopping(monkeypatch, owner, name, at=None):

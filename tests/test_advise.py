@@ -7,37 +7,16 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+import ntp_envs
 from agents.selection import TournamentResult
-from experiments.advise import (
-    _extrapolated,
-    _ranked,
-    advise,
-    evidence,
-    fit_rivals,
-    log_e_value,
-    nats_a_token,
-    smallest_seen,
-    tv_bounds,
-)
+from experiments import advise
 from experiments.advise_command import class_of, quantity
 from experiments.cli import main
-from ntp_envs import (
-    BernoulliClass,
-    BernoulliPolicy,
-    Demonstrations,
-    DistanceCurve,
-    MarkovClass,
-    MixturePolicy,
-    PositionalLinearClass,
-    collect,
-    distance,
-    make_task,
-)
 
 
 def written(policy, n, horizon, rng, prompt_length=0):
     prompts = np.zeros((n, prompt_length), dtype=np.int64)
-    return Demonstrations(prompts, policy.sample(prompts, horizon, rng), vocab_size=policy.vocab_size)
+    return ntp_envs.Demonstrations(prompts, policy.sample(prompts, horizon, rng), vocab_size=policy.vocab_size)
 
 
 # -- is the class misspecified? ----------------------------------------------------------------------------------------
@@ -45,15 +24,15 @@ def written(policy, n, horizon, rng, prompt_length=0):
 
 def test_the_e_value_is_the_mean_ratio_to_the_maximum_likelihood_of_the_class():
     rng = np.random.default_rng(0)
-    first, second = (written(BernoulliPolicy(0.3), 40, 5, rng) for _ in range(2))
-    rivals = {"a": BernoulliPolicy(0.2), "b": BernoulliPolicy(0.6)}
+    first, second = (written(ntp_envs.BernoulliPolicy(0.3), 40, 5, rng) for _ in range(2))
+    rivals = {"a": ntp_envs.BernoulliPolicy(0.2), "b": ntp_envs.BernoulliPolicy(0.6)}
     ones, count = second.tokens.sum(), second.tokens.size
 
     def likelihood(theta):
         return theta**ones * (1 - theta) ** (count - ones)
 
     wanted = np.mean([likelihood(0.2), likelihood(0.6)]) / likelihood(ones / count)
-    value, certified, scores = log_e_value(first, second, BernoulliClass(), rivals)
+    value, certified, scores = advise.log_e_value(first, second, ntp_envs.BernoulliClass(), rivals)
     assert certified
     assert math.exp(value) == pytest.approx(wanted, rel=1e-9)
     assert math.exp(scores["b"]) == pytest.approx(likelihood(0.6), rel=1e-9)
@@ -61,8 +40,8 @@ def test_the_e_value_is_the_mean_ratio_to_the_maximum_likelihood_of_the_class():
 
 def test_a_text_that_no_member_can_write_is_proof():
     rng = np.random.default_rng(0)
-    data = [written(BernoulliPolicy(0.5), 20, 3, rng) for _ in range(2)]
-    value, _, _ = log_e_value(*data, BernoulliClass(0.0, 0.0), {"half": BernoulliPolicy(0.5)})
+    data = [written(ntp_envs.BernoulliPolicy(0.5), 20, 3, rng) for _ in range(2)]
+    value, _, _ = advise.log_e_value(*data, ntp_envs.BernoulliClass(0.0, 0.0), {"half": ntp_envs.BernoulliPolicy(0.5)})
     assert value == math.inf
 
 
@@ -70,20 +49,20 @@ def test_a_text_that_no_member_can_write_is_proof():
 def test_the_e_value_keeps_its_level_where_the_class_holds_the_truth(n):
     """E <= 1 in the mean at any n, so e-values of 5 and more come in a fifth of cases at most."""
     rng, replicates = np.random.default_rng(n), 40
-    task_class, truth = MarkovClass(2, order=1), BernoulliPolicy(0.3)
+    task_class, truth = ntp_envs.MarkovClass(2, order=1), ntp_envs.BernoulliPolicy(0.3)
     large = 0
     for _ in range(replicates):
         first, second = (written(truth, n // 2, 6, rng) for _ in range(2))
-        rivals = fit_rivals(first, task_class)
-        large += log_e_value(first, second, task_class, rivals)[0] >= math.log(5.0)
+        rivals = advise.fit_rivals(first, task_class)
+        large += advise.log_e_value(first, second, task_class, rivals)[0] >= math.log(5.0)
     assert large <= binom.ppf(0.999, replicates, 0.2)
 
 
 def test_a_mixture_of_two_members_is_found():
     rng = np.random.default_rng(1)
-    truth = MixturePolicy([BernoulliPolicy(0.1), BernoulliPolicy(0.9)], [0.8, 0.2])
+    truth = ntp_envs.MixturePolicy([ntp_envs.BernoulliPolicy(0.1), ntp_envs.BernoulliPolicy(0.9)], [0.8, 0.2])
     data = written(truth, 400, 12, rng)
-    mixture = fit_rivals(data, BernoulliClass())["two members of the class"]
+    mixture = advise.fit_rivals(data, ntp_envs.BernoulliClass())["two members of the class"]
     thetas = sorted(component.theta for component in mixture.components)
     assert thetas == pytest.approx([0.1, 0.9], abs=0.03)
 
@@ -95,23 +74,23 @@ def test_a_network_sees_what_no_ngram_can():
     rng, log_e = np.random.default_rng(0), {}
     bits = rng.integers(2, size=(800, 8))
     tokens = np.concatenate([bits, bits[:, :2]], axis=1)
-    halves = [Demonstrations(np.zeros((400, 0), int), part, 2) for part in (tokens[:400], tokens[400:])]
+    halves = [ntp_envs.Demonstrations(np.zeros((400, 0), int), part, 2) for part in (tokens[:400], tokens[400:])]
     for network in (False, True):
-        found = evidence(*halves, MarkovClass(2, order=1), network=network)
+        found = advise.evidence(*halves, ntp_envs.MarkovClass(2, order=1), network=network)
         log_e[network] = found.log_e_value
     assert log_e[True] > 5 * log_e[False] and log_e[True] > 100.0 and found.best == "transformer"
 
 
 def test_bounds_on_the_total_variation_are_below_it():
     """Simulated: all lengths of one call hold together with 95 %."""
-    task = make_task("Contamination", horizon=8, eps=0.2)
+    task = ntp_envs.make_task("Contamination", horizon=8, eps=0.2)
     lengths, missed, shown = np.array([1, 2, 4, 8]), 0, 0
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        first, second = (collect(task, 150, rng) for _ in range(2))
+        first, second = (ntp_envs.collect(task, 150, rng) for _ in range(2))
         fitted = task.policy_class.policy(0.2)
-        bounds, _ = tv_bounds(second, fitted, fit_rivals(first, task.policy_class), lengths, rng)
-        truth = distance(task.expert, fitted, task, metric="tv").values[lengths - 1]
+        bounds, _ = advise.tv_bounds(second, fitted, advise.fit_rivals(first, task.policy_class), lengths, rng)
+        truth = ntp_envs.distance(task.expert, fitted, task, metric="tv").values[lengths - 1]
         missed += (bounds > truth + 1e-12).any()
         shown += bounds[-1] > 0.3
     assert missed <= binom.ppf(0.999, 12, 0.05)
@@ -126,7 +105,7 @@ def test_what_could_not_have_been_seen(n, tests, lengths):
     level = 0.05 / (tests * lengths)
     counts = np.arange(n + 1)
     least = counts[tv_lower_bound(counts, 0 * counts, n, level=level) > 0][0]
-    assert binom.sf(least - 1, n, smallest_seen(n, tests, lengths)) == pytest.approx(0.8, abs=1e-9)
+    assert binom.sf(least - 1, n, advise.smallest_seen(n, tests, lengths)) == pytest.approx(0.8, abs=1e-9)
 
 
 # -- the rest of the answers -------------------------------------------------------------------------------------------
@@ -135,8 +114,10 @@ def test_what_could_not_have_been_seen(n, tests, lengths):
 def test_nats_a_token_of_a_distance_that_grows_steadily():
     h = np.arange(1, 41)
     values = 2.0 * (1.0 - np.exp(-0.1 * h))
-    curve = DistanceCurve("hellinger2", values, values, np.minimum(values * 1.01, 2.0), "made", 10, 0.0 * values)
-    (value, lower, _), at = nats_a_token(curve)
+    curve = ntp_envs.DistanceCurve(
+        "hellinger2", values, values, np.minimum(values * 1.01, 2.0), "made", 10, 0.0 * values
+    )
+    (value, lower, _), at = advise.nats_a_token(curve)
     assert (value, lower) == pytest.approx((0.1, 0.1))
     assert values[at - 1] < 1.98 <= curve.upper[at]
 
@@ -144,9 +125,9 @@ def test_nats_a_token_of_a_distance_that_grows_steadily():
 def test_costs_that_grow_as_a_power_are_extrapolated():
     sizes = [32, 128, 512]
     costs = [3.0 * n**1.5 for n in sizes]
-    assert _extrapolated(sizes, costs, 4096, 3.0) == pytest.approx(3.0 * 4096**1.5)
-    assert _extrapolated(sizes, costs, 4096, 1.0) == pytest.approx(8 * costs[-1])
-    assert _extrapolated([32], [2.0], 64, 1.0) == 4.0
+    assert advise._extrapolated(sizes, costs, 4096, 3.0) == pytest.approx(3.0 * 4096**1.5)
+    assert advise._extrapolated(sizes, costs, 4096, 1.0) == pytest.approx(8 * costs[-1])
+    assert advise._extrapolated([32], [2.0], 64, 1.0) == 4.0
 
 
 def test_log_loss_is_recommended_unless_it_is_clearly_beaten():
@@ -154,51 +135,51 @@ def test_log_loss_is_recommended_unless_it_is_clearly_beaten():
         losses = np.array([[0.0, gap], [-gap, 0.0]])
         return TournamentResult(("simple", "other"), 1, 0.0, 1, losses, np.full((2, 2), error), 1000.0, "psi")
 
-    assert _ranked(game(0.05, 0.06)) == ["simple", "other"]
-    assert _ranked(game(0.002, 0.0)) == ["simple", "other"]  # one event in a thousand may not have been seen
-    assert _ranked(game(0.05, 0.01)) == ["other", "simple"]
+    assert advise._ranked(game(0.05, 0.06)) == ["simple", "other"]
+    assert advise._ranked(game(0.002, 0.0)) == ["simple", "other"]  # one event in a thousand may not have been seen
+    assert advise._ranked(game(0.05, 0.01)) == ["other", "simple"]
 
     losses = np.array([[0.0, 0.3, 0.31], [-0.3, 0.0, 0.01], [-0.31, -0.01, 0.0]])
     three = TournamentResult(("log-loss", "b", "c"), 2, 0.0, 2, losses, np.full((3, 3), 0.02), 1000.0, "psi")
-    assert _ranked(three) == ["c", "b", "log-loss"]
+    assert advise._ranked(three) == ["c", "b", "log-loss"]
 
 
 @pytest.mark.slow
 def test_advice_where_the_truth_is_known():
     rng = np.random.default_rng(0)
-    task = make_task("Contamination", horizon=8, eps=0.1)
-    found = advise(collect(task, 400, rng), task.policy_class, budget=4.0, run=True, rng=rng)
+    task = ntp_envs.make_task("Contamination", horizon=8, eps=0.1)
+    found = advise.advise(ntp_envs.collect(task, 400, rng), task.policy_class, budget=4.0, run=True, rng=rng)
     assert found.misspecified and len(found.sentences) == 4
     fit = task.policy_class.policy(0.1)
-    assert found.tv_lower[-1] <= distance(task.expert, fit, task, metric="tv").final
+    assert found.tv_lower[-1] <= ntp_envs.distance(task.expert, fit, task, metric="tv").final
     assert found.recommended.startswith(("smoothed", "rho", "chunked", "ChunkKR"))
     assert found.reached[found.recommended][2] < found.reached["log-loss"][1]
     assert {cost.learner for cost in found.costs} >= {"log-loss", "rho", "chunked rho, K=2", "ChunkKR, K=4"}
     json.dumps(found.to_dict(), allow_nan=False)
 
-    law = BernoulliPolicy(0.4)
-    well = advise(written(law, 200, 4, rng), BernoulliClass(), budget=4.0, rng=rng)
+    law = ntp_envs.BernoulliPolicy(0.4)
+    well = advise.advise(written(law, 200, 4, rng), ntp_envs.BernoulliClass(), budget=4.0, rng=rng)
     assert not well.misspecified and well.recommended == "log-loss" and "could not have been seen" in well.sentences[0]
 
 
 def test_the_same_seed_gives_the_same_answers():
-    task = make_task("RareMode", horizon=8, eps=0.1)
-    data = collect(task, 100, np.random.default_rng(0))
-    one, two = (advise(data, task.policy_class, rng=np.random.default_rng(3)) for _ in range(2))
+    task = ntp_envs.make_task("RareMode", horizon=8, eps=0.1)
+    data = ntp_envs.collect(task, 100, np.random.default_rng(0))
+    one, two = (advise.advise(data, task.policy_class, rng=np.random.default_rng(3)) for _ in range(2))
     assert (one.log_e_value, one.tv_lower.tolist(), one.losses) == (two.log_e_value, two.tv_lower.tolist(), two.losses)
 
 
-EQUAL = Demonstrations(np.zeros((60, 0), int), np.ones((60, 4), int), vocab_size=2)
+EQUAL = ntp_envs.Demonstrations(np.zeros((60, 0), int), np.ones((60, 4), int), vocab_size=2)
 
 
 def test_demonstrations_that_are_all_equal():
-    found = advise(EQUAL, BernoulliClass(), budget=5.0)
+    found = advise.advise(EQUAL, ntp_envs.BernoulliClass(), budget=5.0)
     assert not found.misspecified and found.tv_lower[-1] == 0 and found.recommended == "log-loss"
 
 
 def test_a_budget_that_nothing_fits():
-    found = advise(EQUAL, BernoulliClass(), budget=5.0, memory=1e6)
-    tight = advise(EQUAL, BernoulliClass(), budget=1e-3)
+    found = advise.advise(EQUAL, ntp_envs.BernoulliClass(), budget=5.0, memory=1e6)
+    tight = advise.advise(EQUAL, ntp_envs.BernoulliClass(), budget=1e-3)
     assert "raise the budget" in tight.sentences[3] or tight.recommended
     assert all("times the memory" in cost.why_not or cost.megabytes <= 1.0 or cost.why_not for cost in found.costs)
 
@@ -212,14 +193,14 @@ def test_a_budget_that_nothing_fits():
         (EQUAL, {"horizon": 0}, "horizon=0"),
         (EQUAL, {"budget": 0.0}, "budget=0"),
         (EQUAL, {"memory": 5.0}, "memory=5"),
-        (EQUAL, {"policy_class": PositionalLinearClass(2, 0, 4)}, "no maximum likelihood"),
-        (make_task("Contamination", horizon=4).population(), {}, "independent draws"),
+        (EQUAL, {"policy_class": ntp_envs.PositionalLinearClass(2, 0, 4)}, "no maximum likelihood"),
+        (ntp_envs.make_task("Contamination", horizon=4).population(), {}, "independent draws"),
     ],
 )
 def test_what_cannot_be_advised_on(data, asked, said):
-    asked = {"policy_class": BernoulliClass(), **asked}
+    asked = {"policy_class": ntp_envs.BernoulliClass(), **asked}
     with pytest.raises((ValueError, TypeError), match=said):
-        advise(data, asked.pop("policy_class"), **asked)
+        advise.advise(data, asked.pop("policy_class"), **asked)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +250,7 @@ def test_the_command_on_a_task_and_on_demonstrations(tmp_path, capsys):
 
 def test_the_command_on_log_probabilities(tmp_path, capsys):
     rng = np.random.default_rng(0)
-    p, q = BernoulliPolicy(0.3), BernoulliPolicy(0.4)
+    p, q = ntp_envs.BernoulliPolicy(0.3), ntp_envs.BernoulliPolicy(0.4)
     arrays = {}
     for name, writer in (("p", p), ("q", q)):
         texts = written(writer, 200, 6, rng)

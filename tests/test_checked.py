@@ -6,20 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from agents import (
-    ClippedRatioBC,
-    CrossValidatedBC,
-    DAgger,
-    LogLossBC,
-    OnPolicyDistillation,
-    RhoEstimatorBC,
-    ScheduledSampling,
-    SmoothedLogLossBC,
-    TaiLrBC,
-    TotalVariationBC,
-    TournamentBC,
-    tournament,
-)
+import agents
 from ntp_envs import (
     BernoulliPolicy,
     CallablePolicy,
@@ -137,17 +124,19 @@ READ = {
     "approximation factor": lambda bad: approximation_factor(TASK, bad),
     "evaluate": lambda bad: evaluate(bad, TASK, n=30, rng=RNG(0)),
     "collect": lambda bad: collect(TASK, 30, RNG(0), policy=bad),
-    "tournament": lambda bad: tournament([UniformPolicy(2), bad], collect(TASK, 30, RNG(0))),
-    "log-loss": lambda bad: LogLossBC().fit(collect(TASK, 30, RNG(0)), FiniteClass([UniformPolicy(2), bad])),
-    "rho": lambda bad: RhoEstimatorBC().fit(collect(TASK, 30, RNG(0)), FiniteClass([UniformPolicy(2), bad])),
-    "total variation": lambda bad: TotalVariationBC().fit(
+    "tournament": lambda bad: agents.tournament([UniformPolicy(2), bad], collect(TASK, 30, RNG(0))),
+    "log-loss": lambda bad: agents.LogLossBC().fit(collect(TASK, 30, RNG(0)), FiniteClass([UniformPolicy(2), bad])),
+    "rho": lambda bad: agents.RhoEstimatorBC().fit(collect(TASK, 30, RNG(0)), FiniteClass([UniformPolicy(2), bad])),
+    "total variation": lambda bad: agents.TotalVariationBC().fit(
         collect(TASK, 30, RNG(0)), FiniteClass([UniformPolicy(2), bad])
     ),
-    "TaiLr": lambda bad: TaiLrBC().fit(collect(TASK, 30, RNG(0)), FiniteClass([UniformPolicy(2), bad])),
-    "DAgger": lambda bad: DAgger(TASK, rounds=1, rollouts=5).fit(
+    "TaiLr": lambda bad: agents.TaiLrBC().fit(collect(TASK, 30, RNG(0)), FiniteClass([UniformPolicy(2), bad])),
+    "DAgger": lambda bad: agents.DAgger(TASK, rounds=1, rollouts=5).fit(
         collect(TASK, 30, RNG(0)), FiniteClass([UniformPolicy(2), bad])
     ),
-    "layers": lambda bad: LogLossBC().fit(collect(TASK, 30, RNG(0)), ProductClass([[UniformPolicy(2), bad]] * 6)),
+    "layers": lambda bad: agents.LogLossBC().fit(
+        collect(TASK, 30, RNG(0)), ProductClass([[UniformPolicy(2), bad]] * 6)
+    ),
 }
 
 
@@ -289,19 +278,19 @@ class Handmade(Policy):
 @pytest.mark.parametrize(
     "agent",
     [
-        LogLossBC(),
-        SmoothedLogLossBC(),
-        RhoEstimatorBC(),
-        TotalVariationBC(),
-        TotalVariationBC("tournament"),
-        ClippedRatioBC(),
-        TaiLrBC(),
-        DAgger(TASK, rounds=2, rollouts=20),
-        OnPolicyDistillation(TASK, rounds=2, rollouts=20),
-        ScheduledSampling(rounds=2),
-        CrossValidatedBC(SmoothedLogLossBC(), {"lam": [0.01, 0.1]}, folds=2),
-        TournamentBC([LogLossBC(), SmoothedLogLossBC()]),
-        TournamentBC([LogLossBC(), SmoothedLogLossBC()], refit=True),
+        agents.LogLossBC(),
+        agents.SmoothedLogLossBC(),
+        agents.RhoEstimatorBC(),
+        agents.TotalVariationBC(),
+        agents.TotalVariationBC("tournament"),
+        agents.ClippedRatioBC(),
+        agents.TaiLrBC(),
+        agents.DAgger(TASK, rounds=2, rollouts=20),
+        agents.OnPolicyDistillation(TASK, rounds=2, rollouts=20),
+        agents.ScheduledSampling(rounds=2),
+        agents.CrossValidatedBC(agents.SmoothedLogLossBC(), {"lam": [0.01, 0.1]}, folds=2),
+        agents.TournamentBC([agents.LogLossBC(), agents.SmoothedLogLossBC()]),
+        agents.TournamentBC([agents.LogLossBC(), agents.SmoothedLogLossBC()], refit=True),
     ],
     ids=repr,
 )

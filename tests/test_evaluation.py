@@ -12,19 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 
-from ntp_envs import (
-    BernoulliPolicy,
-    CallablePolicy,
-    Demonstrations,
-    FiniteClass,
-    GreedyPolicy,
-    NotTractableError,
-    TabularPolicy,
-    UniformPolicy,
-    collect,
-    make_task,
-    policies,
-)
+import ntp_envs
 from ntp_envs.evaluation import (
     BY_POSITION,
     TOTALS,
@@ -62,12 +50,12 @@ def by_hand(policy, demos):
 @given(seed=st.integers(0, 2**16), vocab=st.integers(2, 3), horizon=st.integers(1, 4), prompt=st.integers(0, 1))
 def test_every_measure_of_a_random_policy_is_what_counting_says(seed, vocab, horizon, prompt):
     draws = rng(seed)
-    policy, expert = (TabularPolicy.random(vocab, horizon, draws, prompt_length=prompt) for _ in range(2))
+    policy, expert = (ntp_envs.TabularPolicy.random(vocab, horizon, draws, prompt_length=prompt) for _ in range(2))
     prompts = draws.integers(vocab, size=(17, prompt))
-    demos = Demonstrations(
+    demos = ntp_envs.Demonstrations(
         prompts, expert.sample(prompts, horizon, draws), vocab_size=vocab, weights=draws.random(17) + 0.1
     )
-    task = make_task("BernoulliMixture", horizon=horizon)  # only its shapes and success are read
+    task = ntp_envs.make_task("BernoulliMixture", horizon=horizon)  # only its shapes and success are read
     for name, value in (("vocab_size", vocab), ("prompt_length", prompt), ("has_success", False)):
         object.__setattr__(task, name, value)
     found = evaluate(policy, task, demonstrations=demos, rng=draws)
@@ -85,8 +73,8 @@ def test_every_measure_of_a_random_policy_is_what_counting_says(seed, vocab, hor
 
 def test_sampled_measures_tend_to_their_probabilities():
     """By enumeration of both laws: a draw agrees with a demonstration with probability sum_a P(a) Q(a)."""
-    task = make_task("NoisyParity", bits=2, subset=(0, 1), noise=0.2)
-    policy = TabularPolicy.random(2, task.horizon, rng(3))
+    task = ntp_envs.make_task("NoisyParity", bits=2, subset=(0, 1), noise=0.2)
+    policy = ntp_envs.TabularPolicy.random(2, task.horizon, rng(3))
     sequences = np.array(list(itertools.product(range(2), repeat=task.horizon)))
     nothing = np.empty((len(sequences), 0), dtype=int)
     laws = [np.exp(pi.log_probs(nothing, sequences).sum(axis=1)) for pi in (task.expert, policy)]
@@ -101,8 +89,8 @@ def test_sampled_measures_tend_to_their_probabilities():
 
 
 def test_the_uniform_policy_is_at_one_over_a_and_log_a():
-    task = make_task("ARLinear", horizon=6)
-    found = evaluate(UniformPolicy(task.vocab_size), task, n=4000, rng=rng())
+    task = ntp_envs.make_task("ARLinear", horizon=6)
+    found = evaluate(ntp_envs.UniformPolicy(task.vocab_size), task, n=4000, rng=rng())
     size = task.vocab_size
     np.testing.assert_allclose(found.cross_entropy, math.log(size))
     assert found.interval("mean_cross_entropy") == pytest.approx((math.log(size), math.log(size)))
@@ -113,7 +101,7 @@ def test_the_uniform_policy_is_at_one_over_a_and_log_a():
 
 
 def test_the_expert_of_a_deterministic_task_gets_everything_right():
-    task = make_task("Tightrope", horizon=9, eps=0.2)
+    task = ntp_envs.make_task("Tightrope", horizon=9, eps=0.2)
     found = evaluate(task.expert, task, n=30, rng=rng())
     for name in ("forced_accuracy", "greedy_accuracy", "sampled_accuracy"):
         assert (getattr(found, name) == 1.0).all()
@@ -125,9 +113,9 @@ def test_the_expert_of_a_deterministic_task_gets_everything_right():
 
 
 def test_a_demonstrated_token_of_probability_zero_is_counted_and_makes_the_cross_entropy_infinite():
-    task = make_task("Contamination", horizon=5)
-    demos = collect(task, 200, rng())
-    found = evaluate(BernoulliPolicy(0.0), task, demonstrations=demos, rng=rng())
+    task = ntp_envs.make_task("Contamination", horizon=5)
+    demos = ntp_envs.collect(task, 200, rng())
+    found = evaluate(ntp_envs.BernoulliPolicy(0.0), task, demonstrations=demos, rng=rng())
     np.testing.assert_allclose(found.impossible, demos.tokens.mean(axis=0))
     assert np.isinf(found.cross_entropy).all() and math.isinf(found.perplexity) and math.isinf(found.bits_per_token)
     assert found.interval("mean_cross_entropy") == (math.inf, math.inf)
@@ -136,25 +124,25 @@ def test_a_demonstrated_token_of_probability_zero_is_counted_and_makes_the_cross
 
 
 def test_a_row_of_weight_zero_does_not_count():
-    task = make_task("Contamination", horizon=2)
-    demos = Demonstrations(np.zeros((2, 1), int), [[0, 0], [1, 1]], vocab_size=2, weights=np.array([3.0, 0.0]))
-    found = evaluate(BernoulliPolicy(0.0), task, demonstrations=demos, rng=rng())
+    task = ntp_envs.make_task("Contamination", horizon=2)
+    demos = ntp_envs.Demonstrations(np.zeros((2, 1), int), [[0, 0], [1, 1]], vocab_size=2, weights=np.array([3.0, 0.0]))
+    found = evaluate(ntp_envs.BernoulliPolicy(0.0), task, demonstrations=demos, rng=rng())
     assert found.mean_cross_entropy == 0.0
     assert found.forced_exact == 1.0
 
 
 def test_a_population_gives_the_exact_forced_measures():
-    task = make_task("RareMode", horizon=6, eps=0.2)
+    task = ntp_envs.make_task("RareMode", horizon=6, eps=0.2)
     found = evaluate(task.policy_class.policy(0), task, demonstrations=task.population(), rng=rng())
     wanted = task.member_kl()[0] - (0.2 * math.log(0.2) + 0.8 * math.log(0.8))  # cross-entropy = KL + entropy
     assert found.cross_entropy.sum() == pytest.approx(wanted)
 
 
 def test_blocks_do_not_change_anything(monkeypatch):
-    task = make_task("ARLinear", horizon=6)
-    policy = TabularPolicy.random(task.vocab_size, 6, rng(1), prompt_length=task.prompt_length)
+    task = ntp_envs.make_task("ARLinear", horizon=6)
+    policy = ntp_envs.TabularPolicy.random(task.vocab_size, 6, rng(1), prompt_length=task.prompt_length)
     whole = evaluate(policy, task, n=101, rng=rng(2))
-    monkeypatch.setattr(policies, "LAW_CELLS", 3 * task.vocab_size)
+    monkeypatch.setattr(ntp_envs.policies, "LAW_CELLS", 3 * task.vocab_size)
     blocks = evaluate(policy, task, n=101, rng=rng(2))
     for name in BY_POSITION:
         np.testing.assert_array_equal(getattr(whole, name), getattr(blocks, name))
@@ -164,27 +152,27 @@ def test_blocks_do_not_change_anything(monkeypatch):
 def test_the_forced_law_is_asked_for_in_blocks(monkeypatch):
     sizes = []
 
-    class Watched(UniformPolicy):
+    class Watched(ntp_envs.UniformPolicy):
         def forced_log_probs(self, prompts, tokens):
             sizes.append(len(tokens) * tokens.shape[1] * self.vocab_size)
             return super().forced_log_probs(prompts, tokens)
 
-    monkeypatch.setattr(policies, "LAW_CELLS", 100)
-    evaluate(Watched(2), make_task("Contamination", horizon=8), n=50, rng=rng())
+    monkeypatch.setattr(ntp_envs.policies, "LAW_CELLS", 100)
+    evaluate(Watched(2), ntp_envs.make_task("Contamination", horizon=8), n=50, rng=rng())
     assert max(sizes) <= 100 and sum(sizes) == 50 * 8 * 2
     sizes.clear()
-    evaluate(Watched(2), make_task("Contamination", horizon=64), n=3, rng=rng())
+    evaluate(Watched(2), ntp_envs.make_task("Contamination", horizon=64), n=3, rng=rng())
     assert sizes == [128] * 3  # one sequence at a time where even that is more than a block
 
 
 def test_intervals_cover_the_truth_about_19_times_in_20():
-    task = make_task("Contamination", horizon=3, eps=0.3, p=0.2, q=0.8)
-    policy = BernoulliPolicy(0.3)
+    task = ntp_envs.make_task("Contamination", horizon=3, eps=0.3, p=0.2, q=0.8)
+    policy = ntp_envs.BernoulliPolicy(0.3)
     prompts, masses = task.prompt_law()
     tokens = np.tile(list(itertools.product(range(2), repeat=3)), (len(prompts), 1))
     prompts, masses = np.repeat(prompts, 8, axis=0), np.repeat(masses, 8)
     law = masses * np.exp(task.expert.log_probs(prompts, tokens).sum(axis=1))
-    complete = Demonstrations(prompts, tokens, vocab_size=2, weights=law)
+    complete = ntp_envs.Demonstrations(prompts, tokens, vocab_size=2, weights=law)
     truth = evaluate(policy, task, demonstrations=complete, rng=rng())
     agree = complete.normalised_weights() @ (complete.tokens * 0.3 + (1 - complete.tokens) * 0.7)
     wanted = {
@@ -209,24 +197,24 @@ def test_intervals_cover_the_truth_about_19_times_in_20():
 
 
 def test_the_same_seed_gives_the_same_evaluation():
-    task = make_task("Contamination", horizon=6)
-    first, again = (evaluate(BernoulliPolicy(0.4), task, n=40, rng=rng(7)) for _ in range(2))
+    task = ntp_envs.make_task("Contamination", horizon=6)
+    first, again = (evaluate(ntp_envs.BernoulliPolicy(0.4), task, n=40, rng=rng(7)) for _ in range(2))
     np.testing.assert_array_equal(first.sampled_accuracy, again.sampled_accuracy)
     assert first.samples == again.samples
 
 
 def test_samples_are_decoded_prompts_targets_and_answers():
-    task = make_task("Tightrope", horizon=4)
+    task = ntp_envs.make_task("Tightrope", horizon=4)
     found = evaluate(task.expert, task, n=5, rng=rng(), samples=2)
-    text = task.decode(collect(task, 1, rng()).tokens[0])
+    text = task.decode(ntp_envs.collect(task, 1, rng()).tokens[0])
     assert len(found.samples) == 2 and isinstance(found.samples[0], SampleText)
     assert found.samples[0].target == found.samples[0].greedy == found.samples[0].sampled == text
     assert evaluate(task.expert, task, n=1, rng=rng(), samples=9).samples[1:] == ()
 
 
 def test_rows_totals_and_table_say_what_the_fields_say():
-    task = make_task("NoisyParity")
-    found = evaluate(GreedyPolicy(UniformPolicy(2)), task, n=40, rng=rng())
+    task = ntp_envs.make_task("NoisyParity")
+    found = evaluate(ntp_envs.GreedyPolicy(ntp_envs.UniformPolicy(2)), task, n=40, rng=rng())
     rows = found.rows()
     assert [row["h"] for row in rows] == list(range(1, task.horizon + 1))
     assert [row["greedy_accuracy"] for row in rows] == found.greedy_accuracy.tolist()
@@ -243,14 +231,14 @@ def test_rows_totals_and_table_say_what_the_fields_say():
 
 
 def test_without_success_there_is_none():
-    found = evaluate(BernoulliPolicy(0.5), make_task("Contamination", horizon=4), n=5, rng=rng())
+    found = evaluate(ntp_envs.BernoulliPolicy(0.5), ntp_envs.make_task("Contamination", horizon=4), n=5, rng=rng())
     assert found.greedy_success is None and found.sampled_success is None
     assert "greedy_success" not in {row["measure"] for row in found.totals()}
 
 
 def test_a_policy_whose_prompt_it_reads_is_evaluated_after_the_right_prompt():
     """A copier that needs its prompt: right where prompts are, wrong after shuffled ones."""
-    task = make_task("ARLinear", horizon=2)
+    task = ntp_envs.make_task("ARLinear", horizon=2)
     size, length = task.vocab_size, task.prompt_length
     assert length >= 1
 
@@ -258,8 +246,8 @@ def test_a_policy_whose_prompt_it_reads_is_evaluated_after_the_right_prompt():
         return np.where(np.arange(size) == prompts[:, :1], math.log(0.9), math.log(0.1 / (size - 1)))
 
     prompts = rng().integers(size, size=(50, length))
-    demos = Demonstrations(prompts, np.repeat(prompts[:, :1], 2, axis=1), vocab_size=size)
-    found = evaluate(CallablePolicy(copy, size), task, demonstrations=demos, rng=rng())
+    demos = ntp_envs.Demonstrations(prompts, np.repeat(prompts[:, :1], 2, axis=1), vocab_size=size)
+    found = evaluate(ntp_envs.CallablePolicy(copy, size), task, demonstrations=demos, rng=rng())
     assert isinstance(found, Evaluation)
     assert found.forced_exact == found.greedy_exact == 1.0
     assert found.sequence_probability == pytest.approx(0.81)
@@ -269,7 +257,7 @@ def test_a_policy_whose_prompt_it_reads_is_evaluated_after_the_right_prompt():
 
 
 def test_backtracking_is_part_of_the_result_where_it_is_asked_for():
-    task = make_task("Snowball", horizon=20, eps=0.1)
+    task = ntp_envs.make_task("Snowball", horizon=20, eps=0.1)
     copier = task.sloppy_copier()
     plain = evaluate(copier, task, n=400, rng=np.random.default_rng(0))
     assert plain.backtracking_accepted is None and "backtracking" not in plain.table()
@@ -296,17 +284,17 @@ class Rule(Task):
 
     @cached_property
     def expert(self):
-        return UniformPolicy(2)
+        return ntp_envs.UniformPolicy(2)
 
     @cached_property
     def policy_class(self):
-        return FiniteClass([UniformPolicy(2)])
+        return ntp_envs.FiniteClass([ntp_envs.UniformPolicy(2)])
 
     def prompt_law(self):
         return np.empty((1, 0), dtype=int), np.ones(1)
 
     def best_in_class(self):
-        raise NotTractableError("not needed")
+        raise ntp_envs.NotTractableError("not needed")
 
     def verify(self, prompts, tokens):
         if self.secret:
@@ -326,7 +314,7 @@ def frequencies(tokens):
 
 
 def test_depth_one_draws_from_the_policy_conditioned_one_token_at_a_time():
-    task, policy, n = Rule(), TabularPolicy.random(2, 4, rng(1)), 20_000
+    task, policy, n = Rule(), ntp_envs.TabularPolicy.random(2, 4, rng(1)), 20_000
     wanted = np.zeros(16)
     for code, row in enumerate(itertools.product(range(2), repeat=4)):
         mass = 1.0
@@ -344,7 +332,7 @@ def test_depth_one_draws_from_the_policy_conditioned_one_token_at_a_time():
 def test_cost_of_a_search_of_any_depth_solves_its_markov_chain(depth):
     """From t tokens on with probability 1 - eps, back to max(t - depth + 1, 0) with probability eps, one token each."""
     horizon, eps, n = 6, 0.2, 4000
-    task = make_task("Snowball", horizon=horizon, eps=eps, vocab_size=3)
+    task = ntp_envs.make_task("Snowball", horizon=horizon, eps=eps, vocab_size=3)
     found = backtracking_search(
         task.sloppy_copier(), task, task.sample_prompts(n, rng()), rng=rng(1), depth=depth, budget=10_000
     )
@@ -396,7 +384,7 @@ def test_greedy_depth_first_search_is_the_recursion(seed, zeros):
     if zeros:  # some tokens impossible: dead ends, and secrets that nothing reaches
         for table in tables:
             table[draws.random(len(table)) < 0.3] = [1.0, 0.0]
-    policy, task = TabularPolicy(tables), Rule(secret=tuple(draws.integers(2, size=4).tolist()))
+    policy, task = ntp_envs.TabularPolicy(tables), Rule(secret=tuple(draws.integers(2, size=4).tolist()))
     found = backtracking_search(policy, task, nothing(3), rng=draws, depth=None, budget=1000, decoding="greedy")
     answer, drawn, rejected = depth_first(policy, task, [])
     assert found.accepted.tolist() == [answer is not None] * 3
@@ -406,7 +394,7 @@ def test_greedy_depth_first_search_is_the_recursion(seed, zeros):
 
 
 def test_sampled_depth_first_search_reaches_everything_and_tries_nothing_twice():
-    task, policy = Rule(secret=(1, 0, 1, 1)), TabularPolicy.random(2, 4, rng(3), concentration=0.3)
+    task, policy = Rule(secret=(1, 0, 1, 1)), ntp_envs.TabularPolicy.random(2, 4, rng(3), concentration=0.3)
     found = backtracking_search(policy, task, nothing(200), rng=rng(4), depth=None, budget=31)
     assert found.accepted.all()
     assert found.drawn.max() <= 2 + 4 + 8 + 16  # every token of the tree once
@@ -415,7 +403,7 @@ def test_sampled_depth_first_search_reaches_everything_and_tries_nothing_twice()
 
 
 def test_probabilities_that_underflow_can_still_be_drawn_when_nothing_else_is_left():
-    class Sure(UniformPolicy):
+    class Sure(ntp_envs.UniformPolicy):
         def next_log_probs(self, prompts, tokens):
             return np.tile([0.0, -1000.0], (len(tokens), 1))
 
@@ -424,7 +412,7 @@ def test_probabilities_that_underflow_can_still_be_drawn_when_nothing_else_is_le
 
 
 def test_out_of_budget_keeps_the_prefix_that_passed():
-    task = make_task("Snowball", horizon=20, eps=0.5, vocab_size=4)
+    task = ntp_envs.make_task("Snowball", horizon=20, eps=0.5, vocab_size=4)
     prompts = task.sample_prompts(300, rng())
     found = backtracking_search(task.sloppy_copier(), task, prompts, rng=rng(1), budget=36)
     assert 0 < found.share_within() < 1
@@ -436,7 +424,7 @@ def test_out_of_budget_keeps_the_prefix_that_passed():
 
 
 def test_share_within_is_the_curve_of_the_budget():
-    task = make_task("Snowball", horizon=8, eps=0.3)
+    task = ntp_envs.make_task("Snowball", horizon=8, eps=0.3)
     prompts = task.sample_prompts(3000, rng())
     long = backtracking_search(task.sloppy_copier(), task, prompts, rng=rng(1), budget=200)
     shares = [long.share_within(b) for b in (7, 8, 10, 14, 200)]
@@ -451,12 +439,12 @@ def test_share_within_is_the_curve_of_the_budget():
 def test_the_law_is_asked_for_once_a_prefix():
     asked = []
 
-    class Watched(UniformPolicy):
+    class Watched(ntp_envs.UniformPolicy):
         def next_log_probs(self, prompts, tokens):
             asked.append(len(tokens))
             return super().next_log_probs(prompts, tokens)
 
-    task = make_task("Snowball", horizon=12, eps=0.3)
+    task = ntp_envs.make_task("Snowball", horizon=12, eps=0.3)
     backtracking_search(Watched(10), task, task.sample_prompts(50, rng()), rng=rng(1), budget=3000)
     assert asked == [50] * 12  # and all rows at once, laggards waited for
 
@@ -478,7 +466,7 @@ def test_path_star_backtracking_repairs_nothing_unless_it_is_exhaustive(degree):
 
 
 def test_best_of_k_finds_an_answer_with_the_probability_of_k_draws():
-    task = make_task("Snowball", horizon=10, eps=0.15)
+    task = ntp_envs.make_task("Snowball", horizon=10, eps=0.15)
     p, n, k = task.exact_match(), 4000, 6
     prompts = task.sample_prompts(n, rng())
     found = best_of(task.sloppy_copier(), task, prompts, k, rng=rng(1))
@@ -492,14 +480,14 @@ def test_best_of_k_finds_an_answer_with_the_probability_of_k_draws():
 
 
 def test_best_of_takes_success_where_there_is_no_verifier():
-    task = make_task("RareMode", horizon=4)
-    found = best_of(UniformPolicy(2), task, nothing(400), 3, rng=rng())
+    task = ntp_envs.make_task("RareMode", horizon=4)
+    found = best_of(ntp_envs.UniformPolicy(2), task, nothing(400), 3, rng=rng())
     assert np.array_equal(found.accepted, task.success(nothing(400), found.tokens) == 1.0)
     assert 0.2 < found.share_within() < 0.5
 
 
 def test_the_same_seed_searches_the_same_way():
-    task = make_task("Snowball", horizon=10, eps=0.3)
+    task = ntp_envs.make_task("Snowball", horizon=10, eps=0.3)
     prompts = task.sample_prompts(40, rng())
     first, again = (backtracking_search(task.sloppy_copier(), task, prompts, rng=rng(5), depth=3) for _ in range(2))
     assert np.array_equal(first.tokens, again.tokens) and np.array_equal(first.drawn, again.drawn)
@@ -550,7 +538,7 @@ def valued(policy, prompt, horizon, reward, wrong):
 def grove():
     """A policy, a prompt, and a reward of whole answers of which some are worth nothing."""
     draws = rng(11)
-    policy = TabularPolicy.random(3, 3, draws)
+    policy = ntp_envs.TabularPolicy.random(3, 3, draws)
     reward = {y: float(draws.choice([0.0, 0.2, 1.0, 3.0])) for y in itertools.product(range(3), repeat=3)}
     return policy, np.zeros((1, 0), dtype=int), reward
 
@@ -585,8 +573,8 @@ class Bare(Task):
     horizon: int = 3
     vocab_size = 3
     prompt_length = 0
-    expert = TabularPolicy.random(3, 3, np.random.default_rng(11))
-    policy_class = FiniteClass([expert])
+    expert = ntp_envs.TabularPolicy.random(3, 3, np.random.default_rng(11))
+    policy_class = ntp_envs.FiniteClass([expert])
 
     def sample_prompts(self, n, rng):
         return np.zeros((n, 0), dtype=int)
@@ -595,7 +583,7 @@ class Bare(Task):
         return np.zeros((1, 0), dtype=int), np.ones(1)
 
     def best_in_class(self):
-        raise NotTractableError("nobody asks")
+        raise ntp_envs.NotTractableError("nobody asks")
 
 
 @pytest.mark.parametrize(("wrong", "visits"), [(1.0, 1), (8.0, 1), (8.0, 3)])
@@ -655,5 +643,5 @@ def test_a_walk_that_cannot_end_stops_and_bad_values_are_refused():
     for bad in (lambda x, y: -np.ones(len(y)), lambda x, y: np.ones(1), lambda x, y: np.full(len(y), np.nan)):
         with pytest.raises(ValueError, match="one finite number of at least 0"):
             backtracking_walk(task.expert, task, nothing, rng=draws, value=bad)
-    with pytest.raises(NotTractableError, match="no verifier"):
+    with pytest.raises(ntp_envs.NotTractableError, match="no verifier"):
         backtracking_walk(task.expert, task, nothing, rng=draws)

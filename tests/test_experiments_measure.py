@@ -5,17 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.measure import (
-    MEGABYTES,
-    SECONDS,
-    build_learner,
-    costed_fit,
-    draw,
-    drawn_once,
-    evaluation_records,
-    passing,
-    shown_lengths,
-)
+from experiments import measure
 from ntp_envs import UniformPolicy, collect, make_task
 from ntp_envs.evaluation import evaluate
 
@@ -27,7 +17,7 @@ def measured(name):
 
 def test_records_hold_every_measure_with_its_interval_and_place():
     evaluation = measured("NoisyParity")
-    records = evaluation_records(evaluation, {"task": "NoisyParity", "learner": "uniform"})
+    records = measure.evaluation_records(evaluation, {"task": "NoisyParity", "learner": "uniform"})
     by_position = [record for record in records if record.metric == "sampled_accuracy"]
     assert [record.labels["h"] for record in by_position] == list(range(1, evaluation.horizon + 1))
     lower, upper = evaluation.interval("sampled_accuracy")
@@ -47,7 +37,7 @@ def test_records_hold_every_measure_with_its_interval_and_place():
 
 
 def test_a_task_without_success_has_no_record_of_it():
-    records = evaluation_records(measured("Contamination"), {})
+    records = measure.evaluation_records(measured("Contamination"), {})
     assert not any("success" in record.metric for record in records)
 
 
@@ -57,7 +47,7 @@ def test_drawing_counts_has_the_law_of_collecting():
     spread = 5 * np.sqrt(n * masses * (1 - masses))
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        for demonstrations in (draw(task, n, rng), collect(task, n, rng).pooled()):
+        for demonstrations in (measure.draw(task, n, rng), collect(task, n, rng).pooled()):
             contexts = demonstrations.prompts @ (1 << np.arange(task.prompt_length)[::-1])
             counts = np.bincount(contexts, weights=demonstrations.weights, minlength=len(masses))
             assert counts.sum() == n
@@ -68,33 +58,33 @@ def test_drawing_counts_has_the_law_of_collecting():
 def test_a_costed_fit_measures_without_changing_the_fit():
     task = make_task("Contamination", horizon=16, eps=0.05, p=1e-3, q=1 - 1e-3, theta_min=1e-3)
     demonstrations = collect(task, 200, np.random.default_rng(0))
-    plain = build_learner("ChunkKR", task, 4, 1.0)
+    plain = measure.build_learner("ChunkKR", task, 4, 1.0)
     plain.fit(demonstrations, task.policy_class, rng=np.random.default_rng(3))
-    agent = build_learner("ChunkKR", task, 4, 1.0)
-    fit = costed_fit(agent, demonstrations, task.policy_class, 3, memory=True)
+    agent = measure.build_learner("ChunkKR", task, 4, 1.0)
+    fit = measure.costed_fit(agent, demonstrations, task.policy_class, 3, memory=True)
     assert fit.agent.fit_report_.objective == plain.fit_report_.objective
     assert fit.converged and fit.seconds > 0 and fit.megabytes > 0.01
-    assert {record.metric for record in fit.records({}) if record.machine} == {SECONDS, MEGABYTES}
-    without = costed_fit(agent.clone(), demonstrations, task.policy_class, 3, memory=False)
-    assert [record.metric for record in without.records({})] == [SECONDS]
-    short = build_learner("ChunkKR", task, 4, 1.0).set_params(max_iterations=1)
-    assert not costed_fit(short, demonstrations, task.policy_class, 3, memory=False).converged
+    assert {record.metric for record in fit.records({}) if record.machine} == {measure.SECONDS, measure.MEGABYTES}
+    without = measure.costed_fit(agent.clone(), demonstrations, task.policy_class, 3, memory=False)
+    assert [record.metric for record in without.records({})] == [measure.SECONDS]
+    short = measure.build_learner("ChunkKR", task, 4, 1.0).set_params(max_iterations=1)
+    assert not measure.costed_fit(short, demonstrations, task.policy_class, 3, memory=False).converged
 
 
 def test_a_curve_passes_a_level_on_the_line_between_two_points():
     curves = {(0.5, 0.75, 1.25): 2.5, (0.5, 1.0, 1.5): 2.0, (2.0, 2.0): 0.5, (0.9,) * 7: math.inf}
-    assert [passing(np.array(curve)) for curve in curves] == pytest.approx(list(curves.values()))
+    assert [measure.passing(np.array(curve)) for curve in curves] == pytest.approx(list(curves.values()))
 
 
 def test_lengths_that_are_shown():
-    assert shown_lengths(3) == [1, 2, 3]
-    assert shown_lengths(256)[:32] == list(range(1, 33)) and shown_lengths(256)[-1] == 256
-    assert len(shown_lengths(256)) == 32 + 30
+    assert measure.shown_lengths(3) == [1, 2, 3]
+    assert measure.shown_lengths(256)[:32] == list(range(1, 33)) and measure.shown_lengths(256)[-1] == 256
+    assert len(measure.shown_lengths(256)) == 32 + 30
 
 
 def test_kept_draws_are_those_of_the_policy_and_the_generator_goes_on_as_it_would(rng):
     task = make_task("Contamination", horizon=8, eps=0.1, p=0.05, q=0.7, theta_min=0.05)
-    once, prompts = drawn_once(task.expert), task.sample_prompts(5, rng)
+    once, prompts = measure.drawn_once(task.expert), task.sample_prompts(5, rng)
     one, two, three = (np.random.default_rng(seed) for seed in (1, 1, 2))
     wanted, kept, others = (
         policy.sample_with_log_probs(prompts, 8, each)

@@ -7,7 +7,6 @@ import experiments_toy as toy
 import numpy as np
 import pytest
 
-from experiments import measure
 from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies import multiplication as sweep
@@ -144,14 +143,8 @@ STOPS = {"training": (9 + 8, None, 4), "evaluating": (None, 3 + 2, 2), "evaluati
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(
     draw, evaluation, repeated, unstopped, tmp_path, monkeypatch
 ):
-    from agents.neural.training import OnlineBatches
-
-    draws = toy.stopping(monkeypatch, OnlineBatches, "draw", draw)
-    toy.stopping(monkeypatch, measure, "evaluate", evaluation)
-    with pytest.raises(KeyboardInterrupt):
-        run_study(PLAIN, TRAININGS, out=tmp_path / "stopped")
-    assert list((tmp_path / "stopped").glob("checkpoints/*/evaluation-2.json")), "nothing was kept"
-    again = run_study(PLAIN, TRAININGS, out=tmp_path / "stopped")
+    folder = tmp_path / "stopped"
+    again, draws = toy.stopped_and_resumed(monkeypatch, PLAIN, TRAININGS, folder, draw, evaluation)
     assert again.reused == 1 and not again.failures
     assert again.folder.summary.read_bytes() == unstopped.folder.summary.read_bytes()
     assert len(draws) == 6 * TRAININGS.steps + repeated

@@ -9,9 +9,7 @@ import experiments_toy as toy
 import numpy as np
 import pytest
 
-from experiments import measure
 from experiments.cells import Record, cached_records
-from experiments.run import run_study
 from experiments.studies import load_study
 from experiments.studies import pathstar as sweep
 from experiments.study import Analysis
@@ -92,14 +90,8 @@ STOPS = {"training": (16, None, 2), "evaluating": (None, 8, 0)}
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(
     draw, evaluation, repeated, outcome, tmp_path, monkeypatch
 ):
-    from agents.neural.training import OnlineBatches
-
-    draws = toy.stopping(monkeypatch, OnlineBatches, "draw", draw)
-    toy.stopping(monkeypatch, measure, "evaluate", evaluation)
-    with pytest.raises(KeyboardInterrupt):
-        run_study(PLAIN, SMALL, out=tmp_path / "stopped")
-    assert list((tmp_path / "stopped").glob("checkpoints/*/evaluation-*.json")), "nothing was kept"
-    again = run_study(PLAIN, SMALL, out=tmp_path / "stopped")
+    folder = tmp_path / "stopped"
+    again, draws = toy.stopped_and_resumed(monkeypatch, PLAIN, SMALL, folder, draw, evaluation)
     assert again.reused == 2 and not again.failures
     assert again.folder.summary.read_bytes() == outcome.folder.summary.read_bytes()
     assert len(draws) == SMALL.seeds * sum((4, 4, 6, 3)) + repeated

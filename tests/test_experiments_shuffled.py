@@ -7,7 +7,6 @@ import experiments_toy as toy
 import numpy as np
 import pytest
 
-import experiments.measure as networks_module
 from experiments.studies import load_study
 from experiments.studies import shuffled as sweep
 from experiments.summary import Summary
@@ -19,11 +18,6 @@ SMALL = dataclasses.replace(toy.small_options("shuffled"), neural="no")
 @pytest.fixture(scope="module")
 def outcome():
     return check_study(load_study("shuffled"), SMALL)
-
-
-def one(outcome, metric, **labels):
-    (row,) = outcome.summary.select(metric, **labels)
-    return row
 
 
 # -- the dial, and exact log-loss --------------------------------------------------------------------------------------
@@ -46,13 +40,15 @@ def test_the_dial_runs_from_the_clean_model_to_shuffled_text(rng):
 def test_log_loss_turns_the_dial_to_the_contamination(outcome):
     """Its optimum is the share of contaminated tokens; rho on whole documents stays nearer to the clean model."""
     for H in (4, 32):
-        got = one(outcome, sweep.SHARE, part=sweep.DIAL, learner="log-loss", H=H).mean
+        got = toy.one(outcome, sweep.SHARE, part=sweep.DIAL, learner="log-loss", H=H).mean
         assert 0.04 < got < 0.2
-    rho, loss = (one(outcome, sweep.SHARE, part=sweep.DIAL, learner=name, H=32).mean for name in ("rho", "log-loss"))
+    rho, loss = (
+        toy.one(outcome, sweep.SHARE, part=sweep.DIAL, learner=name, H=32).mean for name in ("rho", "log-loss")
+    )
     assert rho <= loss
     assert not len(outcome.summary.select(part=sweep.DIAL, H=4, K=16))  # no chunk is longer than the document
     for H in (4, 32):
-        clean = one(outcome, sweep.DISTANCE2, part=sweep.DIAL, learner=sweep.CLEAN, H=H)
+        clean = toy.one(outcome, sweep.DISTANCE2, part=sweep.DIAL, learner=sweep.CLEAN, H=H)
         assert clean.lower <= 2 * (1 - math.sqrt(0.9))
 
 
@@ -71,7 +67,8 @@ def test_on_the_default_text_rho_forgives_what_log_loss_does_not():
 def test_exact_log_loss_is_that_of_the_class(outcome):
     """The clean bigram model is at most ``2 (1 - sqrt(1 - eps))`` away, log-loss is not."""
     clean, found = (
-        one(outcome, sweep.DISTANCE2, part=sweep.NETWORKS, learner=name, h=16) for name in (sweep.CLEAN, sweep.EXACT)
+        toy.one(outcome, sweep.DISTANCE2, part=sweep.NETWORKS, learner=name, h=16)
+        for name in (sweep.CLEAN, sweep.EXACT)
     )
     assert clean.lower <= 2 * (1 - math.sqrt(0.9)) and found.mean > 0
     assert not len(outcome.summary.select(part=sweep.NETWORKS, learner=sweep.NETWORK))
@@ -115,13 +112,7 @@ def test_another_corpus_is_read_in_the_vocabulary_of_the_text(tmp_path):
 
 
 def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome, monkeypatch):
-    monkeypatch.setattr(networks_module, "without_torch", lambda: 'pip install "ntp-envs[neural]"')
-    auto = dataclasses.replace(SMALL, neural="auto")
-    assert len(list(sweep.cells(auto))) == len(list(sweep.cells(SMALL)))
-    found = sweep.STUDY.analyse(auto, outcome.summary).findings[-1]
-    assert found == 'Networks were left out: pip install "ntp-envs[neural]".'
-    with pytest.raises(ValueError, match="--neural no"):
-        list(sweep.cells(dataclasses.replace(SMALL, neural="yes")))
+    toy.check_without_torch(monkeypatch, sweep.STUDY, SMALL, outcome, "Networks were left out")
 
 
 def test_nothing_is_said_of_cells_that_failed():

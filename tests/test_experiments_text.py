@@ -12,7 +12,6 @@ import experiments_toy as toy
 import numpy as np
 import pytest
 
-import experiments.measure as networks_module
 from experiments.cli import main
 from experiments.measure import shown_lengths
 from experiments.studies import load_study
@@ -34,42 +33,37 @@ def outcome():
     return check_study(load_study("text"), SMALL)
 
 
-def one(outcome, metric, **labels):
-    (row,) = outcome.summary.select(metric, **labels)
-    return row
-
-
 # -- what is measured --------------------------------------------------------------------------------------------------
 
 
 def test_the_distance_grows_and_faster_for_the_more_restricted(outcome):
     for learner in ("1-gram", "2-gram", "3-gram", "linear, 1 token", "linear, 2 tokens"):
-        rows = {h: one(outcome, sweep.DISTANCE2, learner=learner, h=h) for h in (1, 4, 16)}
+        rows = {h: toy.one(outcome, sweep.DISTANCE2, learner=learner, h=h) for h in (1, 4, 16)}
         assert rows[1].upper < rows[4].lower and rows[4].mean < rows[16].mean <= 2.0
         assert all(row.lower <= row.mean <= row.upper and row.seeds == 1 for row in rows.values())
     for less, more in (("1-gram", "2-gram"), ("2-gram", "3-gram")):
         for h in (1, 2, 4):
-            near, far = (one(outcome, sweep.DISTANCE2, learner=name, h=h) for name in (more, less))
+            near, far = (toy.one(outcome, sweep.DISTANCE2, learner=name, h=h) for name in (more, less))
             assert near.upper < far.lower, (less, more, h)
-        halves = [one(outcome, sweep.HALF, learner=name) for name in (less, more)]
+        halves = [toy.one(outcome, sweep.HALF, learner=name) for name in (less, more)]
         assert halves[0].upper < halves[1].lower
 
 
 def test_a_linear_window_of_one_token_is_a_bigram(outcome):
     """Any table of the last token is linear in its indicator; they differ by Witten and Bell's smoothing only."""
     for h in (1, 4):
-        rows = [one(outcome, sweep.DISTANCE2, learner=name, h=h).mean for name in ("2-gram", "linear, 1 token")]
+        rows = [toy.one(outcome, sweep.DISTANCE2, learner=name, h=h).mean for name in ("2-gram", "linear, 1 token")]
         assert rows[0] == pytest.approx(rows[1], rel=0.25)
 
 
 def test_bits_are_those_of_the_task(outcome):
     task = Text(corpus=HARBOUR, expert_order=4, horizon=16, prompt_length=4)
-    expert = one(outcome, sweep.BITS, learner=sweep.EXPERT)
+    expert = toy.one(outcome, sweep.BITS, learner=sweep.EXPERT)
     bits = task.bits_per_char(task.expert)
     assert (expert.mean, expert.lower, expert.upper) == pytest.approx((bits.value, *bits.interval))
     assert expert["sha256"] == task.data.sha256[:16]
-    assert one(outcome, sweep.UNKNOWN, learner=sweep.EXPERT).mean == bits.unknown_share
-    others = [one(outcome, sweep.BITS, learner=sweep.name_of("n-gram", order)).mean for order in (1, 2, 3)]
+    assert toy.one(outcome, sweep.UNKNOWN, learner=sweep.EXPERT).mean == bits.unknown_share
+    others = [toy.one(outcome, sweep.BITS, learner=sweep.name_of("n-gram", order)).mean for order in (1, 2, 3)]
     assert others[0] > others[1] > expert.mean
 
 
@@ -77,8 +71,8 @@ def test_teacher_forcing_is_measured_by_position_on_held_out_text(outcome):
     for learner in ("3-gram", sweep.EXPERT):
         for metric in (sweep.ACCURACY, sweep.NATS):
             assert [row["h"] for row in outcome.summary.select(metric, learner=learner)] == shown_lengths(16)
-    mean = one(outcome, "mean_cross_entropy", learner="3-gram").mean
-    assert one(outcome, "perplexity", learner="3-gram").mean == pytest.approx(math.exp(mean))
+    mean = toy.one(outcome, "mean_cross_entropy", learner="3-gram").mean
+    assert toy.one(outcome, "perplexity", learner="3-gram").mean == pytest.approx(math.exp(mean))
 
 
 def test_samples_go_on_from_the_same_words(outcome):
@@ -123,13 +117,7 @@ def test_the_mlp_is_trained_and_resumes(tmp_path):
 
 
 def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome, monkeypatch):
-    monkeypatch.setattr(networks_module, "without_torch", lambda: 'pip install "ntp-envs[neural]"')
-    auto = dataclasses.replace(SMALL, neural="auto")
-    assert len(list(sweep.cells(auto))) == len(list(sweep.cells(SMALL)))
-    found = sweep.STUDY.analyse(auto, outcome.summary).findings[-1]
-    assert found == 'The MLP was left out: pip install "ntp-envs[neural]".'
-    with pytest.raises(ValueError, match="--neural no"):
-        list(sweep.cells(dataclasses.replace(SMALL, neural="yes")))
+    toy.check_without_torch(monkeypatch, sweep.STUDY, SMALL, outcome, "The MLP was left out")
 
 
 def test_nothing_is_said_of_cells_that_failed():

@@ -12,18 +12,7 @@ from laws import examples
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 
-from agents import (
-    AdversarialImitation,
-    ClippedRatioBC,
-    DAgger,
-    ForwardTraining,
-    LogLossBC,
-    OnPolicyDistillation,
-    RhoEstimatorBC,
-    ScheduledSampling,
-    SmoothedLogLossBC,
-    TaiLrBC,
-)
+import agents
 from agents.fit_class import best_member, fit_class, fit_parametric, policy_parts
 from agents.targets import Targets
 from agents.testing import Problem, check_agent, default_problems
@@ -93,7 +82,7 @@ def as_soft(targets):
 def members_of(rng):
     """One class of every registered kind."""
     finite = FiniteClass([MarkovPolicy(rng.dirichlet(np.ones(2), size=3), order=1) for _ in range(5)])
-    yield from (problem.policy_class for problem in default_problems(LogLossBC()))
+    yield from (problem.policy_class for problem in default_problems(agents.LogLossBC()))
     yield finite
     yield Tempered(MarkovPolicy(rng.dirichlet(np.ones(3), size=4), order=1), 0.2, 5.0)
 
@@ -400,17 +389,17 @@ def test_a_class_of_ones_own_is_fitted_by_every_learner(members):
     task = make_task("Contamination", horizon=4, eps=0.2, p=0.1, q=0.8, theta_min=0.01)
     data = collect(task, 40, np.random.default_rng(0), expert_log_probs=True)
     check_policy_class(members, prompt_length=1)
-    for agent in (LogLossBC(tol=1e-6), SmoothedLogLossBC(0.1, tol=1e-6), TaiLrBC(0.1, tol=1e-6)):
+    for agent in (agents.LogLossBC(tol=1e-6), agents.SmoothedLogLossBC(0.1, tol=1e-6), agents.TaiLrBC(0.1, tol=1e-6)):
         check_agent(agent, problems=[Problem("own", members, data)], atol=1e-3, skip="files")  # local functions
     for agent in (
-        DAgger(task, rounds=2, rollouts=20, tol=1e-6),
-        ForwardTraining(task, rollouts=20, tol=1e-5),
-        OnPolicyDistillation(task, rounds=2, rollouts=20, settle=1.0, tol=1e-6),
-        OnPolicyDistillation(task, rounds=2, rollouts=20, settle=1.0, divergence="reverse", tol=1e-6),
-        ScheduledSampling(rounds=2, tol=1e-6),
-        AdversarialImitation(rounds=2, rollouts=20, settle=10.0, tol=1e-6),
-        TaiLrBC(1.0, tol=1e-5),
-        ClippedRatioBC(chunk=1, tol=1e-4),
+        agents.DAgger(task, rounds=2, rollouts=20, tol=1e-6),
+        agents.ForwardTraining(task, rollouts=20, tol=1e-5),
+        agents.OnPolicyDistillation(task, rounds=2, rollouts=20, settle=1.0, tol=1e-6),
+        agents.OnPolicyDistillation(task, rounds=2, rollouts=20, settle=1.0, divergence="reverse", tol=1e-6),
+        agents.ScheduledSampling(rounds=2, tol=1e-6),
+        agents.AdversarialImitation(rounds=2, rollouts=20, settle=10.0, tol=1e-6),
+        agents.TaiLrBC(1.0, tol=1e-5),
+        agents.ClippedRatioBC(chunk=1, tol=1e-4),
     ):
         agent.fit(data, members)
         assert np.isfinite(agent.policy_.log_probs(data.prompts, data.tokens)).all(), agent
@@ -422,7 +411,7 @@ def test_the_tempered_maximum_likelihood_against_a_scalar_minimiser(rng):
     data = Demonstrations(prompts, base.sample(prompts, 4, rng), 3)
     for low, high in ((0.2, 5.0), (0.2, 0.5), (2.0, 9.0)):  # inside, and at either end
         members = Tempered(base, low, high)
-        agent = LogLossBC(tol=1e-6).fit(data, members)
+        agent = agents.LogLossBC(tol=1e-6).fit(data, members)
         loss = lambda b, m=members: -m.policy([b]).log_probs(data.prompts, data.tokens).sum(axis=1).mean()  # noqa: E731
         best = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-9})
         assert agent.fit_report_.objective == pytest.approx(best.fun, abs=1e-6)
@@ -432,7 +421,7 @@ def test_the_tempered_maximum_likelihood_against_a_scalar_minimiser(rng):
 def test_excluded_tokens_come_first_in_a_class_of_ones_own():
     base = MarkovPolicy([[0.5, 0.5, 0.0]] * 4, order=1)
     data = Demonstrations(np.zeros((2, 0), int), np.array([[0, 0, 1], [0, 2, 1]]), 3)
-    report = LogLossBC().fit(data, Tempered(base, 0.5, 2.0)).fit_report_
+    report = agents.LogLossBC().fit(data, Tempered(base, 0.5, 2.0)).fit_report_
     assert report.objective == np.inf and report.details["zero_density_tokens"] == pytest.approx(0.5)
     assert report.details["log_loss_elsewhere"] == pytest.approx(2.5 * np.log(2))
     with pytest.raises(ValueError, match=r"reverse KL is infinite: .* members of Tempered do not"):
@@ -445,7 +434,7 @@ def test_finite_members_from_elsewhere_go_everywhere(rng):
             super().__init__([Tempered(MarkovPolicy([[0.2, 0.8]] * 3, 1), 0.1, 9.0).policy([b]) for b in (0.5, 1, 2)])
 
     data = Demonstrations(np.zeros((9, 0), int), rng.integers(2, size=(9, 4)), 2)
-    for agent in (LogLossBC(), SmoothedLogLossBC(), RhoEstimatorBC()):
+    for agent in (agents.LogLossBC(), agents.SmoothedLogLossBC(), agents.RhoEstimatorBC()):
         assert agent.fit(data, Few()).fit_report_.details["index"] == 0
     check_policy_class(Few())
 
@@ -456,12 +445,12 @@ def test_the_rho_game_of_one_parameter_is_that_of_the_bernoulli_class():
     task = make_task("Contamination", horizon=8, eps=0.1, p=0.05, q=0.9, theta_min=0.02)
     data = collect(task, 200, np.random.default_rng(0))
     members = Tempered(BernoulliPolicy(0.1, on="flips"), 0.0, np.log(49) / np.log(9))
-    exact = RhoEstimatorBC().fit(data, BernoulliClass(0.02, 0.5, on="flips"))
-    found = RhoEstimatorBC().fit(data, members)
+    exact = agents.RhoEstimatorBC().fit(data, BernoulliClass(0.02, 0.5, on="flips"))
+    found = agents.RhoEstimatorBC().fit(data, members)
     assert found.fit_report_.objective == pytest.approx(exact.fit_report_.objective, rel=1e-3)
     assert np.isnan(found.fit_report_.gap) and found.fit_report_.details["certificate"] == "exact over a grid"
     with pytest.raises(NotTractableError, match=r"a class of one parameter .* Logits has 2 in"):
-        RhoEstimatorBC().fit(data, Logits(2))
+        agents.RhoEstimatorBC().fit(data, Logits(2))
 
 
 class WrongSlope(Tempered):
@@ -508,7 +497,7 @@ def test_what_is_wrong_with_a_class_is_named(members, message):
 
 
 @pytest.mark.parametrize(
-    "members", [p.policy_class for p in default_problems(LogLossBC())], ids=lambda m: type(m).__name__
+    "members", [p.policy_class for p in default_problems(agents.LogLossBC())], ids=lambda m: type(m).__name__
 )
 def test_our_classes_keep_the_contract(members):
     check_policy_class(members, prompt_length=1)

@@ -8,63 +8,41 @@ import inspect
 import numpy as np
 import pytest
 
+import ntp_envs
 from agents import LogLossBC
 from agents.base import Agent
 from agents.registry import BUILT_IN, agent_class
-from ntp_envs import (
-    ARLinearClass,
-    BernoulliClass,
-    FiniteClass,
-    MarkovClass,
-    MarkovPolicy,
-    NGramClass,
-    PolicyClass,
-    TabularPolicy,
-    UniformPolicy,
-    make_task,
-)
+from ntp_envs import features
 from ntp_envs.automata import BernoulliMixturePolicy, RestartedPolicy, TableAutomaton
-from ntp_envs.features import (
-    ByPosition,
-    CallableFeatures,
-    ChainProducts,
-    EpisodeBits,
-    OffsetsOneHot,
-    PathPointers,
-    Position,
-    PrefixSigns,
-    PromptFeatures,
-    WindowOneHot,
-)
 from ntp_envs.policy_classes import ErrorSetClass, ErrorSetPolicy, PositionalLinearClass
 
 PLAIN = (int, float, bool, str, tuple, list, dict, type(None))
 #: a constructor, its integer arguments, and what is to be read off the result
 MADE = {
-    "uniform": (lambda a: UniformPolicy(a), (200,)),
-    "tabular": (lambda p: TabularPolicy([np.full((2**9, 2), 0.5)], prompt_length=p), (9,)),
+    "uniform": (lambda a: ntp_envs.UniformPolicy(a), (200,)),
+    "tabular": (lambda p: ntp_envs.TabularPolicy([np.full((2**9, 2), 0.5)], prompt_length=p), (9,)),
     "random table": (
-        lambda a, h, p: TabularPolicy.random(a, h, np.random.default_rng(0), prompt_length=p),
+        lambda a, h, p: ntp_envs.TabularPolicy.random(a, h, np.random.default_rng(0), prompt_length=p),
         (3, 2, 5),
     ),
     "table automaton": (lambda p: TableAutomaton([[0.5, 0.5]], [[0, 0]], [0] * 512, prompt_length=p), (9,)),
-    "Markov": (lambda m: MarkovPolicy(np.full((3**6, 2), 0.5), m), (6,)),
+    "Markov": (lambda m: ntp_envs.MarkovPolicy(np.full((3**6, 2), 0.5), m), (6,)),
     "Bernoulli mixture": (lambda h: BernoulliMixturePolicy([0.5, 0.7], [0.5, 0.5], horizon=h), (255,)),
-    "restarted": (lambda k: RestartedPolicy(MarkovPolicy([[0.5, 0.5]], 0), k), (200,)),
+    "restarted": (lambda k: RestartedPolicy(ntp_envs.MarkovPolicy([[0.5, 0.5]], 0), k), (200,)),
     "error sets": (lambda p: ErrorSetPolicy([2, 300], prompt_length=p), (9,)),
-    "window": (lambda a, w: WindowOneHot(a, w), (100, 3)),
-    "offsets": (lambda a, o: OffsetsOneHot(a, (o, -1)), (100, -128)),
-    "prompt": (lambda a, p: PromptFeatures(a, p), (100, 3)),
-    "position": (lambda a, n: Position(a, n), (100, 20)),
-    "signs": (lambda a, p, n: PrefixSigns(a, p, n), (100, 20, 9)),
-    "products of signs": (lambda p, n, q: PrefixSigns(2, p, n, q), (20, 9, 2)),
-    "chain": (lambda p: ChainProducts(p), (200,)),
-    "bits": (lambda n: EpisodeBits(n), (14,)),
-    "by position": (lambda n: ByPosition(WindowOneHot(3, 2), n), (200,)),
-    "function": (lambda a, c: CallableFeatures(lambda x, y: np.zeros((len(y), 100)), a, c), (100, 100)),
-    "paths": (lambda d, n, m: PathPointers(d, n, m), (20, 9, 200)),
-    "Markov class": (lambda a, m: MarkovClass(a, m), (9, 4)),
-    "n-gram class": (lambda a, m: NGramClass(a, m), (200, 3)),
+    "window": (lambda a, w: features.WindowOneHot(a, w), (100, 3)),
+    "offsets": (lambda a, o: features.OffsetsOneHot(a, (o, -1)), (100, -128)),
+    "prompt": (lambda a, p: features.PromptFeatures(a, p), (100, 3)),
+    "position": (lambda a, n: features.Position(a, n), (100, 20)),
+    "signs": (lambda a, p, n: features.PrefixSigns(a, p, n), (100, 20, 9)),
+    "products of signs": (lambda p, n, q: features.PrefixSigns(2, p, n, q), (20, 9, 2)),
+    "chain": (lambda p: features.ChainProducts(p), (200,)),
+    "bits": (lambda n: features.EpisodeBits(n), (14,)),
+    "by position": (lambda n: features.ByPosition(features.WindowOneHot(3, 2), n), (200,)),
+    "function": (lambda a, c: features.CallableFeatures(lambda x, y: np.zeros((len(y), 100)), a, c), (100, 100)),
+    "paths": (lambda d, n, m: features.PathPointers(d, n, m), (20, 9, 200)),
+    "Markov class": (lambda a, m: ntp_envs.MarkovClass(a, m), (9, 4)),
+    "n-gram class": (lambda a, m: ntp_envs.NGramClass(a, m), (200, 3)),
     "positional linear class": (lambda a, p, h: PositionalLinearClass(a, p, h), (20, 200, 20)),
     "error set class": (lambda p: ErrorSetClass([[0, 300]], prompt_length=p), (9,)),
 }
@@ -93,8 +71,8 @@ def test_integers_of_numpy_make_the_same_object(name, kind):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda x: BernoulliClass(x(0.25)),
-        lambda x: ARLinearClass(WindowOneHot(2, 1), x(2.5)),
+        lambda x: ntp_envs.BernoulliClass(x(0.25)),
+        lambda x: ntp_envs.ARLinearClass(features.WindowOneHot(2, 1), x(2.5)),
     ],
 )
 def test_floats_of_numpy_make_the_same_class(make):
@@ -104,7 +82,7 @@ def test_floats_of_numpy_make_the_same_class(make):
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_agents_keep_python_numbers(name):
     kind = agent_class(name)
-    needed = {"task": make_task("Contamination", horizon=4), "agents": [LogLossBC()], "agent": LogLossBC()}
+    needed = {"task": ntp_envs.make_task("Contamination", horizon=4), "agents": [LogLossBC()], "agent": LogLossBC()}
     needed["grid"] = {"tol": [1.0]}
     given, numpy_given = {}, {}
     for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:
@@ -127,8 +105,8 @@ def test_a_fit_with_small_integers_is_the_fit_with_large_ones():
     from agents import ChunkedRhoBC
     from ntp_envs import collect
 
-    task = make_task("Contamination", horizon=6, eps=0.1, p=0.1, q=0.9, theta_min=0.05)
+    task = ntp_envs.make_task("Contamination", horizon=6, eps=0.1, p=0.1, q=0.9, theta_min=0.05)
     demos = collect(task, 300, np.random.default_rng(0))
-    members: PolicyClass = FiniteClass([task.policy_class.policy(theta) for theta in (0.1, 0.5, 0.9)])
+    members: ntp_envs.PolicyClass = ntp_envs.FiniteClass([task.policy_class.policy(theta) for theta in (0.1, 0.5, 0.9)])
     small, large = (ChunkedRhoBC(chunk=chunk).fit(demos, members) for chunk in (np.uint8(3), 3))
     assert isinstance(small, Agent) and small.fit_report_.objective == large.fit_report_.objective

@@ -6,23 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
 
-from ntp_envs import (
-    ARLinearClass,
-    ARLinearPolicy,
-    BernoulliClass,
-    FiniteClass,
-    MarkovClass,
-    ProductClass,
-    TabularPolicy,
-)
+import ntp_envs
 from ntp_envs.features import IndicatorFeatureMap, WindowOneHot
 from ntp_envs.policies import Policy
 from ntp_envs.policy_classes import ARLinearAutomaton, linear_log_probs
 
 
 def test_finite_class_evaluates_every_member(rng):
-    members = [TabularPolicy.random(3, 4, rng) for _ in range(5)]
-    family = FiniteClass(members)
+    members = [ntp_envs.TabularPolicy.random(3, 4, rng) for _ in range(5)]
+    family = ntp_envs.FiniteClass(members)
     prompts, tokens = np.zeros((6, 0), int), rng.integers(3, size=(6, 4))
     assert len(family) == 5 and family.horizon == 4 and list(family) == members
     np.testing.assert_array_equal(family.log_probs(prompts, tokens)[2], members[2].log_probs(prompts, tokens))
@@ -30,19 +22,19 @@ def test_finite_class_evaluates_every_member(rng):
 
 def test_bernoulli_events_count_flips_from_the_prompt():
     prompts, tokens = np.array([[0, 1]]), np.array([[1, 0, 0]], dtype=np.uint8)
-    assert BernoulliClass(0.1, on="flips").events(prompts, tokens).tolist() == [[False, True, False]]
-    assert BernoulliClass(0.1).events(prompts, tokens).tolist() == [[True, False, False]]
+    assert ntp_envs.BernoulliClass(0.1, on="flips").events(prompts, tokens).tolist() == [[False, True, False]]
+    assert ntp_envs.BernoulliClass(0.1).events(prompts, tokens).tolist() == [[True, False, False]]
 
 
 def test_bernoulli_grid_is_even_in_log_odds():
-    thetas = np.array([member.theta for member in BernoulliClass(0.01).grid(7)])
+    thetas = np.array([member.theta for member in ntp_envs.BernoulliClass(0.01).grid(7)])
     steps = np.diff(np.log(thetas / (1 - thetas)))
     np.testing.assert_allclose(steps, steps[0])
     assert thetas[0] == pytest.approx(0.01) and thetas[-1] == pytest.approx(0.99)
 
 
 def test_markov_counts_give_the_likelihood(rng):
-    family = MarkovClass(3, order=2)
+    family = ntp_envs.MarkovClass(3, order=2)
     prompts, tokens, weights = rng.integers(3, size=(8, 1)), rng.integers(3, size=(8, 5)), rng.random(8)
     probs = rng.dirichlet(np.ones(3), size=family.n_contexts)
     by_counts = (family.counts(prompts, tokens, weights) * np.log(probs)).sum()
@@ -51,8 +43,8 @@ def test_markov_counts_give_the_likelihood(rng):
 
 
 def test_product_options_are_the_options_of_the_layer(rng):
-    layers = [[TabularPolicy.random(2, 3, rng) for _ in range(h + 1)] for h in range(3)]
-    family = ProductClass(layers)
+    layers = [[ntp_envs.TabularPolicy.random(2, 3, rng) for _ in range(h + 1)] for h in range(3)]
+    family = ntp_envs.ProductClass(layers)
     prompts, tokens = np.zeros((5, 0), int), rng.integers(2, size=(5, 3))
     assert family.n_options == (1, 2, 3) and family.horizon == 3
     for h in range(3):
@@ -98,7 +90,7 @@ def cases(draw):
 @given(cases())
 def test_gathered_laws_are_those_of_the_features_written_out(case):
     features, theta, prompts, tokens = case
-    policy = ARLinearPolicy(features, theta)
+    policy = ntp_envs.ARLinearPolicy(features, theta)
     dense = linear_log_probs(features, theta, features.path(prompts, tokens))  # (B, H, A)
     np.testing.assert_allclose(policy.forced_log_probs(prompts, tokens), dense, atol=1e-11)
     picked = np.take_along_axis(dense, tokens[:, :, None].astype(np.int64), axis=2)[:, :, 0]
@@ -107,7 +99,7 @@ def test_gathered_laws_are_those_of_the_features_written_out(case):
     np.testing.assert_allclose(Policy.forced_log_probs(policy, prompts, tokens), dense, atol=1e-11)  # by the cursor
     best = policy.cursor(prompts).branch(np.array([0, 0]), tokens[[0, 0], 0]).log_probs()
     np.testing.assert_allclose(best, policy.next_log_probs(prompts[[0, 0]], tokens[[0, 0], :1]), atol=1e-11)
-    own = ARLinearClass(features, float(np.linalg.norm(theta)) + 1).policy(theta)
+    own = ntp_envs.ARLinearClass(features, float(np.linalg.norm(theta)) + 1).policy(theta)
     np.testing.assert_allclose(own.forced_log_probs(prompts, tokens), dense, atol=1e-11)
 
 
@@ -130,7 +122,7 @@ def test_places_are_those_of_the_entries(case):
 
 def test_samples_are_those_of_the_generic_path():
     features = WindowOneHot(9, 6)
-    policy = ARLinearPolicy(features, 6 * np.random.default_rng(0).normal(size=features.dimension))
+    policy = ntp_envs.ARLinearPolicy(features, 6 * np.random.default_rng(0).normal(size=features.dimension))
     prompts = np.random.default_rng(1).integers(0, 9, (50, 3))
     ours = policy.sample(prompts, 20, np.random.default_rng(2))
     rng, tokens = np.random.default_rng(2), np.empty((50, 0), dtype=np.int64)
@@ -147,7 +139,7 @@ def test_an_indicator_map_needs_no_more_than_its_places():
     theta = np.random.default_rng(0).normal(size=features.dimension)
     prompts, tokens = np.array([[1], [3]]), np.array([[0, 2, 2], [1, 1, 0]])
     expected = linear_log_probs(features, theta, features.path(prompts, tokens))
-    np.testing.assert_allclose(ARLinearPolicy(features, theta).forced_log_probs(prompts, tokens), expected)
+    np.testing.assert_allclose(ntp_envs.ARLinearPolicy(features, theta).forced_log_probs(prompts, tokens), expected)
     assert features.path(prompts, tokens)[0].round(3).tolist() == [
         [0.0, 0.707, 0.0, 0.0, 0.0],
         [0.707, 0.0, 0.0, 0.0, 0.707],
@@ -157,7 +149,7 @@ def test_an_indicator_map_needs_no_more_than_its_places():
 
 def test_blocks_of_few_sequences_change_nothing(monkeypatch):
     features = WindowOneHot(9, 6)
-    policy = ARLinearPolicy(features, np.random.default_rng(0).normal(size=features.dimension))
+    policy = ntp_envs.ARLinearPolicy(features, np.random.default_rng(0).normal(size=features.dimension))
     rng = np.random.default_rng(1)
     prompts, tokens = rng.integers(0, 9, (40, 2)), rng.integers(0, 9, (40, 30))
     whole = policy.log_probs(prompts, tokens)
@@ -171,6 +163,6 @@ def test_blocks_of_few_sequences_change_nothing(monkeypatch):
 )
 def test_automata_only_where_states_are_few(vocab_size, width, automaton):
     features = WindowOneHot(vocab_size, width)
-    policy = ARLinearClass(features, 1.0).policy(np.zeros(features.dimension))
+    policy = ntp_envs.ARLinearClass(features, 1.0).policy(np.zeros(features.dimension))
     assert isinstance(policy, ARLinearAutomaton) == automaton
     assert not automaton or policy.n_states == (vocab_size + 1) ** width

@@ -20,30 +20,6 @@ from agents import Agent, ChunkKR, CrossValidatedBC, FitReport, LogLossBC, Smoot
 from agents.chunk_kr.agent import ChunkKRAutomaton, ChunkKRPolicy, chunk_policy
 from agents.interactive import LayeredAutomaton
 from agents.testing import Problem, check_agent
-from ntp_envs import (
-    ARLinearClass,
-    ARLinearPolicy,
-    BernoulliClass,
-    BernoulliMixturePolicy,
-    BernoulliPolicy,
-    CallablePolicy,
-    DecodedPolicy,
-    EndedPolicy,
-    GreedyPolicy,
-    MarkovPolicy,
-    MixturePolicy,
-    NGramPolicy,
-    Policy,
-    PositionalLinearPolicy,
-    RestartedPolicy,
-    TableAutomaton,
-    TabularPolicy,
-    TargetPolicy,
-    UniformPolicy,
-    collect,
-    make_task,
-    task_names,
-)
 from ntp_envs.automata import AutomatonPolicy, _EventAutomaton
 from ntp_envs.checked import _Checked, _CheckedAutomaton
 from ntp_envs.features import Concatenated, FeatureMap, FlipSign, PairwiseProducts, WindowOneHot
@@ -54,7 +30,7 @@ from ntp_envs.tasks.path_star import CleverHansPolicy, PathStar
 from ntp_envs.tasks.snowball import CopyPolicy
 
 ROOT = Path(__file__).parent.parent
-TASK = make_task("Contamination", horizon=6, eps=0.1, p=0.2, q=0.8, theta_min=0.05)
+TASK = ntp_envs.make_task("Contamination", horizon=6, eps=0.1, p=0.2, q=0.8, theta_min=0.05)
 FORM = Agent.FORMAT
 
 
@@ -65,7 +41,7 @@ def there_and_back(value, **options):
 
 
 def fitted(agent=None):
-    demos = collect(TASK, 30, np.random.default_rng(0))
+    demos = ntp_envs.collect(TASK, 30, np.random.default_rng(0))
     return (agent or LogLossBC()).fit(demos, TASK.policy_class)
 
 
@@ -73,42 +49,44 @@ def fitted(agent=None):
 
 
 RNG = np.random.default_rng(3)
-CHAINS = [MarkovPolicy(RNG.dirichlet(np.ones(2), size=3), order=1) for _ in range(3)]
+CHAINS = [ntp_envs.MarkovPolicy(RNG.dirichlet(np.ones(2), size=3), order=1) for _ in range(3)]
 STARS = PathStar(degree=2, length=3)
 KR = ChunkKR(2, norm_bound=1.0).fit(
-    collect(make_task("ARLinear", horizon=4), 20, np.random.default_rng(0)),
-    ARLinearClass(WindowOneHot(2, 1), radius=2.0),
+    ntp_envs.collect(ntp_envs.make_task("ARLinear", horizon=4), 20, np.random.default_rng(0)),
+    ntp_envs.ARLinearClass(WindowOneHot(2, 1), radius=2.0),
 )
 POLICIES = [
-    ARLinearClass(FlipSign(), 2.0).policy([0.7]),
-    ARLinearPolicy(Concatenated([WindowOneHot(3, 2), WindowOneHot(3, 1)]), RNG.normal(size=33)),
-    ARLinearPolicy(PairwiseProducts(WindowOneHot(2, 1)), RNG.normal(size=6)),
-    ARLinearPolicy(WindowOneHot(5, 4), RNG.normal(size=105)),
-    BernoulliMixturePolicy([0.2, 0.7], [0.4, 0.6], horizon=6, on="flips"),
-    BernoulliPolicy(0.3),
+    ntp_envs.ARLinearClass(FlipSign(), 2.0).policy([0.7]),
+    ntp_envs.ARLinearPolicy(Concatenated([WindowOneHot(3, 2), WindowOneHot(3, 1)]), RNG.normal(size=33)),
+    ntp_envs.ARLinearPolicy(PairwiseProducts(WindowOneHot(2, 1)), RNG.normal(size=6)),
+    ntp_envs.ARLinearPolicy(WindowOneHot(5, 4), RNG.normal(size=105)),
+    ntp_envs.BernoulliMixturePolicy([0.2, 0.7], [0.4, 0.6], horizon=6, on="flips"),
+    ntp_envs.BernoulliPolicy(0.3),
     CleverHansPolicy(STARS),
     CopyPolicy(3, 2, 0.1),
-    DecodedPolicy(CHAINS[0], temperature=0.5, top_p=0.9),
-    EndedPolicy(CHAINS[1], 1),
+    ntp_envs.DecodedPolicy(CHAINS[0], temperature=0.5, top_p=0.9),
+    ntp_envs.EndedPolicy(CHAINS[1], 1),
     ErrorSetPolicy([0, 2, 3], prompt_length=2),
-    GreedyPolicy(CHAINS[2]),
+    ntp_envs.GreedyPolicy(CHAINS[2]),
     KR.policy_,
     ChunkKRPolicy(KR.policy_.laws, 2, 4, KR.policy_.prompt_length),
-    LayeredAutomaton([BernoulliPolicy(0.1), BernoulliPolicy(0.9)]),
-    MarkovPolicy(RNG.dirichlet(np.ones(3), size=16), order=2),
-    MixturePolicy(CHAINS, [0.2, 0.3, 0.5]),
-    NGramPolicy.fit_text(RNG.integers(4, size=80), 4, 3),
-    PositionalLinearPolicy(2, [LinearStep(np.array([0]), RNG.normal(size=(1, 2, 2)), np.zeros(2))], prompt_length=1),
-    ProductPolicy([BernoulliPolicy(0.2), CHAINS[0]]),
-    RestartedPolicy(BernoulliMixturePolicy([0.1, 0.9], [0.5, 0.5], horizon=2), 2),
-    TableAutomaton([[0.9, 0.1], [0.1, 0.9]], [[0, 1], [0, 1]]),
-    TabularPolicy.random(2, 3, RNG),
+    LayeredAutomaton([ntp_envs.BernoulliPolicy(0.1), ntp_envs.BernoulliPolicy(0.9)]),
+    ntp_envs.MarkovPolicy(RNG.dirichlet(np.ones(3), size=16), order=2),
+    ntp_envs.MixturePolicy(CHAINS, [0.2, 0.3, 0.5]),
+    ntp_envs.NGramPolicy.fit_text(RNG.integers(4, size=80), 4, 3),
+    ntp_envs.PositionalLinearPolicy(
+        2, [LinearStep(np.array([0]), RNG.normal(size=(1, 2, 2)), np.zeros(2))], prompt_length=1
+    ),
+    ProductPolicy([ntp_envs.BernoulliPolicy(0.2), CHAINS[0]]),
+    ntp_envs.RestartedPolicy(ntp_envs.BernoulliMixturePolicy([0.1, 0.9], [0.5, 0.5], horizon=2), 2),
+    ntp_envs.TableAutomaton([[0.9, 0.1], [0.1, 0.9]], [[0, 1], [0, 1]]),
+    ntp_envs.TabularPolicy.random(2, 3, RNG),
     STARS.expert,
-    make_task("ParityMix", d=4).expert,
-    UniformPolicy(4, horizon=5),
+    ntp_envs.make_task("ParityMix", d=4).expert,
+    ntp_envs.UniformPolicy(4, horizon=5),
 ]
 #: abstract ones, a function of the user's, and what checks a policy of the user's while it is read
-NOT_KEPT = {AutomatonPolicy, SequentialPolicy, _EventAutomaton, CallablePolicy, _Checked, _CheckedAutomaton}
+NOT_KEPT = {AutomatonPolicy, SequentialPolicy, _EventAutomaton, ntp_envs.CallablePolicy, _Checked, _CheckedAutomaton}
 
 
 def test_every_policy_of_the_core_is_among_them():
@@ -118,10 +96,10 @@ def test_every_policy_of_the_core_is_among_them():
     extras = ("agents.neural", "agents.rl", "ntp_envs.language", "ntp_envs.hugging_face")
     ours = {
         kind
-        for kind in below(Policy)
+        for kind in below(ntp_envs.Policy)
         if kind.__module__.startswith(("ntp_envs.", "agents.")) and not kind.__module__.startswith(extras)
     }
-    assert ours - NOT_KEPT == {type(policy) for policy in POLICIES} | {TargetPolicy}
+    assert ours - NOT_KEPT == {type(policy) for policy in POLICIES} | {ntp_envs.TargetPolicy}
     assert isinstance(chunk_policy(KR.policy_.laws, 2, 4, KR.policy_.prompt_length), ChunkKRAutomaton)
 
 
@@ -129,7 +107,7 @@ def test_every_policy_of_the_core_is_among_them():
 def test_a_policy_comes_back_bit_for_bit(policy):
     horizon, length = policy.horizon or 5, 1 if policy.prompt_length is None else policy.prompt_length
     prompts = np.random.default_rng(1).integers(policy.vocab_size, size=(8, length))
-    if isinstance(policy, CleverHansPolicy | TargetPolicy):
+    if isinstance(policy, CleverHansPolicy | ntp_envs.TargetPolicy):
         prompts = STARS.sample_prompts(8, np.random.default_rng(1))
     observation = np.column_stack([prompts, np.full((8, horizon), policy.vocab_size)])
     policy.prompt_length = length
@@ -144,9 +122,9 @@ def test_a_policy_comes_back_bit_for_bit(policy):
     assert np.array_equal(*(each.predict(observation)[0] for each in (policy, back)))
 
 
-@pytest.mark.parametrize("name", sorted(set(task_names()) - {"LanguageModel"}))
+@pytest.mark.parametrize("name", sorted(set(ntp_envs.task_names()) - {"LanguageModel"}))
 def test_tasks_their_classes_and_features_come_back(name):
-    task = make_task(name)
+    task = ntp_envs.make_task(name)
     assert task.expert.vocab_size == task.vocab_size  # found, and not kept
     back = there_and_back({"task": task, "class": task.policy_class})
     assert back["task"] == task and "expert" not in vars(back["task"])
@@ -193,7 +171,7 @@ def test_what_cannot_be_kept_is_named():
         (deep, "it is nested too deeply"),
         ({"b": np.random.Generator(np.random.MT19937(0))}, "b is a generator other than PCG64"),
         (CrossValidatedBC(LogLossBC(), {"tol": [3 + 1j]}), r"grid.tol\[0\] is \(3\+1j\)"),
-        (BernoulliPolicy(0.5).cursor, r"it is <bound method"),
+        (ntp_envs.BernoulliPolicy(0.5).cursor, r"it is <bound method"),
     ):
         with pytest.raises(UnsavableError, match=message):
             there_and_back(value)
@@ -202,7 +180,7 @@ def test_what_cannot_be_kept_is_named():
 def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path, monkeypatch):
     path = fitted().save(tmp_path / "agent")
     (tmp_path / "link").symlink_to(path)
-    before, demos = path.read_bytes(), collect(TASK, 3, np.random.default_rng(0))
+    before, demos = path.read_bytes(), ntp_envs.collect(TASK, 3, np.random.default_rng(0))
     saved = demos.save(tmp_path / "demos.npz").read_bytes()
     assert SmoothedLogLossBC().save(tmp_path / "link").is_symlink() and path.read_bytes() != before
     before = path.read_bytes()
@@ -221,7 +199,7 @@ def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path, monkeypatch):
 # -- classes of others -------------------------------------------------------------------------------------------------
 
 
-class Loaded(UniformPolicy):
+class Loaded(ntp_envs.UniformPolicy):
     """A policy of the user's."""
 
 
@@ -237,7 +215,7 @@ class Mine(Agent):
 
 class Lambda(Mine):
     def _fit(self, demonstrations, policy_class, rng):
-        return CallablePolicy(_fair, self.size), FitReport(0.0, 0.0)
+        return ntp_envs.CallablePolicy(_fair, self.size), FitReport(0.0, 0.0)
 
 
 def _fair(prompts, tokens):
@@ -245,7 +223,7 @@ def _fair(prompts, tokens):
 
 
 def test_an_agent_of_ones_own_takes_part(tmp_path):
-    problem = Problem("coin", BernoulliClass(), collect(TASK, 5, np.random.default_rng(0)))
+    problem = Problem("coin", ntp_envs.BernoulliClass(), ntp_envs.collect(TASK, 5, np.random.default_rng(0)))
     check_agent(Mine(), problems=[problem], skip="refusals")
     check_agent(Lambda(), problems=[problem], skip="refusals")  # with a pickle, which it needs
     path = fitted(Mine()).save(tmp_path / "mine")

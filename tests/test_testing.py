@@ -9,19 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ntp_envs import (
-    BernoulliClass,
-    BernoulliPolicy,
-    BestInClass,
-    CallablePolicy,
-    Demonstrations,
-    Exactness,
-    FiniteClass,
-    NotTractableError,
-    Task,
-    UniformPolicy,
-    make_task,
-)
+import ntp_envs
 from ntp_envs.tasks.bernoulli import BernoulliMixture, Contamination
 from ntp_envs.tasks.registry import BUILT_IN
 from ntp_envs.testing import check_task
@@ -75,19 +63,19 @@ SMALL_AND_ODD = [
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_defaults_conform(name):
-    check_task(make_task(name))
+    check_task(ntp_envs.make_task(name))
 
 
 @pytest.mark.parametrize(("name", "parameters"), SMALL_AND_ODD)
 def test_small_and_odd_instances_conform(name, parameters):
-    check_task(make_task(name, **parameters), np.random.default_rng(1))
+    check_task(ntp_envs.make_task(name, **parameters), np.random.default_rng(1))
 
 
 # -- a family that conforms, and one broken in each way ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Coin(Task):
+class Coin(ntp_envs.Task):
     """One prompt bit says which of two coins is tossed; the class has one coin."""
 
     horizon: int = 4
@@ -103,24 +91,24 @@ class Coin(Task):
             one = np.where(prompts[:, 0] == 1, 1 - self.theta, self.theta)
             return np.log(np.column_stack([1 - one, one]))
 
-        return CallablePolicy(coin, 2, horizon=self.horizon, prompt_length=1)
+        return ntp_envs.CallablePolicy(coin, 2, horizon=self.horizon, prompt_length=1)
 
     @cached_property
     def policy_class(self):
-        return BernoulliClass(0.01)
+        return ntp_envs.BernoulliClass(0.01)
 
     def prompt_law(self):
         return np.array([[0], [1]]), np.array([0.5, 0.5])
 
     def best_in_class(self):
         root = np.sqrt(self.theta / 2) + np.sqrt((1 - self.theta) / 2)
-        return BestInClass(self.policy_class.policy(0.5), 2 * (1 - root**self.horizon), "closed form")
+        return ntp_envs.BestInClass(self.policy_class.policy(0.5), 2 * (1 - root**self.horizon), "closed form")
 
     def population(self, chunk=None):
         bits = (np.arange(2 ** (1 + self.horizon))[:, None] >> np.arange(1 + self.horizon)) & 1
         weights = 0.5 * np.exp(self.expert.log_probs(bits[:, :1], bits[:, 1:]).sum(axis=1))
-        return Demonstrations(
-            bits[:, :1], bits[:, 1:], vocab_size=2, weights=weights, exactness=Exactness(everything=True)
+        return ntp_envs.Demonstrations(
+            bits[:, :1], bits[:, 1:], vocab_size=2, weights=weights, exactness=ntp_envs.Exactness(everything=True)
         )
 
     def success(self, prompts, tokens):
@@ -134,17 +122,17 @@ def test_a_conforming_family_passes():
 def test_what_is_not_tractable_need_not_be_there():
     class Opaque(Coin):
         has_success = False
-        success = Task.success
-        population = Task.population
+        success = ntp_envs.Task.success
+        population = ntp_envs.Task.population
 
         def prompt_law(self):
-            raise NotTractableError("too many")
+            raise ntp_envs.NotTractableError("too many")
 
         def sample_prompts(self, n, rng):
             return rng.integers(0, 2, size=(n, 1))
 
         def best_in_class(self):
-            raise NotTractableError("not known")
+            raise ntp_envs.NotTractableError("not known")
 
     check_task(Opaque())
 
@@ -155,12 +143,12 @@ def breaking(**members):
 
 
 def replaced_expert(**methods):
-    return cached_property(lambda self: type("Odd", (UniformPolicy,), methods)(2))
+    return cached_property(lambda self: type("Odd", (ntp_envs.UniformPolicy,), methods)(2))
 
 
 def a_population(tokens, weights, **kind):
-    return lambda self, chunk=None: Demonstrations(
-        np.zeros((len(tokens), 1), int), tokens, vocab_size=2, weights=weights, exactness=Exactness(**kind)
+    return lambda self, chunk=None: ntp_envs.Demonstrations(
+        np.zeros((len(tokens), 1), int), tokens, vocab_size=2, weights=weights, exactness=ntp_envs.Exactness(**kind)
     )
 
 
@@ -237,14 +225,17 @@ BROKEN = {
         "same seed, same tokens",
     ),
     "class vocabulary": (
-        lambda: breaking(policy_class=cached_property(lambda self: FiniteClass([UniformPolicy(3)]))),
+        lambda: breaking(policy_class=cached_property(lambda self: ntp_envs.FiniteClass([ntp_envs.UniformPolicy(3)]))),
         "policy_class.vocab_size is 3, the task's 2",
     ),
-    "class type": (lambda: breaking(policy_class=cached_property(lambda self: [UniformPolicy(2)])), "PolicyClass"),
+    "class type": (
+        lambda: breaking(policy_class=cached_property(lambda self: [ntp_envs.UniformPolicy(2)])),
+        "PolicyClass",
+    ),
     "half of the distance": (
         lambda: breaking(
-            best_in_class=lambda self: BestInClass(
-                BernoulliPolicy(0.5), Coin.best_in_class(self).hellinger2 / 2, "closed form"
+            best_in_class=lambda self: ntp_envs.BestInClass(
+                ntp_envs.BernoulliPolicy(0.5), Coin.best_in_class(self).hellinger2 / 2, "closed form"
             )
         ),
         "not half of it",
@@ -253,16 +244,16 @@ BROKEN = {
         lambda: breaking(
             theta=0.5,
             __annotations__={"theta": float},
-            best_in_class=lambda self: BestInClass(
-                BernoulliPolicy(0.6), 2 * (1 - (np.sqrt(0.3) + np.sqrt(0.2)) ** 4), "a guess"
+            best_in_class=lambda self: ntp_envs.BestInClass(
+                ntp_envs.BernoulliPolicy(0.6), 2 * (1 - (np.sqrt(0.3) + np.sqrt(0.2)) ** 4), "a guess"
             ),
         ),
         "another member of policy_class is at",
     ),
     "best outside a finite class": (
         lambda: breaking(
-            policy_class=cached_property(lambda self: FiniteClass([BernoulliPolicy(0.5)])),
-            best_in_class=lambda self: BestInClass(BernoulliPolicy(0.5), 0.2, "closed form"),
+            policy_class=cached_property(lambda self: ntp_envs.FiniteClass([ntp_envs.BernoulliPolicy(0.5)])),
+            best_in_class=lambda self: ntp_envs.BestInClass(ntp_envs.BernoulliPolicy(0.5), 0.2, "closed form"),
         ),
         "not one of the members",
     ),
@@ -327,12 +318,12 @@ def test_a_population_that_claims_the_density_of_the_expert_without_having_it():
 
 
 def test_equal_tasks_share_their_best_in_class_unless_they_depend_on_more():
-    one, two = (make_task("Contamination", horizon=6) for _ in range(2))
+    one, two = (ntp_envs.make_task("Contamination", horizon=6) for _ in range(2))
     assert one is not two and one.best_in_class() is two.best_in_class()
-    assert make_task("Contamination", horizon=7).best_in_class() is not one.best_in_class()
+    assert ntp_envs.make_task("Contamination", horizon=7).best_in_class() is not one.best_in_class()
 
     for _ in range(2):  # members of a finite class are objects, and the best is one of the task's own
-        task = make_task("RareMode", horizon=6)
+        task = ntp_envs.make_task("RareMode", horizon=6)
         assert any(task.best_in_class().policy is member for member in task.policy_class.policies)
 
     class Read(Contamination):
