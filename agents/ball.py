@@ -243,11 +243,11 @@ def _passes_left(before: float, after: float, tol: float, iterations: int) -> fl
 #
 # Each iteration minimises the quadratic model of the loss at theta over the ball, and searches the segment to its
 # minimiser for a decrease; the segment stays in the ball. The minimum of the model over a few directions is exact (they
-# are made orthonormal, and the small problem is diagonalised): theta itself, the Newton step
-# ``-(H + mu I)^-1 (g + mu theta)`` at the last multiplier mu, and how its end changes with mu, which together reach the
-# sphere or the inside, whichever is right. Both systems are solved by conjugate gradients, preconditioned by the
-# diagonal. More such pairs are added, from where the minimum over those before lies, until the model is minimised as
-# accurately as it predicts the loss.
+# are made orthonormal, and the small problem is diagonalised): theta itself, the Newton step ``-(H + mu I)^-1 (g + mu
+# theta)`` at the last multiplier mu, and how its end changes with mu, which together reach the sphere or the inside,
+# whichever is right. Both systems are solved by conjugate gradients, preconditioned by a Kronecker product
+# (`IndicatorRows.inverse`). More such pairs are added, from where the minimum over those before lies, until the model
+# is minimised as accurately as it predicts the loss.
 #
 # Certificate: the Frank-Wolfe gap ``<g, theta> + radius |g|``, which by convexity bounds ``f(theta) - min f`` over the
 # ball. It is the smallest over mu of ``|g + mu theta|^2 / (2 mu) + mu (radius^2 - |theta|^2) / 2``, the bound that
@@ -261,6 +261,7 @@ ACCURACY = 0.2  # relative, of a model's minimum, at most; and of the solutions 
 ROUNDS = 4  # pairs of directions an iteration
 CG_STEPS = 200
 FEW_WEIGHTS, CG_STEPS_OF_FEW = 1024, 400  # where a step costs nothing; many more add rounding in flat directions
+SINGLE = 1e-3  # products serve a solution of this accuracy in single precision, as the model is minimised in double
 PATIENCE = 20  # iterations without a smaller gap, or a loss that is smaller by what matters
 
 
@@ -271,7 +272,9 @@ class IndicatorFit(CertifiedFit):
     multiplier: float
 
 
-def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterations: int) -> IndicatorFit:
+def newton_cg_in_ball(
+    rows: IndicatorRows, radius: float, tol: float, max_iterations: int, start: IndicatorFit | None = None
+) -> IndicatorFit:
     """Minimise the rows' loss over ``|theta| <= radius`` until the certified gap is at most ``tol`` (nats a sequence).
 
     Stops early where the gap no longer falls, nor the loss by more than ``tol``.
@@ -280,11 +283,13 @@ def newton_cg_in_ball(rows: IndicatorRows, radius: float, tol: float, max_iterat
         rows: the data.
         radius: of the ball, > 0.
         tol: gap to reach.
-        max_iterations: Newton iterations (5 to 30 are usual, of 5 to 100 passes over the data each).
+        max_iterations: Newton iterations (5 to 30 are usual, of 5 to 40 passes over the data each).
+        start: where a fit to other data ended; zero by default.
     """
-    theta = np.zeros(rows.features.dimension)
+    theta = np.zeros(rows.features.dimension) if start is None else start.theta
     loss, gradient = rows.loss_and_gradient(theta)
-    mu = float(np.linalg.norm(gradient)) / (3 * radius)  # |theta| at the minimum is at most |g(0)| / mu
+    # |theta| at the minimum is at most |g(0)| / mu
+    mu = float(np.linalg.norm(gradient)) / (3 * radius) if start is None else start.multiplier
     best = IndicatorFit(theta, loss, _gap(theta, gradient, radius), 0, mu)
     noise = 2e-15 * float(rows.totals.sum())  # rounding of a gradient
     since, iteration, reached = 0, 0, loss
@@ -328,8 +333,7 @@ def _minimise_model(
 ) -> tuple[FloatArray, float, float]:
     """About the w that minimises ``<g, w - theta> + (w - theta)' H (w - theta) / 2`` in the ball, the multiplier mu of
     the ball there, and the norm of what is left of ``g + H (w - theta) + mu w``, which is zero at the minimum."""
-    diagonal = rows.hessian_diagonal()
-    rounding = 1e-14 * float(diagonal.max())
+    rounding, inverse = 1e-14 * float(rows.hessian_diagonal().max()), rows.inverse()
     mu = max(mu, least)
     basis = _Basis(rows)
     basis.add(theta)
@@ -339,10 +343,10 @@ def _minimise_model(
     start = float(np.linalg.norm(residual))
     for _ in range(rounds):
         penalty = max(mu, rounding)
-        step = _solve(rows, penalty, -residual, diagonal + penalty, accuracy)
+        step = _solve(rows, penalty, -residual, inverse, accuracy)
         basis.add(step)
         if mu > least or float(np.linalg.norm(target + step)) > radius:
-            basis.add(_solve(rows, penalty, target + step, diagonal + penalty, ACCURACY))
+            basis.add(_solve(rows, penalty, target + step, inverse, ACCURACY))
         target, product, mu = basis.minimum(linear, radius, least)
         residual = linear + product + mu * target
         if float(np.linalg.norm(residual)) <= accuracy * start:
@@ -386,21 +390,28 @@ class _Basis:
         return w, product, least + mu
 
 
-def _solve(rows: IndicatorRows, mu: float, right: FloatArray, scales: FloatArray, accuracy: float) -> FloatArray:
+def _solve(
+    rows: IndicatorRows,
+    mu: float,
+    right: FloatArray,
+    inverse: Callable[[FloatArray, float], FloatArray],
+    accuracy: float,
+) -> FloatArray:
     """``(H + mu I)^-1 right`` by conjugate gradients from zero, to ``accuracy`` times the norm of ``right`` in
-    1 / scales."""
+    the estimate of the inverse."""
     x, residual = np.zeros_like(right), right.copy()
-    scaled = residual / scales
+    scaled = inverse(residual, mu)
     direction = scaled.copy()
     size = start = float(np.vdot(residual, scaled))
-    for _ in range(CG_STEPS if right.size > FEW_WEIGHTS else CG_STEPS_OF_FEW):
+    few = right.size <= FEW_WEIGHTS
+    for _ in range(CG_STEPS_OF_FEW if few else CG_STEPS):
         if size <= accuracy**2 * start:
             break
-        product = rows.hessian_times(direction) + mu * direction
+        product = rows.hessian_times(direction, single=not few and accuracy >= SINGLE) + mu * direction
         along = size / float(np.vdot(direction, product))
         x += along * direction
         residual -= along * product
-        scaled = residual / scales
+        scaled = inverse(residual, mu)
         size, last = float(np.vdot(residual, scaled)), size
         direction = scaled + (size / last) * direction
     return x

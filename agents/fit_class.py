@@ -23,7 +23,6 @@ from functools import singledispatch
 from typing import Any
 
 import numpy as np
-from scipy.special import xlogy
 
 from agents.ball import descend, minimise_in_ball, newton_in_ball
 from agents.base import ConvergenceWarning, FitReport
@@ -355,6 +354,8 @@ def _report(
     """The log-loss of hard targets from ``(C, A)`` counts and the laws there; anything else by reading the policy."""
     if targets.log_laws is not None or divergence == "reverse":
         return report_of(policy_parts(policy, targets, divergence, smoothing), targets, divergence)
+    from scipy.special import xlogy
+
     mixed = (1 - smoothing) * probs + smoothing / probs.shape[1]
     impossible = mixed == 0.0
     rest = -float(xlogy(counts, np.where(impossible, 1.0, mixed)).sum())

@@ -29,6 +29,7 @@ from ntp_envs.checks import check_int, check_positive, check_real
 from ntp_envs.features import FeatureMap, IndicatorFeatureMap
 
 SUBSET_ROWS = 1 << 14
+THINNED_ROWS, THINNED = 1 << 16, 8  # so many contexts or more: first a fit to one in eight
 
 
 def maximum_likelihood(
@@ -118,9 +119,13 @@ def _by_conjugate_gradients(
     features: FeatureMap, radius: float, targets: Targets, tol: float, max_iterations: int
 ) -> tuple[FloatArray, FitReport]:
     assert isinstance(features, IndicatorFeatureMap)  # `is_large` says so
-    rows = indicator_rows(features, targets)
-    fit = newton_cg_in_ball(rows, radius, tol, max_iterations)
-    return fit.theta, _report(fit, rows, tol, multiplier=fit.multiplier)
+    rows, start, subset_rows = indicator_rows(features, targets), None, 0
+    if rows.n_rows >= THINNED_ROWS:
+        part = rows.thinned(THINNED)
+        enough = 0.1 * targets.shape[1] * features.dimension / part.n_rows  # of the order of the sampling error
+        start, subset_rows = newton_cg_in_ball(part, radius, max(enough, tol), max_iterations), part.n_rows
+    fit = newton_cg_in_ball(rows, radius, tol, max_iterations, start)
+    return fit.theta, _report(fit, rows, tol, multiplier=fit.multiplier, subset_rows=subset_rows)
 
 
 def _report(fit: BallFit | IndicatorFit, rows: SoftmaxRows, tol: float, **details: float) -> FitReport:

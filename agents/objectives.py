@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from agents.base import COUNT, NOT_NEGATIVE, SHARE, Agent, Checks, ConvergenceWarning, FitReport
 from agents.fit_class import RegisteredClasses, fit_class, fit_parametric, minimise_parametric
@@ -427,6 +426,8 @@ def clipped(log_ratios: FloatArray, sharpness: float = np.inf) -> FloatArray:
 
 def clipped_slope(log_ratios: FloatArray, sharpness: float = np.inf) -> FloatArray:
     """The derivative of ``min(1, r)`` in log r, or of its smooth form."""
+    from scipy.special import expit
+
     below = log_ratios < 0.0 if np.isinf(sharpness) else expit(-sharpness * log_ratios)
     return np.exp(clipped(log_ratios, sharpness)) * below
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, xlogy
 
 from ntp_envs import Demonstrations
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray, first_best, log_bernoulli
@@ -394,6 +393,7 @@ def solve_bernoulli_game(
     >>> round(half.theta, 6), half.value < 1e-15  # one token a unit: the maximum likelihood estimate
     (0.3, True)
     """
+    from scipy.special import expit
 
     def theta(eta: float) -> float:
         return float(np.clip(expit(eta), *theta_range))
@@ -484,6 +484,8 @@ def _meeting(left: FloatArray, up: FloatArray, right: FloatArray, down: FloatArr
 
 def _sum_of_logs(counts: Any) -> FloatArray:
     """``(U,)`` sums of N log N."""
+    from scipy.special import xlogy
+
     counts = counts.copy()
     counts.data = xlogy(counts.data, counts.data)
     return np.asarray(counts.sum(axis=1))

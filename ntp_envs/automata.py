@@ -6,7 +6,8 @@ An automaton may change with time: at step t (0-based) it has an ``(S, A)`` tabl
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cached_property
+from copy import copy
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -265,8 +266,8 @@ class BernoulliMixturePolicy(_EventAutomaton):
         """
         posterior = self.log_path_probs(counts, step, by_component=True)  # (J, [K,] n), unnormalised
         by_event = self._log_laws.reshape(len(posterior), *[1] * (posterior.ndim - 1), 2)
-        log_event: FloatArray = np.logaddexp.reduce(posterior[..., None] + by_event, axis=0)
-        total: FloatArray = np.logaddexp.reduce(posterior, axis=0)
+        log_event: FloatArray = reduce(np.logaddexp, posterior[..., None] + by_event)  # 20 times as fast as its reduce
+        total: FloatArray = reduce(np.logaddexp, posterior)
         with np.errstate(invalid="ignore"):
             return np.where(np.isneginf(total)[..., None], -np.log(2.0), log_event - total[..., None])
 
@@ -275,21 +276,29 @@ class BernoulliMixturePolicy(_EventAutomaton):
 
         Shape that of both together, or ``(J, *counts.shape)`` by component (mixture weight included).
         """
-        from scipy.special import xlogy
-
         possible = counts <= length
         k = np.where(possible, counts, 0)
-        theta = self.thetas.reshape(-1, *[1] * possible.ndim)
-        from_events = xlogy(k, theta) + _xlog1m(length - k, theta)
-        parts = np.where(possible, self.log_weights.reshape(theta.shape) + from_events, -np.inf)
-        return parts if by_component else np.logaddexp.reduce(parts, axis=0)
+        weight, none, event = (log.reshape(-1, *[1] * possible.ndim) for log in (self.log_weights, *self._log_laws.T))
+        parts = np.where(possible, weight + (_times(k, event) + _times(length - k, none)), -np.inf)
+        return parts if by_component else reduce(np.logaddexp, parts)
 
 
-def _xlog1m(x: IntArray, theta: FloatArray) -> FloatArray:
-    """``x log(1 - theta)``, with 0 log 0 = 0."""
-    from scipy.special import xlog1py
+def _times(k: IntArray, log: FloatArray) -> FloatArray:
+    """``k log``, with 0 (-inf) = 0."""
+    return k * log if np.isfinite(log).all() else np.where(k > 0, k * np.where(k > 0, log, 0.0), 0.0)
 
-    return xlog1py(x, -theta)
+
+def of_events(p: AutomatonPolicy, q: AutomatonPolicy) -> tuple[AutomatonPolicy, AutomatonPolicy]:
+    """Two laws of one kind of events as laws of tokens, else as they are: with half the states, if they are of flips.
+
+    Given the prompt, tokens and flips determine each other, so all distances are the same.
+    """
+    if not (isinstance(p, _EventAutomaton) and isinstance(q, _EventAutomaton) and p.on == q.on):
+        return p, q
+    p, q = copy(p), copy(q)
+    for policy in (p, q):
+        policy.on, policy._moves = "tokens", policy._moves - policy._moves % policy._lasts
+    return p, q
 
 
 class MarkovPolicy(AutomatonPolicy):

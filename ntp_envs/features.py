@@ -155,6 +155,19 @@ class FeatureMap(Savable, ABC):
             rows = slice(start, min(start + size, len(tokens)))
             yield rows, self.path(prompts[rows], tokens[rows])
 
+    def next_log_probs(
+        self, theta: FloatArray, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> FloatArray:
+        """``(B, A)`` log-probabilities of the next token after one prefix a row."""
+        return self.log_probs(theta, self.prefix_features(prompts, tokens))
+
+    def forced_log_probs(
+        self, theta: FloatArray, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> Iterator[tuple[slice, FloatArray]]:
+        """Teacher-forced: ``(b, H, A)`` log-probabilities of a few sequences at a time, with their rows."""
+        for rows, values in self.blocks(prompts, tokens):
+            yield rows, self.log_probs(theta, values)
+
     # -- finite memory -----------------------------------------------------------------------------------------------
 
     def states(self) -> FeatureStates | None:
@@ -274,6 +287,7 @@ class ContextFeatureMap(FeatureMap):
 IndexArray = NDArray[np.int32]
 
 BLOCK_ENTRIES = 1 << 16  # logits handled at once: half a megabyte stays in cache
+LAWS_BYTES = 1 << 25  # of laws and places of features held at once
 
 
 class IndicatorFeatureMap(ContextFeatureMap):
@@ -326,6 +340,35 @@ class IndicatorFeatureMap(ContextFeatureMap):
             features = csr_array(parts, shape=(len(places), self.n_context), copy=False)
             found.append((slice(start, start + len(places)), features))
         return found
+
+    def next_log_probs(
+        self, theta: FloatArray, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> FloatArray:
+        if self.vocab_size == 2:
+            return super().next_log_probs(theta, prompts, tokens)
+        return self._law_at(theta, self.active(prompts, tokens))
+
+    def forced_log_probs(
+        self, theta: FloatArray, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> Iterator[tuple[slice, FloatArray]]:
+        if self.vocab_size == 2:
+            yield from super().forced_log_probs(theta, prompts, tokens)
+            return
+        sequence = tokens.shape[1] * (8 * self.vocab_size + 4 * self.n_active)
+        size = max(LAWS_BYTES // max(sequence, 1), 1)
+        for start in range(0, len(tokens), size):
+            rows = slice(start, min(start + size, len(tokens)))
+            active = self.active_path(prompts[rows], tokens[rows])
+            law = self._law_at(theta, active.reshape(-1, self.n_active))
+            yield rows, law.reshape(*active.shape[:2], self.vocab_size)
+
+    def _law_at(self, theta: FloatArray, active: IndexArray) -> FloatArray:
+        """``(N, A)`` log-probabilities from ``(N, K)`` places."""
+        weights = np.ascontiguousarray(theta.reshape(self.vocab_size, -1).T)  # (c, A)
+        out = np.empty((len(active), self.vocab_size))
+        for rows, features in self.matrices(active):
+            out[rows] = normalised_logits(features @ weights)
+        return out
 
     def context(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         return self._written_out(self.active(prompts, tokens))
@@ -1107,15 +1150,9 @@ class PathPointers(FeatureMap):
         return [name for name, value in zip(self.names, values) if value]
 
     def joint(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        tokens = np.asarray(tokens)
-        step = tokens.shape[1]
-        if step >= self.length:
-            raise ValueError(f"{self!r} has no feature for position {step}; sequences have {self.length} tokens.")
-        prompts = np.asarray(prompts)
-        star = StarPrompts.read(prompts, self.n_edges)
-        previous = tokens[:, -1] if step else prompts[:, -1]
-        out = np.zeros((len(prompts), self.vocab_size, self.dimension))
-        out[:, :, self.block(step)] = self._seen(star, self._of_prompt(star), previous)
+        values, block = self._next(np.asarray(prompts), np.asarray(tokens))
+        out = np.zeros((*values.shape[:2], self.dimension))
+        out[:, :, block] = values
         return out
 
     def path(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
@@ -1129,6 +1166,36 @@ class PathPointers(FeatureMap):
             previous = tokens[:, step - 1] if step else prompts[:, -1]
             out[:, step, :, self.block(step)] = self._seen(star, of_prompt, previous)
         return out
+
+    def next_log_probs(
+        self, theta: FloatArray, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> FloatArray:
+        """From the position's own features; the others', which are zero, are not written out."""
+        values, block = self._next(np.asarray(prompts), np.asarray(tokens))
+        return self.log_probs(theta[block], values)
+
+    def forced_log_probs(
+        self, theta: FloatArray, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
+    ) -> Iterator[tuple[slice, FloatArray]]:
+        size = max(BLOCK_BYTES // (8 * self.vocab_size * max(tokens.shape[1], len(self.names))), 1)
+        for start in range(0, len(tokens), size):
+            rows = slice(start, min(start + size, len(tokens)))
+            star = StarPrompts.read(prompts[rows], self.n_edges)
+            of_prompt = self._of_prompt(star)
+            laws = np.empty((*tokens[rows].shape, self.vocab_size))
+            for step in range(tokens.shape[1]):
+                previous = tokens[rows, step - 1] if step else prompts[rows, -1]
+                laws[:, step] = self.log_probs(theta[self.block(step)], self._seen(star, of_prompt, previous))
+            yield rows, laws
+
+    def _next(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> tuple[FloatArray, slice]:
+        """``(B, A, k)`` features at the position after the tokens, and where their weights are."""
+        step = tokens.shape[1]
+        if step >= self.length:
+            raise ValueError(f"{self!r} has no feature for position {step}; sequences have {self.length} tokens.")
+        star = StarPrompts.read(prompts, self.n_edges)
+        previous = tokens[:, -1] if step else prompts[:, -1]
+        return self._seen(star, self._of_prompt(star), previous), self.block(step)
 
     def _of_prompt(self, star: StarPrompts) -> BoolArray:
         """``(B, A, k)`` the features, those of the previous token still off."""

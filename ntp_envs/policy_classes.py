@@ -20,7 +20,7 @@ from ntp_envs.arrays import FloatArray, IntArray, log_softmax, onto_ball, prefix
 from ntp_envs.automata import AutomatonPolicy, BernoulliPolicy, MarkovPolicy, markov_contexts
 from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_kind, check_list, check_probability, check_real
-from ntp_envs.features import FeatureMap, IndexArray, IndicatorFeatureMap, normalised_logits
+from ntp_envs.features import FeatureMap
 from ntp_envs.ngram import MAX_ORDER, NGramLevel, NGramPolicy
 from ntp_envs.policies import Cursor, EndedPolicy, Policy, SequentialPolicy, check_given
 from ntp_envs.saved import Savable
@@ -540,9 +540,6 @@ def _check_contexts(name: str, contexts: ArrayLike, n_contexts: int) -> IntArray
 # -- Autoregressive linear policies: softmax of <theta, phi(prefix, next token)>, theta in a ball ---------------------
 
 
-BLOCK_BYTES = 1 << 25  # of laws and places of features held at once
-
-
 def linear_log_probs(features: FeatureMap, theta: FloatArray, values: FloatArray) -> FloatArray:
     """``(..., A)`` log-probabilities from feature values ``(..., c)`` or ``(..., A, d)`` of ``features``."""
     return features.log_probs(theta, values)
@@ -579,50 +576,20 @@ class ARLinearPolicy(Policy):
         if not np.isfinite(self.theta).all():
             raise ValueError("theta must be finite.")
 
-    @property
-    def _gathers(self) -> bool:
-        return isinstance(self.features, IndicatorFeatureMap) and self.vocab_size > 2
-
-    def _law_at(self, active: IndexArray) -> FloatArray:
-        """``(N, A)`` log-probabilities from the ``(N, K)`` places of indicator features."""
-        assert isinstance(self.features, IndicatorFeatureMap)  # `_gathers` says so
-        weights = np.ascontiguousarray(self.theta.reshape(self.vocab_size, -1).T)  # (c, A)
-        out = np.empty((len(active), self.vocab_size))
-        for rows, features in self.features.matrices(active):
-            out[rows] = normalised_logits(features @ weights)
-        return out
-
-    def _laws(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[slice, FloatArray]]:
-        """``(b, H, A)`` teacher-forced laws of a few sequences at a time, with their rows."""
-        if not self._gathers:
-            for rows, values in self.features.blocks(prompts, tokens):
-                yield rows, self.features.log_probs(self.theta, values)
-            return
-        assert isinstance(self.features, IndicatorFeatureMap)
-        sequence = tokens.shape[1] * (8 * self.vocab_size + 4 * self.features.n_active)
-        size = max(BLOCK_BYTES // max(sequence, 1), 1)
-        for start in range(0, len(tokens), size):
-            rows = slice(start, min(start + size, len(tokens)))
-            active = self.features.active_path(prompts[rows], tokens[rows])
-            law = self._law_at(active.reshape(-1, self.features.n_active))
-            yield rows, law.reshape(*active.shape[:2], self.vocab_size)
-
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        if self._gathers:
-            return self._law_at(self.features.active(prompts, tokens))  # type: ignore[attr-defined]
-        return self.features.log_probs(self.theta, self.features.prefix_features(prompts, tokens))
+        return self.features.next_log_probs(self.theta, prompts, tokens)
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = check_given(self, prompts, tokens)
         out = np.empty(tokens.shape)
-        for rows, law in self._laws(prompts, tokens):
+        for rows, law in self.features.forced_log_probs(self.theta, prompts, tokens):
             out[rows] = np.take_along_axis(law, tokens[rows, :, None].astype(np.int64), axis=2)[:, :, 0]
         return out
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = check_given(self, prompts, tokens)
         out = np.empty((*tokens.shape, self.vocab_size))
-        for rows, law in self._laws(prompts, tokens):
+        for rows, law in self.features.forced_log_probs(self.theta, prompts, tokens):
             out[rows] = law
         return out
 

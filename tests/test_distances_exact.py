@@ -164,6 +164,29 @@ def test_impossible_tokens():
         same(apart["tv"].values, 1.0)
 
 
+def test_flips_are_followed_as_tokens_with_half_the_pairs(monkeypatch):
+    horizon, thetas, weights = 20, [0.0, 0.3, 1.0], [0.2, 0.5, 0.3]
+    monkeypatch.setattr(automaton_module, "MAX_PAIRS", horizon + 1)
+    found = []
+    for on in ("tokens", "flips"):
+        expert = BernoulliMixturePolicy(thetas, weights, horizon=horizon, on=on)
+        task = PlainTask(2, horizon, 1, (0.3, 0.7)) if on == "flips" else PlainTask(2, horizon)
+        found.append(automaton_distances(expert, BernoulliPolicy(0.4, on=on), task, thresholds=THRESHOLDS))
+        assert expert.on == on
+        if on == "flips":  # and what counts flips is not taken for what counts tokens
+            other = automaton_distances(
+                expert, RestartedPolicy(BernoulliPolicy(0.4), 7), PlainTask(2, 4, 1, (0.3, 0.7))
+            )
+            same(
+                other["hellinger2"].values,
+                enumeration_distances(expert, BernoulliPolicy(0.4), PlainTask(2, 4, 1, (0.3, 0.7)))[
+                    "hellinger2"
+                ].values,
+            )
+    for metric, curve in found[0].items():
+        same(curve.values, found[1][metric].values)
+
+
 def test_infinite_kl_is_seen_behind_an_underflow():
     """The only prefix that q excludes has probability 1e-400 under p: zero in floating point, but KL is infinite."""
     rare = np.array([[[1 - 1e-200, 1e-200]]] * 2)

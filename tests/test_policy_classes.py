@@ -153,7 +153,7 @@ def test_blocks_of_few_sequences_change_nothing(monkeypatch):
     rng = np.random.default_rng(1)
     prompts, tokens = rng.integers(0, 9, (40, 2)), rng.integers(0, 9, (40, 30))
     whole = policy.log_probs(prompts, tokens)
-    monkeypatch.setattr("ntp_envs.policy_classes.BLOCK_BYTES", 1)
+    monkeypatch.setattr("ntp_envs.features.LAWS_BYTES", 1)
     monkeypatch.setattr("ntp_envs.features.BLOCK_ENTRIES", 1)
     np.testing.assert_allclose(policy.log_probs(prompts, tokens), whole, atol=1e-13)
 

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import tracemalloc
 from fractions import Fraction
 from itertools import pairwise
 
@@ -538,3 +539,29 @@ def test_features_of_many_prompts_come_in_blocks(rng):
         assert values.nbytes <= 1 << 24
         assert values.any(axis=(1, 2, 3)).all()
     assert seen == 3000
+
+
+@pytest.mark.parametrize(
+    "task", [PathStar(2, 5, hops=3), PathStar(3, 4, reverse=True), PathStar(2, 5, teacherless=True)]
+)
+def test_laws_of_members_are_those_of_the_features_written_out(task, rng, monkeypatch):
+    demos = collect(task, 60, rng)
+    policy = task.policy_class.policy(rng.normal(size=task.features.dimension))
+    expected = policy.features.log_probs(policy.theta, task.features.path(demos.prompts, demos.tokens))
+    monkeypatch.setattr("ntp_envs.features.BLOCK_BYTES", 1 << 16)  # several blocks
+    np.testing.assert_allclose(policy.forced_log_probs(demos.prompts, demos.tokens), expected, rtol=0, atol=1e-13)
+    for h in range(task.length):
+        law = policy.next_log_probs(demos.prompts, demos.tokens[:, :h])
+        np.testing.assert_allclose(law, expected[:, h], rtol=0, atol=1e-13)
+    with pytest.raises(ValueError, match="no feature for position"):
+        policy.features.next_log_probs(policy.theta, demos.prompts, demos.tokens)
+
+
+def test_a_member_writes_no_features_of_other_positions(rng):
+    task = PathStar(2, 64)
+    policy, prompts = task.best_in_class().policy, task.sample_prompts(200, rng)
+    tracemalloc.start()
+    policy.sample(prompts, task.length, rng)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * task.vocab_size * task.features.dimension * 8 / 8  # all positions' features at one step: 80 MB

@@ -372,3 +372,61 @@ def test_reverse_projections_and_dense_features_of_that_size_are_refused():
     with pytest.raises(NotTractableError, match=r"maximum likelihood is limited to 8192 weights.*d=12000"):
         maximum_likelihood(huge, 1.0, demos)
     check_dimension(FlipSign(), "anything")
+
+
+# -- what makes it fast ------------------------------------------------------------------------------------------------
+
+
+def test_products_in_single_precision_keep_seven_digits():
+    features = WindowOneHot(5, 3)
+    rows = indicator_rows.indicator_rows(features, Targets.of(draw(features, n=100)))
+    theta, direction = np.random.default_rng(0).normal(size=(2, features.dimension))
+    rows.loss_and_gradient(3 * theta)
+    exact = rows.hessian_times(direction)
+    for size in (1.0, 1e-60, 1e60):  # beyond the range of single precision too
+        single = rows.hessian_times(size * direction, single=True)
+        assert 0 < np.abs(single / size - exact).max() < 1e-6 * np.abs(exact).max()
+    assert not rows.hessian_times(0.0 * direction, single=True).any()
+
+
+def test_the_estimate_of_the_inverse_is_exact_where_laws_do_not_depend_on_the_context(monkeypatch):
+    features = WindowOneHot(4, 3)
+    rows = indicator_rows.indicator_rows(features, Targets.of(draw(features, n=100)))
+    theta = np.zeros((features.vocab_size, features.n_context))
+    theta[:, 0] = [0.0, 1.0, -1.0, 3.0]  # the constant's weights
+    rows.loss_and_gradient(theta.ravel())
+    hessian = np.array([rows.hessian_times(unit) for unit in np.eye(features.dimension)])
+    right = np.random.default_rng(0).normal(size=features.dimension)
+    for mu in (1e-2, 1.0):
+        expected = np.linalg.solve(hessian + mu * np.eye(features.dimension), right)
+        np.testing.assert_allclose(rows.inverse()(right, mu), expected, rtol=1e-9, atol=1e-9)
+    monkeypatch.setattr(indicator_rows, "GRAM_LIMIT", 1)
+    np.testing.assert_allclose(rows.inverse()(right, 0.5), right / (np.diag(hessian) + 0.5), rtol=1e-12)
+
+
+def test_a_fit_preconditioned_by_the_diagonal_ends_in_the_same_place(everything_is_large, monkeypatch):
+    features = WindowOneHot(4, 2)
+    demos = draw(features, n=300)
+    found = []
+    for limit in (2048, 1):
+        monkeypatch.setattr(indicator_rows, "GRAM_LIMIT", limit)
+        found.append(maximum_likelihood(features, 40.0, demos, tol=1e-8)[1])
+    assert all(report.converged for report in found)
+    assert abs(found[0].objective - found[1].objective) <= 2e-8
+
+
+def test_many_contexts_start_from_a_fit_to_some(everything_is_large, monkeypatch):
+    features = WindowOneHot(4, 4)
+    demos = draw(features, n=400, horizon=8)
+    _, whole = maximum_likelihood(features, 40.0, demos, tol=1e-6)
+    assert whole.details["subset_rows"] == 0
+    monkeypatch.setattr("agents.linear_likelihood.THINNED_ROWS", 100)
+    monkeypatch.setattr("ntp_envs.features.BLOCK_ENTRIES", 1 << 8)  # several blocks
+    _, begun = maximum_likelihood(features, 40.0, demos, tol=1e-6)
+    assert 0 < begun.details["subset_rows"] <= whole.details["rows"] / 8 + 16
+    assert begun.converged and abs(begun.objective - whole.objective) <= 2e-6
+    rows = indicator_rows.indicator_rows(features, Targets.of(demos))
+    part = rows.thinned(8)
+    assert part.totals.sum() == pytest.approx(rows.totals.sum()) and part.n_rows == begun.details["subset_rows"]
+    assert sum(counts.sum() for _, counts in part.blocks()) == pytest.approx(rows.totals.sum())
+    assert part.loss_and_gradient(np.zeros(features.dimension))[0] == pytest.approx(8 * np.log(4))

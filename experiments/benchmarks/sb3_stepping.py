@@ -5,7 +5,11 @@ environment time alone: no network is evaluated.
 
 ``DummyVecEnv`` is what stable-baselines3's ``make_vec_env`` gives by default. Its environments are plain
 `ntp_envs.TokenEnv` objects without the ``Monitor`` that ``make_vec_env`` would put around each. Rows that say
-``VecMonitor`` have one around both, which is how training sees them.
+``monitored`` have what training sees: `agents.rl.make_vec_env` with the monitor that it puts around the batch, against
+``DummyVecEnv`` in stable-baselines3's ``VecMonitor``.
+
+What is left of a step is mostly the B dicts of infos, which stable-baselines3 asks for, and which must be new ones:
+others write into them and keep them.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from ntp_envs import TokenEnv, make_task
 
 SETTINGS: list[tuple[str, str, dict[str, Any], str]] = [
     ("success", "Tightrope", {"reward": "success", "expert_info": False}, "50x"),
-    ("success in VecMonitor", "Tightrope", {"reward": "success", "expert_info": False}, "50x"),
+    ("success, monitored", "Tightrope", {"reward": "success", "expert_info": False}, "50x"),
     ("expert_log_prob", "Contamination", {"reward": "expert_log_prob", "expert_info": False}, "300x"),
 ]
 
@@ -38,10 +42,12 @@ def rows(quick: bool) -> Iterator[Row]:
     for work, family, arguments, goal in SETTINGS:
         options = {"horizon": HORIZON, **arguments}
         prompt = {"prompt": make_task(family, horizon=HORIZON).prompt_law()[0][0]}
-        ours: Any = make_vec_env(family, num_envs, **options).unwrapped  # without its monitor
+        ours: Any = make_vec_env(family, num_envs, **options)
         peer: Any = DummyVecEnv([lambda: TokenEnv(family, **options)] * num_envs)  # noqa: B023
-        if "VecMonitor" in work:
-            ours, peer = VecMonitor(ours), VecMonitor(peer)
+        if "monitored" in work:
+            peer = VecMonitor(peer)
+        else:
+            ours = ours.unwrapped
 
         def start(envs: Any) -> None:
             envs.seed(0)

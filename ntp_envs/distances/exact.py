@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ntp_envs.arrays import FloatArray, IntArray, kl_terms
-from ntp_envs.automata import AutomatonPolicy
+from ntp_envs.automata import AutomatonPolicy, of_events
 from ntp_envs.checks import NotTractableError, check_int
 from ntp_envs.distances.curve import DistanceCurve, Question, ask
 from ntp_envs.distances.metrics import CHI2, COVERAGE, DEFAULT_THRESHOLDS, HELLINGER2, KL, METRICS, TV, Metric
@@ -263,6 +263,7 @@ def check_automaton(name: str, policy: Policy) -> None:
 
 def by_pairs(asked: Question) -> dict[str, DistanceCurve]:
     """`automaton_distances` of a question that has been checked, between two automata."""
+    asked = replace(asked, **dict(zip("pq", of_events(asked.p, asked.q))))  # type: ignore[arg-type]
     bounded = tuple(metric for metric in asked.metrics if metric is COVERAGE or np.isfinite(metric.most))
     rest = tuple(metric for metric in asked.metrics if metric not in bounded)
     if asked.task.horizon <= EXACT_HORIZON:
@@ -306,7 +307,7 @@ class _Layer:
     """Sums over the prefixes of one length that lead to each of n pairs; P and Q are the prefix's probabilities.
 
     With a = sqrt P and b = sqrt Q: ``gap`` = sum (a - b)^2, ``total`` = sum (a + b)^2, ``excess`` = sum (a^2 - b^2),
-    ``mass`` = sum P, ``chi`` = sum (P - Q)^2 / Q. ``low`` and ``high`` bound log P - log Q (empty where
+    ``mass`` = sum P, ``chi`` = sum (P - Q)^2 / Q. ``low`` and ``high`` bound log P - log Q (like ``mass`` empty where
     nobody asks). All ``(n,)``. ``dropped`` is what P and Q together give to the prefixes that are followed no longer.
     """
 
@@ -404,13 +405,13 @@ def _layers(p: AutomatonPolicy, q: AutomatonPolicy, asked: Question, tolerance: 
     grouping = _Grouping(codes, _code_space(p, q))
     mass = grouping.sum(masses)
     zero = np.zeros_like(mass)
-    ranged = any(metric is not HELLINGER2 for metric in asked.metrics)  # the others look at log-ratios
+    ranged = any(metric is not HELLINGER2 for metric in asked.metrics)  # the others look at log-ratios and P
     layer = _Layer(
         grouping.codes,
         gap=zero,
         total=4.0 * mass,
         excess=zero,
-        mass=mass,
+        mass=mass if ranged else zero[:0],
         chi=zero if CHI2 in asked.metrics else None,
         low=zero if ranged else zero[:0],
         high=zero if ranged else zero[:0],
@@ -486,43 +487,45 @@ class _Steps:
         """The layers after each of the steps; only the last without the pairs that it cannot be in, if none asks."""
         size, here, steps = len(self.pairs), self.places[: len(layer.pairs)], len(self.log_p)
         log_p, log_q = (log.reshape(steps, -1)[:, self.edges] for log in (self.log_p, self.log_q))
-        no_p, no_q = log_p == -np.inf, log_q == -np.inf
         with np.errstate(invalid="ignore"):
-            log_ratio = np.where(no_p, -np.inf, np.where(no_q, np.inf, log_p - log_q))  # (K, E)
-        prob_p, prob_q, ranged = np.exp(log_p), np.exp(log_q), len(layer.low) > 0
+            log_ratio = np.where(log_p == -np.inf, -np.inf, log_p - log_q)  # (K, E)
+        ranged = len(layer.low) > 0
+        prob_p, prob_q = (np.exp(log) if ranged else log for log in (log_p, log_q))
         # one step of the prefix multiplies a by m + d and b by m - d; new a -+ b mix the old a -+ b
         m, d = _half_sum_and_difference(np.maximum(log_p, log_q), log_ratio)
         mm, twice_md, dd = m * m, 2.0 * m * d, d * d
-        into = (np.arange(4)[:, None] * size + self.child).ravel()
+        many = 4 if ranged else 3
+        into = (np.arange(many)[:, None] * size + self.child).ravel()
         terms = None
         if layer.kl_so_far is not None:  # the chain rule; a token that only q excludes shows in the log-ratios
             terms = kl_terms(self.log_p, self.log_q, np.exp(self.log_p), np.exp(self.log_q))
             terms = np.where(np.isposinf(terms), 0.0, terms).sum(axis=2)  # (K, n)
 
         kl, low, high = layer.kl_so_far, np.full(size, np.nan), np.full(size, np.nan)
-        sums: FloatArray = np.zeros((4, size))
-        sums[:, here] = layer.gap, layer.total, layer.excess, layer.mass
+        sums: FloatArray = np.zeros((many, size))
+        sums[:, here] = (layer.gap, layer.total, layer.excess, layer.mass)[:many]
         chi: FloatArray | None = None
         if layer.chi is not None:
             chi = np.zeros(size)
             chi[here] = layer.chi
         if ranged:  # nan: no prefix leads there yet
             low[here], high[here] = layer.low, layer.high
-        parts = np.empty((4, len(self.parent)))
+        parts = np.empty((many, len(self.parent)))
         rows: IntArray | slice = slice(None)
         for k in range(steps):
             if terms is not None and kl is not None:
                 kl += float(sums[3, self.places] @ terms[k])
-            gap, total, excess, mass = sums[:, self.parent]
+            gap, total, excess, *masses = np.take(sums, self.parent, axis=1)
             cross = twice_md[k] * excess
             parts[0] = mm[k] * gap + cross + dd[k] * total
             parts[1] = mm[k] * total + cross + dd[k] * gap
             parts[2] = (mm[k] + dd[k]) * excess + 0.5 * twice_md[k] * (total + gap)
-            parts[3] = mass * prob_p[k]
+            for mass in masses:
+                parts[3] = mass * prob_p[k]
             if chi is not None:
-                grown = _chi2_step(chi[self.parent], excess, mass, prob_p[k], prob_q[k], 2.0 * twice_md[k])
+                grown = _chi2_step(chi[self.parent], excess, *masses, prob_p[k], prob_q[k], 2.0 * twice_md[k])
                 chi = np.bincount(self.child, weights=grown, minlength=size).astype(np.float64, copy=False)
-            sums = np.bincount(into, parts.ravel(), 4 * size).astype(np.float64, copy=False).reshape(4, size)
+            sums = np.bincount(into, parts.ravel(), many * size).astype(np.float64, copy=False).reshape(many, size)
             np.maximum(sums[0], 0.0, out=sums[0])
             if ranged:
                 low, high = (
@@ -537,7 +540,7 @@ class _Steps:
                 gap=sums[0, rows],
                 total=sums[1, rows],
                 excess=sums[2, rows],
-                mass=sums[3, rows],
+                mass=sums[3, rows] if ranged else low[:0],
                 chi=None if chi is None else chi[rows],
                 low=low[rows] if ranged else low[:0],
                 high=high[rows] if ranged else high[:0],
