@@ -26,6 +26,8 @@ from experiments.charts import (
     say_band,
     say_data,
     shades,
+    span,
+    text,
 )
 from experiments.evaluation import build_task
 from experiments.measure import costed_fit
@@ -207,7 +209,7 @@ def tables(o: AdviceOptions, s: Summary) -> list[Table]:
     ]
 
 
-def ratio_figure(s: Summary) -> Figure:
+def ratio_figure(o: AdviceOptions, s: Summary) -> Figure:
     """A dot an instance: how far the recommended learner is from the best."""
     rows = sorted(s.timings.select(RATIO), key=lambda row: row.mean)
     met, total = shares(s)["recommended within 20 % of the best"]
@@ -218,9 +220,15 @@ def ratio_figure(s: Summary) -> Figure:
     )
     axes.axvspan(1.0, 1.2, color=COLOURS["sky"], alpha=0.25, linewidth=0)
     axes.plot([row.mean for row in rows], range(len(rows)), "o", color=COLOURS["blue"])
-    axes.set_yticks(range(len(rows)), [f"{row['task']}: {row['learner']}" for row in rows], fontsize=8)
-    axes.set_xlim(0.95, max([2.0, *(1.05 * row.mean for row in rows)]))
-    say_data(figure, rows)
+    axes.set_yticks(range(len(rows)), [str(row["task"]) for row in rows], fontsize=8)
+    axes.grid(visible=False, axis="y")
+    for height, row in enumerate(rows):
+        axes.annotate(
+            str(row["learner"]), (row.mean, height), **{**text(""), "xytext": (8, 0), "color": COLOURS["blue"]}
+        )
+    axes.set_xlim(0.95, max([2.0, *(1.3 * row.mean for row in rows)]))
+    axes.set_ylim(-0.5, max(len(rows), 1) - 0.5)
+    say_data(figure, rows, span("n", [o.n]))
     say(figure, "shaded: within 20 %")
     return figure
 
@@ -269,7 +277,7 @@ def figures(o: AdviceOptions, s: Summary) -> Iterator[FigureSpec]:
         "headline",
         "Does the advice pick the right learner?",
         "A dot an instance; shaded: within 20 % of the nearest of the learners that could be afforded.",
-        lambda: ratio_figure(s),
+        lambda: ratio_figure(o, s),
     )
     yield FigureSpec(
         "power",

@@ -263,7 +263,7 @@ def tables(o: DistillationOptions, s: Summary) -> list[Table]:
 def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
     """Drift against the teacher-forced divergence: a line a way of teaching, a point a size; networks apart."""
     figure, axes = new_figure(
-        title(o, s), "teacher-forced KL, nats a token", "whole texts, nats a token", size=(9.0, 5.2)
+        title(o, s), "teacher-forced KL, nats a token", "drift of whole texts, nats a token", size=(9.0, 5.2)
     )
     for way, colour in COLOUR.items():
         forced, rate = (s.series("order", metric, part="students", learner=way) for metric in (FORCED, RATE))
@@ -283,13 +283,13 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> Figure:
     if not axes.lines:
         no_data(axes)
         return figure
-    say_data(figure, s.select(RATE), f"of {subject(o)}", what="replicates")
+    say_data(figure, s.select(RATE), f"students of {subject(o)}", what="replicates")
     say(figure, "bars: 95 % intervals; squares: MLP, triangles: transformer")
     plain_log_axis(axes)
     axes.set_xscale("log")
     low, high = log_range(axes, "x")
     round_ticks(axes, (low, high))
-    axes.set_xlim(low / 1.1, high * 1.1)
+    axes.set_xlim(low / 1.3, high * 1.1)  # room for the names of the orders
     legend_below(figure, COLOUR)
     return figure
 
@@ -323,7 +323,7 @@ def at_equal(o: DistillationOptions, s: Summary) -> tuple[float, dict[str, float
 def title(o: DistillationOptions, s: Summary) -> str:
     if found := at_equal(o, s):
         best = min(found[1], key=lambda way: found[1][way])
-        return f"N-grams of equal teacher-forced KL: those taught {best} drift least"
+        return f"At equal teacher-forced KL, n-grams taught {best.replace(', ', ' by ')} drift least"
     return "Whose own texts drift least, at an equal teacher-forced divergence?"
 
 
