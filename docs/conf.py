@@ -73,8 +73,10 @@ def _math(block: bool) -> Any:
     return visit, None
 
 
-def _sheets(app: Any, page: str, source: list[str]) -> None:
-    """Links to the files of the sheets lead to their pages here."""
+def _galleries(app: Any, page: str, source: list[str]) -> None:
+    """Links to the files of the sheets lead to their pages here, and names of studies to theirs."""
+    if page == "studies":
+        source[0] = re.sub(r"^\| `(\w+)` \|", r"| [`\1`](gallery/studies/\1.md) |", source[0], flags=re.M)
     if page.startswith("classroom/"):
         source[0] = re.sub(r"\]\((\d\d_\w+)\.py\)", r"](../gallery/sheets/\1.md)", source[0])
 
@@ -94,7 +96,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("env-updated", reference.also_known)
     app.connect("doctree-resolved", reference.link_code)
     app.connect("missing-reference", reference.resolve)
-    app.connect("source-read", _sheets)
+    app.connect("source-read", _galleries)
     app.connect("builder-inited", lambda app: galleries.write_pages(HERE / "gallery"))
     app.add_html_math_renderer("mathml", inline_renderers=_math(False), block_renderers=_math(True))
     return {"parallel_read_safe": False, "parallel_write_safe": True}

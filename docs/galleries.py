@@ -5,11 +5,11 @@ of the expert beside one of a learner. A study takes longer, so its figure is: r
 
     python docs/galleries.py [NAMES] [--workers N] [--expert MODEL]
 
-(all studies by default; those whose libraries are missing are named and left out; a language model that lies in a
-directory or a .gguf file is the expert of ``lm``). Each is run as ``ntp-bench run NAME
---quick`` in ``docs/_build/runs/NAME``, where a run that was stopped goes on and one that is up to date costs a second;
-its headline figure, caption and findings then go into ``docs/figures``, to be committed. Most quick forms take about a
-minute of two cores, trainings of networks some minutes.
+(all studies by default; those whose libraries are missing are named and left out; a language model in a directory or a
+.gguf file is the expert of ``lm``). Each is run as ``ntp-bench run NAME --quick`` in ``docs/_build/runs/NAME``, where a
+run that was stopped goes on and one that is up to date costs a second; its headline figure, caption and findings then
+go into ``docs/figures``, to be committed, with the time where the machine had nothing else to do. Most quick forms take
+about a minute of two cores, trainings of networks some minutes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import importlib
 import inspect
 import io
 import json
+import os
 import re
 import sys
 import time
@@ -65,8 +66,7 @@ def write_pages(folder: Path) -> None:
     about = "What each family shows, and an episode of its expert beside a learner's."
     pages["tasks"] = index("Gallery of tasks", about, "tasks", lines)
     about = "What each asks, and what it found in its quick form."
-    questions = {name: load_study(name).question for name in studies}
-    pages["studies"] = index("Gallery of studies", about, "studies", questions)
+    pages["studies"] = index("Gallery of studies", about, "studies", {name: pictured(name) for name in studies})
     sheets = {path.stem: sheet_page(path.read_text(encoding="utf-8")) for path in sorted(SHEETS.glob("[0-9]*.py"))}
     pages |= {f"sheets/{name}": page for name, page in sheets.items()}
     titles = {name: page.partition("\n")[0].removeprefix("# ") for name, page in sheets.items()}
@@ -83,6 +83,12 @@ def index(title: str, about: str, place: str, lines: dict[str, str]) -> str:
     rows = "".join(f"| [{name}]({place}/{name}.md) | {_cell(line)} |\n" for name, line in lines.items())
     tree = "\n".join(f"{place}/{name}" for name in lines)
     return f"# {title}\n\n{about}\n\n| | |\n|-|-|\n{rows}\n:::{{toctree}}\n:hidden:\n\n{tree}\n:::\n"
+
+
+def pictured(name: str) -> str:
+    """The question of a study, and below it the figure, which leads to its page."""
+    question, picture = load_study(name).question, FIGURES / f"{name}.png"
+    return f"{question} [![{name}](../figures/{picture.name})](studies/{name}.md)" if picture.exists() else question
 
 
 def _cell(text: str) -> str:
@@ -268,7 +274,8 @@ def study_page(name: str) -> str:
         image += [f":target: ../../_images/{said['figure']}", ":::"]  # at its full size
         parts += ["\n".join(image), f"*{_plain(said['caption'])}*"]
         parts += ["\n".join(f"* {_plain(finding)}" for finding in said["findings"])] if said["findings"] else []
-        parts += [f"Made by this command in {said['seconds']:g} seconds of one core, at commit `{said['commit']}`."]
+        took = f" in {said['seconds']:g} seconds of one core," if "seconds" in said else ""
+        parts += [f"Made by this command{took} at commit `{said['commit']}`."]
     parts += ["## What it does", _rst(about, study.options)]
     options = dataclasses.fields(study.options)
     quick = study.options.quick()
@@ -321,7 +328,7 @@ def make_figure(name: str, workers: int, commit: str, expert: str = "") -> str:
         "title": spec.title,
         "caption": spec.caption,
         "findings": list(outcome.analysis.findings),
-        "seconds": float(f"{seconds:.2g}"),
+        **({"seconds": float(f"{seconds:.2g}")} if os.getloadavg()[0] <= 1.5 * (os.cpu_count() or 1) else {}),
         "commit": commit,
     }
     (FIGURES / f"{name}.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

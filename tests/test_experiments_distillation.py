@@ -41,7 +41,7 @@ def test_curves_are_compared_where_all_have_the_same_divergence():
     assert drift[distillation.LAWS] == pytest.approx(0.2) and drift[distillation.REVERSE] == pytest.approx(
         math.sqrt(0.02)
     )
-    assert "taught on policy, reverse KL drift least" in distillation.title(options, rows(curves))
+    assert "taught on policy by reverse KL drift least" in distillation.title(options, rows(curves))
     curves[distillation.REVERSE] = [(16.0, 0.4), (8.0, 0.1)]
     assert distillation.at_equal(options, rows(curves)) is None, "there is no such divergence"
 

@@ -195,7 +195,7 @@ def tables(o: AdviceOptions, s: Summary) -> list[Table]:
     ]
 
 
-def ratio_figure(s: Summary) -> charts.Figure:
+def ratio_figure(o: AdviceOptions, s: Summary) -> charts.Figure:
     """A dot an instance: how far the recommended learner is from the best."""
     rows = sorted(s.timings.select(RATIO), key=lambda row: row.mean)
     met, total = shares(s)["recommended within 20 % of the best"]
@@ -206,9 +206,14 @@ def ratio_figure(s: Summary) -> charts.Figure:
     )
     axes.axvspan(1.0, 1.2, color=charts.COLOURS["sky"], alpha=0.25, linewidth=0)
     axes.plot([row.mean for row in rows], range(len(rows)), "o", color=charts.COLOURS["blue"])
-    axes.set_yticks(range(len(rows)), [f"{row['task']}: {row['learner']}" for row in rows], fontsize=8)
-    axes.set_xlim(0.95, max([2.0, *(1.05 * row.mean for row in rows)]))
-    charts.say_data(figure, rows)
+    axes.set_yticks(range(len(rows)), [str(row["task"]) for row in rows], fontsize=8)
+    axes.grid(visible=False, axis="y")
+    style = {**charts.text(""), "xytext": (8, 0), "color": charts.COLOURS["blue"]}
+    for height, row in enumerate(rows):
+        axes.annotate(str(row["learner"]), (row.mean, height), **style)
+    axes.set_xlim(0.95, max([2.0, *(1.3 * row.mean for row in rows)]))
+    axes.set_ylim(-0.5, max(len(rows), 1) - 0.5)
+    charts.say_data(figure, rows, charts.span("n", [o.n]))
     charts.say(figure, "shaded: within 20 %")
     return figure
 
@@ -257,7 +262,7 @@ def figures(o: AdviceOptions, s: Summary) -> Iterator[FigureSpec]:
         "headline",
         "Does the advice pick the right learner?",
         "A dot an instance; shaded: within 20 % of the nearest of the learners that could be afforded.",
-        lambda: ratio_figure(s),
+        lambda: ratio_figure(o, s),
     )
     yield FigureSpec(
         "power",

@@ -231,7 +231,7 @@ def tables(o: DistillationOptions, s: Summary) -> list[Table]:
 def compounding_figure(o: DistillationOptions, s: Summary) -> charts.Figure:
     """Drift against the teacher-forced divergence: a line a way of teaching, a point a size; networks apart."""
     figure, axes = charts.new_figure(
-        title(o, s), "teacher-forced KL, nats a token", "whole texts, nats a token", size=(9.0, 5.2)
+        title(o, s), "teacher-forced KL, nats a token", "drift of whole texts, nats a token", size=(9.0, 5.2)
     )
     for way, colour in COLOUR.items():
         forced, rate = (s.series("order", metric, part="students", learner=way) for metric in (FORCED, RATE))
@@ -251,13 +251,13 @@ def compounding_figure(o: DistillationOptions, s: Summary) -> charts.Figure:
     if not axes.lines:
         charts.no_data(axes)
         return figure
-    charts.say_data(figure, s.select(RATE), f"of {subject(o)}", what="replicates")
+    charts.say_data(figure, s.select(RATE), f"students of {subject(o)}", what="replicates")
     charts.say(figure, "bars: 95 % intervals; squares: MLP, triangles: transformer")
     charts.plain_log_axis(axes)
     axes.set_xscale("log")
     low, high = charts.log_range(axes, "x")
     charts.round_ticks(axes, (low, high))
-    axes.set_xlim(low / 1.1, high * 1.1)
+    axes.set_xlim(low / 1.3, high * 1.1)  # room for the names of the orders
     charts.legend_below(figure, COLOUR)
     return figure
 
@@ -291,7 +291,7 @@ def at_equal(o: DistillationOptions, s: Summary) -> tuple[float, dict[str, float
 def title(o: DistillationOptions, s: Summary) -> str:
     if found := at_equal(o, s):
         best = min(found[1], key=lambda way: found[1][way])
-        return f"N-grams of equal teacher-forced KL: those taught {best} drift least"
+        return f"At equal teacher-forced KL, n-grams taught {best.replace(', ', ' by ')} drift least"
     return "Whose own texts drift least, at an equal teacher-forced divergence?"
 
 
