@@ -12,7 +12,8 @@ Tasks are fixed: the intervals say what other data sets of these tasks might hav
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -178,18 +179,28 @@ def colour_of(agent: str) -> str:
     return COLOURS["black"] if learner is None else learner_style(learner, dict(call.parameters).get("chunk")).colour
 
 
+def looks_of(agents: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour and dashes of each agent's line: its own colour, or another when four have it already; no two alike."""
+    dashes = ("-", "--", ":", "-.")
+    found: dict[str, dict[str, Any]] = {}
+    used: Counter[str] = Counter()
+    for agent in agents:
+        colours = (colour_of(agent), *(COLOURS[name] for name in ("black", "vermilion", "blue", "purple", "grey")))
+        colour = min(colours, key=lambda one: used[one] // len(dashes))
+        found[agent] = {"color": colour, "linestyle": dashes[used[colour] % len(dashes)]}
+        used[colour] += 1
+    return found
+
+
 def profile_figure(scores: Mapping[str, NDArray[np.float64]], title: str) -> Figure:
     """A line for each agent of `profile` over all thresholds, with its 95 % band."""
     figure, axes = new_figure(title, "score", "share of runs that score at least this", size=(8.6, 4.6))
     thresholds = np.linspace(0.0, 1.0, 401)
-    dashes = ("-", "--", ":", "-.")
-    used: list[str] = []
+    looks = looks_of(scores)
     for agent, own in scores.items():
-        share, colour = profile(own, thresholds), colour_of(agent)
-        look: dict[str, Any] = {"color": colour, "linestyle": dashes[used.count(colour) % len(dashes)]}
-        used.append(colour)
+        share, look = profile(own, thresholds), looks[agent]
         axes.plot(thresholds, share, label=agent, **look)
-        axes.fill_between(thresholds, *share_interval(share, own.size), color=colour, alpha=0.12, linewidth=0)
+        axes.fill_between(thresholds, *share_interval(share, own.size), color=look["color"], alpha=0.12, linewidth=0)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     if scores:
         say_band(axes, "each score")

@@ -571,7 +571,7 @@ def interval_dot(axes: Axes, row: SummaryRow, height: float, colour: str, words:
 
 
 def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> None:
-    """One legend for all panels, under them: what they have of these names, in this order."""
+    """One legend for all panels, under them: what they have of these names, in this order; a long one adds height."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         found |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -579,6 +579,8 @@ def legend_below(figure: Figure, names: Iterable[str], *, size: float = 10) -> N
     handles = [found[name] for name in shown]
     if shown:  # as many in a line as fit
         ncols = max(1, min(len(shown), int(figure.get_figwidth() * 72 / (0.62 * size * (5 + max(map(len, shown)))))))
+        rows = -(-len(shown) // ncols)
+        figure.set_figheight(figure.get_figheight() + max(rows - 4, 0) * 1.45 * size / 72)
         figure.legend(handles, shown, loc="outside lower center", ncols=ncols, fontsize=size)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.aggregate import Runs, colour_of, pooled_score, profile_figure, resampling
+from experiments.aggregate import Runs, looks_of, pooled_score, profile_figure, resampling
 from experiments.cells import Cell, CellResult, Label
 from experiments.charts import Figure, legend_below, new_grid, say
 from experiments.evaluation import build_agent, build_task, named_code, parse_call, short_names
@@ -170,10 +170,11 @@ def cells(options: SuiteOptions) -> Iterator[Cell]:
     """Those of `compare`, track by track; agents innermost, so that a process has the task at hand."""
     for track in options.tracks():
         agents = [on_track(track, agent) for agent in options.agents]
+        code = {text: named_code(text) for text in (*agents, *track.tasks)}  # a name is looked for in all registries
         each = [parameters_of(track, options.seeds, agent) for agent in agents]
         for parameters in (one for place in zip(*each, strict=True) for one in place):
-            code = named_code(parameters["agent"]) + named_code(parameters["task"])
-            yield Cell(compare.RUNS, compare.run, parameters, code=code)
+            behind = code[parameters["agent"]] + code[parameters["task"]]
+            yield Cell(compare.RUNS, compare.run, parameters, code=behind)
 
 
 # -- scores ------------------------------------------------------------------------------------------------------------
@@ -283,7 +284,10 @@ def findings(options: SuiteOptions, tracks: Sequence[Track], scores: Summary, su
     for row in summary.select(compare.NOT_APPLICABLE):
         refused.setdefault(row["learner"], []).append(row["task"])
     for agent, tasks in refused.items():
-        yield f"{agent} is not for {', '.join(dict.fromkeys(tasks))}, and scores 0 there."
+        whole = [track for track in tracks if set(track.tasks) <= set(tasks)]
+        short = short_names([task for track in tracks if track not in whole for task in track.tasks])
+        names = [*(f"any task of {track.name}" for track in whole), *(short[task] for task in short if task in tasks)]
+        yield f"{agent} is not for {', '.join(names)}, and scores 0 there."
     for track in SIZES[options.size][0] if tracks else ():
         if track.left_out():
             yield f'The track "{track.name}" is left out: pip install "ntp-envs[lm]" brings what it needs.'
@@ -303,16 +307,16 @@ def radar(scores: Summary, agents: Sequence[str], tracks: Sequence[str]) -> Figu
         )
     axes.set_ylim(0, 1)
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], labels=["", "0.5", "", "1"])
+    looks = looks_of(agents)
     for place, agent in enumerate(agents):
         rows = [row for track in tracks for row in scores.select(f"{track}: score", learner=agent)]
         if len(rows) != len(tracks) or not rows:
             continue
-        values, colour = [row.mean for row in rows], colour_of(agent)
+        values, look = [row.mean for row in rows], looks[agent]
         shift = 0.03 * (place - (len(agents) - 1) / 2)  # so that equal scores are seen
-        look: dict[str, Any] = {"color": colour, "linestyle": ("-", "--", ":", "-.")[place % 4]}
         axes.plot([*(angles + shift), angles[0] + shift], [*values, values[0]], label=agent, **look)
         for angle, row in zip(angles + shift, rows):
-            axes.plot([angle, angle], [row.lower, row.upper], color=colour, linewidth=4, alpha=0.35)
+            axes.plot([angle, angle], [row.lower, row.upper], color=look["color"], linewidth=4, alpha=0.35)
     say(figure, "bars: 95 % intervals")
     legend_below(figure, agents, size=9)
     return figure
