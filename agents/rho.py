@@ -527,8 +527,8 @@ class RhoEstimatorBC(_RhoAgent):
         tau: ``"ratio"`` or ``"psi"``.
         tol: see above.
         memory_gb: refuse a fit that needs more, with `NotTractableError`.
-        time_limit: seconds for each integer program of a product class, and for the search in an autoregressive linear
-            class (which may run over by a few local searches); past it, `ConvergenceWarning`.
+        time_limit: seconds for each integer program of a product class, and processor seconds for the searches in
+            others (which may run over by a few local ones); past it, `ConvergenceWarning`.
         candidates: with which the search starts in an autoregressive linear class; more find more of its modes.
 
     Source: Baraud and Birge (2018) for the estimator; its use for imitation is our reading of Rohatgi et al. (2025,

@@ -438,9 +438,9 @@ def solve_one_parameter_game(
         start: an eta that is likely to be good.
         tol: the search ends when the gap is at most ``tol`` times the value, or as small as rounding.
         nearest: the next eta that stands for a member of the class.
-        time_limit: seconds; past it the best so far is returned, with its gap. Looked at between evaluations of g.
+        time_limit: processor seconds; past it the best so far is returned, with its gap. Looked at between values of g.
     """
-    search = _Search(_Game(features, counts, weights, tau, ends), tol, nearest, time.monotonic() + time_limit)
+    search = _Search(_Game(features, counts, weights, tau, ends), tol, nearest, time.thread_time() + time_limit)
     search.evaluate(start)
     search.run()
     value, upper, eta, reply = search.best
@@ -644,7 +644,7 @@ class _Search:
             low, high, found, by = low[~done], high[~done], found[:, ~done], by[:, ~done]
             if not len(low):
                 return
-            if time.monotonic() >= self.deadline:
+            if time.thread_time() >= self.deadline:
                 break
             order = np.argsort(found[2], kind="stable")
             first, rest = order[:_BATCH], order[_BATCH:]

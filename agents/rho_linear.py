@@ -555,7 +555,7 @@ def solve_linear_game(
         tol: replies better by less than ``tol`` times the value (and 1e-9 a chunk) are not followed up.
         candidates: how many to start with. The search ends with at most 32 times as many.
         memory_gb: refuse to start if more is needed.
-        time_limit: seconds of search; past it the best of the candidates that were tested is returned, not ``settled``,
+        time_limit: processor seconds; past it the best of the candidates that were tested is returned, not ``settled``,
             with its certificate as always. Looked at between local searches, so that a fit may take a few of these, and
             the certificate, longer.
         rng: source of the random parts of the data and of the random replies. One seed is taken from it: how many
@@ -696,7 +696,7 @@ class _Search:
     """Candidates, their log-densities, and which of them have been tested by a search for replies."""
 
     def __init__(self, game: RhoPayoffs, tol: float, number: int, time_limit: float, rng: np.random.Generator) -> None:
-        self.deadline = time.monotonic() + time_limit
+        self.deadline = time.thread_time() + time_limit
         self.game, self.tol, self.rng = game, tol, rng
         self.number, self.most = number, GROWTH * number
         total = float(game.data.weights.sum())
@@ -717,7 +717,7 @@ class _Search:
 
     def full(self) -> bool:
         """Whether there is no room, or no time, for more candidates."""
-        return len(self.thetas) >= self.most or time.monotonic() >= self.deadline
+        return len(self.thetas) >= self.most or time.thread_time() >= self.deadline
 
     def payoffs(self, index: int) -> FloatArray:
         """``(M,)`` F of a candidate against all."""

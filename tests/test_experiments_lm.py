@@ -223,7 +223,7 @@ def test_too_little_memory_is_said_before_anything_runs(tiny, tmp_path, monkeypa
         run_study(load_study("lm"), options, out=tmp_path, workers=2)
     lm.check_machine(options, 1)
     (part, _) = plan(load_study("lm"), options, out=tmp_path / "new")
-    assert 0 < part.seconds < 10
+    assert 0 < part.seconds < 300
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The rho game in autoregressive linear classes: other solvers, brute force, known optima, and its own certificate."""
 
+import itertools
+import time
 import warnings
 
 import numpy as np
@@ -419,6 +421,18 @@ def test_a_search_out_of_time_says_so_and_keeps_its_certificate(time_limit, rng)
     uniform = demos.horizon * np.log(1 / 4)  # a reply that any search knows of is no better than what is reported
     own = agent.policy_.log_probs(demos.prompts, demos.tokens).sum(axis=1)
     assert np.tanh(0.5 * (uniform - own)).mean() <= report.details["reply_value"] + 1e-12
+
+
+def test_seconds_in_which_others_have_the_processor_do_not_count(monkeypatch):
+    """A search on a busy machine is as long as on an idle one: all clocks but those of the processor leap ahead."""
+    leaps = itertools.count(0.0, 1e6)
+    for clock in ("monotonic", "perf_counter", "time"):
+        monkeypatch.setattr(time, clock, lambda: next(leaps))
+    tokens = np.zeros((2, 6), int)
+    tokens[1, ::2] = 1
+    demos = Demonstrations(np.zeros((2, 1), int), tokens, vocab_size=2, weights=np.array([0.9, 0.1]))
+    for features in (FlipSign(), WindowOneHot(2, 1)):
+        assert RhoEstimatorBC().fit(demos, ARLinearClass(features, 3.0)).fit_report_.converged
 
 
 @pytest.mark.slow
