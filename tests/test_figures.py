@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import charts
+from experiments.panels import Curve, Guide, Panel, chart
 from experiments.summary import Summary, SummaryRow
 from experiments.testing import figure_faults
 
@@ -56,12 +57,12 @@ def test_words_are_darkened_spelt_out_and_set_apart_from_lines_when_a_figure_is_
         for three in [(H**0.5, 0.8 * H**0.5, 1.3 * H**0.5)]
     ]  # four lines in one place
     places = dict.fromkeys((row["learner"], row["K"]) for row in rows)
-    curves = [charts.Curve({"learner": name, "K": K}, f"{name} with a long name, lam={K}") for name, K in places]
-    guides = [charts.Guide(level=3.0, note="a level, eta = .1"), charts.Guide(place=20.0, note="a place")]
-    panels = [charts.Panel("H", "horizon H", "C_apx", curves, guides, yscale=kind) for kind in ("factor", "log")]
+    curves = [Curve({"learner": name, "K": K}, f"{name} with a long name, lam={K}") for name, K in places]
+    guides = [Guide(level=3.0, note="a level, eta = .1"), Guide(place=20.0, note="a place")]
+    panels = [Panel("H", "horizon H", "C_apx", curves, guides, yscale=kind) for kind in ("factor", "log")]
     title = "C_apx of four learners that are the same, in a title that is much too long to be put in one line of words"
     with charts.styled():
-        figure = charts.chart(Summary(rows), title, "C_apx", *panels)
+        figure = chart(Summary(rows), title, "C_apx", *panels)
         charts.render(figure, setting="eps = .1", otherwise="never said")
     assert figure_faults(figure) == []
     (said,) = (text.get_text() for text in figure.texts if text.get_label() == charts.SUBTITLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,9 @@ class ScalingOptions(Options):
 # -- cells: one training each, and one for every n-gram model to compare with ------------------------------------------
 
 TRAINING, REFERENCE = "training", "reference"
-ARCHITECTURES = ("linear", "mlp", "transformer")
+#: architectures, and what they are called in sentences and figures
+NAMES = {"linear": "linear", "mlp": "MLP", "transformer": "transformer"}
+ARCHITECTURES = tuple(NAMES)
 NGRAM, EXPERT = "Witten-Bell", "expert"
 
 FLOPS, STEPS, TOKENS = "floating-point operations", "steps", "characters read"
@@ -201,37 +204,30 @@ def cells(options: ScalingOptions) -> Iterator[Cell]:
     yield Cell(REFERENCE, reference, {"order": None, **shared, "replicate": 0})
 
 
-def _places(options: ScalingOptions, task: Text) -> Iterator[dict[str, Any]]:
-    """Architecture, width, window and budget of every training."""
-    for budget in sorted(options.budgets, reverse=True):
-        for architecture in ARCHITECTURES:
-            found = 0
-            for width, window in _shapes(options, architecture, compared=budget == options.window_budget):
-                network = network_for(architecture, task, width, window)
-                if steps_within(budget, network, options.batch_size) >= LEAST_STEPS:
-                    found += window in (None, options.window)
-                    yield {"architecture": architecture, "width": width, "window": window, "budget": budget}
-            if not found:
-                raise ValueError(
-                    f"budgets={budget} (10^9 operations) gives no {architecture} as many as {LEAST_STEPS} steps; "
-                    f"raise it, or lower widths, transformer_widths or batch_size={options.batch_size}."
-                )
-
-
-def _shapes(options: ScalingOptions, architecture: str, *, compared: bool) -> list[tuple[int, int | None]]:
-    """Widths and windows of an architecture; where windows are compared, those of the comparison as well."""
-    if architecture == "transformer":
-        return [(width, None) for width in sorted(options.transformer_widths)]
-    shapes = {(width, options.window) for width in options.widths}
-    if compared:
-        shapes |= {(options.window_width, window) for window in options.windows}
-    return sorted(shapes)
+def _places(o: ScalingOptions, task: Text) -> Iterator[dict[str, Any]]:
+    """Architecture, width, window and budget of every training; where windows are compared, those as well."""
+    for budget, architecture in product(sorted(o.budgets, reverse=True), ARCHITECTURES):
+        shapes: list[tuple[int, int | None]] = [(width, None) for width in sorted(o.transformer_widths)]
+        if architecture != "transformer":
+            compared = o.windows if budget == o.window_budget else ()
+            own = {(width, o.window) for width in o.widths}
+            shapes = sorted(own | {(o.window_width, window) for window in compared})
+        taken = [
+            (width, window)
+            for width, window in shapes
+            if steps_within(budget, network_for(architecture, task, width, window), o.batch_size) >= LEAST_STEPS
+        ]
+        if not any(window in (None, o.window) for _, window in taken):
+            raise ValueError(
+                f"budgets={budget} (10^9 operations) gives no {architecture} as many as {LEAST_STEPS} steps; "
+                f"raise it, or lower widths, transformer_widths or batch_size={o.batch_size}."
+            )
+        for width, window in taken:
+            yield {"architecture": architecture, "width": width, "window": window, "budget": budget}
 
 
 # -- what the summary says of an architecture --------------------------------------------------------------------------
 
-#: of the architectures, in sentences and figures
-NAMES = {"linear": "linear", "mlp": "MLP", "transformer": "transformer"}
 SLOPE = "bits a character saved by ten times the compute"
 CORRELATION = "rank correlation of held-out bits and the characters until the distance passes 1"
 #: a frontier that the last step of compute improves by less is called flat (bits a character)

@@ -311,10 +311,8 @@ def figures(o: SnowballOptions, summary: Summary) -> list[FigureSpec]:
     title = f"At H={H} going back one token takes {', '.join(words)}"
     title = "Which failures does going back one token repair?" if NOT_MEASURED in title else title
     searches, xlabel = [AGAIN, DEPTH_FIRST, LOCAL], "tokens drawn, in lengths of the answer"
-    axis: dict[str, Any] = {"ticks": [1, 2, 4, 8, 16, 32]}
-    budgets = [
-        panel(CURVE, task, "budget", xlabel, {FORM: "1 - (1 - p)$^k$"}, searches, **axis) for task in (SNOW, PATH)
-    ]
+    whole, ticks = {FORM: "1 - (1 - p)$^k$"}, [1, 2, 4, 8, 16, 32]
+    budgets = [panel(CURVE, task, "budget", xlabel, whole, searches, ticks=ticks) for task in (SNOW, PATH)]
     searching, drawn = [], "tokens drawn until right,\nin lengths of the answer"
     for (task, x, search), xlabel in zip(SEARCHES, ("length of the answer H", "arms d: plans to choose from")):
         forms = {f"{decoding}, {FORM}": "" for decoding in (AGAIN, search)}
