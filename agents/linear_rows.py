@@ -111,7 +111,8 @@ class SoftmaxRows:
             total = counts.sum(axis=1)
             if self.by_context and a == 2:
                 p = expit(values @ theta)
-                out += (values * (total * p * (1 - p))[:, None]).T @ values
+                roots = values * np.sqrt(total * p * (1 - p))[:, None]
+                out += roots.T @ roots  # of one array: numpy works out half of it
                 continue
             probs, _ = self._softmax(theta, values, counts)
             weighted = probs * total[:, None]
