@@ -366,7 +366,7 @@ class IndicatorRows(SoftmaxRows):
         size = float(np.abs(direction).max(initial=0.0)) if single else 1.0
         if size == 0.0:
             return np.zeros_like(direction)
-        dtype = np.float32 if single else np.float64
+        dtype: Any = np.float32 if single else np.float64
         along = self._by_feature(direction / size).astype(dtype, copy=False)
         out = np.zeros(along.shape)
         for values, totals, law in self._passed():
