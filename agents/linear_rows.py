@@ -111,7 +111,8 @@ class SoftmaxRows:
             total = counts.sum(axis=1)
             if self.by_context and a == 2:
                 p = expit(values @ theta)
-                out += (values * (total * p * (1 - p))[:, None]).T @ values
+                roots = values * np.sqrt(total * p * (1 - p))[:, None]
+                out += roots.T @ roots  # of one array: numpy works out half of it
                 continue
             probs, _ = self._softmax(theta, values, counts)
             weighted = probs * total[:, None]
@@ -365,7 +366,7 @@ class IndicatorRows(SoftmaxRows):
         size = float(np.abs(direction).max(initial=0.0)) if single else 1.0
         if size == 0.0:
             return np.zeros_like(direction)
-        dtype = np.float32 if single else np.float64
+        dtype: Any = np.float32 if single else np.float64
         along = self._by_feature(direction / size).astype(dtype, copy=False)
         out = np.zeros(along.shape)
         for values, totals, law in self._passed():

@@ -523,7 +523,7 @@ class _Steps:
             for mass in masses:
                 parts[3] = mass * prob_p[k]
             if chi is not None:
-                grown = _chi2_step(chi[self.parent], excess, *masses, prob_p[k], prob_q[k], 2.0 * twice_md[k])
+                grown = _chi2_step(chi[self.parent], excess, masses[0], prob_p[k], prob_q[k], 2.0 * twice_md[k])
                 chi = np.bincount(self.child, weights=grown, minlength=size).astype(np.float64, copy=False)
             sums = np.bincount(into, parts.ravel(), many * size).astype(np.float64, copy=False).reshape(many, size)
             np.maximum(sums[0], 0.0, out=sums[0])
