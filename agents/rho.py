@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, singledispatch
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -346,7 +346,7 @@ def _ending(
 def _product(
     policy_class: ProductClass, demonstrations: Demonstrations, settings: RhoSettings
 ) -> tuple[Policy, FitReport]:
-    limits = {"memory_gb": settings.memory_gb, "time_limit": settings.time_limit}
+    limits: dict[str, Any] = {"memory_gb": settings.memory_gb, "time_limit": settings.time_limit}
     game = solve_product_game(policy_class, demonstrations, settings.chunk, settings.tau, **limits)
     details = {
         "deterministic_chunks": game.deterministic,
@@ -365,7 +365,7 @@ def _ar_linear(
     policy_class: ARLinearClass, demonstrations: Demonstrations, settings: RhoSettings
 ) -> tuple[Policy, FitReport]:
     asked = policy_class, demonstrations, settings.chunk, settings.tau
-    limits = {"tol": settings.tol, "memory_gb": settings.memory_gb, "time_limit": settings.time_limit}
+    limits: dict[str, Any] = {"tol": settings.tol, "memory_gb": settings.memory_gb, "time_limit": settings.time_limit}
     if policy_class.features.dimension == 1:
         line = solve_linear_game_on_line(*asked, **limits)
         chunks = -(-demonstrations.horizon // settings.chunk)

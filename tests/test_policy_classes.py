@@ -166,3 +166,9 @@ def test_automata_only_where_states_are_few(vocab_size, width, automaton):
     policy = ntp_envs.ARLinearClass(features, 1.0).policy(np.zeros(features.dimension))
     assert isinstance(policy, ARLinearAutomaton) == automaton
     assert not automaton or policy.n_states == (vocab_size + 1) ** width
+
+
+def test_texts_that_do_not_end_are_those_of_the_class_itself():
+    members = ntp_envs.BernoulliClass()
+    assert ntp_envs.ended_class(members, None) is members
+    assert ntp_envs.ended_class(members, 1).end_token == 1

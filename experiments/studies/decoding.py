@@ -138,7 +138,7 @@ def decoded(
     task = Text(**text)
     learner = make_agent("NGramBC").fit(collect(task, n, rng), NGramClass(task.vocab_size, order), rng=rng).policy_
     seed, expert = int(rng.integers(2**31)), drawn_once(task.expert)  # for all values alike
-    records = []
+    records: list[Record] = []
     for value in values:
         setting: dict[str, Any] = {way: value}
         curves = distance_curves(
@@ -172,7 +172,7 @@ def decoded_model(
     texts = language_models.expert_texts(expert, places, draws, horizon, replicate, scratch)
     seed, end = int(rng.integers(2**63)), tokenizer.eos_token_id
     asked: dict[str, Any] = {"metrics": (DISTANCE2, COVERAGE), "thresholds": thresholds}
-    records = []
+    records: list[Record] = []
     for value in values:
         other = language_models.learner_of(f"{way}={value}", changed, tokenizer, places["device"])
         name = f"{way}-{value}"
