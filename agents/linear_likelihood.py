@@ -51,7 +51,7 @@ def maximum_likelihood(
     Large windows: indicator features (`ntp_envs.features.WindowOneHot`) of more than two tokens and of more than 512
     weights are fitted by Newton's method with conjugate gradients on the places of the features
     (`agents.ball`), to the same tolerance. On one core a window of 4 over 60 characters and 300 000 tokens
-    takes seconds, one of 16 about a minute.
+    takes seconds, one of 16 less than a minute.
 
     Args:
         features: the feature map; norms at most 1.

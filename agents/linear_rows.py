@@ -258,6 +258,7 @@ def _mostly_distinct(codes: IntArray) -> bool:
 
 
 GRAM_LIMIT = 2048  # features: their Gram matrix is diagonalised in seconds
+GRAM_ACTIVE = 5  # so many at once or more: on English text, windows of 4 tokens take as many passes either way
 DENSE_DIMENSION = 512  # weights above which features are not written out and no Hessian is formed
 
 
@@ -301,6 +302,8 @@ class IndicatorRows(SoftmaxRows):
         active: ``(N, K)`` places of the features of each context.
         counts: ``(N, A)`` weighted token counts, sparse.
     """
+
+    features: IndicatorFeatureMap
 
     def __init__(self, features: IndicatorFeatureMap, active: NDArray[np.integer], counts: Any) -> None:
         super().__init__(features, None, counts)
@@ -383,9 +386,10 @@ class IndicatorRows(SoftmaxRows):
 
         As if the law of the next token did not depend on the context, H is the Kronecker product of the mean of
         ``diag(p) - p p'`` and the Gram matrix of the features, which windows of many tokens make nearly singular: a
-        diagonal sees nothing of that. It is what is left where a Gram matrix is too large.
+        diagonal sees nothing of that. Of few features each tells much of the law, and the diagonal is nearer; it is
+        also what is left where a Gram matrix is too large.
         """
-        if self.width > GRAM_LIMIT:
+        if self.features.n_active < GRAM_ACTIVE or self.width > GRAM_LIMIT:
             diagonal = self.hessian_diagonal()
             return lambda right, mu: right / (diagonal + mu)
         spread = np.zeros((self.vocab_size, self.vocab_size))

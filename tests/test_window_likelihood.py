@@ -390,7 +390,7 @@ def test_products_in_single_precision_keep_seven_digits():
 
 
 def test_the_estimate_of_the_inverse_is_exact_where_laws_do_not_depend_on_the_context(monkeypatch):
-    features = WindowOneHot(4, 3)
+    features = WindowOneHot(4, 4)
     rows = indicator_rows.indicator_rows(features, Targets.of(draw(features, n=100)))
     theta = np.zeros((features.vocab_size, features.n_context))
     theta[:, 0] = [0.0, 1.0, -1.0, 3.0]  # the constant's weights
@@ -400,12 +400,12 @@ def test_the_estimate_of_the_inverse_is_exact_where_laws_do_not_depend_on_the_co
     for mu in (1e-2, 1.0):
         expected = np.linalg.solve(hessian + mu * np.eye(features.dimension), right)
         np.testing.assert_allclose(rows.inverse()(right, mu), expected, rtol=1e-9, atol=1e-9)
-    monkeypatch.setattr(indicator_rows, "GRAM_LIMIT", 1)
+    monkeypatch.setattr(indicator_rows, "GRAM_ACTIVE", 6)
     np.testing.assert_allclose(rows.inverse()(right, 0.5), right / (np.diag(hessian) + 0.5), rtol=1e-12)
 
 
 def test_a_fit_preconditioned_by_the_diagonal_ends_in_the_same_place(everything_is_large, monkeypatch):
-    features = WindowOneHot(4, 2)
+    features = WindowOneHot(4, 4)
     demos = draw(features, n=300)
     found = []
     for limit in (2048, 1):
