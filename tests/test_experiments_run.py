@@ -319,6 +319,21 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):
     assert outcome.folder.summary.read_bytes() == whole.summary.read_bytes()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of what is written")
+def test_a_disk_that_is_full_from_the_start_is_not_a_damaged_file(tmp_path):
+    """Nothing was there to be damaged, and to start anew would not help."""
+    resource = pytest.importorskip("resource")
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))  # a page of SQLite has 4096 bytes
+    try:
+        with pytest.raises(OSError, match=r"results\.sqlite cannot be written to \(d"):
+            ResultStore(tmp_path / "results.sqlite")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    with ResultStore(tmp_path / "results.sqlite") as store:
+        assert not store.results()
+
+
 def test_a_plan_knows_the_memory_of_finished_cells(tmp_path):
     (before,) = plan(toy.UNDRAWN, QUICK, out=tmp_path / "run")
     assert math.isnan(before.megabytes) and math.isnan(before.seconds)
