@@ -1,7 +1,9 @@
 """A run of a study: seeds, results that survive, folders that are not overwritten, threads, the report."""
 
+import ast
 import base64
 import functools
+import gc
 import importlib
 import inspect
 import json
@@ -28,6 +30,7 @@ from experiments.executors import run_cell
 from experiments.run import FolderError, OutputFolder, plan, reproduce_command, run_settings, run_study
 from experiments.threads import one_thread
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 QUICK = toy.ToyOptions.quick()
 
 
@@ -275,6 +278,21 @@ def test_what_keeps_numbers_is_no_part_of_what_made_them(tmp_path, monkeypatch, 
     after = code_of_cells([cell])[cell.key]
     fingerprints.look_again()
     assert {name for name in after if after[name] != before[name]} == ({"experiments/cells.py"} if counts else set())
+
+
+@pytest.mark.parametrize("module", ["experiments.cells", "ntp_envs.policies", "ntp_envs", "agents.registry"])
+def test_the_hash_of_a_file_is_that_of_its_syntax_without_docstrings(module):
+    """As another reading of it has it, whole and name by name; and garbage is looked for again afterwards."""
+    fingerprints._parsed.cache_clear()
+    source = fingerprints._read(module)
+    tree = ast.parse(source.path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    assert source.digest == fingerprints.digest(ast.dump(tree))
+    for node, part in zip(tree.body, source.parts, strict=True):
+        assert part.uses() == {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    assert gc.isenabled()
 
 
 @pytest.mark.slow
