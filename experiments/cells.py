@@ -223,6 +223,7 @@ class ResultStore:
             raise
 
     def _open(self) -> None:
+        fresh = not (self.path.exists() and self.path.stat().st_size)
         try:
             self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
             there = dict(self._db.execute("SELECT name, type FROM sqlite_master"))
@@ -236,6 +237,8 @@ class ResultStore:
             if state != "ok":
                 raise ValueError(" ".join(state.split()))
         except Exception as error:
+            if fresh and isinstance(error, sqlite3.OperationalError):  # a full disk: nothing was there to be damaged
+                raise OSError(f"{self.path} cannot be written to ({error})") from error
             raise self._unreadable(error) from error
 
     def _recover(self) -> bool:

@@ -206,6 +206,8 @@ def _shown(command: str, words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            raise  # standard output, see `main`: what is written elsewhere is named
         raise UsageError(str(error)) from error
     except MemoryError as error:
         raise UsageError(f"not enough memory ({error}); use smaller sizes.") from error

@@ -487,6 +487,7 @@ class EndedPolicy(SequentialPolicy):
         return np.where(open_, self.policy.log_probs(prompts, tokens), self._law[tokens])
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        prompts, tokens = check_given(self, prompts, tokens)
         open_ = written(prompts, tokens, self.end)
         return np.where(open_[:, :, None], self.policy.forced_log_probs(prompts, tokens), self._law)
 

@@ -47,6 +47,15 @@ def test_list_names_studies_tasks_and_agents(capsys):
         assert len(lines[name].split()) > 4 and lines[name].endswith(f"(extra {extra})")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk")
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["info", "PathStar", "--json"]], ids=" ".join)
+def test_a_full_disk_behind_standard_output_is_said(words):
+    command = [sys.executable, "-m", "experiments.cli", *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "nothing can be printed" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_list_survives_a_package_that_announces_what_it_lacks(capsys, monkeypatch):
     title, _, load = info.SECTIONS["agents"]
     monkeypatch.setitem(info.SECTIONS, "agents", (title, lambda: ["LogLossBC", "no_such_module:Agent"], load))

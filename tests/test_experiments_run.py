@@ -1,7 +1,9 @@
 """A run of a study: seeds, results that survive, folders that are not overwritten, threads, the report."""
 
+import ast
 import base64
 import functools
+import gc
 import importlib
 import inspect
 import json
@@ -28,6 +30,7 @@ from experiments.executors import run_cell
 from experiments.run import FolderError, OutputFolder, plan, reproduce_command, run_settings, run_study
 from experiments.threads import one_thread
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 QUICK = toy.ToyOptions.quick()
 
 
@@ -277,6 +280,21 @@ def test_what_keeps_numbers_is_no_part_of_what_made_them(tmp_path, monkeypatch, 
     assert {name for name in after if after[name] != before[name]} == ({"experiments/cells.py"} if counts else set())
 
 
+@pytest.mark.parametrize("module", ["experiments.cells", "ntp_envs.policies", "ntp_envs", "agents.registry"])
+def test_the_hash_of_a_file_is_that_of_its_syntax_without_docstrings(module):
+    """As another reading of it has it, whole and name by name; and garbage is looked for again afterwards."""
+    fingerprints._parsed.cache_clear()
+    source = fingerprints._read(module)
+    tree = ast.parse(source.path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    assert source.digest == fingerprints.digest(ast.dump(tree))
+    for node, part in zip(tree.body, source.parts, strict=True):
+        assert part.uses() == {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    assert gc.isenabled()
+
+
 @pytest.mark.slow
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
     run_study(toy.UNDRAWN, QUICK, out=tmp_path / "run")
@@ -317,6 +335,21 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):
     outcome = run_study(toy.UNDRAWN, options, out=out)
     assert outcome.reused == kept > 10
     assert outcome.folder.summary.read_bytes() == whole.summary.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of what is written")
+def test_a_disk_that_is_full_from_the_start_is_not_a_damaged_file(tmp_path):
+    """Nothing was there to be damaged, and to start anew would not help."""
+    resource = pytest.importorskip("resource")
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))  # a page of SQLite has 4096 bytes
+    try:
+        with pytest.raises(OSError, match=r"results\.sqlite cannot be written to \(d"):
+            ResultStore(tmp_path / "results.sqlite")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    with ResultStore(tmp_path / "results.sqlite") as store:
+        assert not store.results()
 
 
 def test_a_plan_knows_the_memory_of_finished_cells(tmp_path):

@@ -133,6 +133,8 @@ def test_what_is_no_token_is_refused_and_not_read_as_another(case, method, past_
     wrong[1, 2] = vocab if past_the_end else -1
     with pytest.raises(ValueError, match=rf"tokens\[1, 2\]={wrong[1, 2]} is outside the vocabulary \[0, {vocab - 1}\]"):
         getattr(policy, method)(right, wrong)
+    with pytest.raises(ValueError, match="must be two-dimensional"):
+        getattr(policy, method)(right, wrong[1])
     if length:
         with pytest.raises(ValueError, match=r"prompts\[2, 0\]=.* is outside the vocabulary"):
             getattr(policy, method)(right - (np.arange(3) == 2)[:, None], np.zeros((3, H), int))
