@@ -278,8 +278,8 @@ def findings(options: SuiteOptions, tracks: Sequence[Track], scores: Summary, su
         rows = scores.select(f"{track.name}: score")
         if len(rows) > 1 and any(row.mean > 0 for row in rows):
             best = max(row.mean for row in rows)
-            names = ", ".join(row["learner"] for row in rows if row.mean >= best - 5e-4)
-            yield f"{track.name}: the highest score of {len(rows)} agents is {best:.3f}, that of {names}."
+            best_agents = ", ".join(row["learner"] for row in rows if row.mean >= best - 5e-4)
+            yield f"{track.name}: the highest score of {len(rows)} agents is {best:.3f}, that of {best_agents}."
     refused: dict[str, list[str]] = {}
     for row in summary.select(compare.NOT_APPLICABLE):
         refused.setdefault(row["learner"], []).append(row["task"])
