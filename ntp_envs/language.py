@@ -263,26 +263,26 @@ class TransformersPolicy(Policy):
 
     def cursor(self, prompts: NDArray[np.integer]) -> _ModelCursor:
         prompts = check_tokens("prompts", prompts, self.vocab_size, width=self.prompt_length)
-        return _ModelCursor(self, *first_ids(self._tensor(prompts), self.begin, self.pad))
+        cache = None if self.attention_window is None else DynamicCache()  # whose layers that slide do not forget
+        return _ModelCursor(self, *first_ids(self._tensor(prompts), self.begin, self.pad), cache)
 
     def _check_masks(self) -> None:
         """That the model sees what a mask lets it see: where it sees one id alone, no other makes a difference."""
         self.attention_window = 1
+        cause: Exception | None = None
         pairs = self._tensor(np.array([[0, 0], [1, 0]]))
         try:
             with self._asked():
-                laws = self._law(self._logits(pairs, torch.ones_like(pairs), None, 1)[0])
+                laws = self._law(self._logits(pairs, torch.ones_like(pairs), DynamicCache(), 1)[0])
+            if torch.allclose(laws[0], laws[1], rtol=0, atol=1e-6):
+                return
         except Exception as error:
-            raise ValueError(f"{self._no_masks()} It says: {error}") from error
-        if not torch.allclose(laws[0], laws[1], rtol=0, atol=1e-6):
-            raise ValueError(self._no_masks())
-
-    def _no_masks(self) -> str:
-        return (
+            cause = error
+        raise ValueError(
             f"attention_window needs a model that takes a mask for every pair of places; {type(self.model).__name__} "
             f"with attn_implementation={self.model.config._attn_implementation!r} does not. Load it with 'eager' or "
-            "'sdpa'."
-        )
+            f"'sdpa'.{f' It says: {cause}' if cause else ''}"
+        ) from cause
 
     def _tensor(self, numbers: NDArray[Any]) -> Tensor:
         """As int64 on the model's device."""
@@ -300,17 +300,28 @@ class TransformersPolicy(Policy):
         Args:
             real: ``(b, t)`` 1 for all t places so far, the s among them, and 0 for those that fill up.
         """
+        total = real.shape[1]
+        window = self.attention_window or total
+        bound = min(ids.shape[1], max(total - window, 0))  # of the ids, the last that do not see all before them
+        if bound == 0:
+            return self._pass(ids, real, cache, last)
+        parts: list[Tensor] = []
+        if bound < last:  # the others are read as the whole model reads them, to the last bit
+            found, cache = self._pass(ids, real, cache, last)
+            parts, ids = [found[:, :-bound]], ids[:, -bound:]
+            cache.crop(-bound)
+        places = torch.arange(total, device=real.device)
+        ago = places[-ids.shape[1] :, None] - places  # (s, t)
+        seen = (ago >= 0) & (ago < window) & (real[:, None, None] == 1)  # (b, 1, s, t)
+        hidden = torch.finfo(self.model.dtype).min  # not -inf: what fills up sees nothing
+        mask = torch.zeros_like(seen, dtype=self.model.dtype).masked_fill_(~seen, hidden)
+        found, cache = self._pass(ids, real, cache, min(bound, last), attention_mask=mask)
+        return torch.cat([*parts, found], 1), cache
+
+    def _pass(self, ids: Tensor, real: Tensor, cache: Any, last: int, **options: Any) -> tuple[Tensor, Any]:
         if not len(ids):  # models fail on nothing
             return torch.empty(0, last, self.vocab_size, device=ids.device), cache
-        options: dict[str, Any] = {self._cache: cache}
-        if self.attention_window is not None:
-            places = torch.arange(real.shape[1], device=real.device)
-            ago = places[-ids.shape[1] :, None] - places  # (s, t)
-            seen = (ago >= 0) & (ago < self.attention_window) & (real[:, None, None] == 1)  # (b, 1, s, t)
-            hidden = torch.finfo(self.model.dtype).min  # not -inf: what fills up sees nothing
-            options["attention_mask"] = torch.zeros_like(seen, dtype=self.model.dtype).masked_fill_(~seen, hidden)
-            options[self._cache] = DynamicCache() if cache is None else cache  # layers that slide would forget
-        found = read(self.model, ids, real, last, use_cache=True, **options)
+        found = read(self.model, ids, real, last, use_cache=True, **{self._cache: cache}, **options)
         cache = getattr(found, self._cache, None)
         if cache is None:
             raise ValueError(
@@ -563,9 +574,7 @@ def check_same_tokens(one: Any, two: Any) -> int:
     Raises:
         ValueError: they differ; the message has how many ids, which first, and how many agree up to there.
     """
-    names = []
-    for tokenizer in (one, two):
-        names.append({number: token for token, number in tokenizer.get_vocab().items()})
+    names = [{number: token for token, number in tokenizer.get_vocab().items()} for tokenizer in (one, two)]
     ids = sorted({*names[0], *names[1]})
     differing = [number for number in ids if names[0].get(number) != names[1].get(number)]
     if not differing:
