@@ -223,7 +223,7 @@ class ResultStore:
             raise
 
     def _open(self) -> None:
-        fresh = not (self.path.exists() and self.path.stat().st_size)
+        fresh = not (self.path.stat().st_size if self.path.is_file() else os.path.lexists(self.path))
         try:
             self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
             there = dict(self._db.execute("SELECT name, type FROM sqlite_master"))
