@@ -106,7 +106,9 @@ def _product(
     policy_class: ProductClass, demonstrations: Demonstrations, loss: BoundedLoss, *, tol: float
 ) -> tuple[Policy, FitReport]:
     if not loss.by_token:
-        raise ValueError("in a product class the loss of longer chunks does not separate by layers; use chunk=1.")
+        raise NotTractableError(
+            "in a product class the loss of longer chunks does not separate by layers; use chunk=1."
+        )
     weights, total = demonstrations.normalised_weights(), 0.0
     options = np.zeros(len(policy_class.n_options), dtype=np.int64)
     for h in range(demonstrations.horizon):
@@ -511,8 +513,9 @@ class ClippedRatioBC(_RatioBC):
         tol: in the loss, where it is minimised by iteration.
 
     Raises:
-        ValueError: on `fit`, parameters out of range, demonstrations without ``expert_log_probs``, a product class
-            with another chunk than 1, a population that is not exact for the expert's probabilities of such chunks.
+        ValueError: on `fit`, parameters out of range, demonstrations without ``expert_log_probs``, a population that
+            is not exact for the expert's probabilities of such chunks.
+        NotTractableError: on `fit`, a product class with another chunk than 1.
 
     >>> import numpy as np
     >>> from ntp_envs import collect, make_task

@@ -322,13 +322,14 @@ def make_figure(name: str, workers: int, commit: str, expert: str = "") -> str:
     (FIGURES / f"{name}.png").write_bytes(data.getvalue())
     timings = outcome.folder.timings.read_text(encoding="utf-8").splitlines()[1:]
     seconds = sum(float(line.rpartition(",")[2]) for line in timings if ",seconds," in line)
+    free = hasattr(os, "getloadavg") and os.getloadavg()[0] <= 1.5 * (os.cpu_count() or 1)  # Windows does not say
     said = {
         "figure": f"{name}.png",
         **({"given": ["--expert", Path(expert).name]} if given else {}),
         "title": spec.title,
         "caption": spec.caption,
         "findings": list(outcome.analysis.findings),
-        **({"seconds": float(f"{seconds:.2g}")} if os.getloadavg()[0] <= 1.5 * (os.cpu_count() or 1) else {}),
+        **({"seconds": float(f"{seconds:.2g}")} if free else {}),
         "commit": commit,
     }
     (FIGURES / f"{name}.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

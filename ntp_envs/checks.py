@@ -30,7 +30,7 @@ class WellSpecifiedError(ValueError):
 
 
 #: the version in which old names go: what mentions `renamed` or an old name is deleted then
-OLD_NAMES_GO_IN = "0.2"
+OLD_NAMES_GO_IN = "0.3"
 #: the largest integer that NumPy counts with
 LARGEST = 2**63 - 1
 

@@ -10,10 +10,13 @@ from agents import (
     Agent,
     BestInClass,
     ChunkedRhoBC,
+    ChunkKR,
+    ClippedRatioBC,
     CrossValidatedBC,
     DAgger,
     FitReport,
     ForwardTraining,
+    JSDPlusTVBC,
     LayerwiseBC,
     LogLossBC,
     NotFittedError,
@@ -35,10 +38,12 @@ from ntp_envs import (
     CallablePolicy,
     Demonstrations,
     FiniteClass,
+    NotTractableError,
     UniformPolicy,
     collect,
     make_task,
 )
+from ntp_envs.tasks import ConsistencyGame, PathStar
 
 AGENTS = [
     LogLossBC(),
@@ -520,3 +525,20 @@ def test_unit_is_the_chunk_length():
 
     with pytest.deprecated_call(match="unit"):
         assert Quarters().chunk_length(data) == Quarters().unit(data) == 1
+
+
+@pytest.mark.parametrize(
+    ("agent", "task"),
+    [
+        (ClippedRatioBC(), ConsistencyGame(horizon=4)),
+        (JSDPlusTVBC(), ConsistencyGame(horizon=4)),
+        (ChunkKR(chunk=2), PathStar(degree=2, length=2)),
+    ],
+    ids=["ClippedRatioBC", "JSDPlusTVBC", "ChunkKR"],
+)
+def test_a_class_of_a_kind_that_is_taken_but_out_of_reach_is_declined_as_such(agent, task):
+    """What compares agents on tasks tells "not for this task" from a fault by the kind of the error."""
+    demonstrations = collect(task, 20, np.random.default_rng(0), expert_log_probs=True)
+    assert agent.takes(task.policy_class)
+    with pytest.raises(NotTractableError, match=r"chunk=1|binary tokens"):
+        agent.fit(demonstrations, task.policy_class, rng=np.random.default_rng(0))

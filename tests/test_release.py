@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ntp_envs
+from ntp_envs.checks import OLD_NAMES_GO_IN
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,6 +22,11 @@ def test_the_version_is_one():
     heading = re.search(r"^## (\S+)(?: \((\S+)\))?$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.M)
     released = re.search(r"^date-released: (.*)$", cff, flags=re.M)[1]
     assert heading[1] == "Unreleased" or heading.groups() == (ntp_envs.__version__, released)
+
+
+def test_old_names_last_beyond_this_version():
+    parts = [[int(part) for part in version.split(".")] for version in (ntp_envs.__version__, OLD_NAMES_GO_IN)]
+    assert parts[0] < parts[1], "delete what `renamed` still answers to"
 
 
 def test_links_of_the_readme_lead_to_the_address_on_a_package_index():

@@ -342,9 +342,9 @@ class ChunkKR(Agent):
     ``norm_bounds_tried``, and one entry in ``programs`` for each chunk length (`program_details`).
 
     Raises:
-        ValueError: on `fit`: a vocabulary other than two, features that are not finite or leave the unit ball, a chunk
-            longer than H, a norm bound with an empty set (the smallest feasible one is named).
-        NotTractableError: more than ``max_points`` points.
+        ValueError: on `fit`: features that are not finite or leave the unit ball, a chunk longer than H, a norm bound
+            with an empty set (the smallest feasible one is named).
+        NotTractableError: a vocabulary other than two, more than ``max_points`` points.
 
     Warns:
         ConvergenceWarning: the gap did not reach ``tol``, or the law at a data prefix differs from the function by more

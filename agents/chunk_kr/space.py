@@ -28,12 +28,12 @@ def binary_features(policy_class: PolicyClass) -> FeatureMap:
     """The feature map of an autoregressive linear class over two tokens (the Bernoulli classes have d = 1).
 
     Raises:
-        ValueError: a vocabulary of another size.
+        NotTractableError: a vocabulary of another size, of which a chunk would have A^K points.
         TypeError: a class that has no feature map.
     """
     if policy_class.vocab_size != 2:
-        raise ValueError(
-            f"ChunkKR is defined for binary tokens, and the policy class has vocab_size={policy_class.vocab_size}; "
+        raise NotTractableError(
+            f"ChunkKR is for binary tokens, and the policy class has vocab_size={policy_class.vocab_size}; "
             "write each token as log2(A) bits, or use a learner for general A (LogLossBC, RhoEstimatorBC)."
         )
     if isinstance(policy_class, BernoulliClass):
