@@ -3,7 +3,8 @@
 Sampling gives every token's log-probability as well, which a bridge between two models needs. ``generate`` writes other
 texts of the same law; that of the two samples must agree in mean log-probability, within five standard errors. Scoring
 is of the same texts, and must agree to 1e-3 nats. The pass keeps the logits of all places; its laws are made in
-float64, as ours are, or in float32, which is less work and leaves log-probabilities about 1e-6 off.
+float64, as ours are, or in float32, which is less work and leaves log-probabilities about 1e-6 off. All are without
+gradients, as ``generate`` is by itself.
 
 Without ``NTP_MODEL`` (a name, a directory or a .gguf file, as for `ntp_envs.language.load_model`) the model is a small
 random one.
@@ -56,7 +57,7 @@ def rows(quick: bool) -> Iterator[Row]:
         def generated(clock: Clock) -> Any:
             ids = torch.full((batch, 1), begin)  # noqa: B023
             length = {"max_new_tokens": horizon, "min_new_tokens": horizon, "pad_token_id": begin + 1}
-            with clock(), torch.inference_mode():
+            with clock():
                 found = model.generate(
                     ids, do_sample=True, top_k=0, top_p=1.0, temperature=1.0, eos_token_id=None, **length
                 )
@@ -68,7 +69,7 @@ def rows(quick: bool) -> Iterator[Row]:
 
         def passed(kind: Any) -> Any:
             def once(clock: Clock) -> Any:
-                with clock(), torch.inference_mode():
+                with clock(), torch.no_grad():
                     ids = torch.from_numpy(np.column_stack([np.full(len(texts), begin), texts]))  # noqa: B023
                     laws = model(ids[:, :-1]).logits.to(kind).log_softmax(-1)
                     return laws.gather(2, ids[:, 1:, None])[:, :, 0].numpy()
