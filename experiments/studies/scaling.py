@@ -464,6 +464,11 @@ def drift_figure(s: Summary, o: ScalingOptions) -> Figure:
     return figure
 
 
+def setting(o: ScalingOptions) -> str:
+    text = "the default text" if o.corpus == "default" else Path(o.corpus).name
+    return f"{text}; n = {o.n:,} windows; H = {o.horizon}; {o.seeds} training{'s' * (o.seeds > 1)} of each"
+
+
 def figures(o: ScalingOptions, summary: Summary) -> list[FigureSpec]:
     s = paired(summary)
     return [
@@ -541,7 +546,7 @@ STUDY = Study(
     question="Linear, MLP or transformer: which predicts text best at equal data and compute, and which drifts last?",
     options=ScalingOptions,
     cells=cells,
-    analyse=analysis(rows=derived_rows, tables=tables, figures=figures, findings=findings),
+    analyse=analysis(rows=derived_rows, tables=tables, figures=figures, findings=findings, setting=setting),
     labels=("budget", "width", "window"),
     reads=("corpus",),
 )
