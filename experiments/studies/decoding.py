@@ -433,6 +433,12 @@ def way_figure(o: DecodingOptions, s: Summary, way: str) -> charts.Figure:
     return figure
 
 
+def setting(o: DecodingOptions) -> str:
+    learner = f"order {o.order} of {o.expert_order}; {charts.span('n', [o.n])}"
+    of = f"{o.learner} of {Path(o.expert).name}" if o.expert else f"Text; {learner}"
+    return f"{of}; {charts.span('H', [o.horizon])}; {o.seeds} replicates"
+
+
 def figures(o: DecodingOptions, s: Summary) -> list[FigureSpec]:
     caption = (
         f"{subject(o)}. Left: squared Hellinger "
@@ -450,7 +456,8 @@ def figures(o: DecodingOptions, s: Summary) -> list[FigureSpec]:
         f"{o.rule_order} tokens occur in the corpus. Up: tokens drawn over the length until {100 * o.answered:g} % "
         f"of the prompts have a text that passes. {interval_words(o.seeds, 'replicates')}."
     )
-    search = FigureSpec("search", "How many texts until one passes?", caption, lambda: search_figure(o, s))
+    said = f"Text; order {o.order}; {charts.span('H', o.search_horizons)}; {o.seeds} replicates"
+    search = FigureSpec("search", "How many texts until one passes?", caption, lambda: search_figure(o, s), said)
     return found if o.expert else [*found, search]
 
 
@@ -477,7 +484,7 @@ STUDY = Study(
     question="What do temperature and top-p do to the law of whole texts: nearer to the expert, or covering it better?",
     options=DecodingOptions,
     cells=cells,
-    analyse=analysis(tables=tables, figures=figures, findings=findings),
+    analyse=analysis(tables=tables, figures=figures, findings=findings, setting=setting),
     labels=(TEMPERATURE, TOP_P, "N", "decoding"),
     reads=("corpus", "expert", "prompts"),
     check_machine=check_machine,

@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from agents import make_agent, tournament
 from experiments.cells import Cell, Label, Record
-from experiments.charts import COLOURS, Figure, end_labels, log2_axis, new_panels, no_data, plot_series
+from experiments.charts import COLOURS, Figure, end_labels, log2_axis, new_panels, no_data, plot_series, span
 from experiments.measure import networks_left_out, trains_networks
 from experiments.studies.text import BRIDGE, DISTANCE2
 from experiments.study import FigureSpec, Study, analysis, option
@@ -315,6 +315,10 @@ def path_figure(o: SelectionOptions, s: Summary, part: str) -> Figure:
     return figure
 
 
+def setting(o: SelectionOptions) -> str:
+    return f"Text; {o.contamination:.0%} of the documents shuffled; {span('H', o.horizons)}; {span('n', [o.n])}"
+
+
 def figures(o: SelectionOptions, s: Summary) -> list[FigureSpec]:
     specs = []
     for part in parts(s) or [TABLE]:
@@ -357,7 +361,7 @@ STUDY = Study(
     question="Which checkpoint of a training is nearest to the expert, and which do held-out scores choose?",
     options=SelectionOptions,
     cells=cells,
-    analyse=analysis(tables=tables, figures=figures, findings=findings),
+    analyse=analysis(tables=tables, figures=figures, findings=findings, setting=setting),
     labels=("step", "N"),
     reads=("corpus",),
 )
