@@ -371,7 +371,12 @@ STUDY = Study(
     question="How far do the texts of a changed language model drift, and does teacher-forced divergence tell?",
     options=LMOptions,
     cells=cells,
-    analyse=analysis(tables=tables, figures=figures, findings=findings),
+    analyse=analysis(
+        tables=tables,
+        figures=figures,
+        findings=findings,
+        setting=lambda o: f"{shown_name(o.expert)} and changes of it; H = {o.horizon}; {o.n} texts of each",
+    ),
     labels=("text",),
     reads=("expert", "prompts"),
     check_machine=check_machine,
