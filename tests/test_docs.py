@@ -115,6 +115,12 @@ def test_examples_and_code_are_left_alone(reference):
 # -- galleries ---------------------------------------------------------------------------------------------------------
 
 
+def test_every_study_has_its_figure():
+    from experiments.studies import STUDIES
+
+    assert {path.stem for path in (DOCS / "figures").glob("*.png")} == set(STUDIES)
+
+
 def test_figures_are_small_and_say_where_they_come_from():
     for path in sorted((DOCS / "figures").glob("*.json")):
         said = json.loads(path.read_text(encoding="utf-8"))
