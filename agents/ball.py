@@ -245,9 +245,9 @@ def _passes_left(before: float, after: float, tol: float, iterations: int) -> fl
 # minimiser for a decrease; the segment stays in the ball. The minimum of the model over a few directions is exact (they
 # are made orthonormal, and the small problem is diagonalised): theta itself, the Newton step ``-(H + mu I)^-1 (g + mu
 # theta)`` at the last multiplier mu, and how its end changes with mu, which together reach the sphere or the inside,
-# whichever is right. Both systems are solved by conjugate gradients, preconditioned by a Kronecker product
-# (`IndicatorRows.inverse`). More such pairs are added, from where the minimum over those before lies, until the model
-# is minimised as accurately as it predicts the loss.
+# whichever is right. Both systems are solved by conjugate gradients, preconditioned by the diagonal or by a Kronecker
+# product (`IndicatorRows.inverse`). More such pairs are added, from where the minimum over those before lies, until the
+# model is minimised as accurately as it predicts the loss.
 #
 # Certificate: the Frank-Wolfe gap ``<g, theta> + radius |g|``, which by convexity bounds ``f(theta) - min f`` over the
 # ball. It is the smallest over mu of ``|g + mu theta|^2 / (2 mu) + mu (radius^2 - |theta|^2) / 2``, the bound that
@@ -333,7 +333,8 @@ def _minimise_model(
 ) -> tuple[FloatArray, float, float]:
     """About the w that minimises ``<g, w - theta> + (w - theta)' H (w - theta) / 2`` in the ball, the multiplier mu of
     the ball there, and the norm of what is left of ``g + H (w - theta) + mu w``, which is zero at the minimum."""
-    rounding, inverse = 1e-14 * float(rows.hessian_diagonal().max()), rows.inverse()
+    diagonal = rows.hessian_diagonal()
+    rounding, inverse = 1e-14 * float(diagonal.max()), rows.inverse(diagonal)
     mu = max(mu, least)
     basis = _Basis(rows)
     basis.add(theta)

@@ -381,8 +381,8 @@ class IndicatorRows(SoftmaxRows):
             out += values.transpose @ change
         return size * out.T.ravel()
 
-    def inverse(self) -> Callable[[FloatArray, float], FloatArray]:
-        """``(right, mu) -> (H + mu I)^-1 right``, about: for conjugate gradients.
+    def inverse(self, diagonal: FloatArray) -> Callable[[FloatArray, float], FloatArray]:
+        """``(right, mu) -> (H + mu I)^-1 right``, about: for conjugate gradients; ``diagonal`` is that of H.
 
         As if the law of the next token did not depend on the context, H is the Kronecker product of the mean of
         ``diag(p) - p p'`` and the Gram matrix of the features, which windows of many tokens make nearly singular: a
@@ -390,7 +390,6 @@ class IndicatorRows(SoftmaxRows):
         also what is left where a Gram matrix is too large.
         """
         if self.features.n_active < GRAM_ACTIVE or self.width > GRAM_LIMIT:
-            diagonal = self.hessian_diagonal()
             return lambda right, mu: right / (diagonal + mu)
         spread = np.zeros((self.vocab_size, self.vocab_size))
         for _, totals, law in self._passed():
