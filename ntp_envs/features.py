@@ -1156,15 +1156,10 @@ class PathPointers(FeatureMap):
         return out
 
     def path(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = np.asarray(prompts), np.asarray(tokens)
-        if tokens.shape[1] > self.length:
-            raise ValueError(f"{self!r} is for {self.length} tokens, not {tokens.shape[1]}.")
-        star = StarPrompts.read(prompts, self.n_edges)
-        of_prompt = self._of_prompt(star)
+        tokens = np.asarray(tokens)
         out = np.zeros((*tokens.shape, self.vocab_size, self.dimension))
-        for step in range(tokens.shape[1]):
-            previous = tokens[:, step - 1] if step else prompts[:, -1]
-            out[:, step, :, self.block(step)] = self._seen(star, of_prompt, previous)
+        for step, (values, block) in enumerate(self._along(np.asarray(prompts), tokens)):
+            out[:, step, :, block] = values
         return out
 
     def next_log_probs(
@@ -1180,12 +1175,9 @@ class PathPointers(FeatureMap):
         size = max(BLOCK_BYTES // (8 * self.vocab_size * max(tokens.shape[1], len(self.names))), 1)
         for start in range(0, len(tokens), size):
             rows = slice(start, min(start + size, len(tokens)))
-            star = StarPrompts.read(prompts[rows], self.n_edges)
-            of_prompt = self._of_prompt(star)
             laws = np.empty((*tokens[rows].shape, self.vocab_size))
-            for step in range(tokens.shape[1]):
-                previous = tokens[rows, step - 1] if step else prompts[rows, -1]
-                laws[:, step] = self.log_probs(theta[self.block(step)], self._seen(star, of_prompt, previous))
+            for step, (values, block) in enumerate(self._along(prompts[rows], tokens[rows])):
+                laws[:, step] = self.log_probs(theta[block], values)
             yield rows, laws
 
     def _next(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> tuple[FloatArray, slice]:
@@ -1196,6 +1188,16 @@ class PathPointers(FeatureMap):
         star = StarPrompts.read(prompts, self.n_edges)
         previous = tokens[:, -1] if step else prompts[:, -1]
         return self._seen(star, self._of_prompt(star), previous), self.block(step)
+
+    def _along(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> Iterator[tuple[FloatArray, slice]]:
+        """The same before every token in turn; the prompts are read once."""
+        if tokens.shape[1] > self.length:
+            raise ValueError(f"{self!r} is for {self.length} tokens, not {tokens.shape[1]}.")
+        star = StarPrompts.read(prompts, self.n_edges)
+        of_prompt = self._of_prompt(star)
+        for step in range(tokens.shape[1]):
+            previous = tokens[:, step - 1] if step else prompts[:, -1]
+            yield self._seen(star, of_prompt, previous), self.block(step)
 
     def _of_prompt(self, star: StarPrompts) -> BoolArray:
         """``(B, A, k)`` the features, those of the previous token still off."""
