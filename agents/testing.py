@@ -52,10 +52,9 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class _Kept(Problem):
-    """A problem within one `check_agent`: checks that only look at a fit, or at one after other data, share it."""
+    """A problem within one `check_agent`: checks that only look at a fit share one."""
 
     fits: list[Agent] = field(default_factory=list, init=False)
-    refits: list[Agent] = field(default_factory=list, init=False)
 
 
 def check_agent(
@@ -316,20 +315,15 @@ def check_purity(agent: Agent, problem: Problem, atol: float) -> None:
         f"{name}.fit changes a hyper-parameter; keep what is computed in a name that ends in an underscore.",
     )
     _require(pickle.dumps(problem.policy_class) == members, f"{name}.fit changes the policy class; copy its members.")
-    if isinstance(problem, _Kept):
-        problem.refits.append(clone)
 
 
 def check_refit(agent: Agent, problem: Problem, atol: float) -> None:
     """Fitting again, after other data and with the same seed, is the same as a fresh fit."""
     name, fresh = _name(agent), _seen(agent, problem)
     _require(_same_law(fresh, _fitted(agent, problem), problem), f"{name}: two fits with the same seed must agree.")
-    if isinstance(problem, _Kept) and problem.refits:
-        used = problem.refits[0]
-    else:
-        demos = problem.demonstrations
-        used = _fitted(agent, replace(problem, demonstrations=demos.subset(np.zeros(len(demos), dtype=np.int64))))
-        used.fit(demos, problem.policy_class, rng=np.random.default_rng(0))
+    demos = problem.demonstrations
+    used = _fitted(agent, replace(problem, demonstrations=demos.subset(np.zeros(len(demos), dtype=np.int64))))
+    used.fit(demos, problem.policy_class, rng=np.random.default_rng(0))
     _require(_same_law(fresh, used, problem), f"{name}: refitting must equal a fresh fit; start from nothing in _fit.")
 
 
