@@ -45,7 +45,7 @@ def test_a_text_that_no_member_can_write_is_proof():
     assert value == math.inf
 
 
-@pytest.mark.parametrize("n", [50, 200])
+@pytest.mark.parametrize("n", [50, pytest.param(200, marks=pytest.mark.slow)])
 def test_the_e_value_keeps_its_level_where_the_class_holds_the_truth(n):
     """E <= 1 in the mean at any n, so e-values of 5 and more come in a fifth of cases at most."""
     rng, replicates = np.random.default_rng(n), 40

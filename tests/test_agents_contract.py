@@ -73,9 +73,14 @@ WIDELY = [
     ScheduledSampling(rounds=2),
     AdversarialImitation(rounds=2, rollouts=20, settle=1),
     TournamentBC({"layers": LayerwiseBC(tie_break="random"), "plain": LogLossBC()}, "psi", holdout=0.25, refit=True),
-    TournamentBC((TournamentBC([LogLossBC()]), SmoothedLogLossBC())),
+    pytest.param(TournamentBC((TournamentBC([LogLossBC()]), SmoothedLogLossBC())), marks=pytest.mark.slow),
     CrossValidatedBC(LayerwiseBC(), {"tie_break": ["random", "first"]}, "rho", 2, tau="psi", error_score="raise"),
-    CrossValidatedBC(TournamentBC({"a": LogLossBC(), "b": SmoothedLogLossBC()}), {"agents__b__lam": [0.2]}, folds=2),
+    pytest.param(
+        CrossValidatedBC(
+            TournamentBC({"a": LogLossBC(), "b": SmoothedLogLossBC()}), {"agents__b__lam": [0.2]}, folds=2
+        ),
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

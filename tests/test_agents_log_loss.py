@@ -285,6 +285,7 @@ def test_well_specified_log_loss_is_horizon_free(horizon):
     assert np.mean(values) == pytest.approx(1 / (4 * n), abs=4 * error)
 
 
+@pytest.mark.slow
 def test_well_specified_finite_class_meets_its_bound():
     """D_H^2 <= 2 log(M / delta) / n with probability 1 - delta, hence a mean of at most 2 (log M + 1) / n."""
     n, thetas, rng = 100, np.linspace(0.02, 0.98, 49), np.random.default_rng(0)

@@ -579,6 +579,7 @@ def test_over_a_convex_class_the_rho_game_is_won_by_maximum_likelihood(seed, len
         assert max(along) > 0
 
 
+@pytest.mark.slow
 def test_the_certificate_bounds_every_reply_to_a_poor_law():
     for seed in range(4):
         points = random_points(seed, n=2, length=2)

@@ -288,7 +288,7 @@ def test_a_sharper_sampling_is_seen_from_both_sides():
 
 
 @pytest.mark.parametrize("gap", [0.0, 1e-3, 0.3, 3.0])
-@pytest.mark.parametrize("n", [2, 5, 300])
+@pytest.mark.parametrize("n", [2, 5, pytest.param(300, marks=pytest.mark.slow)])
 def test_there_are_no_false_alarms(n, gap):
     for seed in range(40):
         _, right = chains(seed, gap=gap, shape=(n, 12), vocab=3)

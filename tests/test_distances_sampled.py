@@ -200,6 +200,7 @@ def peak_memory(p, q, task, n):
     return peak
 
 
+@pytest.mark.slow
 def test_a_large_vocabulary_stays_in_memory():
     """The laws after 2000 prefixes, 8192 tokens each, would be several arrays of 131 MB."""
     assert peak_memory(UniformPolicy(8192), UniformPolicy(8192), PlainTask(8192, 2), 4000) < 130e6
@@ -216,6 +217,7 @@ def test_one_sided_from_demonstrations():
         assert (gap <= 4.5 * stored[metric].std_error + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_large_n_stays_in_memory():
     """10^5 sequences of 256 tokens would be several arrays of 200 MB; the blocks keep it to tens."""
     peak = peak_memory(BernoulliPolicy(0.01), BernoulliPolicy(0.011), PlainTask(2, 256), 20_000)

@@ -265,6 +265,7 @@ def test_coverage_size_and_power_over_200_repetitions(name, method):
         assert np.mean([run.curve.lower[-1] > 0 for run in runs]) > 0.9
 
 
+@pytest.mark.slow
 def test_power_on_contamination():
     """5 % of other documents, against a learner that has given up on them; the n-gram law sees them too."""
     task = make_task("Contamination", horizon=16, eps=0.05, p=0.005, q=0.9, theta_min=0.005)

@@ -165,6 +165,7 @@ def test_the_forced_law_is_asked_for_in_blocks(monkeypatch):
     assert sizes == [128] * 3  # one sequence at a time where even that is more than a block
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_19_times_in_20():
     task = ntp_envs.make_task("Contamination", horizon=3, eps=0.3, p=0.2, q=0.8)
     policy = ntp_envs.BernoulliPolicy(0.3)

@@ -49,6 +49,7 @@ def test_runs_are_resampled_within_their_tasks():
 
 
 @pytest.mark.parametrize("trim", [0.0, 0.25])
+@pytest.mark.slow
 def test_the_interval_covers(trim):
     rng = keyed_rng(0, f"coverage {trim}")
     middle = np.array([0.2, 0.4, 0.6, 0.8])[:, None]

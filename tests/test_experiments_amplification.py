@@ -105,6 +105,7 @@ def test_consistency_game_has_its_exact_factor_for_every_chunk(K, expected):
             assert factor(consistency(H=256, learner=learner, rng=RNG)) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_control_follows_one_over_four_n_at_every_horizon():
     """A regular one-parameter family: D_H^2 is (1 / 4n) chi^2_1 to first order; mean 1/(4n), sd sqrt(2)/(4n)."""
     seeds, means = 30, {}

@@ -48,7 +48,15 @@ def test_list_names_studies_tasks_and_agents(capsys):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk")
-@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["info", "PathStar", "--json"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["list"], marks=pytest.mark.slow),
+        ["list", "--json"],
+        pytest.param(["info", "PathStar", "--json"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
 def test_a_full_disk_behind_standard_output_is_said(words):
     command = [sys.executable, "-m", "experiments.cli", *words]
     with open("/dev/full", "w") as full:
@@ -174,6 +182,7 @@ def test_diff_refuses_what_is_no_run(capsys, tmp_path):
     assert code == 2 and "cube" in err and "square" in err
 
 
+@pytest.mark.slow
 def test_no_number_of_the_table_is_cut_short_in_a_narrow_terminal(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "12")
     words = ["run", TOY, "--out", str(tmp_path / "run"), "--workers", "1"]
@@ -255,7 +264,14 @@ def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_worker(tmp_path, wor
     assert happens(lambda: not group_lives(process.pid)), "a worker was left behind"
 
 
-@pytest.mark.parametrize("content", ["", "class Agent: pass", "raise RuntimeError('mine')"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        pytest.param("class Agent: pass", marks=pytest.mark.slow),
+        pytest.param("raise RuntimeError('mine')", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stranger_s_agents_is_named_with_the_way_round(tmp_path, content):
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").write_text(content)

@@ -168,7 +168,9 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if i % 4 else []) for i, name in enumerate(DAMAGE)]
+)
 def test_damage_is_recovered_from_or_named(finished, tmp_path, name):
     change, expected = DAMAGE[name]
     for other in ("run", "other seed"):

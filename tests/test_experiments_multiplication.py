@@ -158,6 +158,7 @@ def test_a_lost_evaluation_is_not_made_up(tmp_path, monkeypatch):
         cell.function(**cell.parameters, rng=np.random.default_rng(0), scratch=tmp_path)
 
 
+@pytest.mark.slow
 def test_without_torch_the_rest_runs_and_the_findings_say_what_to_install(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("agents.neural")]:
         monkeypatch.delitem(sys.modules, name)

@@ -12,6 +12,7 @@ from experiments.studies import pathstar as path
 from experiments.studies import pointers as sweep
 from experiments.testing import check_study
 
+pytestmark = pytest.mark.slow  # the run behind all of them is
 SMALL = toy.small_options("pointers")
 #: the table of the family at L = 5: free exact match for 0, 1 and 3 hops
 TABLE = {

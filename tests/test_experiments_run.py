@@ -41,6 +41,7 @@ def names(folder):
 # -- reproducibility ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
     run_study(toy.STUDY, out=tmp_path / "inline", workers=1)
     run_study(toy.STUDY, out=tmp_path / "processes", workers=2)

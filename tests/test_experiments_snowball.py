@@ -8,6 +8,7 @@ from experiments.studies import load_study
 from experiments.studies import snowball as sweep
 from experiments.testing import check_study
 
+pytestmark = pytest.mark.slow  # the run behind all of them is
 SMALL = toy.small_options("snowball")
 
 

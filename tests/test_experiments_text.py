@@ -153,10 +153,12 @@ def run(tmp_path, corpus, *more):
     ("content", "more"),
     [
         ((VERSE + "\u00e9\u4e16\U0001f600 na\u00efve\n" * 9).encode(), ()),
-        (gzip.compress(VERSE.encode()), ()),
-        (VERSE.replace(" ", "\n").encode(), ("--records", "lines", "--prompt-length", "1")),
-        (VERSE.replace("\n", " ").encode() * 100, ()),
-        (VERSE.encode(), ("--tokens", "word", "--max-vocab", "20")),
+        pytest.param(gzip.compress(VERSE.encode()), (), marks=pytest.mark.slow),
+        pytest.param(
+            VERSE.replace(" ", "\n").encode(), ("--records", "lines", "--prompt-length", "1"), marks=pytest.mark.slow
+        ),
+        pytest.param(VERSE.replace("\n", " ").encode() * 100, (), marks=pytest.mark.slow),
+        pytest.param(VERSE.encode(), ("--tokens", "word", "--max-vocab", "20"), marks=pytest.mark.slow),
         (bytes(range(256)) * 5, ("--tokens", "byte", "--no-lower")),
     ],
     ids=["utf-8", "gz", "records", "long line", "words", "bytes"],

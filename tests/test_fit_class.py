@@ -222,7 +222,7 @@ class Last(FeatureMap):
 
 @pytest.mark.parametrize("kind", DIVERGENCES)
 @pytest.mark.parametrize("features", [WindowOneHot(2, 2), WindowOneHot(3, 1), Last()], ids=["A=2", "A=3", "path"])
-@pytest.mark.parametrize("radius", [0.3, 8.0])
+@pytest.mark.parametrize("radius", [0.3, pytest.param(8.0, marks=pytest.mark.slow)])
 def test_autoregressive_linear_against_slsqp(kind, features, radius, rng):
     targets, members = random_targets(rng, vocab_size=features.vocab_size), ARLinearClass(features, radius)
     _, report = fit_class(members, targets, divergence=kind, tol=1e-9)

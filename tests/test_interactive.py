@@ -492,7 +492,7 @@ def pair_laws(chain, horizon):
     return laws
 
 
-@pytest.mark.parametrize("reward", ["js", "log ratio"])
+@pytest.mark.parametrize("reward", ["js", pytest.param("log ratio", marks=pytest.mark.slow)])
 def test_adversarial_imitation_minimises_the_divergence_of_occupancies(reward):
     chain, prompts = np.array([[0.97, 0.03], [0.3, 0.7], [0.9, 0.1]]), np.empty((20_000, 0), int)
     expert = pair_laws(chain, 8)

@@ -394,7 +394,7 @@ def test_mmd_of_samples_that_agree_has_room_for_what_neither_shows():
 # -- evaluation --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [100, 1000])
+@pytest.mark.parametrize("n", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_cross_entropy_that_rests_on_rare_documents_is_in_its_interval(n):
     task = make_task("Contamination", horizon=8)
     policy = BernoulliPolicy(task.p, on="flips")

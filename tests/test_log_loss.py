@@ -147,6 +147,7 @@ def test_each_layer_is_learned_from_its_own_tokens_only():
     assert learned[1][2] is options[2]
 
 
+@pytest.mark.slow
 def test_random_ties_are_uniform_and_come_from_the_generator():
     options = [BernoulliPolicy(t) for t in (0.5, 0.5, 0.9)]
     demos = Demonstrations(np.zeros((2, 0), int), np.array([[0] * 200, [1] * 200]), vocab_size=2)
@@ -196,7 +197,7 @@ def test_more_data_does_not_help_in_the_consistency_game():
     assert factors[1] == pytest.approx(16 * (1 - 0.5), rel=1e-9) and factors[0] > 2
 
 
-@pytest.mark.parametrize("horizon", [3, 7])
+@pytest.mark.parametrize("horizon", [3, pytest.param(7, marks=pytest.mark.slow)])
 def test_halving_bound(horizon):
     """At least 1 + (H - 1)/2 sets on average, attained by always taking the first; the best in class uses one."""
     used = {"first": [], "random": []}

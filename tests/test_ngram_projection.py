@@ -239,7 +239,15 @@ def test_the_expected_number_of_tokens_missed_is_that_of_the_commonest_ones(rng)
     assert report.objective == pytest.approx(6 - sum(rows.max() for rows in counts.values()) / len(data), abs=1e-6)
 
 
-@pytest.mark.parametrize("agent", [ClippedRatioBC(0.5), ClippedRatioBC(chunk=1), ClippedRatioBC(chunk=2)], ids=repr)
+@pytest.mark.parametrize(
+    "agent",
+    [
+        pytest.param(ClippedRatioBC(0.5), marks=pytest.mark.slow),
+        ClippedRatioBC(chunk=1),
+        pytest.param(ClippedRatioBC(chunk=2), marks=pytest.mark.slow),
+    ],
+    ids=repr,
+)
 def test_clipped_ratios_do_as_in_the_markov_class(agent, rng):
     data = drawn(rng)
     one, two = (agent.clone().fit(data, members).fit_report_ for members in (NGramClass(3, 2), MarkovClass(3, 1)))

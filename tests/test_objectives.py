@@ -129,7 +129,7 @@ def test_bernoulli_class_against_a_fine_grid(beta, rng):
     assert agent.fit_report_.objective >= values.min() - 1e-4  # the grid's own error
 
 
-@pytest.mark.parametrize("beta", [0.5, 1.0])
+@pytest.mark.parametrize("beta", [pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 @pytest.mark.parametrize(
     "members", [MarkovClass(2, 1), ARLinearClass(WindowOneHot(2, 1), 3.0)], ids=["Markov", "linear"]
 )
@@ -605,6 +605,7 @@ def test_prompts_are_weighed_as_in_the_data(rng):
     assert agent.fit_report_.objective == pytest.approx(min(scores), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_tournament_takes_a_sample_of_each_member_and_memory_of_one(rng):
     """Evaluations are M^2 samples, comparisons 2 M^2, and no array holds M^2 samples."""
     task = make_task("Contamination", horizon=32, eps=0.05)

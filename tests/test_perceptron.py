@@ -114,7 +114,7 @@ def test_separated_data_gives_the_sharpest_member():
     assert np.linalg.norm(agent.policy_.theta) == pytest.approx(7.0)
 
 
-@pytest.mark.parametrize("machine", ["increment", "busy_beaver_3"])
+@pytest.mark.parametrize("machine", ["increment", pytest.param("busy_beaver_3", marks=pytest.mark.slow)])
 def test_the_turing_step_is_learned_from_a_few_configurations(machine):
     """Fresh cells right after 20, 50 and 200 random configurations, both machines at least these shares.
 

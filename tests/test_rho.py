@@ -47,10 +47,10 @@ def factor(agent, task, *, chunk=None):
     [
         ("ratio", 16, 3.219),
         ("ratio", 64, 3.238),
-        ("ratio", 256, 3.108),
+        pytest.param("ratio", 256, 3.108, marks=pytest.mark.slow),
         ("psi", 16, 5.20),
         ("psi", 64, 5.78),
-        ("psi", 256, 5.69),
+        pytest.param("psi", 256, 5.69, marks=pytest.mark.slow),
     ],
 )
 def test_whole_sequences_on_contamination(tau, horizon, expected):
@@ -62,9 +62,9 @@ def test_whole_sequences_on_contamination(tau, horizon, expected):
     ("chunk", "expected"),
     [
         (4, {16: 8.188, 64: 29.599, 256: 112.964}),
-        (8, {16: 5.099, 64: 17.347, 256: 65.592}),
-        (16, {16: 3.219, 64: 9.863, 256: 36.217}),
-        (32, {64: 5.537, 256: 19.087}),
+        pytest.param(8, {16: 5.099, 64: 17.347, 256: 65.592}, marks=pytest.mark.slow),
+        pytest.param(16, {16: 3.219, 64: 9.863, 256: 36.217}, marks=pytest.mark.slow),
+        pytest.param(32, {64: 5.537, 256: 19.087}, marks=pytest.mark.slow),
         (64, {64: 3.238, 256: 9.937}),
     ],
 )
@@ -74,6 +74,7 @@ def test_chunks_on_contamination(chunk, expected):
         assert factor(ChunkedRhoBC(chunk), task, chunk=chunk) == pytest.approx(value, rel=0.01)
 
 
+@pytest.mark.slow
 def test_slopes_on_contamination():
     """Falling almost like 1/K in the chunk length; the table above is flat in H."""
     chunks = np.array([16, 32, 64, 128])
@@ -201,6 +202,7 @@ def test_weights_are_relative():
         assert one.fit_report_.objective == pytest.approx(many.fit_report_.objective, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_finite_grid_agrees_with_the_continuous_class():
     """The value over a subset is not below the value over the class by more than the replies the subset lacks."""
     task = make_task("Contamination", horizon=32)

@@ -73,7 +73,9 @@ def test_same_argmin_as_brute_force_on_small_games(tau, precision, monkeypatch):
         assert float(weights @ reply) == pytest.approx(value, abs=1e-12 * weights.sum())
 
 
-@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-6, 1e-7, 1e-8])
+@pytest.mark.parametrize(
+    "spread", [pytest.param(1.0, marks=pytest.mark.slow), pytest.param(1e-2, marks=pytest.mark.slow), 1e-6, 1e-7, 1e-8]
+)
 @pytest.mark.parametrize("tau", TAUS)
 def test_single_precision_decides_near_ties_like_double(tau, spread):
     """Policies ever more alike: in the end float32 does not tell the values of the game apart, and float64 does."""
@@ -212,7 +214,7 @@ def random_game(rng):
 
 
 @pytest.mark.parametrize("tau", ["ratio", "psi"])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 12))])
 def test_certified_against_dense_searches(seed, tau):
     events, lengths, weights = random_game(np.random.default_rng(seed))
     low, high = 0.003, 0.997

@@ -122,7 +122,12 @@ def test_a_local_reply_is_stationary_in_the_ball_and_no_worse_than_its_start(see
 
 @pytest.mark.parametrize(
     ("horizon", "chunk", "tau"),
-    [(16, 16, "ratio"), (32, 32, "psi"), (32, 8, "ratio"), (32, 1, "ratio")],
+    [
+        (16, 16, "ratio"),
+        pytest.param(32, 32, "psi", marks=pytest.mark.slow),
+        pytest.param(32, 8, "ratio", marks=pytest.mark.slow),
+        (32, 1, "ratio"),
+    ],
 )
 def test_dimension_one_is_the_one_parameter_game(horizon, chunk, tau):
     """The class of Contamination as an autoregressive linear one: same values of the game, same factors. The search for
@@ -303,6 +308,7 @@ def test_noisy_parity_is_won_by_the_uniform_guess(tau, episodes):
 
 
 @pytest.mark.parametrize(("width", "horizon", "seed"), [(1, 32, 0), (2, 32, 1)])
+@pytest.mark.slow
 def test_contaminated_documents_in_more_dimensions(width, horizon, seed):
     """A fraction eps of documents of another kind: the best in class gives them up.
 
@@ -369,7 +375,7 @@ def test_one_shared_statistic_whatever_the_form_of_the_data():
 # -- the certificate ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("candidates", [1, 2, 32])
+@pytest.mark.parametrize("candidates", [1, 2, pytest.param(32, marks=pytest.mark.slow)])
 def test_the_certificate_is_honest(candidates):
     """Its reply is worth what it says, no less than the finite game, and no member drawn later is worth more."""
     task = ARLinear(horizon=32, width=1, kind="contamination", misspecification=1.0, radius=16.0, eps=0.05)
@@ -408,7 +414,7 @@ def test_unfinished_searches_warn():
     assert report.details["reply_gap"] == pytest.approx(report.details["reply_value"] - report.objective, abs=1e-15)
 
 
-@pytest.mark.parametrize("time_limit", [0.0, 0.3])
+@pytest.mark.parametrize("time_limit", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_a_search_out_of_time_says_so_and_keeps_its_certificate(time_limit, rng):
     """Random sequences in a large ball, where likelihoods are all but flat and the search is long."""
     demos = Demonstrations(np.zeros((20, 0), int), rng.integers(0, 4, size=(20, 4)), vocab_size=4)

@@ -142,6 +142,7 @@ def test_the_order_of_policies_does_not_matter(seed):
     np.testing.assert_allclose(two.losses, one.losses[np.ix_(order, order)], atol=1e-13)
 
 
+@pytest.mark.slow
 def test_standard_errors_are_those_of_repeated_experiments():
     policies = [BernoulliPolicy(theta) for theta in (0.3, 0.5)]
     prompts, rng = np.zeros((50, 0), int), np.random.default_rng(0)
@@ -256,7 +257,7 @@ def test_rare_mode_is_kept_where_log_loss_gives_it_up():
     assert exact.n == np.inf and (exact.standard_errors == 0).all()
 
 
-@pytest.mark.parametrize("tau", ["ratio", "psi"])
+@pytest.mark.parametrize("tau", ["ratio", pytest.param("psi", marks=pytest.mark.slow)])
 def test_selection_among_learners_on_contamination(tau):
     """The selected policy is within the constant of the best of those fitted, and far better than log-loss."""
     task = make_task("Contamination", horizon=64, eps=0.01, p=1e-4, q=1 - 1e-4, theta_min=1e-4)

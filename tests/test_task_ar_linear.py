@@ -60,7 +60,7 @@ def test_distance_and_gradient(seed, kind, dial, vocab_size, width, horizon):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("vocab_size", [2, 3])
+@pytest.mark.parametrize("vocab_size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_no_other_member_found_is_better(kind, vocab_size):
     task = linear(kind=kind, misspecification=0.5, vocab_size=vocab_size, horizon=32 // (vocab_size - 1))
     best = task.best_in_class()
@@ -78,6 +78,7 @@ def test_no_other_member_found_is_better(kind, vocab_size):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.slow
 def test_contamination_makes_log_loss_worse_with_the_horizon(seed):
     factors = []
     for horizon in (16, 64):

@@ -171,6 +171,7 @@ def test_count_distances_equal_enumeration(eps, p, q, theta, horizon):
 
 @given(eps=probability, p=probability, q=probability, horizon=st.integers(1, 40))
 @SETTINGS
+@pytest.mark.slow
 def test_best_in_class_beats_a_fine_grid(eps, p, q, horizon):
     task = make_task("Contamination", horizon=horizon, eps=eps, p=p, q=q, theta_min=0.01)
     best = task.best_in_class()

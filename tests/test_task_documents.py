@@ -160,7 +160,7 @@ def worst_case(theirs, ours, weights):
     return np.array([(weights @ np.tanh(0.5 * (theirs - one[:, None]))).max() for one in ours.T])
 
 
-@pytest.mark.parametrize("chunk", [32, 5])
+@pytest.mark.parametrize("chunk", [pytest.param(32, marks=pytest.mark.slow), 5])
 def test_the_rho_game_of_one_hazard_is_that_of_brute_force(chunk):
     """Hazards of a fine grid, their densities of each chunk from the hazards alone."""
     task = ntp_envs.make_task("Documents", horizon=32, eps=0.2)

@@ -215,6 +215,7 @@ def hedge(task, rng):
 @pytest.mark.parametrize(
     ("learner", "tight"), [(first_in_order, True), (keep_while_offered, True), (at_random, False), (hedge, False)]
 )
+@pytest.mark.slow
 def test_halving_bound_by_simulation(learner, tight):
     """Over many games no layer-by-layer rule is below 1 + (H - 1) / 2 sets; keeping a set while it lasts attains it."""
     for horizon in (3, 8):
@@ -232,7 +233,9 @@ def test_halving_bound_by_simulation(learner, tight):
             assert mean > bound + 4 * error
 
 
-@pytest.mark.parametrize(("tie_break", "tight"), [("first", True), ("random", False)])
+@pytest.mark.parametrize(
+    ("tie_break", "tight"), [("first", True), pytest.param("random", False, marks=pytest.mark.slow)]
+)
 def test_layerwise_learner_on_the_exact_law(tie_break, tight):
     """With infinite data a layer's options are equal to it: how it breaks ties decides, and none is below the bound."""
     used = []

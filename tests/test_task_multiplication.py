@@ -386,6 +386,7 @@ def test_without_the_carry_the_best_linear_predictor_guesses():
     assert agent.fit_report_.converged and agent.fit_report_.objective == pytest.approx(math.log(10), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_with_the_carry_the_best_linear_predictor_is_right_on_every_column():
     task = column(addends=2, radius=1000.0)
     demos = task.population()
@@ -395,6 +396,7 @@ def test_with_the_carry_the_best_linear_predictor_is_right_on_every_column():
 
 
 @pytest.mark.parametrize(("addends", "carry"), [(3, 0.995), (5, 0.98)])
+@pytest.mark.slow
 def test_a_logistic_regression_learns_a_column_from_samples(addends, carry):
     """Another library, without a norm bound: the carry, the digit after the carry, the digit without it."""
     regression = pytest.importorskip("sklearn.linear_model").LogisticRegression

@@ -462,6 +462,7 @@ def test_a_round_keeps_half_of_the_direct_answers(p, rounds):
 
 
 @pytest.mark.parametrize("d", [4, 5])
+@pytest.mark.slow
 def test_filtered_rounds_of_the_population_double_the_odds(d):
     """Each round exactly: the law that the fit writes, over all prompts and sequences, restricted to what is right."""
     task = ParityMix(d=d, p=0.1)

@@ -98,7 +98,9 @@ def test_samples_are_consistent_and_rarely_rare(rng):
     assert task.success(broken[:, :0], broken).tolist() == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("density_ratio", [1.5, 10.0, 1e6])
+@pytest.mark.parametrize(
+    "density_ratio", [pytest.param(1.5, marks=pytest.mark.slow), 10.0, pytest.param(1e6, marks=pytest.mark.slow)]
+)
 def test_which_member_is_the_best(density_ratio):
     """pi_0 wherever the mode is rare; pi_1 at large eps and long horizons, where log-loss is right to take it."""
     for horizon in (2, 64, 1024):

@@ -338,6 +338,7 @@ def conditional_entropy(text, order):
     return sum(-c * math.log2(c / contexts[gram[:-1]]) for gram, c in pairs.items()) / sum(pairs.values())
 
 
+@pytest.mark.slow
 def test_orders_on_the_default_corpus():
     """Contents differ between versions of Python, so the bounds come from the text itself."""
     task = Text()

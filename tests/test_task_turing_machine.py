@@ -121,6 +121,7 @@ def test_busy_beavers_reach_their_records(machine, width, steps, ones):
     assert "@Z" in task.decode(run[0, -width - 1 :]) and "@Z" not in task.decode(run[0, : -width - 1])
 
 
+@pytest.mark.slow
 def test_a_machine_from_its_text_runs_its_first_hundred_steps():
     """The champion with five states (Marxen and Buntrock 1990), which halts after 47176870 steps."""
     text = "1RB1LC_1RC1RB_1RD0LE_1LA1LD_1RZ0LA"

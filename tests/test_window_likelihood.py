@@ -159,6 +159,7 @@ def test_agrees_with_the_dense_newton_and_the_gap_is_a_bound(seed, radius, vocab
 @example(seed=480881, radius=300.0, vocab_size=3, width=3, n=3, horizon=10, prompt_length=0, size=6.0)
 @example(seed=231372, radius=300.0, vocab_size=5, width=1, n=3, horizon=10, prompt_length=0, size=0.1)
 @example(seed=591362, radius=1000.0, vocab_size=3, width=1, n=50, horizon=10, prompt_length=2, size=50.0)
+@pytest.mark.slow
 def test_few_weighted_sequences_are_fitted_in_balls_of_every_size(**problem):
     check_few_weighted_sequences(**problem)
 
@@ -207,6 +208,7 @@ def test_log_loss_takes_this_path_by_size():
     )
 
 
+@pytest.mark.slow
 def test_the_two_paths_agree_at_mid_size(monkeypatch):
     """d = 588: the certified minima are equal, and so are the laws."""
     features = WindowOneHot(12, 4)
