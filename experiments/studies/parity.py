@@ -53,7 +53,7 @@ class ParityOptions(Options):
     """Horizons of the contaminated linear class with its exact population, up to 15."""
     horizons: tuple[int, ...] = option((4, 16, 64, 256))
     """Horizons of the contaminated linear class with samples."""
-    linear_n: int = option(4000, quick=2000)
+    linear_n: int = option(4000, quick=1000)
     """Demonstrations of the contaminated linear class."""
     chunks: tuple[int, ...] = option((2, 4, 8), quick=(2, 8), least=2, most=10)
     """Chunk lengths K on the contaminated linear class, each used where K < H."""
