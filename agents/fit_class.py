@@ -231,10 +231,23 @@ def parts_of(report: FitReport) -> FloatArray:
 def _finite(
     policy_class: FiniteClass, targets: Targets, *, divergence: str, smoothing: float, tol: float
 ) -> tuple[Policy, FitReport]:
+    return nearest(policy_class, member_parts(policy_class, targets, divergence, smoothing), targets, divergence)
+
+
+def member_parts(
+    policy_class: FiniteClass, targets: Targets, divergence: str = "forward", smoothing: float = 0.0
+) -> FloatArray:
+    """``(2, M)`` the parts of every member; those of several sets of targets add up."""
     data = targets.pooled()
-    parts = np.stack([policy_parts(each, data, divergence, smoothing) for each in policy_class.readers()], axis=1)
-    best = least(parts)  # of (2, M)
-    return policy_class.policy(int(best[0])), report_of(parts[:, best[0]], data, divergence, ties=len(best) - 1)
+    return np.stack([policy_parts(each, data, divergence, smoothing) for each in policy_class.readers()], axis=1)
+
+
+def nearest(
+    policy_class: FiniteClass, parts: FloatArray, targets: Targets, divergence: str = "forward"
+) -> tuple[Policy, FitReport]:
+    """The member of the least ``(2, M)`` parts, which targets of this kind have."""
+    best = least(parts)
+    return policy_class.policy(int(best[0])), report_of(parts[:, best[0]], targets, divergence, ties=len(best) - 1)
 
 
 @best_member.register

@@ -37,12 +37,22 @@ from agents.base import (
     is_task,
     renamed_parameters,
 )
-from agents.fit_class import DIVERGENCES, RegisteredClasses, best_member, best_option, fit_class, parts_of
+from agents.fit_class import (
+    DIVERGENCES,
+    RegisteredClasses,
+    best_member,
+    best_option,
+    fit_class,
+    member_parts,
+    nearest,
+    parts_of,
+)
 from agents.targets import Targets
 from ntp_envs import (
     ARLinearClass,
     BernoulliClass,
     Demonstrations,
+    FiniteClass,
     MarkovClass,
     NGramClass,
     ParametricClass,
@@ -282,10 +292,16 @@ class DAgger(InteractiveAgent):
     ) -> tuple[Policy, FitReport]:
         policy, losses, sampled = start(), [], self.targets == "sampled"
         seen = [Targets.of(demonstrations)]
+        parts = member_parts(policy_class, seen[0]) if isinstance(policy_class, FiniteClass) else np.empty(0)
         for i in range(1, self.rounds + 1):
             batch = session.visit(policy, self.rollouts, beta=self.beta**i)
-            seen.append(batch.drawn(session.rng) if sampled else batch)
-            policy, report = fit_class(policy_class, Targets.join(seen), tol=self.tol)
+            batch = batch.drawn(session.rng) if sampled else batch
+            if isinstance(policy_class, FiniteClass):  # a round's divergence from every member is worked out once
+                parts = parts + member_parts(policy_class, batch.normalised())
+                policy, report = nearest(policy_class, parts / (i + 1), batch)
+            else:
+                seen.append(batch)
+                policy, report = fit_class(policy_class, Targets.join(seen), tol=self.tol)
             losses.append(report.objective)
         return policy, with_details(report, "KL(expert || policy) over all rounds", rounds=losses)
 

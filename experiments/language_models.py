@@ -19,7 +19,7 @@ from experiments.aggregate import nats_per_token
 from experiments.cells import Label, Record, keyed_rng, write_whole
 from experiments.measure import distance_record
 from experiments.summary import Places
-from ntp_envs import DistanceCurve, Policy, distance_from_log_probs
+from ntp_envs import DistanceCurve, distance_from_log_probs
 from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.distances.sampled import blocks
 
@@ -177,7 +177,8 @@ def expert_texts(
         def make(rows: slice) -> tuple[Any, ...]:
             rng = keyed_rng(draw, f"texts of the expert from {rows.start}")
             prompts = ids[rng.integers(len(ids), size=rows.stop - rows.start)]
-            return prompts, *policy.sample_with_log_probs(prompts, horizon, rng)
+            tokens = policy.sample(prompts, horizon, rng)
+            return prompts, tokens, policy.log_probs(prompts, tokens)
 
         made = block_by_block("expert", n, make, scratch)
         _written.clear()
@@ -258,12 +259,14 @@ def check_memory(
 
 
 def text_curves(
-    name: str, policy: Policy, other: Policy, ids: IntArray, texts: Sequence[Any], end: int, seed: int, scratch: Path,
-    **asked: Any,
+    name: str, policy: TransformersPolicy, other: TransformersPolicy, ids: IntArray, texts: Sequence[Any], end: int,
+    seed: int, scratch: Path, **asked: Any,
 ) -> dict[str, DistanceCurve]:  # fmt: skip
     """Distances of the other's own texts from the `expert_texts`, as `distance_from_log_probs` has them (``asked``).
 
-    Texts are over after the token ``end``. The same ``seed`` draws alike for every other.
+    Texts are over after the token ``end``. The same ``seed`` draws alike for every other. Where both have the same
+    weights, both score every text by the same operations, so that equal laws are at a distance of 0, and not of what
+    drawing token by token rounds in another way.
     """
     prompts, tokens, p_on_p = texts
 
@@ -271,6 +274,8 @@ def text_curves(
         own_rng = np.random.default_rng([seed, rows.start])
         own_prompts = ids[own_rng.integers(len(ids), size=rows.stop - rows.start)]
         own, q_on_q = other.sample_with_log_probs(own_prompts, tokens.shape[1], own_rng)
+        if other.model is policy.model:
+            q_on_q = other.log_probs(own_prompts, own)
         return own, q_on_q, policy.log_probs(own_prompts, own), other.log_probs(prompts[rows], tokens[rows])
 
     own, q_on_q, p_on_q, q_on_p = block_by_block(name, len(tokens), write, scratch)

@@ -11,8 +11,8 @@ import html
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +43,7 @@ from experiments.studies.suite import (
     scores_of,
 )
 from experiments.summary import Summary, SummaryRow
+from ntp_envs.arrays import FloatArray
 from ntp_envs.checks import NotTractableError, check_int
 
 
@@ -99,14 +100,19 @@ class Entry:
     Attributes:
         file: its name.
         content: what it says.
-        scores: rows of `experiments.studies.suite.score_rows`.
+        runs: ``(tasks, data sets)`` scores of each track.
         verified: what was recomputed, in words.
     """
 
     file: str
     content: Mapping[str, Any]
-    scores: Summary
+    runs: Mapping[str, FloatArray]
     verified: str = ""
+
+    @cached_property
+    def scores(self) -> Summary:
+        """Rows of `experiments.studies.suite.score_rows`."""
+        return Summary(score_rows(self.content["agent"], self.runs))
 
     @property
     def overall(self) -> float:
@@ -155,7 +161,7 @@ def read_submission(path: Path) -> Entry:
     require(0 < len(agent) <= MOST_LETTERS and agent.isprintable(), "its agent is no name")
     texts = content["texts"].items()
     require(all(isinstance(sha, str) and len(sha) <= 64 for _, sha in texts), "its texts have no hashes")
-    return Entry(path.name, content, Summary(_scores(content)))
+    return Entry(path.name, content, _runs(content))
 
 
 def _no_constant(word: str) -> None:
@@ -172,15 +178,15 @@ def _first(names: set[str]) -> str:
     return repr(min(map(str, names), default=""))[:60]
 
 
-def _scores(content: Mapping[str, Any]) -> list[SummaryRow]:
-    """The scores of all tracks, from cells that are exactly those of the suite."""
+def _runs(content: Mapping[str, Any]) -> dict[str, FloatArray]:
+    """The scores of all tracks, run by run, from cells that are exactly those of the suite."""
     tracks, seeds = SIZES[content["size"]]
     agent, cells = content["agent"], {}
     for cell in content["cells"]:
         require(isinstance(cell, dict) and isinstance(cell.get("parameters"), dict), "a cell has no parameters")
         cells[json.dumps(cell["parameters"], sort_keys=True)] = cell
     require(len(cells) == len(content["cells"]), "a cell stands twice")
-    found: dict[str, Any] = {}
+    found: dict[str, FloatArray] = {}
     for track in tracks:
         wanted: list[str] = []
         for name in (agent, dialled(agent)) if track.dial else (agent,):
@@ -192,7 +198,7 @@ def _scores(content: Mapping[str, Any]) -> list[SummaryRow]:
         rows = [row for key in wanted for row in _rows(cells.pop(key), content)]
         found[track.name] = scores_of(track, seeds, agent, Summary(rows))
     require(not cells, f"it has cells that are not of the suite: {_first(set(cells))}")
-    return score_rows(agent, found)
+    return found
 
 
 def _rows(cell: Mapping[str, Any], content: Mapping[str, Any]) -> list[SummaryRow]:
@@ -432,7 +438,7 @@ def show_leaderboard(words: list[str]) -> int:
             if settings.verify:
                 tell = lambda words: stderr.print(escape(words), soft_wrap=True)  # noqa: E731
                 said = verified(entry, rng, trust=settings.trust, tell=tell)
-                entry = Entry(entry.file, entry.content, entry.scores, said)
+                entry = replace(entry, verified=said)
             entries.append(entry)
         except Refused as error:
             refused[path.name] = str(error)

@@ -62,8 +62,8 @@ def test_distances_of_the_first_token_are_those_of_its_law(tiny, other, outcome)
 def test_what_is_cut_off_costs_an_infinite_divergence_and_a_finite_distance(outcome):
     assert outcome.summary.value(lm.FORCED, learner="top_k=4") == np.inf
     assert 0 < outcome.summary.value(lm.DISTANCE2, learner="top_k=4", h=4) < 2
-    assert outcome.summary.value(lm.DISTANCE2, learner="window=3", h=3) < 1e-9, "it still sees all there is"
-    assert outcome.summary.value(lm.DISTANCE2, learner="window=3", h=4) > 1e-9
+    assert outcome.summary.value(lm.DISTANCE2, learner="window=3", h=3) == 0.0, "it still sees all there is"
+    assert outcome.summary.value(lm.DISTANCE2, learner="window=3", h=4) > 0.0
     assert 0 < outcome.summary.value(lm.FORCED, learner=CHANGES[0]) < outcome.summary.value(lm.FORCED, learner="other")
 
 
@@ -87,6 +87,19 @@ def test_forced_divergence_is_that_of_the_laws(tiny):
     assert language_models.forced_kl(policy, cool, prompts, tokens, mask) == pytest.approx(
         [each[0].mean(), each[1, :2].mean()]
     )
+
+
+@pytest.mark.parametrize("change", ["none", "window=5", "temperature=1.0", "temperature=0.9"])
+def test_equal_laws_are_at_a_distance_of_exactly_nothing(tiny, tmp_path, change):
+    """Texts are drawn token by token, which rounds in another way than scoring them does."""
+    expert, place = model(tiny)
+    policy, _, ids = language_models.expert_of(**expert, **place)
+    other = language_models.learner_of(change, policy, None, "cpu")
+    texts = language_models.expert_texts(expert, place, 70, 12, 0, tmp_path)
+    curves = language_models.text_curves("x", policy, other, ids, texts, -1, 1, tmp_path, metrics=["hellinger2", "kl"])
+    equal = {"window=5": 5, "temperature=0.9": 0}.get(change, 12)
+    for curve in curves.values():
+        assert (curve.values[:equal] == 0.0).all() and (curve.values[equal:] > 0.0).all()
 
 
 def test_texts_are_shown_side_by_side(outcome):

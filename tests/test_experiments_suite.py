@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import experiments_toy as toy
@@ -18,8 +19,14 @@ from experiments.leaderboard import Refused, is_foreign, page, read_submission
 from experiments.studies import load_study, suite
 from experiments.testing import check_study
 
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+import suite_scores  # noqa: E402
+
+sys.path.remove(str(ROOT / "docs"))
+
 STUDY = load_study("suite")
-SUBMITTED = sorted((Path(__file__).parent.parent / "experiments" / "submissions").glob("*.json"))
+SUBMITTED = sorted((ROOT / "experiments" / "submissions").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
@@ -295,16 +302,24 @@ def test_our_own_submissions_are_accepted():
     assert len({entry.group for entry in entries}) == 1
     best = max(entries, key=lambda entry: entry.scores.value(f"{suite.CLOSED}: score"))
     assert best.content["agent"] == "RhoEstimatorBC"
-    assert table_of(entries) in (SUBMITTED[0].parents[2] / "docs" / "suite.md").read_text(encoding="utf-8")
+    scores = suite_scores.scores_of(SUBMITTED[0].parent)
+    assert scores.keys() == {entry.content["agent"] for entry in entries}
+    assert f"\n\n{suite_scores.table(scores)}\n" in suite_scores.PAGE.read_text(encoding="utf-8")
 
 
-def table_of(entries):
-    """The lines of the table of the page, best first."""
-    lines = []
-    for entry in sorted(entries, key=lambda entry: -entry.overall):
-        rows = [row for name in (*TRACKS, suite.OVERALL) for row in entry.scores.select(f"{name}: score")]
-        shown = [
-            f"{row.mean:.3f}" + f" [{row.lower:.3f}, {row.upper:.3f}]" * (row.upper - row.lower > 5e-4) for row in rows
-        ]
-        lines.append(f"| `{entry.content['agent']}` | {' | '.join(shown)} |\n")
-    return "".join(lines)
+def test_the_scores_of_our_other_agents_are_the_means_of_their_runs(tmp_path, monkeypatch):
+    """And the script that wrote them, asked again, writes the same page; of new submissions, new lines."""
+    page, scores = (path.read_text(encoding="utf-8") for path in (suite_scores.PAGE, suite_scores.SCORES))
+    for name in ("PAGE", "SCORES"):
+        (tmp_path / name).write_text({"PAGE": page, "SCORES": scores}[name], encoding="utf-8")
+        monkeypatch.setattr(suite_scores, name, tmp_path / name)
+    suite_scores.main(tmp_path)
+    assert (tmp_path / "PAGE").read_text(encoding="utf-8") == page
+    assert (tmp_path / "SCORES").read_text(encoding="utf-8") == scores
+    for agent, each in json.loads(scores).items():
+        shapes = {track.name: (len(track.tasks), 10) for track in suite.SIZES["full"][0]}
+        assert {name: np.shape(runs) for name, runs in each.items()} == shapes, agent
+        assert all(np.min(runs) >= 0 and np.max(runs) <= 1 for runs in each.values()), agent
+    monkeypatch.setattr(suite_scores, "SUBMITTED", tmp_path)
+    suite_scores.main(SUBMITTED[0].parent)
+    assert "| `NGramBC` |" in (tmp_path / "PAGE").read_text(encoding="utf-8").split(suite_scores.BEFORE)[1]

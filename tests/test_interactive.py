@@ -19,7 +19,9 @@ from agents import (
     OnPolicyDistillation,
     ScheduledSampling,
 )
+from agents.fit_class import fit_class
 from agents.interactive import Discriminator, LayeredAutomaton, Session, truth_probability
+from agents.targets import Targets
 from agents.testing import Problem, check_agent
 from ntp_envs import (
     ARLinearClass,
@@ -28,6 +30,7 @@ from ntp_envs import (
     BernoulliPolicy,
     CallablePolicy,
     Demonstrations,
+    FiniteClass,
     MarkovClass,
     MarkovPolicy,
     ProductClass,
@@ -125,6 +128,28 @@ def test_what_makes_up_for_what_is_refused():
     agent.fit(rope.population(), ARLinearClass(WindowOneHot(2, 1), radius=2.0))
     task = TASKS["Bernoulli"]
     DAgger(task, rounds=1, rollouts=5).fit(task.population(), task.policy_class)
+
+
+@pytest.mark.parametrize("targets", ["soft", "sampled"])
+@pytest.mark.parametrize("rollouts", [30, "exact"])
+def test_a_finite_class_is_fitted_to_all_rounds_though_each_is_read_once(targets, rollouts):
+    """As the fit of all targets together has it."""
+    task, rng = TASKS["finite"], np.random.default_rng(5)
+    members = FiniteClass([TabularPolicy.random(2, 4, rng) for _ in range(4)] + [BernoulliPolicy(1.0)])
+    agent = DAgger(task, rounds=4, rollouts=rollouts, beta=0.5, targets=targets)
+    found = agent.fit(demos(task), members, rng=np.random.default_rng(1)).fit_report_
+    session, seen = Session(task, np.random.default_rng(1)), [Targets.of(demos(task))]
+    policy, losses = fit_class(members, demos(task))[0], []
+    for i in range(1, 5):
+        batch = session.visit(policy, rollouts, beta=0.5**i)
+        seen.append(batch.drawn(session.rng) if targets == "sampled" else batch)
+        policy, report = fit_class(members, Targets.join(seen))
+        losses.append(report.objective)
+    assert agent.policy_ is policy
+    np.testing.assert_allclose(found.details.pop("rounds"), losses, rtol=1e-12)
+    assert found.details.keys() >= report.details.keys()
+    for name, value in report.details.items():
+        assert found.details[name] == pytest.approx(value, rel=1e-12), name
 
 
 # == DAgger and forward training =======================================================================================

@@ -167,7 +167,7 @@ def seconds(o: LMOptions, cell: Cell) -> float:
     for _ in range(8):
         rows @ one
     each = (time.process_time() - start) / (8 * one.numel() * len(rows))  # seconds of a weight and token
-    read = 3 * o.n * o.horizon + 2 * o.forced * o.horizon if cell.part == "learners" else SHOWN * min(o.horizon, 64)
+    read = 4 * o.n * o.horizon + 2 * o.forced * o.horizon if cell.part == "learners" else SHOWN * min(o.horizon, 64)
     size = count_weights(configuration(o.expert))
     return 1.5 * each * size * read + 1e-7 * size  # and until the weights are loaded
 
