@@ -10,7 +10,8 @@ said of a fit is tested on the second.
    tells them from held-out ones bounds the total variation from below; several are tried, which is paid for.
 2. *Is the horizon long?* The fit against the best rival, in the expert's place.
 3. *What can be afforded?* Each learner is fitted to ever more demonstrations until its law of growth shows.
-4. *Which one?* Those that can be afforded meet in a tournament on the second half.
+4. *Which one?* Those that can be afforded meet in a tournament on the second half. Beside it stand their factors, as
+   theory and these small fits predict them, and what would change the answer.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ import numpy as np
 
 from agents import Agent, tournament
 from agents.fit_class import fit_class
+from agents.rho_game import rho_tau
 from agents.selection import TournamentResult, holdout_split
 from experiments.aggregate import nats_per_token
-from experiments.measure import costed_fit, passing, powers_of_two, titled
+from experiments.measure import costed_fit, passing, powers_of_two, quiet_fit, titled
 from experiments.terminal import plain
 from ntp_envs import (
     ARLinearClass,
@@ -46,10 +48,11 @@ from ntp_envs import (
 )
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import check_generator, check_int, check_kind, check_real
+from ntp_envs.distances.curve import additive_distance
 from ntp_envs.distances.sampled import bridge_distances
 from ntp_envs.distances.two_sample import hellinger2_bound, tv_lower_bound
 from ntp_envs.features import ContextFeatureMap, PairwiseProducts
-from ntp_envs.intervals import CONFIDENCE, each_of, least_share, unseen_probability
+from ntp_envs.intervals import CONFIDENCE, each_of, least_share, normal_interval, unseen_probability
 
 LEAST = 50  # demonstrations: with fewer, nothing can be said that is worth saying
 LEVEL = 0.05  # of the verdict
@@ -82,6 +85,27 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """How many times as far as need be a learner ends, as theory and a small pilot predict it.
+
+    Attributes:
+        learner: its name.
+        order: of the approximation factor in a misspecified class, as theory has it: H, H / K or 1, up to a constant;
+            ``nan`` where nothing is known.
+        theory: the same in words, with its place in docs/theory.md.
+        hellinger2: squared Hellinger distance at H of the pilot's fit from the rival, in the expert's place.
+        pilot: that over the nearest candidate's, at least 1; infinite where a candidate is the rival itself. The
+            intervals of all learners hold together with 95 %.
+    """
+
+    learner: str
+    order: float
+    theory: str
+    hellinger2: Interval
+    pilot: Interval
+
+
+@dataclass(frozen=True)
 class Advice:
     """Four answers with their numbers. Distances are of whole texts of h tokens; ``(value, lower, upper)`` at 95 %.
 
@@ -97,13 +121,21 @@ class Advice:
             hold for all lengths together with 95 %.
         test: what showed most at H.
         detectable: a total variation under which not even the most telling event would have been seen (power 80 %).
+        held_out: nats a token that the rival gains on the log-loss fit on held-out texts.
+        held_out_rho: the same as the rho tournament counts it, from -1 to 1 a text.
+        impossible: share of the held-out texts to which the fit gives probability 0.
         curve: squared Hellinger distance of the fit from the rival, at every length; ``None`` if nothing is known.
         nats_per_token: ``-log(1 - D / 2) / h`` of it, at the longest h where D is not saturated.
+        power: p of ``-log(1 - D / 2) ~ h^p`` from a quarter of that h on; 1 is growth like H.
         tokens_until_one: h where D reaches 1.
-        amplification: D of log-loss at H over that of the best candidate.
+        amplification: D of log-loss at H over that of the nearest candidate, as `Prediction` has it.
         costs: of every learner of the class.
+        predictions: of every affordable one.
         losses: worst loss of each affordable learner in the tournament on held-out demonstrations.
         recommended, runner_up: names of learners.
+        chance: share of the recommended fit's distance from the rival that is chance of the pilot's sample: half of
+            the distance between fits to two samples of its size, which are as far from their limit each.
+        would_change: what would change the recommendation, with numbers; empty if nothing that was measured would.
         reached: after ``--run``, D at H from the rival, of the recommended learner and of log-loss fitted to all.
         sentences: the four answers.
     """
@@ -119,14 +151,21 @@ class Advice:
     tv_lower: FloatArray = field(default_factory=lambda: np.empty(0))
     test: str = ""
     detectable: float = math.nan
+    held_out: Interval = UNKNOWN
+    held_out_rho: Interval = UNKNOWN
+    impossible: float = math.nan
     curve: DistanceCurve | None = None
     nats_per_token: Interval = UNKNOWN
+    power: Interval = UNKNOWN
     tokens_until_one: Interval = UNKNOWN
     amplification: Interval = UNKNOWN
     costs: tuple[Cost, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
     losses: Mapping[str, float] = field(default_factory=dict)
     recommended: str = ""
     runner_up: str = ""
+    chance: Interval = UNKNOWN
+    would_change: tuple[str, ...] = ()
     reached: Mapping[str, Interval] = field(default_factory=dict)
     budget: float = math.nan
     sentences: tuple[str, ...] = ()
@@ -143,9 +182,9 @@ class Advice:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it; what is not finite is text."""
-        found = {name: value for name, value in vars(self).items() if name not in ("curve", "costs")}
+        found = {name: value for name, value in vars(self).items() if name != "curve"}
         found |= {"misspecified": self.misspecified, "hellinger2_lower": self.hellinger2_lower}
-        found["costs"] = [dataclasses.asdict(cost) for cost in self.costs]
+        found |= {name: [dataclasses.asdict(one) for one in found[name]] for name in ("costs", "predictions")}
         found["hellinger2"] = None if self.curve is None else self.curve.values
         return plain(found, missing="nan")
 
@@ -205,7 +244,7 @@ def fit_rivals(
         grams = ended_class(NGramClass(size, order), end)
         found[f"{order}-gram"] = NGramBC(order=order).fit(demonstrations, grams).policy_
     if (mixture := _two_of(policy_class, demonstrations)) is not None:
-        found["two members of the class"] = mixture
+        found["mixture of two members"] = mixture
     inside = policy_class.members if isinstance(policy_class, EndedClass) else policy_class
     features = getattr(inside, "features", None)
     if isinstance(inside, ARLinearClass) and isinstance(features, ContextFeatureMap) and features.n_context <= 24:
@@ -291,6 +330,27 @@ def _cumulative(policy: Policy, sample: Demonstrations) -> FloatArray:
     return np.cumsum(policy.log_probs(sample.prompts, sample.tokens), axis=1)
 
 
+def held_out_gain(held_out: Demonstrations, fitted: Policy, rival: Policy) -> tuple[Interval, Interval, float]:
+    """What a rival gains on a fit on texts that neither was fitted to.
+
+    Returns:
+        Nats a token, infinite where the fit gives a text probability 0; the mean of tau = tanh(l / 4) over texts, l
+        their log-ratio; and the share of texts to which the fit gives probability 0.
+    """
+    ours, theirs = (policy.log_probs(held_out.prompts, held_out.tokens).sum(axis=1) for policy in (fitted, rival))
+
+    def interval(values: FloatArray) -> Interval:
+        mean = float(values.mean())
+        lower, upper = normal_interval(mean, values.std(ddof=1) / math.sqrt(len(values)))
+        return mean, float(lower), float(upper)
+
+    impossible = float(np.isneginf(ours).mean())
+    nats = UNKNOWN if np.isneginf(theirs).any() else (math.inf, math.inf, math.inf)
+    if np.isfinite(ours).all() and np.isfinite(theirs).all():
+        nats = interval((theirs - ours) / held_out.horizon)
+    return nats, interval(rho_tau(ours, theirs, "psi")), impossible
+
+
 def smallest_seen(n: int, tests: int, lengths: int) -> float:
     """A total variation that even an event which never happens to the fit would show with probability .8 only."""
     level = 1.0 - each_of(CONFIDENCE, tests * lengths)
@@ -303,7 +363,9 @@ def smallest_seen(n: int, tests: int, lengths: int) -> float:
 # -- 2. is the horizon long? -------------------------------------------------------------------------------------------
 
 
-def against(rival: Policy, policy: Policy, prompts: IntArray, horizon: int, seed: int) -> DistanceCurve:
+def against(
+    rival: Policy, policy: Policy, prompts: IntArray, horizon: int, seed: int, confidence: float = CONFIDENCE
+) -> DistanceCurve:
     """Squared Hellinger distance of a policy from a rival in the expert's place, from texts of both."""
     rng = np.random.default_rng(seed)
 
@@ -311,18 +373,49 @@ def against(rival: Policy, policy: Policy, prompts: IntArray, horizon: int, seed
         return Demonstrations(prompts, writer.sample(prompts, horizon, rng), vocab_size=writer.vocab_size)
 
     of = texts(rival), texts(policy)
-    return bridge_distances(*of, p=rival, q=policy, metrics=["hellinger2"])["hellinger2"]
+    found = bridge_distances(*of, p=rival, q=policy, metrics=["hellinger2"], confidence=confidence)
+    return found["hellinger2"]
+
+
+def longest_open(*curves: DistanceCurve) -> int:
+    """The longest h at which no interval reaches saturation; 1 if there is none."""
+    open_ = np.flatnonzero(np.max([curve.upper for curve in curves], axis=0) < 1.98)
+    return int(open_[-1]) + 1 if len(open_) else 1
 
 
 def nats_a_token(curve: DistanceCurve) -> tuple[Interval, int]:
     """``-log(1 - D / 2) / h`` with its interval at the longest h where the interval is below saturation, and h."""
-    open_ = np.flatnonzero(curve.upper < 1.98)
-    h = int(open_[-1]) + 1 if len(open_) else 1
+    h = longest_open(curve)
     return nats_per_token(curve, h), h
 
 
-#: the largest power of n that a fit's cost grows with, where that is not 1: pairs of prefixes, and their eigenvectors
-STEEPEST = {"ChunkKR": 3.0}
+def power_of_h(curve: DistanceCurve) -> Interval:
+    """p of ``-log(1 - D / 2) ~ h^p`` between a quarter of the longest unsaturated h and that h: 1 is growth like H.
+
+    ``nan`` where that h is below 4 or nothing is seen at its quarter. The ends are those of the two intervals, so that
+    they hold at least with the level at which these do together.
+    """
+    h = longest_open(curve)
+    early, late = (h // 4 * np.array(nats_per_token(curve, max(h // 4, 1))), h * np.array(nats_per_token(curve, h)))
+    if h < 4 or not early[0] > 0:
+        return UNKNOWN
+    with np.errstate(divide="ignore"):
+        value, lower, upper = np.log(late / early[[0, 2, 1]]) / math.log(h / (h // 4))
+    return float(value), float(lower), float(upper)
+
+
+def over_nearest(distances: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Each distance over the least of them, at least 1; these intervals hold if those of all distances do together.
+
+    >>> over_nearest({"a": (4.0, 2.0, 6.0), "b": (1.0, 0.5, 2.0)})
+    {'a': (4.0, 1.0, 12.0), 'b': (1.0, 1.0, 4.0)}
+    """
+
+    def ratio(distance: float, least: float) -> float:
+        return 1.0 if distance <= least else distance / least if least > 0 else math.inf
+
+    value, lower, upper = (min(ends) for ends in zip(*distances.values()))
+    return {name: (ratio(d[0], value), ratio(d[1], upper), ratio(d[2], lower)) for name, d in distances.items()}
 
 
 def tokens_until_one(curve: DistanceCurve) -> Interval:
@@ -340,6 +433,9 @@ def reached_words(until: Interval, horizon: int) -> str:
 
 
 # -- 3. what can be afforded? ------------------------------------------------------------------------------------------
+
+#: the largest power of n that a fit's cost grows with, where that is not 1: pairs of prefixes, and their eigenvectors
+STEEPEST = {"ChunkKR": 3.0}
 
 
 def learners(policy_class: PolicyClass, horizon: int) -> dict[str, Agent]:
@@ -409,7 +505,7 @@ def probe_all(
         kind = family(name)
         if time.process_time() - start > budget / 2.0:
             found[name] = (
-                Cost(name, math.nan, math.nan, 0, "not tried: half of the budget had gone into the others"),
+                Cost(name, math.nan, math.nan, 0, "not tried: half of the budget was gone"),
                 None,
             )
             continue
@@ -430,6 +526,77 @@ def family(learner: str) -> str:
     'chunked rho'
     """
     return learner.partition(", K=")[0]
+
+
+# -- 4. which one? -----------------------------------------------------------------------------------------------------
+
+
+def theory(learner: str, horizon: int) -> tuple[float, str]:
+    """The order of the approximation factor in a misspecified class, and in words, with the sections of docs/theory.md.
+
+    >>> theory("chunked rho, K=4", 64)[0], theory("rho", 64)[0], theory("n-gram", 64)[0]
+    (16.0, 1.0, nan)
+    """
+    kind, _, chunk = learner.partition(", K=")
+    over_chunk = horizon / int(chunk) if chunk else math.nan
+    return {
+        "log-loss": (float(horizon), "H and more (4 to 6)"),
+        "smoothed 1/H": (float(horizon), "H at most (4)"),
+        "chunked rho": (over_chunk, f"H/K = {over_chunk:g} (6, 7)"),
+        "rho": (1.0, "a constant (7)"),
+        "ChunkKR": (over_chunk, f"H/K = {over_chunk:g} (8)"),
+    }.get(kind, (math.nan, "none known"))
+
+
+def chance(apart: DistanceCurve, away: DistanceCurve) -> Interval:
+    """The share of a fit's distance from the rival that is chance of its sample, in [0, 1].
+
+    On the scale on which errors add up, ``-log(1 - D / 2)``, at the longest h where neither is saturated.
+
+    Args:
+        apart: distance of fits to two samples of one size: of two errors, so that half of it is one fit's.
+        away: that of one of them from the rival.
+    """
+    h = longest_open(apart, away) - 1
+    both, one = (additive_distance([c.values[h], c.lower[h], c.upper[h]]) for c in (apart, away))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, lower, upper = np.minimum(both / 2.0 / one[[0, 2, 1]], 1.0)
+    return float(value), float(lower), float(upper)
+
+
+def demonstrations_to_tell(game: TournamentResult, one: str, other: str, n: int) -> float:
+    """How many it takes until a lead like this one is clear, its error falling as one over their root: n if it is."""
+    i, j = game.names.index(one), game.names.index(other)
+    lead = abs(float(game.losses[i, j]))
+    return n * max(_margin(game, i, j) / lead, 1.0) ** 2 if lead > 0 else math.inf
+
+
+def _margin(game: TournamentResult, i: int, j: int) -> float:
+    """A lead beyond this is clear: a standard error, and what an event that no held-out text has shown may weigh."""
+    return float(np.nan_to_num(game.standard_errors[i, j]) + unseen_probability(game.n))
+
+
+def _would_change(found: Advice, game: TournamentResult, seen: int, apart: DistanceCurve) -> Iterator[str]:
+    """Only what the numbers speak for; chance is taken to fall as one over the demonstrations."""
+    _, least, most = (2.0 * seen / found.n * share for share in found.chance)  # as it is with all of them
+    if least > 0.1:
+        yield (
+            f"more demonstrations ({found.recommended} fitted to two samples of {seen} is D_H^2 = {apart.final:.2g} "
+            f"apart, so that {found.chance[0]:.0%} [{found.chance[1]:.0%}, {found.chance[2]:.0%}] of its distance was "
+            "chance)"
+        )
+    if found.runner_up:
+        needed = demonstrations_to_tell(game, found.recommended, found.runner_up, found.n)
+        if found.n < needed <= 100 * found.n:
+            yield f"about {float(f'{needed:.1g}'):,.0f} demonstrations, to tell it from {found.runner_up}"
+    if most >= 0.5 or math.isnan(most):
+        return
+    if found.misspecified:
+        yield f"a larger class (of its distance from the {found.rival} at most {most:.0%} is chance)"
+    over = [cost for cost in found.costs if cost.why_not and math.isfinite(cost.seconds)]
+    if over:
+        next_ = min(over, key=lambda cost: (family(cost.learner) != family(found.recommended), cost.seconds))
+        yield f"a budget of {next_.seconds:,.0f} s and {next_.megabytes / 1000:.2g} GB, to try {next_.learner}"
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------
@@ -488,11 +655,17 @@ def advise(
 
     lengths = np.unique([*powers_of_two(data.horizon), data.horizon])
     bounds, test = tv_bounds(second, loss_fit, rivals, lengths, rng)
+    gain, gain_rho, impossible = held_out_gain(second, loss_fit, rivals[rival])
     prompts = second.prompts[rng.integers(len(second), size=2000)]
-    curves = {name: against(rivals[rival], fitted[name], prompts, data.horizon, seed) for name in allowed}
-    curve = curves.get("log-loss") or against(rivals[rival], loss_fit, prompts, data.horizon, seed)
+    joint = each_of(CONFIDENCE, max(len(allowed), 2))  # all curves together
+    curves = {
+        name: against(rivals[rival], policy, prompts, data.horizon, seed, joint)
+        for name, policy in {"log-loss": loss_fit, **{name: fitted[name] for name in allowed}}.items()
+    }
+    curve = against(rivals[rival], loss_fit, prompts, data.horizon, seed)
     nats, at = nats_a_token(curve)
-    ratio = _over_nearest(curve, curves)
+    finals = {name: (one.final, float(one.lower[-1]), float(one.upper[-1])) for name, one in curves.items()}
+    ratios = over_nearest(finals)
     game = tournament({name: fitted[name] for name in allowed}, second, tau="psi") if allowed else None
     ranked = _ranked(game) if game is not None else []
     found = Advice(
@@ -508,29 +681,31 @@ def advise(
         tv_lower=bounds,
         test=test,
         detectable=smallest_seen(len(second), len(rivals) + len(TESTS), len(lengths)),
+        held_out=gain,
+        held_out_rho=gain_rho,
+        impossible=impossible,
         curve=curve,
         nats_per_token=nats,
+        power=power_of_h(curves["log-loss"]),
         tokens_until_one=tokens_until_one(curve),
-        amplification=ratio,
+        amplification=ratios["log-loss"],
         costs=costs,
+        predictions=tuple(
+            Prediction(name, *theory(name, data.horizon), finals[name], ratios[name]) for name in allowed
+        ),
         losses={} if game is None else dict(zip(game.names, game.worst.tolist())),
         recommended=ranked[0] if ranked else "",
         runner_up=ranked[1] if len(ranked) > 1 else "",
     )
+    if game is not None:
+        agent, seen = table[ranked[0]], probes[ranked[0]][0].seen
+        other = quiet_fit(agent.clone(), second.subset(np.arange(seen)), policy_class, np.random.default_rng(0))
+        apart = against(fitted[ranked[0]], other, prompts, data.horizon, seed, joint)
+        found = replace(found, chance=chance(apart, curves[ranked[0]]))
+        found = replace(found, would_change=tuple(_would_change(found, game, seen, apart)))
     if run and ranked:
         found = replace(found, reached=_reached(found, table, data, policy_class, rivals[rival], prompts, seed))
     return replace(found, sentences=tuple(_sentences(found, at, game)))
-
-
-def _over_nearest(curve: DistanceCurve, curves: Mapping[str, DistanceCurve]) -> Interval:
-    """D at H over the least of some candidates: 1 where none is clearly nearer, infinite where one is the rival."""
-    nearest = min(curves.values(), key=lambda found: found.final, default=curve)
-    if nearest is curve or nearest.upper[-1] >= curve.lower[-1]:
-        return (1.0, 1.0, 1.0)
-    above = np.array([curve.final, curve.lower[-1], curve.upper[-1]])
-    with np.errstate(divide="ignore"):
-        value, lower, upper = above / np.array([nearest.final, nearest.upper[-1], nearest.lower[-1]])
-    return float(value), float(lower), float(upper)
 
 
 def _checked(demonstrations: Demonstrations, horizon: int | None) -> Demonstrations:
@@ -566,8 +741,7 @@ def _ranked(game: TournamentResult) -> list[str]:
     Clearly: by more than a standard error, and than an event which no held-out demonstration has shown may weigh.
     """
     order = [game.index, *(i for i in np.argsort(game.worst, kind="stable").tolist() if i != game.index)]
-    margin = np.nan_to_num(game.standard_errors[0]) + float(unseen_probability(game.n))
-    if (game.losses[0] <= margin).all():
+    if all(game.losses[0, i] <= _margin(game, 0, i) for i in order):
         order = [0, *(i for i in order if i)]
     return [game.names[i] for i in order]
 
@@ -593,50 +767,91 @@ def _reached(
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
+def ends(interval: Interval) -> str:
+    """``value [lower, upper]``."""
+    value, lower, upper = (format(end, ".2g" if not 1.0 <= end < 2.0 else ".3g") for end in interval)
+    return f"{value} [{lower}, {upper}]"
+
+
 def _sentences(found: Advice, at: int, game: TournamentResult | None) -> Iterator[str]:
+    yield f"1. {_verdict(found)}."
+    yield (
+        f"2. With the best rival ({found.rival}) in the expert's place, log-loss drifts by "
+        f"{ends(found.nats_per_token)} nats a token (at h = {at}), which {_growth(found.power)}; "
+        f"{reached_words(found.tokens_until_one, found.horizon)}; {_floor(found)}."
+    )
+    yield _affordable(found)
+    if game is None:
+        tried = [cost for cost in found.costs if math.isfinite(cost.seconds)]
+        least = min(tried, key=lambda cost: cost.seconds)
+        yield (
+            f"4. Nothing can be afforded: raise the budget or the memory ({least.learner} takes "
+            f"{least.seconds:.2g} s and {least.megabytes:.2g} MB), or take fewer demonstrations."
+        )
+        return
+    others = [name for name in dict.fromkeys(("log-loss", found.runner_up)) if name in game.names]
+    leads = [_lead(game, found.recommended, name) for name in others if name != found.recommended]
+    told = f"4. Take {found.recommended}"
+    if leads:
+        told += f": on held-out texts, as rho counts them (at most 1 each), it {' and it '.join(leads)}"
+    told += f". {_factors(found)}."
+    told += f" What would change this: {'; '.join(found.would_change) or 'nothing that was measured here'}."
+    for name, (end, low, high) in found.reached.items():
+        told += f" Fitted to all, {name} is at D_H^2 = {end:.3g} [{low:.3g}, {high:.3g}] from the rival."
+    yield told
+
+
+def _verdict(found: Advice) -> str:
     ten = found.log_e_value / math.log(10.0)
     evidence = f"e-value 10^{ten:.1f}, p {'= ' + format(found.p_value, '.2g') if found.p_value >= 1e-12 else '< 1e-12'}"
     evidence += "" if found.certified else ", the maximum likelihood of the class being local only"
     tv, hellinger = float(found.tv_lower[-1]), float(found.hellinger2_lower[-1])
     far = (
         f"by {found.horizon} tokens at least {tv:.2g} of the mass of the fit's own texts is elsewhere "
-        f"(D_H^2 at least {hellinger:.2g}; seen by: {found.test})"
+        f"(squared Hellinger distance D_H^2 at least {hellinger:.2g} of 2; seen by: {found.test})"
     )
     unseen = f"with n = {found.n} a total variation under {found.detectable:.2g} could not have been seen"
-    if found.misspecified:
-        told = far if tv > 0 else f"no test on texts shows it: {unseen}"
-        yield f"1. The class is misspecified ({evidence}; best rival: {found.rival}): {told}."
-    elif tv > 0:
-        yield f"1. No proof of misspecification ({evidence}), yet {far}: more demonstrations bring the fit nearer."
-    else:
-        yield f"1. No sign of misspecification ({evidence}): {unseen}."
+    if not found.misspecified and tv > 0:
+        return f"No proof of misspecification ({evidence}), yet {far}, as where demonstrations are too few"
+    if not found.misspecified:
+        return f"No sign of misspecification ({evidence}): {unseen}"
+    told = far if tv > 0 else f"no test on texts shows it: {unseen}"
+    gain = f"on held-out texts the {found.rival} gains {ends(found.held_out)} nats a token"
+    if found.impossible > 0:
+        gain = f"{found.impossible:.0%} of the held-out texts have probability 0 under log-loss's fit"
+    return f"The class is misspecified ({evidence}; {gain}): {told}"
 
-    value, lower, upper = found.nats_per_token
+
+def _growth(power: Interval) -> str:
+    """An interval of the power of h that the drift of whole texts grows with, in words."""
+    _, lower, upper = power
+    if math.isnan(lower) or (lower <= 1.0 <= upper and not upper - lower < 1.0):
+        return "may be like H or not: too little is seen of it"
+    kind = "more slowly than H" if upper < 1.0 else "faster than H" if lower > 1.0 else "like H"
+    return f"adds up {kind} (as h^p, p = {power[0]:.2f} [{lower:.2f}, {upper:.2f}])"
+
+
+def _floor(found: Advice) -> str:
+    """Whether log-loss is farther than it need be, by more than the 20 % that the advice is scored with."""
     ratio = found.amplification
-    grows = "no candidate is clearly nearer than log-loss"
-    if math.isinf(ratio[0]):
-        grows = "another learner of the class is as good as the rival"
-    elif ratio[0] > 1.0:
-        grows = f"log-loss is {ratio[0]:.2g} [{ratio[1]:.2g}, {ratio[2]:.2g}] times as far as the nearest candidate"
-    yield (
-        f"2. With the best rival in the expert's place, log-loss drifts by {value:.2g} [{lower:.2g}, {upper:.2g}] nats "
-        f"a token (at h = {at}); {reached_words(found.tokens_until_one, found.horizon)}; {grows}."
-    )
-    yield _affordable(found)
-    if game is None:
-        yield "4. Nothing can be afforded: raise the budget or the memory, or take fewer demonstrations."
-        return
-    told = f"4. Take {found.recommended}"
-    for name in dict.fromkeys(("log-loss", found.runner_up)):
-        if name in game.names and name != found.recommended:
-            told += f"{':' if told[-1] != ')' else ' and'} {_beats(game, found.recommended, name)}"
-    told += ". More demonstrations would change it" + (
-        ", or a larger budget" if len(game.names) < len(found.costs) else ""
-    )
-    told += ", or a larger class."
-    for name, (end, low, high) in found.reached.items():
-        told += f" Fitted to all, {name} is at D_H^2 = {end:.3g} [{low:.3g}, {high:.3g}] from the rival."
-    yield told
+    if not found.predictions:
+        return "no candidate could be afforded"
+    if ratio[2] <= 1.2:
+        return f"no candidate is nearer by more than {ratio[2] - 1.0:.0%}: the floor that these learners reach"
+    near = min(found.predictions, key=lambda one: one.hellinger2[0]).learner
+    if ratio[1] > 1.2:
+        return f"that is {ends(ratio)} times the distance of the nearest candidate, {near}: amplified"
+    return f"no candidate is clearly nearer (the nearest: {near})"
+
+
+def _factors(found: Advice) -> str:
+    """Pilot's and theory's factors of the recommended learner, of log-loss and of the runner-up."""
+    shown = {one.learner: one for one in found.predictions}
+    names = [name for name in dict.fromkeys((found.recommended, "log-loss", found.runner_up)) if name in shown]
+    told = ", ".join(f"{ends(shown[name].pilot)} of {name}" for name in names)
+    orders = [f"{shown[name].order:g} of {name}" for name in names if not math.isnan(shown[name].order)]
+    told = f"Distance from the rival over the nearest candidate's in the pilot: {told}"
+    return told + (f"; order of the factor in theory: {', '.join(orders)}" if found.misspecified and orders else "")
 
 
 def _affordable(found: Advice) -> str:
@@ -659,9 +874,10 @@ def _affordable(found: Advice) -> str:
     )
 
 
-def _beats(game: TournamentResult, winner: str, other: str) -> str:
+def _lead(game: TournamentResult, winner: str, other: str) -> str:
     i, j = game.names.index(winner), game.names.index(other)
     gain, error = float(game.losses[j, i]), float(game.standard_errors[i, j])
-    if gain > error + float(unseen_probability(game.n)):
-        return f"on held-out texts it beats {other} by {gain:.2g} +- {error:.1g} of at most 1 a text (rho)"
-    return f"{other} does not beat it clearly on held-out texts ({-gain:.1g} +- {error:.1g} of at most 1 a text)"
+    if gain == error == 0.0:
+        return f"is no different from {other}"
+    by = f"{gain:.2g} +- {error:.1g}"
+    return f"beats {other} by {by}" if gain > _margin(game, i, j) else f"has no clear lead over {other} ({by})"

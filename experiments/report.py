@@ -103,16 +103,7 @@ def report_html(
     if findings:
         parts.append("<ul>" + "".join(f"<li>{html.escape(finding)}</li>" for finding in findings) + "</ul>")
     parts.append(contents)
-    for spec, svg in figures:
-        name, heading, caption = (
-            html.escape(spelt(words, page=True)) for words in (spec.name, spec.title, spec.caption)
-        )
-        data = base64.b64encode(svg).decode()
-        parts.append(
-            f'<figure id="{name}"><h2>{heading}</h2><label class="picture"><input type="checkbox" '
-            f'aria-label="full size: {heading}"><img alt="{caption}" src="data:image/svg+xml;base64,{data}"></label>'
-            f'<figcaption>{caption} <a href="{name}.svg">Full size</a></figcaption></figure>'
-        )
+    parts += [figure_html(spec, svg) for spec, svg in figures]
     parts.append(
         '<h2 id="numbers">Numbers</h2><p class="note">C_apx: the approximation factor, the distance to the '
         "expert over that of the best policy of the class. Tables shaded at an edge go on there.</p>"
@@ -128,6 +119,22 @@ def report_html(
         "</code>, whatever the number of workers; other kernels than those below may move the last digits.</p>",
         f'<h2 id="settings">Settings</h2><pre>{html.escape(json.dumps(settings, indent=2, sort_keys=True))}</pre>',
     ]
+    return page_html(title, parts)
+
+
+def figure_html(spec: FigureSpec, svg: bytes) -> str:
+    """A figure with its heading and caption; the picture is in the page, and the file beside it is linked."""
+    name, heading, caption = (html.escape(spelt(words, page=True)) for words in (spec.name, spec.title, spec.caption))
+    data = base64.b64encode(svg).decode()
+    return (
+        f'<figure id="{name}"><h2>{heading}</h2><label class="picture"><input type="checkbox" '
+        f'aria-label="full size: {heading}"><img alt="{caption}" src="data:image/svg+xml;base64,{data}"></label>'
+        f'<figcaption>{caption} <a href="{name}.svg">Full size</a></figcaption></figure>'
+    )
+
+
+def page_html(title: str, parts: Sequence[str]) -> str:
+    """A page of these parts, one after the other."""
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

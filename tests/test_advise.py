@@ -1,5 +1,6 @@
 """``ntp-bench advise``: its e-value, bounds and cost model against independent computations, and the command."""
 
+import dataclasses
 import json
 import math
 
@@ -62,7 +63,7 @@ def test_a_mixture_of_two_members_is_found():
     rng = np.random.default_rng(1)
     truth = ntp_envs.MixturePolicy([ntp_envs.BernoulliPolicy(0.1), ntp_envs.BernoulliPolicy(0.9)], [0.8, 0.2])
     data = written(truth, 400, 12, rng)
-    mixture = advise.fit_rivals(data, ntp_envs.BernoulliClass())["two members of the class"]
+    mixture = advise.fit_rivals(data, ntp_envs.BernoulliClass())["mixture of two members"]
     thetas = sorted(component.theta for component in mixture.components)
     assert thetas == pytest.approx([0.1, 0.9], abs=0.03)
 
@@ -108,15 +109,150 @@ def test_what_could_not_have_been_seen(n, tests, lengths):
     assert binom.sf(least - 1, n, advise.smallest_seen(n, tests, lengths)) == pytest.approx(0.8, abs=1e-9)
 
 
+def test_what_a_rival_gains_on_held_out_texts():
+    rng = np.random.default_rng(0)
+    held_out, fit, rival = (
+        written(ntp_envs.BernoulliPolicy(0.3), 400, 5, rng),
+        *map(ntp_envs.BernoulliPolicy, (0.5, 0.2)),
+    )
+    ones = held_out.tokens.sum(axis=1)
+    logs = (ones * math.log(0.2 / 0.5) + (5 - ones) * math.log(0.8 / 0.5)) / 5
+    nats, rho, impossible = advise.held_out_gain(held_out, fit, rival)
+    error = 1.959964 * logs.std(ddof=1) / 20
+    assert nats == pytest.approx((logs.mean(), logs.mean() - error, logs.mean() + error), rel=1e-5)
+    assert rho[0] == pytest.approx(np.tanh(5 * logs / 4).mean()) and impossible == 0.0
+    never = ntp_envs.BernoulliPolicy(0.0)
+    nats, rho, impossible = advise.held_out_gain(held_out, never, rival)
+    assert nats[0] == math.inf and impossible == (ones > 0).mean() and rho[0] > impossible - (ones == 0).mean()
+
+
 # -- the rest of the answers -------------------------------------------------------------------------------------------
+
+
+def made(values, lower=None, upper=None):
+    values = np.asarray(values, dtype=float)
+    ends = [values if end is None else np.asarray(end, dtype=float) for end in (lower, upper)]
+    return ntp_envs.DistanceCurve("hellinger2", values, *ends, "made", 10, 0.0 * values)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_the_power_of_h_that_a_drift_grows_with(power):
+    nats = 0.001 * np.arange(1, 33) ** power
+    value, lower, upper = advise.power_of_h(made(2 - 2 * np.exp(-nats), 2 - 2 * np.exp(-nats / 2)))
+    assert (value, upper) == pytest.approx((power, power + 0.5))  # four times as far, and half of it: sqrt(2) ** 2
+    assert lower == pytest.approx(power - 0.5)
+    assert np.isnan(advise.power_of_h(made(0.0 * nats))).all()
+    assert np.isnan(advise.power_of_h(made([0.1, 0.2, 0.3]))).all()
+
+
+def test_the_power_is_taken_where_the_distance_is_not_saturated():
+    nats = 0.2 * np.arange(1, 65)
+    assert advise.power_of_h(made(2 - 2 * np.exp(-nats)))[0] == pytest.approx(1.0)
+
+
+def test_factors_over_the_nearest_hold_whenever_the_distances_do():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        truths = rng.exponential(size=4) * 10.0 ** rng.integers(-3, 1, size=4)
+        lower, upper = truths * rng.uniform(0.0, 1.0, 4), truths * rng.uniform(1.0, 2.0, 4)
+        found = advise.over_nearest({str(i): (lower[i], lower[i], upper[i]) for i in range(4)})
+        for i in range(4):
+            _, low, high = found[str(i)]
+            assert 1.0 <= low <= truths[i] / truths.min() * (1 + 1e-12)
+            assert truths[i] / truths.min() <= high * (1 + 1e-12)
+    assert advise.over_nearest({"a": (0.0, 0.0, 0.1), "b": (0.2, 0.1, 0.3)}) == {
+        "a": (1.0, 1.0, math.inf),
+        "b": (math.inf, 1.0, math.inf),
+    }
+
+
+def test_chance_is_half_of_the_distance_between_two_fits():
+    """Where the class holds the truth and the rival is the truth, all of a fit's distance is chance, in the mean."""
+    rng, apart, away = np.random.default_rng(0), [], []
+
+    def exact(p, q):
+        return 2 - 2 * (math.sqrt(p * q) + math.sqrt((1 - p) * (1 - q))) ** np.arange(1, 9)
+
+    for _ in range(400):
+        one, two = rng.binomial(800, 0.3, size=2) / 800
+        apart.append(exact(one, two))
+        away.append(exact(one, 0.3))
+    assert np.mean(apart, axis=0) / 2 == pytest.approx(np.mean(away, axis=0), rel=0.15)
+    half = made(np.full(4, 0.2), np.full(4, 0.1), np.full(4, 0.3))
+    found = advise.chance(half, made(np.full(4, 0.5), np.full(4, 0.4), np.full(4, 0.6)))
+    wanted = [math.log(1 - a / 2) / math.log(1 - b / 2) / 2 for a, b in ((0.2, 0.5), (0.1, 0.6), (0.3, 0.4))]
+    assert found == pytest.approx(tuple(wanted))
+    assert advise.chance(half, made(np.full(4, 0.05)))[0] == 1.0
+
+
+def of_two(gap, error, n=1000.0):
+    losses = np.array([[0.0, gap], [-gap, 0.0]])
+    return TournamentResult(("log-loss", "other"), 1, 0.0, 1, losses, np.full((2, 2), error), n, "psi")
+
+
+def test_how_many_demonstrations_tell_two_learners_apart():
+    """With so many the lead is clear: errors fall as one over the root, and what is unseen faster."""
+    from ntp_envs.intervals import unseen_probability
+
+    needed = advise.demonstrations_to_tell(of_two(0.01, 0.02), "log-loss", "other", 2000)
+    more = needed / 2000
+    assert 0.02 / math.sqrt(more) + unseen_probability(1000 * more) <= 0.01 < 0.02 / math.sqrt(more / 1.5)
+    assert advise.demonstrations_to_tell(of_two(0.1, 0.02), "log-loss", "other", 2000) == 2000
+    assert advise.demonstrations_to_tell(of_two(0.0, 0.02), "log-loss", "other", 2000) == math.inf
+
+
+def test_only_what_the_numbers_speak_for_would_change_the_advice():
+    dear = advise.Cost("rho", 900.0, 50.0, 32, "900 s are 9 times the budget")
+    costs = (advise.Cost("log-loss", 1.0, 1.0, 500), advise.Cost("other", 1.0, 1.0, 500), dear)
+
+    def said(game, share, p_value, seen=500):
+        found = advise.Advice(1000, 8, 2, p_value=p_value, rival="3-gram", costs=costs, chance=share)
+        found = dataclasses.replace(found, recommended="log-loss", runner_up="other")
+        return " ".join(advise._would_change(found, game, seen, made([0.02])))
+
+    clear, unclear = of_two(-0.2, 0.01), of_two(-0.01, 0.02)
+    assert said(clear, (0.04, 0.02, 0.07), 1e-9).startswith(
+        "a larger class (of its distance from the 3-gram at most 7%"
+    )
+    assert "900 s" in said(clear, (0.04, 0.02, 0.07), 1e-9) and "900 s" in said(clear, (0.04, 0.02, 0.07), 1.0)
+    assert "larger class" not in said(clear, (0.04, 0.02, 0.07), 1.0)
+    assert said(clear, (0.9, 0.7, 1.0), 1e-9).startswith("more demonstrations (log-loss fitted to two samples of 500")
+    assert said(clear, (0.9, 0.7, 1.0), 1.0, seen=50) == "a budget of 900 s and 0.05 GB, to try rho"
+    assert said(clear, (0.5, 0.05, 1.0), 1e-9) == ""
+    assert said(unclear, (0.5, 0.05, 1.0), 1.0).startswith("about 6,000 demonstrations, to tell it from other")
+
+
+@pytest.mark.parametrize(
+    ("power", "said"),
+    [
+        ((1.0, 0.9, 1.1), "like H"),
+        ((0.1, 0.0, 0.2), "more slowly than H"),
+        ((2.0, 1.5, 2.5), "faster than H"),
+        ((1.0, -3.0, 4.0), "may be"),
+        (advise.UNKNOWN, "may be"),
+    ],
+)
+def test_growth_in_words(power, said):
+    assert said in advise._growth(power)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        ((1.0, 1.0, 1.1), "nearer by more than 10%"),
+        ((9.0, 5.0, 15.0), "times the distance of the nearest candidate, rho: amplified"),
+        ((1.0, 1.0, 4.0), "no candidate is clearly nearer (the nearest: rho)"),
+    ],
+)
+def test_whether_log_loss_is_at_a_floor(ratio, said):
+    near = advise.Prediction("rho", 1.0, "a constant", (0.1, 0.1, 0.1), (1.0, 1.0, 1.0))
+    assert said in advise._floor(advise.Advice(99, 8, 2, amplification=ratio, predictions=(near,)))
 
 
 def test_nats_a_token_of_a_distance_that_grows_steadily():
     h = np.arange(1, 41)
     values = 2.0 * (1.0 - np.exp(-0.1 * h))
-    curve = ntp_envs.DistanceCurve(
-        "hellinger2", values, values, np.minimum(values * 1.01, 2.0), "made", 10, 0.0 * values
-    )
+    curve = made(values, upper=np.minimum(values * 1.01, 2.0))
     (value, lower, _), at = advise.nats_a_token(curve)
     assert (value, lower) == pytest.approx((0.1, 0.1))
     assert values[at - 1] < 1.98 <= curve.upper[at]
@@ -131,13 +267,9 @@ def test_costs_that_grow_as_a_power_are_extrapolated():
 
 
 def test_log_loss_is_recommended_unless_it_is_clearly_beaten():
-    def game(gap, error):
-        losses = np.array([[0.0, gap], [-gap, 0.0]])
-        return TournamentResult(("simple", "other"), 1, 0.0, 1, losses, np.full((2, 2), error), 1000.0, "psi")
-
-    assert advise._ranked(game(0.05, 0.06)) == ["simple", "other"]
-    assert advise._ranked(game(0.002, 0.0)) == ["simple", "other"]  # one event in a thousand may not have been seen
-    assert advise._ranked(game(0.05, 0.01)) == ["other", "simple"]
+    assert advise._ranked(of_two(0.05, 0.06)) == ["log-loss", "other"]
+    assert advise._ranked(of_two(0.002, 0.0)) == ["log-loss", "other"]  # one event in a thousand may not have been seen
+    assert advise._ranked(of_two(0.05, 0.01)) == ["other", "log-loss"]
 
     losses = np.array([[0.0, 0.3, 0.31], [-0.3, 0.0, 0.01], [-0.31, -0.01, 0.0]])
     three = TournamentResult(("log-loss", "b", "c"), 2, 0.0, 2, losses, np.full((3, 3), 0.02), 1000.0, "psi")
@@ -156,10 +288,19 @@ def test_advice_where_the_truth_is_known():
     assert found.reached[found.recommended][2] < found.reached["log-loss"][1]
     assert {cost.learner for cost in found.costs} >= {"log-loss", "rho", "chunked rho, K=2", "ChunkKR, K=4"}
     json.dumps(found.to_dict(), allow_nan=False)
+    assert [one.learner for one in found.predictions] == [cost.learner for cost in found.costs if not cost.why_not]
+    by = {one.learner: one for one in found.predictions}
+    assert (by["log-loss"].order, by["rho"].order, by["chunked rho, K=4"].order) == (8.0, 1.0, 2.0)
+    assert found.amplification == by["log-loss"].pilot and min(one.pilot[0] for one in found.predictions) == 1.0
+    exact = [ntp_envs.distance(task.expert, task.policy_class.policy(t), task).final for t in (0.1, task.p)]
+    assert by["log-loss"].pilot[1] > 2.0 and exact[0] > 2.0 * exact[1]  # what the pilot says is so
+    assert any("larger class" in one for one in found.would_change) and "amplified" in found.sentences[1]
+    assert found.impossible == 0.0 and found.held_out[1] > 0.0 and found.held_out_rho[1] > 0.0
 
     law = ntp_envs.BernoulliPolicy(0.4)
     well = advise.advise(written(law, 200, 4, rng), ntp_envs.BernoulliClass(), budget=4.0, rng=rng)
     assert not well.misspecified and well.recommended == "log-loss" and "could not have been seen" in well.sentences[0]
+    assert not any("larger class" in one for one in well.would_change) and "theory" not in well.sentences[3]
 
 
 def test_the_same_seed_gives_the_same_answers():
@@ -235,7 +376,9 @@ def test_the_command_on_a_text(story, tmp_path, capsys):
     assert [line[:2] for line in lines[:4]] == ["1.", "2.", "3.", "4."]
     assert "misspecified" in lines[0] and "n-gram" in lines[2]
     assert json.loads((tmp_path / "advice.json").read_text())["misspecified"] is True
-    assert "data:image/svg+xml" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/svg+xml" in page and "ntp-bench advise" in page and page.count("<table>") == 2
+    assert "in the pilot" in page and "summary.csv" not in page
 
 
 def test_the_command_on_a_task_and_on_demonstrations(tmp_path, capsys):

@@ -19,7 +19,7 @@ from experiments.evaluation import build_task
 from experiments.measure import costed_fit
 from experiments.study import FigureSpec, Options, Study, analysis, option
 from experiments.summary import Summary, Table, number
-from ntp_envs import collect, distance
+from ntp_envs import Task, collect, distance
 
 #: task, class (its own if empty), and whether the class contains the expert
 INSTANCES: tuple[tuple[str, str, bool], ...] = (
@@ -133,9 +133,14 @@ def score(
     return records
 
 
+def contaminated(eps: float) -> Task:
+    """What the curve of power is about."""
+    return build_task(f"Contamination(eps={eps}, horizon=16)")
+
+
 def power(*, eps: float, n: int, replicate: int, rng: np.random.Generator) -> list[Record]:
     """Whether the e-value finds a contamination out."""
-    task = build_task(f"Contamination(eps={eps}, horizon=16)")
+    task = contaminated(eps)
     halves = [collect(task, n // 2, rng) for _ in range(2)]
     log_e = evidence(halves[0], halves[1], task.policy_class).log_e_value
     return [Record(FOUND, float(log_e >= math.log(20.0)), {"eps": eps, "n": n})]
@@ -219,7 +224,7 @@ def ratio_figure(o: AdviceOptions, s: Summary) -> charts.Figure:
 
 
 def power_figure(s: Summary) -> charts.Figure:
-    """The share of data sets whose e-value is 20 or more, with intervals."""
+    """The share of data sets whose e-value is 20 or more, with intervals; D is that of the best in class."""
     figure, axes = charts.new_figure(
         "How many demonstrations does it take to see a contamination?",
         "demonstrations n",
@@ -234,7 +239,8 @@ def power_figure(s: Summary) -> charts.Figure:
         lower, upper = share_interval(mean, rows[0].seeds)
         axes.plot(n, mean, color=colour, marker="o")
         axes.fill_between(n, lower, upper, color=colour, alpha=0.18, linewidth=0)
-        ends.append((n[-1], mean[-1], f"eps = {eps:g}", colour))
+        away = contaminated(float(eps)).best_in_class().hellinger2
+        ends.append((n[-1], mean[-1], f"eps = {eps:g}, D = {away:.2g}", colour))
     axes.set_xscale("log")
     axes.set_ylim(-0.02, 1.05)
     if ends:
@@ -246,6 +252,7 @@ def power_figure(s: Summary) -> charts.Figure:
             charts.round_ticks(axes, ticks)
     charts.say_data(figure, [row for row in s.select(FOUND) if "eps" in row.labels], what="replicates")
     charts.say_band(axes, "each n")
+    charts.say(figure, "D: squared Hellinger distance of the best in class from the expert, exact")
     charts.end_labels(axes, ends)
     return figure
 
@@ -267,7 +274,8 @@ def figures(o: AdviceOptions, s: Summary) -> Iterator[FigureSpec]:
     yield FigureSpec(
         "power",
         "How many demonstrations does it take to see a misspecification?",
-        "Share of replicates whose e-value is 20 or more, Contamination at H = 16; bands: 95 %.",
+        "Share of replicates whose e-value is 20 or more, Contamination at H = 16, by how far the class is at least "
+        "from the expert (D, the squared Hellinger distance of its best member, exact); bands: 95 %.",
         lambda: power_figure(s),
     )
 
