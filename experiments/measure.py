@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents import Agent, ConvergenceWarning, make_agent
 from experiments.cells import Label, Record
+from experiments.study import Options, option
 from ntp_envs import Demonstrations, Policy, PolicyClass, RestartedPolicy, Task, collect, distance
 from ntp_envs.arrays import ROUNDING, FloatArray, IntArray
 from ntp_envs.checks import NotTractableError
@@ -394,6 +395,14 @@ def without_torch() -> str | None:
     except ImportError as error:
         return f"networks need torch, which the extra 'neural' brings: pip install \"ntp-envs[neural]\" ({error})"
     return None
+
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """Of a study that trains networks."""
+
+    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
+    """Train networks, which needs torch (the extra ``neural``); by default where it is installed."""
 
 
 def trains_networks(neural: str) -> bool:

@@ -25,12 +25,40 @@ from ntp_envs.text.vocabulary import TOKENS
 
 
 @dataclass(frozen=True)
-class CorpusOptions(Options):
-    """The text that a study works on."""
+class CorpusOption(Options):
+    """Which text a study works on."""
 
     corpus: str = "default"
     """Text to work on: the path of a text file, "hf:OWNER/NAME" for a Hugging Face data set, or the help topics that
     come with Python."""
+
+
+@dataclass(frozen=True)
+class ExpertOptions(CorpusOption):
+    """And the expert that is made of it."""
+
+    expert_order: int = option(6)
+    """Order of the n-gram model of the text that is the expert."""
+    prompt_length: int = option(16, least=0)
+    """Tokens of the text that it follows."""
+
+
+@dataclass(frozen=True)
+class ModelOptions(ExpertOptions):
+    """Or a language model that is the expert."""
+
+    expert: str = ""
+    """A language model that is the expert instead (extra ``lm``): a name on the Hugging Face hub, a directory or a
+    .gguf file. Then the corpus, orders of what is made of it and ``prompt_length`` mean nothing, and texts should be
+    few."""
+    prompts: str = ""
+    """With ``expert``: a text file with a prompt a line, one of which begins each text."""
+
+
+@dataclass(frozen=True)
+class CorpusOptions(CorpusOption):
+    """And how it is read."""
+
     records: Literal["lines"] | None = None
     """One document a line, each with an end, instead of one stretch of text."""
     tokens: Literal["char", "byte", "word"] = option("char", choices=TOKENS)

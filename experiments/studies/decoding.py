@@ -20,7 +20,7 @@ from agents import make_agent
 from experiments import charts, language_models
 from experiments.cells import Cell, Label, Record, keyed_rng
 from experiments.measure import drawn_once
-from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import (
     Places,
     Summary,
@@ -33,7 +33,7 @@ from experiments.summary import (
     pivot,
     with_interval,
 )
-from experiments.texts import RuledText
+from experiments.texts import ModelOptions, RuledText
 from ntp_envs import (
     DecodedPolicy,
     DistanceCurve,
@@ -49,20 +49,13 @@ from ntp_envs.tasks import Text
 
 
 @dataclass(frozen=True)
-class DecodingOptions(Options):
+class DecodingOptions(ModelOptions):
     """The text, how it is decoded, and sizes; the defaults are the full study."""
 
-    corpus: str = "default"
-    """Text to work on: the path of a text file, "hf:OWNER/NAME" for a Hugging Face data set, or the help topics that
-    come with Python."""
-    expert_order: int = option(6)
-    """Order of the n-gram model of the text that is the expert."""
     order: int = option(3, most="expert_order")
     """Order of the n-gram learner."""
     horizon: int = option(32, quick=16, least=2)
     """Tokens to write."""
-    prompt_length: int = option(16, least=0)
-    """Tokens of the text that they follow."""
     temperatures: tuple[float, ...] = option(
         (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4), quick=(0.5, 0.7, 0.85, 1.0, 1.15, 1.3), above=0.0
     )
@@ -93,13 +86,8 @@ class DecodingOptions(Options):
     """Share of them for which a text that passes is to be found."""
     most: int = option(1000, quick=200)
     """Texts that are drawn at most for a prompt there, and as many texts' worth of tokens."""
-    expert: str = ""
-    """A language model that is the expert instead (extra ``lm``): a name on the Hugging Face hub, a directory or a
-    .gguf file. Then ``corpus``, the orders, ``prompt_length`` and ``n`` mean nothing, and ``draws`` should be few."""
     learner: str = "int4"
     """With ``expert``: the learner that is decoded, a change of the expert (see `ntp_envs.perturbed`)."""
-    prompts: str = ""
-    """With ``expert``: a text file with a prompt a line, one of which begins each text."""
     batch: int = option(64)
     """With ``expert``: texts that are computed together: fewer take less memory."""
 

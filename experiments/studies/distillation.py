@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from experiments import charts, language_models
 from experiments.cells import Cell, Label, Record
 from experiments.language_models import FORCED, RATE, forced_kl, rate_record, text_columns
 from experiments.measure import (
+    NetworkOptions,
     distance_record,
     drawn_once,
     networks_left_out,
@@ -26,27 +27,24 @@ from experiments.measure import (
     shown_lengths,
     trains_networks,
 )
-from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Places, Summary, Table, interval_words, number, pivot
+from experiments.texts import ModelOptions
 from ntp_envs import NGramClass, PolicyClass, Task, collect, distance
 from ntp_envs.tasks import Text
 
 
 @dataclass(frozen=True)
-class DistillationOptions(Options):
-    """The text, the students, and sizes; the defaults are the full study."""
+class DistillationOptions(ModelOptions, NetworkOptions):
+    """The text, the students, and sizes; the defaults are the full study.
 
-    corpus: str = "default"
-    """Text to work on: the path of a text file, "hf:OWNER/NAME" for a Hugging Face data set, or the help topics that
-    come with Python."""
-    expert_order: int = option(6)
-    """Order of the n-gram model of the text that is the expert."""
+    With a language model, laws of n x horizon x vocabulary numbers are kept.
+    """
+
     orders: tuple[int, ...] = option((2, 3, 4, 5), most="expert_order")
     """Orders of the students."""
     horizon: int = option(16, quick=8, least=2)
     """Tokens to write."""
-    prompt_length: int = option(16, least=0)
-    """Tokens of the text that they follow."""
     n: int = option(8000, quick=2000, least=8)
     """Texts that each student is taught with."""
     rounds: int = option(2)
@@ -57,20 +55,12 @@ class DistillationOptions(Options):
     """Texts of the expert on which the teacher-forced divergence is computed."""
     seeds: int = option(5, quick=3)
     """Replicates."""
-    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
-    """Train networks, which needs torch (the extra ``neural``); by default where it is installed."""
     networks: tuple[str, ...] = option(("mlp", "transformer"), choices=("mlp", "transformer"))
     """Networks among the students."""
     width: int = option(64, quick=32, least=4)
     """Width of the networks, a multiple of 4."""
     steps: int = option(1000, quick=150)
     """Updates of a network by log-loss, and then as many by laws; or twice as many by tokens."""
-    expert: str = ""
-    """A language model that is the expert instead (extra ``lm``): a name on the Hugging Face hub, a directory or a
-    .gguf file. Then ``corpus``, ``expert_order`` and ``prompt_length`` mean nothing, and ``n``, ``draws`` and
-    ``forced`` should be few: laws of n x horizon x vocabulary numbers are kept."""
-    prompts: str = ""
-    """With ``expert``: a text file with a prompt a line, one of which begins each text."""
 
     def check(self) -> None:
         if self.width % 4:

@@ -10,15 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experiments.cells import Cell, Label, Record, cached_records
 from experiments.charts import COLOURS, Axes, Figure, errorbars, new_grid, say, say_data
-from experiments.measure import Watched, evaluation_records, mean_record, networks_left_out, trains_networks
+from experiments.measure import (
+    NetworkOptions,
+    Watched,
+    evaluation_records,
+    mean_record,
+    networks_left_out,
+    trains_networks,
+)
 from experiments.panels import Curve, Panel, chart
-from experiments.study import FigureSpec, Options, Study, analysis, option
+from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot
 from ntp_envs import Demonstrations, Policy
 from ntp_envs.arrays import first_best
@@ -40,11 +47,9 @@ CHAIN, PRODUCT, KIND = "chain right", "product right after the true chain", "tok
 
 
 @dataclass(frozen=True)
-class MultiplicationOptions(Options):
+class MultiplicationOptions(NetworkOptions):
     """Sizes of the sweep; the defaults are the full study, hours of training."""
 
-    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
-    """Train networks, which needs torch (the extra ``neural``); ``auto`` does where it is installed."""
     explicit_digits: tuple[int, ...] = option((2, 3, 4), most=6)
     """Digits of the factors for the weights that are written down."""
     digits: tuple[int, ...] = option((2, 3), quick=(2,), most=6)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
+from itertools import groupby, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +14,23 @@ import numpy as np
 
 from agents import make_agent
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import COLOURS, Figure, end_labels, errorbars, log2_axis, new_figure
+from experiments.charts import (
+    COLOURS,
+    Figure,
+    errorbars,
+    legend_below,
+    log2_axis,
+    new_figure,
+    say,
+    say_data,
+    text,
+)  # fmt: skip
 from experiments.measure import TrainingClock, require_torch
-from experiments.panels import Curve, Panel, chart
-from experiments.study import FigureSpec, Options, Study, analysis, option
-from experiments.summary import (
-    NAN,
-    NOT_MEASURED,
-    Interval,
-    Places,
-    Summary,
-    SummaryRow,
-    Table,
-    derived,
-    line_interval,
-    pivot,
-    rank_correlation,
-)
-from experiments.texts import ABOVE, BITS, COMMON_ORDER, KL, PASSING, TRAIN_BITS, UNKNOWN, judged
+from experiments.panels import Curve, Guide, Panel, chart
+from experiments.study import FigureSpec, Study, analysis, option
+from experiments.summary import NAN, Places, Summary, SummaryRow, Table, derived, line_interval, pivot, rank_correlation
+from experiments.texts import ABOVE, BITS, COMMON_ORDER, KL, PASSING, TRAIN_BITS, UNKNOWN, CorpusOption, judged
 from ntp_envs import Demonstrations, NGramClass
-from ntp_envs.checks import check_int
 from ntp_envs.tasks import Text
 
 if TYPE_CHECKING:  # needs torch
@@ -40,13 +38,11 @@ if TYPE_CHECKING:  # needs torch
 
 
 @dataclass(frozen=True)
-class ScalingOptions(Options):
+class ScalingOptions(CorpusOption):
     """Sizes of the sweep; the defaults are the full study, some hours of processor time, which can be interrupted."""
 
-    corpus: str = "default"
-    """The text, character by character: the default, a file, or a Hugging Face data set; see `ntp_envs.tasks.Text`."""
     max_chars: int = option(500_000)
-    """Characters of it to read at most; the last tenth is held out."""
+    """Characters of the text to read at most; the last tenth is held out."""
     horizon: int = option(32, least=2)
     """Length H of the training windows and of the text written; the prompt before it has 8 characters."""
     n: int = option(16384, quick=4096)
@@ -57,9 +53,9 @@ class ScalingOptions(Options):
     """Widths of the linear network and the MLP. One that makes less than 10 steps with a budget is left out."""
     transformer_widths: tuple[int, ...] = option((32, 64, 128), quick=(32, 64))
     """Widths of the transformer, multiples of 4."""
-    window: int = option(8)
+    window: int = option(8, most="horizon")
     """Characters that the linear network and the MLP see; the transformer sees all."""
-    windows: tuple[int, ...] = option((1, 2, 4, 8, 16, 32), quick=(1, 2, 4, 8, 16))
+    windows: tuple[int, ...] = option((1, 2, 4, 8, 16, 32), quick=(1, 2, 4, 8, 16), most="horizon")
     """Windows of the comparison of windows."""
     window_budget: int = option(256, quick=15, one_of="budgets")
     """Its budget, one of ``budgets``."""
@@ -82,9 +78,6 @@ class ScalingOptions(Options):
                 raise ValueError(f"transformer_widths={width} must be a multiple of 4, the number of its heads.")
         if self.batch_size >= self.n:
             raise ValueError(f"batch_size={self.batch_size} must be below n={self.n}, the number of windows.")
-        check_int("window", self.window, minimum=1, maximum=self.horizon)
-        for window in self.windows:
-            check_int("windows", window, minimum=1, maximum=self.horizon)
 
 
 # -- cells: one training each, and one for every n-gram model to compare with ------------------------------------------
@@ -106,8 +99,7 @@ TRANSFORMER_RATE = 0.2
 WARMUP = 0.05
 #: a training with fewer steps says nothing of its architecture and is left out
 LEAST_STEPS = 10
-PROMPT_LENGTH = 8
-CHECKPOINTS = 20
+PROMPT_LENGTH, CHECKPOINTS, GIGA = 8, 20, 1e9
 
 
 def text_task(corpus: str, max_chars: int, H: int) -> Text:
@@ -129,7 +121,7 @@ def network_for(architecture: str, task: Text, width: int, window: int | None) -
 
 def steps_within(budget: float, network: NetworkClass, batch_size: int) -> int:
     """The steps whose cost is nearest to a budget in 10^9 operations; 0 where one step is over twice of it."""
-    return round(budget * 1e9 / network.training_flops(batch_size))
+    return round(budget * GIGA / network.training_flops(batch_size))
 
 
 def trained(
@@ -207,17 +199,13 @@ def cells(options: ScalingOptions) -> Iterator[Cell]:
 def _places(o: ScalingOptions, task: Text) -> Iterator[dict[str, Any]]:
     """Architecture, width, window and budget of every training; where windows are compared, those as well."""
     for budget, architecture in product(sorted(o.budgets, reverse=True), ARCHITECTURES):
-        shapes: list[tuple[int, int | None]] = [(width, None) for width in sorted(o.transformer_widths)]
-        if architecture != "transformer":
-            compared = o.windows if budget == o.window_budget else ()
-            own = {(width, o.window) for width in o.widths}
-            shapes = sorted(own | {(o.window_width, window) for window in compared})
-        taken = [
-            (width, window)
-            for width, window in shapes
-            if steps_within(budget, network_for(architecture, task, width, window), o.batch_size) >= LEAST_STEPS
-        ]
-        if not any(window in (None, o.window) for _, window in taken):
+        own, compared = set(product(o.widths, [o.window])), set(product([o.window_width], o.windows))
+        shapes: set[tuple[int, int | None]] = {*own, *(compared if budget == o.window_budget else ())}
+        if architecture == "transformer":
+            own = shapes = set(product(o.transformer_widths, [None]))
+        networks = {shape: network_for(architecture, task, *shape) for shape in sorted(shapes)}
+        taken = [at for at, network in networks.items() if steps_within(budget, network, o.batch_size) >= LEAST_STEPS]
+        if not own.intersection(taken):
             raise ValueError(
                 f"budgets={budget} (10^9 operations) gives no {architecture} as many as {LEAST_STEPS} steps; "
                 f"raise it, or lower widths, transformer_widths or batch_size={o.batch_size}."
@@ -247,50 +235,35 @@ def paired(summary: Summary) -> Summary:
     return Summary([against(row) if row.metric == BITS else row for row in summary], summary.timings)
 
 
-def place_of(row: SummaryRow) -> dict[str, Any]:
-    """Where the other measures of the same training are."""
-    return {"part": row.part, **row.labels}
-
-
 def of(s: Summary, row: SummaryRow, metric: str) -> SummaryRow:
     """The row of another measure of the same training; ``LookupError`` where there is none."""
-    found: SummaryRow = s.select(metric, **place_of(row))[0]
+    found: SummaryRow = s.select(metric, part=row.part, **row.labels)[0]
     return found
 
 
 def trainings(s: Summary, o: ScalingOptions, architecture: str) -> list[SummaryRow]:
     """Held-out bits of every width and budget, without those of the comparison of windows."""
-    rows = s.select(BITS, part=TRAINING, learner=architecture)
-    own = [row for row in rows if architecture == "transformer" or row["window"] == o.window]
-    return sorted(own, key=lambda row: (row["budget"], row["width"]))
+    own = {} if architecture == "transformer" else {"window": o.window}
+    return sorted(
+        s.select(BITS, part=TRAINING, learner=architecture, **own), key=lambda row: (row["budget"], row["width"])
+    )
 
 
 def frontier(s: Summary, o: ScalingOptions, architecture: str) -> list[SummaryRow]:
     """Held-out bits of the best width at every budget."""
-    best: dict[int, SummaryRow] = {}
-    for row in trainings(s, o, architecture):
-        if row["budget"] not in best or row.mean < best[row["budget"]].mean:
-            best[row["budget"]] = row
-    return [best[budget] for budget in sorted(best)]
+    rows = groupby(trainings(s, o, architecture), key=lambda row: row["budget"])
+    return [min(some, key=lambda row: row.mean) for _, some in rows]
 
 
-def ngrams(s: Summary) -> list[SummaryRow]:
-    """Held-out bits of the Witten-Bell models of the windows, by order, which is one more than their ``window``."""
-    return sorted(s.select(BITS, part=REFERENCE, learner=NGRAM), key=lambda row: row["window"])
-
-
-def compared_windows(s: Summary, o: ScalingOptions, architecture: str) -> list[SummaryRow]:
-    """Held-out bits by window, at one width and budget."""
-    place = {"learner": architecture, "width": o.window_width, "budget": o.window_budget}
-    return sorted(s.select(BITS, part=TRAINING, **place), key=lambda row: row["window"])
+def by_window(s: Summary, learner: str, **where: Any) -> list[SummaryRow]:
+    """Held-out bits by window: of the Witten-Bell models, whose order is one more, or at one width and budget."""
+    return sorted(s.select(BITS, learner=learner, **where), key=lambda row: row["window"])
 
 
 def ranking(s: Summary, o: ScalingOptions) -> list[tuple[str, SummaryRow]]:
     """Architectures at the largest budget, best first; empty where one is missing."""
-    ends = {name: frontier(s, o, name) for name in ARCHITECTURES}
-    if not all(rows and rows[-1]["budget"] == max(o.budgets) for rows in ends.values()):
-        return []
-    return sorted(((name, rows[-1]) for name, rows in ends.items()), key=lambda pair: pair[1].mean)
+    ends = [(name, row) for name in ARCHITECTURES for row in frontier(s, o, name) if row["budget"] == max(o.budgets)]
+    return sorted(ends, key=lambda pair: pair[1].mean) if len(ends) == len(ARCHITECTURES) else []
 
 
 def gain(rows: Sequence[SummaryRow]) -> float:
@@ -298,24 +271,21 @@ def gain(rows: Sequence[SummaryRow]) -> float:
     return rows[-2].mean - rows[-1].mean if len(rows) > 1 else NAN
 
 
-def saving(rows: Sequence[SummaryRow]) -> Interval:
-    """Bits that a frontier saves by ten times the compute; ``nan`` with fewer than four budgets."""
-    return line_interval([math.log10(row["budget"]) for row in rows], [-row.mean for row in rows])
-
-
 def drift_points(s: Summary, o: ScalingOptions, learner: str) -> list[tuple[SummaryRow, SummaryRow]]:
     """Held-out bits and characters until the distance passes 1, of all trainings of an architecture or all n-grams."""
-    return [(row, of(s, row, PASSING)) for row in (ngrams(s) if learner == NGRAM else trainings(s, o, learner))]
+    rows = by_window(s, NGRAM) if learner == NGRAM else trainings(s, o, learner)
+    return [(row, of(s, row, PASSING)) for row in rows]
 
 
 def derived_rows(o: ScalingOptions, summary: Summary) -> Iterator[SummaryRow]:
     """Slopes of the frontiers where there are four budgets or more, and the rank correlation over all trainings."""
     s = paired(summary)
     for architecture in ARCHITECTURES:
-        value, lower, upper = saving(frontier(s, o, architecture))
-        if not math.isnan(value):
+        best = frontier(s, o, architecture)
+        found = line_interval([math.log10(row["budget"]) for row in best], [-row.mean for row in best])
+        if not math.isnan(found[0]):
             method = "least squares over budgets, best widths"
-            yield SummaryRow(TRAINING, {"learner": architecture}, SLOPE, value, lower, upper, 0, method)
+            yield SummaryRow(TRAINING, {"learner": architecture}, SLOPE, *found, 0, method)
     points = [point for learner in (*ARCHITECTURES, NGRAM) for point in drift_points(s, o, learner)]
     value = rank_correlation([bits.mean for bits, _ in points], [passed.mean for _, passed in points])
     if not math.isnan(value):
@@ -334,8 +304,7 @@ def flops(budget: int) -> str:
     >>> flops(128)
     '1.28e11'
     """
-    exponent = math.floor(math.log10(budget)) + 9
-    return f"{budget * 10.0 ** (9 - exponent):.3g}e{exponent}"
+    return f"{budget * GIGA:.3g}".replace("e+0", "e").replace("e+", "e")
 
 
 def gram(row: SummaryRow) -> str:
@@ -358,19 +327,17 @@ def tables(o: ScalingOptions, summary: Summary) -> Iterator[Table]:
         f"{f' Of the characters {100 * share:.2g} % are unknown tokens, whose bits are too few.' if share > 0 else ''}"
     )
     yield Table("Equal data and compute", ["best width", *map(flops, budgets)], lines, note)
-    made = [row for architecture in ARCHITECTURES for row in trainings(s, o, architecture)]
-    rows = [(f"{NAMES[row['learner']]}, e={row['width']}, {flops(row['budget'])}", place_of(row)) for row in made]
-    rows += [(f"{NGRAM}, n={row['window'] + 1}", place_of(row)) for row in ngrams(s)]
-    for row in s.select(BITS, part=REFERENCE, learner=EXPERT):
-        rows.append((f"expert: n={row['window'] + 1}, whole text", place_of(row)))
+    made = [(NAMES[name], row) for name in ARCHITECTURES for row in trainings(s, o, name)]
+    names = [(f"{name}, e={row['width']}, {flops(row['budget'])}", row) for name, row in made]
+    names += [(f"{NGRAM}, n={row['window'] + 1}", row) for row in by_window(s, NGRAM)]
+    names += [(f"expert: n={row['window'] + 1}, whole text", row) for row in by_window(s, EXPERT)]
+    rows = [(name, {"part": row.part, **row.labels}) for name, row in names]
     counts = {"parameters": PARAMETERS, "steps": STEPS, "characters read": TOKENS}
     found = {"passes": EPOCHS, "bits, training": TRAIN_BITS, "bits, held out": BITS, "drifts after": PASSING}
-    columns: Places = [
-        ("operations", {"metric": FLOPS, "digits": 4}),
-        *((head, {"metric": metric, "digits": 9}) for head, metric in counts.items()),
-        *((head, {"metric": metric}) for head, metric in {**found, "KL a character": KL}.items()),
-        ("seconds", {"metric": SECONDS, "timing": True}),
-    ]
+    columns: Places = [("operations", {"metric": FLOPS, "digits": 4})]
+    columns += [(head, {"metric": metric, "digits": 9}) for head, metric in counts.items()]
+    columns += [(head, {"metric": metric}) for head, metric in {**found, "KL a character": KL}.items()]
+    columns += [("seconds", {"metric": SECONDS, "timing": True})]
     note = (
         "Drifts after: characters until the squared Hellinger distance sum (sqrt P - sqrt Q)^2 to the expert's text, "
         "in [0, 2], passes 1. KL(expert || policy) in nats. Seconds of wall time depend on the machine. Intervals of "
@@ -381,119 +348,99 @@ def tables(o: ScalingOptions, summary: Summary) -> Iterator[Table]:
 
 # -- figures -----------------------------------------------------------------------------------------------------------
 
-GIGA = 1e9
 LOOKS: dict[str, dict[str, Any]] = {
     "linear": {"color": COLOURS["vermilion"], "marker": "o", "linestyle": "-"},
     "mlp": {"color": COLOURS["green"], "marker": "s", "linestyle": "-"},
     "transformer": {"color": COLOURS["blue"], "marker": "D", "linestyle": "-"},
-    NGRAM: {"color": COLOURS["grey"], "marker": "^"},
+    NGRAM: {"color": COLOURS["grey"], "marker": "^", "linestyle": ":"},
 }
 
 
-def compute_figure(s: Summary, o: ScalingOptions) -> Figure:
+def compute_figure(s: Summary, o: ScalingOptions, title: str) -> Figure:
     """Held-out bits against compute: the best width of every architecture as a line, the others as faint points."""
-    title = "Which architecture makes the most of equal data and compute?"
     for ahead, _ in ranking(s, o)[:1]:
         stopped = "; the linear model has stopped" if gain(frontier(s, o, "linear")) < FLAT else ""
         title = f"At equal compute the {NAMES[ahead]} predicts best{stopped}"
-    figure, axes = new_figure(title, "floating-point operations of training", BITS, size=(9.0, 5.2))
-    axes.set_xscale("log")
-    for architecture in ARCHITECTURES:
-        rows, best = trainings(s, o, architecture), frontier(s, o, architecture)
-        if not rows:
-            continue
-        look, x = LOOKS[architecture], [row["budget"] * GIGA for row in best]
+    rows, curves = [], []
+    for name in ARCHITECTURES:
+        best, look = frontier(s, o, name), LOOKS[name]
         faint = {**look, "linestyle": "", "markersize": 5, "alpha": 0.35}
-        axes.plot([row["budget"] * GIGA for row in rows], [row.mean for row in rows], **faint)
-        axes.plot(x, [row.mean for row in best], **look, markersize=7, zorder=3)
-        errorbars(axes, x, best, look["color"])
-        words = f"{NAMES[architecture]}, width {best[-1]['width']}"
-        end_labels(axes, [(x[-1], best[-1].mean, words, look["color"])])
-    if axes.lines:
-        low, high = min(o.budgets) * GIGA, max(o.budgets) * GIGA
-        axes.set_xlim(low / 1.3, high * max((high / low) ** 0.36, 4.0))
-        colour = LOOKS[NGRAM]["color"]
-        for row in ngrams(s):
-            axes.plot([low, high], [row.mean] * 2, color=colour, linestyle=":", linewidth=1.2, zorder=1)
-            end_labels(axes, [(high, row.mean, gram(row), colour)])
-    return figure
+        for row in trainings(s, o, name):
+            labels = {**row.labels, "operations": row["budget"] * GIGA, "best": row in best}
+            ends = (row.lower, row.upper) if row in best else (NAN, NAN)
+            rows.append(replace(row, labels=labels, lower=ends[0], upper=ends[1]))
+        curves.append(Curve({"learner": name, "best": False}, look=faint))
+        for row in best[-1:]:
+            curves.append(Curve({"learner": name, "best": True}, f"{NAMES[name]}, width {row['width']}", look=look))
+    end = max(o.budgets) * GIGA
+    guides = [Guide(level=row.mean, note=gram(row), at=(end, row.mean)) for row in by_window(s, NGRAM)]
+    xlabel, scales = "floating-point operations of training", {"xscale": "log", "yscale": "linear"}
+    return chart(
+        Summary(rows), title, BITS, Panel("operations", xlabel, BITS, curves, guides, **scales), size=(9.0, 5.2)
+    )
 
 
-def window_figure(s: Summary, o: ScalingOptions) -> Figure:
+def window_figure(s: Summary, o: ScalingOptions, title: str) -> Figure:
     """Held-out bits against the window, at one width and budget."""
-    bits = {name: [row.mean for row in compared_windows(s, o, name)] for name in ("linear", "mlp")}
-    linear, mlp = (min(values, default=NAN) for values in bits.values())
-    title = "What does a longer window give?"
+    at = {"width": o.window_width, "budget": o.window_budget}
+    linear, mlp = (min((row.mean for row in by_window(s, name, **at)), default=NAN) for name in ("linear", "mlp"))
     if mlp < linear:
         title = f"No window gets the linear model below {linear:.2f} bits; the MLP reaches {mlp:.2f}"
-    at = {"part": TRAINING, "width": o.window_width, "budget": o.window_budget}
     curves = [Curve({**at, "learner": name}, NAMES[name], look=LOOKS[name]) for name in ("linear", "mlp")]
-    curves.append(Curve({"part": REFERENCE, "learner": NGRAM}, "n-gram", look={**LOOKS[NGRAM], "linestyle": ":"}))
+    curves.append(Curve({"learner": NGRAM}, "n-gram", look=LOOKS[NGRAM]))
     xlabel, windows = "characters that the predictor sees", sorted(o.windows)
-    panel = Panel("window", xlabel, BITS, curves, yscale="linear", ticks=windows)
-    return chart(s, title, BITS, panel)
+    return chart(s, title, BITS, Panel("window", xlabel, BITS, curves, yscale="linear", ticks=windows))
 
 
-def drift_figure(s: Summary, o: ScalingOptions) -> Figure:
+def drift_figure(s: Summary, o: ScalingOptions, title: str) -> Figure:
     """When the text written drifts from the expert's, against the held-out bits; a point for every training."""
-    title, correlation = "Does a better next-token loss drift later?", s.value(CORRELATION)
+    correlation = s.value(CORRELATION)
     if not math.isnan(correlation):
         tells = "The better the next-token loss, the later the text drifts, whatever the model"
         title = tells if correlation <= TELLS else "The next-token loss does not settle when the text drifts"
     ylabel = "characters written until the distance\nto the expert's text passes 1"
     figure, axes = new_figure(title, BITS, ylabel, size=(8.6, 5.0))
-    budgets = sorted(o.budgets)
-    sizes = dict(zip(budgets, np.linspace(5, 12, len(budgets)), strict=True))
-    top = 0.0
-    for learner in (NGRAM, *ARCHITECTURES):
-        look = {**LOOKS[learner], "linestyle": ""}
-        for bits, passed in drift_points(s, o, learner):
-            size, top = sizes.get(bits["budget"], 8), max(top, passed.top)
-            axes.plot([bits.mean], [passed.mean], **look, markersize=size, markeredgecolor="white", zorder=3)
-            axes.plot([bits.mean] * 2, [passed.lower, passed.upper], color=look["color"], linewidth=1.2)
-            if learner == NGRAM:
-                words: dict[str, Any] = {"textcoords": "offset points", "color": look["color"], "fontsize": 9}
-                axes.annotate(gram(bits), (bits.mean, passed.mean), xytext=(8, 6), **words)
-        if learner != NGRAM and trainings(s, o, learner):
-            axes.plot([], [], **look, markersize=8, label=NAMES[learner])
-    if axes.get_legend_handles_labels()[0]:
-        legend_title = f"larger: more compute ({budgets[0]} to {budgets[-1]} GFLOP)"
-        axes.legend(loc="upper right", title=legend_title, fontsize=10, title_fontsize=9)
+    budgets, points = sorted(o.budgets), {name: drift_points(s, o, name) for name in (NGRAM, *ARCHITECTURES)}
+    say_data(figure, [bits for some in points.values() for bits, _ in some])
+    sizes = dict(zip([None, *budgets], [8.0, *np.linspace(5, 12, len(budgets))], strict=True))
+    for learner, bits, passed in ((learner, *both) for learner, some in points.items() for both in some):
+        look = {"marker": LOOKS[learner]["marker"], "markersize": sizes[bits["budget"]], "label": NAMES.get(learner)}
+        errorbars(axes, [bits.mean], [passed], LOOKS[learner]["color"], **look, markeredgecolor="white", capsize=0)
+        if learner == NGRAM:
+            axes.annotate(gram(bits), (bits.mean, passed.mean), xytext=(8, 6), **text(NGRAM))
+    if axes.has_data():
+        top = max(passed.top for some in points.values() for _, passed in some)
         log2_axis(axes, [2.0**k for k in range(-2, 10) if 2.0**k < 2 * top], which="y")
         axes.set_ylim(0.6, 1.4 * top)
+    say(figure, f"larger: more compute ({budgets[0]} to {budgets[-1]} GFLOP)")
+    legend_below(figure, NAMES.values())
     return figure
 
 
-def setting(o: ScalingOptions) -> str:
-    text = "the default text" if o.corpus == "default" else Path(o.corpus).name
-    return f"{text}; n = {o.n:,} windows; H = {o.horizon}; {o.seeds} training{'s' * (o.seeds > 1)} of each"
-
-
-def figures(o: ScalingOptions, summary: Summary) -> list[FigureSpec]:
-    s = paired(summary)
-    return [
-        FigureSpec(
-            "headline",
+def figures(o: ScalingOptions, summary: Summary) -> Iterator[FigureSpec]:
+    """Each with a question, which is its title where there is no answer."""
+    drawn = {
+        "headline": (
+            compute_figure,
             "Which architecture makes the most of equal data and compute?",
             f"Lines: the best width at every budget; faint points: the other widths. {INTERVALS} Dotted: Witten-Bell "
             "n-gram models of the same training windows, which cost next to nothing.",
-            lambda: compute_figure(s, o),
         ),
-        FigureSpec(
-            "drift",
+        "drift": (
+            drift_figure,
             "Does a better next-token loss drift later?",
             "A point for every training (size: compute) and every n-gram model: how many characters it writes until "
             "the squared Hellinger distance to the expert's text, in [0, 2], passes 1. Bars: 95 % intervals.",
-            lambda: drift_figure(s, o),
         ),
-        FigureSpec(
-            "window",
+        "window": (
+            window_figure,
             "What does a longer window give?",
             f"Linear network and MLP, width {o.window_width}, {flops(o.window_budget)} operations: a wider window "
             f"means fewer steps. {INTERVALS} Dotted: Witten-Bell models, which see n - 1 characters.",
-            lambda: window_figure(s, o),
         ),
-    ]
+    }
+    for name, (draw, title, caption) in drawn.items():
+        yield FigureSpec(name, title, caption, partial(draw, paired(summary), o, title))
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------
@@ -502,13 +449,13 @@ def figures(o: ScalingOptions, summary: Summary) -> list[FigureSpec]:
 def findings(o: ScalingOptions, summary: Summary) -> Iterator[str]:
     """Who is best and still gains, how often the data were read, what a longer window gives, and who drifts when."""
     s = paired(summary)
-    ranked, budgets, models = ranking(s, o), sorted(o.budgets), ngrams(s)
+    ranked, budgets = ranking(s, o), sorted(o.budgets)
     if ranked:
         order = ", ".join(f"{NAMES[name]} {row.shown()} (width {row['width']})" for name, row in ranked)
         yield f"Held-out bits a character after {flops(budgets[-1])} operations, best widths: {order}. {INTERVALS}"
-        if better := [f"n={row['window'] + 1}: {row.mean:.3f}" for row in models if row.mean < ranked[0][1].mean]:
-            are = "Witten-Bell n-gram models of the same windows are better still, for next to nothing"
-            yield f"{are}: {', '.join(better)}."
+        models = [row for row in by_window(s, NGRAM) if row.mean < ranked[0][1].mean]
+        if better := ", ".join(f"n={row['window'] + 1}: {row.mean:.3f}" for row in models):
+            yield f"Witten-Bell n-gram models of the same windows are better still, for next to nothing: {better}."
         if len(budgets) > 1:
             gains = ", ".join(f"{NAMES[name]} {gain(frontier(s, o, name)):.3f}" for name in ARCHITECTURES)
             yield f"Bits saved by the last step of compute ({flops(budgets[-2])} to {flops(budgets[-1])}): {gains}."
@@ -519,11 +466,10 @@ def findings(o: ScalingOptions, summary: Summary) -> Iterator[str]:
             for name, row in ranked
         )
         yield f"All learn from the same {o.n} windows; with that budget they read them: {passes}."
-    windows = []
-    for architecture in ("linear", "mlp"):
-        if compared := compared_windows(s, o, architecture):
-            bits = ", ".join(f"{row.mean:.3f} ({row['window']})" for row in compared)
-            windows.append(f"{NAMES[architecture]} {bits}")
+    at, windows = {"width": o.window_width, "budget": o.window_budget}, []
+    for name in ("linear", "mlp"):
+        if bits := ", ".join(f"{row.mean:.3f} ({row['window']})" for row in by_window(s, name, **at)):
+            windows.append(f"{NAMES[name]} {bits}")
     if windows:
         where = f"width {o.window_width}, {flops(o.window_budget)} operations"
         said = f"Bits a character by window (in brackets), {where}: {'; '.join(windows)}"
@@ -537,7 +483,7 @@ def findings(o: ScalingOptions, summary: Summary) -> Iterator[str]:
         )
         yield (
             f"Characters until then with the largest budget: {ends}; Witten-Bell models of the same windows "
-            f"{drifts or NOT_MEASURED}."
+            f"{drifts or 'not measured'}."
         )
 
 
@@ -546,7 +492,13 @@ STUDY = Study(
     question="Linear, MLP or transformer: which predicts text best at equal data and compute, and which drifts last?",
     options=ScalingOptions,
     cells=cells,
-    analyse=analysis(rows=derived_rows, tables=tables, figures=figures, findings=findings, setting=setting),
+    analyse=analysis(
+        rows=derived_rows,
+        tables=tables,
+        figures=figures,
+        findings=findings,
+        setting=lambda o: "the default text" if o.corpus == "default" else Path(o.corpus).name,
+    ),
     labels=("budget", "width", "window"),
     reads=("corpus",),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from scipy.special import log_softmax, softmax
 from agents import make_agent, tournament
 from experiments.cells import Cell, Label, Record
 from experiments.charts import COLOURS, Figure, end_labels, log2_axis, new_panels, no_data, plot_series, span
-from experiments.measure import networks_left_out, trains_networks
+from experiments.measure import NetworkOptions, networks_left_out, trains_networks
 from experiments.studies.text import BRIDGE, DISTANCE2
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Interval, Summary, Table, beyond_chance, interval_words, paired_rows, with_interval
@@ -29,7 +29,7 @@ from ntp_envs.tasks import Text
 
 
 @dataclass(frozen=True)
-class SelectionOptions(CorpusOptions):
+class SelectionOptions(CorpusOptions, NetworkOptions):
     """The text, and sizes of the sweep; the defaults are the full study."""
 
     contamination: float = option(0.03, above=0.0, most=0.25)
@@ -48,8 +48,6 @@ class SelectionOptions(CorpusOptions):
     """Updates of a training."""
     checkpoints: int = option(12, quick=7, least=2)
     """Checkpoints of a training, evenly spread over the logarithm of the last 39 steps of 40."""
-    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
-    """Train networks, which needs torch (the extra ``neural``); by default where it is installed."""
     network_horizon: int = option(128, quick=64, least=2)
     """Length of the documents that the network learns from."""
     width: int = option(64, quick=32)

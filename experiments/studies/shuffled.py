@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +43,7 @@ from ntp_envs.text import load_text
 
 
 @dataclass(frozen=True)
-class ShuffledOptions(CorpusOptions):
+class ShuffledOptions(CorpusOptions, measure.NetworkOptions):
     """The text, and sizes of the sweep; the defaults are the full study."""
 
     contamination: float = option(0.03, above=0.0, most=0.25)  # beyond, no bigram is near
@@ -56,8 +56,6 @@ class ShuffledOptions(CorpusOptions):
     """Documents that are learned from there."""
     chunks: tuple[int, ...] = option((16, 32, 64, 128), quick=(32, 64))
     """Chunks K of the learners between next-token and whole-document; those below H are used."""
-    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
-    """Train networks, which needs torch (the extra ``neural``); by default where it is installed."""
     network_vocab: int = option(12, least=2)
     """Vocabulary where any bigram model may be learned, and networks are trained on whole documents."""
     network_horizon: int = option(256, least=2)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from experiments import charts, measure
 from experiments.cells import Cell, Label, Record
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Places, Series, Summary, Table, pivot
-from experiments.texts import SAMPLE, CorpusOptions, checked_text, of_texts, read, sample_records
+from experiments.texts import SAMPLE, CorpusOptions, ExpertOptions, checked_text, of_texts, read, sample_records
 from ntp_envs import ARLinearClass, NGramClass, Policy, collect, distance
 from ntp_envs.arrays import FloatArray
 from ntp_envs.checks import check_int
@@ -26,23 +26,17 @@ from ntp_envs.tasks import Text
 
 
 @dataclass(frozen=True)
-class TextOptions(CorpusOptions):
+class TextOptions(CorpusOptions, ExpertOptions, measure.NetworkOptions):
     """The text, and sizes of the sweep; the defaults are the full study."""
 
     max_vocab: int | None = None
     """Largest vocabulary; by default 96 characters (more where the script has more), 256 bytes or 1000 words."""
-    expert_order: int = option(6)
-    """Order of the n-gram model of the text that is the expert."""
     horizon: int = option(256, quick=64, least=2)
     """Tokens to write."""
-    prompt_length: int = option(16, least=0)
-    """Tokens of the text that they follow."""
     orders: tuple[int, ...] = option((1, 2, 3, 4, 5))
     """Orders of the n-gram learners."""
     windows: tuple[int, ...] = option((1, 2, 4, 16), quick=(1, 2, 4))
     """Tokens that each linear learner sees."""
-    neural: Literal["auto", "yes", "no"] = option("auto", choices=("auto", "yes", "no"))
-    """Train MLPs, which needs torch (the extra ``neural``); by default where it is installed."""
     mlp_window: int = option(8)
     """Tokens that the MLP sees."""
     width: int = option(256, quick=64)
