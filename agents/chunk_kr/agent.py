@@ -312,17 +312,17 @@ class ChunkKR(Agent):
     normalised. Where K does not divide H the last chunk is shorter and has a program of its own, with the bound
     ``B ** (its length / K)``.
 
-    Compute: N = (prefixes that differ in features) * 2**K points. Where each feature is an indicator of a token at some
-    place, a sign, a product of such, or does not look into the chunk (all maps of `ntp_envs.features` but a callable,
-    which may be anything), the kernel of two points depends on their prefixes and on where their strings differ. Walsh
-    transforms over strings then leave one eigenproblem of the n prefixes for each of 2**K indices: a few seconds and
-    .2 GB at K = 16 with one pooled prefix, at K = 10 with 24, and at K = 6 with 200. Elsewhere, up to 4096 points, the
-    Gram matrix is diagonalised whole (O(N^3), a minute); above that, pivoted Cholesky of rank ``low_rank``
-    (O(N rank^2), about 2 GB and a few minutes at 50000 points), a restriction of the space whose size is reported as
-    ``trace_error``. The practical limit is then K = 12 with one pooled prefix, 7 with 24, 4 with 200. The products
-    themselves are harmless: their logarithms lie in [K log(2/3), K log 2]. Low rank is a way round memory, not quality:
-    the spectrum falls slowly, and a fit that leaves out a good part of the trace can be farther from the expert than
-    log-loss (the study ``stability`` shows it). Trust it if ``trace_error`` is small.
+    Compute: N = (prefixes that differ in features) * 2**K points. Over windows, offsets, positions, prompts, episodes
+    and flips, and products of these, the kernel of two points depends on their prefixes and on where their strings
+    differ (over the signs of all places, ``PrefixSigns``, if all chunks begin at one). Walsh transforms over strings
+    then leave one eigenproblem of the prefixes for each of 2**K indices: a few seconds and .2 GB at K = 16 with one
+    pooled prefix, at K = 10 with 24, and at K = 6 with 200. Elsewhere, up to 4096 points, the Gram matrix is
+    diagonalised whole (O(N^3), a minute); above that, pivoted Cholesky of rank ``low_rank`` (O(N rank^2), about 2 GB
+    and a few minutes at 50000 points), a restriction of the space whose size is reported as ``trace_error``. The
+    practical limit is then K = 12 with one pooled prefix, 7 with 24, 4 with 200. The products themselves are harmless:
+    their logarithms lie in [K log(2/3), K log 2]. Low rank is a way round memory, not quality: the spectrum falls
+    slowly, and a fit that leaves out a good part of the trace can be farther from the expert than log-loss (the study
+    ``stability`` shows it). Trust it if ``trace_error`` is small.
 
     Args:
         chunk: K.

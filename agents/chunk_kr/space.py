@@ -523,9 +523,9 @@ STATIONARY = 1e-12
 def stationary(tree: Tree) -> bool:
     """Whether <u(p, s), u(q, s')> is a function of p, q and s XOR s' at every token.
 
-    So it is where each feature is an indicator of one token at a place, a sign, a product of such, or does not look
-    into the chunk. It says that the Walsh transforms of u over strings are orthogonal at different indices, so that
-    at most d of these are there.
+    So it is where each feature is an indicator or the sign of a token, the same one counted from the chunk after every
+    prefix, a product of such, or blind to the chunk. It says that the Walsh transforms of u over strings are orthogonal
+    at different indices, so that at most d of these are there.
     """
     for level in tree:
         n, size, dimension = level.shape

@@ -388,7 +388,7 @@ def findings(o: StabilityOptions, summary: Summary) -> Iterator[str]:
         )
     yield (
         f"The practical limit of K is the number of points, pooled prefixes times 2**K: {MAX_STATIONARY} where "
-        "features are indicators of tokens, signs, or products of these. Where they are not, the Gram matrix is used "
+        "the kernel depends on where two strings differ, as it does here. Where it does not, the Gram matrix is used "
         "whole up to 4096, and low rank, above that, leaves out what it says."
     )
     shares = summary.timings.select(SHARE, part=GROWTH)
