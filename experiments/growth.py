@@ -308,9 +308,9 @@ def works() -> list[Work]:
         Work(
             "fit ChunkKR, linear, n=1000, H=K",
             "K",
-            [4, 5, 6, 7],
+            [7, 9, 12, 15],
             lambda k: fit(ChunkKR(chunk=k), n=1000, horizon=k),
-            "classes of flips (Walsh transforms); a shorter chunk",
+            "`max_points`; a shorter chunk",
             steps=True,
         ),
         Work(

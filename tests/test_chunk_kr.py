@@ -35,6 +35,7 @@ from agents.chunk_kr.space import (
     log_chunk_kernel,
     sequence_features,
     tree_keys,
+    walsh,
     walsh_embedding,
 )
 from agents.testing import Problem, check_agent
@@ -49,7 +50,19 @@ from ntp_envs import (
 )
 from ntp_envs.arrays import all_sequences
 from ntp_envs.distances import approximation_factor, distance
-from ntp_envs.features import CallableFeatures, FlipSign, WindowOneHot
+from ntp_envs.features import (
+    ByPosition,
+    CallableFeatures,
+    Concatenated,
+    EpisodeBits,
+    FlipSign,
+    OffsetsOneHot,
+    PairwiseProducts,
+    Position,
+    PrefixSigns,
+    PromptFeatures,
+    WindowOneHot,
+)
 from ntp_envs.policy_classes import ARLinearClass
 
 
@@ -367,12 +380,13 @@ def test_every_low_rank_gives_a_policy(seed, rank):
 # == parts =============================================================================================================
 
 
-def random_points(seed, n=3, length=2, dimension=3, draws=4, factorises=False):
-    """Random features in the unit ball at every node (or token), and a few strings drawn after every prefix."""
+def random_points(seed, n=3, length=2, dimension=3, draws=4, blind=False):
+    """Random features in the unit ball at every node (or token: blind to the chunk), and a few strings drawn after
+    every prefix."""
     rng = np.random.default_rng(seed)
     tree = []
     for t in range(length):
-        u = rng.normal(size=(n, 1 if factorises else 2**t, dimension))
+        u = rng.normal(size=(n, 1 if blind else 2**t, dimension))
         u = u / np.linalg.norm(u, axis=2, keepdims=True) * rng.random((n, u.shape[1], 1))
         tree.append(np.repeat(u, 2**t // u.shape[1], axis=1))
     weights = rng.multinomial(draws, np.full(2**length, 0.5**length), size=n).astype(float)
@@ -453,12 +467,69 @@ def test_full_cholesky_equals_the_gram_matrix_and_low_rank_reports_what_it_leave
     assert np.linalg.eigvalsh(missing).min() > -1e-9  # a subset of the space, with its norms
 
 
-@pytest.mark.parametrize(("n", "length", "dimension"), [(1, 5, 1), (3, 4, 2), (6, 3, 1), (4, 1, 3)])
-def test_walsh_coordinates_are_those_of_the_gram_matrix_where_features_do_not_look_into_the_chunk(n, length, dimension):
-    points = random_points(7, n=n, length=length, dimension=dimension, factorises=True)
-    assert points.factorises and not random_points(7, n=2).factorises
+MAPS = [
+    FlipSign(),
+    WindowOneHot(2, 3),
+    WindowOneHot(2, 7, bias=False),
+    OffsetsOneHot(2, [-1, -3]),
+    Position(2, 8),
+    PromptFeatures(2, 3),
+    EpisodeBits(2),
+    ByPosition(WindowOneHot(2, 2), 8),
+    PairwiseProducts(WindowOneHot(2, 3)),
+    Concatenated([WindowOneHot(2, 2), Position(2, 8)]),
+    PrefixSigns(2, 3, 8, degree=3),
+]
+
+
+def counted(prompts, tokens):
+    """The share of ones: neither an indicator of a token nor a sign."""
+    share = (prompts.sum(axis=1) + tokens.sum(axis=1)) / 32
+    return np.stack([0.7 + 0 * share, share], axis=1)
+
+
+COUNTED = CallableFeatures(counted, 2, 2)
+
+
+def drawn_points(features, chunk, starts=(0, 2), seed=0, n=6):
+    """Points of chunks at some places of random sequences, after prompts of three."""
+    rng = np.random.default_rng(seed)
+    demos = Demonstrations(rng.integers(2, size=(n, 3)), rng.integers(2, size=(n, 8)), vocab_size=2)
+    places = [slice(start, start + chunk) for start in starts]
+    return collect_points(demos, PrefixReader(features), places, max_points=None)
+
+
+@pytest.mark.parametrize("starts", [(2,), (0, 2)])
+@pytest.mark.parametrize("features", [*MAPS, COUNTED], ids=lambda features: type(features).__name__)
+def test_a_kernel_is_stationary_if_its_matrix_is(features, starts):
+    """Renaming all strings by the same exclusive or leaves the Gram matrix as it is, or it does not."""
+    points = drawn_points(features, 4, starts)
+    gram, strings = gram_matrix(points).reshape(points.n_prefixes, 16, points.n_prefixes, 16), np.arange(16)
+    moved = max(np.abs(gram[:, strings ^ by][:, :, :, strings ^ by] - gram).max() for by in strings)
+    assert points.stationary == (
+        features is not COUNTED and (len(starts) == 1 or not isinstance(features, PrefixSigns))
+    )
+    assert moved < 1e-12 if points.stationary else moved > 1e-3
+
+
+def test_random_features_are_not_stationary_unless_blind_to_the_chunk():
+    assert random_points(7, blind=True).stationary and not random_points(7).stationary
+
+
+PLACES = [(1, 5, 1), (3, 4, 2), (6, 3, 1), (4, 1, 3)]  # n, K, d
+
+
+@pytest.mark.parametrize("made", [*PLACES, *MAPS], ids=str)
+def test_walsh_coordinates_are_those_of_the_gram_matrix(made):
+    if isinstance(made, tuple):
+        n, length, d = made
+        points, beyond = (random_points(seed, k, length, d, blind=True) for seed, k in ((7, n), (8, 3)))
+    else:
+        starts = (2,) if isinstance(made, PrefixSigns) else (0, 2)
+        points, beyond = drawn_points(made, 4, starts), drawn_points(made, 4, (0, 4), seed=1)
     embedding, whole, gram = walsh_embedding(points), eigen_embedding(points), gram_matrix(points)
     phi = embedding.matrix()
+    assert np.abs(phi @ phi.T - gram).max() < 1e-12 * gram.max() or embedding.rank < points.n_points
     assert np.abs(phi @ phi.T - gram).max() < 1e-7 * gram.max()
     assert np.allclose(phi.T @ phi, np.diag(embedding.eigenvalues), atol=1e-8 * gram.max())
     assert embedding.condition == pytest.approx(whole.condition, rel=1e-5)
@@ -469,19 +540,70 @@ def test_walsh_coordinates_are_those_of_the_gram_matrix_where_features_do_not_lo
     assert np.allclose(embedding.phi @ c, phi @ c, atol=1e-12) and np.allclose(embedding.phi.T @ values, phi.T @ values)
     # elsewhere: kernel coefficients a of values G a, by each embedding's own coordinates
     coefficients = rng.normal(size=points.n_points)
-    elsewhere = random_points(8, n=3, length=length, dimension=dimension, factorises=True).tree
-    at = [one.expansion(one.matrix().T @ coefficients)(elsewhere) for one in (embedding, whole)]
+    at = [one.expansion(one.matrix().T @ coefficients)(beyond.tree) for one in (embedding, whole)]
     assert np.abs(at[0] - at[1]).max() < 1e-6 * np.abs(at[1]).max()
 
 
+def test_a_kernel_that_is_stationary_between_the_data_alone_is_summed_beyond_them():
+    """Features that look into the chunk after some prefixes, none of them in the data."""
+
+    def looks(prompts, tokens):
+        u = COUNTED.context(prompts, tokens)
+        u[:, 1] = np.where(prompts[:, 0] == 1, u[:, 1], 0.3)
+        return u
+
+    reader = PrefixReader(CallableFeatures(looks, 2, 2))
+    demos = Demonstrations(np.zeros((5, 1), int), all_sequences(2, 3)[:5], vocab_size=2)
+    points = collect_points(demos, reader, [slice(0, 3)], max_points=None)
+    assert points.stationary
+    beyond = reader.tree((np.array([[0], [1]]), np.zeros((2, 0), int)), 3)
+    assert not random_points(0).stationary
+    at = [
+        one.expansion(one.matrix().T @ points.weights.ravel())(beyond)
+        for one in (walsh_embedding(points), eigen_embedding(points))
+    ]
+    assert np.allclose(*at, atol=1e-9)
+
+
+# the law of one pooled prefix after 16 tokens, 24 after 10, and 200 after 6
+@pytest.mark.parametrize(("n", "chunk"), [(1, 16), (24, 10), (200, 6)])
+def test_long_chunks_of_windows_are_fitted_whole(n, chunk):
+    """Certified, and the function is that law where the kernel is summed directly, point by point."""
+    rng = np.random.default_rng(0)
+    prompts = np.repeat((rng.choice(2**11, size=n, replace=False)[:, None] >> np.arange(11)) & 1, 20, axis=0)
+    tokens = (rng.random((len(prompts), chunk)) < 0.8).astype(int)
+    points = collect_points(
+        Demonstrations(prompts, tokens, vocab_size=2),
+        PrefixReader(WindowOneHot(2, 11)),
+        [slice(0, chunk)],
+        max_points=None,
+    )
+    assert points.n_prefixes == n and points.stationary
+    embedding, radius = walsh_embedding(points), 0.6**chunk
+    assert embedding.rank == points.n_points and embedding.trace_error == 0
+    found = solve_admm(embedding, points.weights, radius, tol=1e-6, max_iterations=5000)
+    assert found.acceptable(1e-6) and found.certificate.log_likelihood > -chunk * math.log(2) + 0.1
+    expansion = embedding.expansion(found.c)
+    kernel_sums = walsh(expansion.coefficients.T).ravel()
+    at = rng.choice(points.n_points, size=20, replace=False)
+    at[:10] = rng.choice(np.flatnonzero(points.weights), size=10)
+    columns = np.exp(log_chunk_kernel(points.tree, sequence_features(points.tree, at)))
+    assert np.allclose(kernel_sums @ columns, found.law.ravel()[at], rtol=0, atol=1.1e-6)
+    values = (embedding.phi @ found.c).reshape(found.law.shape)
+    assert kernel_sums @ values.ravel() == pytest.approx(found.c @ found.c, rel=1e-6)  # a' G a, the norm squared
+    assert found.c @ found.c <= radius**2 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("window", [None, 2, 4])
 @pytest.mark.parametrize("chunk", [3, 6])
-def test_a_fit_by_walsh_transforms_is_the_fit_of_the_gram_matrix(chunk, monkeypatch, rng, tmp_path):
+def test_a_fit_by_walsh_transforms_is_the_fit_of_the_gram_matrix(chunk, window, monkeypatch, rng, tmp_path):
     task = make_task("Contamination", horizon=6, eps=0.1)
     demonstrations = collect(task, 30, rng)
+    policy_class = task.policy_class if window is None else ARLinearClass(WindowOneHot(2, window), 4.0)
     fits = []
     for small in (1024, 0):
         monkeypatch.setattr("agents.chunk_kr.agent.SMALL_POINTS", small)
-        fits.append(ChunkKR(chunk, norm_bound=1.0, tol=1e-8).fit(demonstrations, task.policy_class))
+        fits.append(ChunkKR(chunk, norm_bound=1.0, tol=1e-8).fit(demonstrations, policy_class))
     methods = [{program["method"] for program in fit.fit_report_.details["programs"]} for fit in fits]
     assert methods == [{"eigen"}, {"walsh"}]
     assert fits[0].fit_report_.objective == pytest.approx(fits[1].fit_report_.objective, abs=2e-8)
@@ -495,7 +617,7 @@ def test_a_fit_by_walsh_transforms_is_the_fit_of_the_gram_matrix(chunk, monkeypa
     assert ours == pytest.approx(distance(task.expert, fits[1].policy_, task).values[-1], abs=1e-10)
 
 
-def test_many_points_are_refused_unless_they_factorise():
+def test_many_points_are_refused_and_sooner_where_the_kernel_is_not_stationary():
     task = make_task("Contamination", horizon=17)
     points = collect_points(task.population(chunk=16), PrefixReader(FlipSign()), [slice(0, 16)], max_points=None)
     assert points.n_points == 2**16
@@ -503,17 +625,17 @@ def test_many_points_are_refused_unless_they_factorise():
         ChunkKR(17).fit(task.population(chunk=17), task.policy_class)
     with pytest.raises(NotTractableError, match="max_points=1000"):
         ChunkKR(10, max_points=1000).fit(task.population(chunk=10), task.policy_class)
-    window = ARLinearClass(WindowOneHot(2, 3), 2.0)
+    demos = Demonstrations(np.zeros((1, 3), int), np.zeros((1, 16), int), vocab_size=2)
     with pytest.raises(NotTractableError, match="max_points=50000"):
-        ChunkKR(16).fit(Demonstrations(np.zeros((1, 3), int), np.zeros((1, 16), int), vocab_size=2), window)
+        ChunkKR(16).fit(demos, ARLinearClass(COUNTED, 2.0))
 
 
 @pytest.mark.parametrize(
-    ("embed", "factorises"),
+    ("embed", "blind"),
     [(eigen_embedding, False), (lambda points: cholesky_embedding(points, 8), False), (walsh_embedding, True)],
 )
-def test_expansion_gives_the_same_values_as_the_coordinates(embed, factorises):
-    points = random_points(3, n=4, length=2, factorises=factorises)
+def test_expansion_gives_the_same_values_as_the_coordinates(embed, blind):
+    points = random_points(3, n=4, length=2, blind=blind)
     embedding = embed(points)
     c = np.random.default_rng(0).normal(size=embedding.rank)
     values = embedding.expansion(c)(points.tree)

@@ -289,9 +289,9 @@ def chunk_policy(laws: dict[int, ChunkLaw], chunk: int, horizon: int, prompt_len
 # -- ChunkKR: kernel relaxation of the rho-estimator on chunks of K binary tokens -------------------------------------
 
 
-#: up to this many points the Gram matrix is diagonalised whole, whatever its structure
-SMALL_POINTS = 1024
-#: up to this many, where it has none to use; above, pivoted Cholesky at this rank
+#: up to this many points the Gram matrix is diagonalised whole, though the kernel be stationary
+SMALL_POINTS = 128
+#: up to this many, where it is not; above, pivoted Cholesky at this rank
 FULL_POINTS = 4096
 DEFAULT_RANK = 1024
 
@@ -312,14 +312,17 @@ class ChunkKR(Agent):
     normalised. Where K does not divide H the last chunk is shorter and has a program of its own, with the bound
     ``B ** (its length / K)``.
 
-    Compute: N = (prefixes that differ in features) * 2**K points. Where features do not look into the chunk (classes of
-    flips) the kernel factorises over tokens, and Walsh transforms diagonalise it: a single pooled prefix takes seconds
-    at K = 16. Elsewhere, up to 4096 points, the Gram matrix is diagonalised whole (O(N^3), seconds); above that,
-    pivoted Cholesky of rank ``low_rank`` (O(N rank^2), about 2 GB and a few minutes at 50000 points), a restriction of
-    the space whose size is reported as ``trace_error``. The practical limit is then K = 7 with 24 pooled prefixes,
-    K = 4 with 200. The products themselves are harmless: their logarithms lie in [K log(2/3), K log 2]. Low rank is a
-    way round memory, not quality: the spectrum falls slowly, and a fit that leaves out a good part of the trace can be
-    farther from the expert than log-loss (the study ``stability`` shows it). Trust it if ``trace_error`` is small.
+    Compute: N = (prefixes that differ in features) * 2**K points. Over windows, offsets, positions, prompts, episodes
+    and flips, and products of these, the kernel of two points depends on their prefixes and on where their strings
+    differ (over the signs of all places, ``PrefixSigns``, if all chunks begin at one). Walsh transforms over strings
+    then leave one eigenproblem of the prefixes for each of 2**K indices: a few seconds and .2 GB at K = 16 with one
+    pooled prefix, at K = 10 with 24, and at K = 6 with 200. Elsewhere, up to 4096 points, the Gram matrix is
+    diagonalised whole (O(N^3), a minute); above that, pivoted Cholesky of rank ``low_rank`` (O(N rank^2), about 2 GB
+    and a few minutes at 50000 points), a restriction of the space whose size is reported as ``trace_error``. The
+    practical limit is then K = 12 with one pooled prefix, 7 with 24, 4 with 200. The products themselves are harmless:
+    their logarithms lie in [K log(2/3), K log 2]. Low rank is a way round memory, not quality: the spectrum falls
+    slowly, and a fit that leaves out a good part of the trace can be farther from the expert than log-loss (the study
+    ``stability`` shows it). Trust it if ``trace_error`` is small.
 
     Args:
         chunk: K.
@@ -446,7 +449,7 @@ class ChunkKR(Agent):
 
     def _embed(self, points: ChunkPoints) -> Embedding:
         if self.low_rank is None:
-            if points.n_points > SMALL_POINTS and points.factorises:
+            if points.n_points > SMALL_POINTS and points.stationary:
                 return walsh_embedding(points)
             if points.n_points <= FULL_POINTS:
                 return eigen_embedding(points)
@@ -533,7 +536,12 @@ def program_details(program: _Program, solution: Solution, radius: float, second
     """
     points, embedding = program.points, program.embedding
     # floats held at once for every point: of the Gram matrix or coordinates, and vectors of the solver
-    held = {"eigen": 5 * points.n_points, "walsh": 5 * points.n_prefixes + 50, "cholesky": 3 * embedding.rank}
+    d = points.tree[0].shape[2]
+    held = {
+        "eigen": 5 * points.n_points + d * points.length,
+        "walsh": 5 * points.n_prefixes + 50 + 4 * d,
+        "cholesky": 3 * embedding.rank + d * points.length,
+    }
     return {
         "length": points.length,
         "positions": points.positions,
@@ -555,5 +563,5 @@ def program_details(program: _Program, solution: Solution, radius: float, second
         "seconds_gram": program.seconds,
         "seconds_solver": seconds,
         "projection_share": solution.projection_seconds / max(seconds, 1e-9),
-        "memory_bytes": 8 * points.n_points * (held[embedding.method] + points.tree[0].shape[2] * points.length),
+        "memory_bytes": 8 * points.n_points * held[embedding.method],
     }

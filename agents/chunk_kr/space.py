@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,8 +149,8 @@ def tree_keys(tree: Tree) -> list[bytes]:
 
 #: floats of features held at once
 POINTS_BLOCK = 2**21
-#: points at most, by default: in general, and where features do not look into the chunk
-MAX_POINTS, MAX_FACTORISED = 50_000, 2**16
+#: points at most, by default: in general, and where the kernel is stationary
+MAX_POINTS, MAX_STATIONARY = 50_000, 2**16
 
 
 @dataclass
@@ -181,10 +181,10 @@ class ChunkPoints:
     def n_points(self) -> int:
         return self.weights.size
 
-    @property
-    def factorises(self) -> bool:
-        """Whether no feature looks into the chunk: the kernel is then diagonalised by `walsh_embedding`."""
-        return not looks_into_chunk(self.tree)
+    @cached_property
+    def stationary(self) -> bool:
+        """Whether the kernel is `stationary`, and diagonalised by `walsh_embedding`."""
+        return stationary(self.tree)
 
 
 def chunk_groups(demonstrations: Demonstrations, chunk: int) -> dict[int, list[slice]]:
@@ -209,8 +209,8 @@ def collect_points(
         demonstrations: the data; their weights are used.
         reader: of the class's features.
         positions: chunk positions, of equal length K.
-        max_points: refuse more than this many pooled prefixes * 2**K; by default `MAX_POINTS`, and more where they
-            factorise.
+        max_points: refuse more than this many pooled prefixes * 2**K; by default `MAX_POINTS`, and `MAX_STATIONARY`
+            where the kernel is.
         exchangeable: the demonstrations hold one representative a number of events (populations of the Bernoulli
             tasks): spread its weight evenly over the strings with as many, as the expert does.
 
@@ -220,7 +220,7 @@ def collect_points(
     """
     length = positions[0].stop - positions[0].start
     size = 2**length
-    limit = MAX_FACTORISED if max_points is None else max_points
+    limit = MAX_STATIONARY if max_points is None else max_points
     if size > limit:
         raise _too_many(length, 1, limit)
     row_weights = demonstrations.normalised_weights() / len(positions)
@@ -238,15 +238,13 @@ def collect_points(
         for start in range(0, len(used), step):
             block = used[start : start + step]
             tree, order = canonical_order(reader.tree(tuple(part[block] for part in contexts), length))
-            if max_points is None and looks_into_chunk(tree):
-                limit = MAX_POINTS
             renamed = np.take_along_axis(table[block], order, axis=1)
             for i, key in enumerate(tree_keys(tree)):
                 row = rows.setdefault(key, len(rows))
                 if row < len(weights):
                     weights[row] += renamed[i]
                     continue
-                if len(rows) * size > limit or len(rows) ** 2 * size > 2**8 * MAX_FACTORISED:
+                if len(rows) * size > limit or len(rows) ** 2 * size > 2**8 * MAX_STATIONARY:
                     raise _too_many(length, len(rows), limit)
                 trees.append([level[i] for level in tree])
                 weights.append(renamed[i].copy())
@@ -254,7 +252,10 @@ def collect_points(
     if exchangeable:
         pooled = _spread(pooled, length)
     tree = [np.stack([one[t] for one in trees]) for t in range(length)]
-    return ChunkPoints(length, tree, pooled / pooled.sum(), rows, raw, len(positions))
+    points = ChunkPoints(length, tree, pooled / pooled.sum(), rows, raw, len(positions))
+    if max_points is None and points.n_points > MAX_POINTS and not points.stationary:
+        raise _too_many(length, points.n_prefixes, MAX_POINTS)
+    return points
 
 
 def _spread(weights: FloatArray, length: int) -> FloatArray:
@@ -372,10 +373,10 @@ class Expansion(Savable):
 
 @dataclass(frozen=True, eq=False)
 class WalshExpansion(Savable):
-    """The same, where features do not look into the chunk: all values after a prefix at once, by Walsh transforms.
+    """The same, where the kernel is stationary: all values after a prefix at once, by Walsh transforms.
 
     Attributes:
-        tree: K arrays ``(n, 1, d)``, the features at each token after the data prefixes.
+        tree: K arrays ``(n, 2**t, d)``, the features after the data prefixes.
         coefficients: ``(2**K, n)`` Walsh transform, over strings, of the kernel coefficients of the data points.
         constant: as for `Expansion`.
     """
@@ -393,10 +394,14 @@ class WalshExpansion(Savable):
         out = np.empty((len(tree[0]), size))
         step = max(1, BLOCK // (size * n))
         for start in range(0, len(out), step):
-            kernel, low, high = walsh_kernel([level[start : start + step] for level in tree], self.tree)
-            if seen is not None:
-                seen.see(np.array([low, high]))
-            out[start : start + step] = walsh(np.einsum("wpq,wq->pw", kernel, self.coefficients)) + self.constant
+            block = [level[start : start + step] for level in tree]
+            if stationary([np.concatenate(levels) for levels in zip(self.tree, block, strict=True)]):
+                kernel = walsh_kernel(block, self.tree, seen)
+                values = walsh(np.einsum("wpq,wq->pw", kernel, self.coefficients)) + self.constant
+            else:  # it is between the data, and not beyond them
+                landmarks = sequence_features(self.tree, np.arange(size * n))
+                values = Expansion(landmarks, walsh(self.coefficients.T).ravel(), self.constant)(block, seen)
+            out[start : start + step] = values
         return out
 
 
@@ -506,13 +511,35 @@ def _by_landmarks(
     return lambda c: Expansion(landmarks, basis @ c, float(constants @ c))
 
 
-# Where features do not look into the chunk, the kernel of two points depends on the prefixes and on where the two
-# strings differ, and factorises over tokens: its Walsh transform over strings is diagonal in them.
+# Where <u, u'> of any two prefixes depends on the strings that follow them through the tokens in which these differ
+# alone, so does the kernel: it is stationary on the group of strings under exclusive or, and Walsh transforms, which
+# are its characters, make it diagonal in them.
 
 
-def looks_into_chunk(tree: Tree) -> bool:
-    """Whether the features at some token depend on those of the same chunk before it."""
-    return any(bool((level != level[:, :1]).any()) for level in tree)
+#: inner products that ought to vanish may differ from zero by this much
+STATIONARY = 1e-12
+
+
+def stationary(tree: Tree) -> bool:
+    """Whether <u(p, s), u(q, s')> is a function of p, q and s XOR s' at every token.
+
+    So it is where each feature is an indicator or the sign of a token, the same one counted from the chunk after every
+    prefix, a product of such, or blind to the chunk. It says that the Walsh transforms of u over strings are orthogonal
+    at different indices, so that at most d of these are there.
+    """
+    for level in tree:
+        n, size, dimension = level.shape
+        if bool((level == level[:, :1]).all()):
+            continue
+        spectrum = walsh(np.moveaxis(level, 1, 2)) / math.sqrt(size)
+        present = np.flatnonzero(np.abs(spectrum).max(axis=(0, 1)) > STATIONARY)
+        if len(present) > dimension:
+            return False
+        parts = np.moveaxis(spectrum[:, :, present], 2, 0)  # (indices, n, d)
+        moments = np.moveaxis(parts, 1, 2) @ parts
+        if np.abs(parts @ (moments.sum(axis=0) - moments)).max() > STATIONARY * n:
+            return False
+    return True
 
 
 def walsh(values: FloatArray) -> FloatArray:
@@ -533,23 +560,12 @@ def _signs(size: int) -> FloatArray:
     return hadamard(size, dtype=np.float64)
 
 
-def walsh_kernel(tree: Tree, other: Tree) -> tuple[FloatArray, float, float]:
-    """Eigenvalues over strings of the kernel between the prefixes of two trees that do not look into the chunk.
-
-    kappa(t) +- kappa(-t) are ``2 / (1 - t**2 / 4)`` and ``t / (1 - t**2 / 4)``; the product over tokens takes one or
-    the other by the bits of w.
-
-    Returns:
-        ``(2**K, n, m)``, and the smallest and largest log-product of the kernel itself.
-    """
-    out = np.ones((len(tree[0]), len(other[0]), 1))
-    low, high = np.zeros(()), np.zeros(())
-    for level, level2 in zip(tree, other, strict=True):
-        t = level[:, 0] @ level2[:, 0].T
-        both = np.stack([np.full_like(t, 2.0), t], axis=-1) / (1.0 - 0.25 * t * t)[..., None]
-        out = (out[..., None] * both[:, :, None, :]).reshape(*t.shape, -1)
-        low, high = low - np.log1p(0.5 * np.abs(t)), high - np.log1p(-0.5 * np.abs(t))
-    return np.ascontiguousarray(np.moveaxis(out, 2, 0)), float(np.min(low)), float(np.max(high))
+def walsh_kernel(tree: Tree, other: Tree, seen: KernelRange | None = None) -> FloatArray:
+    """``(2**K, n, m)`` eigenvalues over strings of the stationary kernel between the prefixes of two trees."""
+    n, m, size = len(tree[0]), len(other[0]), 2 ** len(tree)
+    origins = sequence_features(other, size * np.arange(m))
+    kernel = np.exp(log_chunk_kernel(tree, origins, seen)).reshape(n, size, m)
+    return np.moveaxis(walsh(np.moveaxis(kernel, 1, 2)), 2, 0) * math.sqrt(size)
 
 
 class _WalshCoordinates(LinearOperator):
@@ -582,13 +598,13 @@ class _WalshCoordinates(LinearOperator):
 
 
 def walsh_embedding(points: ChunkPoints) -> Embedding:
-    """The coordinates of `eigen_embedding` where the features do not look into the chunk.
+    """The coordinates of `eigen_embedding` where the kernel is `stationary`.
 
     One eigendecomposition of the n prefixes for each of the 2**K indices of the transform: O(2**K n^3) in place of
     O(2**(3 K) n^3) time, O(2**K n^2) memory, and O(2**K (n^2 + K n)) for a product with ``phi``.
     """
-    tree: Tree = [level[:, :1] for level in points.tree]
-    kernel, low, high = walsh_kernel(tree, tree)
+    seen = KernelRange()
+    kernel = walsh_kernel(points.tree, points.tree, seen)
     values, vectors = np.linalg.eigh(kernel)
     largest, smallest = float(values.max()), float(values.min())
     kept = np.flatnonzero(values.ravel() > EIGEN_CUT * largest)
@@ -612,7 +628,7 @@ def walsh_embedding(points: ChunkPoints) -> Embedding:
         if worth:
             own = float(c[-1]) / norm
             coefficients[0] -= own * (vectors[0][:, first] / roots[0][first]) @ inside
-        return WalshExpansion(tree, coefficients, own)
+        return WalshExpansion(points.tree, coefficients, own)
 
     return Embedding(
         phi=_WalshCoordinates(factors, kept, constant),
@@ -620,7 +636,7 @@ def walsh_embedding(points: ChunkPoints) -> Embedding:
         size=strings,
         condition=largest / max(smallest, np.finfo(np.float64).eps * largest),
         trace_error=max(0.0, 1.0 - float(flat.sum()) / float(values.sum())),
-        kernel=KernelRange(low, high),
+        kernel=seen,
         method="walsh",
         expansion=expansion,
     )
