@@ -2,7 +2,7 @@
 
 The loss is ``f(theta) = sum_rows sum_a counts_a * -log softmax(<theta, phi>)_a``, in nats. Rows are contexts pooled
 over the data where the features have a finite memory, positions of sequences otherwise; in the second case they are
-kept in memory up to `MEMORY_BYTES` and computed anew in every pass beyond that.
+kept in memory up to `MEMORY_BYTES`, indicators of two tokens as digits, and computed anew in every pass beyond that.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, Indicat
 
 MEMORY_BYTES = 1 << 29
 PASS_BYTES = 1 << 21  # rows handled at once in a pass: fits in cache
+MANY_ROWS = 1 << 16  # so many or more: how they are kept decides how long a pass takes
 DENSE_LIMIT = 8192  # weights: a Hessian takes half a gigabyte, and minutes to diagonalise
 
 
@@ -78,18 +79,18 @@ class SoftmaxRows:
 
     def loss_and_gradient(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """``f(theta)`` and its ``(d,)`` gradient."""
-        from scipy.special import expit
-
         self.gradient_passes += 1
         loss, gradient = 0.0, np.zeros(self.features.dimension)
         for values, counts in self.blocks():
             if self.by_context and self.vocab_size == 2:
                 log_odds = values @ theta  # (N,)
                 total = counts[:, 0] + counts[:, 1]
+                small = np.exp(-np.abs(log_odds))
                 # log(1 + e^z) = max(z, 0) + log1p(e^-|z|)
-                soft = np.maximum(log_odds, 0.0) + np.log1p(np.exp(-np.abs(log_odds)))
+                soft = np.maximum(log_odds, 0.0) + np.log1p(small)
                 loss += float(total @ soft - counts[:, 1] @ log_odds)
-                gradient += (total * expit(log_odds) - counts[:, 1]) @ values
+                law = np.where(log_odds < 0.0, small, 1.0) / (1.0 + small)
+                gradient += (total * law - counts[:, 1]) @ values
                 continue
             probs, part = self._softmax(theta, values, counts)
             loss += part
@@ -174,7 +175,9 @@ class _SequenceRows(SoftmaxRows):
         return SoftmaxRows(self.features, values, self.targets.masses())
 
 
-def rows_of(features: FeatureMap, targets: Targets, *, max_rows: int | None = None) -> SoftmaxRows:
+def rows_of(
+    features: FeatureMap, targets: Targets, *, max_rows: int | None = None, written_out: bool = False
+) -> SoftmaxRows:
     """The rows of targets, hard or soft.
 
     Args:
@@ -182,6 +185,7 @@ def rows_of(features: FeatureMap, targets: Targets, *, max_rows: int | None = No
         targets: with their weights.
         max_rows: use only about this many tokens: the heaviest sequences, or evenly spaced ones if all weigh the
             same, scaled to the same total weight.
+        written_out: as features, if they fit in memory, also where digits would do.
     """
     weights = targets.weights.sum(axis=1)
     if max_rows is not None:
@@ -198,6 +202,10 @@ def rows_of(features: FeatureMap, targets: Targets, *, max_rows: int | None = No
     if pooled is not None:
         return pooled
     rows = _SequenceRows(features, targets)
+    if not written_out and isinstance(features, IndicatorFeatureMap) and features.vocab_size == 2:
+        digits = _digits(features, targets) if rows.n_rows >= MANY_ROWS else None
+        if digits is not None:
+            return DigitRows(features, digits, targets.masses())
     return rows.in_memory() if rows.n_rows * rows.width * 8 <= MEMORY_BYTES else rows
 
 
@@ -248,7 +256,127 @@ def _mostly_distinct(codes: IntArray) -> bool:
     """Whether pooling would gain little: in a seventh of a large data set, evenly spread, few codes occur twice."""
     flat = codes.ravel()
     sample = flat[::7]
-    return len(flat) >= 1 << 16 and len(np.unique(sample)) > 0.7 * len(sample)
+    return len(flat) >= MANY_ROWS and len(np.unique(sample)) > 0.7 * len(sample)
+
+
+# -- Rows of two tokens and indicator features, in digits --------------------------------------------------------------
+
+
+DIGITS = 256  # at a place: a byte
+CODES = 1 << 12  # that a digit may be made of: features of several places, those that occur and those that do not
+
+
+class _Digits:
+    """``(b, c)`` indicator features as digits, which are multiplied as arrays are.
+
+    Args:
+        digits: ``(G, b)`` bytes.
+        tables: for each of the G which features its digits hold, and those as ``(D, k)``, a row a digit.
+        width: c.
+    """
+
+    __array_ufunc__ = None  # so that ``array @ self`` comes here
+
+    def __init__(self, digits: NDArray[np.uint8], tables: list[tuple[IntArray, FloatArray]], width: int) -> None:
+        self.digits, self.tables, self.width = digits, tables, width
+
+    def __matmul__(self, theta: FloatArray) -> FloatArray:
+        out = np.zeros(self.digits.shape[1])
+        for digit, (places, table) in zip(self.digits, self.tables):
+            out += (table @ theta[places])[digit]
+        return out
+
+    def __rmatmul__(self, by_row: FloatArray) -> FloatArray:
+        out = np.zeros(self.width)
+        for digit, (places, table) in zip(self.digits, self.tables):
+            out[places] += np.bincount(digit, by_row, len(table)) @ table
+        return out
+
+    def squared(self, weights: FloatArray) -> FloatArray:
+        """``(c, c)``: the sum of ``w phi phi'`` over rows of weights w, ``(b,)``."""
+        out = np.zeros((self.width, self.width))
+        for i, (digit, (places, table)) in enumerate(zip(self.digits, self.tables)):
+            alone = np.bincount(digit, weights, len(table))
+            out[np.ix_(places, places)] += (table * alone[:, None]).T @ table
+            first = digit * np.intp(DIGITS)
+            for other, (others, of_other) in zip(self.digits[:i], self.tables):
+                pairs = np.bincount(first + other, weights, len(table) * DIGITS).reshape(-1, DIGITS)
+                part = table.T @ pairs[:, : len(of_other)] @ of_other
+                out[np.ix_(places, others)] += part
+                out[np.ix_(others, places)] += part.T
+        return out
+
+
+class DigitRows(SoftmaxRows):
+    """One row a token: two tokens, and indicator features of which several at once are kept as a digit.
+
+    A product with theta looks every digit up in a table; what is summed over rows is summed by digit first, and the
+    Hessian by pairs of digits. A window of 31 bits, with 63 features, is five bytes.
+    """
+
+    def __init__(self, features: IndicatorFeatureMap, digits: _Digits, counts: FloatArray) -> None:
+        super().__init__(features, None, counts)
+        self.digits = digits
+
+    def blocks(self) -> Iterator[tuple[Any, FloatArray]]:
+        assert self.counts is not None
+        size = PASS_BYTES // 128
+        for start in range(0, len(self.counts), size):
+            rows = slice(start, start + size)
+            yield _Digits(self.digits.digits[:, rows], self.digits.tables, self.width), self.counts[rows]
+
+    def hessian(self, theta: FloatArray) -> FloatArray:
+        check_dimension(self.features, "Newton's method")
+        self.hessian_passes += 1
+        parts = []
+        for values, counts in self.blocks():
+            small = np.exp(-np.abs(values @ theta))
+            parts.append((counts[:, 0] + counts[:, 1]) * small / (1.0 + small) ** 2)
+        return self.digits.squared(np.concatenate(parts))
+
+    def hessian_work(self) -> float:
+        return 2.0 * self.gradient_work()
+
+
+def _digits(features: IndicatorFeatureMap, targets: Targets) -> _Digits | None:
+    """The features before every token, each digit of as many places as fit; ``None`` where a place alone does not."""
+    (n, horizon), n_active, nothing = targets.shape, features.n_active, features.n_context
+    if n * horizon * (n_active + 64) > MEMORY_BYTES:
+        return None
+    columns, first = np.empty((n_active, n * horizon), np.min_scalar_type(nothing)), 0
+    for part in targets.blocks():
+        size = max(PASS_BYTES // (8 * horizon * n_active), 1)
+        for start in range(0, len(part.tokens), size):
+            path = features.active_path(part.prompts[start : start + size], part.tokens[start : start + size])
+            last = first + path.shape[0] * horizon
+            columns[:, first:last] = np.moveaxis(path, 2, 0).reshape(n_active, -1)
+            first = last
+    digits, tables, start = [], [], 0
+    while start < n_active:
+        codes, read = [np.zeros(n * horizon, np.uint16)], []
+        for column in columns[start:]:
+            least, most = column.min(), np.where(column == nothing, 0, column).max()
+            number = np.minimum(column - least, max(int(most) + 1 - int(least), 0))  # the last: nothing
+            values = np.append(np.arange(int(least), int(most) + 1), nothing)[: int(number.max()) + 1]
+            if len(values) * math.prod(map(len, read)) > CODES:
+                break
+            codes.append(codes[-1] * np.uint16(len(values)) + number)
+            read.append(values)
+        while read and len(used := np.flatnonzero(np.bincount(codes[-1]))) > DIGITS:
+            codes.pop(), read.pop()
+        if not read:
+            return None
+        start += len(read)
+        digit = np.zeros(used[-1] + 1, np.uint8)
+        digit[used] = np.arange(len(used))
+        digits.append(digit[codes[-1]])
+        table, rest = np.zeros((len(used), nothing + 1)), used
+        for values in reversed(read):
+            rest, which = np.divmod(rest, len(values))
+            table[np.arange(len(used)), values[which]] = features.scale
+        held = np.flatnonzero(table[:, :nothing].any(axis=0))
+        tables.append((held, table[:, held]))
+    return _Digits(np.stack(digits), tables, nothing)
 
 
 # -- Rows of few features among many, kept as their places -------------------------------------------------------------
