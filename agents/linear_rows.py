@@ -353,12 +353,13 @@ def _digits(features: IndicatorFeatureMap, targets: Targets) -> _Digits | None:
             first = last
     digits, tables, start = [], [], 0
     while start < n_active:
-        codes, read = [np.zeros(n * horizon, np.uint16)], []
+        codes = [np.zeros(n * horizon, np.uint16)]
+        read: list[IntArray] = []
         for column in columns[start:]:
             least, most = column.min(), np.where(column == nothing, 0, column).max()
             number = np.minimum(column - least, max(int(most) + 1 - int(least), 0))  # the last: nothing
             values = np.append(np.arange(int(least), int(most) + 1), nothing)[: int(number.max()) + 1]
-            if len(values) * math.prod(map(len, read)) > CODES:
+            if len(values) * math.prod(len(one) for one in read) > CODES:
                 break
             codes.append(codes[-1] * np.uint16(len(values)) + number)
             read.append(values)
