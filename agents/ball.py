@@ -185,7 +185,7 @@ def newton_in_ball(
     what would be predicted for prefixes that the data do not have.
     """
     spread = rows.features.spread
-    cheap = rows.hessian_work() <= CHEAP_HESSIAN_WORK
+    cheap = rows.hessian_work() <= max(CHEAP_HESSIAN_WORK, 2 * rows.gradient_work())
     loss, gradient = rows.loss_and_gradient(theta)
     flat = np.zeros((len(theta), 0))
 

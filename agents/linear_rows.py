@@ -2,7 +2,7 @@
 
 The loss is ``f(theta) = sum_rows sum_a counts_a * -log softmax(<theta, phi>)_a``, in nats. Rows are contexts pooled
 over the data where the features have a finite memory, positions of sequences otherwise; in the second case they are
-kept in memory up to `MEMORY_BYTES` and computed anew in every pass beyond that.
+kept in memory up to `MEMORY_BYTES`, indicators of two tokens as digits, and computed anew in every pass beyond that.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice, pairwise
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -25,6 +26,7 @@ from ntp_envs.features import ContextFeatureMap, FeatureMap, IndexArray, Indicat
 
 MEMORY_BYTES = 1 << 29
 PASS_BYTES = 1 << 21  # rows handled at once in a pass: fits in cache
+MANY_ROWS = 1 << 16  # so many or more: how they are kept decides how long a pass takes
 DENSE_LIMIT = 8192  # weights: a Hessian takes half a gigabyte, and minutes to diagonalise
 
 
@@ -78,18 +80,18 @@ class SoftmaxRows:
 
     def loss_and_gradient(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """``f(theta)`` and its ``(d,)`` gradient."""
-        from scipy.special import expit
-
         self.gradient_passes += 1
         loss, gradient = 0.0, np.zeros(self.features.dimension)
         for values, counts in self.blocks():
             if self.by_context and self.vocab_size == 2:
                 log_odds = values @ theta  # (N,)
                 total = counts[:, 0] + counts[:, 1]
+                small = np.exp(-np.abs(log_odds))
                 # log(1 + e^z) = max(z, 0) + log1p(e^-|z|)
-                soft = np.maximum(log_odds, 0.0) + np.log1p(np.exp(-np.abs(log_odds)))
+                soft = np.maximum(log_odds, 0.0) + np.log1p(small)
                 loss += float(total @ soft - counts[:, 1] @ log_odds)
-                gradient += (total * expit(log_odds) - counts[:, 1]) @ values
+                law = np.where(log_odds < 0.0, small, 1.0) / (1.0 + small)
+                gradient += (total * law - counts[:, 1]) @ values
                 continue
             probs, part = self._softmax(theta, values, counts)
             loss += part
@@ -174,7 +176,9 @@ class _SequenceRows(SoftmaxRows):
         return SoftmaxRows(self.features, values, self.targets.masses())
 
 
-def rows_of(features: FeatureMap, targets: Targets, *, max_rows: int | None = None) -> SoftmaxRows:
+def rows_of(
+    features: FeatureMap, targets: Targets, *, max_rows: int | None = None, written_out: bool = False
+) -> SoftmaxRows:
     """The rows of targets, hard or soft.
 
     Args:
@@ -182,6 +186,7 @@ def rows_of(features: FeatureMap, targets: Targets, *, max_rows: int | None = No
         targets: with their weights.
         max_rows: use only about this many tokens: the heaviest sequences, or evenly spaced ones if all weigh the
             same, scaled to the same total weight.
+        written_out: as features, if they fit in memory, also where digits would do.
     """
     weights = targets.weights.sum(axis=1)
     if max_rows is not None:
@@ -198,6 +203,10 @@ def rows_of(features: FeatureMap, targets: Targets, *, max_rows: int | None = No
     if pooled is not None:
         return pooled
     rows = _SequenceRows(features, targets)
+    if not written_out and isinstance(features, IndicatorFeatureMap) and features.vocab_size == 2:
+        digits = _digits(features, targets) if rows.n_rows >= MANY_ROWS else None
+        if digits is not None:
+            return DigitRows(features, digits, targets.masses())
     return rows.in_memory() if rows.n_rows * rows.width * 8 <= MEMORY_BYTES else rows
 
 
@@ -248,7 +257,128 @@ def _mostly_distinct(codes: IntArray) -> bool:
     """Whether pooling would gain little: in a seventh of a large data set, evenly spread, few codes occur twice."""
     flat = codes.ravel()
     sample = flat[::7]
-    return len(flat) >= 1 << 16 and len(np.unique(sample)) > 0.7 * len(sample)
+    return len(flat) >= MANY_ROWS and len(np.unique(sample)) > 0.7 * len(sample)
+
+
+# -- Rows of two tokens and indicator features, in digits --------------------------------------------------------------
+
+
+DIGITS = 256  # at a place: a byte
+CODES = 1 << 12  # that a digit may be made of: features of several places, those that occur and those that do not
+
+
+class _Digits:
+    """``(b, c)`` indicator features as digits, which are multiplied as arrays are.
+
+    Args:
+        digits: ``(G, b)`` bytes.
+        tables: for each of the G which features its digits hold, and those as ``(D, k)``, a row a digit.
+        width: c.
+    """
+
+    __array_ufunc__ = None  # so that ``array @ self`` comes here
+
+    def __init__(self, digits: NDArray[np.uint8], tables: list[tuple[IntArray, FloatArray]], width: int) -> None:
+        self.digits, self.tables, self.width = digits, tables, width
+
+    def __matmul__(self, theta: FloatArray) -> FloatArray:
+        out = np.zeros(self.digits.shape[1])
+        for digit, (places, table) in zip(self.digits, self.tables):
+            out += (table @ theta[places])[digit]
+        return out
+
+    def __rmatmul__(self, by_row: FloatArray) -> FloatArray:
+        out = np.zeros(self.width)
+        for digit, (places, table) in zip(self.digits, self.tables):
+            out[places] += np.bincount(digit, by_row, len(table)) @ table
+        return out
+
+    def squared(self, weights: FloatArray) -> FloatArray:
+        """``(c, c)``: the sum of ``w phi phi'`` over rows of weights w, ``(b,)``."""
+        out = np.zeros((self.width, self.width))
+        for i, (digit, (places, table)) in enumerate(zip(self.digits, self.tables)):
+            alone = np.bincount(digit, weights, len(table))
+            out[np.ix_(places, places)] += (table * alone[:, None]).T @ table
+            first = digit * np.intp(DIGITS)
+            for other, (others, of_other) in zip(self.digits[:i], self.tables):
+                pairs = np.bincount(first + other, weights, len(table) * DIGITS).reshape(-1, DIGITS)
+                part = table.T @ pairs[:, : len(of_other)] @ of_other
+                out[np.ix_(places, others)] += part
+                out[np.ix_(others, places)] += part.T
+        return out
+
+
+class DigitRows(SoftmaxRows):
+    """One row a token: two tokens, and indicator features of which several at once are kept as a digit.
+
+    A product with theta looks every digit up in a table; what is summed over rows is summed by digit first, and the
+    Hessian by pairs of digits. A window of 31 bits, with 63 features, is five bytes.
+    """
+
+    def __init__(self, features: IndicatorFeatureMap, digits: _Digits, counts: FloatArray) -> None:
+        super().__init__(features, None, counts)
+        self.digits = digits
+
+    def blocks(self) -> Iterator[tuple[Any, FloatArray]]:
+        assert self.counts is not None
+        size = PASS_BYTES // 128
+        for start in range(0, len(self.counts), size):
+            rows = slice(start, start + size)
+            yield _Digits(self.digits.digits[:, rows], self.digits.tables, self.width), self.counts[rows]
+
+    def hessian(self, theta: FloatArray) -> FloatArray:
+        check_dimension(self.features, "Newton's method")
+        self.hessian_passes += 1
+        parts = []
+        for values, counts in self.blocks():
+            small = np.exp(-np.abs(values @ theta))
+            parts.append((counts[:, 0] + counts[:, 1]) * small / (1.0 + small) ** 2)
+        return self.digits.squared(np.concatenate(parts))
+
+    def hessian_work(self) -> float:
+        return 2.0 * self.gradient_work()
+
+
+def _digits(features: IndicatorFeatureMap, targets: Targets) -> _Digits | None:
+    """The features before every token, each digit of as many places as fit; ``None`` where a place alone does not."""
+    (n, horizon), n_active, nothing = targets.shape, features.n_active, features.n_context
+    if n * horizon * (n_active + 64) > MEMORY_BYTES:
+        return None
+    columns, first = np.empty((n_active, n * horizon), np.min_scalar_type(nothing)), 0
+    for part in targets.blocks():
+        size = max(PASS_BYTES // (8 * horizon * n_active), 1)
+        for start in range(0, len(part.tokens), size):
+            path = features.active_path(part.prompts[start : start + size], part.tokens[start : start + size])
+            last = first + path.shape[0] * horizon
+            columns[:, first:last] = np.moveaxis(path, 2, 0).reshape(n_active, -1)
+            first = last
+    digits, tables, start = [], [], 0
+    while start < n_active:
+        codes = [np.zeros(n * horizon, np.uint16)]
+        read: list[IntArray] = []
+        for column in columns[start:]:
+            least, most = column.min(), np.where(column == nothing, 0, column).max()
+            number = np.minimum(column - least, max(int(most) + 1 - int(least), 0))  # the last: nothing
+            values = np.append(np.arange(int(least), int(most) + 1), nothing)[: int(number.max()) + 1]
+            if len(values) * math.prod(len(one) for one in read) > CODES:
+                break
+            codes.append(codes[-1] * np.uint16(len(values)) + number)
+            read.append(values)
+        while read and len(used := np.flatnonzero(np.bincount(codes[-1]))) > DIGITS:
+            codes.pop(), read.pop()
+        if not read:
+            return None
+        start += len(read)
+        digit = np.zeros(used[-1] + 1, np.uint8)
+        digit[used] = np.arange(len(used))
+        digits.append(digit[codes[-1]])
+        table, rest = np.zeros((len(used), nothing + 1)), used
+        for values in reversed(read):
+            rest, which = np.divmod(rest, len(values))
+            table[np.arange(len(used)), values[which]] = features.scale
+        held = np.flatnonzero(table[:, :nothing].any(axis=0))
+        tables.append((held, table[:, held]))
+    return _Digits(np.stack(digits), tables, nothing)
 
 
 # -- Rows of few features among many, kept as their places -------------------------------------------------------------
@@ -259,6 +389,9 @@ def _mostly_distinct(codes: IntArray) -> bool:
 
 GRAM_LIMIT = 2048  # features: their Gram matrix is diagonalised in seconds
 GRAM_ACTIVE = 5  # so many at once or more: on English text, windows of 4 tokens take as many passes either way
+PAIRED = 9  # features at once or more: products take fewer look-ups by pairs of them
+PAIR_CELLS = 1 << 20  # weights of pairs, which are to be near: 4 MB
+PAIRED_BLOCKS = 8  # together, as a product writes to all pairs
 DENSE_DIMENSION = 512  # weights above which features are not written out and no Hessian is formed
 
 
@@ -324,7 +457,8 @@ class IndicatorRows(SoftmaxRows):
         from scipy.sparse import vstack
 
         found = copy(self)
-        vars(found).pop("_gram", None)
+        for derived in ("_gram", "_pairs"):
+            vars(found).pop(derived, None)
         found.gradient_passes, found.hessian_passes, found._laws, found._blocks = 0, 0, [], []
         found.totals = np.concatenate([totals[::every, 0] for *_, totals in self._blocks])
         factor = self.totals.sum() / found.totals.sum()
@@ -371,15 +505,56 @@ class IndicatorRows(SoftmaxRows):
             return np.zeros_like(direction)
         dtype: Any = np.float32 if single else np.float64
         along = self._by_feature(direction / size).astype(dtype, copy=False)
+        if single and self._pairs is not None:
+            return size * self._product_in_pairs(along, *self._pairs).T.ravel()
         out = np.zeros(along.shape)
         for values, totals, law in self._passed():
-            values, law = (values.single if single else values), law.astype(dtype, copy=False)
+            values = values.single if single else values
             change = values @ along
-            change -= np.einsum("na,na->n", law, change)[:, None]
-            change *= law
-            change *= totals.astype(dtype, copy=False)
+            _respond(change, law, totals)
             out += values.transpose @ change
         return size * out.T.ravel()
+
+    def _product_in_pairs(self, along: FloatArray, places: Any, groups: list[Any]) -> FloatArray:
+        along, passed = places @ along, self._passed()
+        out = np.zeros_like(along)
+        for pairs in groups:
+            change, first = pairs @ along, 0
+            for _, totals, law in islice(passed, PAIRED_BLOCKS):
+                _respond(change[first : first + len(law)], law, totals)
+                first += len(law)
+            out += pairs.T @ change
+        return places.T @ out.astype(np.float64)
+
+    @cached_property
+    def _pairs(self) -> tuple[Any, list[Any]] | None:
+        """Each row's places two by two, in single precision: of every pair that occurs its ``(c,)`` features, and which
+        pairs the rows of some blocks have; ``None`` where that is not less work.
+
+        A product looks up half as many rows of weights, those of pairs of places, and sums as many.
+        """
+        from scipy.sparse import csr_array
+
+        if self.features.n_active < PAIRED:
+            return None
+        none, k = self.width, -(-self.features.n_active // 2)
+        blocks = []
+        for features, *_ in self._blocks:
+            lengths = np.diff(features.features.indptr)
+            places = np.full((len(lengths), 2 * k), none)
+            places[np.arange(2 * k) < lengths[:, None]] = features.features.indices
+            blocks.append(places[:, ::2] * (none + 1) + places[:, 1::2])
+        met, which = np.unique(np.concatenate(blocks), return_inverse=True)
+        if len(met) * self.vocab_size > PAIR_CELLS:
+            return None
+        parts = (np.ones(which.size, np.float32), which.ravel().astype(np.int32), np.arange(0, which.size + 1, k))
+        pairs = csr_array(parts, shape=(which.size // k, len(met)))
+        both = np.stack(np.divmod(met, none + 1), axis=1)
+        there = both < none
+        scales = np.full(there.sum(), self.scale, np.float32)
+        features = csr_array((scales, (np.nonzero(there)[0], both[there])), shape=(len(met), none))
+        ends = np.cumsum([0, *(len(block) for block in blocks)])[[*range(0, len(blocks), PAIRED_BLOCKS), len(blocks)]]
+        return features, [pairs[start:stop] for start, stop in pairwise(ends)]
 
     def inverse(self, diagonal: FloatArray) -> Callable[[FloatArray, float], FloatArray]:
         """``(right, mu) -> (H + mu I)^-1 right``, about: for conjugate gradients; ``diagonal`` is that of H.
@@ -423,6 +598,14 @@ class IndicatorRows(SoftmaxRows):
         """``(d,)`` second derivatives in each weight alone."""
         found = sum(values.transpose @ (law * (1.0 - law) * totals) for values, totals, law in self._passed())
         return self.scale * found.T.ravel()
+
+
+def _respond(change: FloatArray, law: FloatArray, totals: FloatArray) -> None:
+    """In place: from the change of ``(b, A)`` logits that of the laws, times ``(b, 1)`` weights."""
+    law = law.astype(change.dtype, copy=False)
+    change -= np.einsum("na,na->n", law, change)[:, None]
+    change *= law
+    change *= totals.astype(change.dtype, copy=False)
 
 
 def indicator_rows(features: IndicatorFeatureMap, targets: Targets) -> IndicatorRows:

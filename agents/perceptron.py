@@ -70,7 +70,7 @@ class PerceptronBC(Agent):
         self, demonstrations: Demonstrations, policy_class: PolicyClass, rng: np.random.Generator
     ) -> tuple[Policy, FitReport]:
         assert isinstance(policy_class, ARLinearClass)
-        data = _gathered(rows_of(policy_class.features, Targets.of(demonstrations)))
+        data = _gathered(rows_of(policy_class.features, Targets.of(demonstrations), written_out=True))
         passes = _Passes(policy_class.features, data)
         epochs, mistakes = 0, 1
         while mistakes and epochs < self.max_epochs:

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -469,16 +469,16 @@ def _halves(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The cells in two each; infinite ones are cut ever further out."""
     with np.errstate(invalid="ignore"):
         middle = 0.5 * (low + high)  # nan where the cell is the whole line
-    middle = np.where(np.isneginf(low), np.minimum(2.0 * high, high - 4.0), middle)
-    middle = np.where(np.isposinf(high), np.maximum(2.0 * low, low + 4.0), middle)
-    middle = np.where(np.isinf(low) & np.isinf(high), 0.0, middle)
+    if not np.isfinite(middle).all():
+        middle = np.where(np.isneginf(low), np.minimum(2.0 * high, high - 4.0), middle)
+        middle = np.where(np.isposinf(high), np.maximum(2.0 * low, low + 4.0), middle)
+        middle = np.where(np.isinf(low) & np.isinf(high), 0.0, middle)
     return np.concatenate([low, middle]), np.concatenate([middle, high])
 
 
 def _meeting(left: FloatArray, up: FloatArray, right: FloatArray, down: FloatArray, width: FloatArray) -> FloatArray:
     """Where lines from both ends of a cell meet, with slopes ``up > 0 > down``; ``inf`` if it is infinite."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        height = left + up * np.clip((right - left - down * width) / (up - down), 0.0, width)
+    height = left + up * np.minimum(np.maximum((right - left - down * width) / (up - down), 0.0), width)
     return np.where(np.isfinite(width), height, np.inf)
 
 
@@ -489,6 +489,15 @@ def _sum_of_logs(counts: Any) -> FloatArray:
     counts = counts.copy()
     counts.data = xlogy(counts.data, counts.data)
     return np.asarray(counts.sum(axis=1))
+
+
+class _Laws(NamedTuple):
+    """M parameters, and their laws in the contexts."""
+
+    eta: FloatArray  # (M,)
+    relative: FloatArray  # (M, C, A): features less that of the likeliest token
+    law: FloatArray  # (M, C, A): log-probabilities
+    of_units: FloatArray  # (M, U): s L
 
 
 class _Game:
@@ -509,64 +518,64 @@ class _Game:
         self.highest = self.scale * (_sum_of_logs(counts) - _sum_of_logs(visits))  # L, contexts with laws of their own
         self.tokens = max(float(visits.sum(axis=1).max()), 1.0)
         self.features, self.ends = features, ends
+        self.relative = np.stack([features - features[:, :1], features - features[:, -1:]])
+        self.others = np.ones((2, 1, features.shape[1]))
+        self.others[0, 0, 0] = self.others[1, 0, -1] = 0.0
         self.unit = 1.0 / (float(np.ptp(features, axis=1).max()) or 1.0)  # of eta
 
-    def _relative(self, eta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """``(M, C, A)`` features less that of the likeliest token, and log-probabilities, of a small relative error."""
-        likeliest = np.where(eta >= 0, self.features.shape[1] - 1, 0)  # (M,)
-        relative = self.features - self.features[:, likeliest].T[:, :, None]
+    def laws(self, eta: FloatArray) -> _Laws:
+        """Of M parameters, of a small relative error."""
+        last = (eta >= 0).astype(np.intp)  # whether the last token is the likeliest, or the first
+        relative = self.relative[last]
         with np.errstate(invalid="ignore"):
             logits = np.where(relative == 0, 0.0, eta[:, None, None] * relative)
-        others = np.arange(self.features.shape[1]) != likeliest[:, None, None]
-        law = logits - np.log1p(np.where(others, np.exp(logits), 0.0).sum(axis=2, keepdims=True))
-        return relative, np.where(np.isneginf(law), _LOG_ZERO, law)
+        law = logits - np.log1p((np.exp(logits) * self.others[last]).sum(axis=2, keepdims=True))
+        law = np.where(law == -np.inf, _LOG_ZERO, law)
+        return _Laws(eta, relative, law, self._total(law))
 
     def _total(self, by_entry: FloatArray) -> FloatArray:
         """``(M, U)`` sums over the tokens of each unit, times s, from ``(M, C, A)``."""
         return self.scale * np.asarray(by_entry.reshape(-1, self.features.size) @ self.counts)
 
-    def log_ratios(self, own: FloatArray, others: FloatArray) -> FloatArray:
+    def log_ratios(self, own: _Laws, others: _Laws) -> FloatArray:
         """``(R, C, U)`` s (L(other) - L(own)), accurate too where the two are close."""
-        relative, law = self._relative(own)
-        ratios = self._total(self._relative(others)[1]) - self._total(law)[:, None]
-        with np.errstate(invalid="ignore"):
-            steps = others - own[:, None]
+        ratios = others.of_units - own.of_units[:, None]
+        steps = others.eta - own.eta[:, None]
         r, c = np.nonzero(np.abs(steps) < self.unit)
-        logits = steps[r, c][:, None, None] * relative[r]
-        change = np.log1p((np.exp(law)[r] * np.expm1(logits)).sum(axis=2, keepdims=True))
+        logits = steps[r, c][:, None, None] * own.relative[r]
+        change = np.log1p((np.exp(own.law)[r] * np.expm1(logits)).sum(axis=2, keepdims=True))
         ratios[r, c] = self._total(logits - change)
         return ratios
 
-    def slopes(self, eta: FloatArray) -> FloatArray:
+    def slopes(self, at: _Laws) -> FloatArray:
         """``(M, U)`` derivatives of s L."""
-        relative, law = self._relative(eta)
-        return self._total(relative - (np.exp(law) * relative).sum(axis=2, keepdims=True))
+        return self._total(at.relative - (np.exp(at.law) * at.relative).sum(axis=2, keepdims=True))
 
-    def bounds(self, own: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    def bounds(self, own: _Laws, low: FloatArray, high: FloatArray) -> FloatArray:
         """``(3, R, C)`` F(own, low), F(own, high), and upper bounds on F(own, .) in the cells [low, high] between.
 
         A bound is the smaller of two. One takes each tanh at its largest. The other stays below the lines from both
         ends whose slopes are the extremes that F can have in the cell.
         """
-        block = max(_BLOCK // (len(own) * max(self.counts.shape)), 1)
-        parts = [self._bounds(own, low[i : i + block], high[i : i + block]) for i in range(0, len(low), block)]
+        block = max(_BLOCK // (len(own.eta) * max(self.counts.shape)), 1)
+        with np.errstate(invalid="ignore", divide="ignore"):  # ends may be infinite
+            parts = [self._bounds(own, low[i : i + block], high[i : i + block]) for i in range(0, len(low), block)]
         return np.concatenate(parts, axis=2)
 
-    def _bounds(self, own: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    def _bounds(self, own: _Laws, low: FloatArray, high: FloatArray) -> FloatArray:
         edges, at = np.unique(np.concatenate([low, high]), return_inverse=True)
-        ratios, slopes = self.log_ratios(own, edges), self.slopes(edges)
-        left, right = np.split(np.tanh(ratios)[:, at], 2, axis=1)
-        rise, fall = np.split(slopes[at], 2)  # (C, U), of concave functions: the extremes in the cell
-        with np.errstate(invalid="ignore"):
-            width = high - low
+        laws, at_low, at_high = self.laws(edges), at[: len(low)], at[len(low) :]
+        ratios, slopes = self.log_ratios(own, laws), self.slopes(laws)
+        values = np.tanh(ratios)
+        left, right = values[:, at_low], values[:, at_high]
+        rise, fall = slopes[at_low], slopes[at_high]  # (C, U), of concave functions: the extremes in the cell
+        width = high - low
         least, most = np.minimum(left, right), np.maximum(left, right)
         cell, unit = np.nonzero((rise > 0) & (fall < 0))  # where L has its peak inside: below its tangents at both ends
         if len(cell):
-            from_left, from_right = np.split(ratios[:, at], 2, axis=1)
-            peak = _meeting(
-                from_left[:, cell, unit], rise[cell, unit], from_right[:, cell, unit], fall[cell, unit], width[cell]
-            )
-            highest = self.highest - self._total(self._relative(own)[1])
+            ends = ratios[:, at_low[cell], unit], ratios[:, at_high[cell], unit]
+            peak = _meeting(ends[0], rise[cell, unit], ends[1], fall[cell, unit], width[cell])
+            highest = self.highest - own.of_units
             most[:, cell, unit] = np.maximum(most[:, cell, unit], np.tanh(np.minimum(peak, highest[:, unit])))
         largest = most @ self.weights
         # d tanh = (1 - tanh^2) d(s L)
@@ -593,9 +602,9 @@ class _Game:
         The two differ by at most ``tol``, relative, or rounding; not so if the value is above ``enough``.
         """
         low, high = _cells(self.grid(own))
-        best, reply, upper = 0.0, own, 0.0  # F(own, own) = 0
+        best, reply, upper, laws = 0.0, own, 0.0, self.laws(np.array([own]))  # F(own, own) = 0
         for _ in range(_LEVELS):
-            left, right, bound = self.bounds(np.array([own]), low, high)[:, 0]
+            left, right, bound = self.bounds(laws, low, high)[:, 0]
             for values, where in ((left, low), (right, high)):
                 if values.max() > best:
                     best, reply = float(values.max()), float(where[values.argmax()])
@@ -630,7 +639,7 @@ class _Search:
 
     def lower(self, low: FloatArray, high: FloatArray, replies: IntArray) -> tuple[FloatArray, IntArray]:
         """``(3, C)`` lower bounds on g at both ends of cells and in all of each, and the replies that give them."""
-        found = -self.game.bounds(np.array(self.replies)[replies], low, high)  # (3, R, C)
+        found = -self.game.bounds(self.game.laws(np.array(self.replies)[replies]), low, high)  # (3, R, C)
         by = found.argmax(axis=1)
         return np.maximum(np.take_along_axis(found, by[:, None], axis=1)[:, 0], 0.0), replies[by]  # g >= 0
 

@@ -448,12 +448,12 @@ class WindowOneHot(IndicatorFeatureMap):
 
     def _active(self, line: NDArray, first: int, count: int) -> IndexArray:
         """``(B, count, K)`` places of the entries of `_features` that are not zero; c where there is no token."""
-        out = np.zeros((len(line), count, self.n_active), dtype=np.int32)
+        out, line = np.zeros((self.n_active, len(line), count), dtype=np.int32), line.astype(np.int32)
         for lag in range(self.width):
             tokens = line[:, first - 1 - lag : first - 1 - lag + count]
             place = tokens + (int(self.bias) + lag * self.vocab_size)
-            out[:, :, int(self.bias) + lag] = np.where(tokens == self.vocab_size, self.n_context, place)
-        return out
+            out[int(self.bias) + lag] = np.where(tokens == self.vocab_size, self.n_context, place)
+        return np.moveaxis(out, 0, 2)
 
     def active(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> IndexArray:
         line = _last_tokens(prompts, tokens, self.vocab_size, self.width)

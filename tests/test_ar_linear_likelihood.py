@@ -13,11 +13,20 @@ from scipy.optimize import approx_fprime, minimize
 from agents import ConvergenceWarning
 from agents import linear_rows as softmax_rows
 from agents.ball import Curvature, certified_gap, minimise_quadratic_in_ball
-from agents.linear_likelihood import maximum_likelihood
+from agents.linear_likelihood import SmoothedLoss, maximum_likelihood
 from agents.linear_rows import SoftmaxRows, rows_of
 from agents.targets import Targets
 from ntp_envs import ARLinearPolicy, BernoulliClass, Demonstrations, collect, make_task
-from ntp_envs.features import CallableFeatures, FeatureMap, FlipSign, PairwiseProducts, Position, WindowOneHot
+from ntp_envs.features import (
+    CallableFeatures,
+    FeatureMap,
+    FlipSign,
+    IndicatorFeatureMap,
+    OffsetsOneHot,
+    PairwiseProducts,
+    Position,
+    WindowOneHot,
+)
 
 QUICK = examples(25)
 
@@ -165,6 +174,69 @@ def test_pooled_rows_are_the_same_objective_as_single_tokens(features):
         assert rows.loss_and_gradient(theta)[0] == pytest.approx(pooled.loss_and_gradient(theta)[0], rel=1e-12)
         np.testing.assert_allclose(rows.loss_and_gradient(theta)[1], pooled.loss_and_gradient(theta)[1], atol=1e-12)
         np.testing.assert_allclose(rows.hessian(theta), pooled.hessian(theta), atol=1e-12)
+
+
+class Digit(IndicatorFeatureMap):
+    """One of ``width`` places, which a sum over the tokens gives; none at the beginning."""
+
+    def __init__(self, width):
+        super().__init__(2, width, 1)
+        self.width = width
+
+    def active(self, prompts, tokens):
+        if not tokens.shape[1]:
+            return np.full((len(tokens), 1), self.width, np.int32)
+        return (tokens @ np.arange(5, tokens.shape[1] + 5) ** 3 % self.width)[:, None].astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [WindowOneHot(2, 45), WindowOneHot(2, 50, bias=False), OffsetsOneHot(2, range(-60, -10)), Digit(9), Digit(700)],
+    ids=repr,
+)
+@pytest.mark.parametrize("soft", [False, True])
+def test_rows_in_digits_are_the_rows_written_out(features, soft, monkeypatch):
+    monkeypatch.setattr(softmax_rows, "MANY_ROWS", 1000)
+    monkeypatch.setattr(softmax_rows, "PASS_BYTES", 1 << 15)  # several blocks
+    rng = np.random.default_rng(3)
+    demos = draw(features, n=30, horizon=64)
+    weights = rng.exponential(size=30)
+    targets = Targets.of(demos, weights / weights.sum())
+    if soft:
+        law = rng.dirichlet(np.ones(2), targets.shape)
+        targets = Targets(targets.prompts, targets.tokens, np.log(law), targets.per_token, None, 2)
+    rows, written = rows_of(features, targets), rows_of(features, targets, written_out=True)
+    assert isinstance(rows, softmax_rows.DigitRows) == (features != Digit(700))  # more places than a digit has values
+    assert written.values is not None and rows.n_rows == written.n_rows == 30 * 64
+    for size in (0.0, 2.0, 50.0):
+        theta = size * rng.normal(size=features.dimension)
+        loss, gradient = written.loss_and_gradient(theta)
+        assert rows.loss_and_gradient(theta)[0] == pytest.approx(loss, rel=1e-12)
+        np.testing.assert_allclose(rows.loss_and_gradient(theta)[1], gradient, atol=1e-12)
+        np.testing.assert_allclose(rows.hessian(theta), written.hessian(theta), atol=1e-12)
+    smoothed = SmoothedLoss(features, targets, 0.1)
+    loss, gradient = smoothed(theta)
+    smoothed.rows = written
+    assert loss == pytest.approx(smoothed(theta)[0], rel=1e-12)
+    np.testing.assert_allclose(gradient, smoothed(theta)[1], atol=1e-12)
+
+
+def test_a_fit_in_digits_is_the_fit_written_out(monkeypatch):
+    features = WindowOneHot(2, 45)
+    demos = draw(features, n=40, horizon=64)
+    expected, before = maximum_likelihood(features, 3.0, demos)
+    monkeypatch.setattr(softmax_rows, "MANY_ROWS", 1000)
+    found, after = maximum_likelihood(features, 3.0, demos)
+    assert before.converged and after.converged
+    assert after.objective == pytest.approx(before.objective, abs=1e-12 + before.gap + after.gap)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_digits_that_would_not_fit_are_not_kept(monkeypatch):
+    monkeypatch.setattr(softmax_rows, "MANY_ROWS", 1000)
+    monkeypatch.setattr(softmax_rows, "MEMORY_BYTES", 1 << 10)
+    features = WindowOneHot(2, 45)
+    assert isinstance(rows_of(features, Targets.of(draw(features, n=30, horizon=64))), softmax_rows._SequenceRows)
 
 
 def test_features_are_computed_anew_where_they_would_not_fit(monkeypatch):

@@ -360,7 +360,7 @@ def test_bounds_over_cells_hold_inside_them(seed):
     own = rng.choice([rng.normal(scale=3.0), rng.normal(scale=20.0), -np.inf, np.inf], p=[0.5, 0.3, 0.1, 0.1])
     low = (own if np.isfinite(own) else 0.0) + rng.normal(scale=rng.choice([1e-9, 1e-3, 1.0, 10.0]))
     edges = [-np.inf, low, low + 10 ** rng.uniform(-9, 1.5), np.inf]
-    left, right, bound = game.bounds(np.array([own]), np.array(edges[:-1]), np.array(edges[1:]))[:, 0]
+    left, right, bound = game.bounds(game.laws(np.array([own])), np.array(edges[:-1]), np.array(edges[1:]))[:, 0]
     step = np.concatenate([np.linspace(0, 1, 41), np.geomspace(1e-9, 1, 10)])
     density = lambda eta: sum(  # noqa: E731
         np.where(n[:, None] > 0, np.maximum(n[:, None], 1) * log_expit(sign * np.atleast_1d(eta)), 0.0)

@@ -210,9 +210,8 @@ def test_in_one_dimension_bounds_over_cells_hold_inside_them(seed):
     features, counts, weights = data.line()
     own, low = rng.normal(scale=rng.choice([0.1, 3.0]), size=2)
     high = low + 10 ** rng.uniform(-6, 1.5)
-    bounds = _Game(features, counts, weights, tau, (-100.0, 100.0)).bounds(
-        np.array([own]), np.array([low]), np.array([high])
-    )
+    line = _Game(features, counts, weights, tau, (-100.0, 100.0))
+    bounds = line.bounds(line.laws(np.array([own])), np.array([low]), np.array([high]))
     table = data.log_densities(np.concatenate([[own], np.linspace(low, high, 101)])[:, None])
     met = game.against(table[:, 0], table[:, 1:])
     np.testing.assert_allclose(bounds[:2, 0, 0], met[[0, -1]], atol=1e-11)
