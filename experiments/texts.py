@@ -16,7 +16,7 @@ from agents import make_agent
 from experiments.cells import Label, Record
 from experiments.measure import distance_record, passing, powers_of_two
 from experiments.study import Options, option
-from ntp_envs import Demonstrations, NGramClass, Policy, PolicyClass, distance_curves, ended_class
+from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
 from ntp_envs.tasks import Text
 from ntp_envs.text import BitsPerChar, UnknownTokensWarning, text_log_probs
 from ntp_envs.text.vocabulary import TOKENS
@@ -110,11 +110,6 @@ def read(text: Mapping[str, Any], **changes: Any) -> Text:
     if task.data.sha256 != begun:
         raise ValueError(f"corpus={task.corpus!r} has changed since this run began; start the run again.")
     return task
-
-
-def of_texts(task: Text, members: PolicyClass) -> PolicyClass:
-    """The class as the task wants it: of texts that end, where those of the task do."""
-    return ended_class(members, task.end_token)
 
 
 # -- texts that a rule tells apart -------------------------------------------------------------------------------------

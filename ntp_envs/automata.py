@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, check_law, log_bernoulli, prefix_codes
 from ntp_envs.checks import as_array, check_fits, check_in, check_int, check_probability
-from ntp_envs.policies import Cursor, SequentialPolicy, normalised_log_probs
+from ntp_envs.policies import Cursor, SequentialPolicy, check_prompts, normalised_log_probs
 
 #: states, of all steps together, whose emissions a mixture keeps (8 MB)
 LAWS_CELLS = 1 << 19
@@ -53,7 +53,7 @@ class AutomatonPolicy(SequentialPolicy):
         return np.stack([self.emissions_in(states, step) for step in steps])
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
-        return _StateCursor(self, self.initial_states(np.asarray(prompts)), 0)
+        return _StateCursor(self, self.initial_states(check_prompts(self, prompts)), 0)
 
 
 class _StateCursor(Cursor):
@@ -109,6 +109,8 @@ class TableAutomaton(AutomatonPolicy):
     >>> sticky.sample(np.zeros((2, 0), int), 5, np.random.default_rng(0)).shape
     (2, 5)
     """
+
+    whole_prompts = True
 
     def __init__(
         self, probs: ArrayLike, transitions: ArrayLike, initial: ArrayLike = 0, *, prompt_length: int = 0

@@ -90,6 +90,7 @@ class TransformersPolicy(Policy):
     """
 
     at_once: int
+    whole_prompts = True
     #: what `ntp_envs.perturbed` has done to the model, in its words
     change: str = ""
 
@@ -206,7 +207,6 @@ class TransformersPolicy(Policy):
         """Rows, places and their ``(b, t, A)`` teacher-forced logits, a few places at a time: each is read once."""
         prompts, tokens = check_sequences(self, prompts, tokens)
         length = tokens.shape[1]
-        self._check_length(length)
         for rows in self._together(len(tokens)):
             reader = self.cursor(prompts[rows])
             few = max(1, LOGITS // max(len(prompts[rows]) * self.vocab_size, 1))
@@ -217,8 +217,7 @@ class TransformersPolicy(Policy):
                 yield rows, places, reader.logits(places.stop - start)
 
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1] + 1)
+        prompts, tokens = check_sequences(self, prompts, tokens, more=1)
         out = np.empty((len(tokens), self.vocab_size))
         for rows in self._together(len(tokens)):
             reader = self.cursor(prompts[rows])
@@ -524,6 +523,8 @@ def load_part(kind: str, name: str | Path, **options: Any) -> Any:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}; give the path of a .gguf file on this machine.")
         place, file = str(path.parent), {"gguf_file": path.name}
+    elif not path.exists() and (path.is_absolute() or str(name).startswith(".") or len(path.parts) > 2):
+        raise FileNotFoundError(f"there is no directory {path}; give one with a model, or a name on the hub.")
     try:
         return getattr(transformers, kind).from_pretrained(place, **file, **options)
     except Exception as error:  # damaged files raise whatever those who read them do

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray, written
 from ntp_envs.checks import as_array, check_any_tokens, check_int, check_real, check_tokens, check_weights
-from ntp_envs.policies import Cursor, SequentialPolicy, check_given
+from ntp_envs.policies import Cursor, SequentialPolicy, check_given, check_prompts
 from ntp_envs.saved import Savable
 
 #: no context is longer than that less one
@@ -184,14 +184,17 @@ class NGramPolicy(SequentialPolicy):
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
-        seen = np.asarray(prompts, dtype=np.int64)
+        return self._after(check_prompts(self, prompts))
+
+    def _after(self, seen: NDArray[np.integer]) -> Cursor:
+        seen = seen.astype(np.int64, copy=False)
         nodes = np.repeat(self._beginning[:, None], len(seen), axis=1)
         for column in seen[:, max(seen.shape[1] - self.order + 1, 0) :].T:
             nodes = self._step(nodes, column)
         return _NGramCursor(self, nodes, 0)
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        return self.cursor(np.concatenate([prompts, tokens], axis=1)).log_probs()
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        return self._after(np.concatenate([prompts, tokens], axis=1)).log_probs()
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = check_given(self, prompts, tokens)

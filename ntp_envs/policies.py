@@ -35,7 +35,6 @@ from ntp_envs.checks import (
     check_kind,
     check_list,
     check_real,
-    check_tokens,
 )
 from ntp_envs.observations import Sizes, split_observation
 from ntp_envs.saved import Savable
@@ -67,7 +66,10 @@ def normalised_log_probs(name: str, probs: ArrayLike, *, atol: float = 1e-9) -> 
 
 
 class Cursor(ABC):
-    """A batch of B sequences being read by a policy, one token at a time."""
+    """A batch of B sequences being read by a policy, one token at a time.
+
+    The prompts were looked at when it was made; tokens are not, as this is the innermost loop: they must be in [0, A).
+    """
 
     step: int = 0  # tokens read so far
 
@@ -101,9 +103,11 @@ class Policy(Savable, ABC):
         prompt_length: P, where it is known; ``predict`` needs it to split an observation.
         at_once: how many sequences it should read together, where a cursor takes more or less memory for each than
             the law of a token; or ``None``.
+        whole_prompts: whether prompts of another length than P would be read as others, and are refused.
     """
 
     at_once: int | None = None
+    whole_prompts: bool = False
 
     def __init__(self, vocab_size: int, *, horizon: int | None = None, prompt_length: int | None = None) -> None:
         self.vocab_size = check_int("vocab_size", vocab_size, minimum=1)
@@ -119,7 +123,7 @@ class Policy(Savable, ABC):
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         """A reader of sequences that start with these ``(B, P)`` prompts."""
-        return _PrefixCursor(self, np.asarray(prompts), np.empty((len(prompts), 0), dtype=np.int64))
+        return _PrefixCursor(self, check_prompts(self, prompts), np.empty((len(prompts), 0), dtype=np.int64))
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         """Log-probabilities of given sequences, ``(B, H)``: entry h is log pi(a_h | x, a_<h), in nats.
@@ -144,7 +148,7 @@ class Policy(Savable, ABC):
         self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]
     ) -> Iterator[tuple[slice, int, FloatArray]]:
         """`forced_log_probs` without ever holding it: some rows b, a position h, and its ``(b, A)`` laws."""
-        prompts, tokens = np.asarray(prompts), np.asarray(tokens)
+        prompts, tokens = check_given(self, prompts, tokens)
         token_by_token = type(self).forced_log_probs is Policy.forced_log_probs
         together = 1 if token_by_token else max(tokens.shape[1], 1)
         size = max(LAW_CELLS // (together * self.vocab_size), 1)
@@ -236,28 +240,47 @@ class Policy(Savable, ABC):
 
 
 class _PrefixCursor(Cursor):
-    """The cursor every policy has: it keeps the prefix and asks `Policy.next_log_probs` anew at each step."""
+    """The cursor every policy has: it keeps the prefix and asks for its law anew at each step."""
 
     def __init__(self, policy: Policy, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> None:
         self.policy, self.prompts, self.tokens, self.step = policy, prompts, tokens, tokens.shape[1]
 
     def log_probs(self) -> FloatArray:
-        return self.policy.next_log_probs(self.prompts, self.tokens)
+        self.policy._check_length(self.step + 1)
+        return unchecked(self.policy)(self.prompts, self.tokens)
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         grown = np.column_stack([self.tokens[rows], tokens])
         return _PrefixCursor(self.policy, self.prompts[rows], grown)
 
 
-class SequentialPolicy(Policy):
+class PrefixPolicy(Policy):
+    """A policy defined by `prefix_law`: what it is asked is looked at first, but for what loops of ours ask it."""
+
+    @abstractmethod
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        """`next_log_probs` after prompts and tokens that have been looked at."""
+
+    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        return self.prefix_law(*check_given(self, prompts, tokens, more=1))
+
+
+def unchecked(policy: Policy) -> Callable[[NDArray[np.integer], NDArray[np.integer]], FloatArray]:
+    """`Policy.next_log_probs` for a loop whose prefixes are known to be right."""
+    if type(policy).next_log_probs is PrefixPolicy.next_log_probs:  # and not of a subclass's own
+        return policy.prefix_law  # type: ignore[attr-defined]
+    return policy.next_log_probs
+
+
+class SequentialPolicy(PrefixPolicy):
     """A policy defined by its `cursor`: what it knows of a prefix is kept from token to token."""
 
     @abstractmethod
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         """A reader of sequences that start with these ``(B, P)`` prompts."""
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens, laws = np.asarray(prompts), np.asarray(tokens), []
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        laws = []
         for rows in self._together(len(tokens)):
             reader = self.cursor(prompts[rows])
             for column in tokens[rows].T:
@@ -266,7 +289,7 @@ class SequentialPolicy(Policy):
         return laws[0] if len(laws) == 1 else np.concatenate(laws)
 
 
-class CallablePolicy(Policy):
+class CallablePolicy(PrefixPolicy):
     """A policy from a plain function ``(prompts (B, P), tokens (B, t)) -> (B, A)`` log-probabilities.
 
     The first answer is checked: right shape, rows that sum to one within 1e-6; later ones are trusted.
@@ -289,7 +312,7 @@ class CallablePolicy(Policy):
         self.function = check_callable("function", function, "(prompts, tokens) -> (B, A) log-probabilities")
         self._checked = False
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         log_probs = as_array("what the function returned", self.function(prompts, tokens), np.float64)
         if not self._checked:
             if log_probs.shape != (len(tokens), self.vocab_size):
@@ -301,7 +324,7 @@ class CallablePolicy(Policy):
         return log_probs
 
 
-class UniformPolicy(Policy):
+class UniformPolicy(PrefixPolicy):
     """Every token with probability 1/A.
 
     >>> import numpy as np
@@ -309,11 +332,11 @@ class UniformPolicy(Policy):
     [[-1.386, -1.386, -1.386, -1.386]]
     """
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         return np.full((len(tokens), self.vocab_size), -np.log(self.vocab_size))
 
 
-class TabularPolicy(Policy):
+class TabularPolicy(PrefixPolicy):
     """One probability vector for every prompt and prefix: the policy with no structure at all.
 
     Args:
@@ -328,6 +351,8 @@ class TabularPolicy(Policy):
     >>> TabularPolicy([np.array([[0.9, 0.1]]), np.array([[0.9, 0.1], [0.2, 0.8]])]).horizon
     2
     """
+
+    whole_prompts = True
 
     def __init__(self, tables: Sequence[ArrayLike], *, prompt_length: int = 0) -> None:
         if isinstance(tables, str) or not isinstance(tables, Iterable):
@@ -363,9 +388,8 @@ class TabularPolicy(Policy):
             prompt_length=prompt_length,
         )
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         step = tokens.shape[1]
-        self._check_length(step + 1)
         codes = prefix_codes(prompts, self.vocab_size) * self.vocab_size**step + prefix_codes(tokens, self.vocab_size)
         return self.tables[step][codes]
 
@@ -477,7 +501,7 @@ class EndedPolicy(SequentialPolicy):
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         return _EndedCursor(self, self.policy.cursor(prompts), (np.asarray(prompts) == self.end).any(axis=1))
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         ended = (np.column_stack([prompts, tokens]) == self.end).any(axis=1)
         return np.where(ended[:, None], self._law, self.policy.next_log_probs(prompts, tokens))
 
@@ -516,25 +540,29 @@ class _EndedCursor(Cursor):
         return _EndedCursor(self.owner, self.inner.advance(tokens), ended)
 
 
+def check_prompts(policy: Policy, prompts: ArrayLike) -> NDArray[np.integer]:
+    """``(B, P)`` prompts of a policy, in whatever type of integers they are."""
+    width = policy.prompt_length if policy.whole_prompts else None
+    return check_any_tokens("prompts", prompts, policy.vocab_size, width=width)
+
+
 def check_given(
-    policy: Policy, prompts: ArrayLike, tokens: ArrayLike
+    policy: Policy, prompts: ArrayLike, tokens: ArrayLike, more: int = 0
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Prompts and tokens that a policy is to score, in whatever type of integers they are: of its vocabulary, and no
-    more than it is defined for. A token -1, as padding has it, would be read as the last of the vocabulary."""
-    given = check_any_tokens("tokens", tokens, policy.vocab_size)
-    policy._check_length(given.shape[1])
-    return check_any_tokens("prompts", prompts, policy.vocab_size), given
+    """Prompts and tokens that a policy is to score, in whatever type of integers they are: of its vocabulary, one each,
+    and with ``more`` of them no more than it is defined for. A token -1, as padding has it, would be read as the last
+    of the vocabulary."""
+    given, first = check_any_tokens("tokens", tokens, policy.vocab_size), check_prompts(policy, prompts)
+    policy._check_length(given.shape[1] + more)
+    if len(first) != len(given):
+        raise ValueError(f"{len(first)} prompts for {len(given)} token sequences; one each is needed.")
+    return first, given
 
 
-def check_sequences(policy: Policy, prompts: ArrayLike, tokens: ArrayLike) -> tuple[IntArray, IntArray]:
-    """Prompts and tokens as int64 arrays of matching length, checked against a policy's vocabulary."""
-    checked_prompts = check_tokens("prompts", prompts, policy.vocab_size, width=policy.prompt_length)
-    checked_tokens = check_tokens("tokens", tokens, policy.vocab_size)
-    if len(checked_prompts) != len(checked_tokens):
-        raise ValueError(
-            f"{len(checked_prompts)} prompts for {len(checked_tokens)} token sequences; one each is needed."
-        )
-    return checked_prompts, checked_tokens
+def check_sequences(policy: Policy, prompts: ArrayLike, tokens: ArrayLike, more: int = 0) -> tuple[IntArray, IntArray]:
+    """`check_given`, as int64."""
+    first, given = check_given(policy, prompts, tokens, more)
+    return first.astype(np.int64, copy=False), given.astype(np.int64, copy=False)
 
 
 # Policies that put all their mass on one token: greedy decoding of another policy, and one right answer a prompt.
@@ -607,7 +635,7 @@ class DecodedPolicy(SequentialPolicy):
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         return _DecodedCursor(self, self.policy.cursor(prompts))
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         return self._decoded(self.policy.next_log_probs(prompts, tokens))
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
@@ -698,6 +726,8 @@ class TargetPolicy(SequentialPolicy):
     [[0, 1, 1]]
     """
 
+    whole_prompts = True
+
     def __init__(
         self,
         targets: Callable[[NDArray[np.integer]], NDArray[np.integer]],
@@ -710,12 +740,11 @@ class TargetPolicy(SequentialPolicy):
         self.targets = check_callable("targets", targets, "(prompts) -> (B, H) tokens")
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
-        return _TargetCursor(np.asarray(self.targets(np.asarray(prompts)), dtype=np.int64), 0, self.vocab_size)
+        targets = np.asarray(self.targets(check_prompts(self, prompts)), dtype=np.int64)
+        return _TargetCursor(targets, 0, self.vocab_size)
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        step = np.shape(tokens)[1]
-        self._check_length(step + 1)
-        return one_hot_log_probs(np.asarray(self.targets(np.asarray(prompts)))[:, step], self.vocab_size)
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        return one_hot_log_probs(np.asarray(self.targets(prompts))[:, tokens.shape[1]], self.vocab_size)
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = check_given(self, prompts, tokens)
@@ -724,7 +753,7 @@ class TargetPolicy(SequentialPolicy):
 
     def sample(self, prompts: NDArray[np.integer], horizon: int, rng: np.random.Generator) -> IntArray:
         self._check_length(horizon)
-        return np.array(self.targets(np.asarray(prompts)), dtype=np.int64)[:, :horizon]
+        return np.array(self.targets(check_prompts(self, prompts)), dtype=np.int64)[:, :horizon]
 
 
 class _TargetCursor(Cursor):

@@ -22,7 +22,16 @@ from ntp_envs.checked import checked_policy
 from ntp_envs.checks import as_array, check_in, check_int, check_kind, check_list, check_probability, check_real
 from ntp_envs.features import FeatureMap
 from ntp_envs.ngram import MAX_ORDER, NGramLevel, NGramPolicy
-from ntp_envs.policies import Cursor, EndedPolicy, Policy, SequentialPolicy, check_given
+from ntp_envs.policies import (
+    Cursor,
+    EndedPolicy,
+    Policy,
+    PrefixPolicy,
+    SequentialPolicy,
+    check_given,
+    check_prompts,
+    unchecked,
+)
 from ntp_envs.saved import Savable
 
 # -- What every policy class says of itself. How to *learn* in a class is the learners' business (package ``agents``) -
@@ -362,7 +371,7 @@ class NGramClass(PolicyClass):
 # -- Product classes Pi_1 x ... x Pi_H: a choice of its own at every layer, no parameters shared ----------------------
 
 
-class ProductPolicy(Policy):
+class ProductPolicy(PrefixPolicy):
     """The policy that uses ``layers[h]`` for token h (0-based)."""
 
     def __init__(self, layers: Sequence[Policy]) -> None:
@@ -374,9 +383,8 @@ class ProductPolicy(Policy):
         )
         self.layers = list(layers)
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        self._check_length(tokens.shape[1] + 1)
-        return self.layers[tokens.shape[1]].next_log_probs(prompts, tokens)
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        return unchecked(self.layers[tokens.shape[1]])(prompts, tokens)
 
 
 class ProductClass(PolicyClass):
@@ -454,6 +462,8 @@ class ErrorSetPolicy(AutomatonPolicy):
     >>> policy.sample(np.array([[1, 0], [1, 1], [0, 1]]), 2, np.random.default_rng(0)).tolist()
     [[1, 0], [0, 1], [0, 0]]
     """
+
+    whole_prompts = True
 
     def __init__(self, error_contexts: ArrayLike, *, prompt_length: int) -> None:
         self.n_states = 2 ** check_int("prompt_length", prompt_length, minimum=0)
@@ -545,7 +555,7 @@ def linear_log_probs(features: FeatureMap, theta: FloatArray, values: FloatArray
     return features.log_probs(theta, values)
 
 
-class ARLinearPolicy(Policy):
+class ARLinearPolicy(PrefixPolicy):
     """``pi(a | prefix)`` proportional to ``exp <theta, phi(prefix, a)>``.
 
     Where the features are indicators (`ntp_envs.features.WindowOneHot` and its kind) of more than two tokens, logits
@@ -576,7 +586,7 @@ class ARLinearPolicy(Policy):
         if not np.isfinite(self.theta).all():
             raise ValueError("theta must be finite.")
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         return self.features.next_log_probs(self.theta, prompts, tokens)
 
     def log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
@@ -595,7 +605,9 @@ class ARLinearPolicy(Policy):
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
         window = self.features.window
-        return super().cursor(prompts) if window is None else _WindowCursor(self, np.asarray(prompts), window, 0)
+        if window is None:
+            return super().cursor(prompts)
+        return _WindowCursor(self, check_prompts(self, prompts), window, 0)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.features!r}, theta of norm {np.linalg.norm(self.theta):.4g})"
@@ -608,7 +620,7 @@ class _WindowCursor(Cursor):
         self.policy, self.seen, self.window, self.step = policy, seen[:, max(seen.shape[1] - window, 0) :], window, step
 
     def log_probs(self) -> FloatArray:
-        return self.policy.next_log_probs(np.empty((len(self.seen), 0), dtype=np.int64), self.seen)
+        return unchecked(self.policy)(np.empty((len(self.seen), 0), dtype=np.int64), self.seen)
 
     def branch(self, rows: IntArray, tokens: IntArray) -> Cursor:
         return _WindowCursor(self.policy, np.column_stack([self.seen[rows], tokens]), self.window, self.step + 1)
@@ -779,6 +791,8 @@ class PositionalLinearPolicy(SequentialPolicy):
     [[[0.0, 9.0]]]
     """
 
+    whole_prompts = True
+
     def __init__(self, vocab_size: int, steps: Sequence[LinearStep], *, prompt_length: int) -> None:
         if not steps:
             raise ValueError("steps is empty; one LinearStep an output position is needed.")
@@ -791,13 +805,13 @@ class PositionalLinearPolicy(SequentialPolicy):
         return f"PositionalLinearPolicy(vocab_size={self.vocab_size}, {len(self.steps)} steps, {stored} sources)"
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
-        line = np.zeros((len(prompts), np.shape(prompts)[1] + len(self.steps)), dtype=np.int64)
-        line[:, : np.shape(prompts)[1]] = prompts
+        prompts = check_prompts(self, prompts)
+        line = np.zeros((len(prompts), prompts.shape[1] + len(self.steps)), dtype=np.int64)
+        line[:, : prompts.shape[1]] = prompts
         return _LinearCursor(self, line, 0)
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        self._check_length(np.shape(tokens)[1] + 1)
-        logits = self.steps[np.shape(tokens)[1]].logits(np.concatenate([prompts, tokens], axis=1))
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        logits = self.steps[tokens.shape[1]].logits(np.concatenate([prompts, tokens], axis=1))
         return log_softmax(logits, axis=1)
 
     def forced_logits(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:

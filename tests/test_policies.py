@@ -124,20 +124,53 @@ def test_log_probs_are_the_next_token_laws_and_sum_to_one(case):
         np.testing.assert_allclose(out[:, h], step[np.arange(len(tokens)), tokens[:, h]], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["log_probs", "forced_log_probs"])
+@pytest.mark.parametrize("method", ["log_probs", "forced_log_probs", "next_log_probs", "each_forced_law"])
 @pytest.mark.parametrize("past_the_end", [False, True], ids=["minus one", "A"])
 def test_what_is_no_token_is_refused_and_not_read_as_another(case, method, past_the_end):
     """-1, which padding often is, would be the last token, or the last line of a table."""
     vocab, length, policy = case
-    right, wrong = np.zeros((3, length), int), np.zeros((3, H), int)
+
+    def ask(prompts, tokens):
+        return list(getattr(policy, method)(prompts, tokens))
+
+    right, fine, wrong = np.zeros((3, length), int), np.zeros((3, H - 1), int), np.zeros((3, H - 1), int)
     wrong[1, 2] = vocab if past_the_end else -1
     with pytest.raises(ValueError, match=rf"tokens\[1, 2\]={wrong[1, 2]} is outside the vocabulary \[0, {vocab - 1}\]"):
-        getattr(policy, method)(right, wrong)
-    with pytest.raises(ValueError, match="must be two-dimensional"):
-        getattr(policy, method)(right, wrong[1])
+        ask(right, wrong)
+    with pytest.raises(ValueError, match="3 prompts for 2 token sequences"):
+        ask(right, fine[:2])
+    with pytest.raises(ValueError, match=r"tokens has shape \(3,\)"):
+        ask(right, fine[0])
     if length:
         with pytest.raises(ValueError, match=r"prompts\[2, 0\]=.* is outside the vocabulary"):
-            getattr(policy, method)(right - (np.arange(3) == 2)[:, None], np.zeros((3, H), int))
+            ask(right - (np.arange(3) == 2)[:, None], fine)
+    if policy.whole_prompts:
+        with pytest.raises(ValueError, match=rf"prompts has shape \(3, {length + 1}\); {length} columns are needed"):
+            ask(np.zeros((3, length + 1), int), fine)
+
+
+def test_prompts_that_are_none_are_refused_before_anything_is_drawn(case, rng):
+    vocab, length, policy = case
+    if not length:
+        pytest.skip("it has no prompts")
+    wrong = np.zeros((3, length), int)
+    for wrong[2, 0] in (-1, vocab):
+        for ask in (policy.cursor, lambda prompts: policy.sample(prompts, H, rng)):
+            with pytest.raises(ValueError, match=rf"prompts\[2, 0\]={wrong[2, 0]} is outside the vocabulary"):
+                ask(wrong)
+
+
+def test_a_law_that_a_subclass_writes_is_the_one_that_is_read():
+    """Loops ask without looking at tokens, but not the base's law."""
+
+    class Ones(UniformPolicy):
+        def next_log_probs(self, prompts, tokens):
+            return np.log(np.tile([0.25, 0.75], (len(tokens), 1)))
+
+    prompts, tokens = np.zeros((2, 0), int), np.ones((2, 3), int)
+    np.testing.assert_allclose(np.exp(Ones(2).log_probs(prompts, tokens)), 0.75)
+    layered = ProductClass([[Ones(2)]] * 3).policy([0, 0, 0])
+    np.testing.assert_allclose(np.exp(layered.log_probs(prompts, tokens)), 0.75)
 
 
 def test_samples_follow_the_law_and_the_seed(case):

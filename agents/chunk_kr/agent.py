@@ -35,7 +35,7 @@ from agents.selection import holdout_split
 from ntp_envs import AutomatonPolicy, BernoulliClass, Demonstrations, Policy, PolicyClass
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
 from ntp_envs.checks import check_in, check_int, check_positive, check_real, optional
-from ntp_envs.policies import Cursor, SequentialPolicy
+from ntp_envs.policies import Cursor, SequentialPolicy, check_prompts
 from ntp_envs.policy_classes import ARLinearClass
 from ntp_envs.saved import Savable
 
@@ -179,7 +179,7 @@ class ChunkKRPolicy(SequentialPolicy):
         return min(self.chunk, self.horizon - start)
 
     def cursor(self, prompts: NDArray[np.integer]) -> Cursor:
-        whole: IntArray = np.asarray(prompts).astype(np.int64)
+        whole: IntArray = check_prompts(self, prompts).astype(np.int64)
         return _ChunkCursor(self, whole, np.empty((len(prompts), 0), dtype=np.int64), None)
 
 

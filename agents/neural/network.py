@@ -535,6 +535,8 @@ class PassPolicy(Policy):
     A subclass writes `_passes` and `_law`.
     """
 
+    whole_prompts = True
+
     def _passes(self, prompts: IntArray, inputs: IntArray) -> Iterator[tuple[slice, Tensor]]:
         """Some rows, and ``(b, T + 1, ...)`` what the network says after their prompts and after each of T tokens."""
         raise NotImplementedError
@@ -549,7 +551,6 @@ class PassPolicy(Policy):
         """Rows, places and their ``(b, t, A)`` teacher-forced law."""
         prompts, tokens = check_sequences(self, prompts, tokens)
         length = tokens.shape[1]
-        self._check_length(length)
         for rows, said in self._passes(prompts, tokens[:, :-1]):
             few = max(1, LAW_NUMBERS // max(len(said) * self.vocab_size, 1))
             for start in range(0, length, few):
@@ -569,8 +570,7 @@ class PassPolicy(Policy):
         return out
 
     def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        prompts, tokens = check_sequences(self, prompts, tokens)
-        self._check_length(tokens.shape[1] + 1)
+        prompts, tokens = check_sequences(self, prompts, tokens, more=1)
         out = np.empty((len(tokens), self.vocab_size))
         for rows, said in self._passes(prompts, tokens):
             out[rows] = self._law(said[:, -1:])[:, 0]

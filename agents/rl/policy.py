@@ -18,12 +18,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy, Mul
 from stable_baselines3.dqn.policies import DQNPolicy, MultiInputPolicy
 from torch import nn
 
-from ntp_envs import Policy, Task
+from ntp_envs import Task
 from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import check_int, check_real
 from ntp_envs.env import accepted_tokens
 from ntp_envs.observations import observation_form, observe, token_space
-from ntp_envs.policies import Cursor
+from ntp_envs.policies import Cursor, PrefixPolicy
 from ntp_envs.torch_state import own_torch_state
 
 
@@ -49,7 +49,7 @@ def global_generators_restored() -> Iterator[None]:
 LSTMStates = tuple[torch.Tensor, torch.Tensor]
 
 
-class SB3Policy(Policy):
+class SB3Policy(PrefixPolicy):
     """The law of the next token under a stable-baselines3 or sb3-contrib model, with normalised log-probabilities.
 
     * Actor-critics (PPO, A2C, TRPO, `imitation`'s networks): the softmax of the action logits, computed by the network
@@ -102,8 +102,7 @@ class SB3Policy(Policy):
         super().__init__(task.vocab_size, horizon=task.horizon, prompt_length=task.prompt_length)
         self.task = task
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        self._check_length(tokens.shape[1] + 1)
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         if is_recurrent(self.network):
             reader = self.cursor(prompts)
             for column in np.asarray(tokens).T:

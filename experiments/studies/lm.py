@@ -112,7 +112,7 @@ def compared(
 
     (kl,) = block_by_block("forced", forced, told, scratch)
     mean, lower, upper = mean_interval(kl, keyed_rng(0, "bootstrap"))
-    records.append(Record(FORCED, mean, labels, lower, upper, f"{forced} texts of the expert"))
+    records.append(Record(FORCED, mean, labels, max(lower, 0.0), upper, f"{forced} texts of the expert"))
     return records + examples(other, tokenizer, ids, horizon, draw, labels)
 
 

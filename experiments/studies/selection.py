@@ -22,8 +22,8 @@ from experiments.measure import NetworkOptions, networks_left_out, trains_networ
 from experiments.studies.text import BRIDGE, DISTANCE2
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Interval, Summary, Table, beyond_chance, interval_words, paired_rows, with_interval
-from experiments.texts import CorpusOptions, contaminated_text, of_texts, read
-from ntp_envs import Demonstrations, EndedPolicy, MarkovPolicy, Policy, collect, distance_from_log_probs
+from experiments.texts import CorpusOptions, contaminated_text, read
+from ntp_envs import Demonstrations, EndedPolicy, MarkovPolicy, Policy, collect, distance_from_log_probs, ended_class
 from ntp_envs.arrays import first_best
 from ntp_envs.tasks import Text
 
@@ -121,7 +121,7 @@ def network_path(
 
     how: dict[str, Any] = {"steps": steps, "batch_size": 64, "learning_rate": 1e-2, "schedule": "constant"}
     how |= {"on_step": keep, "on_step_every": every}
-    make_agent("agents.neural:NeuralBC", **how).fit(demonstrations, of_texts(task, spec), rng=rng)
+    make_agent("agents.neural:NeuralBC", **how).fit(demonstrations, ended_class(spec, task.end_token), rng=rng)
     return found
 
 

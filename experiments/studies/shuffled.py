@@ -35,8 +35,18 @@ from experiments.summary import (
     pivot,
     with_interval,
 )
-from experiments.texts import CorpusOptions, contaminated_text, of_texts, read
-from ntp_envs import Demonstrations, FiniteClass, MarkovPolicy, MixturePolicy, NGramPolicy, Policy, collect, distance
+from experiments.texts import CorpusOptions, contaminated_text, read
+from ntp_envs import (
+    Demonstrations,
+    FiniteClass,
+    MarkovPolicy,
+    MixturePolicy,
+    NGramPolicy,
+    Policy,
+    collect,
+    distance,
+    ended_class,
+)
 from ntp_envs.distances.curve import DistanceCurve
 from ntp_envs.tasks import Text
 from ntp_envs.text import load_text
@@ -122,7 +132,7 @@ def dial_class(task: Text) -> tuple[FiniteClass, list[float]]:
     members = [MarkovPolicy(np.vstack([(1 - share) * bigram + share * shuffled, shuffled]), 1) for share in shares]
     for member in members:
         member.prompt_length = task.prompt_length  # so that a learner returns the member itself
-    found = of_texts(task, FiniteClass(members))
+    found = ended_class(FiniteClass(members), task.end_token)
     assert isinstance(found, FiniteClass)  # of texts that end, where they do
     return found, shares
 
@@ -175,7 +185,8 @@ def trained(
     from agents.neural import NetworkClass
 
     task = read(text)
-    policy_class = of_texts(task, NetworkClass.for_task("linear", task, width=task.vocab_size, window=1))
+    network = NetworkClass.for_task("linear", task, width=task.vocab_size, window=1)
+    policy_class = ended_class(network, task.end_token)
     demonstrations = collect(task, n, rng, expert_log_probs=True)
     policy = measure.quiet_fit(network_agent(learner, steps, batch_size, scratch), demonstrations, policy_class, rng)
     curve = distance(task.expert, policy, task, method=BRIDGE, n=draws, rng=rng)

@@ -15,8 +15,8 @@ from experiments import charts, measure
 from experiments.cells import Cell, Label, Record
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Places, Series, Summary, Table, pivot
-from experiments.texts import SAMPLE, CorpusOptions, ExpertOptions, checked_text, of_texts, read, sample_records
-from ntp_envs import ARLinearClass, NGramClass, Policy, collect, distance
+from experiments.texts import SAMPLE, CorpusOptions, ExpertOptions, checked_text, read, sample_records
+from ntp_envs import ARLinearClass, NGramClass, Policy, collect, distance, ended_class
 from ntp_envs.arrays import FloatArray
 from ntp_envs.checks import check_int
 from ntp_envs.distances.curve import additive_distance
@@ -106,14 +106,15 @@ def learned(
     """A learner of ``n`` sequences that the expert has written: n-grams by Witten and Bell, the others by log-loss."""
     demonstrations = collect(task, n, rng)
     if kind == NGRAM:
-        ngrams = of_texts(task, NGramClass(task.vocab_size, size))
+        ngrams = ended_class(NGramClass(task.vocab_size, size), task.end_token)
         return make_agent("NGramBC").fit(demonstrations, ngrams, rng=rng).policy_
     if kind == LINEAR:
-        window = of_texts(task, ARLinearClass(WindowOneHot(task.vocab_size, size), RADIUS))
+        window = ended_class(ARLinearClass(WindowOneHot(task.vocab_size, size), RADIUS), task.end_token)
         return make_agent("LogLossBC", tol=TOLERANCE * task.horizon).fit(demonstrations, window, rng=rng).policy_
     from agents.neural import NetworkClass, NeuralBC
 
-    policy_class = of_texts(task, NetworkClass.for_task("mlp", task, window=size, width=network["width"]))
+    mlp = NetworkClass.for_task("mlp", task, window=size, width=network["width"])
+    policy_class = ended_class(mlp, task.end_token)
     agent = NeuralBC(steps=network["steps"], batch_size=64, learning_rate=3e-3, checkpoint=scratch / "run")
     return agent.fit(demonstrations, policy_class, rng=rng).policy_
 

@@ -14,7 +14,7 @@ from ntp_envs.arrays import FloatArray, IntArray
 from ntp_envs.checks import NotTractableError, check_flag, check_generator, check_int, check_positive, check_tokens
 from ntp_envs.demonstrations import Demonstrations
 from ntp_envs.features import PathPointers, StarPrompts
-from ntp_envs.policies import Policy, one_hot_log_probs
+from ntp_envs.policies import PrefixPolicy, one_hot_log_probs
 from ntp_envs.policy_classes import ARLinearClass
 from ntp_envs.tasks.base import FOLLOWS, BestInClass, TargetTask
 
@@ -322,7 +322,7 @@ class PathStar(TargetTask):
         return " ".join(str(token) if token < self.nodes else SYMBOLS[token - self.nodes] for token in row)
 
 
-class CleverHansPolicy(Policy):
+class CleverHansPolicy(PrefixPolicy):
     """Copies the next node from the previous one and plans nothing: what teacher forcing rewards.
 
     It writes the start (with ``reverse`` the goal), then always a child (a parent) of its previous token, uniformly
@@ -367,10 +367,8 @@ class CleverHansPolicy(Policy):
         """Nats a target token."""
         return abs(math.log(self.exact_match)) / self.task.length
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        tokens = np.asarray(tokens)
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         step = tokens.shape[1]
-        self._check_length(step + 1)
         star, reverse = StarPrompts.read(prompts, self.task.n_edges), self.task.reverse
         if step == 0:
             return one_hot_log_probs(star.goal if reverse else star.start, self.vocab_size)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ntp_envs.arrays import FloatArray, IntArray, all_sequences
 from ntp_envs.checks import NotTractableError, check_int, check_probability
 from ntp_envs.demonstrations import Demonstrations
-from ntp_envs.policies import Policy, check_given
+from ntp_envs.policies import PrefixPolicy, check_given
 from ntp_envs.policy_classes import FiniteClass
 from ntp_envs.tasks.base import LONGEST, BestInClass, TargetTask, check_population_size
 
@@ -22,7 +22,7 @@ MAX_PROMPTS = 1 << 12
 COARSER = 4
 
 
-class CopyPolicy(Policy):
+class CopyPolicy(PrefixPolicy):
     """Copies the prompt token by token, each token wrong with probability ``error`` independently of all others.
 
     A wrong token is uniform among the other A - 1, whatever was written before: token h is a noisy copy of prompt
@@ -37,6 +37,8 @@ class CopyPolicy(Policy):
     [[-0.105, -2.996]]
     """
 
+    whole_prompts = True
+
     def __init__(self, vocab_size: int, prompt_length: int, error: float) -> None:
         vocab_size = check_int("vocab_size", vocab_size, minimum=2)
         prompt_length = check_int("prompt_length", prompt_length, minimum=1)
@@ -49,10 +51,8 @@ class CopyPolicy(Policy):
     def __repr__(self) -> str:
         return f"CopyPolicy(vocab_size={self.vocab_size}, prompt_length={self.prompt_length}, error={self.error:g})"
 
-    def next_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        step = np.shape(tokens)[1]
-        self._check_length(step + 1)
-        return self._table[np.asarray(prompts)[:, step]]
+    def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
+        return self._table[prompts[:, tokens.shape[1]]]
 
     def forced_log_probs(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
         prompts, tokens = check_given(self, prompts, tokens)

@@ -92,6 +92,7 @@ ROWS = [
         "not",
     ),
     ("rng", lambda: made()().sample(np.zeros((2, 2), int), 2, 0), TypeError, "rng"),
+    ("directory", lambda: load_model("./nowhere"), FileNotFoundError, "there is no directory nowhere; give one with"),
     ("file", lambda: load_model("nowhere/model.gguf"), FileNotFoundError, "there is no file nowhere/model.gguf"),
 ]
 
