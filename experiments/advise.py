@@ -29,7 +29,7 @@ from agents import Agent, tournament
 from agents.fit_class import fit_class
 from agents.selection import TournamentResult, holdout_split
 from experiments.aggregate import nats_per_token
-from experiments.measure import costed_fit, passing, powers_of_two, titled
+from experiments.measure import costed_fit, doublings, passing, powers_of_two, titled
 from experiments.terminal import plain
 from ntp_envs import (
     ARLinearClass,
@@ -486,7 +486,7 @@ def advise(
     allowed = [cost.learner for cost in costs if not cost.why_not]
     loss_fit = fitted.get("log-loss") or fit_class(policy_class, first, tol=1e-3)[0]
 
-    lengths = np.unique([*powers_of_two(data.horizon), data.horizon])
+    lengths = np.array(doublings(data.horizon))
     bounds, test = tv_bounds(second, loss_fit, rivals, lengths, rng)
     prompts = second.prompts[rng.integers(len(second), size=2000)]
     curves = {name: against(rivals[rival], fitted[name], prompts, data.horizon, seed) for name in allowed}
