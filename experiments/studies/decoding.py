@@ -372,7 +372,8 @@ def way_figure(o: DecodingOptions, s: Summary, way: str) -> charts.Figure:
         said = f"{name.capitalize()} {found['near']:g} comes nearest, {found['covering']:g} leaves least out"
     elif found and found["covers"]:
         said = f"{name.capitalize()} {found['covering']:g} leaves least out, and none is nearer beyond chance"
-    hs, plain, shape = doublings(o.horizon), {"marker": "", "linestyle": "-"}, {"xscale": "linear", "yscale": "zero"}
+    hs, plain = doublings(o.horizon), {"marker": "", "linestyle": "-"}
+    shape: dict[str, Any] = {"xscale": "linear", "yscale": "zero"}
     blue, orange = charts.shades(hs, charts.BLUES), charts.shades(o.thresholds, charts.ORANGES)
     near = [Curve({"part": way, "h": h}, f"h={h}", look={**plain, "color": blue[h]}) for h in hs]
     at = {"part": way, "h": o.detail}

@@ -189,10 +189,10 @@ def cells(options: ScalingOptions) -> Iterator[Cell]:
 def _places(o: ScalingOptions, task: Text) -> Iterator[dict[str, Any]]:
     """Architecture, width, window and budget of every training; where windows are compared, those as well."""
     for budget, architecture in product(sorted(o.budgets, reverse=True), ARCHITECTURES):
-        own, compared = set(product(o.widths, [o.window])), set(product([o.window_width], o.windows))
-        shapes: set[tuple[int, int | None]] = {*own, *(compared if budget == o.window_budget else ())}
+        own: set[tuple[int, int | None]] = set(product(o.widths, [o.window]))
+        shapes = own | {(o.window_width, window) for window in o.windows if budget == o.window_budget}
         if architecture == "transformer":
-            own = shapes = set(product(o.transformer_widths, [None]))
+            own = shapes = {(width, None) for width in o.transformer_widths}
         networks = {shape: network_for(architecture, task, *shape) for shape in sorted(shapes)}
         taken = [at for at, network in networks.items() if steps_within(budget, network, o.batch_size) >= LEAST_STEPS]
         if not own.intersection(taken):
@@ -364,7 +364,7 @@ def compute_figure(s: Summary, o: ScalingOptions, title: str) -> charts.Figure:
             curves.append(Curve({"learner": name, "best": True}, f"{NAMES[name]}, width {row['width']}", look=look))
     end = max(o.budgets) * GIGA
     guides = [Guide(level=row.mean, note=gram(row), at=(end, row.mean)) for row in by_window(s, NGRAM)]
-    xlabel, scales = "floating-point operations of training", {"xscale": "log", "yscale": "linear"}
+    xlabel, scales = "floating-point operations of training", dict[str, Any](xscale="log", yscale="linear")
     return chart(
         Summary(rows), title, BITS, Panel("operations", xlabel, BITS, curves, guides, **scales), size=(9.0, 5.2)
     )
