@@ -37,6 +37,7 @@ from ntp_envs import (
 )
 from ntp_envs.checks import check_generator, check_in
 from ntp_envs.features import WindowOneHot
+from ntp_envs.testing import require
 
 HORIZON, SEQUENCES = 6, 40
 
@@ -88,7 +89,7 @@ def check_agent(
     for name in skip:
         check_in("skip", name, CHECKS)
     problems = default_problems(agent, rng) if problems is None else list(problems)
-    _require(problems, f"{_name(agent)}.supports fits none of the default problems; pass problems=[...].")
+    require(problems, f"{_name(agent)}.supports fits none of the default problems; pass problems=[...].")
     problems = [_Kept(problem.name, problem.policy_class, problem.demonstrations) for problem in problems]
     for name, check in CHECKS.items():
         if name not in skip:
@@ -140,11 +141,6 @@ def _name(agent: Agent) -> str:
     return type(agent).__name__
 
 
-def _require(condition: Any, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
 def _fitted(agent: Agent, problem: Problem, *, seed: int = 0) -> Agent:
     """A clone of the agent, fitted."""
     clone = agent.clone()
@@ -152,7 +148,7 @@ def _fitted(agent: Agent, problem: Problem, *, seed: int = 0) -> Agent:
         result = clone.fit(problem.demonstrations, problem.policy_class, rng=np.random.default_rng(seed))
     except Exception as error:
         raise AssertionError(f"{agent!r} could not be fitted on {problem.name}: {error!r}") from error
-    _require(result is clone, f"{_name(agent)}.fit must return self, not {result!r}.")
+    require(result is clone, f"{_name(agent)}.fit must return self, not {result!r}.")
     return clone
 
 
@@ -182,7 +178,7 @@ def _refuses(call: Callable[[], Any], errors: type[Exception] | tuple[type[Excep
     try:
         call()
     except kinds as error:
-        _require(str(error), f"{what} raises {type(error).__name__} without a message; say what is wrong and the fix.")
+        require(str(error), f"{what} raises {type(error).__name__} without a message; say what is wrong and the fix.")
     except Exception as error:
         raise AssertionError(f"{what} must raise {names}, not {error!r}.") from error
     else:
@@ -215,30 +211,30 @@ def check_parameters(agent: Agent, problem: Problem, atol: float) -> None:
     name, params = _name(agent), agent.get_params(deep=False)
     fresh = type(agent)(**params)
     for key, value in params.items():
-        _require(
+        require(
             getattr(fresh, key) is value,
             f"{name}.__init__ must store {key} as given, under that name; convert and check it in fit.",
         )
     extra = set(vars(fresh)) - set(params)
-    _require(not extra, f"{name}.__init__ sets {sorted(extra)}, which are not parameters; compute them in fit.")
+    require(not extra, f"{name}.__init__ sets {sorted(extra)}, which are not parameters; compute them in fit.")
     clone = agent.clone()
     nested = agent._nested()
     plain = {key: value for key, value in agent.get_params().items() if unfitted(value) is value}
     cloned = clone.get_params()
-    _require(
+    require(
         type(clone) is type(agent)
         and cloned.keys() == agent.get_params().keys()
         and all(cloned[key] is value for key, value in plain.items()),
         f"{name}.clone must return a {name} with the same parameters.",
     )
-    _require(
+    require(
         all(clone._nested()[key] is not value for key, value in nested.items()),
         f"{name}.clone must clone the agents among its parameters, {sorted(nested)}, not share them.",
     )
-    _require(not hasattr(clone, "policy_"), f"{name}.clone must return an unfitted agent.")
-    _require(clone.set_params(**params) is clone, f"{name}.set_params must return self.")
+    require(not hasattr(clone, "policy_"), f"{name}.clone must return an unfitted agent.")
+    require(clone.set_params(**params) is clone, f"{name}.set_params must return self.")
     _refuses(lambda: clone.set_params(no_such_parameter=1), ValueError, f"{name}.set_params with an unknown parameter")
-    _require(repr(agent).startswith(f"{name}("), f"repr must read like a call, {name}(...), not {agent!r}.")
+    require(repr(agent).startswith(f"{name}("), f"repr must read like a call, {name}(...), not {agent!r}.")
 
 
 def check_unfitted(agent: Agent, problem: Problem, atol: float) -> None:
@@ -251,46 +247,46 @@ def check_unfitted(agent: Agent, problem: Problem, atol: float) -> None:
 def check_fit(agent: Agent, problem: Problem, atol: float) -> None:
     """`fit` returns self and leaves ``policy_``, ``fit_report_`` and other names that end in an underscore."""
     name, clone = _name(agent), _seen(agent, problem)
-    _require(isinstance(clone.policy_, Policy), f"{name}.policy_ must be an ntp_envs.Policy, not {clone.policy_!r}.")
-    _require(isinstance(clone.fit_report_, FitReport), f"{name}.fit_report_ must be an agents.FitReport.")
+    require(isinstance(clone.policy_, Policy), f"{name}.policy_ must be an ntp_envs.Policy, not {clone.policy_!r}.")
+    require(isinstance(clone.fit_report_, FitReport), f"{name}.fit_report_ must be an agents.FitReport.")
     learned = set(vars(clone)) - set(agent.get_params())
     wrong = sorted(attribute for attribute in learned if not attribute.endswith("_"))
-    _require(not wrong, f"{name}.fit sets {wrong}; names of learned state must end in an underscore.")
+    require(not wrong, f"{name}.fit sets {wrong}; names of learned state must end in an underscore.")
 
 
 def check_policy(agent: Agent, problem: Problem, atol: float) -> None:
     """The policy is a law of sequences over the right vocabulary: normalised, consistent, can be sampled."""
     demos, policy = problem.demonstrations, _seen(agent, problem).policy_
     where, shape = f"the policy {_name(agent)} learns on {problem.name}", demos.tokens.shape
-    _require(
+    require(
         policy.vocab_size == demos.vocab_size,
         f"{where} has {policy.vocab_size} tokens, not {demos.vocab_size}; pass the data's vocab_size on.",
     )
-    _require(policy.horizon is None or policy.horizon >= demos.horizon, f"{where} ends before the data's horizon.")
+    require(policy.horizon is None or policy.horizon >= demos.horizon, f"{where} ends before the data's horizon.")
     conditionals = np.stack([policy.next_log_probs(demos.prompts, demos.tokens[:, :h]) for h in range(shape[1])], 1)
-    _require(
+    require(
         conditionals.shape == (*shape, demos.vocab_size),
         f"next_log_probs of {where} must have shape (B, A); over all prefixes it is {conditionals.shape}.",
     )
     error = np.abs(np.exp(conditionals).sum(axis=2) - 1.0).max()
-    _require(error < 1e-6, f"{where} is not normalised: next-token probabilities are off by up to {error:.3g}.")
+    require(error < 1e-6, f"{where} is not normalised: next-token probabilities are off by up to {error:.3g}.")
     forced = policy.log_probs(demos.prompts, demos.tokens)
     picked = np.take_along_axis(conditionals, demos.tokens[:, :, None], axis=2)[:, :, 0]
-    _require(
+    require(
         forced.shape == shape and np.allclose(np.exp(forced), np.exp(picked), rtol=0, atol=1e-6),
         f"log_probs of {where} disagrees with its next_log_probs; entry h must be log pi(a_h | x, a_<h).",
     )
     drawn = policy.sample(demos.prompts, demos.horizon, np.random.default_rng(0))
-    _require(
+    require(
         drawn.shape == shape and drawn.dtype == np.int64 and 0 <= drawn.min() <= drawn.max() < demos.vocab_size,
         f"sample of {where} must return (B, H) int64 tokens of the vocabulary.",
     )
     again = policy.sample(demos.prompts, demos.horizon, np.random.default_rng(0))
-    _require(np.array_equal(drawn, again), f"sample of {where} must draw from the rng it is given, and only from it.")
+    require(np.array_equal(drawn, again), f"sample of {where} must draw from the rng it is given, and only from it.")
     observations = np.concatenate([demos.prompts, demos.tokens], axis=1)
     observations[:, -1] = demos.vocab_size  # one token to go
     actions, _ = policy.predict(observations, deterministic=True)
-    _require(
+    require(
         np.shape(actions) == shape[:1] and 0 <= np.min(actions) <= np.max(actions) < demos.vocab_size,
         f"predict of {where} must return (B,) actions of the vocabulary.",
     )
@@ -307,24 +303,24 @@ def check_purity(agent: Agent, problem: Problem, atol: float) -> None:
     arrays = {key: value.copy() for key, value in vars(demos).items() if isinstance(value, np.ndarray)}
     with _global_random_state_watched() as untouched:
         clone.fit(demos, problem.policy_class, rng=np.random.default_rng(0))
-        _require(untouched(), f"{name}.fit uses global random state; draw from the rng it is given.")
+        require(untouched(), f"{name}.fit uses global random state; draw from the rng it is given.")
     for key, value in arrays.items():
-        _require(np.array_equal(getattr(demos, key), value), f"{name}.fit changes demonstrations.{key}; copy it first.")
-    _require(
+        require(np.array_equal(getattr(demos, key), value), f"{name}.fit changes demonstrations.{key}; copy it first.")
+    require(
         all(getattr(clone, key) is value for key, value in given.items()) and pickle.dumps(given) == before,
         f"{name}.fit changes a hyper-parameter; keep what is computed in a name that ends in an underscore.",
     )
-    _require(pickle.dumps(problem.policy_class) == members, f"{name}.fit changes the policy class; copy its members.")
+    require(pickle.dumps(problem.policy_class) == members, f"{name}.fit changes the policy class; copy its members.")
 
 
 def check_refit(agent: Agent, problem: Problem, atol: float) -> None:
     """Fitting again, after other data and with the same seed, is the same as a fresh fit."""
     name, fresh = _name(agent), _seen(agent, problem)
-    _require(_same_law(fresh, _fitted(agent, problem), problem), f"{name}: two fits with the same seed must agree.")
+    require(_same_law(fresh, _fitted(agent, problem), problem), f"{name}: two fits with the same seed must agree.")
     demos = problem.demonstrations
     used = _fitted(agent, replace(problem, demonstrations=demos.subset(np.zeros(len(demos), dtype=np.int64))))
     used.fit(demos, problem.policy_class, rng=np.random.default_rng(0))
-    _require(_same_law(fresh, used, problem), f"{name}: refitting must equal a fresh fit; start from nothing in _fit.")
+    require(_same_law(fresh, used, problem), f"{name}: refitting must equal a fresh fit; start from nothing in _fit.")
 
 
 def check_weights(agent: Agent, problem: Problem, atol: float) -> None:
@@ -337,7 +333,7 @@ def check_weights(agent: Agent, problem: Problem, atol: float) -> None:
         np.exp(_law(_fitted(agent, replace(problem, demonstrations=data)), problem)) for data in (weighted, repeated)
     )
     gap = np.abs(one - two).max()
-    _require(
+    require(
         gap <= atol,
         f"{_name(agent)} on {problem.name}: a weight of k must count as k copies of the demonstration (probabilities "
         f"differ by {gap:.3g}); use demonstrations.normalised_weights().",
@@ -364,16 +360,16 @@ def check_files(agent: Agent, problem: Problem, atol: float) -> None:
                 allowed = False
             loaded = type(agent).load(path, trusted=own, allow_pickle=allowed)
             for back, way in ((loaded, "save and load"), (pickle.loads(pickle.dumps(kept)), "pickle")):
-                _require(type(back) is type(agent), f"{way} must give back a {name}, not {type(back).__name__}.")
-                _require(
+                require(type(back) is type(agent), f"{way} must give back a {name}, not {type(back).__name__}.")
+                require(
                     pickle.dumps(back.get_params()) == pickle.dumps(kept.get_params())
                     or repr(back.get_params()) == repr(kept.get_params()),
                     f"{way} must keep the hyper-parameters of {kind} {name}.",
                 )
                 if kept is fitted:
-                    _require(_same_law(back, fitted, problem), f"{way} must keep the policy of {kind} {name}.")
+                    require(_same_law(back, fitted, problem), f"{way} must keep the policy of {kind} {name}.")
                 else:
-                    _require(not hasattr(back, "policy_"), f"{way} must leave {kind} {name} unfitted.")
+                    require(not hasattr(back, "policy_"), f"{way} must leave {kind} {name} unfitted.")
         others = (type(agent), *agent.trusts)
         _refuses(
             lambda: _Stranger.load(path, trusted=(*own, *others), allow_pickle=allowed),
@@ -429,7 +425,7 @@ def check_small_data(agent: Agent, problem: Problem, atol: float) -> None:
     for rows in (np.array([0]), np.zeros(10, dtype=np.int64)):
         small = replace(problem, demonstrations=demos.subset(rows))
         probabilities = np.exp(_law(_fitted(agent, small), problem))
-        _require(
+        require(
             np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=2), 1.0, atol=1e-6),
             f"{_name(agent)} on {problem.name} with {len(rows)} equal demonstration(s) learns something that is not a "
             "probability; mind contexts without data.",

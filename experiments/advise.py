@@ -31,7 +31,7 @@ from agents.fit_class import fit_class
 from agents.rho_game import rho_tau
 from agents.selection import TournamentResult, holdout_split
 from experiments.aggregate import nats_per_token
-from experiments.measure import costed_fit, passing, powers_of_two, quiet_fit, titled
+from experiments.measure import costed_fit, doublings, passing, powers_of_two, quiet_fit, titled
 from experiments.terminal import plain
 from ntp_envs import (
     ARLinearClass,
@@ -653,7 +653,7 @@ def advise(
     allowed = [cost.learner for cost in costs if not cost.why_not]
     loss_fit = fitted.get("log-loss") or fit_class(policy_class, first, tol=1e-3)[0]
 
-    lengths = np.unique([*powers_of_two(data.horizon), data.horizon])
+    lengths = np.array(doublings(data.horizon))
     bounds, test = tv_bounds(second, loss_fit, rivals, lengths, rng)
     gain, gain_rho, impossible = held_out_gain(second, loss_fit, rivals[rival])
     prompts = second.prompts[rng.integers(len(second), size=2000)]

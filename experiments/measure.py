@@ -223,6 +223,11 @@ def powers_of_two(largest: int) -> list[int]:
     return [1 << k for k in range(largest.bit_length()) if 1 << k <= largest]
 
 
+def doublings(horizon: int) -> list[int]:
+    """1, 2, 4, ... and the horizon."""
+    return sorted({*powers_of_two(horizon), horizon})
+
+
 # -- fits, and what they cost ------------------------------------------------------------------------------------------
 
 SECONDS, MEGABYTES = "processor seconds of a fit", "peak megabytes of a fit"

@@ -195,13 +195,13 @@ class Analysis:
 def analysis(**parts: Callable[..., Any]) -> Callable[[Any, Summary], Analysis]:
     """`Study.analyse` from functions of the options and the summary, one for each part of an `Analysis`.
 
-    The ``rows`` come first, and the others find them in the summary. Of an empty summary there are no findings. A part
-    ``setting``, of the options alone, is that of figures that have none (`FigureSpec.setting`).
+    The ``rows`` come first, and the others find them in the summary. Of an empty summary there are no rows and no
+    findings. A part ``setting``, of the options alone, is that of figures that have none (`FigureSpec.setting`).
     """
     setting = parts.pop("setting", lambda options: "")
 
     def analyse(options: Any, summary: Summary) -> Analysis:
-        rows = list(parts["rows"](options, summary)) if "rows" in parts else []
+        rows = list(parts["rows"](options, summary)) if "rows" in parts and len(summary) else []
         everything = Summary([*summary, *rows], summary.timings)
         known = {name: part for name, part in parts.items() if name != "rows" and (len(summary) or name != "findings")}
         found = {name: list(part(options, everything)) for name, part in known.items()}

@@ -22,6 +22,7 @@ from experiments.executors import local_executor, run_cell
 from experiments.run import RunOutcome, run_study
 from experiments.study import Analysis, FigureSpec, Options, Study
 from experiments.summary import Summary, summarise, summary_lines, write_csv
+from ntp_envs.testing import require
 
 #: of the time of the run, for cells that are run again
 SHARE = 0.1
@@ -66,11 +67,6 @@ def check_study(
     return _checked_run(study, options, Path(out), seed, workers)
 
 
-def _require(condition: Any, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
@@ -79,7 +75,7 @@ def _check_options(options: Any) -> None:
         name, first = field.name, field.default[:1] if isinstance(field.default, tuple) else (field.default,)
         number = any(isinstance(one, (int, float)) and not isinstance(one, bool) for one in first)
         stated = "one_of" in field.metadata
-        _require(
+        require(
             stated or not number or not isinstance(options, Options),
             f"{type(options).__name__}.{name} is a number: make it an experiments.study.option, with its bounds.",
         )
@@ -87,7 +83,7 @@ def _check_options(options: Any) -> None:
             try:
                 dataclasses.replace(options, **{name: bad})
             except (TypeError, ValueError) as error:
-                _require(name in str(error), f"{name}={bad!r} is refused by words that do not name it: {error}")
+                require(name in str(error), f"{name}={bad!r} is refused by words that do not name it: {error}")
             else:
                 raise AssertionError(f"{type(options).__name__} takes {name}={bad!r}, which its option excludes.")
 
@@ -139,7 +135,7 @@ def _check_empty(study: Study, options: Any) -> None:
     except Exception as error:
         raise AssertionError(f"study {study.name!r} does not analyse an empty summary: {error!r}") from error
     names = [figure.name for figure in found.figures]
-    _require(len(set(names)) == len(names), f"study {study.name!r} has two figures of one name: {names}")
+    require(len(set(names)) == len(names), f"study {study.name!r} has two figures of one name: {names}")
     _check_words(study, found, "nothing was measured")
     for figure in found.figures:
         sizes = []
@@ -147,7 +143,7 @@ def _check_empty(study: Study, options: Any) -> None:
             with slides, styled(laid_out=False):
                 sizes.append(figure.draw().get_size_inches())
         follows = (sizes[1] < sizes[0]).all()
-        _require(follows, f"study {study.name!r}: the figure {figure.name} does not follow --slides: see charts.inches")
+        require(follows, f"study {study.name!r}: the figure {figure.name} does not follow --slides: see charts.inches")
 
 
 def _check_words(study: Study, found: Analysis, where: str, *, figures: bool = True) -> None:
@@ -156,7 +152,7 @@ def _check_words(study: Study, found: Analysis, where: str, *, figures: bool = T
 
     told = [*found.findings, *(text for figure in found.figures for text in (figure.title, figure.caption))]
     for text in told:
-        _require(not GAP.search(text), f"study {study.name!r}, where {where}, leaves a gap: {text}")
+        require(not GAP.search(text), f"study {study.name!r}, where {where}, leaves a gap: {text}")
     for figure in found.figures if figures else ():
         try:
             with styled(laid_out=False):
@@ -166,7 +162,7 @@ def _check_words(study: Study, found: Analysis, where: str, *, figures: bool = T
             raise AssertionError(words) from error
         told += [text.get_text() for text in written]
     for text in told:
-        _require(not NAN.search(text), f"study {study.name!r}, where {where}, says: {text}")
+        require(not NAN.search(text), f"study {study.name!r}, where {where}, says: {text}")
 
 
 def _check_failures(
@@ -207,16 +203,16 @@ def _checked_run(study: Study, options: Any, out: Path, seed: int, workers: int)
     for failure in outcome.failures:
         raise AssertionError(f"study {study.name!r}, {failure.where}: {failure.error}")
     for figure in outcome.analysis.figures:
-        _require((out / f"{figure.name}.png").exists(), f"study {study.name!r} has not drawn its figure {figure.name}.")
+        require((out / f"{figure.name}.png").exists(), f"study {study.name!r} has not drawn its figure {figure.name}.")
     for name, figure in drawn.items():
         faults = figure_faults(figure)
-        _require(not faults, f"study {study.name!r}, figure {name}: {' '.join(faults)}")
+        require(not faults, f"study {study.name!r}, figure {name}: {' '.join(faults)}")
     with ResultStore(outcome.folder.results) as store:
         results = store.results()
     _check_failures(study, options, cells, results, seed)
     again = {cell.key: run_cell(cell, study.seeds_of, seed) for cell in _quickest(cells, results)}
     for key, result in again.items():
-        _require(
+        require(
             _plain(result) == _plain(results[key]),
             f"study {study.name!r}: the cell {key} had other records when it was run a second time; a cell depends on "
             "its parameters and on rng only, not on a global generator, a cache or the time.",
@@ -225,7 +221,7 @@ def _checked_run(study: Study, options: Any, out: Path, seed: int, workers: int)
     with tempfile.TemporaryDirectory() as folder:
         once = Path(folder) / "summary.csv"
         write_csv(once, *summary_lines(study, Summary([*summary, *study.analyse(options, summary).rows])))
-        _require(
+        require(
             once.read_bytes() == outcome.folder.summary.read_bytes(),
             f"study {study.name!r}: a run that was stopped and resumed has another summary.csv than one in one go.",
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from agents import make_agent
 from experiments.cells import Label, Record
-from experiments.measure import distance_record, passing, powers_of_two
+from experiments.measure import distance_record, doublings, passing
 from experiments.study import Options, option
 from ntp_envs import Demonstrations, NGramClass, Policy, distance_curves
 from ntp_envs.tasks import Text
@@ -247,7 +247,7 @@ def judged(
         task.expert, policy, task, metrics=("hellinger2", "kl"), method="monte carlo", n=samples, rng=rng
     )
     near, far = curves["hellinger2"], curves["kl"]
-    records += [distance_record(near, labels, h) for h in sorted({*powers_of_two(task.horizon), task.horizon})]
+    records += [distance_record(near, labels, h) for h in doublings(task.horizon)]
     method = records[-1].method
     soonest, middle, latest = (min(passing(curve), task.horizon) for curve in (near.upper, near.values, near.lower))
     records.append(Record(PASSING, middle, labels, soonest, latest, method))

@@ -106,6 +106,18 @@ def plain(value: Any) -> Any:
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
+def check_decoding(temperature: Any, top_k: Any, top_p: Any, vocab_size: int) -> tuple[float, int | None, float | None]:
+    """What a law is sampled with; the most probable token alone is another policy."""
+    temperature = check_real("temperature", temperature, minimum=0.0)
+    if temperature == 0:
+        raise ValueError("temperature=0 must be above 0; for greedy decoding use ntp_envs.GreedyPolicy.")
+    top_k = None if top_k is None else check_int("top_k", top_k, minimum=1, maximum=vocab_size)
+    top_p = None if top_p is None else check_real("top_p", top_p, minimum=0.0, maximum=1.0)
+    if top_p == 0:
+        raise ValueError("top_p=0 must be above 0 and at most 1; for the most probable token alone use top_k=1.")
+    return temperature, top_k, top_p
+
+
 def check_in(name: str, value: Any, options: Iterable[str]) -> str:
     options = list(options)
     if not isinstance(value, str) or value not in options:

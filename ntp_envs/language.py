@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntp_envs.arrays import FloatArray, IntArray
-from ntp_envs.checks import check_generator, check_int, check_real, check_tokens, import_extra
+from ntp_envs.checks import check_decoding, check_generator, check_int, check_tokens, import_extra
 from ntp_envs.policies import Cursor, Policy, check_sequences
 
 transformers = import_extra(
@@ -118,15 +118,7 @@ class TransformersPolicy(Policy):
         given = [] if begin is None else np.atleast_1d(begin).tolist()
         self.begin = [check_int("begin", token, minimum=0, maximum=size - 1) for token in given]
         self.pad = None if pad is None else check_int("pad", pad, minimum=0, maximum=self.vocab_size - 1)
-        self.temperature = check_real("temperature", temperature, minimum=0.0)
-        if self.temperature == 0:
-            raise ValueError(
-                "temperature=0 must be above 0; for greedy decoding use ntp_envs.GreedyPolicy(TransformersPolicy(...))."
-            )
-        self.top_k = None if top_k is None else check_int("top_k", top_k, minimum=1, maximum=self.vocab_size)
-        self.top_p = None if top_p is None else check_real("top_p", top_p, minimum=0.0, maximum=1.0)
-        if self.top_p == 0:
-            raise ValueError("top_p=0 must be above 0 and at most 1; for the most probable token alone use top_k=1.")
+        self.temperature, self.top_k, self.top_p = check_decoding(temperature, top_k, top_p, self.vocab_size)
         self.at_once = check_int("batch_size", batch_size, minimum=1)
 
         self._read = len(self.begin) + prompt_length  # ids read before the first token

@@ -30,11 +30,11 @@ from ntp_envs.checks import (
     as_array,
     check_any_tokens,
     check_callable,
+    check_decoding,
     check_generator,
     check_int,
     check_kind,
     check_list,
-    check_real,
 )
 from ntp_envs.observations import Sizes, split_observation
 from ntp_envs.saved import Savable
@@ -608,13 +608,7 @@ class DecodedPolicy(SequentialPolicy):
         super().__init__(policy.vocab_size, horizon=policy.horizon, prompt_length=policy.prompt_length)
         size = max(LAW_CELLS // policy.vocab_size, 1)
         self.policy, self.at_once = policy, min(policy.at_once or size, size)  # whose laws are written out
-        self.temperature = check_real("temperature", temperature, minimum=0.0)
-        if self.temperature == 0:
-            raise ValueError("temperature=0 must be above 0; for greedy decoding use ntp_envs.GreedyPolicy.")
-        self.top_k = None if top_k is None else check_int("top_k", top_k, minimum=1, maximum=self.vocab_size)
-        self.top_p = None if top_p is None else check_real("top_p", top_p, minimum=0.0, maximum=1.0)
-        if self.top_p == 0:
-            raise ValueError("top_p=0 must be above 0 and at most 1; for the most probable token alone use top_k=1.")
+        self.temperature, self.top_k, self.top_p = check_decoding(temperature, top_k, top_p, self.vocab_size)
 
     def __repr__(self) -> str:
         usual = {"temperature": 1.0, "top_k": None, "top_p": None}

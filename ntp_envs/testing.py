@@ -82,7 +82,7 @@ def check_policy_class(
     """
     rng = np.random.default_rng(0) if rng is None else rng
     name = type(members).__name__
-    _require(isinstance(members, PolicyClass), f"{name} must subclass ntp_envs.PolicyClass.")
+    require(isinstance(members, PolicyClass), f"{name} must subclass ntp_envs.PolicyClass.")
     length = horizon if members.horizon is None else min(horizon, members.horizon)
     shape = _Shape(members.vocab_size, length, prompt_length, members.end_token)
     prompts = rng.integers(members.vocab_size, size=(BATCH, prompt_length))
@@ -91,7 +91,7 @@ def check_policy_class(
         return
     if isinstance(members, FiniteClass):
         same = [members.policy(index) is policy for index, policy in enumerate(members)]
-        _require(all(same) and len(same) == len(members), f"{name}.policy(index) must give the members in order.")
+        require(all(same) and len(same) == len(members), f"{name}.policy(index) must give the members in order.")
     for number, policy in enumerate(_some_members(members, rng)):
         _check_policy(policy, f"member {number} of {name}", shape, prompts, rng)
 
@@ -109,7 +109,7 @@ def _check_parametric(
 ) -> None:
     name, size = type(members).__name__, members.dimension
     starts = np.asarray(members.starts())
-    _require(
+    require(
         starts.ndim == 2 and starts.shape[1] == size and len(starts) and np.isfinite(starts).all(),
         f"{name}.starts() has shape {starts.shape}; finite (S, {size}) parameters are needed.",
     )
@@ -119,19 +119,19 @@ def _check_parametric(
     inside = [np.asarray(members.project(point)) for point in tried]
     for point in [*starts, *inside]:
         again = np.asarray(members.project(point))
-        _require(
+        require(
             again.shape == (size,) and np.allclose(again, point, rtol=1e-9, atol=1e-9),
             f"{name}.project moves {point}, which is a start or what it gave itself, to {again}; what is in the class "
             "must stay.",
         )
-        _require(
+        require(
             (point >= members.lower - 1e-9).all() and (point <= members.upper + 1e-9).all(),
             f"{name}.project gave {point}, outside the bounds lower={members.lower} and upper={members.upper}.",
         )
     for point, nearest in zip(tried, inside):
         for other in [*starts, *inside]:
             over = float((point - nearest) @ (other - nearest)) / (1.0 + np.linalg.norm(point - nearest))
-            _require(
+            require(
                 over <= 1e-7 * (1.0 + np.linalg.norm(other - nearest)),
                 f"{name}.project maps {point} to {nearest}, and {other} is in the class too: not the nearest point of "
                 "a convex set.",
@@ -143,24 +143,25 @@ def _check_parametric(
         laws, own = np.asarray(members.laws(parameters, prompts, tokens)), policy.forced_log_probs(prompts, tokens)
         with np.errstate(invalid="ignore"):
             same = laws.shape == own.shape and ((laws == own) | (np.abs(laws - own) < 1e-8)).all()
-        _require(same, f"{name}.laws at {parameters} are not the forced_log_probs of {name}.policy there.")
+        require(same, f"{name}.laws at {parameters} are not the forced_log_probs of {name}.policy there.")
         by_log_prob = np.where(np.isneginf(own), 0.0, rng.normal(size=own.shape))
         given = np.asarray(members.pull_back(parameters, prompts, tokens, by_log_prob))
-        _require(given.shape == (size,), f"{name}.pull_back has shape {given.shape}; ({size},) is needed.")
+        require(given.shape == (size,), f"{name}.pull_back has shape {given.shape}; ({size},) is needed.")
         for direction in [*inside[3:6], starts[0]]:
             along = direction - parameters  # within the class, if it is convex
             step = 1e-5 / max(float(np.linalg.norm(along)), 1e-5)
             ahead = np.asarray(members.laws(parameters + step * along, prompts, tokens))
             used = by_log_prob != 0.0
             rise = float(by_log_prob[used] @ (ahead - laws)[used]) / step
-            _require(
+            require(
                 abs(rise - given @ along) <= 1e-3 * (1.0 + abs(rise) + np.linalg.norm(given) * np.linalg.norm(along)),
                 f"{name}.pull_back at {parameters} rises by {given @ along:.6g} towards {direction}, differences of "
                 f"{name}.laws by {rise:.6g}; it must be the gradient of (by_log_prob * laws).sum().",
             )
 
 
-def _require(condition: object, message: str) -> None:
+def require(condition: object, message: str) -> None:
+    """Raise ``AssertionError`` with these words where something does not hold."""
     if not condition:
         raise AssertionError(message)
 
@@ -177,10 +178,10 @@ def _tractable(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _check_attributes(task: Task) -> None:
-    _require(isinstance(task, Task), f"{type(task).__name__} must subclass ntp_envs.Task.")
+    require(isinstance(task, Task), f"{type(task).__name__} must subclass ntp_envs.Task.")
     for name, minimum in (("vocab_size", 1), ("horizon", 1), ("prompt_length", 0)):
         value = getattr(task, name, None)
-        _require(
+        require(
             isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
             f"task.{name} is {value!r}; it must be an int >= {minimum} (a field, class attribute or property).",
         )
@@ -188,12 +189,12 @@ def _check_attributes(task: Task) -> None:
 
 def _check_parameters(task: Task) -> None:
     family = type(task)
-    _require(
+    require(
         dataclasses.is_dataclass(family) and family.__dataclass_params__.frozen,  # type: ignore[attr-defined]
         f"{family.__name__} must be a frozen dataclass: decorate it with @dataclass(frozen=True).",
     )
     parameters = task.parameters()
-    _require(
+    require(
         family(**parameters) == task,
         f"{family.__name__}(**task.parameters()) must equal the task; make every parameter an __init__ field.",
     )
@@ -211,9 +212,9 @@ def _check_parameters(task: Task) -> None:
 
 def _check_tokens(what: str, array: Any, shape: tuple[int, int], vocab_size: int) -> None:
     tokens = np.asarray(array)
-    _require(tokens.shape == shape, f"{what} has shape {tokens.shape}; {shape} is needed.")
-    _require(np.issubdtype(tokens.dtype, np.integer), f"{what} has dtype {tokens.dtype}; integers are needed.")
-    _require(
+    require(tokens.shape == shape, f"{what} has shape {tokens.shape}; {shape} is needed.")
+    require(np.issubdtype(tokens.dtype, np.integer), f"{what} has dtype {tokens.dtype}; integers are needed.")
+    require(
         not tokens.size or (tokens.min() >= 0 and tokens.max() < vocab_size),
         f"{what} must lie in the vocabulary [0, {vocab_size - 1}].",
     )
@@ -222,12 +223,12 @@ def _check_tokens(what: str, array: Any, shape: tuple[int, int], vocab_size: int
 def _listed_prompts(task: Task, prompts: Any, probabilities: Any) -> dict[tuple[int, ...], float]:
     prompts, probabilities = np.asarray(prompts), np.asarray(probabilities, dtype=np.float64)
     _check_tokens("prompt_law()[0]", prompts, (len(probabilities), task.prompt_length), task.vocab_size)
-    _require(
+    require(
         (probabilities >= 0).all() and abs(probabilities.sum() - 1.0) < 1e-9,
         f"prompt_law()[1] must be probabilities; they sum to {probabilities.sum():.12g}.",
     )
     rows = {tuple(row): float(p) for row, p in zip(prompts.tolist(), probabilities)}
-    _require(len(rows) == len(prompts), "prompt_law()[0] lists a prompt twice; add their probabilities.")
+    require(len(rows) == len(prompts), "prompt_law()[0] lists a prompt twice; add their probabilities.")
     return rows
 
 
@@ -239,16 +240,16 @@ def _check_prompts(task: Task, rng: np.random.Generator) -> None:
     sampled = task.sample_prompts(n, np.random.default_rng(seed))
     _check_tokens("sample_prompts", sampled, (n, task.prompt_length), task.vocab_size)
     again = task.sample_prompts(n, np.random.default_rng(seed))
-    _require(np.array_equal(sampled, again), "sample_prompts must draw from its rng only: same seed, same prompts.")
+    require(np.array_equal(sampled, again), "sample_prompts must draw from its rng only: same seed, same prompts.")
     if rows is None:
         return
     counts = dict.fromkeys(rows, 0)
     for row in map(tuple, sampled.tolist()):
-        _require(rows.get(row, 0.0) > 0.0, f"sample_prompts drew {list(row)}, to which prompt_law gives no mass.")
+        require(rows.get(row, 0.0) > 0.0, f"sample_prompts drew {list(row)}, to which prompt_law gives no mass.")
         counts[row] += 1
     for row, p in rows.items():
         slack = 6.0 * math.sqrt(n * p * (1.0 - p)) + 12.0  # Bernstein: a false alarm below 1e-7 a prompt
-        _require(
+        require(
             abs(counts[row] - n * p) <= slack,
             f"sample_prompts drew {list(row)} {counts[row]} times in {n}, but prompt_law gives it {p:.4g}.",
         )
@@ -257,16 +258,16 @@ def _check_prompts(task: Task, rng: np.random.Generator) -> None:
 def _check_policy(
     policy: Policy, what: str, task: Task | _Shape, prompts: NDArray[np.integer], rng: np.random.Generator
 ) -> None:
-    _require(isinstance(policy, Policy), f"{what} must be an ntp_envs.Policy, not {type(policy).__name__}.")
-    _require(
+    require(isinstance(policy, Policy), f"{what} must be an ntp_envs.Policy, not {type(policy).__name__}.")
+    require(
         policy.vocab_size == task.vocab_size,
         f"{what}.vocab_size is {policy.vocab_size}, the task's {task.vocab_size}.",
     )
-    _require(
+    require(
         policy.horizon is None or policy.horizon >= task.horizon,
         f"{what}.horizon is {policy.horizon}, shorter than the task's {task.horizon}.",
     )
-    _require(
+    require(
         policy.prompt_length in (None, task.prompt_length),
         f"{what}.prompt_length is {policy.prompt_length}, the task's {task.prompt_length}.",
     )
@@ -275,8 +276,8 @@ def _check_policy(
     shape = (len(prompts), task.horizon)
     draws, again = (policy.sample(prompts, task.horizon, np.random.default_rng(7)) for _ in range(2))
     _check_tokens(f"{what}.sample", draws, shape, task.vocab_size)
-    _require(np.array_equal(draws, again), f"{what}.sample must draw from its rng only: same seed, same tokens.")
-    _require(
+    require(np.array_equal(draws, again), f"{what}.sample must draw from its rng only: same seed, same tokens.")
+    require(
         np.isfinite(policy.log_probs(prompts, draws)).all(),
         f"{what}.sample drew a sequence to which {what}.log_probs gives probability zero.",
     )
@@ -284,7 +285,7 @@ def _check_policy(
     if task.end_token is not None and task.horizon > 1:
         ended = np.full((len(prompts), 1), task.end_token)
         after = policy.log_probs(prompts, np.repeat(ended, task.horizon, axis=1))[:, 1:]
-        _require(
+        require(
             (np.abs(after) < 1e-12).all(),
             f"{what} writes something else after the end token {task.end_token}; the end is for good: see "
             "ntp_envs.EndedPolicy.",
@@ -293,21 +294,21 @@ def _check_policy(
     tokens = draws.copy()  # every other row arbitrary: learners get to places where the expert never goes
     tokens[::2] = rng.integers(task.vocab_size, size=tokens[::2].shape)
     forced = policy.log_probs(prompts, tokens)
-    _require(forced.shape == shape, f"{what}.log_probs has shape {forced.shape}; {shape} is needed.")
+    require(forced.shape == shape, f"{what}.log_probs has shape {forced.shape}; {shape} is needed.")
     for h in np.unique(np.linspace(0, task.horizon - 1, min(task.horizon, POSITIONS)).astype(int)):
         log_probs = _check_next_log_probs(policy, what, prompts, tokens[:, :h])
         chosen = log_probs[np.arange(len(tokens)), tokens[:, h]]
         with np.errstate(invalid="ignore"):
             same = (forced[:, h] == chosen) | (np.abs(forced[:, h] - chosen) < 1e-8)
-        _require(same.all(), f"{what}.log_probs disagrees with {what}.next_log_probs at step {h}.")
+        require(same.all(), f"{what}.log_probs disagrees with {what}.next_log_probs at step {h}.")
 
 
 def _check_next_log_probs(policy: Policy, what: str, prompts: NDArray[Any], tokens: NDArray[Any]) -> FloatArray:
     log_probs, h = policy.next_log_probs(prompts, tokens), tokens.shape[1]
     shape = (len(tokens), policy.vocab_size)
-    _require(log_probs.shape == shape, f"{what}.next_log_probs has shape {log_probs.shape} at step {h}, not {shape}.")
+    require(log_probs.shape == shape, f"{what}.next_log_probs has shape {log_probs.shape} at step {h}, not {shape}.")
     off = np.abs(np.exp(log_probs).sum(axis=1) - 1.0)
-    _require(
+    require(
         off.max() < 1e-6,  # a NaN is refused too
         f"{what}.next_log_probs at step {h} gives probabilities that sum to 1 only up to {off.max():.3g}.",
     )
@@ -316,16 +317,16 @@ def _check_next_log_probs(policy: Policy, what: str, prompts: NDArray[Any], toke
 
 def _check_class(task: Task) -> None:
     members = task.policy_class
-    _require(isinstance(members, PolicyClass), f"policy_class must be an ntp_envs.PolicyClass, not {members!r}.")
-    _require(
+    require(isinstance(members, PolicyClass), f"policy_class must be an ntp_envs.PolicyClass, not {members!r}.")
+    require(
         members.vocab_size == task.vocab_size,
         f"policy_class.vocab_size is {members.vocab_size}, the task's {task.vocab_size}.",
     )
-    _require(
+    require(
         members.end_token == task.end_token,
         f"policy_class.end_token is {members.end_token}, the task's {task.end_token}; see ntp_envs.ended_class.",
     )
-    _require(
+    require(
         members.horizon is None or members.horizon >= task.horizon,
         f"policy_class.horizon is {members.horizon}, shorter than the task's {task.horizon}.",
     )
@@ -378,14 +379,14 @@ def _check_best_in_class(task: Task, prompts: NDArray[np.integer], rng: np.rando
     best = _tractable(task.best_in_class)
     if best is None:
         return
-    _require(isinstance(best, BestInClass), f"best_in_class() must return an ntp_envs.BestInClass, not {best!r}.")
+    require(isinstance(best, BestInClass), f"best_in_class() must return an ntp_envs.BestInClass, not {best!r}.")
     _check_policy(best.policy, "best_in_class().policy", task, prompts, rng)
-    _require(0.0 <= best.hellinger2 <= 2.0, f"best_in_class().hellinger2 is {best.hellinger2}; it lies in [0, 2].")
-    _require(not best.tolerance < 0.0, f"best_in_class().tolerance is {best.tolerance}; it must be >= 0 or nan.")
-    _require(task.best_in_class().hellinger2 == best.hellinger2, "best_in_class() must give the same answer twice.")
+    require(0.0 <= best.hellinger2 <= 2.0, f"best_in_class().hellinger2 is {best.hellinger2}; it lies in [0, 2].")
+    require(not best.tolerance < 0.0, f"best_in_class().tolerance is {best.tolerance}; it must be >= 0 or nan.")
+    require(task.best_in_class().hellinger2 == best.hellinger2, "best_in_class() must give the same answer twice.")
     members = task.policy_class
     if isinstance(members, FiniteClass):
-        _require(
+        require(
             any(best.policy is member for member in members),
             "best_in_class().policy is not one of the members of policy_class.",
         )
@@ -393,7 +394,7 @@ def _check_best_in_class(task: Task, prompts: NDArray[np.integer], rng: np.rando
     if exact is None:
         return
     slack = 1e-9 + 1e-9 * exact + (0.0 if math.isnan(best.tolerance) else best.tolerance)
-    _require(
+    require(
         abs(exact - best.hellinger2) <= slack,
         f"best_in_class().hellinger2 is {best.hellinger2:.12g}, but its policy is at {exact:.12g}; the convention is "
         "sum (sqrt P - sqrt Q)^2, not half of it, at the full horizon.",
@@ -402,7 +403,7 @@ def _check_best_in_class(task: Task, prompts: NDArray[np.integer], rng: np.rando
         return
     for member in _some_members(members, rng):
         other = _exact_hellinger2(task, member)
-        _require(
+        require(
             other is None or other >= best.hellinger2 - slack,
             f"best_in_class() is at {best.hellinger2:.12g}, but another member of policy_class is at {other:.12g}: "
             f"{member!r}.",
@@ -414,22 +415,22 @@ def _check_population(task: Task, chunk: int | None, rng: np.random.Generator) -
     population = _tractable(task.population, chunk)
     if population is None:
         return
-    _require(isinstance(population, Demonstrations), f"{what} must return ntp_envs.Demonstrations, not {population!r}.")
+    require(isinstance(population, Demonstrations), f"{what} must return ntp_envs.Demonstrations, not {population!r}.")
     n = len(population)
     _check_tokens(f"{what}.tokens", population.tokens, (n, task.horizon), task.vocab_size)
     _check_tokens(f"{what}.prompts", population.prompts, (n, task.prompt_length), task.vocab_size)
-    _require(population.weights is not None, f"{what} needs weights: the probabilities of its rows.")
+    require(population.weights is not None, f"{what} needs weights: the probabilities of its rows.")
     exactness = population.exactness
     if exactness is None:
         raise AssertionError(f"{what} needs an Exactness: say for which learners it is exact.")
     if exactness.everything:
         _check_complete_law(task, what, population)
         return
-    _require(
+    require(
         chunk is None or chunk in exactness.units,
         f"{what} is not exact for chunks of {chunk} tokens; its units are {sorted(exactness.units)}.",
     )
-    _require(
+    require(
         exactness.statistic == task.policy_class.statistic,
         f"{what} is exact for classes with statistic {exactness.statistic!r}, but policy_class has "
         f"{task.policy_class.statistic!r}.",
@@ -443,7 +444,7 @@ def _check_population(task: Task, chunk: int | None, rng: np.random.Generator) -
         seen = _root_likelihood(member, population.prompts, population.tokens, unit)
         true = _root_likelihood(member, prompts, tokens, unit)
         gap = population.normalised_weights() @ seen - mass @ true
-        _require(
+        require(
             abs(gap) < 1e-9,
             f"{what} claims to be exact for chunks of {unit} tokens, but the mean over it of the root likelihood of a "
             f"chunk under {member!r} is off by {gap:.3g}.",
@@ -453,7 +454,7 @@ def _check_population(task: Task, chunk: int | None, rng: np.random.Generator) -
         seen = _clipped_ratio(member, task.expert, population.prompts, population.tokens, unit)
         true = _clipped_ratio(member, task.expert, prompts, tokens, unit)
         gap = population.normalised_weights() @ seen - mass @ true
-        _require(
+        require(
             abs(gap) < 1e-9,
             f"{what} claims to be exact for the expert's density of chunks of {unit} tokens, but the mean over it of "
             f"min(1, member / expert) of a chunk, for {member!r}, is off by {gap:.3g}.",
@@ -486,7 +487,7 @@ def _check_complete_law(task: Task, what: str, population: Demonstrations) -> No
     law = np.exp(task.expert.log_probs(xs, ys).sum(axis=1))
     law *= [prompt_mass.get(tuple(row), 0.0) for row in xs.tolist()]
     worst = int(np.abs(weights - law).argmax())
-    _require(
+    require(
         np.abs(weights - law).max() < 1e-9,
         f"{what} claims to be the complete law, but gives {rows[worst].tolist()} weight {weights[worst]:.9g} where the "
         f"law has {law[worst]:.9g}; add what is missing, or claim less in its exactness.",
@@ -505,8 +506,8 @@ def _check_success(task: Task, demonstrations: Demonstrations) -> None:
             return
         raise AssertionError("success() is defined but has_success is False; set has_success = True.")
     success = np.asarray(task.success(prompts, tokens))
-    _require(success.shape == (len(tokens),), f"success() has shape {success.shape}; ({len(tokens)},) is needed.")
-    _require(
+    require(success.shape == (len(tokens),), f"success() has shape {success.shape}; ({len(tokens)},) is needed.")
+    require(
         np.issubdtype(success.dtype, np.floating) and ((success >= 0.0) & (success <= 1.0)).all(),
         "success() must be floats in [0, 1].",
     )

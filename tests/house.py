@@ -3,7 +3,9 @@
 Files and lines a folder, passages that stand twice, modules that only one other imports, circles of imports, the time
 that each package takes to import, and the length of the evening's reading list at the head of ``ntp_envs/__init__.py``.
 An import counts wherever it stands (in a function, under ``TYPE_CHECKING``) and so does a name in a list of strings,
-``"package.module:name"``.
+``"package.module:name"``. Lines of code are those that Python would write: without comments, docstrings, line breaks
+and imports. Chapters on what version 0.1 could not do are listed in `LATER`, and counted apart; abilities that came
+into the other files are not.
 """
 
 import argparse
@@ -20,6 +22,28 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ntp_envs", "agents", "experiments")
 FRONT_DOORS = ("ntp_envs", "agents", "experiments.cli")
+#: by subject, the files on what version 0.1 (its last commit: 8276d95) could not do
+LATER = {
+    "language models": """ntp_envs/language.py ntp_envs/perturbed.py ntp_envs/hugging_face.py
+        ntp_envs/tasks/language_model.py agents/neural/language.py experiments/language_models.py
+        experiments/seeded_model.py experiments/benchmarks/language.py experiments/studies/lm.py""",
+    "log-probabilities of others": "ntp_envs/distances/from_log_probs.py experiments/log_probs.py",
+    "policies of others, checked": "ntp_envs/checked.py",
+    "texts that end": "ntp_envs/tasks/documents.py",
+    "files that run nothing": "ntp_envs/saved.py",
+    "distillation, decoding, selection": """agents/neural/distillation.py experiments/studies/decoding.py
+        experiments/studies/distillation.py experiments/studies/selection.py""",
+    "divergences, phases": "experiments/studies/divergence.py experiments/studies/phase.py",
+    "suite and leaderboard": """experiments/leaderboard.py experiments/aggregate.py
+        experiments/studies/suite.py""",
+    "advice": "experiments/advise.py experiments/advise_command.py experiments/studies/advice.py",
+    "clusters, fingerprints": "experiments/clusters.py experiments/fingerprints.py experiments/threads.py",
+    "commands": "experiments/completion.py experiments/difference.py experiments/info.py",
+    "teaching": "experiments/classroom.py experiments/explore.py experiments/play.py ntp_envs/plots.py",
+    "calibration, growth, benchmarks": """experiments/calibration.py experiments/growth.py
+        experiments/benchmarks/ngram.py experiments/benchmarks/neural.py experiments/benchmarks/demonstrations.py
+        experiments/benchmarks/start.py""",
+}
 
 
 @contextmanager
@@ -120,19 +144,40 @@ def reading_list(root=ROOT):
     return out
 
 
-def twins(root=ROOT, lines=4):
-    """Passages of so many lines of code or more that stand elsewhere too: ``[(module, first line)]``.
+@cache
+def code(path):
+    """The lines of a file as Python would write them: without comments, docstrings, line breaks and imports."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
+    said = (line.strip() for line in ast.unparse(tree).splitlines())
+    return [line for line in said if line and line != "pass" and not line.startswith(("import ", "from "))]
 
-    Code is compared as Python would write it: without comments, docstrings and line breaks. Imports do not count.
-    """
-    texts = {}
-    for name, path in modules(root).items():
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-                node.body[0] = ast.Pass()
-        said = (line.strip() for line in ast.unparse(tree).splitlines())
-        texts[name] = [line for line in said if line and line != "pass" and not line.startswith(("import ", "from "))]
+
+def counted(paths):
+    """How many files these are, their lines, and those of code."""
+    lines = sum(len(path.read_text().splitlines()) for path in paths)
+    return {"files": len(paths), "lines": lines, "lines of code": sum(len(code(path)) for path in paths)}
+
+
+def chapters(root=ROOT):
+    """Files and lines of all packages, of the studies, and of the subjects that came after version 0.1 (`LATER`)."""
+    every = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
+    later = {root / name for files in LATER.values() for name in files.split()}
+    studies = root / "experiments" / "studies"
+    groups = {"all packages": every, "of 0.1's subjects": [path for path in every if path not in later]}
+    groups["studies of 0.1's subjects"] = [path for path in groups["of 0.1's subjects"] if studies in path.parents]
+    out = {f"{what}, {name}": n for name, paths in groups.items() for what, n in counted(paths).items()}
+    for subject, files in LATER.items():
+        there = [root / name for name in files.split() if (root / name).exists()]
+        out |= {f"lines since 0.1, {subject}": counted(there)["lines"]} if there else {}
+    return out
+
+
+def twins(root=ROOT, lines=4):
+    """Passages of so many lines of `code` or more that stand elsewhere too: ``[(module, first line)]``."""
+    texts = {name: code(path) for name, path in modules(root).items()}
     windows = {n: [tuple(t[i : i + lines]) for i in range(len(t) - lines + 1)] for n, t in texts.items()}
     seen = Counter(window for some in windows.values() for window in some)
     return [
@@ -161,6 +206,7 @@ def numbers(root=ROOT):
     parts = reading_list(root)
     return {
         **out,
+        **chapters(root),
         "imported by one other only": len(imported_once(root)),
         "circles": len(circles(imports(root))),
         "passages of 4 lines or more that stand twice": len(twins(root)),

@@ -192,18 +192,22 @@ def test_the_frontier_is_the_best_width_at_the_window_of_the_study():
     assert [(r["budget"], r["width"], r.mean) for r in best] == [(1, 16, 3.0), (2, 128, 2.5)]
     assert (best[0].lower, best[0].upper) == pytest.approx((2.99, 3.02))  # of the difference, not of the text
     assert sweep.gain(best) == pytest.approx(0.5)
-    assert [r["window"] for r in sweep.compared_windows(summary, SMALL, "mlp")] == [1, 3]
+    assert [r["window"] for r in sweep.by_window(summary, "mlp", width=128, budget=1)] == [1, 3]
 
 
 def test_slope_of_a_line_is_exact_and_needs_four_budgets():
     rows = [r for k in range(4) for r in row("mlp", 10**k, 16, 3.0 - 0.25 * k)]
-    line = sweep.frontier(Summary(rows), SMALL, "mlp")
-    found = sweep.saving(line)
-    assert found == pytest.approx((0.25, 0.25, 0.25))
-    assert np.isnan(sweep.saving(line[:3])).all()
-    bent = sweep.saving(sweep.frontier(Summary([*rows, *row("mlp", 10**4, 16, 2.25)]), SMALL, "mlp"))
-    value, lower, upper = bent
-    assert lower < value < 0.25 < upper
+    rows += [replace(r, metric=sweep.PASSING) for r in rows if r.metric == sweep.BITS]
+
+    def slopes(some):
+        return [r for r in sweep.derived_rows(SMALL, Summary(some)) if r.metric == sweep.SLOPE]
+
+    (line,) = slopes(rows)
+    assert (line.mean, line.lower, line.upper) == pytest.approx((0.25, 0.25, 0.25))
+    assert not slopes([r for r in rows if r["budget"] < 1000])
+    more = row("mlp", 10**4, 16, 2.25)
+    (bent,) = slopes([*rows, *more, replace(more[0], metric=sweep.PASSING)])
+    assert bent.lower < bent.mean < 0.25 < bent.upper
 
 
 def test_rank_correlation_sees_order_only():
@@ -218,7 +222,7 @@ def test_findings_hold_the_numbers_of_the_summary(outcome):
     (correlation,) = outcome.summary.select(sweep.CORRELATION)
     assert -1 <= correlation.mean <= 1 and f"{correlation.mean:.2f} over all" in text
     assert not len(outcome.summary.select(sweep.SLOPE))  # two budgets are too few
-    assert [r["window"] for r in sweep.ngrams(outcome.summary)] == [0, 1]
+    assert [r["window"] for r in sweep.by_window(outcome.summary, sweep.NGRAM)] == [0, 1]
 
 
 def test_more_compute_learns_more_of_so_little_text(outcome):

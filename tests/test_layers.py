@@ -61,6 +61,15 @@ def test_passages_that_stand_twice_are_found(tmp_path):
     assert house.twins(tmp_path, lines=7) == []
 
 
+def test_chapters_that_came_later_are_listed_once_and_there():
+    files = [name for some in house.LATER.values() for name in some.split()]
+    assert len(set(files)) == len(files) and all((house.ROOT / name).is_file() for name in files)
+    found = house.chapters()
+    later = sum(n for name, n in found.items() if name.startswith("lines since 0.1, "))
+    assert found["lines, all packages"] == found["lines, of 0.1's subjects"] + later
+    assert 0 < found["lines of code, all packages"] < found["lines, all packages"]
+
+
 @pytest.mark.slow
 def test_the_numbers_are_a_table_before_and_after(capsys, monkeypatch):
     monkeypatch.setattr(house, "import_seconds", lambda module, root: 0.5)

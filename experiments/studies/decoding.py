@@ -18,33 +18,15 @@ import numpy as np
 
 from agents import make_agent
 from experiments import charts, language_models
-from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.measure import drawn_once
+from experiments.cells import Cell, Label, Record
+from experiments.measure import doublings, drawn_once
+from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Study, analysis, option
-from experiments.summary import (
-    Places,
-    Summary,
-    SummaryRow,
-    Table,
-    interval_words,
-    loglog_slope,
-    number,
-    paired_difference,
-    pivot,
-    with_interval,
-)
+from experiments.summary import Places, Summary, Table, interval_words, loglog_slope, paired_rows, pivot, with_interval
 from experiments.texts import ModelOptions, RuledText
-from ntp_envs import (
-    DecodedPolicy,
-    DistanceCurve,
-    NGramClass,
-    backtracking_search,
-    backtracking_walk,
-    best_of,
-    collect,
-    distance_curves,
-)
+from ntp_envs import DecodedPolicy, DistanceCurve, NGramClass, collect, distance_curves
 from ntp_envs.arrays import first_best
+from ntp_envs.evaluation import backtracking_search, backtracking_walk, best_of
 from ntp_envs.tasks import Text
 
 
@@ -97,8 +79,8 @@ class DecodingOptions(ModelOptions):
                 f"rule_order={self.rule_order} must be at least order={self.order}, and prompt_length="
                 f"{self.prompt_length} at least rule_order - 1."
             )
-        if self.detail not in lengths(self.horizon):
-            raise ValueError(f"detail={self.detail} must be one of {lengths(self.horizon)}.")
+        if self.detail not in doublings(self.horizon):
+            raise ValueError(f"detail={self.detail} must be one of {doublings(self.horizon)}.")
 
 
 # -- cells: one learner, decoded in every way on the same draws -------------------------------------------------------
@@ -106,12 +88,6 @@ class DecodingOptions(ModelOptions):
 TEMPERATURE, TOP_P = "temperature", "top_p"
 WAYS = {TEMPERATURE: "temperature of the learner", TOP_P: "top-p of the learner"}
 DISTANCE2, COVERAGE = "hellinger2", "coverage"
-DISTANCE_TITLE = "squared Hellinger distance of h tokens"
-
-
-def lengths(horizon: int) -> list[int]:
-    """1, 2, 4, ... and the horizon."""
-    return sorted({*(2**k for k in range(10) if 2**k < horizon), horizon})
 
 
 def ways(o: DecodingOptions) -> dict[str, tuple[float, ...]]:
@@ -143,7 +119,7 @@ def curve_records(
     """Both curves at every length that is shown."""
     for metric, curve in curves.items():
         at = [{"N": N} for N in thresholds] if metric == COVERAGE else [{}]
-        for h in lengths(len(curve.values)):
+        for h in doublings(len(curve.values)):
             ends = (np.atleast_1d(column[h - 1]) for column in (curve.values, curve.lower, curve.upper))
             for place, mean, lower, upper in zip(at, *ends, strict=True):
                 yield Record(metric, mean, {**labels, "h": h, **place}, lower, upper, f"{curve.method}, n={draws}")
@@ -278,7 +254,9 @@ def compared(o: DecodingOptions, s: Summary, way: str, N: float, h: int) -> dict
         return None
     at: list[Any] = [{way: value} for value in (near, covering)]
     rows = [[s.select(part=way, h=h, **place, **value)[0] for value in at] for place in wheres]
-    gaps = [paired_difference(two.replicates, one.replicates, keyed_rng(0, "bootstrap")) for one, two in rows]
+    gaps = [gap for one, two in rows if (gap := paired_rows([two], [one]))]
+    if len(gaps) < len(rows):
+        return None
     covers = near != covering and gaps[1][2] < 0
     apart = covers and gaps[0][1] > 0
     shown = [[row.shown() for row in pair] for pair in rows]
@@ -329,10 +307,10 @@ WAY_COLOURS = dict(
 )
 
 
-def against(o: DecodingOptions, s: Summary, way: str) -> list[tuple[SummaryRow, SummaryRow]]:
-    """What coverage says and what this search needs, at each setting in which all replicates have both."""
+def against(o: DecodingOptions, s: Summary, way: str) -> list[Summary]:
+    """What coverage says and what this search needs, two rows, at each setting in which all replicates have both."""
     pairs = [
-        (told, needed)
+        Summary([told, needed])
         for place in settings(o)
         for needed in s.select(NEEDED, part=SEARCH, decoding=way, **place)
         for told in s.select(PREDICTED, part=SEARCH, **place)
@@ -341,7 +319,7 @@ def against(o: DecodingOptions, s: Summary, way: str) -> list[tuple[SummaryRow, 
     return sorted(pairs, key=lambda pair: pair[0].mean)
 
 
-def ratios(pairs: Sequence[tuple[SummaryRow, SummaryRow]]) -> tuple[float, float]:
+def ratios(pairs: Sequence[Summary]) -> tuple[float, float]:
     """The least and the largest of what is needed over what coverage says."""
     found = [needed.mean / told.mean for told, needed in pairs]
     return min(found), max(found)
@@ -364,28 +342,24 @@ def search_figure(o: DecodingOptions, s: Summary) -> charts.Figure:
     if not axes.lines:
         charts.no_data(axes)
         return figure
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    low, high = axes.get_xlim()
-    diagonal = axes.plot([low, high], [low, high], "--", color="black", linewidth=1, label="as many as coverage says")
-    axes.legend(handles=diagonal, loc="upper left", fontsize=10)
-    axes.set_xlim(low, high * (high / low) ** 0.25)
+    axes.set(xscale="log", yscale="log")
+    axes.plot(axes.get_xlim(), axes.get_xlim(), "--", color="black", linewidth=1, scalex=False)
+    charts.say(figure, "dashed: as many as coverage says")
     return figure
 
 
 def search_findings(o: DecodingOptions, s: Summary) -> Iterator[str]:
     """How well coverage tells what best of N needs, and what search needs instead."""
-    for way in WAY_COLOURS:
-        pairs = against(o, s, way)
+    for way, pairs in ((way, against(o, s, way)) for way in WAY_COLOURS):
         if len(pairs) < 2:
             continue
         low, high = ratios(pairs)
         slope = loglog_slope(*([row.mean for row in column] for column in zip(*pairs)))
+        first, last = ((f"N={told.mean:.3g}", needed.shown()) for told, needed in (pairs[0], pairs[-1]))
         yield (
-            f"{way[0].upper()}{way[1:]}, {len(pairs)} settings, {100 * o.answered:g} % of prompts answered: at N="
-            f"{number(pairs[0][0].mean, 3)} of coverage it needs {pairs[0][1].shown()} texts' worth of tokens, at N="
-            f"{number(pairs[-1][0].mean, 3)} {pairs[-1][1].shown()}; {low:.2g} to {high:.2g} times N, with slope "
-            f"{slope:.2f}."
+            f"{way[0].upper()}{way[1:]}, {len(pairs)} settings, {100 * o.answered:g} % of prompts answered: at "
+            f"{first[0]} of coverage it needs {first[1]} texts' worth of tokens, at {last[0]} {last[1]}; {low:.2g} to "
+            f"{high:.2g} times N, with slope {slope:.2f}."
         )
 
 
@@ -398,33 +372,28 @@ def way_figure(o: DecodingOptions, s: Summary, way: str) -> charts.Figure:
         said = f"{name.capitalize()} {found['near']:g} comes nearest, {found['covering']:g} leaves least out"
     elif found and found["covers"]:
         said = f"{name.capitalize()} {found['covering']:g} leaves least out, and none is nearer beyond chance"
-    titles = (DISTANCE_TITLE, f"share of texts of {o.detail} tokens that is not covered")
-    figure, panels = charts.new_panels(said, [WAYS[way]] * 2, "", share=False, size=(11.0, 4.8), titles=titles)
-    hs, by_N = lengths(o.horizon), list(places(o).items())[1:]
-    curves = [
-        [(f"h={h}", {"metric": DISTANCE2, "h": h}, charts.shades(hs[::-1], charts.BLUES)[h]) for h in hs],
-        [(n, {**at, "h": o.detail}, charts.shades(o.thresholds, charts.ORANGES)[at["N"]]) for n, at in by_N],
+    hs, plain = doublings(o.horizon), {"marker": "", "linestyle": "-"}
+    shape: dict[str, Any] = {"xscale": "linear", "yscale": "zero"}
+    blue, orange = charts.shades(hs, charts.BLUES), charts.shades(o.thresholds, charts.ORANGES)
+    near = [Curve({"part": way, "h": h}, f"h={h}", look={**plain, "color": blue[h]}) for h in hs]
+    at = {"part": way, "h": o.detail}
+    left = [Curve({**at, "N": N}, f"N={words(N)}", look={**plain, "color": orange[N]}) for N in o.thresholds]
+    uncovered = f"share of texts of {o.detail} tokens that is not covered"
+    panels = [
+        Panel(way, WAYS[way], DISTANCE2, near, ylabel="squared Hellinger distance of h tokens", **shape),
+        Panel(way, WAYS[way], COVERAGE, left, ylabel=uncovered, **shape),
     ]
-    for axes, lines in zip(panels, curves, strict=True):
-        for label, place, colour in lines:
-            series = s.series(way, part=way, **place)
-            if len(series.x):
-                charts.named_line(axes, series, "", label, color=colour, marker="", linestyle="-")
-                least = first_best(-series.mean)
-                axes.plot(series.x[least], series.mean[least], "o", color=colour, markersize=9, zorder=4)
-        if not axes.lines:
-            charts.no_data(axes)
-            continue
-        width = np.ptp(ways(o)[way]) or 1.0
-        axes.set_xlim(min(ways(o)[way]) - 0.03 * width, max(ways(o)[way]) + 0.2 * width)
-        axes.set_ylim(0, None)
+    figure = chart(s, said, "", *panels, size=(11.0, 4.8))
+    for axes, panel in zip(figure.axes, panels, strict=True):
+        for curve in panel.curves:
+            line = panel.series(s, curve, math.inf)
+            for least in [first_best(-line.mean)] if len(line.x) else []:
+                axes.plot(line.x[least], line.mean[least], "o", color=curve.look["color"], markersize=9, zorder=4)
     return figure
 
 
 def setting(o: DecodingOptions) -> str:
-    learner = f"order {o.order} of {o.expert_order}; {charts.span('n', [o.n])}"
-    of = f"{o.learner} of {Path(o.expert).name}" if o.expert else f"Text; {learner}"
-    return f"{of}; {charts.span('H', [o.horizon])}; {o.seeds} replicates"
+    return f"{o.learner} of {Path(o.expert).name}" if o.expert else f"Text; order {o.order} of {o.expert_order}"
 
 
 def figures(o: DecodingOptions, s: Summary) -> list[FigureSpec]:

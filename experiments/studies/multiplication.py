@@ -14,16 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments import measure
 from experiments.cells import Cell, Label, Record, cached_records
 from experiments.charts import COLOURS, Axes, Figure, errorbars, new_grid, say, say_data
-from experiments.measure import (
-    NetworkOptions,
-    Watched,
-    evaluation_records,
-    mean_record,
-    networks_left_out,
-    trains_networks,
-)
 from experiments.panels import Curve, Panel, chart
 from experiments.study import FigureSpec, Study, analysis, option
 from experiments.summary import Series, Summary, SummaryRow, Table, derived, number, pivot
@@ -47,7 +40,7 @@ CHAIN, PRODUCT, KIND = "chain right", "product right after the true chain", "tok
 
 
 @dataclass(frozen=True)
-class MultiplicationOptions(NetworkOptions):
+class MultiplicationOptions(measure.NetworkOptions):
     """Sizes of the sweep; the defaults are the full study, hours of training."""
 
     explicit_digits: tuple[int, ...] = option((2, 3, 4), most=6)
@@ -89,7 +82,7 @@ def explicit(*, digits: int, cot: str, n: int, rng: np.random.Generator) -> list
     """The linear predictor whose weights are written down, on random pairs."""
     task = Multiplication(digits, cot)
     evaluation = evaluate(explicit_multiplier(task), task, n=n, rng=rng, samples=0)
-    records = evaluation_records(evaluation, place_of(task, EXPLICIT))
+    records = measure.evaluation_records(evaluation, place_of(task, EXPLICIT))
     return [record for record in records if record.metric in (*WHOLE, FORCED)]
 
 
@@ -114,11 +107,8 @@ def chain_records(
         found[CHAIN, ""] = right[:, :result].all(axis=1)
     for kind in dict.fromkeys(slot.kind for slot in slots):
         found[KIND, kind] = right[:, [slot.kind == kind for slot in slots]].mean(axis=1)
-    records = []
-    for (metric, kind), values in found.items():
-        place = {**labels, "kind": kind} if kind else labels
-        records.append(mean_record(metric, values, place, "evaluation"))
-    return records
+    places = {kind: {**labels, "kind": kind} if kind else labels for _, kind in found}
+    return [measure.mean_record(metric, values, places[k], "evaluation") for (metric, k), values in found.items()]
 
 
 def trained(
@@ -133,7 +123,7 @@ def trained(
     from agents.neural import NetworkClass, NeuralBC
 
     task = Multiplication(digits, cot)
-    watched = Watched(task, pairs, rng)
+    watched = measure.Watched(task, pairs, rng)
     if architecture == LINEAR:
         network = {"width": task.vocab_size, "positional": True}  # every linear map of the one-hot prefix
     policy_class = NetworkClass.for_task(architecture.lower(), task, **network)
@@ -172,7 +162,7 @@ def cells(options: MultiplicationOptions) -> Iterator[Cell]:
         LINEAR: {"learning_rate": options.linear_rate, "network": {}},
         MLP: {"learning_rate": options.mlp_rate, "network": {"width": options.width, "layers": options.layers}},
     }
-    if trains_networks(options.neural):
+    if measure.trains_networks(options.neural):
         seeds, sizes = range(options.seeds), sorted(options.digits, reverse=True)
         for digits, cot, name, replicate in product(sizes, ("carry", "source", "none"), kinds, seeds):
             cell = {"architecture": name, "digits": digits, "cot": cot, "replicate": replicate}
@@ -240,8 +230,9 @@ def tables(options: MultiplicationOptions, summary: Summary) -> Iterator[Table]:
         lines = [(f"{NAMES[name]}; {FORMATS[cot]}", {"learner": name, "format": cot}) for name, cot in places]
         yield digit_table(found, digits, lines)
         kinds = [(name, {"kind": kind}) for kind, name in KINDS.items()]
-        note = "Share right after the true prefix, with 95 % intervals. "
-        note += "All other symbols are the same in every sequence."
+        note = (
+            "Share right after the true prefix, with 95 % intervals. All other symbols are the same in every sequence."
+        )
         yield pivot(found, f"Tokens of the chain, {digits}-digit factors", KIND, lines, kinds, note=note)
 
 
@@ -404,9 +395,8 @@ def figures(options: MultiplicationOptions, summary: Summary) -> list[FigureSpec
 
 
 def published(options: MultiplicationOptions, summary: Summary) -> Iterator[SummaryRow]:
-    if len(summary):
-        labels = {"task": "Multiplication", "learner": "MLP, 775M parameters", "format": "source", "digits": 4}
-        yield derived(PUBLISHED_ROW, EXACT, PUBLISHED, f"published, not ours: {SOURCE}", **labels)
+    labels = {"task": "Multiplication", "learner": "MLP, 775M parameters", "format": "source", "digits": 4}
+    yield derived(PUBLISHED_ROW, EXACT, PUBLISHED, f"published, not ours: {SOURCE}", **labels)
 
 
 def findings(options: MultiplicationOptions, summary: Summary) -> Iterator[str]:
@@ -436,7 +426,7 @@ def findings(options: MultiplicationOptions, summary: Summary) -> Iterator[str]:
             }
             if sentences := [sentence for cot, sentence in words.items() if whole[cot]]:
                 yield f"{NAMES[learner]}, {digits} digits, {options.steps} updates: {'; '.join(sentences)}."
-    if why := networks_left_out(options.neural):
+    if why := measure.networks_left_out(options.neural):
         yield f"Networks are {why}."
     yield (
         f"Published, not ours ({SOURCE}): an MLP of 775M parameters, trained on 100M examples for 17 h on one A100, "

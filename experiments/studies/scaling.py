@@ -13,18 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agents import make_agent
+from experiments import charts
 from experiments.cells import Cell, Label, Record, keyed_rng
-from experiments.charts import (
-    COLOURS,
-    Figure,
-    errorbars,
-    legend_below,
-    log2_axis,
-    new_figure,
-    say,
-    say_data,
-    text,
-)  # fmt: skip
 from experiments.measure import TrainingClock, require_torch
 from experiments.panels import Curve, Guide, Panel, chart
 from experiments.study import FigureSpec, Study, analysis, option
@@ -199,10 +189,10 @@ def cells(options: ScalingOptions) -> Iterator[Cell]:
 def _places(o: ScalingOptions, task: Text) -> Iterator[dict[str, Any]]:
     """Architecture, width, window and budget of every training; where windows are compared, those as well."""
     for budget, architecture in product(sorted(o.budgets, reverse=True), ARCHITECTURES):
-        own, compared = set(product(o.widths, [o.window])), set(product([o.window_width], o.windows))
-        shapes: set[tuple[int, int | None]] = {*own, *(compared if budget == o.window_budget else ())}
+        own: set[tuple[int, int | None]] = set(product(o.widths, [o.window]))
+        shapes = own | {(o.window_width, window) for window in o.windows if budget == o.window_budget}
         if architecture == "transformer":
-            own = shapes = set(product(o.transformer_widths, [None]))
+            own = shapes = {(width, None) for width in o.transformer_widths}
         networks = {shape: network_for(architecture, task, *shape) for shape in sorted(shapes)}
         taken = [at for at, network in networks.items() if steps_within(budget, network, o.batch_size) >= LEAST_STEPS]
         if not own.intersection(taken):
@@ -349,14 +339,14 @@ def tables(o: ScalingOptions, summary: Summary) -> Iterator[Table]:
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 LOOKS: dict[str, dict[str, Any]] = {
-    "linear": {"color": COLOURS["vermilion"], "marker": "o", "linestyle": "-"},
-    "mlp": {"color": COLOURS["green"], "marker": "s", "linestyle": "-"},
-    "transformer": {"color": COLOURS["blue"], "marker": "D", "linestyle": "-"},
-    NGRAM: {"color": COLOURS["grey"], "marker": "^", "linestyle": ":"},
+    "linear": {"color": charts.COLOURS["vermilion"], "marker": "o", "linestyle": "-"},
+    "mlp": {"color": charts.COLOURS["green"], "marker": "s", "linestyle": "-"},
+    "transformer": {"color": charts.COLOURS["blue"], "marker": "D", "linestyle": "-"},
+    NGRAM: {"color": charts.COLOURS["grey"], "marker": "^", "linestyle": ":"},
 }
 
 
-def compute_figure(s: Summary, o: ScalingOptions, title: str) -> Figure:
+def compute_figure(s: Summary, o: ScalingOptions, title: str) -> charts.Figure:
     """Held-out bits against compute: the best width of every architecture as a line, the others as faint points."""
     for ahead, _ in ranking(s, o)[:1]:
         stopped = "; the linear model has stopped" if gain(frontier(s, o, "linear")) < FLAT else ""
@@ -374,13 +364,13 @@ def compute_figure(s: Summary, o: ScalingOptions, title: str) -> Figure:
             curves.append(Curve({"learner": name, "best": True}, f"{NAMES[name]}, width {row['width']}", look=look))
     end = max(o.budgets) * GIGA
     guides = [Guide(level=row.mean, note=gram(row), at=(end, row.mean)) for row in by_window(s, NGRAM)]
-    xlabel, scales = "floating-point operations of training", {"xscale": "log", "yscale": "linear"}
+    xlabel, scales = "floating-point operations of training", dict[str, Any](xscale="log", yscale="linear")
     return chart(
         Summary(rows), title, BITS, Panel("operations", xlabel, BITS, curves, guides, **scales), size=(9.0, 5.2)
     )
 
 
-def window_figure(s: Summary, o: ScalingOptions, title: str) -> Figure:
+def window_figure(s: Summary, o: ScalingOptions, title: str) -> charts.Figure:
     """Held-out bits against the window, at one width and budget."""
     at = {"width": o.window_width, "budget": o.window_budget}
     linear, mlp = (min((row.mean for row in by_window(s, name, **at)), default=NAN) for name in ("linear", "mlp"))
@@ -392,28 +382,30 @@ def window_figure(s: Summary, o: ScalingOptions, title: str) -> Figure:
     return chart(s, title, BITS, Panel("window", xlabel, BITS, curves, yscale="linear", ticks=windows))
 
 
-def drift_figure(s: Summary, o: ScalingOptions, title: str) -> Figure:
+def drift_figure(s: Summary, o: ScalingOptions, title: str) -> charts.Figure:
     """When the text written drifts from the expert's, against the held-out bits; a point for every training."""
     correlation = s.value(CORRELATION)
     if not math.isnan(correlation):
         tells = "The better the next-token loss, the later the text drifts, whatever the model"
         title = tells if correlation <= TELLS else "The next-token loss does not settle when the text drifts"
     ylabel = "characters written until the distance\nto the expert's text passes 1"
-    figure, axes = new_figure(title, BITS, ylabel, size=(8.6, 5.0))
+    figure, axes = charts.new_figure(title, BITS, ylabel, size=(8.6, 5.0))
     budgets, points = sorted(o.budgets), {name: drift_points(s, o, name) for name in (NGRAM, *ARCHITECTURES)}
-    say_data(figure, [bits for some in points.values() for bits, _ in some])
+    charts.say_data(figure, [bits for some in points.values() for bits, _ in some])
     sizes = dict(zip([None, *budgets], [8.0, *np.linspace(5, 12, len(budgets))], strict=True))
     for learner, bits, passed in ((learner, *both) for learner, some in points.items() for both in some):
         look = {"marker": LOOKS[learner]["marker"], "markersize": sizes[bits["budget"]], "label": NAMES.get(learner)}
-        errorbars(axes, [bits.mean], [passed], LOOKS[learner]["color"], **look, markeredgecolor="white", capsize=0)
+        charts.errorbars(
+            axes, [bits.mean], [passed], LOOKS[learner]["color"], **look, markeredgecolor="white", capsize=0
+        )
         if learner == NGRAM:
-            axes.annotate(gram(bits), (bits.mean, passed.mean), xytext=(8, 6), **text(NGRAM))
+            axes.annotate(gram(bits), (bits.mean, passed.mean), xytext=(8, 6), **charts.text(NGRAM))
     if axes.has_data():
         top = max(passed.top for some in points.values() for _, passed in some)
-        log2_axis(axes, [2.0**k for k in range(-2, 10) if 2.0**k < 2 * top], which="y")
+        charts.log2_axis(axes, [2.0**k for k in range(-2, 10) if 2.0**k < 2 * top], which="y")
         axes.set_ylim(0.6, 1.4 * top)
-    say(figure, f"larger: more compute ({budgets[0]} to {budgets[-1]} GFLOP)")
-    legend_below(figure, NAMES.values())
+    charts.say(figure, f"larger: more compute ({budgets[0]} to {budgets[-1]} GFLOP)")
+    charts.legend_below(figure, NAMES.values())
     return figure
 
 

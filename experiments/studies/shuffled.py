@@ -19,22 +19,12 @@ import numpy as np
 
 from agents import Agent, LogLossBC, make_agent
 from experiments import measure
-from experiments.cells import Cell, Label, Record
+from experiments.cells import Cell, Record
 from experiments.charts import COLOURS, DISTANCE, Figure
 from experiments.panels import Curve, Panel, chart
 from experiments.studies.text import BRIDGE, DISTANCE2, WRITTEN
 from experiments.study import FigureSpec, Study, analysis, option
-from experiments.summary import (
-    Interval,
-    Places,
-    Summary,
-    Table,
-    beyond_chance,
-    interval_words,
-    paired_rows,
-    pivot,
-    with_interval,
-)
+from experiments.summary import Places, Summary, Table, beyond_chance, interval_words, paired_rows, pivot, with_interval
 from experiments.texts import CorpusOptions, contaminated_text, read
 from ntp_envs import (
     Demonstrations,
@@ -106,6 +96,8 @@ POSITIONS = np.geomspace(1 / 256, 8, 23)
 STAGES, TRIM = 4, 0.05
 #: of rho: log-loss, trimmed log-loss, and two rounds of a reply and a learner
 FOREIGN_STAGES = 6
+#: the other corpus, by default
+DECIMAL = "_pydecimal"
 
 
 def text_of(o: ShuffledOptions, vocabulary: int, length: str) -> dict[str, Any]:
@@ -147,8 +139,8 @@ def dial(
     seed = int(rng.integers(2**31))
     measured: dict[int, DistanceCurve] = {}
     records = []
-    picks: list[tuple[str, int | None]] = [(CLEAN, None), ("log-loss", None)]
-    picks += [(measure.CHUNKED, K) for K in chunks if K < H] + [("rho", None)]
+    shorter = [(measure.CHUNKED, K) for K in chunks if K < H]
+    picks: list[tuple[str, int | None]] = [(CLEAN, None), ("log-loss", None), *shorter, ("rho", None)]
     for learner, K in picks:
         index = 0
         if learner != CLEAN:
@@ -158,8 +150,7 @@ def dial(
             draw = np.random.default_rng(seed)
             measured[index] = distance(expert, members.policies[index], task, method=BRIDGE, n=draws, rng=draw)
         curve = measured[index]
-        labels: dict[str, Label] = {"task": task.name, "learner": learner, "H": H, "n": n}
-        labels |= {} if K is None else {"K": K}
+        labels = measure.named(task.name, learner, H, n, K)
         records.append(measure.distance_record(curve, labels))
         if learner != CLEAN:
             records.append(Record(SHARE, shares[index], labels))
@@ -195,7 +186,7 @@ def trained(
 
 def other_text(task: Text, foreign: str) -> Policy:
     """The bigram model of another corpus, in the vocabulary of the task."""
-    tokens = task.encode(load_text(decimal_source() if foreign == "_pydecimal" else foreign))
+    tokens = task.encode(load_text(source_of(foreign)))
     model = NGramPolicy.fit_text(tokens, task.vocab_size, 2)
     model.prompt_length = task.prompt_length
     return model
@@ -207,20 +198,18 @@ def foreign_text(o: ShuffledOptions) -> dict[str, str]:
     Raises:
         ValueError: it cannot be read.
     """
-    corpus = o.foreign or decimal_source()
+    name = o.foreign or DECIMAL
     try:
-        text = load_text(corpus)
+        text = load_text(source_of(name))
     except (OSError, ImportError) as error:
-        raise ValueError(f"foreign={corpus!r}: {error}") from error
-    name = o.foreign or "_pydecimal"  # wherever Python is
+        raise ValueError(f"foreign={name!r}: {error}") from error
     return {"corpus": name, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def decimal_source() -> str:
-    """A file of source code that every Python has."""
-    found = find_spec("_pydecimal")
-    assert found is not None and found.origin is not None
-    return found.origin
+def source_of(corpus: str) -> str:
+    """A corpus, but for the source code that every Python has: the file that it is here."""
+    found = find_spec(corpus) if corpus == DECIMAL else None
+    return corpus if found is None else str(found.origin)
 
 
 def foreign_documents(
@@ -266,13 +255,12 @@ def cells(o: ShuffledOptions) -> Iterator[Cell]:
     """
     networks = measure.trains_networks(o.neural)
     of_dial = {"text": text_of(o, o.small_vocab, "dial_horizons"), "n": o.dial_n, "draws": o.draws}
-    of_dial["chunks"] = list(o.chunks)
+    of_dial |= {"chunks": list(o.chunks)}
     of_networks = {"text": text_of(o, o.network_vocab, "network_horizon"), "n": o.network_n, "draws": o.draws}
     training = {"steps": o.network_steps, "batch_size": o.network_batch}
     if networks and o.records is None:
         foreign = {"text": text_of(o, o.network_vocab, "foreign_horizons"), "share": o.foreign_share, "n": o.network_n}
-        foreign |= {"foreign": foreign_text(o), "draws": o.draws, "steps": o.foreign_steps}
-        foreign["batch_size"] = o.network_batch
+        foreign |= {"foreign": foreign_text(o), "draws": o.draws, **training, "steps": o.foreign_steps}
         for replicate in range(o.network_seeds):
             for H in sorted(o.foreign_horizons, reverse=True):
                 cell = {**foreign, "H": H, "replicate": replicate}
@@ -359,7 +347,7 @@ def network_figure(o: ShuffledOptions, s: Summary) -> Figure:
     return chart(late, said, DISTANCE, panel, size=(8.6, 4.8))
 
 
-def foreign_gap(s: Summary, H: int) -> Interval | None:
+def foreign_gap(s: Summary, H: int) -> tuple[float, float, float] | None:
     """By how much rho is farther than log-loss, on the same documents; ``None`` where one was not measured."""
     return paired_rows(*(s.select(DISTANCE2, part=FOREIGN, learner=learner, H=H) for learner in (RHO, NETWORK)))
 
@@ -380,28 +368,26 @@ def foreign_figure(o: ShuffledOptions, s: Summary) -> Figure:
     return chart(s, title, DISTANCE, panel)
 
 
-def figures(o: ShuffledOptions, s: Summary) -> list[FigureSpec]:
-    """One of the dial, and one of all bigram models where there are some."""
+def figures(o: ShuffledOptions, s: Summary) -> Iterator[FigureSpec]:
+    """One of the dial, and one of all bigram models and one of another corpus where there are some."""
     over = f"of {o.seeds} replicates" if o.seeds > 1 else "of the sampling of one replicate"
     trained = f"of {o.network_seeds} replicates of networks" if o.network_seeds > 1 else "of one network"
     dirt = f"A share {o.contamination:g} of the expert's documents is shuffled text"
-    specs = [
-        FigureSpec(
-            "headline",
-            "Does log-loss forgive a few shuffled documents?",
-            f"{dirt}; the class is a dial of bigram models between text and shuffled text, every learner is exact in "
-            f"it. Squared Hellinger distance at the length H of the documents, 95 % intervals {over}.",
-            lambda: dial_figure(o, s),
-        ),
-        FigureSpec(
+    yield FigureSpec(
+        "headline",
+        "Does log-loss forgive a few shuffled documents?",
+        f"{dirt}; the class is a dial of bigram models between text and shuffled text, every learner is exact in "
+        f"it. Squared Hellinger distance at the length H of the documents, 95 % intervals {over}.",
+        lambda: dial_figure(o, s),
+    )
+    if len(s.select(DISTANCE2, part=NETWORKS)):
+        yield FigureSpec(
             "networks",
             "Does training on whole documents lower the distance?",
             f"{dirt}; the class is all bigram models, as tables and as linear networks of the last token. Squared "
             f"Hellinger distance of the first h tokens, documents of {o.network_horizon}; 95 % intervals, {trained}.",
             lambda: network_figure(o, s),
-        ),
-    ]
-    shown = specs if len(s.select(DISTANCE2, part=NETWORKS)) else specs[:-1]
+        )
     if len(s.select(DISTANCE2, part=FOREIGN)):
         caption = (
             f"A share {o.foreign_share:g} of the documents is of another corpus; linear networks of the last token, "
@@ -409,8 +395,7 @@ def figures(o: ShuffledOptions, s: Summary) -> list[FigureSpec]:
             f"documents. {interval_words(o.network_seeds, 'trainings')}."
         )
         said = "Does training on whole documents forgive those of another corpus?"
-        shown = [*shown, FigureSpec("foreign", said, caption, lambda: foreign_figure(o, s))]
-    return shown
+        yield FigureSpec("foreign", said, caption, lambda: foreign_figure(o, s))
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------
@@ -427,8 +412,7 @@ def findings(o: ShuffledOptions, s: Summary) -> Iterator[str]:
     if words:
         said = f"With {o.contamination:g} of the documents shuffled, in a class of bigram models on one dial"
         yield f"{said}: {'; '.join(words)}."
-    ends = {name: list(s.select(DISTANCE2, **at_end(o, name))) for name in ANY_BIGRAM}
-    ends = {name: rows for name, rows in ends.items() if rows}
+    ends = {name: rows for name in ANY_BIGRAM if len(rows := s.select(DISTANCE2, **at_end(o, name)))}
     if ends:
         each = "; ".join(f"{name} {s.shown(DISTANCE2, **at_end(o, name))}" for name in ends)
         yield f"Any bigram model, documents of {o.network_horizon} tokens: {each}."
