@@ -366,7 +366,7 @@ def search_figure(o: DecodingOptions, s: Summary) -> charts.Figure:
     if len(every[BEST_OF]) > 2:
         low, high = ratios(every[BEST_OF])
         said = f"Best of N needs {low:.2g} to {high:.2g} times the N that coverage says"
-    xlabel = f"least N with Cov_N at most {1 - o.answered:.2g} (exact)"
+    xlabel = rf"least N with $\mathrm{{Cov}}_N$ at most {1 - o.answered:.2g} (exact)"
     figure, axes = charts.new_figure(said, xlabel, "texts' worth of tokens drawn", size=(8.6, 5.2))
     for way, pairs in every.items():
         if pairs:
@@ -378,10 +378,11 @@ def search_figure(o: DecodingOptions, s: Summary) -> charts.Figure:
         return figure
     axes.set_xscale("log")
     axes.set_yscale("log")
+    charts.log_axis(axes, "y", *axes.get_ylim())
     low, high = axes.get_xlim()
     diagonal = axes.plot([low, high], [low, high], "--", color="black", linewidth=1, label="as many as coverage says")
     axes.legend(handles=diagonal, loc="upper left", fontsize=10)
-    axes.set_xlim(low, high * (high / low) ** 0.25)
+    charts.log_axis(axes, "x", low, high)
     return figure
 
 
