@@ -435,3 +435,6 @@ def test_the_command_on_log_probabilities(tmp_path, capsys):
     assert main(["advise", str(tmp_path / "p.jsonl"), str(tmp_path / "q.jsonl")]) == 0
     assert capsys.readouterr().out == one
     assert "1. Q is not P" in one
+    assert main(["advise", str(tmp_path / "both.npz"), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "of Q from P" in page and "data:image/svg+xml" in page and "<table>" not in page
