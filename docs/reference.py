@@ -64,7 +64,7 @@ ONLY = {
     "ntp_envs.evaluation": ("SearchResult",),
     "agents.neural.training": ("Training",),
     "agents.neural.language": ("TrainedTransformersPolicy", "TransformersClass"),
-    "experiments.advise": ("Advice", "Cost", "Evidence", "advise"),
+    "experiments.advise": ("Advice", "Cost", "Evidence", "Prediction", "advise"),
     "experiments.classroom": ("Verdict", "check"),
     "experiments.testing": ("check_study", "figure_faults"),
 }

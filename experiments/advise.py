@@ -130,6 +130,7 @@ class Advice:
         tokens_until_one: h where D reaches 1.
         amplification: D of log-loss at H over that of the nearest candidate, as `Prediction` has it.
         costs: of every learner of the class.
+        networks: costs of a small transformer instead of the class, where one was asked for.
         predictions: of every affordable one.
         losses: worst loss of each affordable learner in the tournament on held-out demonstrations.
         recommended, runner_up: names of learners.
@@ -160,6 +161,7 @@ class Advice:
     tokens_until_one: Interval = UNKNOWN
     amplification: Interval = UNKNOWN
     costs: tuple[Cost, ...] = ()
+    networks: tuple[Cost, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     losses: Mapping[str, float] = field(default_factory=dict)
     recommended: str = ""
@@ -184,7 +186,9 @@ class Advice:
         """Everything as JSON has it; what is not finite is text."""
         found = {name: value for name, value in vars(self).items() if name != "curve"}
         found |= {"misspecified": self.misspecified, "hellinger2_lower": self.hellinger2_lower}
-        found |= {name: [dataclasses.asdict(one) for one in found[name]] for name in ("costs", "predictions")}
+        found |= {
+            name: [dataclasses.asdict(one) for one in found[name]] for name in ("costs", "networks", "predictions")
+        }
         found["hellinger2"] = None if self.curve is None else self.curve.values
         return plain(found, missing="nan")
 
@@ -257,13 +261,19 @@ def fit_rivals(
 
 def _small_transformer(demonstrations: Demonstrations) -> Policy:
     """Sees all of a sequence, which no n-gram does. Extra ``neural``."""
-    from agents.neural import NetworkClass, NeuralBC
+    from agents.neural import NeuralBC
+
+    agent = NeuralBC(steps=400, batch_size=min(64, len(demonstrations.pooled())), learning_rate=5e-3)
+    return agent.fit(demonstrations, small_transformers(demonstrations), rng=np.random.default_rng(0)).policy_
+
+
+def small_transformers(demonstrations: Demonstrations) -> PolicyClass:
+    """Those of width 32 that read and write such texts."""
+    from agents.neural import NetworkClass
 
     shape: dict[str, Any] = {name: getattr(demonstrations, name) for name in ("prompt_length", "horizon")}
     network = NetworkClass("transformer", demonstrations.vocab_size, width=32, **shape)
-    networks = ended_class(network, demonstrations.end_token)
-    agent = NeuralBC(steps=400, batch_size=min(64, len(demonstrations.pooled())), learning_rate=5e-3)
-    return agent.fit(demonstrations, networks, rng=np.random.default_rng(0)).policy_
+    return ended_class(network, demonstrations.end_token)
 
 
 def _two_of(policy_class: PolicyClass, demonstrations: Demonstrations, rounds: int = 8) -> MixturePolicy | None:
@@ -519,6 +529,25 @@ def probe_all(
     return found
 
 
+def network_costs(demonstrations: Demonstrations, agents: Mapping[str, Agent] | None = None) -> tuple[Cost, ...]:
+    """What a small transformer takes with its learners as they come, from next tokens and from whole texts.
+
+    A step takes as long as the next, so that a few of each kind say what all of them do; torch's memory is not seen.
+    """
+    from agents.neural import NeuralBC, NeuralRhoBC
+
+    found, networks = [], small_transformers(demonstrations)
+    for name, agent in (agents or {"log-loss": NeuralBC(), "whole texts, rho": NeuralRhoBC(tol=1.0)}).items():
+        few = dict.fromkeys((one for one in ("steps", "game_steps") if hasattr(agent, one)), 2)
+        first, *more = (
+            costed_fit(agent.clone().set_params(**steps), demonstrations, networks, 0, memory=False).seconds
+            for steps in (few, *({**few, one: 8} for one in few))
+        )
+        rest = sum((seconds - first) / 6 * (getattr(agent, one) - 2) for one, seconds in zip(few, more))
+        found.append(Cost(f"transformer, {name}", max(first + rest, first), math.nan, len(demonstrations)))
+    return tuple(found)
+
+
 def family(learner: str) -> str:
     """A learner without its chunk length.
 
@@ -622,8 +651,8 @@ def advise(
         budget: seconds of processor time that a fit may take.
         memory: bytes that it may take.
         run: fit the recommended learner and log-loss to all demonstrations, and compare.
-        network: set a small transformer beside the n-grams against the class too, which sees a whole sequence; needs
-            the extra ``neural``.
+        network: set a small transformer beside the n-grams against the class too, which sees a whole sequence, and
+            say what its learners take; needs the extra ``neural``.
         rng: splits and texts; seeded with 0 by default.
 
     Raises:
@@ -690,6 +719,7 @@ def advise(
         tokens_until_one=tokens_until_one(curve),
         amplification=ratios["log-loss"],
         costs=costs,
+        networks=tuple(_judged(cost, budget, memory) for cost in network_costs(data)) if network else (),
         predictions=tuple(
             Prediction(name, *theory(name, data.horizon), finals[name], ratios[name]) for name in allowed
         ),
@@ -777,7 +807,7 @@ def _sentences(found: Advice, at: int, game: TournamentResult | None) -> Iterato
     yield f"1. {_verdict(found)}."
     yield (
         f"2. With the best rival ({found.rival}) in the expert's place, log-loss drifts by "
-        f"{ends(found.nats_per_token)} nats a token (at h = {at}), which {_growth(found.power)}; "
+        f"{ends(found.nats_per_token)} nats a token (at h = {at}), which {growth_words(found.power)}; "
         f"{reached_words(found.tokens_until_one, found.horizon)}; {_floor(found)}."
     )
     yield _affordable(found)
@@ -822,7 +852,7 @@ def _verdict(found: Advice) -> str:
     return f"The class is misspecified ({evidence}; {gain}): {told}"
 
 
-def _growth(power: Interval) -> str:
+def growth_words(power: Interval) -> str:
     """An interval of the power of h that the drift of whole texts grows with, in words."""
     _, lower, upper = power
     if math.isnan(lower) or (lower <= 1.0 <= upper and not upper - lower < 1.0):
@@ -869,9 +899,11 @@ def _affordable(found: Advice) -> str:
         else:
             ends = sorted({f"{end(cost.seconds for cost in costs):.2g}" for end in (min, max)}, key=float)
             fine.append(f"{name} {' to '.join(ends)} s")
-    return f"3. Within {found.budget:g} s: {', '.join(fine) or 'nothing'}." + (
+    told = f"3. Within {found.budget:g} s: {', '.join(fine) or 'nothing'}." + (
         f" Not: {'; '.join(over)}." if over else ""
     )
+    networks = [f"{one.learner} {one.seconds:.2g} s" + " (over)" * bool(one.why_not) for one in found.networks]
+    return told + (f" Instead of the class: {', '.join(networks)}." if networks else "")
 
 
 def _lead(game: TournamentResult, winner: str, other: str) -> str:

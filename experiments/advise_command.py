@@ -23,11 +23,21 @@ from rich.markup import escape
 
 from agents import ConvergenceWarning
 from agents.fit_class import fit_class
-from experiments.advise import LEAST, Advice, advise, ends, nats_a_token, reached_words, tokens_until_one
-from experiments.charts import COLOURS, Figure, learner_style, log_axis, new_panels, render, styled
+from experiments.advise import (
+    LEAST,
+    Advice,
+    advise,
+    ends,
+    growth_words,
+    nats_a_token,
+    power_of_h,
+    reached_words,
+    tokens_until_one,
+)
+from experiments.charts import COLOURS, Axes, Figure, learner_style, log_axis, new_panels, render, styled
 from experiments.evaluation import build_task, parse_call
 from experiments.log_probs import curves_of, read_log_probs
-from experiments.measure import require_torch
+from experiments.measure import powers_of_two, require_torch
 from experiments.report import figure_html, page_html
 from experiments.study import FigureSpec
 from experiments.summary import Table
@@ -43,6 +53,7 @@ from ntp_envs import (
 )
 from ntp_envs.checks import check_int
 from ntp_envs.features import WindowOneHot
+from ntp_envs.intervals import CONFIDENCE, each_of
 from ntp_envs.tasks.text import Text
 
 # -- the data ----------------------------------------------------------------------------------------------------------
@@ -75,7 +86,7 @@ class AdviseSettings:
     run: bool = False
     """Fit the recommended learner, and log-loss, to all demonstrations, and compare."""
     network: bool = False
-    """Set a small transformer against the class too, beside n-grams and mixtures (extra neural)."""
+    """Set a small transformer against the class too, beside n-grams and mixtures, and say its cost (extra neural)."""
     seed: int = 0
     """Of everything that is drawn."""
     json: bool = False
@@ -120,20 +131,23 @@ def class_of(text: str, data: Demonstrations) -> PolicyClass:
     call = parse_call(text)
     size = data.vocab_size
 
+    def ngram(order: int) -> PolicyClass:
+        return NGramClass(size, order)
+
+    def markov(order: int) -> PolicyClass:
+        return MarkovClass(size, order)
+
     def linear(window: int, radius: float = 8.0) -> PolicyClass:
         return ARLinearClass(WindowOneHot(size, window), radius)
 
-    kinds: dict[str, Callable[..., PolicyClass]] = {
-        "ngram": lambda order: NGramClass(size, order),
-        "markov": lambda order: MarkovClass(size, order),
-        "linear": linear,
-    }
+    kinds: dict[str, Callable[..., PolicyClass]] = {"ngram": ngram, "markov": markov, "linear": linear}
     if call.name not in kinds:
         raise ValueError(f"--class {text} is none of {', '.join(kinds)}; write, for instance, ngram(order=3).")
     try:
         found = kinds[call.name](**dict(call.parameters))
     except TypeError as error:
-        raise ValueError(f"--class {text}: {str(error).rpartition('>.')[2]}.") from error
+        said = str(error).rpartition(">.")[2]
+        raise ValueError(f"--class {text}: {said}; ngram(order=3), markov(order=1) or linear(window=4).") from error
     return ended_class(found, data.end_token)
 
 
@@ -144,6 +158,8 @@ def read_data(settings: AdviseSettings, rng: np.random.Generator) -> tuple[Demon
     if path.suffix == ".npz":
         return Demonstrations.load(path), None, None
     if name != "default" and not path.exists():
+        if not set(name) & set("(:") and (path.suffix or path.name != name):
+            raise ValueError(f"{name} is not there: DATA is a file of text or of demonstrations, a task, or default.")
         call = parse_call(name)
         task = build_task(name, settings.horizon if "horizon" not in dict(call.parameters) else None)
         return collect(task, settings.n, rng), task.policy_class, task
@@ -184,15 +200,16 @@ def _log_probs(settings: AdviseSettings) -> dict[str, Any] | None:
 def _from_arrays(arrays: dict[str, Any]) -> Advice:
     """Two models and no class: the first two answers, and why there are no others."""
     curve = curves_of(arrays, metrics=["hellinger2"])["hellinger2"]
+    power = power_of_h(curves_of(arrays, metrics=["hellinger2"], confidence=each_of(CONFIDENCE, 2))["hellinger2"])
     nats, at = nats_a_token(curve)
     until = tokens_until_one(curve)
     horizon, low, high = curve.horizon, float(curve.lower[-1]), float(curve.upper[-1])
     sentences = (
-        f"1. Q is {'not P' if low > 0 else 'not told from P'}: after {horizon} tokens D_H^2 = {curve.final:.3g} "
-        f"[{low:.3g}, {high:.3g}].",
-        f"2. Q drifts by {nats[0]:.2g} [{nats[1]:.2g}, {nats[2]:.2g}] nats a token (at h = {at}); "
-        + reached_words(until, horizon)
-        + ".",
+        f"1. Q is {'not P' if low > 0 else 'not told from P'}: after {horizon} tokens the squared Hellinger distance "
+        f"D_H^2 (0 to 2) is {curve.final:.3g} [{low:.3g}, {high:.3g}], so at least {low / 2:.2g} of the mass is "
+        "elsewhere.",
+        f"2. Q drifts by {ends(nats)} nats a token (at h = {at}), which {growth_words(power)}; "
+        f"{reached_words(until, horizon)}.",
         "3. No class and no learner is named by two files of log-probabilities, so there is nothing to afford.",
         "4. For a recommendation give texts of P instead: a text file or demonstrations, and --class.",
     )
@@ -202,6 +219,7 @@ def _from_arrays(arrays: dict[str, Any]) -> Advice:
         vocab_size=0,
         curve=curve,
         nats_per_token=nats,
+        power=power,
         tokens_until_one=until,
         sentences=sentences,
     )
@@ -259,26 +277,15 @@ def show_advice(words: list[str]) -> int:
 
 def draw(found: Advice, title: str) -> Figure:
     """The drift over the length; what the pilot says of each affordable learner; what each learner costs."""
-    figure, (drift, factor, price) = new_panels(
-        title,
-        ["tokens written, h", "distance over the nearest candidate's", "processor seconds (dotted: the budget)"],
-        "",
-        share=False,
-        titles=("squared Hellinger distance of log-loss", "in a pilot, from the best rival", "with all demonstrations"),
-        size=(14.0, 1.8 + 0.3 * max(len(found.costs), 9)),
-    )
-    assert found.curve is not None
-    h = np.arange(1, found.horizon + 1)
-    colour = learner_style("log-loss").colour
-    drift.plot(h, found.curve.values, color=colour)
-    drift.fill_between(h, found.curve.lower, found.curve.upper, color=colour, alpha=0.22, linewidth=0)
-    drift.plot(found.lengths, found.hellinger2_lower, color=COLOURS["black"], marker="o", linestyle="--")
-    drift.set_xscale("log", base=2)
-    drift.set_ylim(0, min(2.05, 1.1 * max(found.curve.upper.max(), found.hellinger2_lower.max(), 1e-6)))
-    drift.set_xlim(1, found.horizon)
-    drift.set_xticks(found.lengths, [str(one) for one in found.lengths])
-    drift.text(0.04, 0.94, f"from the rival ({found.rival})", transform=drift.transAxes, color=colour)
-    drift.text(0.04, 0.87, "dashed: proved from samples, at least", transform=drift.transAxes)
+    labels = ["tokens written, h", "distance over the nearest candidate's", "processor seconds (dotted: the budget)"]
+    titles = ["squared Hellinger distance of log-loss", "in a pilot, from the best rival", "with all demonstrations"]
+    if not found.costs:  # of two models
+        figure, (drift,) = new_panels(title, labels[:1], "", titles=("squared Hellinger distance of Q from P",))
+        draw_drift(drift, found, "Q from P")
+        return figure
+    size = (14.0, 1.8 + 0.3 * max(len(found.costs), 9))
+    figure, (drift, factor, price) = new_panels(title, labels, "", share=False, titles=titles, size=size)
+    draw_drift(drift, found, f"from the rival ({found.rival})")
     rows = {cost.learner: row for row, cost in enumerate(found.costs)}
     pilot = {one.learner: one.pilot for one in found.predictions if math.isfinite(one.pilot[0])}
     edge = 2.0 * max([2.0, *(value for value, _, _ in pilot.values())])
@@ -302,6 +309,24 @@ def draw(found: Advice, title: str) -> Figure:
     seconds = [cost.seconds for cost in found.costs if math.isfinite(cost.seconds)]
     price.set_xlim(min([1e-3, *seconds]) / 2.0, 4.0 * max([found.budget, *seconds]))
     return figure
+
+
+def draw_drift(axes: Axes, found: Advice, label: str) -> None:
+    """The distance with its band, and what is proved without a rival."""
+    assert found.curve is not None
+    h, colour = np.arange(1, found.horizon + 1), learner_style("log-loss").colour
+    top = max(float(found.curve.upper.max()), *found.hellinger2_lower, 1e-6)
+    axes.plot(h, found.curve.values, color=colour)
+    axes.fill_between(h, found.curve.lower, found.curve.upper, color=colour, alpha=0.22, linewidth=0)
+    axes.text(0.04, 0.94, f"{label}; band: {found.curve.band}", transform=axes.transAxes, color=colour)
+    if len(found.lengths):
+        axes.plot(found.lengths, found.hellinger2_lower, color=COLOURS["black"], marker="o", linestyle="--")
+        axes.text(0.04, 0.87, "dashed: proved from samples, at least", transform=axes.transAxes)
+    ticks = powers_of_two(found.horizon)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlim(1, max(found.horizon, 2))
+    axes.set_ylim(0, min(2.05, 1.2 * top))
 
 
 NUMBERS = (
@@ -334,20 +359,22 @@ def _page(words: list[str], found: Advice, title: str, sentences: list[str], svg
         "equal laws and 2 for laws with no text in common; total variation is the share of texts that would have to "
         "change. value [lower, upper]: 95 %.</p>"
     )
-    if svg:
+    caption = "Squared Hellinger distance of Q from P at every length."
+    if found.costs:
         caption = (
-            f"Left: squared Hellinger distance of the log-loss fit from the best rival ({found.rival}), 95 % at each "
-            "h, and the lower bound proved from samples for all lengths together. Middle: how many times as far as the "
-            "nearest candidate each affordable learner is. Right: what each costs; orange is over the budget."
+            f"Left: squared Hellinger distance of the log-loss fit from the best rival ({found.rival}), and the lower "
+            "bound proved from samples for all lengths together. Middle: how many times as far as the nearest "
+            "candidate each affordable learner is. Right: what each costs; orange is over the budget."
         )
-        spec = FigureSpec("advice", "One picture", caption, lambda *_: None)  # type: ignore[arg-type]
-        parts.append(figure_html(spec, svg))
+    parts.append(figure_html(FigureSpec("advice", "One picture", caption, lambda *_: None), svg))  # type: ignore[arg-type]
+    if found.costs:
         by = {one.learner: one for one in found.predictions}
         rows = []
         for cost in found.costs:
             one, loss = by.get(cost.learner), found.losses.get(cost.learner, math.nan)
-            pilot, words = (ends(one.pilot), one.theory) if one else ("", cost.why_not)
-            rows.append([cost.learner, cost.seconds, cost.megabytes, pilot, loss, words])
+            pilot, said = (ends(one.pilot), one.theory) if one else ("", cost.why_not)
+            rows.append([cost.learner, cost.seconds, cost.megabytes, pilot, loss, said])
+        rows += [[one.learner, one.seconds, one.megabytes, "", math.nan, one.why_not] for one in found.networks]
         heads = ["learner", "seconds", "MB", "in the pilot", "worst loss", "theory, or why not"]
         parts.append(Table("Learners", heads, rows, LEARNERS_NOTE).to_html())
         numbers = [[what, of(found)] for what, of in NUMBERS]
@@ -366,11 +393,10 @@ def _write(
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "advice.json").write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
-    title, svg = f"advise: {', '.join(settings.data)} {settings.class_}".strip(), b""
-    if found.costs:
-        with styled():
-            png, svg = render(draw(found, f"{title}: n = {found.n}, H = {found.horizon}"))[:2]
-        (out / "advice.png").write_bytes(png)
-        (out / "advice.svg").write_bytes(svg)
+    title = f"advise: {', '.join(settings.data)} {settings.class_}".strip()
+    with styled():
+        png, svg = render(draw(found, f"{title}: n = {found.n}, H = {found.horizon}"))[:2]
+    (out / "advice.png").write_bytes(png)
+    (out / "advice.svg").write_bytes(svg)
     page = _page(words, found, title, sentences, svg, seconds)
     (out / "report.html").write_text(page, encoding="utf-8")

@@ -233,7 +233,7 @@ def test_only_what_the_numbers_speak_for_would_change_the_advice():
     ],
 )
 def test_growth_in_words(power, said):
-    assert said in advise._growth(power)
+    assert said in advise.growth_words(power)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +264,20 @@ def test_costs_that_grow_as_a_power_are_extrapolated():
     assert advise._extrapolated(sizes, costs, 4096, 3.0) == pytest.approx(3.0 * 4096**1.5)
     assert advise._extrapolated(sizes, costs, 4096, 1.0) == pytest.approx(8 * costs[-1])
     assert advise._extrapolated([32], [2.0], 64, 1.0) == 4.0
+
+
+@pytest.mark.slow
+def test_a_few_steps_say_what_a_training_takes():
+    pytest.importorskip("torch")
+    from agents.neural import NeuralBC, NeuralRhoBC
+    from experiments.measure import costed_fit
+
+    data = written(ntp_envs.BernoulliPolicy(0.4), 100, 12, np.random.default_rng(0))
+    agents = {"next": NeuralBC(steps=40), "texts": NeuralRhoBC(steps=15, game_steps=10, rounds=1, tol=1.0)}
+    advise.network_costs(data, agents)  # torch wakes up
+    for cost, agent in zip(advise.network_costs(data, agents), agents.values()):
+        taken = costed_fit(agent, data, advise.small_transformers(data), 0, memory=False).seconds
+        assert 0.5 < cost.seconds / taken < 2.0
 
 
 def test_log_loss_is_recommended_unless_it_is_clearly_beaten():
@@ -345,7 +359,13 @@ def test_what_cannot_be_advised_on(data, asked, said):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("wide", "none of ngram"), ("ngram(size=3)", "size"), ("ngram(order=0)", "order=0")]
+    ("text", "said"),
+    [
+        ("wide", "none of ngram"),
+        ("ngram(size=3)", r"ngram\(\) got an unexpected keyword argument 'size'.*; ngram\(order=3\), markov"),
+        ("ngram()", r"ngram\(\) missing 1 required positional argument: 'order'; ngram\(order=3\), markov"),
+        ("ngram(order=0)", "order=0"),
+    ],
 )
 def test_classes_that_there_are_not(text, said):
     with pytest.raises(ValueError, match=said):
@@ -389,6 +409,9 @@ def test_the_command_on_a_task_and_on_demonstrations(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["p_value"] == 1.0
     assert main(["advise", str(path)]) == 2
     assert "--class is missing" in capsys.readouterr().err
+    for missing in ("nowhere.txt", str(tmp_path / "nowhere")):
+        assert main(["advise", missing, "--class", "markov(order=1)"]) == 2
+        assert f"{missing} is not there: DATA is" in capsys.readouterr().err
 
 
 def test_the_command_on_log_probabilities(tmp_path, capsys):
@@ -412,3 +435,6 @@ def test_the_command_on_log_probabilities(tmp_path, capsys):
     assert main(["advise", str(tmp_path / "p.jsonl"), str(tmp_path / "q.jsonl")]) == 0
     assert capsys.readouterr().out == one
     assert "1. Q is not P" in one
+    assert main(["advise", str(tmp_path / "both.npz"), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "of Q from P" in page and "data:image/svg+xml" in page and "<table>" not in page

@@ -332,7 +332,7 @@ def search_figure(o: DecodingOptions, s: Summary) -> charts.Figure:
     if len(every[BEST_OF]) > 2:
         low, high = ratios(every[BEST_OF])
         said = f"Best of N needs {low:.2g} to {high:.2g} times the N that coverage says"
-    xlabel = f"least N with Cov_N at most {1 - o.answered:.2g} (exact)"
+    xlabel = rf"least N with $\mathrm{{Cov}}_N$ at most {1 - o.answered:.2g} (exact)"
     figure, axes = charts.new_figure(said, xlabel, "texts' worth of tokens drawn", size=(8.6, 5.2))
     for way, pairs in every.items():
         if pairs:
@@ -343,7 +343,10 @@ def search_figure(o: DecodingOptions, s: Summary) -> charts.Figure:
         charts.no_data(axes)
         return figure
     axes.set(xscale="log", yscale="log")
-    axes.plot(axes.get_xlim(), axes.get_xlim(), "--", color="black", linewidth=1, scalex=False)
+    charts.log_axis(axes, "y", *axes.get_ylim())
+    low, high = axes.get_xlim()
+    axes.plot([low, high], [low, high], "--", color="black", linewidth=1)
+    charts.log_axis(axes, "x", low, high)
     charts.say(figure, "dashed: as many as coverage says")
     return figure
 
