@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 SCORES, PAGE, SUBMITTED = HERE / "suite_scores.json", HERE / "suite.md", HERE.parent / "experiments" / "submissions"
 TRACKS = [track.name for track in SIZES["full"][0]]
 #: of the page, what stands before the table
-BEFORE = "this table is made from them:\n\n"
+BEFORE = "makes this table from them:\n\n"
 
 
 def main(folder: Path) -> None:
