@@ -9,7 +9,7 @@ import pytest
 
 from experiments.studies import load_study
 from experiments.studies import shuffled as sweep
-from experiments.summary import Summary
+from experiments.summary import Summary, SummaryRow
 from experiments.testing import check_study
 
 SMALL = dataclasses.replace(toy.small_options("shuffled"), neural="no")
@@ -99,6 +99,15 @@ def test_documents_of_another_corpus_are_resumed_and_the_model_of_the_text_is_ne
     assert set(found) == {sweep.NETWORK, sweep.RHO, sweep.CLEAN}
     assert found[sweep.CLEAN].lower <= 2 * (1 - math.sqrt(0.9))
     assert 0.0 < found[sweep.NETWORK].value < 2.0
+
+
+def test_the_figure_of_another_corpus_does_not_speak_of_shuffled_documents():
+    row = SummaryRow(sweep.FOREIGN, {"learner": sweep.CLEAN, "H": 6, "n": 9}, sweep.DISTANCE2, 0.1, 0.0, 0.2, 2)
+    specs = sweep.STUDY.analyse(SMALL, Summary([row])).figures
+    assert {spec.name: spec.setting for spec in specs} == {
+        "headline": "10% of the documents shuffled",
+        "foreign": "10% of the documents of another corpus",
+    }
 
 
 def test_another_corpus_is_read_in_the_vocabulary_of_the_text(tmp_path):

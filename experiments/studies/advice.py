@@ -252,7 +252,7 @@ def power_figure(s: Summary) -> charts.Figure:
             charts.round_ticks(axes, ticks)
     charts.say_data(figure, [row for row in s.select(FOUND) if "eps" in row.labels], what="replicates")
     charts.say_band(axes, "each n")
-    charts.say(figure, "D: squared Hellinger distance of the best in class from the expert, exact")
+    charts.say(figure, "D: exact squared Hellinger distance of the best in class")
     charts.end_labels(axes, ends)
     return figure
 

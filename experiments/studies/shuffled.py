@@ -64,7 +64,7 @@ class ShuffledOptions(CorpusOptions, measure.NetworkOptions):
     """Documents that are learned from there."""
     network_batch: int = option(128, quick=64)
     """Documents in an update there."""
-    network_steps: int = option(500, quick=200)
+    network_steps: int = option(500, quick=160)
     """Updates of each stage of training there: the clipped ratio has four, rho six, and log-loss as many as four."""
     foreign: str = ""
     """Another corpus, as ``corpus``; by default the source code of Python's decimal numbers, with which it comes."""
@@ -72,7 +72,7 @@ class ShuffledOptions(CorpusOptions, measure.NetworkOptions):
     """Share of its documents in the last part."""
     foreign_horizons: tuple[int, ...] = option((16, 64, 256), quick=(16, 64), least=2)
     """Lengths of the documents there."""
-    foreign_steps: int = option(400, quick=60)
+    foreign_steps: int = option(400, quick=50)
     """Updates of each of the six stages of rho there; log-loss has as many as all of them."""
     draws: int = option(10_000, quick=2000, least=4)
     """Sequences that a distance is measured with."""
@@ -395,7 +395,8 @@ def figures(o: ShuffledOptions, s: Summary) -> Iterator[FigureSpec]:
             f"documents. {interval_words(o.network_seeds, 'trainings')}."
         )
         said = "Does training on whole documents forgive those of another corpus?"
-        yield FigureSpec("foreign", said, caption, lambda: foreign_figure(o, s))
+        share = f"{o.foreign_share:.0%} of the documents of another corpus"
+        yield FigureSpec("foreign", said, caption, lambda: foreign_figure(o, s), share)
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------
