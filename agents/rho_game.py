@@ -81,9 +81,9 @@ class GameSolution:
     Attributes:
         index: the policy with the smallest worst case; the smallest such index if there are ties (within
             1e-12 of the total weight).
-        value: its worst case ``max_k F(index, k)``, at least 0.
+        value: its worst case ``max_k F(index, k)``, at least 0, with ``F(j, k) = sum_i w_i tau(p_j(i), p_k(i))``.
         reply: a policy that attains it.
-        rows_evaluated: rows of the M x M payoff matrix that were needed.
+        rows_evaluated: rows of the M x M matrix of F that were needed.
         points: data points the game was played on, equal ones merged.
         policies: policies it was played over, equal ones merged.
     """

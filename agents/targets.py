@@ -159,7 +159,7 @@ class Targets(TokenRows):
 
     @property
     def demonstrated(self) -> bool:
-        """Whether what is taught is what comes next in the prefixes."""
+        """Whether what is taught is what comes next in the prefixes: the same array, as it is kept."""
         return vars(self)["answers"] is vars(self)["tokens"]
 
     def rows(self, rows: slice | NDArray[np.generic]) -> Targets:

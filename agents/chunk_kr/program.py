@@ -448,7 +448,7 @@ def certify(
 ) -> Certificate:
     """Bound how far a law is from winning the rho game over {phi c: ||c|| <= radius, rows in simplices}.
 
-    Three steps, each a proof for whatever ``dual`` it is given (our reading of fact 1: over a convex class the rho
+    Three steps, each a proof for whatever ``dual`` it is given (fact 1 of docs/theory.md: over a convex class the rho
     game is won by maximum likelihood). (1) ``F(f, f') <= L((f + f') / 2) - L(f)``, because (r - 1)/(r + 1) <=
     log((1 + r) / 2) for r = f'/f. (2) By weak duality, for any g, ``L(f') <= D(g) = radius ||phi^T g|| + sum_i max_z
     (w log z - g z)``, z in a simplex. (3) As F is concave in f' and 0 at f' = f, the linear bound holds as well; it

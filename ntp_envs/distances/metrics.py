@@ -52,7 +52,7 @@ class Metric:
 
     Attributes:
         name: what `distance` takes and a `DistanceCurve` says.
-        of_ratio: b of the module's head, from log-ratios of any shape to values of that shape.
+        of_ratio: b of ``D = (E_P b(l) + E_Q b(l)) / 2``, from log-ratios l = log P - log Q to values of that shape.
         one_sided: the function whose mean under P is the distance; derived from b if ``None``.
         one_sided_interval: of that mean; good for any function that is bounded below, or nearly, if ``None``.
         rounding: what errors in the log-ratio of 1e-14 may add to it.
