@@ -241,13 +241,15 @@ class BernoulliMixturePolicy(_EventAutomaton):
 
     def emissions(self, step: int) -> FloatArray:
         found = self._laws.get(step)
-        if found is None:
-            laws = np.repeat(self._after(np.arange(self.n_states // self._lasts), step), self._lasts, axis=0)
-            found = laws[np.arange(self.n_states)[:, None], self._event]
-            found.flags.writeable = False
-            if (len(self._laws) + 1) * self.n_states <= LAWS_CELLS:
-                self._laws[step] = found
-        return found
+        return self._write(range(step, step + 1))[0] if found is None else found
+
+    def _write(self, steps: range) -> FloatArray:
+        """``(K, S, 2)``: the emissions of K steps, which are kept as far as there is room."""
+        laws = self._after(np.arange(self.n_states // self._lasts), np.arange(steps.start, steps.stop)[:, None])
+        laws = laws.repeat(self._lasts, axis=1)[:, np.arange(self.n_states)[:, None], self._event]
+        laws.flags.writeable = False
+        self._laws.update(list(zip(steps, laws))[: LAWS_CELLS // self.n_states - len(self._laws)])
+        return laws
 
     def emissions_in(self, states: IntArray, step: int) -> FloatArray:
         if step in self._laws or len(states) >= self.n_states // self._lasts:
@@ -256,6 +258,8 @@ class BernoulliMixturePolicy(_EventAutomaton):
 
     def emissions_during(self, states: IntArray, steps: range) -> FloatArray:
         if self.n_states * (self.horizon or 0) <= LAWS_CELLS:  # all steps are kept
+            if any(step not in self._laws for step in steps):
+                self._write(steps)
             return np.stack([self.emissions(step)[states] for step in steps])
         counts, place = np.unique(states // self._lasts, return_inverse=True)
         laws = self._after(counts, np.arange(steps.start, steps.stop)[:, None])  # (K, n, 2)

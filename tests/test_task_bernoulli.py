@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from laws import examples
 from scipy.stats import binom
 
-from ntp_envs import BernoulliPolicy, NotTractableError, Task, collect, make_task, register_task, task_names
+from ntp_envs import (
+    BernoulliMixturePolicy,
+    BernoulliPolicy,
+    NotTractableError,
+    Task,
+    collect,
+    make_task,
+    register_task,
+    task_names,
+)
 from ntp_envs.distances import distance
 from ntp_envs.tasks.bernoulli import count_distance
 
@@ -243,3 +252,19 @@ def test_tasks_of_others_by_path_and_by_registration():
         from ntp_envs.tasks import registry
 
         registry._tasks.registered.pop("Mine", None)
+
+
+@pytest.mark.parametrize("on", ["tokens", "flips"])
+@pytest.mark.parametrize("cells", [1 << 19, 40])  # room for all steps, and for few
+def test_laws_of_several_steps_are_those_of_each(on, cells, monkeypatch):
+    monkeypatch.setattr("ntp_envs.automata.LAWS_CELLS", cells)
+    together, alone = (BernoulliMixturePolicy([0.0, 0.3, 0.9], [0.1, 0.6, 0.3], horizon=12, on=on) for _ in range(2))
+    states = np.arange(together.n_states)[::2]
+    expected = [alone.emissions(step)[states] for step in range(12)]
+    together.emissions(4)
+    for steps in (range(3, 9), range(12)):
+        found = together.emissions_during(states, steps)
+        np.testing.assert_array_equal(found, expected[steps.start : steps.stop])
+        found[:] = 0.0  # one's own
+    assert len(together._laws) * together.n_states <= cells
+    np.testing.assert_array_equal(together.emissions_in(states[:1], 5), expected[5][:1])
