@@ -284,9 +284,10 @@ def a_part(rng, folder):
     make, right = rng.choice(list(known_parts().items()))
     found = make(**wrong_in_places(rng, right))
     if isinstance(found, ntp_envs.Policy) and (found.prompt_length or 0) < 10**6:
-        prompts, tokens = np.zeros((2, found.prompt_length or 1), int), np.ones((2, 3), int)
+        width = 1 if found.prompt_length is None else found.prompt_length
+        prompts, tokens = np.zeros((2, width), int), np.ones((2, 3), int)
         given = [tokens, tokens, tokens, -tokens, anything(rng)]
-        getattr(found, rng.choice(["log_probs", "forced_log_probs"]))(prompts, rng.choice(given))
+        getattr(found, rng.choice(["log_probs", "forced_log_probs", "next_log_probs"]))(prompts, rng.choice(given))
         found.sample(prompts, 3, np.random.default_rng(0))
 
 
