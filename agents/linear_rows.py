@@ -299,7 +299,7 @@ class _Digits:
         for i, (digit, (places, table)) in enumerate(zip(self.digits, self.tables)):
             alone = np.bincount(digit, weights, len(table))
             out[np.ix_(places, places)] += (table * alone[:, None]).T @ table
-            first = digit * np.intp(DIGITS)
+            first = DIGITS * digit.astype(np.intp)
             for other, (others, of_other) in zip(self.digits[:i], self.tables):
                 pairs = np.bincount(first + other, weights, len(table) * DIGITS).reshape(-1, DIGITS)
                 part = table.T @ pairs[:, : len(of_other)] @ of_other
