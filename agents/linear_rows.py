@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice, pairwise
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -299,7 +298,7 @@ class _Digits:
         for i, (digit, (places, table)) in enumerate(zip(self.digits, self.tables)):
             alone = np.bincount(digit, weights, len(table))
             out[np.ix_(places, places)] += (table * alone[:, None]).T @ table
-            first = digit * np.intp(DIGITS)
+            first = DIGITS * digit.astype(np.intp)
             for other, (others, of_other) in zip(self.digits[:i], self.tables):
                 pairs = np.bincount(first + other, weights, len(table) * DIGITS).reshape(-1, DIGITS)
                 part = table.T @ pairs[:, : len(of_other)] @ of_other
@@ -336,6 +335,7 @@ class DigitRows(SoftmaxRows):
         return self.digits.squared(np.concatenate(parts))
 
     def hessian_work(self) -> float:
+        """As measured: no more than two gradients, however many features a digit has."""
         return 2.0 * self.gradient_work()
 
 
@@ -389,9 +389,6 @@ def _digits(features: IndicatorFeatureMap, targets: Targets) -> _Digits | None:
 
 GRAM_LIMIT = 2048  # features: their Gram matrix is diagonalised in seconds
 GRAM_ACTIVE = 5  # so many at once or more: on English text, windows of 4 tokens take as many passes either way
-PAIRED = 9  # features at once or more: products take fewer look-ups by pairs of them
-PAIR_CELLS = 1 << 20  # weights of pairs, which are to be near: 4 MB
-PAIRED_BLOCKS = 8  # together, as a product writes to all pairs
 DENSE_DIMENSION = 512  # weights above which features are not written out and no Hessian is formed
 
 
@@ -457,8 +454,7 @@ class IndicatorRows(SoftmaxRows):
         from scipy.sparse import vstack
 
         found = copy(self)
-        for derived in ("_gram", "_pairs"):
-            vars(found).pop(derived, None)
+        vars(found).pop("_gram", None)
         found.gradient_passes, found.hessian_passes, found._laws, found._blocks = 0, 0, [], []
         found.totals = np.concatenate([totals[::every, 0] for *_, totals in self._blocks])
         factor = self.totals.sum() / found.totals.sum()
@@ -505,56 +501,15 @@ class IndicatorRows(SoftmaxRows):
             return np.zeros_like(direction)
         dtype: Any = np.float32 if single else np.float64
         along = self._by_feature(direction / size).astype(dtype, copy=False)
-        if single and self._pairs is not None:
-            return size * self._product_in_pairs(along, *self._pairs).T.ravel()
         out = np.zeros(along.shape)
         for values, totals, law in self._passed():
-            values = values.single if single else values
+            values, law = (values.single if single else values), law.astype(dtype, copy=False)
             change = values @ along
-            _respond(change, law, totals)
+            change -= np.einsum("na,na->n", law, change)[:, None]
+            change *= law
+            change *= totals.astype(dtype, copy=False)
             out += values.transpose @ change
         return size * out.T.ravel()
-
-    def _product_in_pairs(self, along: FloatArray, places: Any, groups: list[Any]) -> FloatArray:
-        along, passed = places @ along, self._passed()
-        out = np.zeros_like(along)
-        for pairs in groups:
-            change, first = pairs @ along, 0
-            for _, totals, law in islice(passed, PAIRED_BLOCKS):
-                _respond(change[first : first + len(law)], law, totals)
-                first += len(law)
-            out += pairs.T @ change
-        return places.T @ out.astype(np.float64)
-
-    @cached_property
-    def _pairs(self) -> tuple[Any, list[Any]] | None:
-        """Each row's places two by two, in single precision: of every pair that occurs its ``(c,)`` features, and which
-        pairs the rows of some blocks have; ``None`` where that is not less work.
-
-        A product looks up half as many rows of weights, those of pairs of places, and sums as many.
-        """
-        from scipy.sparse import csr_array
-
-        if self.features.n_active < PAIRED:
-            return None
-        none, k = self.width, -(-self.features.n_active // 2)
-        blocks = []
-        for features, *_ in self._blocks:
-            lengths = np.diff(features.features.indptr)
-            places = np.full((len(lengths), 2 * k), none)
-            places[np.arange(2 * k) < lengths[:, None]] = features.features.indices
-            blocks.append(places[:, ::2] * (none + 1) + places[:, 1::2])
-        met, which = np.unique(np.concatenate(blocks), return_inverse=True)
-        if len(met) * self.vocab_size > PAIR_CELLS:
-            return None
-        parts = (np.ones(which.size, np.float32), which.ravel().astype(np.int32), np.arange(0, which.size + 1, k))
-        pairs = csr_array(parts, shape=(which.size // k, len(met)))
-        both = np.stack(np.divmod(met, none + 1), axis=1)
-        there = both < none
-        scales = np.full(there.sum(), self.scale, np.float32)
-        features = csr_array((scales, (np.nonzero(there)[0], both[there])), shape=(len(met), none))
-        ends = np.cumsum([0, *(len(block) for block in blocks)])[[*range(0, len(blocks), PAIRED_BLOCKS), len(blocks)]]
-        return features, [pairs[start:stop] for start, stop in pairwise(ends)]
 
     def inverse(self, diagonal: FloatArray) -> Callable[[FloatArray, float], FloatArray]:
         """``(right, mu) -> (H + mu I)^-1 right``, about: for conjugate gradients; ``diagonal`` is that of H.
@@ -598,14 +553,6 @@ class IndicatorRows(SoftmaxRows):
         """``(d,)`` second derivatives in each weight alone."""
         found = sum(values.transpose @ (law * (1.0 - law) * totals) for values, totals, law in self._passed())
         return self.scale * found.T.ravel()
-
-
-def _respond(change: FloatArray, law: FloatArray, totals: FloatArray) -> None:
-    """In place: from the change of ``(b, A)`` logits that of the laws, times ``(b, 1)`` weights."""
-    law = law.astype(change.dtype, copy=False)
-    change -= np.einsum("na,na->n", law, change)[:, None]
-    change *= law
-    change *= totals.astype(change.dtype, copy=False)
 
 
 def indicator_rows(features: IndicatorFeatureMap, targets: Targets) -> IndicatorRows:

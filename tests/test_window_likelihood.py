@@ -391,28 +391,6 @@ def test_products_in_single_precision_keep_seven_digits():
     assert not rows.hessian_times(0.0 * direction, single=True).any()
 
 
-@pytest.mark.parametrize("prompt_length", [1, 12])
-def test_products_by_pairs_of_places_are_the_products(prompt_length, monkeypatch):
-    monkeypatch.setattr("ntp_envs.features.BLOCK_ENTRIES", 1 << 6)  # many blocks
-    monkeypatch.setattr(indicator_rows, "PAIRED_BLOCKS", 3)
-    features = WindowOneHot(3, 8 + prompt_length % 2)  # an odd number of places too
-    rows = indicator_rows.indicator_rows(features, Targets.of(draw(features, n=100, prompt_length=prompt_length)))
-    assert rows._pairs is not None and len(rows._pairs[1]) > 2
-    part = rows.thinned(4)
-    theta, direction = np.random.default_rng(0).normal(size=(2, features.dimension))
-    for some in (rows, part):
-        some.loss_and_gradient(3 * theta)
-        exact = some.hessian_times(direction)
-        for size in (1.0, 1e-60, 1e60):
-            single = some.hessian_times(size * direction, single=True)
-            assert 0 < np.abs(single / size - exact).max() < 1e-6 * np.abs(exact).max()
-    assert part._pairs is not rows._pairs
-    for name, value in (("PAIR_CELLS", 10), ("PAIRED", 99)):
-        monkeypatch.setattr(indicator_rows, name, value)
-        assert rows.thinned(2)._pairs is None
-        monkeypatch.undo()
-
-
 def test_the_estimate_of_the_inverse_is_exact_where_laws_do_not_depend_on_the_context(monkeypatch):
     features = WindowOneHot(4, 4)
     rows = indicator_rows.indicator_rows(features, Targets.of(draw(features, n=100)))
