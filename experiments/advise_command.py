@@ -343,10 +343,10 @@ NUMBERS = (
     ("chance in the distance of the recommended fit, a share", lambda found: ends(found.chance)),
 )
 LEARNERS_NOTE = (
-    "Seconds of one processor and megabytes with all demonstrations. In the pilot: squared Hellinger distance from the "
-    "best rival at H over the nearest candidate's, 95 % for all learners together. Theory: the order that "
-    "the approximation factor is of if the class is misspecified, and the sections of docs/theory.md. Worst loss: of "
-    "the rho tournament on held-out texts, at most 1 a text; 0 wins."
+    "Seconds of one processor and megabytes with all demonstrations. In the pilot: distance from the best rival over "
+    "the nearest candidate's, -log(1 - D/2) at the longest unsaturated h, 95 % for all learners together. Theory: the "
+    "order that the approximation factor is of if the class is misspecified, and the sections of docs/theory.md. Worst "
+    "loss: of the rho tournament on held-out texts, at most 1 a text; 0 wins."
 )
 
 
