@@ -94,8 +94,9 @@ class Prediction:
             ``nan`` where nothing is known.
         theory: the same in words, with its place in docs/theory.md.
         hellinger2: squared Hellinger distance at H of the pilot's fit from the rival, in the expert's place.
-        pilot: that over the nearest candidate's, at least 1; infinite where a candidate is the rival itself. The
-            intervals of all learners hold together with 95 %.
+        pilot: how many times as far as the nearest candidate, at least 1; infinite where one is the rival itself. On
+            the scale on which errors add up, ``-log(1 - D / 2)``, at the longest h where no candidate is saturated.
+            The intervals of all learners hold together with 95 %.
     """
 
     learner: str
@@ -128,7 +129,7 @@ class Advice:
         nats_per_token: ``-log(1 - D / 2) / h`` of it, at the longest h where D is not saturated.
         power: p of ``-log(1 - D / 2) ~ h^p`` from a quarter of that h on; 1 is growth like H.
         tokens_until_one: h where D reaches 1.
-        amplification: D of log-loss at H over that of the nearest candidate, as `Prediction` has it.
+        amplification: how many times as far as the nearest candidate log-loss is, as `Prediction` has it.
         costs: of every learner of the class.
         networks: costs of a small transformer instead of the class, where one was asked for.
         predictions: of every affordable one.
@@ -694,7 +695,8 @@ def advise(
     curve = against(rivals[rival], loss_fit, prompts, data.horizon, seed)
     nats, at = nats_a_token(curve)
     finals = {name: (one.final, float(one.lower[-1]), float(one.upper[-1])) for name, one in curves.items()}
-    ratios = over_nearest(finals)
+    h = longest_open(*curves.values())
+    ratios = over_nearest({name: nats_per_token(one, h) for name, one in curves.items()})
     game = tournament({name: fitted[name] for name in allowed}, second, tau="psi") if allowed else None
     ranked = _ranked(game) if game is not None else []
     found = Advice(
@@ -867,7 +869,8 @@ def _floor(found: Advice) -> str:
     if not found.predictions:
         return "no candidate could be afforded"
     if ratio[2] <= 1.2:
-        return f"no candidate is nearer by more than {ratio[2] - 1.0:.0%}: the floor that these learners reach"
+        most = max(math.ceil(100.0 * (ratio[2] - 1.0)), 1)
+        return f"no candidate is nearer by more than {most} %: the floor that these learners reach"
     near = min(found.predictions, key=lambda one: one.hellinger2[0]).learner
     if ratio[1] > 1.2:
         return f"that is {ends(ratio)} times the distance of the nearest candidate, {near}: amplified"

@@ -239,7 +239,8 @@ def test_growth_in_words(power, said):
 @pytest.mark.parametrize(
     ("ratio", "said"),
     [
-        ((1.0, 1.0, 1.1), "nearer by more than 10%"),
+        ((1.0, 1.0, 1.095), "nearer by more than 10 %: the floor"),
+        ((1.0, 1.0, 1.0), "nearer by more than 1 %: the floor"),
         ((9.0, 5.0, 15.0), "times the distance of the nearest candidate, rho: amplified"),
         ((1.0, 1.0, 4.0), "no candidate is clearly nearer (the nearest: rho)"),
     ],
