@@ -761,9 +761,9 @@ def _judged(cost: Cost, budget: float, memory: float) -> Cost:
     """The cost, and whether it can be afforded."""
     why = [cost.why_not] if cost.why_not else []
     if cost.seconds > budget:
-        why.append(f"{cost.seconds:,.0f} s are {cost.seconds / budget:.2g} times the budget")
+        why.append(f"{cost.seconds:,.0f} s are {_short(cost.seconds / budget)} times the budget")
     if cost.megabytes * 1e6 > memory:
-        why.append(f"{cost.megabytes / 1000:.2g} GB are {cost.megabytes * 1e6 / memory:.2g} times the memory")
+        why.append(f"{cost.megabytes / 1000:.2g} GB are {_short(cost.megabytes * 1e6 / memory)} times the memory")
     return replace(cost, why_not=" and ".join(why))
 
 
@@ -801,8 +801,17 @@ def _reached(
 
 def ends(interval: Interval) -> str:
     """``value [lower, upper]``."""
-    value, lower, upper = (format(end, ".2g" if not 1.0 <= end < 2.0 else ".3g") for end in interval)
+    value, lower, upper = (_short(end) for end in interval)
     return f"{value} [{lower}, {upper}]"
+
+
+def _short(number: float) -> str:
+    """Two digits, or three from 1 to 2, without a power of ten where it is large.
+
+    >>> _short(184.2), _short(1.049), _short(2.14e-5)
+    ('180', '1.05', '2.1e-05')
+    """
+    return f"{float(format(number, '.3g' if 1.0 <= number < 2.0 else '.2g')):,.12g}"
 
 
 def _sentences(found: Advice, at: int, game: TournamentResult | None) -> Iterator[str]:
