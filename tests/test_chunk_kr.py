@@ -756,6 +756,7 @@ def test_newton_steps_finish_what_first_order_steps_cannot():
     assert max(whole.certificate.gap, whole.infeasibility) <= max(short.certificate.gap, short.infeasibility)
 
 
+@pytest.mark.slow
 def test_gda_is_certified_and_its_gap_is_true():
     points = random_points(5, n=2, length=1)
     embedding = eigen_embedding(points)

@@ -156,6 +156,7 @@ SEEDS = 150
 
 @pytest.mark.parametrize("one_sided", [False, True])
 @pytest.mark.parametrize("excluding", [False, True])
+@pytest.mark.slow
 def test_intervals_cover_the_sums_over_all_documents(excluding, one_sided):
     laws = Documents(1, excluding=excluding)
     np.testing.assert_allclose([mass.sum() for mass in laws.masses()], 1.0)
@@ -287,7 +288,9 @@ def test_a_sharper_sampling_is_seen_from_both_sides():
     distance_from_log_probs(*right)
 
 
-@pytest.mark.parametrize("gap", [0.0, 1e-3, 0.3, 3.0])
+@pytest.mark.parametrize(
+    "gap", [0.0, pytest.param(1e-3, marks=pytest.mark.slow), pytest.param(0.3, marks=pytest.mark.slow), 3.0]
+)
 @pytest.mark.parametrize("n", [2, 5, pytest.param(300, marks=pytest.mark.slow)])
 def test_there_are_no_false_alarms(n, gap):
     for seed in range(40):

@@ -255,7 +255,7 @@ def test_a_policy_predicts_from_observations(family, form):
         observation, _, _, _, info = env.step(action)
 
 
-@pytest.mark.parametrize("mode", ["ansi", "rgb_array"])
+@pytest.mark.parametrize("mode", ["ansi", pytest.param("rgb_array", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rendering_at_every_length(family, mode):
     env = TokenEnv(family, render_mode=mode, reward="none")

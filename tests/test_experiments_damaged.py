@@ -169,7 +169,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if i % 4 else []) for i, name in enumerate(DAMAGE)]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if i % 8 else []) for i, name in enumerate(DAMAGE)]
 )
 def test_damage_is_recovered_from_or_named(finished, tmp_path, name):
     change, expected = DAMAGE[name]

@@ -40,6 +40,7 @@ def outcome(tmp_path_factory):
 
 @pytest.mark.parametrize("digits", SMALL.explicit_digits)
 @pytest.mark.parametrize("cot", ["source", "carry"])
+@pytest.mark.slow
 def test_weights_written_down_are_exact(written, digits, cot):
     n, z = SMALL.pairs, 1.959963984540054
     for metric in (sweep.EXACT, sweep.SUCCESS, "sampled_exact"):
@@ -172,6 +173,7 @@ def test_without_torch_the_rest_runs_and_the_findings_say_what_to_install(tmp_pa
         list(sweep.cells(dataclasses.replace(tiny, neural="yes")))
 
 
+@pytest.mark.slow
 def test_networks_can_be_left_out(written):
     assert not len(written.summary.select(part=sweep.TRAINED))
     assert any("left out with --neural no" in said for said in written.analysis.findings)

@@ -36,6 +36,7 @@ def outcome():
 # -- what is measured --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_distance_grows_and_faster_for_the_more_restricted(outcome):
     for learner in ("1-gram", "2-gram", "3-gram", "linear, 1 token", "linear, 2 tokens"):
         rows = {h: toy.one(outcome, sweep.DISTANCE2, learner=learner, h=h) for h in (1, 4, 16)}
@@ -49,6 +50,7 @@ def test_the_distance_grows_and_faster_for_the_more_restricted(outcome):
         assert halves[0].upper < halves[1].lower
 
 
+@pytest.mark.slow
 def test_a_linear_window_of_one_token_is_a_bigram(outcome):
     """Any table of the last token is linear in its indicator; they differ by Witten and Bell's smoothing only."""
     for h in (1, 4):
@@ -56,6 +58,7 @@ def test_a_linear_window_of_one_token_is_a_bigram(outcome):
         assert rows[0] == pytest.approx(rows[1], rel=0.25)
 
 
+@pytest.mark.slow
 def test_bits_are_those_of_the_task(outcome):
     task = Text(corpus=HARBOUR, expert_order=4, horizon=16, prompt_length=4)
     expert = toy.one(outcome, sweep.BITS, learner=sweep.EXPERT)
@@ -67,6 +70,7 @@ def test_bits_are_those_of_the_task(outcome):
     assert others[0] > others[1] > expert.mean
 
 
+@pytest.mark.slow
 def test_teacher_forcing_is_measured_by_position_on_held_out_text(outcome):
     for learner in ("3-gram", sweep.EXPERT):
         for metric in (sweep.ACCURACY, sweep.NATS):
@@ -75,6 +79,7 @@ def test_teacher_forcing_is_measured_by_position_on_held_out_text(outcome):
     assert toy.one(outcome, "perplexity", learner="3-gram").mean == pytest.approx(math.exp(mean))
 
 
+@pytest.mark.slow
 def test_samples_go_on_from_the_same_words(outcome):
     rows = outcome.summary.select(sweep.SAMPLE)
     learners = [sweep.EXPERT, sweep.REAL, "linear, 1 token", "linear, 2 tokens"]
@@ -116,6 +121,7 @@ def test_the_mlp_is_trained_and_resumes(tmp_path):
     assert 0.0 < final.value < 2.0
 
 
+@pytest.mark.slow
 def test_without_torch_the_rest_runs_and_the_findings_say_how_to_get_it(outcome, monkeypatch):
     toy.check_without_torch(monkeypatch, sweep.STUDY, SMALL, outcome, "The MLP was left out")
 

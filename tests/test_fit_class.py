@@ -196,6 +196,7 @@ def test_bernoulli_against_a_scalar_minimiser(kind, on, bounds, rng):
 
 
 @pytest.mark.parametrize("kind", DIVERGENCES)
+@pytest.mark.slow
 def test_markov_against_a_general_minimiser(kind, rng):
     targets, members = random_targets(rng, vocab_size=3, n=12), MarkovClass(3, order=1)
 

@@ -155,7 +155,7 @@ def test_a_finite_class_is_fitted_to_all_rounds_though_each_is_read_once(targets
 # == DAgger and forward training =======================================================================================
 
 
-EPS = (3e-4, 1e-3, 1e-2)
+EPS = (pytest.param(3e-4, marks=pytest.mark.slow), 1e-3, pytest.param(1e-2, marks=pytest.mark.slow))
 HORIZONS = (64, 128, 256)
 
 

@@ -52,7 +52,7 @@ def test_tau_is_the_ratio_of_densities_and_keeps_its_conventions_at_zero(tau):
     assert rho_tau(zero, np.array([-np.inf, -700.0, -np.inf]), tau).tolist() == [0.0, 1.0, -1.0]
 
 
-@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("precision", ["single", pytest.param("double", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tau", TAUS)
 def test_same_argmin_as_brute_force_on_small_games(tau, precision, monkeypatch):
     """Densities from a short list, zero included, so that ties and equal rows and columns are common."""
@@ -282,7 +282,9 @@ def test_parameters_at_zero_lose_every_unit_with_an_event():
 
 
 @pytest.mark.parametrize("tau", ["ratio", "psi"])
-@pytest.mark.parametrize("length", [3, 20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "length", [3, pytest.param(20, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow)]
+)
 def test_no_better_parameter_nearby_at_any_scale(length, tau):
     """A zoom that loses the minimum would leave a smaller worst case beside the solution; rounding decides nothing."""
     from scipy.stats import binom

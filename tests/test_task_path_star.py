@@ -231,7 +231,10 @@ def test_clever_hans_exactly_over_all_prompts(degree, length, nodes, reverse):
     assert weights @ task.success(everything.prompts, free) == pytest.approx(hans.exact_match, abs=1e-12)
 
 
-@pytest.mark.parametrize(("degree", "length", "nodes"), [(2, 5, 20), (5, 5, 21), (7, 7, 50)])
+@pytest.mark.parametrize(
+    ("degree", "length", "nodes"),
+    [pytest.param(2, 5, 20, marks=pytest.mark.slow), (5, 5, 21), pytest.param(7, 7, 50, marks=pytest.mark.slow)],
+)
 def test_clever_hans_by_sampling(degree, length, nodes, rng):
     task, n = PathStar(degree, length, nodes), 20_000
     hans, demos = CleverHansPolicy(task), collect(task, 20_000, rng)
