@@ -259,7 +259,13 @@ def figures(o: StabilityOptions, summary: Summary) -> list[FigureSpec]:
         Guide(points=[(row["K"], row.mean)], note="low rank", offset=(-10, 0), align="right")
         for row in apart.select("C_apx", part=BROKEN)
     ]
-    fits = [*growing("C_apx"), *growing("C_apx", label="", part=BROKEN, linestyle="", marker="X", markersize=10)]
+    for task, first in zip(TASKS, (True, False)):  # named where there is room: at its beginning, or below its least
+        rows = sorted(whole.select("C_apx", task=task, learner=CHUNK_KR), key=lambda row: row["K"])
+        for row in rows[:1] if first else rows and [min(rows, key=lambda row: row.mean)]:
+            place: dict[str, Any] = {"offset": (10, 2)} if first else {"offset": (0, -14), "align": "right"}
+            limits.append(Guide(points=[(row["K"], row.mean)], note=short(task), style=CHUNK_KR, **place))
+    broken_fits = growing("C_apx", label="", part=BROKEN, linestyle="", marker="X", markersize=10)
+    fits = [*growing("C_apx", label=""), *broken_fits]
     broken = over_k(fits, limits, "log", ticks=sorted({*lengths, *(row["K"] for row in refused)}))
 
     # the largest product is that of a string with itself: the same on both tasks
