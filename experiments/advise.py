@@ -447,6 +447,7 @@ def reached_words(until: Interval, horizon: int) -> str:
 
 #: the largest power of n that a fit's cost grows with, where that is not 1: pairs of prefixes, and their eigenvectors
 STEEPEST = {"ChunkKR": 3.0}
+PATIENCE = 4.0  # with the second fit of a learner, over all others
 
 
 def learners(policy_class: PolicyClass, horizon: int) -> dict[str, Agent]:
@@ -471,7 +472,9 @@ def probe(
 ) -> tuple[Cost, Policy | None]:
     """Fit to ever more demonstrations, four times as many each time, while the next fit takes less than ``seconds``.
 
-    The cost of ``total`` demonstrations follows as a power of their number; the policy is that of the last fit.
+    The second takes up to ``PATIENCE`` times as long: the first says nothing of growth, and a search may well take
+    longest where there is little to tell the members of a class apart. The cost of ``total`` demonstrations follows as
+    a power of their number; the policy is that of the last fit.
     """
     n, sizes, times, policy = min(32, len(demonstrations)), [], [], None
     power = STEEPEST.get(family(name), 1.0)
@@ -482,7 +485,8 @@ def probe(
             sizes.append(n)
             times.append(max(fit.seconds, 1e-4))
             following = min(4 * n, len(demonstrations))
-            if following == n or _extrapolated(sizes, times, following, power) > seconds:
+            patience = PATIENCE if len(sizes) == 1 else 1.0
+            if following == n or _extrapolated(sizes, times, following, power) > patience * seconds:
                 break
             n = following
         # once more with all allocations traced, which is slow

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 import ntp_envs
+from agents import LogLossBC
 from agents.selection import TournamentResult
 from experiments import advise
 from experiments.advise_command import class_of, quantity
@@ -265,6 +267,17 @@ def test_costs_that_grow_as_a_power_are_extrapolated():
     assert advise._extrapolated(sizes, costs, 4096, 3.0) == pytest.approx(3.0 * 4096**1.5)
     assert advise._extrapolated(sizes, costs, 4096, 1.0) == pytest.approx(8 * costs[-1])
     assert advise._extrapolated([32], [2.0], 64, 1.0) == 4.0
+
+
+@pytest.mark.parametrize(("first", "seen", "predicted"), [(0.9, 512, 0.9), (1.1, 32, 1.1 * 2000 / 32)])
+def test_a_search_that_takes_longest_on_few_demonstrations_is_not_taken_to_grow(monkeypatch, first, seen, predicted):
+    """What a fit takes is the same at every size; the second is waited for, but not for ever."""
+    fitted = SimpleNamespace(policy_=None)
+    spent = lambda *args, memory: SimpleNamespace(agent=fitted, seconds=first, megabytes=1.0)  # noqa: E731
+    monkeypatch.setattr(advise, "costed_fit", spent)
+    data = written(ntp_envs.BernoulliPolicy(0.5), 512, 2, np.random.default_rng(0))
+    cost, _ = advise.probe("rho", LogLossBC(), data, ntp_envs.BernoulliClass(), 2000, 1.0)
+    assert cost.seen == seen and cost.seconds == pytest.approx(predicted)
 
 
 @pytest.mark.slow
