@@ -47,7 +47,7 @@ class ParityOptions(Options):
     """Norm bounds B of ChunkKR."""
     n: int = option(1000)
     """Demonstrations of NoisyParity."""
-    seeds: int = option(20, quick=5)
+    seeds: int = option(20, quick=4)
     """Data sets, of NoisyParity and of the contaminated linear class."""
     population_horizons: tuple[int, ...] = option((4, 6, 8, 10, 12), quick=(4, 8, 12), most=15)
     """Horizons of the contaminated linear class with its exact population, up to 15."""
