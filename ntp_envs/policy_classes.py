@@ -384,7 +384,7 @@ class ProductPolicy(PrefixPolicy):
         self.layers = list(layers)
 
     def prefix_law(self, prompts: NDArray[np.integer], tokens: NDArray[np.integer]) -> FloatArray:
-        return unchecked(self.layers[tokens.shape[1]])(prompts, tokens)
+        return self.layers[tokens.shape[1]].next_log_probs(prompts, tokens)  # which knows its own prompts
 
 
 class ProductClass(PolicyClass):

@@ -28,7 +28,7 @@ from ntp_envs import (
 )
 from ntp_envs.arrays import prefix_codes, sample_categorical, squared_sqrt_gap
 from ntp_envs.features import WindowOneHot
-from ntp_envs.policy_classes import ErrorSetClass, PositionalLinearClass
+from ntp_envs.policy_classes import ErrorSetClass, PositionalLinearClass, ProductPolicy
 from ntp_envs.tasks import CopyPolicy
 from ntp_envs.text import EndedPolicy
 
@@ -147,6 +147,20 @@ def test_what_is_no_token_is_refused_and_not_read_as_another(case, method, past_
     if policy.whole_prompts:
         with pytest.raises(ValueError, match=rf"prompts has shape \(3, {length + 1}\); {length} columns are needed"):
             ask(np.zeros((3, length + 1), int), fine)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [lambda p: ProductPolicy([p] * H), lambda p: EndedPolicy(p, 1), lambda p: MixturePolicy([p, p], [0.5, 0.5])],
+)
+def test_a_policy_of_policies_refuses_the_prompts_that_they_refuse(around, rng):
+    inner, wrong = TabularPolicy.random(2, H, rng, prompt_length=2), np.zeros((3, 3), int)
+    policy = around(inner)
+    for ask in (policy.next_log_probs, policy.log_probs):
+        with pytest.raises(ValueError, match=r"prompts has shape \(3, 3\); 2 columns are needed"):
+            ask(wrong, np.zeros((3, 1), int))
+    with pytest.raises(ValueError, match=r"prompts has shape \(3, 3\); 2 columns are needed"):
+        policy.sample(wrong, H, rng)
 
 
 def test_prompts_that_are_none_are_refused_before_anything_is_drawn(case, rng):
