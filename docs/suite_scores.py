@@ -31,7 +31,7 @@ BEFORE = "makes this table from them:\n\n"
 def main(folder: Path) -> None:
     kept = json.loads(SCORES.read_text(encoding="utf-8")) if SCORES.exists() else {}
     found = {**kept, **scores_of(folder)}
-    others = {agent: found[agent] for agent in sorted(found) if agent not in scores_of(SUBMITTED)}
+    others = {agent: found[agent] for agent in sorted({*found} - {*scores_of(SUBMITTED)})}
     text = ",\n".join(f"{json.dumps(agent)}: {json.dumps(scores)}" for agent, scores in others.items())
     SCORES.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
     before, rest = PAGE.read_text(encoding="utf-8").split(BEFORE)
