@@ -884,7 +884,7 @@ def _floor(found: Advice) -> str:
     if ratio[2] <= 1.2:
         most = max(math.ceil(100.0 * (ratio[2] - 1.0)), 1)
         return f"no candidate is nearer by more than {most} %: the floor that these learners reach"
-    near = min(found.predictions, key=lambda one: one.hellinger2[0]).learner
+    near = min(found.predictions, key=lambda one: one.pilot[0]).learner  # as the ratio is: at 2 all distances are alike
     if ratio[1] > 1.2:
         return f"that is {ends(ratio)} times the distance of the nearest candidate, {near}: amplified"
     return f"no candidate is clearly nearer (the nearest: {near})"
